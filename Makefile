@@ -1,0 +1,37 @@
+# Two commands do all the set-up on a fresh machine: `make quickstart` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: install quickstart test check conformance wheel clean
+
+install: $(STAMP)
+
+# What pip fetches is said before it is fetched; torch is the CPU build of constraints.txt.
+$(STAMP): pyproject.toml constraints.txt
+	@echo "Installing pretune and its tools into $(VENV): about 350 MB to download, 1.5 GB on disk."
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "pretune needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+quickstart: install
+	$(BIN)/pretune quickstart
+
+test: install
+	$(BIN)/python -m pytest -q --durations=8
+
+check: install
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy
+	$(BIN)/python tests/architecture/lengths.py
+	$(BIN)/python -m pytest -q -m "not slow"
+
+wheel: install
+	$(BIN)/python -m build --wheel --outdir dist
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

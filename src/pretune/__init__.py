@@ -1,0 +1,1 @@
+"""pretune: raw text in, a Transformer language model out."""

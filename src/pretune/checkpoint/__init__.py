@@ -1,0 +1,1 @@
+"""Weights on disk: name mapping, the atomic store, folders in Hugging Face layout."""

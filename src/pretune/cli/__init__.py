@@ -1,0 +1,1 @@
+"""One module a verb: parses, calls a workflow, prints."""

@@ -1,0 +1,135 @@
+"""Settings as a tree of frozen models: read from YAML, overridden by ``key=value``, hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic
+import yaml
+
+from pretune.errors import ConfigError, suggestion
+
+
+class Settings(pydantic.BaseModel):
+    """Base of every settings model: frozen, and a key that it does not know is an error."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def build(model: type[S], values: Mapping[str, Any], *, where: str = "config") -> S:
+    """Validate ``values`` as ``model``.
+
+    Raises:
+        ConfigError: names each wrong key with its value, and the nearest known key.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except pydantic.ValidationError as error:
+        raise ConfigError("\n".join(_explain(model, e, where) for e in error.errors())) from None
+
+
+def read(path: Path | str) -> dict[str, Any]:
+    """The mapping in a YAML (or JSON) file.
+
+    Raises:
+        ConfigError: the file is missing, is no YAML, or holds no mapping.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected 'key: value' lines, found {type(values).__name__}")
+    return values
+
+
+def override(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """Apply ``a.b=value`` assignments; the value is read as YAML (``3e-4`` is a number too).
+
+    Raises:
+        ConfigError: an assignment without ``=``, or one that goes through a value that is no mapping.
+    """
+    result = json.loads(json.dumps(values, default=str))
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"{assignment!r}: settings are given as key=value")
+        *parents, last = key.strip().split(".")
+        place = result
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"{key}: {parent!r} is a single value, it has no keys below it")
+        place[last] = _value(text)
+    return dict(result)
+
+
+def dump(settings: pydantic.BaseModel) -> str:
+    """The settings as YAML, in the order in which they are declared."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of anything that JSON can hold, independent of the order of its keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The keys in which two trees differ, each as ``a.b: old -> new``."""
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            lines.append(f"{prefix}{key}: {before} -> {after}")
+    return lines
+
+
+def _value(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str):
+        try:
+            return float(value)  # YAML 1.1 reads 3e-4 as a string
+        except ValueError:
+            return value
+    return value
+
+
+def _explain(model: type[pydantic.BaseModel], error: Any, where: str) -> str:
+    path = [str(part) for part in error["loc"]]
+    name = ".".join(path)
+    if error["type"] == "extra_forbidden":
+        return f"{where}: there is no key {name!r}; {suggestion(path[-1], _keys(model, path[:-1]))}"
+    if error["type"] == "missing":
+        return f"{where}: {name!r} is needed and was not given"
+    reason = error["msg"].removeprefix("Value error, ")
+    return f"{where}: {name} = {error.get('input')!r}: {reason}"
+
+
+def _keys(model: type[pydantic.BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        field = model.model_fields.get(part)
+        inner = field.annotation if field else None
+        candidates = [inner, *getattr(inner, "__args__", ())]
+        found = [c for c in candidates if isinstance(c, type) and issubclass(c, pydantic.BaseModel)]
+        if not found:
+            return sorted(model.model_fields)
+        model = found[0]
+    return sorted(model.model_fields)

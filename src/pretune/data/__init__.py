@@ -1,0 +1,1 @@
+"""Sources, deduplication, shards, windows, order, packing: text on its way to a batch."""

@@ -1,0 +1,1 @@
+"""A model on a task's data: scores, intervals, baselines, error analysis."""

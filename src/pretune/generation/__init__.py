@@ -1,0 +1,1 @@
+"""Decoding: sampling as pure functions of logits, and the loop that draws tokens."""

@@ -1,0 +1,1 @@
+"""One function a metric, and the statistics around them."""

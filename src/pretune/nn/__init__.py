@@ -1,0 +1,1 @@
+"""Layers that families share: attention, positions, norms, feed-forward, heads, cache."""

@@ -1,0 +1,1 @@
+"""One file an objective: a feature in, a loss out."""

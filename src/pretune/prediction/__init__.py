@@ -1,0 +1,1 @@
+"""Records in, predictions out: batches, windows gathered."""

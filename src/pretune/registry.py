@@ -1,0 +1,35 @@
+"""Finds a family, objective or task by name: the folder is the registry."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+from pretune.errors import ConfigError, suggestion
+
+ALIASES = {
+    ("families", "qwen3"): "llama",
+    ("families", "qwen"): "llama",
+    ("objectives", "mlm"): "masked_lm",
+    ("objectives", "clm"): "causal_lm",
+}
+
+
+def names(room: str) -> list[str]:
+    """The names that ``pretune.<room>`` holds, one a public module, in alphabetical order."""
+    package = importlib.import_module(f"pretune.{room}")
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+
+
+def find(room: str, name: str) -> ModuleType:
+    """The module ``pretune.<room>.<name>``.
+
+    Raises:
+        ConfigError: no such module; names the nearest ones.
+    """
+    known = names(room)
+    name = ALIASES.get((room, name), name)
+    if name not in known:
+        raise ConfigError(f"{room}: there is no {name!r}; {suggestion(name, known)}")
+    return importlib.import_module(f"pretune.{room}.{name}")

@@ -1,0 +1,1 @@
+"""The one trainer, with its optimisers, schedules, budgets and monitors."""

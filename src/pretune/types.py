@@ -1,0 +1,245 @@
+"""What passes between the rooms of pretune, field by field.
+
+One legend of dimension letters holds for the whole house::
+
+    B batch (rows of the grid)   T time (places in a row)   S source time
+    D width (hidden size)        H attention heads          G key-value heads
+    K head width                 V vocabulary               N places a head reads
+    C classes                    L layers                   F feed-forward width
+
+Ids are int64, masks are bool. A line that changes a shape ends with the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+IGNORED = -100
+"""The target of a place that carries none, where a list must be filled up to a fixed length."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a user's file, with where it came from."""
+
+    fields: Mapping[str, Any]
+    path: str
+    line: int
+    """1-based line (or row) in ``path``; 0 where the whole file is the record."""
+
+    @property
+    def where(self) -> str:
+        return f"{self.path}:{self.line}" if self.line else self.path
+
+
+@dataclass(frozen=True, slots=True)
+class Specials:
+    """The special ids of a tokenizer and the frame that it puts around a text or a pair."""
+
+    vocabulary_size: int
+    pad: int
+    end: int | None = None
+    start: int | None = None
+    unknown: int | None = None
+    mask: int | None = None
+    all: tuple[int, ...] = ()
+    """Every id that stands for no text; never masked, never drawn as a random replacement."""
+    single: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    """(before, after) a single text: ``[CLS] text [SEP]`` gives ((cls,), (sep,))."""
+    pair: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None = None
+    """(before, between, after) the two texts of a pair."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """A text as ids, deterministic and indexed once: what the order counts."""
+
+    record: int
+    part: int
+    """Which window or row of the record."""
+    sequences: tuple[IntArray, ...]
+    """One text, a pair, source and target, or several choices; no special tokens but those that
+    belong to the text (its start or end of text)."""
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    offsets: tuple[IntArray, ...] | None = None
+    """Token to characters, (T, 2) a sequence, for decoding; they stay in the index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sequence that an example puts into the grid."""
+
+    tokens: IntArray
+    places: Mapping[str, IntArray]
+    """Head to (n,) indices into ``tokens``."""
+    targets: Mapping[str, npt.NDArray[Any]]
+    """Head to (n,) ids or (n, C) floats, aligned with ``places``."""
+    segments: IntArray | None = None
+    source: IntArray | None = None
+    """The source tokens of an encoder-decoder; the row's places then lie in the target's grid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """What an objective builds from a feature; the rows of a group stay together."""
+
+    feature: int
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class _Movable:
+    """A dataclass of tensors that can go to a device."""
+
+    def to(self, device: torch.device | str) -> Any:
+        moved = {f.name: _move(getattr(self, f.name), device) for f in fields(self)}
+        return replace(self, **moved)
+
+
+def _move(value: Any, device: torch.device | str) -> Any:
+    if isinstance(value, dict):
+        return {key: _move(item, device) for key, item in value.items()}
+    if hasattr(value, "to") and (is_dataclass(value) or hasattr(value, "device")):
+        return value.to(device)
+    return value
+
+
+@dataclass(frozen=True)
+class Layout(_Movable):
+    """What the data say about a grid, and nothing about the model; each but ``lengths`` may be None."""
+
+    lengths: torch.Tensor
+    """(B,) real places at the left of each row; what follows is padding."""
+    documents: torch.Tensor | None = None
+    """(B, T) number of the document within its row, -1 for padding; places of different
+    documents never see each other. None: one document a row."""
+    positions: torch.Tensor | None = None
+    """(B, T) position within the document. None: 0, 1, 2, ..."""
+    segments: torch.Tensor | None = None
+    """(B, T) first or second text of a pair. None: all 0."""
+    prefix: torch.Tensor | None = None
+    """(B,) places at the left that see each other both ways in a causal model."""
+    order: torch.Tensor | None = None
+    """(B, T) rank in the factorisation, -1 always visible."""
+    cached: torch.Tensor | None = None
+    """(B,) places already held in the cache; ``lengths`` counts the new ones only."""
+
+
+@dataclass(frozen=True)
+class Batch(_Movable):
+    """The examples of one micro-batch as a grid."""
+
+    tokens: torch.Tensor
+    """(B, T)"""
+    layout: Layout
+    places: Mapping[str, torch.Tensor | None] = field(default_factory=dict)
+    """Head to (N,) indices into the flattened (B * T) grid; None means all places in order."""
+    targets: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Head to (N,) ids or (N, C) floats, aligned with ``places``."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Loss term to number of targets, known before the forward pass."""
+    rows: torch.Tensor | None = None
+    """Example rows in the order in which they lie in the grid, to the feature of each."""
+    groups: torch.Tensor | None = None
+    """(N,) which group (an example's choices, say) a place belongs to."""
+    source_tokens: torch.Tensor | None = None
+    """(B, S)"""
+    source_layout: Layout | None = None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What every network returns."""
+
+    logits: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Head to (N, C)."""
+    sums: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Head to () summed cross-entropy in nats, of heads that were handed targets."""
+    hidden: torch.Tensor | None = None
+    """(B, T, D), the last layer's output as the reference implementation defines it."""
+    cache: Any = None
+    attention: tuple[torch.Tensor, ...] | None = None
+    """(B, H, T, T) a layer, on request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Named terms, each a sum over targets with its weight in the total."""
+
+    terms: Mapping[str, tuple[torch.Tensor, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Characters [start, end) of a text, with what was said of them."""
+
+    start: int
+    end: int
+    label: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a task says of a record."""
+
+    record: int
+    value: Any
+    confidence: float | None = None
+    """Probability that the model gives ``value``, 0 to 1."""
+    alternatives: tuple[tuple[Any, float], ...] = ()
+    """Other values with their probabilities, best first."""
+    spans: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The value of a metric, with all that makes it comparable."""
+
+    name: str
+    value: float
+    n: int
+    """How many records (or targets) it was measured on."""
+    signature: str
+    """Tokenizer, version and settings that the value depends on."""
+    direction: Literal["higher", "lower"] = "higher"
+    interval: tuple[float, float] | None = None
+    """95 % confidence interval."""
+
+    def better_than(self, other: float | None) -> bool:
+        if other is None:
+            return True
+        return self.value > other if self.direction == "higher" else self.value < other
+
+    def as_dict(self) -> dict[str, Any]:
+        low_high = list(self.interval) if self.interval else None
+        return {"name": self.name, "value": self.value, "n": self.n, "interval": low_high,
+                "direction": self.direction, "signature": self.signature}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a family can do and where it is read."""
+
+    kind: Literal["encoder", "decoder", "encoder-decoder"]
+    heads: tuple[str, ...]
+    sentence: Literal["first", "last"]
+    """Where the sentence head reads: the first place ([CLS]) or the last real one."""
+    packing: bool = True
+    cache: bool = False
+    permutation: bool = False
+    segments: bool = False
+    """Tells the two texts of a pair apart by an embedding."""
+    decoder_start: Literal["pad", "end", "start"] | None = None
