@@ -12,9 +12,9 @@ Ids are int64, masks are bool. A line that changes a shape ends with the new one
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +62,23 @@ class Specials:
     """(before, between, after) the two texts of a pair."""
 
 
+def framed(specials: Specials, sequences: tuple[IntArray, ...]) -> tuple[IntArray, IntArray]:
+    """One text or a pair with its special tokens: (tokens, segments), each (T,).
+
+    Without a pair frame of its own, a tokenizer's two texts are joined by its end token.
+    """
+    if len(sequences) == 1:
+        before, after = specials.single
+        tokens = np.concatenate([before, sequences[0], after]).astype(np.int64)
+        return tokens, np.zeros(len(tokens), np.int64)
+    joint = () if specials.end is None else (specials.end,)
+    before, between, after = specials.pair or (specials.single[0], joint, specials.single[1])
+    first = np.concatenate([before, sequences[0], between])
+    second = np.concatenate([sequences[1], after])
+    segments = np.repeat(np.array([0, 1]), [len(first), len(second)])
+    return np.concatenate([first, second]).astype(np.int64), segments
+
+
 @dataclass(frozen=True, slots=True)
 class Feature:
     """A text as ids, deterministic and indexed once: what the order counts."""
@@ -95,7 +112,7 @@ class Row:
 class Example:
     """What an objective builds from a feature; the rows of a group stay together."""
 
-    feature: int
+    record: int
     rows: tuple[Row, ...]
 
 
@@ -151,7 +168,7 @@ class Batch(_Movable):
     counts: Mapping[str, int] = field(default_factory=dict)
     """Loss term to number of targets, known before the forward pass."""
     rows: torch.Tensor | None = None
-    """Example rows in the order in which they lie in the grid, to the feature of each."""
+    """The record that each example row belongs to, in the order in which they lie in the grid."""
     groups: torch.Tensor | None = None
     """(N,) which group (an example's choices, say) a place belongs to."""
     source_tokens: torch.Tensor | None = None
@@ -172,6 +189,50 @@ class Outputs:
     cache: Any = None
     attention: tuple[torch.Tensor, ...] | None = None
     """(B, H, T, T) a layer, on request."""
+
+
+class NetworkLike(Protocol):
+    """The call that every network answers."""
+
+    def __call__(
+        self,
+        batch: Batch,
+        heads: Sequence[str] = ...,
+        targets: Mapping[str, torch.Tensor] | None = None,
+        cache: Any = None,
+    ) -> Outputs: ...
+
+
+class FeatureStore(Protocol):
+    """Features that can be drawn by index."""
+
+    fingerprint: str
+    """Covers the data, the tokenizer, the truncation and the window length."""
+    lengths: IntArray
+    """(n, sequences) tokens of each sequence of each feature."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Feature: ...
+
+
+class ObjectiveLike(Protocol):
+    """What every objective offers."""
+
+    heads: tuple[str, ...]
+    packs: bool
+
+    def length_bounds(self, lengths: IntArray) -> IntArray:
+        """(n,) places that each feature needs at most; needs no randomness."""
+
+    def build(self, feature: Feature, rng: np.random.Generator) -> Example:
+        """Feature in, example out; all randomness comes from ``rng``."""
+
+    def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
+        """A group of examples a row of the grid; draws nothing."""
+
+    def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
+        """One loss or several, each to be backpropagated before the next is computed."""
 
 
 @dataclass(frozen=True, slots=True)

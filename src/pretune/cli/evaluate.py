@@ -1,0 +1,42 @@
+"""``pretune evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pretune.cli.shared import Json, emit, figure
+
+NAME = "evaluate"
+HELP = """Score a model on data that it has not seen: a classifier on labelled records, a language model on text.
+
+With --train, the records that a classifier learnt from, baselines stand beside its scores.
+
+Examples (models and texts are there after `pretune quickstart`):
+
+\b
+  pretune evaluate runs/quickstart/causal --data runs/quickstart/texts/topic_zh/test.jsonl
+  pretune evaluate runs/quickstart/classify-en-pretrained-0 --data runs/quickstart/texts/topic_en/test.jsonl \\
+    --train runs/quickstart/texts/topic_en/train.jsonl
+"""
+
+
+def run(
+    model: Annotated[Path, typer.Argument(help="A run, a model folder, or a Hugging Face folder.")],
+    data: Annotated[Path, typer.Option(help="A file (or folder) of records or text.")],
+    train: Annotated[Path | None, typer.Option(help="Training records, for the baselines.")] = None,
+    task: Annotated[str | None, typer.Option(help="Checked against what the model can do.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the scores here, as JSON.")] = None,
+    json: Json = False,
+) -> None:
+    """Parse, evaluate, print."""
+    from pretune.training.progress import default_reporter
+    from pretune.workflows import evaluate as workflow
+
+    summary = workflow.evaluate(model, data=data, task=task, train=train, out=out, reporter=default_reporter(json))
+    lines = [f"{name:14} {figure(score)}   {score['signature']}" for name, score in summary["scores"].items()]
+    for name, row in summary.get("baselines", {}).items():
+        lines.append(f"{name:14} {figure(row['accuracy'])} accuracy   {row['description']}")
+    emit(summary, json, lines)

@@ -1,0 +1,73 @@
+"""``pretune finetune``."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from pretune.cli.shared import Config, DryRun, Json, Language, Out, PrintConfig, emit, figure, gather, split
+
+NAME = "finetune"
+HELP = """Fine-tune a model on labelled texts, and test it beside its baselines.
+
+MODEL: a run, a model folder, or a Hugging Face folder. Records: .jsonl or .csv with text and label.
+
+Example (model and texts are there after `pretune quickstart`):
+
+\b
+  pretune finetune runs/quickstart/masked --train runs/quickstart/texts/topic_en/train.jsonl \\
+    --validation runs/quickstart/texts/topic_en/validation.jsonl --test runs/quickstart/texts/topic_en/test.jsonl
+"""
+
+
+def run(
+    words: Annotated[list[str] | None, typer.Argument(metavar="MODEL [KEY=VALUE...]")] = None,
+    train: Annotated[list[str] | None, typer.Option(help="Labelled records to learn from; may be repeated.")] = None,
+    validation: Annotated[list[str] | None, typer.Option(help="Chooses the checkpoint; default: a tenth of --train.")] = None,
+    test: Annotated[list[str] | None, typer.Option(help="Scored once, at the end.")] = None,
+    budget: Annotated[str | None, typer.Option(help="'4 epochs', 10min, '500 steps'.")] = None,
+    config: Config = None,
+    out: Out = None,
+    language: Language = None,
+    print_config: PrintConfig = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Parse, fine-tune, print."""
+    started = time.monotonic()
+    paths, assignments = split(words or [])
+    if len(paths) > 1:
+        raise typer.BadParameter(f"one model, please; got {', '.join(paths)}")
+    options = {
+        "model": paths[0] if paths else None, "train": train, "validation": validation, "test": test,
+        "budget": budget, "language": language,
+    }  # fmt: skip
+    values = gather(config, options, assignments)
+
+    from pretune import config as settings_module
+    from pretune.training.progress import default_reporter
+    from pretune.workflows import finetune as workflow
+
+    settings = workflow.resolve(values, {})
+    if print_config:
+        typer.echo(settings_module.dump(settings), nl=False)
+        return
+    if dry_run:
+        emit(check := workflow.rehearse(settings), json, [f"{key}: {value}" for key, value in check.items()])
+        return
+    result = workflow.finetune(settings=settings, out=out, reporter=default_reporter(quiet=json), started=started)
+    s = result.summary
+    emit(
+        {**s, "folder": str(result.folder)},
+        json,
+        [
+            f"on {s['n']:,} {s['scored_on']} records:",
+            *(f"  {name:10} {figure(score)}" for name, score in s["scores"].items()),
+            *(f"  {name:10} {figure(row['accuracy'])} accuracy (baseline)" for name, row in s["baselines"].items()),
+            f"model:  {result.model}",
+            f"report: {result.report}",
+            f'next:   pretune predict {result.folder} --text "..."',
+        ],
+    )

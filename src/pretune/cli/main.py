@@ -1,0 +1,59 @@
+"""``pretune``: the command line. Heavy rooms are imported by the verb that needs them, so help is instant."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from pretune.cli import evaluate, finetune, predict, pretrain, quickstart
+from pretune.errors import PretuneError
+
+app = typer.Typer(
+    name="pretune",
+    help="Raw text in, a Transformer language model out.\n\nNew here? Run: pretune quickstart",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (quickstart, pretrain, finetune, evaluate, predict):
+    app.command(name=verb.NAME, help=verb.HELP)(verb.run)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        typer.echo(f"pretune {metadata.version('pretune')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Options that come before the verb."""
+
+
+def main() -> None:
+    """Run the command line; exit codes: 0 done, 1 failed, 2 wrong usage, 3 stopped with a checkpoint saved."""
+    try:
+        app(standalone_mode=True)
+    except PretuneError as error:
+        print(f"pretune: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("pretune: stopped; what was finished is kept, run the same command to go on", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

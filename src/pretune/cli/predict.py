@@ -1,0 +1,45 @@
+"""``pretune predict``."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pretune.cli.shared import Json, emit
+
+NAME = "predict"
+HELP = """Say what a model says: label texts, fill masks, or continue a text, whichever its head does.
+
+Examples (models and texts are there after `pretune quickstart`):
+
+\b
+  pretune predict runs/quickstart/classify-en-pretrained-0 --text "And the king sent messengers to the city."
+  pretune predict runs/quickstart/classify-zh-pretrained-0 --data runs/quickstart/texts/topic_zh/test.jsonl --out said.jsonl
+  pretune predict runs/quickstart/masked --text "In the beginning God created the [MASK] and the earth."
+"""
+
+
+def run(
+    model: Annotated[Path, typer.Argument(help="A run, a model folder, or a Hugging Face folder.")],
+    text: Annotated[list[str] | None, typer.Option(help="A text to answer; may be repeated.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A file of records with a text each.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the answers to --data go, as JSON lines.")] = None,
+    json: Json = False,
+) -> None:
+    """Parse, predict, print."""
+    if (data is None) == (not text):
+        raise typer.BadParameter("give either --text or --data")
+    if data is not None and out is None:
+        raise typer.BadParameter("--data needs --out, the file that the answers go to")
+    from pretune.training.progress import default_reporter
+    from pretune.workflows import predict as workflow
+
+    if data is not None and out is not None:
+        summary = workflow.predict(model, data=data, out=out, reporter=default_reporter(json))
+        emit(summary, json, [f"{summary['records']:,} records answered in {out}"])
+        return
+    for answer in workflow.predict_texts(model, text or []):
+        typer.echo(json_module.dumps(answer, ensure_ascii=False))

@@ -1,0 +1,81 @@
+"""The held-out loss of a language model, beside n-gram models scored on exactly the same targets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from pretune.data.order import validation_rng
+from pretune.data.packing import pack
+from pretune.errors import DataError
+from pretune.evaluation.ngrams import NgramBaselines
+from pretune.metrics.cross_entropy import cross_entropy
+from pretune.text.tokenizer import Tokenizer
+from pretune.types import Batch, Example, Feature, FeatureStore, IntArray, ObjectiveLike, Score, Specials
+
+Contexts = Callable[[Feature, Example, Specials], tuple[IntArray, IntArray]]
+ROWS = 32
+"""Rows of the grid that are evaluated at once."""
+
+
+class HeldOut:
+    """A fixed set of batches: the same texts, and the same masks, at every evaluation and in every run."""
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        objective: ObjectiveLike,
+        contexts: Contexts,
+        tokenizer: Tokenizer,
+        *,
+        max_tokens: int,
+        max_length: int,
+    ) -> None:
+        chosen = _spread(objective.length_bounds(store.lengths), max_tokens)
+        if len(chosen) == 0:
+            raise DataError("no held-out text to evaluate on; give validation files or a larger held_out share")
+        features = [store[i] for i in chosen]
+        examples = [objective.build(f, validation_rng(i)) for i, f in zip(chosen, features, strict=True)]
+        bounds = objective.length_bounds(store.lengths)[chosen]
+        rows = [[examples[k] for k in row] for row in pack(bounds, max_length)]
+        self._batches = [objective.collate(rows[k : k + ROWS]) for k in range(0, len(rows), ROWS)]
+        pairs = [contexts(f, e, tokenizer.specials) for f, e in zip(features, examples, strict=True)]
+        self._previous = np.concatenate([previous for previous, _ in pairs])  # (N,)
+        self._targets = np.concatenate([target for _, target in pairs])  # (N,)
+        self.targets = len(self._targets)
+        causal = self.targets == int((bounds).sum())
+        self._bytes = int(tokenizer.byte_lengths()[self._targets].sum()) if causal else None
+        self.signature = f"nats per target|targets={self.targets}|vocabulary={tokenizer.specials.vocabulary_size}"
+        self.unigram = self.bigram = math.nan
+
+    def measure_baselines(self, ngrams: NgramBaselines) -> None:
+        """Score the n-gram models on the same targets."""
+        self.unigram = float(ngrams.unigram_nats(self._targets).mean())
+        self.bigram = float(ngrams.bigram_nats(self._previous, self._targets).mean())
+
+    @torch.inference_mode()
+    def scores(self, network: nn.Module) -> list[Score]:
+        """``loss`` in nats per target, first, as it decides; ``bits_per_byte`` where every token is scored."""
+        training = network.training
+        network.eval()
+        nats = sum(self._nats(network, batch) for batch in self._batches)
+        network.train(training)
+        return cross_entropy(nats, self.targets, bytes_of_text=self._bytes)
+
+    @staticmethod
+    def _nats(network: nn.Module, batch: Batch) -> float:
+        outputs = network(batch, heads=tuple(batch.targets), targets=batch.targets)
+        return sum(float(total) for total in outputs.sums.values())
+
+
+def _spread(bounds: IntArray, max_tokens: int) -> list[int]:
+    """Features evenly spread over the held-out text, of about ``max_tokens`` together."""
+    total = int(bounds.sum())
+    if total <= max_tokens:
+        return list(range(len(bounds)))
+    count = max(1, int(len(bounds) * max_tokens / total))
+    return sorted({int(i) for i in np.linspace(0, len(bounds) - 1, count)})

@@ -1,0 +1,352 @@
+"""What ``pretune.load`` returns: a network with its tokenizer and its task, ready to use."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pretune.checkpoint import hub, store, weights
+from pretune.config import build
+from pretune.data.fingerprints import Fingerprints
+from pretune.errors import CheckpointError, UnsupportedError, UsageError
+from pretune.families import family_of
+from pretune.generation.decode import continuation
+from pretune.generation.sampling import Sampling
+from pretune.objectives import causal_lm, masked_lm
+from pretune.objectives.classification import Objective as ClassificationObjective
+from pretune.prediction.classify import classify
+from pretune.registry import find
+from pretune.tasks.classification import Options as ClassificationOptions
+from pretune.tasks.classification import Task as ClassificationTask
+from pretune.text.tokenizer import Tokenizer
+from pretune.types import Batch, Layout, Prediction, Record, Traits
+
+ABOUT = "pretune.json"
+"""What pretune knows of a model beyond Hugging Face's config.json."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A token for a mask, with the probability that the model gives it, and the whole text."""
+
+    token: str
+    probability: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextScore:
+    """How probable a causal model finds a text."""
+
+    nats: float
+    """Negative log-probability of the whole text, its end included."""
+    tokens: tuple[tuple[str, float], ...]
+    """Each token with its own log-probability."""
+    bits_per_byte: float
+
+
+class Model:
+    """A network, its tokenizer, and the one head that it is used through."""
+
+    def __init__(
+        self,
+        family: ModuleType,
+        config: Any,
+        network: nn.Module,
+        tokenizer: Tokenizer,
+        head: str,
+        *,
+        labels: tuple[str, ...] = (),
+        about: Mapping[str, Any] | None = None,
+        fingerprints: Fingerprints | None = None,
+        path: Path | None = None,
+    ) -> None:
+        self.family, self.config, self.network = family, config, network
+        self.tokenizer, self.head, self.labels = tokenizer, head, labels
+        self.about = dict(about or {})
+        self.fingerprints = fingerprints
+        """Of the text that it was pretrained on, where that is known."""
+        self.path = path
+        """The folder that it was loaded from or saved to."""
+
+    # -- making one -----------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        family: str,
+        settings: Mapping[str, Any],
+        tokenizer: Tokenizer,
+        head: str,
+        *,
+        max_length: int,
+        seed: int,
+        labels: tuple[str, ...] = (),
+    ) -> Model:
+        """A model with random weights, the same for the same seed.
+
+        Raises:
+            ConfigError: ``settings`` holds a key that the family does not know.
+            UnsupportedError: the family has no such head.
+        """
+        module = find("families", family)
+        traits: Traits = module.TRAITS
+        if head not in traits.heads:
+            raise UnsupportedError(
+                f"family {family!r} has no {head!r} head; it has {', '.join(traits.heads)}"
+            )
+        values = {"vocab_size": tokenizer.vocabulary_size, "max_position_embeddings": max_length} | dict(settings)
+        config = build(module.Config, values, where="model")
+        network = _network(module, config, head, labels, seed)
+        return cls(module, config, network, tokenizer, head, labels=labels, about={"max_length": max_length})
+
+    @classmethod
+    def load(
+        cls, path: Path | str, *, head: str | None = None, labels: tuple[str, ...] | None = None, seed: int = 0
+    ) -> Model:
+        """Read a model folder: one of ours, or any Hugging Face folder of a family that pretune has.
+
+        With ``head`` (and ``labels``) another head than the folder's is put on; what the folder has no
+        weights for is initialised from ``seed``.
+
+        Raises:
+            CheckpointError: no model there, or a damaged or unsafe one.
+            UnsupportedError: an architecture or head that pretune does not have.
+        """
+        folder = model_folder(Path(path))
+        config_json = hub.read_config(folder)
+        module = family_of(str(config_json.get("model_type")))
+        config = module.Config.from_hugging_face(config_json)
+        own = _own_head(module, config_json)
+        own_labels = tuple(str(v) for _, v in sorted(
+            (int(k), v) for k, v in (config_json.get("id2label") or {}).items()))  # fmt: skip
+        about = _read_about(folder)
+        wanted = head or own or next(h for h in module.TRAITS.heads if h != "classification")
+        chosen = (own_labels if labels is None else labels) if wanted == "classification" else ()
+        network = _network(module, config, wanted, chosen, seed)
+        tensors = hub.read_tensors(folder)
+        if wanted == "classification" and (own != wanted or chosen != own_labels):
+            tensors = {k: v for k, v in tensors.items() if own != wanted or not _is_class_weight(v, own_labels, k)}
+        missing = weights.load_into(network, tensors, module.WEIGHTS)
+        if own == wanted and chosen == own_labels and missing:
+            raise CheckpointError(f"{folder}: has no weights for {', '.join(missing[:5])}")
+        return cls(
+            module, config, network.eval(), Tokenizer.load(folder), wanted,
+            labels=chosen, about=about, fingerprints=Fingerprints.load(folder), path=folder,
+        )  # fmt: skip
+
+    def with_random_weights(self, seed: int) -> Model:
+        """The same architecture, tokenizer and head, knowing nothing: the control of an experiment."""
+        network = _network(self.family, self.config, self.head, self.labels, seed)
+        return Model(
+            self.family, self.config, network, self.tokenizer, self.head, labels=self.labels, about=self.about
+        )
+
+    # -- what it is -----------------------------------------------------------------------------
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that it reads at once, special ones included."""
+        return int(self.about.get("max_length") or self.config.max_position_embeddings)
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights, shared ones counted once."""
+        return sum(p.numel() for p in self.network.parameters())
+
+    # -- keeping it -----------------------------------------------------------------------------
+
+    def write(self, folder: Path) -> None:
+        """Put the model's files, in Hugging Face layout, into an existing folder."""
+        config = self.config.to_hugging_face(self.head, labels=self.labels, specials=self.tokenizer.specials)
+        hub.write_model(folder, config, weights.to_theirs(self.network.state_dict(), self.family.WEIGHTS))
+        self.tokenizer.save(folder)
+        store.write_json(folder / ABOUT, {"head": self.head, **self.about})
+        if self.fingerprints is not None:
+            self.fingerprints.save(folder)
+
+    def save(self, path: Path | str) -> Path:
+        """Save as a folder that stock ``transformers`` loads with the same outputs; whole or not at all."""
+        self.path = Path(path)
+        store.write_folder(self.path, self.write, about={"kind": "model"})
+        return self.path
+
+    def restore(self, folder: Path) -> None:
+        """Put the weights of a folder that :meth:`write` wrote into this model's network."""
+        missing = weights.load_into(self.network, hub.read_tensors(folder), self.family.WEIGHTS)
+        if missing:
+            raise CheckpointError(f"{folder}: has no weights for {', '.join(missing[:5])}")
+
+    # -- using it -------------------------------------------------------------------------------
+
+    def __call__(self, text: str, text_pair: str | None = None) -> Any:
+        """What the head does: fill the masks, classify, or continue the text."""
+        if self.head == "classification":
+            return self.classify([text], None if text_pair is None else [text_pair])[0]
+        if self.head == "masked_lm":
+            return self.fill(text)
+        return self.generate(text)
+
+    def task(self, options: ClassificationOptions | None = None) -> ClassificationTask:
+        """The classification task in this model's terms."""
+        self._needs("classification")
+        return ClassificationTask(self.labels, self.tokenizer.specials, self.max_length, options)
+
+    def predict(self, records: Sequence[Record], options: ClassificationOptions | None = None) -> list[Prediction]:
+        """One prediction a record."""
+        objective = ClassificationObjective(self.family.TRAITS, self.tokenizer.specials)
+        return classify(self.network, self.task(options), objective, self.tokenizer, records)
+
+    def classify(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:
+        """The class of each text, or of each pair."""
+        records = [Record({"text": t}, "text", i) for i, t in enumerate(texts)]
+        if pairs is not None:
+            records = [Record({**r.fields, "text_pair": p}, r.path, r.line) for r, p in zip(records, pairs, strict=True)]
+        return self.predict(records)
+
+    @torch.inference_mode()
+    def fill(self, text: str, top_k: int = 5) -> list[list[Filled]]:
+        """For each mask token in ``text``, the likeliest tokens, best first."""
+        self._needs("masked_lm")
+        specials = self.tokenizer.specials
+        mask = self.tokenizer.token(specials.mask) if specials.mask is not None else ""
+        parts = text.split(mask)
+        if len(parts) < 2:
+            raise UsageError(f"the text holds no {mask}: put one where a token is to be filled in")
+        before, after = specials.single
+        pieces: list[int] = [*before]
+        places = []
+        for number, part in enumerate(parts):
+            if number:
+                places.append(len(pieces))
+                pieces.append(int(specials.mask or 0))
+            pieces += self.tokenizer.encode(part).ids.tolist()
+        pieces += after
+        if len(pieces) > self.max_length:
+            raise UsageError(f"the text is {len(pieces)} tokens long, the model reads {self.max_length}")
+        batch = _single(pieces, {masked_lm.HEAD: torch.tensor(places)})
+        logits = self._run(batch, masked_lm.HEAD)  # (N, V)
+        logits[:, list(specials.all)] = -torch.inf
+        shares, tokens = logits.softmax(-1).topk(top_k, -1)
+        return [
+            [
+                Filled(word, share, mask.join(parts[: n + 1]) + word + mask.join(parts[n + 1 :]))
+                for word, share in zip(map(self.tokenizer.decode, tokens[n, :, None].tolist()), shares[n].tolist(), strict=True)
+            ]
+            for n in range(len(places))
+        ]
+
+    def generate(
+        self, prompt: str, *, max_new_tokens: int = 50, sampling: Sampling | None = None, seed: int = 0
+    ) -> str:
+        """Continue ``prompt``; the continuation alone is returned, and ends where the model ends the text."""
+        self._needs("causal_lm")
+        ids = self._prompt(prompt)
+        generator = torch.Generator().manual_seed(seed)
+        self.network.eval()
+        limit = int(self.config.max_position_embeddings)
+        drawn = continuation(
+            self.network, ids, self.tokenizer.specials, sampling or Sampling(), generator,
+            max_new_tokens=max_new_tokens, max_length=limit,
+        )  # fmt: skip
+        return self.tokenizer.decode(list(drawn))
+
+    @torch.inference_mode()
+    def score(self, text: str) -> TextScore:
+        """The log-probability of a text, a token at a time, read in windows where it is long."""
+        self._needs("causal_lm")
+        specials = self.tokenizer.specials
+        end = [specials.end] if specials.end is not None else []
+        ids = [*self._prompt(text), *end]
+        if len(ids) < 2:
+            raise UsageError("there is nothing to score in an empty text")
+        values: list[float] = []
+        for start in range(0, len(ids) - 1, self.max_length):
+            window = torch.tensor(ids[start : start + self.max_length + 1])
+            batch = _single(window[:-1].tolist(), {causal_lm.HEAD: None})
+            logs = F.log_softmax(self._run(batch, causal_lm.HEAD).float(), -1)  # (N, V)
+            values += logs.gather(1, window[1:, None]).squeeze(1).tolist()
+        nats = -sum(values)
+        tokens = tuple((self.tokenizer.token(i), v) for i, v in zip(ids[1:], values, strict=True))
+        return TextScore(nats, tokens, nats / math.log(2) / max(1, len(text.encode())))
+
+    def _prompt(self, text: str) -> list[int]:
+        specials = self.tokenizer.specials
+        start = specials.start if specials.start is not None else specials.end
+        return [*([] if start is None else [start]), *self.tokenizer.encode(text).ids.tolist()]
+
+    def _run(self, batch: Batch, head: str) -> torch.Tensor:
+        self.network.eval()
+        logits: torch.Tensor = self.network(batch, heads=(head,)).logits[head]
+        return logits.clone()
+
+    def _needs(self, head: str) -> None:
+        if self.head != head:
+            raise UsageError(f"this model has a {self.head!r} head; that needs a {head!r} one")
+
+
+def model_folder(path: Path) -> Path:
+    """The model folder that a path means: itself, or ``model/`` inside a run.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    for folder in (path, path / "model"):
+        if (folder / "config.json").exists():
+            return folder
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file or folder; give a run or a model folder")
+    if path.is_file():
+        raise CheckpointError(f"{path}: is a file; give the folder with config.json and model.safetensors in it")
+    if (path / "config.yaml").exists():
+        raise CheckpointError(f"{path}: this run has no finished model yet; run its command again to go on")
+    raise CheckpointError(f"{path}: holds no model (no config.json)")
+
+
+def _network(family: ModuleType, config: Any, head: str, labels: Sequence[str], seed: int) -> nn.Module:
+    """A network with random weights that depend on the seed alone, and leave torch's generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network: nn.Module = family.Network(config, heads=(head,), num_labels=len(labels))
+    return network
+
+
+def _own_head(family: ModuleType, config: Mapping[str, Any]) -> str | None:
+    architectures = config.get("architectures") or [""]
+    for heads in family.HF_TYPES.values():
+        for head, name in heads.items():
+            if name == architectures[0]:
+                return str(head)
+    return None
+
+
+def _is_class_weight(tensor: torch.Tensor, labels: Sequence[str], name: str) -> bool:
+    return tensor.shape[:1] == (len(labels),) and name.split(".")[0] in ("classifier", "score")
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    path = folder / ABOUT
+    if not path.exists():
+        return {}
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged: {error}") from None
+    if not isinstance(about, dict):
+        raise CheckpointError(f"{path}: damaged: expected an object")
+    return about
+
+
+def _single(ids: Sequence[int], places: Mapping[str, torch.Tensor | None]) -> Batch:
+    """One text as a batch."""
+    return Batch(torch.tensor([list(ids)]), Layout(torch.tensor([len(ids)])), places=dict(places))
+

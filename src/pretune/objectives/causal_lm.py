@@ -1,0 +1,67 @@
+"""Causal language modelling: predict the next token (Radford et al. 2018, section 3.1).
+
+A document begins with its start token and ends with its end token, both once; its windows overlap by one
+token, so that each token of the document is predicted exactly once an epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from pretune.config import Settings
+from pretune.data.packing import collate
+from pretune.data.windows import Windowing
+from pretune.errors import UnsupportedError
+from pretune.types import Batch, Example, Feature, IntArray, Loss, NetworkLike, Row, Specials, Traits
+
+HEAD = "causal_lm"
+
+
+class Options(Settings):
+    """Causal language modelling has no settings of its own."""
+
+
+def windowing(specials: Specials, max_length: int) -> Windowing:
+    """Windows one token longer than the model, overlapping by one: inputs and their shifted targets."""
+    start = specials.start if specials.start is not None else specials.end
+    return Windowing(length=max_length + 1, overlap=1, start=start, end=specials.end)
+
+
+class Objective:
+    """Next-token prediction over windows of text, packed or not."""
+
+    heads = (HEAD,)
+    packs = True
+
+    def __init__(self, traits: Traits, specials: Specials, options: Options | None = None) -> None:
+        if HEAD not in traits.heads:
+            raise UnsupportedError(f"causal_lm needs a family with a {HEAD!r} head; this one has {traits.heads}")
+        self.specials = specials
+
+    def length_bounds(self, lengths: IntArray) -> IntArray:
+        """Places that each feature needs, (n,), of its token counts, (n, 1)."""
+        return lengths.sum(1) - 1
+
+    def build(self, feature: Feature, rng: np.random.Generator) -> Example:
+        """Inputs are the window without its last token, targets the window without its first."""
+        window = feature.sequences[0]
+        tokens = window[:-1]  # (T,)
+        row = Row(tokens, {HEAD: np.arange(len(tokens), dtype=np.int64)}, {HEAD: window[1:]})
+        return Example(feature.record, (row,))
+
+    def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
+        """A group of examples a row of the grid."""
+        return collate(groups, pad=self.specials.pad, heads=self.heads)
+
+    def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
+        """Cross-entropy in nats, summed over all places."""
+        outputs = network(batch, heads=self.heads, targets=batch.targets)
+        yield Loss({HEAD: (outputs.sums[HEAD], 1.0)})
+
+
+def contexts(feature: Feature, example: Example, specials: Specials) -> tuple[IntArray, IntArray]:
+    """(previous token, target) of each predicted place, for the n-gram baselines."""
+    window = feature.sequences[0]
+    return window[:-1], window[1:]

@@ -1,0 +1,22 @@
+"""The one place that sets the machine up for training."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+
+def prepare() -> None:
+    """Flush denormals, which cost a CPU up to 2.5 times, and use the cores that this process may use.
+
+    ``OMP_NUM_THREADS`` is obeyed where it is set.
+    """
+    torch.set_flush_denormal(True)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1))
+
+
+def describe() -> str:
+    """Device, threads and processes: what a choice made by measurement holds for."""
+    return f"cpu, {torch.get_num_threads()} threads, 1 process"

@@ -1,0 +1,135 @@
+"""What a person sees while work goes on: a bar on a terminal, a line now and then elsewhere; on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LINE_EVERY = 15.0
+"""Seconds between lines where there is no terminal."""
+
+
+class Reporter(Protocol):
+    """Whoever wants to know how far the work is."""
+
+    def say(self, text: str) -> None:
+        """A finding or a stage, once."""
+
+    def work(self, name: str, total: int) -> Work:
+        """A stretch of ``total`` equal pieces begins."""
+
+
+class Work(Protocol):
+    """A stretch of work under way."""
+
+    def update(self, done: int, detail: str = "") -> None:
+        """So many pieces are done."""
+
+    def close(self) -> None:
+        """It ended, or was stopped."""
+
+
+class Silent:
+    """Tells nobody; what Python callers and tests get unless they ask for more."""
+
+    def say(self, text: str) -> None:
+        """Say nothing."""
+
+    def work(self, name: str, total: int) -> Silent:
+        """Begin work in silence."""
+        return self
+
+    def update(self, done: int, detail: str = "") -> None:
+        """Go on in silence."""
+
+    def close(self) -> None:
+        """End in silence."""
+
+
+@dataclass
+class Terminal:
+    """Speaks on stderr. With a deadline, each line says how much time is left until it."""
+
+    deadline: float | None = None
+    """``time.monotonic()`` at which all is expected to be done."""
+    console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, soft_wrap=True))
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(self.left() + text, markup=False)
+
+    def work(self, name: str, total: int) -> Work:
+        """A bar on a terminal, lines elsewhere."""
+        if self.console.is_terminal:
+            return _Bar(self, name, total)
+        return _Lines(self, name, total)
+
+    def left(self) -> str:
+        """``[2:41 left] ``, where there is a deadline."""
+        if self.deadline is None:
+            return ""
+        return f"[{_clock(max(0.0, self.deadline - time.monotonic()))} left] "
+
+
+class _Bar:
+    def __init__(self, terminal: Terminal, name: str, total: int) -> None:
+        columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+                   TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[detail]}")]  # fmt: skip
+        self._terminal, self._name = terminal, name
+        self._progress = Progress(*columns, console=terminal.console, transient=True)
+        self._task = self._progress.add_task(terminal.left() + name, total=total, detail="")
+        self._progress.start()
+
+    def update(self, done: int, detail: str = "") -> None:
+        self._progress.update(
+            self._task, completed=done, detail=detail, description=self._terminal.left() + self._name
+        )
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+class _Lines:
+    def __init__(self, terminal: Terminal, name: str, total: int) -> None:
+        self._terminal, self._name, self._total = terminal, name, total
+        self._start = self._last = time.monotonic()
+
+    def update(self, done: int, detail: str = "") -> None:
+        now = time.monotonic()
+        if now - self._last < LINE_EVERY or done == 0:
+            return
+        self._last = now
+        remaining = (now - self._start) / done * (self._total - done)
+        share = f"{done}/{self._total}, {_clock(remaining)} to go"
+        self._terminal.say("  " + ", ".join(part for part in (f"{self._name}: {share}", detail) if part))
+
+    def close(self) -> None:
+        pass
+
+
+@contextmanager
+def working(reporter: Reporter, name: str, total: int) -> Iterator[Work]:
+    """A stretch of work that is closed however it ends."""
+    work = reporter.work(name, total)
+    try:
+        yield work
+    finally:
+        work.close()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def default_reporter(quiet: bool = False) -> Reporter:
+    """A terminal's voice, or none."""
+    return Silent() if quiet or sys.stderr is None else Terminal()

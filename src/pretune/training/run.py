@@ -1,0 +1,142 @@
+"""A run is a folder; the files are the database.
+
+``config.yaml`` says what was asked for, ``plan.json`` what was decided by measurement and in mid-run,
+``metrics.jsonl`` what happened, ``checkpoints/`` how to go on, ``model/`` and ``summary.json`` what came out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from pretune.checkpoint.store import write_json, write_text
+from pretune.config import Settings, differences, digest, dump
+from pretune.errors import CheckpointError, ConfigError
+
+
+class Run:
+    """One run's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def open(cls, folder: Path, settings: Settings) -> Run:
+        """Begin a run in ``folder``, or go on with the one that lies there.
+
+        Raises:
+            ConfigError: the folder holds a run of other settings (names the keys), or other files.
+        """
+        run = cls(folder)
+        if run.config_path.exists():
+            run._same_config(settings)
+            return run
+        if folder.exists() and any(folder.iterdir()):
+            raise ConfigError(f"{folder}: holds files but no run; give an empty or new folder with --out")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{folder}: cannot be made: {error}") from None
+        write_json(folder / "environment.json", environment())
+        write_text(run.config_path, dump(settings))
+        return run
+
+    @property
+    def config_path(self) -> Path:
+        return self.folder / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    def summary(self) -> dict[str, Any] | None:
+        """What came out, or None where the run has not ended."""
+        return self._read("summary.json")
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write the summary: its presence says that the run is complete."""
+        write_json(self.folder / "summary.json", summary)
+
+    def plan(self) -> dict[str, Any]:
+        """The choices made by measurement, and changes in mid-run."""
+        return self._read("plan.json") or {}
+
+    def write_plan(self, plan: dict[str, Any]) -> None:
+        write_json(self.folder / "plan.json", plan)
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        path = self.folder / name
+        try:
+            value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise CheckpointError(f"{path}: damaged: {error}; remove it and run the command again") from None
+        return value
+
+    def _same_config(self, settings: Settings) -> None:
+        try:
+            there = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{self.config_path}: damaged: {error}") from None
+        changed = differences(there or {}, settings.model_dump(mode="json"))
+        if changed:
+            raise ConfigError(
+                f"{self.folder}: holds a run with other settings ({'; '.join(changed)}); "
+                "give another folder with --out, or the same settings to go on with it"
+            )
+
+
+def default_folder(verb: str, settings: Settings, data: list[str]) -> Path:
+    """``runs/<verb>-<hash of settings and data>``: the same command finds its run again."""
+    home = Path(os.environ.get("PRETUNE_HOME", "."))
+    return home / "runs" / f"{verb}-{digest([settings.model_dump(mode='json'), data])[:10]}"
+
+
+def environment() -> dict[str, Any]:
+    """Where the run was made: what a repeat needs to know."""
+    packages = ("pretune", "torch", "tokenizers", "numpy", "safetensors", "scikit-learn")
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "device": "cpu",
+        "packages": {name: _version(name) for name in packages},
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,67 @@
+"""The batches of a step: which features, in which rows, in which micro-batches."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from pretune.data.order import StepPlan, rng
+from pretune.data.packing import pack
+from pretune.errors import ConfigError
+from pretune.training.settings import TrainingSettings
+from pretune.types import Batch, FeatureStore, IntArray, ObjectiveLike, Traits
+
+MICRO_BATCH_TOKENS = 4096
+
+
+class Batches(Protocol):
+    """What the trainer asks of its data."""
+
+    steps_per_epoch: float
+    tokens_per_step: float
+
+    def __call__(self, step: int) -> list[Batch]:
+        """The micro-batches of ``step``."""
+
+
+class StepBatches:
+    """Builds the micro-batches of any step from nothing but its number."""
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        objective: ObjectiveLike,
+        traits: Traits,
+        settings: TrainingSettings,
+        max_length: int,
+    ) -> None:
+        self.store, self.objective, self.settings = store, objective, settings
+        self.bounds = objective.length_bounds(store.lengths)  # (n,)
+        if len(self.bounds) and int(self.bounds.max()) > max_length:
+            raise ConfigError(f"a feature of {int(self.bounds.max())} tokens does not fit max_length {max_length}")
+        self.max_length = max_length
+        self.packs = settings.packing and objective.packs and traits.packing
+        self.micro_batch = settings.micro_batch or max(1, MICRO_BATCH_TOKENS // max_length)
+        units = self.bounds if settings.batch_tokens else np.ones_like(self.bounds)
+        size = settings.batch_tokens or settings.batch_examples
+        assert size is not None, "TrainingSettings gives one of the two"
+        self.plan = StepPlan(units, size, settings.seed, store.fingerprint)
+        self.steps_per_epoch = int(units.sum()) / size
+        self.tokens_per_step = int(self.bounds.sum()) / self.steps_per_epoch
+
+    def __call__(self, step: int) -> list[Batch]:
+        """The micro-batches of ``step``: its features, built with randomness keyed by feature and epoch."""
+        members = self.plan.step(step)
+        examples = [self.objective.build(self.store[i], rng(self.settings.seed, epoch, i)) for epoch, i in members]
+        bounds = self.bounds[[i for _, i in members]]
+        rows = [[examples[k] for k in row] for row in arrange(bounds, self.max_length, packs=self.packs)]
+        starts = range(0, len(rows), self.micro_batch)
+        return [self.objective.collate(rows[k : k + self.micro_batch]) for k in starts]
+
+
+def arrange(bounds: IntArray, capacity: int, *, packs: bool) -> list[list[int]]:
+    """Which examples share a row: packed up to ``capacity``, or one each, similar lengths together."""
+    if packs:
+        return pack(bounds, capacity)
+    return [[int(i)] for i in np.argsort(-bounds, kind="stable")]

@@ -1,0 +1,318 @@
+"""The one trainer: steps, evaluations and checkpoints of any network on any objective.
+
+The counts of all micro-batches of a step are added up before the first backward pass and each term of the
+loss is divided once, so accumulation and packing change a gradient by rounding only. torch's generator is
+reseeded from (seed, step, micro-batch), and all else that a step needs is a function of its number: so a
+run that was stopped anywhere and resumed is bit for bit the run that was not, with dropout on.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pretune.checkpoint import store
+from pretune.config import digest
+from pretune.errors import Interrupted, TrainingError
+from pretune.training import machine, optimizers, schedules
+from pretune.training.length import Length
+from pretune.training.log import MetricsLog
+from pretune.training.progress import Reporter, Silent, Work, working
+from pretune.training.run import Run
+from pretune.training.settings import TrainingSettings
+from pretune.training.signals import StopRequest
+from pretune.training.steps import Batches
+from pretune.types import Batch, ObjectiveLike, Score
+
+OPTIMIZER = "optimizer.safetensors"
+REPLAN_AT = 0.2
+"""A length in minutes is planned again once, this far into the run."""
+
+
+class Keeper(Protocol):
+    """Writes the network as a model folder, and reads it back."""
+
+    network: nn.Module
+
+    def write(self, folder: Path) -> None:
+        """Put the model's files into an existing folder."""
+
+    def restore(self, folder: Path) -> None:
+        """Put the weights in a folder into the network."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How training ended."""
+
+    steps: int
+    tokens: int
+    """Tokens without padding that were read, over the whole run."""
+    seconds: float
+    """Wall-clock time of this process from ``started`` on; a run that was resumed took longer."""
+    best_step: int
+    scores: dict[str, float]
+    """Scores of the best checkpoint; the network holds its weights."""
+
+
+@dataclass
+class _State:
+    """What a checkpoint keeps besides weights and optimiser."""
+
+    step: int = 0
+    tokens: int = 0
+    log_position: int = 0
+    best_step: int | None = None
+    best_scores: dict[str, float] = field(default_factory=dict)
+
+
+class Trainer:
+    """Trains ``keeper.network`` on ``batches`` until ``length``, inside a run's folder."""
+
+    def __init__(
+        self,
+        *,
+        keeper: Keeper,
+        objective: ObjectiveLike,
+        batches: Batches,
+        evaluate: Callable[[nn.Module, int], list[Score]],
+        settings: TrainingSettings,
+        length: Length,
+        run: Run,
+        reporter: Reporter | None = None,
+        started: float | None = None,
+        reserve: float = 2.0,
+        name: str = "training",
+    ) -> None:
+        self.keeper, self.network, self.objective = keeper, keeper.network, objective
+        self.batches, self.evaluate = batches, evaluate
+        self.settings, self.length, self.run = settings, length, run
+        self.reporter = reporter or Silent()
+        self.started = time.monotonic() if started is None else started
+        self.reserve, self.name = reserve, name
+        self.optimizer = optimizers.build(self.network, settings.optimizer)
+        self.state = _State()
+        self._saved_step: int | None = None
+        self._resumed_step, self._resumed_at = 0, self.started
+
+    def train(self) -> Outcome:
+        """Train to the end, from wherever the run's folder says that it stopped.
+
+        Raises:
+            Interrupted: a signal came; a checkpoint was saved.
+            TrainingError: the loss is no longer a number.
+        """
+        with StopRequest() as stop:
+            self._resume()
+            plan = self._plan()
+            log = MetricsLog(
+                self.run.metrics,
+                self.run.folder / "tensorboard",
+                position=self.state.log_position,
+                step=self.state.step,
+            )
+            try:
+                self._resumed_step, self._resumed_at = self.state.step, time.monotonic()
+                with working(self.reporter, self.name, plan["steps"]) as work:
+                    self._loop(plan, log, stop, work)
+            finally:
+                log.close()
+        best = self.state.best_step
+        assert best is not None, "the last step is evaluated"
+        if best != self.state.step:
+            self.keeper.restore(store.checkpoint_path(self.run.checkpoints, best))
+        seconds = time.monotonic() - self.started
+        return Outcome(self.state.step, self.state.tokens, seconds, best, self.state.best_scores)
+
+    def _loop(self, plan: dict[str, Any], log: MetricsLog, stop: StopRequest, work: Work) -> None:
+        state = self.state
+        while True:
+            total = plan["steps"]
+            if state.step in _due(total, self.settings.evaluations):
+                self._save(log)
+                self._evaluate(log)
+            elif self.settings.save_every and state.step and state.step % self.settings.save_every == 0:
+                self._save(log)
+            if state.step >= total:
+                return
+            if stop.asked or not self._step(total, log, stop, work):
+                self._save(log)
+                raise Interrupted(
+                    f"stopped at step {state.step} of {total}; a checkpoint is saved in {self.run.folder}, "
+                    "run the same command to go on"
+                )
+            if self.length.unit == "seconds" and state.step == plan["replan_at"]:
+                self._replan(plan)
+
+    def _step(self, total: int, log: MetricsLog, stop: StopRequest, work: Work) -> bool:
+        """One optimiser step; False, with nothing changed, where a stop was asked for within it."""
+        state, began = self.state, time.monotonic()
+        rate = self.settings.optimizer.learning_rate * schedules.factor(state.step, total, self.settings.schedule)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        micro_batches = self.batches(state.step)
+        loss = self._backward(self.network, micro_batches, state.step, stop)
+        if loss is None:
+            self.optimizer.zero_grad(set_to_none=True)
+            return False
+        norm = self._clip(self.network)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise TrainingError(
+                f"step {state.step}: loss {loss}, gradient norm {norm}: the weights would be lost. The last "
+                f"checkpoint in {self.run.checkpoints} is intact; try a lower optimizer.learning_rate"
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        state.tokens += sum(int(batch.layout.lengths.sum()) for batch in micro_batches)
+        log.step(
+            state.step,
+            {
+                "epoch": round(state.step / self.batches.steps_per_epoch, 6),
+                "tokens": state.tokens,
+                "loss": loss,
+                "learning_rate": rate,
+                "gradient_norm": norm,
+                "seconds": round(time.monotonic() - began, 4),
+            },
+        )
+        work.update(state.step, f"loss {loss:.3f}")
+        return True
+
+    def _backward(
+        self, network: nn.Module, micro_batches: list[Batch], step: int, stop: StopRequest | None
+    ) -> float | None:
+        """Gradients of one step; the loss is the sum of its terms, each a mean over the step's targets."""
+        counts: dict[str, int] = {}
+        for batch in micro_batches:
+            for term, count in batch.counts.items():
+                counts[term] = counts.get(term, 0) + count
+        network.train()
+        value = 0.0
+        for number, batch in enumerate(micro_batches):
+            if stop is not None and stop.asked:
+                return None
+            torch.manual_seed(int(digest([self.settings.seed, step, number])[:15], 16))
+            for loss in self.objective.loss(network, batch):
+                parts = [weight * total / max(1, counts[term]) for term, (total, weight) in loss.terms.items()]
+                mean = torch.stack(parts).sum()
+                torch.autograd.backward(mean)
+                value += mean.item()
+        return value
+
+    def _clip(self, network: nn.Module) -> float:
+        limit = self.settings.clip or math.inf
+        return float(nn.utils.clip_grad_norm_(network.parameters(), limit))
+
+    def _evaluate(self, log: MetricsLog) -> None:
+        state, began = self.state, time.monotonic()
+        scores = self.evaluate(self.network, state.step)
+        log.evaluation(state.step, scores, time.monotonic() - began)
+        best = state.best_scores.get(scores[0].name)
+        if scores[0].better_than(best):
+            state.best_step, state.best_scores = state.step, {s.name: s.value for s in scores}
+        said = ", ".join(f"{s.name} {s.value:.3f}" for s in scores)
+        self.reporter.say(f"  {self.name}: step {state.step:,}, held out: {said}")
+
+    def _save(self, log: MetricsLog) -> None:
+        state = self.state
+        if state.step == self._saved_step:
+            return  # a resume from there comes to the same point, its evaluation made again
+        state.log_position = log.position()
+        folder = store.checkpoint_path(self.run.checkpoints, state.step)
+
+        def fill(partial: Path) -> None:
+            self.keeper.write(partial)
+            save_file(optimizers.state_tensors(self.network, self.optimizer), partial / OPTIMIZER)
+
+        store.write_folder(folder, fill, about=vars(state))
+        self._saved_step = state.step
+        kept = store.checkpoints(self.run.checkpoints)
+        for old in kept[self.settings.keep :]:
+            if state.best_step is None or old != store.checkpoint_path(self.run.checkpoints, state.best_step):
+                store.remove_folder(old)
+
+    def _resume(self) -> None:
+        store.clear_partial(self.run.checkpoints)
+        folder = store.newest_good(self.run.checkpoints, self.reporter.say)
+        if folder is None:
+            return
+        about = store.verify_folder(folder)
+        self.keeper.restore(folder)
+        optimizers.restore(self.network, self.optimizer, load_file(folder / OPTIMIZER))
+        self.state = _State(**about)
+        self._saved_step = self.state.step
+        self.reporter.say(f"  {self.name}: going on from step {self.state.step:,} ({folder})")
+
+    def _plan(self) -> dict[str, Any]:
+        """The number of steps: stored in the run where it was decided before, decided and stored now if not."""
+        plan = self.run.plan()
+        if "steps" in plan:
+            if plan["machine"] != machine.describe():
+                self.reporter.say(f"  planned on {plan['machine']}, going on with {machine.describe()}")
+            return plan
+        if self.length.unit == "seconds":
+            plan = self._measure()
+        else:
+            steps = self.length.steps(self.batches.steps_per_epoch, self.batches.tokens_per_step)
+            plan = {"steps": steps}
+        plan |= {"machine": machine.describe(), "changes": []}
+        self.run.write_plan(plan)
+        return plan
+
+    def _measure(self) -> dict[str, Any]:
+        """Steps that fit the time, from a few steps and an evaluation on weights that are thrown away."""
+        network, began = copy.deepcopy(self.network), time.monotonic()
+        optimizer = optimizers.build(network, self.settings.optimizer)
+        patience = min(10.0, 0.05 * self.length.amount)
+        times: list[float] = []
+        while len(times) < 4 or (time.monotonic() - began < patience and len(times) < 50):
+            at = time.monotonic()
+            self._backward(network, self.batches(len(times)), len(times), None)
+            self._clip(network)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            times.append(time.monotonic() - at)
+        at = time.monotonic()
+        self.evaluate(network, 0)
+        evaluation = time.monotonic() - at
+        step = statistics.median(times[1:])
+        steps = self._affordable(step, evaluation, self.settings.evaluations)
+        self.reporter.say(f"  {self.name}: {step:.3f} s a step, so {steps:,} steps in {self.length}")
+        replan = math.ceil(REPLAN_AT * steps)
+        return {"steps": steps, "seconds_per_step": step, "seconds_per_evaluation": evaluation, "replan_at": replan}
+
+    def _affordable(self, step: float, evaluation: float, evaluations: int) -> int:
+        left = self.started + self.length.amount - time.monotonic() - self.reserve
+        return max(1, int((left - evaluations * evaluation) / step))
+
+    def _replan(self, plan: dict[str, Any]) -> None:
+        """Correct the number of steps once by what the steps so far took; the change stands in the run."""
+        done, total = self.state.step, plan["steps"]
+        if plan["changes"]:
+            return
+        passed = sum(1 for due in _due(total, self.settings.evaluations) if due <= done)
+        spent = time.monotonic() - self._resumed_at - passed * plan["seconds_per_evaluation"]
+        left = self._affordable(
+            spent / max(1, done - self._resumed_step),
+            plan["seconds_per_evaluation"],
+            self.settings.evaluations - passed,
+        )
+        plan["changes"].append({"step": done, "steps": [total, done + left]})
+        plan["steps"] = done + left
+        self.run.write_plan(plan)
+
+
+def _due(total: int, evaluations: int) -> set[int]:
+    """The steps after which to evaluate: evenly spaced, the last one included."""
+    return {round(total * k / evaluations) for k in range(1, evaluations + 1)} - {0}

@@ -1,0 +1,68 @@
+"""The model card of what a run made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pretune.report.card import Card, CardScore, Source, model_card
+from pretune.types import Score
+from pretune.workflows.corpus import Prepared
+
+
+def pretrained(settings: Any, prepared: Prepared, summary: dict[str, Any]) -> str:
+    """README.md of a pretrained model."""
+    loss = Score("loss", summary["loss"], summary["targets"], summary["signature"], "lower")
+    card = Card(
+        name=f"{summary['family']} pretrained with pretune",
+        summary=f"A {summary['family']} language model, pretrained from random weights by {summary['objective']}.",
+        head=str(summary["objective"]),
+        family=str(summary["family"]),
+        parameters=int(summary["parameters"]),
+        sources=tuple(Source(Path(s).name) for s in prepared.sources),
+        settings=_settings(summary, settings),
+        scores=(CardScore("held-out text", loss, (("unigram", summary["unigram"]), ("bigram", summary["bigram"]))),),
+        limits=("Trained on no more than the text named above; it repeats its errors and prejudices.",),
+        language=settings.language,
+    )
+    return model_card(card)
+
+
+def finetuned(settings: Any, summary: dict[str, Any]) -> str:
+    """README.md of a fine-tuned model."""
+    scores = []
+    for name, score in summary["scores"].items():
+        low_high = score["interval"]
+        value = Score(
+            name, score["value"], score["n"], score["signature"], score["direction"],
+            tuple(low_high) if low_high else None,
+        )  # fmt: skip
+        baselines = tuple((b, row[name]["value"]) for b, row in summary["baselines"].items())
+        scores.append(CardScore(str(summary["scored_on"]), value, baselines))
+    card = Card(
+        name=f"{summary['family']} fine-tuned with pretune",
+        summary=f"Classifies a text as one of: {', '.join(summary['labels'])}.",
+        head="classification",
+        family=str(summary["family"]),
+        parameters=int(summary["parameters"]),
+        base_model="" if settings.from_random else Path(settings.model).name,
+        sources=tuple(Source(Path(s).name) for s in settings.train),
+        settings=_settings(summary, settings),
+        scores=tuple(scores),
+        limits=(f"Knows only these classes; learnt from {summary['train']} labelled texts.",),
+        language=settings.language,
+    )
+    return model_card(card)
+
+
+def _settings(summary: dict[str, Any], settings: Any) -> tuple[tuple[str, str], ...]:
+    training = settings.training
+    size = f"{training.batch_tokens} tokens" if training.batch_tokens else f"{training.batch_examples} examples"
+    return (
+        ("steps", str(summary["steps"])),
+        ("step size", size),
+        ("optimizer", f"{training.optimizer.name}, learning rate {training.optimizer.learning_rate:g}"),
+        ("schedule", training.schedule.name),
+        ("seed", str(training.seed)),
+        ("budget", settings.budget),
+    )

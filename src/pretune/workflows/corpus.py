@@ -1,0 +1,140 @@
+"""Raw text to two corpora on disk, one to train on and one held out, with their tokenizer.
+
+``prepared.json`` is written last: a folder that has it is whole, and any run may use it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pretune.checkpoint import store
+from pretune.data.deduplicate import ExactDuplicates
+from pretune.data.fingerprints import Fingerprints
+from pretune.data.shards import Corpus, write_corpus
+from pretune.data.sources import RecordLog, read_records
+from pretune.data.splits import Split
+from pretune.errors import CheckpointError, DataError
+from pretune.text.tokenizer import Tokenizer
+from pretune.text.training import train_byte_bpe
+from pretune.training.progress import Reporter
+
+PREPARED = "prepared.json"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared text."""
+
+    tokenizer: Tokenizer
+    train: Corpus
+    validation: Corpus
+    fingerprints: Fingerprints
+    sources: tuple[str, ...]
+
+
+def prepare(
+    sources: tuple[str, ...],
+    folder: Path,
+    *,
+    tokenizer: Tokenizer | None,
+    vocabulary_size: int,
+    held_out: float,
+    validation: tuple[str, ...],
+    reporter: Reporter,
+) -> Prepared:
+    """Read, deduplicate, split and tokenize ``sources`` into ``folder``, or open what lies there.
+
+    Where ``sources`` is one folder that was prepared before, it is opened as it is. Without ``tokenizer``
+    a byte-level BPE is trained on the text. ``held_out`` is the share of documents that training never
+    sees, chosen by a hash of their text; with ``validation`` files it is they, and none else.
+
+    Raises:
+        DataError: nothing usable in the sources, or too many bad records.
+    """
+    if len(sources) == 1 and (Path(sources[0]) / PREPARED).exists():
+        return open_prepared(Path(sources[0]), tokenizer)
+    if (folder / PREPARED).exists():
+        return open_prepared(folder, tokenizer)
+    reader = _Reader(sources, validation, held_out, reporter)
+    if tokenizer is None:
+        reporter.say(f"  training a tokenizer of {vocabulary_size:,} tokens")
+        tokenizer = train_byte_bpe(reader.training_texts(), vocabulary_size)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(folder / "tokenizer")
+    # Three passes over the files, each of them in bounded memory: training text, held-out text, fingerprints.
+    train = write_corpus(reader.training_texts(), tokenizer, folder / "train")
+    held = write_corpus(reader.validation_texts(), tokenizer, folder / "validation")
+    fingerprints = Fingerprints.of(reader.training_texts())
+    fingerprints.save(folder)
+    reporter.say(
+        f"  {len(train):,} documents, {train.tokens:,} tokens to train on; "
+        f"{len(held):,} documents, {held.tokens:,} tokens held out{reader.remark()}"
+    )
+    about = {"sources": list(sources), "train": train.fingerprint, "validation": held.fingerprint}
+    store.write_json(folder / PREPARED, about)
+    return Prepared(tokenizer, train, held, fingerprints, sources)
+
+
+def open_prepared(folder: Path, tokenizer: Tokenizer | None = None) -> Prepared:
+    """Open a folder that :func:`prepare` wrote.
+
+    Raises:
+        CheckpointError: the folder is damaged.
+        DataError: it was prepared with another tokenizer.
+    """
+    try:
+        about = json.loads((folder / PREPARED).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / PREPARED}: damaged: {error}") from None
+    own = Tokenizer.load(folder / "tokenizer")
+    if tokenizer is not None and tokenizer.fingerprint != own.fingerprint:
+        raise DataError(f"{folder}: was prepared with another tokenizer; prepare the text again with this one")
+    fingerprints = Fingerprints.load(folder)
+    if fingerprints is None:
+        raise CheckpointError(f"{folder}: its text fingerprints are missing; prepare the text again")
+    train, held = Corpus.open(folder / "train"), Corpus.open(folder / "validation")
+    return Prepared(own, train, held, fingerprints, tuple(about["sources"]))
+
+
+class _Reader:
+    """The documents of the sources, each once, on either side of the split; can be read again and again."""
+
+    def __init__(
+        self, sources: tuple[str, ...], validation: tuple[str, ...], held_out: float, reporter: Reporter
+    ) -> None:
+        self.sources, self.validation, self.reporter = sources, validation, reporter
+        self.split = Split.whole() if validation else self._choose(held_out)
+        self.log: RecordLog | None = None
+        self.duplicates = 0
+
+    def training_texts(self) -> Iterator[str]:
+        """The documents to train on."""
+        return (text for text in self._texts(self.sources) if not self.split.holds_out(text))
+
+    def validation_texts(self) -> Iterator[str]:
+        """The documents held out."""
+        if self.validation:
+            return self._texts(self.validation)
+        return (text for text in self._texts(self.sources) if self.split.holds_out(text))
+
+    def remark(self) -> str:
+        """What was left out of the sources."""
+        parts = [f"{self.duplicates:,} duplicates left out"] if self.duplicates else []
+        if self.log is not None and self.log.bad:
+            parts.append(self.log.summary())
+        return "".join(f"; {part}" for part in parts)
+
+    def _choose(self, held_out: float) -> Split:
+        return Split.choose(self._texts(self.sources), held_out)
+
+    def _texts(self, paths: tuple[str, ...]) -> Iterator[str]:
+        log, seen = RecordLog(), ExactDuplicates()
+        for record in read_records(paths, columns=("text",), log=log):
+            text = str(record.fields["text"])
+            if not seen.seen(text):
+                yield text
+        log.finish()
+        self.log, self.duplicates = log, seen.duplicates

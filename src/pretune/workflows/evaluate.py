@@ -1,0 +1,165 @@
+"""Score a model on data it has not seen, beside baselines, with intervals."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pretune.checkpoint import store
+from pretune.data.shards import write_corpus
+from pretune.data.sources import RecordLog, read_records
+from pretune.data.windows import Windows
+from pretune.errors import UnsupportedError
+from pretune.evaluation.classifiers import Baseline, majority, tfidf
+from pretune.evaluation.language_model import HeldOut
+from pretune.evaluation.mistakes import Mistake, Slice, by_slice, most_confident
+from pretune.model import Model
+from pretune.registry import find
+from pretune.tasks import classification as task_module
+from pretune.training import machine
+from pretune.training.progress import Reporter, Silent
+from pretune.types import Prediction, Record, Score
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A classifier on labelled records."""
+
+    records: Sequence[Record]
+    predictions: Sequence[Prediction]
+    scores: list[Score]
+    baselines: dict[str, tuple[Baseline, list[Score]]] = field(default_factory=dict)
+    mistakes: list[Mistake] = field(default_factory=list)
+    slices: list[Slice] = field(default_factory=list)
+    overlap: int | None = None
+    """Texts that stand in the model's pretraining text; None where that is not known."""
+
+    def summary(self) -> dict[str, Any]:
+        """Scores, baselines and overlap, as they stand in summary.json."""
+        return {
+            "n": len(self.records),
+            "scores": {s.name: s.as_dict() for s in self.scores},
+            "baselines": {
+                name: {"description": baseline.description, **{s.name: s.as_dict() for s in scores}}
+                for name, (baseline, scores) in self.baselines.items()
+            },
+            "pretraining_overlap": self.overlap,
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a record: what was said, what is true, how sure."""
+        return [
+            {"text": r.fields["text"], "label": str(r.fields["label"]), "said": p.value, "confidence": p.confidence}
+            for r, p in zip(self.records, self.predictions, strict=True)
+        ]
+
+
+def assess(
+    model: Model,
+    records: Sequence[Record],
+    train: Sequence[Record] | None,
+    *,
+    options: task_module.Options | None = None,
+) -> Evaluation:
+    """Scores of a classifier on ``records``, beside baselines fitted on ``train`` where that is given."""
+    task = model.task(options)
+    predictions = model.predict(records, options)
+    texts = [str(r.fields["text"]) for r in records]
+    truth = [str(r.fields["label"]) for r in records]
+    baselines = {}
+    if train is not None:
+        of = ([_joined(r) for r in train], [str(r.fields["label"]) for r in train])
+        fitted = {"majority": majority(of[1], texts), "tfidf": tfidf(*of, [_joined(r) for r in records])}
+        baselines = {
+            name: (b, [metric(b.predictions, truth) for metric in task_module.METRICS]) for name, b in fitted.items()
+        }
+    correct = [p.value == t for p, t in zip(predictions, truth, strict=True)]
+    return Evaluation(
+        records, predictions, task.score(predictions, records), baselines,
+        most_confident(records, predictions, truth, most=10),
+        by_slice(correct, [len(t) for t in texts]),
+        len(model.fingerprints.overlap(texts)) if model.fingerprints is not None else None,
+    )  # fmt: skip
+
+
+def evaluate(
+    model: Model | str | Path,
+    *,
+    data: str | Path,
+    task: str | None = None,
+    train: str | Path | None = None,
+    out: str | Path | None = None,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Score ``model`` on ``data``: a classifier on labelled records, a language model on raw text.
+
+    With ``train``, the records that a classifier was trained on, majority and TF-IDF baselines stand beside.
+    With ``out`` the summary is written there as JSON.
+
+    Raises:
+        DataError: unusable data, or a label that the model does not know.
+        UnsupportedError: ``task`` is none that the model's head can do.
+    """
+    machine.prepare()
+    reporter = reporter or Silent()
+    loaded = model if isinstance(model, Model) else Model.load(model)
+    if task is not None and task != loaded.head:
+        raise UnsupportedError(f"the model has a {loaded.head!r} head and cannot be scored on {task!r}")
+    if loaded.head == "classification":
+        records = _read(data)
+        loaded.task().check(records)
+        evaluation = assess(loaded, records, None if train is None else _read(train))
+        summary = {"verb": "evaluate", "task": "classification", **evaluation.summary()}
+        if evaluation.overlap:
+            reporter.say(
+                f"  mind: {evaluation.overlap} of {len(records)} texts stand in the text that the model was "
+                "pretrained on; the scores may flatter it"
+            )
+    else:
+        summary = {"verb": "evaluate", "task": loaded.head, **_language_model(loaded, str(data), reporter)}
+    if out is not None:
+        store.write_json(Path(out), summary)
+    return summary
+
+
+def _language_model(model: Model, data: str, reporter: Reporter) -> dict[str, Any]:
+    kind = find("objectives", model.head)
+    specials = model.tokenizer.specials
+    log = RecordLog()
+    texts = [str(r.fields["text"]) for r in read_records((data,), columns=("text",), log=log)]
+    log.finish()
+    if log.bad:
+        reporter.say(f"  {log.summary()}")
+    with tempfile.TemporaryDirectory() as scratch:
+        corpus = write_corpus(iter(texts), model.tokenizer, Path(scratch) / "corpus")
+        windows = Windows(corpus, kind.windowing(specials, model.max_length))
+        objective = kind.Objective(model.family.TRAITS, specials)
+        held = HeldOut(
+            windows, objective, kind.contexts, model.tokenizer,
+            max_tokens=2**62, max_length=model.max_length,
+        )  # fmt: skip
+        scores = held.scores(model.network)
+    seen = None if model.fingerprints is None else len(model.fingerprints.overlap(texts))
+    if seen:
+        reporter.say(f"  mind: {seen} of {len(texts)} documents stand in the text that the model was pretrained on")
+    return {
+        "documents": len(texts),
+        "n": held.targets,
+        "scores": {s.name: s.as_dict() for s in scores},
+        "pretraining_overlap": seen,
+    }
+
+
+def _read(data: str | Path) -> list[Record]:
+    log = RecordLog()
+    records = list(read_records((str(data),), columns=task_module.COLUMNS, log=log))
+    log.finish()
+    return records
+
+
+def _joined(record: Record) -> str:
+    pair = record.fields.get("text_pair")
+    return str(record.fields["text"]) + ("" if pair is None else f"\n{pair}")

@@ -1,0 +1,282 @@
+"""Fine-tune a pretrained model on labelled records, and test it once beside its baselines."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from pretune.checkpoint import store
+from pretune.config import Settings, build
+from pretune.data.sources import RecordLog, read_records
+from pretune.data.splits import Split
+from pretune.data.windows import EncodedRecords
+from pretune.errors import ConfigError
+from pretune.metrics.statistics import paired_difference
+from pretune.model import Model
+from pretune.objectives import classification as objective_module
+from pretune.report.page import VerdictItem
+from pretune.report.words import words
+from pretune.tasks import classification as task_module
+from pretune.training import machine
+from pretune.training.length import parse_length
+from pretune.training.log import read_log
+from pretune.training.progress import Reporter, Silent
+from pretune.training.run import Run, default_folder, environment
+from pretune.training.settings import OptimizerSettings, TrainingSettings
+from pretune.training.steps import StepBatches
+from pretune.training.trainer import Trainer
+from pretune.types import Record, Score
+from pretune.workflows import cards, pages
+from pretune.workflows.evaluate import Evaluation, assess
+from pretune.workflows.pretrain import RunResult
+
+TRAINING = {"batch_examples": 16, "evaluations": 3}
+
+
+class FinetuneSettings(Settings):
+    """What ``finetune`` takes, from a YAML file, ``key=value`` and keywords alike."""
+
+    model: str
+    """A run, a model folder, or any Hugging Face folder of a family that pretune has."""
+    train: tuple[str, ...]
+    """Files of labelled records: .jsonl or .csv with ``text`` and ``label`` (``text_pair`` optional)."""
+    validation: tuple[str, ...] = ()
+    """None: a tenth of the training records is held out."""
+    test: tuple[str, ...] = ()
+    """Scored once, at the end, beside the baselines."""
+    task: Literal["classification"] = "classification"
+    task_options: task_module.Options = task_module.Options()
+    objective_options: objective_module.Options = objective_module.Options()
+    max_length: int | None = None
+    """Tokens read at once; None: as many as the model can."""
+    from_random: bool = False
+    """Forget the model's weights and begin from random ones: the control that shows what pretraining gave."""
+    budget: str = "4 epochs"
+    training: TrainingSettings = TrainingSettings(
+        batch_examples=16, evaluations=3, optimizer=OptimizerSettings(learning_rate=2e-4)
+    )
+    language: str = "en"
+    """Of the report: en or zh."""
+
+
+def finetune(
+    model: Model | str | Path | None = None,
+    *,
+    settings: FinetuneSettings | Mapping[str, Any] | None = None,
+    task: str | None = None,
+    train: str | Path | tuple[str, ...] | list[str] | None = None,
+    validation: str | Path | tuple[str, ...] | list[str] | None = None,
+    test: str | Path | tuple[str, ...] | list[str] | None = None,
+    budget: str | None = None,
+    training: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    reporter: Reporter | None = None,
+    started: float | None = None,
+) -> RunResult:
+    """Fine-tune ``model``; the same call goes on where a stopped one ended.
+
+    Raises:
+        ConfigError: a setting that pretune does not take, or a run folder of other settings.
+        DataError: records that cannot be used, one class only, a label that training never saw.
+        CheckpointError: no model there, or a damaged one.
+        Interrupted: a signal came; a checkpoint is saved and the same call goes on.
+    """
+    started = time.monotonic() if started is None else started
+    given = {
+        "model": _where(model), "task": task, "train": _paths(train), "validation": _paths(validation),
+        "test": _paths(test), "budget": budget, "training": training,
+    }  # fmt: skip
+    resolved = resolve(settings, {k: v for k, v in given.items() if v is not None})
+    reporter = reporter or Silent()
+    machine.prepare()
+    length = parse_length(resolved.budget)
+    run = Run.open(Path(out) if out else default_folder("finetune", resolved, list(resolved.train)), resolved)
+    finished = run.summary()
+    if finished is not None:
+        reporter.say(f"{run.folder}: this run is complete")
+        return RunResult(run.folder, finished)
+
+    parts = _Finetuning(resolved, reporter)
+    outcome = Trainer(
+        keeper=parts.model,
+        objective=parts.objective,
+        batches=parts.batches,
+        evaluate=parts.evaluate,
+        settings=resolved.training,
+        length=length,
+        run=run,
+        reporter=reporter,
+        started=started,
+        reserve=5.0,
+        name="finetune",
+    ).train()
+    scored = parts.test or parts.validation
+    evaluation = assess(parts.model, scored, parts.train, options=resolved.task_options)
+    summary = {
+        "verb": "finetune",
+        "task": resolved.task,
+        "family": parts.model.family.__name__.rsplit(".", 1)[-1],
+        "from_random": resolved.from_random,
+        "labels": list(parts.model.labels),
+        "parameters": parts.model.parameters,
+        "steps": outcome.steps,
+        "best_step": outcome.best_step,
+        "seconds": round(outcome.seconds, 1),
+        "train": len(parts.train),
+        "validation": {"n": len(parts.validation), **outcome.scores},
+        "scored_on": "test" if parts.test else "validation",
+        **evaluation.summary(),
+    }
+    _finish(run, resolved, parts.model, evaluation, summary)
+    return RunResult(run.folder, summary)
+
+
+def resolve(
+    settings: FinetuneSettings | Mapping[str, Any] | None, given: Mapping[str, Any]
+) -> FinetuneSettings:
+    """The settings with keywords laid over them, checked.
+
+    Raises:
+        ConfigError: names the wrong key or value.
+    """
+    base = settings.model_dump() if isinstance(settings, FinetuneSettings) else dict(settings or {})
+    values = base | dict(given)
+    if isinstance(values.get("training"), Mapping):
+        training = TRAINING | dict(values["training"])
+        if training.get("batch_tokens"):
+            training.pop("batch_examples", None)
+        training["optimizer"] = {"learning_rate": 2e-4} | dict(training.get("optimizer") or {})
+        values["training"] = training
+    for key in ("train", "validation", "test"):
+        if isinstance(values.get(key), str | Path):
+            values[key] = (str(values[key]),)
+    resolved = build(FinetuneSettings, values, where="finetune")
+    if not resolved.train:
+        raise ConfigError("finetune: train is empty: give files of labelled records")
+    pages.check_language(resolved.language)
+    return resolved
+
+
+def read_labelled(paths: tuple[str, ...], reporter: Reporter) -> list[Record]:
+    """All good records of labelled files; what was left out is said."""
+    log = RecordLog()
+    records = list(read_records(paths, columns=task_module.COLUMNS, log=log))
+    log.finish()
+    if log.bad:
+        reporter.say(f"  {log.summary()}")
+    return records
+
+
+class _Finetuning:
+    """The parts of one fine-tuning run, made from settings and records alone."""
+
+    def __init__(self, settings: FinetuneSettings, reporter: Reporter) -> None:
+        self.settings, self.reporter = settings, reporter
+        self.train = read_labelled(settings.train, reporter)
+        self.test = read_labelled(settings.test, reporter) if settings.test else []
+        if settings.validation:
+            self.validation = read_labelled(settings.validation, reporter)
+        else:
+            split = Split.choose((str(r.fields["text"]) for r in self.train), 0.1)
+            self.validation = [r for r in self.train if split.holds_out(str(r.fields["text"]))]
+            self.train = [r for r in self.train if not split.holds_out(str(r.fields["text"]))]
+        labels = task_module.label_set(self.train)
+        self.model = self._load(labels)
+        self.task = self.model.task(settings.task_options)
+        self.task.check(self.validation)
+        self.task.check(self.test)
+        self._warn_of_overlap()
+        traits = self.model.family.TRAITS
+        self.objective = objective_module.Objective(
+            traits, self.model.tokenizer.specials, settings.objective_options
+        )
+        features = [
+            f for i, r in enumerate(self.train) for f in self.task.encode(r, i, self.model.tokenizer)
+        ]
+        windowed = len(features) - len(self.train)
+        if windowed:
+            reporter.say(f"  some texts are longer than {self.model.max_length} tokens: {windowed:,} further windows")
+        records = EncodedRecords(features)
+        self.batches = StepBatches(records, self.objective, traits, settings.training, self.model.max_length)
+
+    def evaluate(self, network: torch.nn.Module, step: int) -> list[Score]:
+        """Accuracy on the validation records, first, as it decides; then macro F1."""
+        predictions = self.model.predict(self.validation, self.settings.task_options)
+        return self.task.score(predictions, self.validation)
+
+    def _load(self, labels: tuple[str, ...]) -> Model:
+        settings = self.settings
+        model = Model.load(Path(settings.model), head="classification", labels=labels, seed=settings.training.seed)
+        if settings.max_length is not None:
+            if settings.max_length > model.max_length:
+                raise ConfigError(
+                    f"finetune: max_length = {settings.max_length}: the model in {settings.model} reads "
+                    f"{model.max_length} tokens at most; give that or less"
+                )
+            model.about["max_length"] = settings.max_length
+        if settings.from_random:
+            model = model.with_random_weights(settings.training.seed)
+        model.about["task"] = settings.task
+        return model
+
+    def _warn_of_overlap(self) -> None:
+        scored = self.test or self.validation
+        if self.model.fingerprints is None:
+            return
+        seen = self.model.fingerprints.overlap([str(r.fields["text"]) for r in scored])
+        if seen:
+            self.reporter.say(
+                f"  mind: {len(seen)} of the {len(scored)} texts that it will be scored on stand in the text "
+                f"that the model was pretrained on (first: {scored[seen[0]].where}); the scores may flatter it"
+            )
+
+
+def _finish(
+    run: Run, settings: FinetuneSettings, model: Model, evaluation: Evaluation, summary: dict[str, Any]
+) -> None:
+    def fill(folder: Path) -> None:
+        model.write(folder)
+        (folder / "README.md").write_text(cards.finetuned(settings, summary), encoding="utf-8")
+
+    store.write_folder(run.model, fill, about={"kind": "model"})
+    lines = [json.dumps(row, ensure_ascii=False) for row in evaluation.rows()]
+    store.write_text(run.folder / "predictions.jsonl", "\n".join(lines) + "\n")
+    pages.finetuning(
+        run.folder / "report.html", settings, summary, read_log(run.metrics), evaluation,
+        _findings(settings.language, evaluation), environment(), language=settings.language,
+    )  # fmt: skip
+    run.finish(summary)
+
+
+def _findings(language: str, evaluation: Evaluation) -> list[VerdictItem]:
+    """Whether the classifier beats each baseline, by a paired bootstrap over the texts."""
+    truth = [str(r.fields["label"]) for r in evaluation.records]
+    ours = [p.value == t for p, t in zip(evaluation.predictions, truth, strict=True)]
+    found = []
+    for name, (baseline, scores) in evaluation.baselines.items():
+        theirs = [p == t for p, t in zip(baseline.predictions, truth, strict=True)]
+        difference = paired_difference([ours], [theirs])
+        value = evaluation.scores[0].value
+        found.append(
+            pages.against_baseline(language, words(language)["ours"], difference, value, name, scores[0].value)
+        )
+    return found
+
+
+def _where(model: Model | str | Path | None) -> str | None:
+    if isinstance(model, Model):
+        if model.path is None:
+            raise ConfigError("finetune: save the model first (model.save(folder)) and give the folder")
+        return str(model.path)
+    return None if model is None else str(model)
+
+
+def _paths(paths: str | Path | tuple[str, ...] | list[str] | None) -> tuple[str, ...] | None:
+    if paths is None:
+        return None
+    return (str(paths),) if isinstance(paths, str | Path) else tuple(str(p) for p in paths)

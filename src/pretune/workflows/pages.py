@@ -1,0 +1,235 @@
+"""The page of each kind of run: which findings, curves, scores and samples it shows, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import yaml
+
+from pretune.config import Settings
+from pretune.evaluation.mistakes import Mistake
+from pretune.metrics.statistics import Difference
+from pretune.report import page as p
+from pretune.report.words import words
+from pretune.workflows.evaluate import Evaluation
+from pretune.workflows.phrases import say
+from pretune.workflows.samples import Sample
+
+Language = Literal["en", "zh"]
+Summary = Mapping[str, Any]
+Rows = Sequence[Mapping[str, Any]]
+
+
+def check_language(language: str) -> Language:
+    """The language, if pages can be written in it.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    words(language)
+    return cast(Language, language)
+
+
+def pretraining(
+    path: Path,
+    settings: Settings,
+    summary: Summary,
+    rows: Rows,
+    samples: Sequence[Sample],
+    environment: Summary,
+    *,
+    language: str,
+) -> Path:
+    """The page of a pretraining run."""
+    text = words(language)
+    name = str(summary["family"])
+    sections = (
+        p.Verdict(text["verdict"], (loss_finding(language, name, summary),)),
+        loss_curve(language, {name: rows}, summary, text["is_loss_normal"]),
+        sample_section(language, samples),
+        p.Facts(text["settings"], _flat(settings)),
+        *_closing(language, environment),
+    )
+    subtitle = say(
+        language, "pretraining_subtitle",
+        parameters=f"{summary['parameters']:,}", tokens=f"{summary['tokens']:,}",
+        time=_time(summary["seconds"]), objective=summary["objective"],
+    )  # fmt: skip
+    title = say(language, "pretraining_title", family=name)
+    return p.write(p.Page(title, subtitle, check_language(language), sections, _foot(language, environment)), path)
+
+
+def finetuning(
+    path: Path,
+    settings: Settings,
+    summary: Summary,
+    rows: Rows,
+    evaluation: Evaluation,
+    findings: Sequence[p.VerdictItem],
+    environment: Summary,
+    *,
+    language: str,
+) -> Path:
+    """The page of a fine-tuning run."""
+    text = words(language)
+    items = list(findings)
+    if summary["scored_on"] == "validation":
+        items.append(p.VerdictItem("neutral", say(language, "scored_on_validation")))
+    if evaluation.overlap is not None:
+        items.append(overlap_finding(language, evaluation.overlap, len(evaluation.records)))
+    steps = [row for row in rows if row["kind"] == "step"]
+    checks = [row for row in rows if row["kind"] == "evaluation"]
+    sections = (
+        p.Verdict(text["verdict"], tuple(items)),
+        p.Scores(text["scores"], _score_rows(language, evaluation), text["accuracy"],
+                 say(language, "scores_note_one", n=len(evaluation.records))),
+        mistake_section(language, evaluation.mistakes),
+        p.Curve(text["loss"], (_smooth(text["training"], steps),), (), text["steps"], "nats"),
+        p.Table(text["validation"], (text["steps"], *checks[0]["scores"]),
+                tuple((f"{c['step']:,}", *(f"{v:.3f}" for v in c["scores"].values())) for c in checks)),
+        p.Table(text["accuracy"], (text["text"], "n", text["value"]),
+                tuple((f"{s.shortest}-{s.longest}", str(s.n), f"{s.accuracy:.3f}") for s in evaluation.slices)),
+        p.Facts(text["settings"], _flat(settings)),
+        *_closing(language, environment),
+    )  # fmt: skip
+    subtitle = say(
+        language, "finetuning_subtitle",
+        n=f"{summary['train']:,}", labels=len(summary["labels"]), time=_time(summary["seconds"]),
+    )  # fmt: skip
+    title = say(language, "finetuning_title")
+    return p.write(p.Page(title, subtitle, check_language(language), sections, _foot(language, environment)), path)
+
+
+# -- findings ---------------------------------------------------------------------------------------
+
+
+def loss_finding(language: str, name: str, summary: Summary) -> p.VerdictItem:
+    """Is this loss normal? Against the n-gram models of the same text."""
+    loss, unigram, bigram = summary["loss"], summary["unigram"], summary["bigram"]
+    kind, status = (
+        ("beats_bigram", "good") if loss < bigram
+        else ("beats_unigram", "good") if loss < unigram and summary["objective"] == "masked_lm"
+        else ("beats_unigram", "bad") if loss < unigram
+        else ("beats_nothing", "bad")
+    )  # fmt: skip
+    figures = {k: f"{v:.2f}" for k, v in (("loss", loss), ("unigram", unigram), ("bigram", bigram))}
+    return p.VerdictItem(cast(p.VerdictItem, status), say(language, kind, name=name, **figures))  # type: ignore[arg-type]
+
+
+def comparison(
+    language: str, keys: tuple[str, str, str], difference: Difference, name: str, **values: object
+) -> p.VerdictItem:
+    """A paired difference in words: ``keys`` are the phrases for above, below and cannot be told."""
+    low, high = difference.interval
+    above, below, level = keys
+    key, status = (above, "good") if low > 0 else (below, "bad") if high < 0 else (level, "neutral")
+    figures = {"difference": _points(difference.mean), "low": _points(low), "high": _points(high)}
+    text = say(language, key, name=name, n=difference.n, **figures, **values)
+    return p.VerdictItem(status, text)  # type: ignore[arg-type]
+
+
+def against_baseline(language: str, name: str, difference: Difference, value: float, baseline: str, other: float) -> p.VerdictItem:
+    """Whether a classifier beats a baseline on the same texts."""
+    keys = ("beats_baseline", "below_baseline", "level_with_baseline")
+    return comparison(
+        language, keys, difference, name,
+        value=f"{value:.3f}", baseline=words(language)[baseline], other=f"{other:.3f}",
+    )  # fmt: skip
+
+
+def overlap_finding(language: str, overlap: int, n: int) -> p.VerdictItem:
+    """Whether the model has read its test texts before."""
+    key, status = ("overlap", "bad") if overlap else ("no_overlap", "good")
+    return p.VerdictItem(status, say(language, key, count=overlap, n=n))  # type: ignore[arg-type]
+
+
+# -- sections ---------------------------------------------------------------------------------------
+
+
+def loss_curve(language: str, runs: Mapping[str, Rows], summary: Summary, heading: str) -> p.Curve:
+    """Held-out (solid) and training loss of runs over tokens, with the n-gram baselines as lines."""
+    text = words(language)
+    series = []
+    for name, rows in runs.items():
+        steps = [row for row in rows if row["kind"] == "step"]
+        tokens = {row["step"]: row["tokens"] for row in steps}
+        checks = [row for row in rows if row["kind"] == "evaluation"]
+        xs = tuple(float(tokens[c["step"]]) for c in checks)
+        series.append(p.Series(f"{name}, {text['validation']}", xs, tuple(c["scores"]["loss"] for c in checks)))
+        series.append(_smooth(f"{name}, {text['training']}", steps, dashed=True, x="tokens"))
+    levels = ((text["unigram"], summary["unigram"]), (text["bigram"], summary["bigram"]))
+    note = say(language, "curve_note")
+    return p.Curve(heading, tuple(series), levels, text["tokens"], text["nats_per_token"], note)
+
+
+def sample_section(language: str, samples: Sequence[Sample]) -> p.Samples:
+    """Filled masks and continued sentences."""
+    rows = tuple(p.SampleRow(s.prompt, s.output, alternatives=s.alternatives, rest=s.rest) for s in samples)
+    return p.Samples(words(language)["samples"], rows, say(language, "samples_note"))
+
+
+def mistake_section(language: str, mistakes: Sequence[Mistake], heading: str | None = None) -> p.Mistakes:
+    """The most confident mistakes."""
+    rows = tuple(p.MistakeRow(m.text, str(m.said), str(m.truth), m.confidence) for m in mistakes)
+    return p.Mistakes(heading or words(language)["mistakes"], rows, say(language, "mistakes_note"))
+
+
+def _score_rows(language: str, evaluation: Evaluation) -> tuple[p.ScoreRow, ...]:
+    text = words(language)
+    rows = []
+    for name, (_, scores) in evaluation.baselines.items():
+        low, high = scores[0].interval or (None, None)
+        rows.append(p.ScoreRow(text[name], scores[0].value, low, high, "baseline"))
+    score = evaluation.scores[0]
+    low, high = score.interval or (None, None)
+    rows.append(p.ScoreRow(text["ours"], score.value, low, high, "ours", score.signature))
+    return tuple(rows)
+
+
+def _closing(language: str, environment: Summary) -> tuple[p.Section, ...]:
+    text = words(language)
+    facts = tuple((k, str(v)) for k, v in environment.items() if k not in ("packages", "command"))
+    packages = tuple((k, str(v)) for k, v in environment["packages"].items())
+    return (
+        p.Facts(text["environment"], facts + packages),
+        p.Command(text["repeat"], str(environment["command"])),
+    )
+
+
+def _foot(language: str, environment: Summary) -> tuple[tuple[str, str], ...]:
+    text = words(language)
+    return ((text["made_by"], environment["packages"]["pretune"]), (text["date"], environment["time"]))
+
+
+def _smooth(name: str, steps: Rows, *, dashed: bool = False, x: str = "step", points: int = 200) -> p.Series:
+    """The training loss as means over equal stretches, so that it can be read."""
+    size = max(1, len(steps) // points)
+    stretches = [steps[i : i + size] for i in range(0, len(steps), size)]
+    mean: Callable[[Rows, str], float] = lambda rows, key: sum(r[key] for r in rows) / len(rows)  # noqa: E731
+    return p.Series(
+        name, tuple(mean(s, x) for s in stretches), tuple(mean(s, "loss") for s in stretches), dashed=dashed
+    )
+
+
+def _flat(settings: Settings) -> tuple[tuple[str, str], ...]:
+    pairs: list[tuple[str, str]] = []
+
+    def walk(value: Any, name: str) -> None:
+        if isinstance(value, dict) and value:
+            for key, item in value.items():
+                walk(item, f"{name}.{key}" if name else key)
+        elif value not in (None, {}, [], ()):
+            pairs.append((name, yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).split("\n...")[0].strip()))
+
+    walk(settings.model_dump(mode="json"), "")
+    return tuple(pairs)
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"

@@ -1,0 +1,94 @@
+"""What the pages say in whole sentences, in English and in Chinese."""
+
+from __future__ import annotations
+
+ENGLISH = {
+    "pretraining_title": "Pretraining {family}",
+    "finetuning_title": "Fine-tuning a classifier",
+    "quickstart_title": "From raw text to a tested model",
+    "pretraining_subtitle": "{parameters} parameters, {tokens} tokens read in {time}, by the objective {objective}",
+    "finetuning_subtitle": "{n} labelled texts, {labels} classes, {time}",
+    "quickstart_subtitle": "Two language models pretrained on English and Chinese text, and a classifier for "
+    "each language, in {time} on this machine",
+    "beats_bigram": "{name}: held-out loss {loss} nats per token. A bigram model of the same text has {bigram}, "
+    "a unigram model {unigram}: the model has learnt more than which token follows which.",
+    "beats_unigram": "{name}: held-out loss {loss} nats per token. A unigram model of the same text has {unigram}: "
+    "the model has learnt more than how frequent each token is. A bigram model has {bigram}.",
+    "beats_nothing": "{name}: held-out loss {loss} nats per token, no better than a unigram model of the same "
+    "text ({unigram}). It has learnt little more than token frequencies: train longer, or on more text.",
+    "pretraining_helped": "{name}: pretraining helped. Accuracy {pretrained} against {random} from random "
+    "weights: {difference} points more (95 % interval {low} to {high}).",
+    "pretraining_hurt": "{name}: pretraining did harm. Accuracy {pretrained} against {random} from random "
+    "weights: {difference} points (95 % interval {low} to {high}).",
+    "pretraining_unclear": "{name}: whether pretraining helped cannot be told from {n} test texts. Accuracy "
+    "{pretrained} against {random} from random weights: {difference} points (95 % interval {low} to {high}).",
+    "beats_baseline": "{name}: accuracy {value} is above {baseline}, {other}, by {difference} points "
+    "(95 % interval {low} to {high}).",
+    "below_baseline": "{name}: accuracy {value} is below {baseline}, {other}, by {difference} points "
+    "(95 % interval {low} to {high}). For this task with so few labels use the baseline, or pretrain for longer.",
+    "level_with_baseline": "{name}: accuracy {value} and {baseline}, {other}, cannot be told apart on {n} test "
+    "texts (difference {difference} points, 95 % interval {low} to {high}).",
+    "overlap": "{count} of the {n} texts that it was scored on stand in the text that it was pretrained on: the "
+    "scores may flatter it.",
+    "no_overlap": "None of the {n} texts that it was scored on stands in the text that it was pretrained on.",
+    "curve_note": "A causal model that learns must pass the bigram line; a masked one the unigram line. Both "
+    "n-gram models are fitted on the training text and scored on exactly the same held-out tokens.",
+    "scores_note_seeds": "Mean of {seeds} seeds, each a small dot; the interval is a bootstrap over the {n} test "
+    "texts, which no setting was chosen on. {train} training labels.",
+    "scores_note_one": "One seed; the interval is a bootstrap over the {n} texts.",
+    "scored_on_validation": "No test file was given: these are scores on the validation records, which also chose "
+    "the checkpoint, so they flatter.",
+    "mistakes_note": "Where the model was wrong and most sure of itself. Read them: some labels may be wrong.",
+    "samples_note": "From held-out text. A model this small, trained for minutes, writes grammar before sense.",
+    "next_heading": "What to try next",
+    "next_steps": "Pretrain on your own text: {pretrain}\nFine-tune on your own labels: {finetune}\n"
+    "Label new texts: {predict}",
+    "intervals_note": "Intervals cover the choice of test texts, not of seeds.",
+}
+
+CHINESE = {
+    "pretraining_title": "预训练 {family}",
+    "finetuning_title": "微调分类器",
+    "quickstart_title": "从原始文本到经过检验的模型",
+    "pretraining_subtitle": "{parameters} 参数，{time} 内读入 {tokens} 个词元，训练目标 {objective}",
+    "finetuning_subtitle": "{n} 条标注文本，{labels} 个类别，用时 {time}",
+    "quickstart_subtitle": "在本机用 {time}：中英文混合预训练两个语言模型，并为每种语言训练一个分类器",
+    "beats_bigram": "{name}：验证集损失为每词元 {loss} nats。同一文本上，二元模型为 {bigram}，一元模型为 {unigram}，"
+    "说明模型学到的不只是词元之间的相邻关系。",
+    "beats_unigram": "{name}：验证集损失为每词元 {loss} nats，低于一元模型的 {unigram}，说明模型学到的不只是词频；"
+    "二元模型为 {bigram}。",
+    "beats_nothing": "{name}：验证集损失为每词元 {loss} nats，未能低于一元模型（{unigram}），"
+    "学到的与词频相差无几。请延长训练或增加文本。",
+    "pretraining_helped": "{name}：预训练有效。准确率 {pretrained}，随机初始化为 {random}，"
+    "提高 {difference} 个百分点（95% 置信区间 {low} 至 {high}）。",
+    "pretraining_hurt": "{name}：预训练起了反作用。准确率 {pretrained}，随机初始化为 {random}，"
+    "相差 {difference} 个百分点（95% 置信区间 {low} 至 {high}）。",
+    "pretraining_unclear": "{name}：仅凭 {n} 条测试文本，无法判断预训练是否有效。准确率 {pretrained}，随机初始化为 "
+    "{random}，相差 {difference} 个百分点（95% 置信区间 {low} 至 {high}）。",
+    "beats_baseline": "{name}：准确率 {value}，高于{baseline}的 {other}，领先 {difference} 个百分点"
+    "（95% 置信区间 {low} 至 {high}）。",
+    "below_baseline": "{name}：准确率 {value}，低于{baseline}的 {other}，相差 {difference} 个百分点"
+    "（95% 置信区间 {low} 至 {high}）。标注这么少时，建议直接用基线，或延长预训练。",
+    "level_with_baseline": "{name}：准确率 {value}，与{baseline}的 {other} 在 {n} 条测试文本上分不出高下"
+    "（相差 {difference} 个百分点，95% 置信区间 {low} 至 {high}）。",
+    "overlap": "评测用的 {n} 条文本中，有 {count} 条出现在预训练文本里，分数可能偏高。",
+    "no_overlap": "评测用的 {n} 条文本均未出现在预训练文本里。",
+    "curve_note": "因果模型应低于二元模型的水平线，掩码模型应低于一元模型的水平线。两个 n 元模型都在训练文本上拟合，"
+    "并在完全相同的留出词元上计分。",
+    "scores_note_seeds": "取 {seeds} 个随机种子的均值，小圆点为单个种子；区间由对 {n} 条测试文本的自助法得出，"
+    "测试集未参与任何选择。训练标注 {train} 条。",
+    "scores_note_one": "单个随机种子；区间由对 {n} 条文本的自助法得出。",
+    "scored_on_validation": "未提供测试文件：以下为验证集得分，而检查点正是用验证集挑选的，因此偏乐观。",
+    "mistakes_note": "模型最有把握却判错的文本。值得逐条细读：有些可能是标注本身有误。",
+    "samples_note": "取自留出文本。这么小、只训练几分钟的模型，先学会的是语法，而不是意义。",
+    "next_heading": "接下来可以试试",
+    "next_steps": "用自己的文本预训练：{pretrain}\n用自己的标注微调：{finetune}\n给新文本打标签：{predict}",
+    "intervals_note": "区间反映测试文本的抽样误差，不含随机种子的波动。",
+}
+
+LANGUAGES = {"en": ENGLISH, "zh": CHINESE}
+
+
+def say(language: str, key: str, **values: object) -> str:
+    """A sentence in ``language``."""
+    return LANGUAGES[language][key].format(**values)

@@ -1,0 +1,103 @@
+"""Read records from a file, say what the model says of each, write the answers as they come."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pretune.data.sources import RecordLog, read_records
+from pretune.errors import DataError
+from pretune.model import Filled, Model
+from pretune.training import machine
+from pretune.training.progress import Reporter, Silent
+from pretune.types import Record
+
+CHUNK = 512
+"""Records that are read, answered and written at once: what bounds memory."""
+
+
+def predict(
+    model: Model | str | Path,
+    *,
+    data: str | Path,
+    out: str | Path,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Answer every record of ``data`` into ``out`` (JSON lines, in the order of the records).
+
+    A classifier gives ``label``, ``confidence`` and ``alternatives``; a masked model fills the masks in
+    ``text``; a causal model continues it. The output grows in a ``.partial`` file, renamed at the end.
+
+    Raises:
+        DataError: unusable data, or an output that cannot be written.
+        CheckpointError: no model there, or a damaged one.
+    """
+    machine.prepare()
+    reporter = reporter or Silent()
+    loaded = model if isinstance(model, Model) else Model.load(model)
+    log, path = RecordLog(), Path(out)
+    records = read_records((str(data),), columns=("text",), log=log)
+    partial = path.with_name(path.name + ".partial")
+    count = 0
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as file:
+            for answer in answers(loaded, records):
+                file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+                count += 1
+        log.finish()
+        partial.replace(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error}") from None
+    if log.bad:
+        reporter.say(f"  {log.summary()}")
+    return {"verb": "predict", "records": count, "bad": log.bad, "out": str(path)}
+
+
+def answers(model: Model, records: Iterable[Record]) -> Iterator[dict[str, Any]]:
+    """What the model says of each record, in order, read a chunk at a time."""
+    stream = iter(records)
+    while chunk := list(itertools.islice(stream, CHUNK)):
+        yield from _ANSWER[model.head](model, chunk)
+
+
+def _classified(model: Model, records: list[Record]) -> Iterator[dict[str, Any]]:
+    for record, said in zip(records, model.predict(records), strict=True):
+        alternatives = {str(value): round(share, 6) for value, share in said.alternatives}
+        yield {
+            **_given(record), "label": said.value,
+            "confidence": round(said.confidence or 0.0, 6), "alternatives": alternatives,
+        }  # fmt: skip
+
+
+def _filled(model: Model, records: list[Record]) -> Iterator[dict[str, Any]]:
+    for record in records:
+        masks = model.fill(str(record.fields["text"]))
+        yield {**_given(record), "masks": [[_guess(guess) for guess in mask] for mask in masks]}
+
+
+def _guess(guess: Filled) -> dict[str, Any]:
+    return {"token": guess.token, "probability": round(guess.probability, 6)}
+
+
+def _continued(model: Model, records: list[Record]) -> Iterator[dict[str, Any]]:
+    for record in records:
+        yield {**_given(record), "continuation": model.generate(str(record.fields["text"]))}
+
+
+def _given(record: Record) -> dict[str, Any]:
+    return {key: record.fields[key] for key in ("id", "text", "text_pair") if key in record.fields}
+
+
+_ANSWER = {"classification": _classified, "masked_lm": _filled, "causal_lm": _continued}
+
+
+def predict_texts(model: Model | str | Path, texts: Iterable[str]) -> list[dict[str, Any]]:
+    """What ``model`` says of each text."""
+    machine.prepare()
+    loaded = model if isinstance(model, Model) else Model.load(model)
+    records = [Record({"text": text}, "text", number) for number, text in enumerate(texts, 1)]
+    return list(answers(loaded, records))

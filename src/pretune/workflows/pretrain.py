@@ -1,0 +1,255 @@
+"""Pretrain a language model from random weights on raw text.
+
+Text is prepared (:mod:`corpus`), cut into windows as the objective asks, and trained on; the held-out loss
+is measured beside a unigram and a bigram model of the same text, on exactly the same targets.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import torch
+
+from pretune.checkpoint import store
+from pretune.config import Settings, build
+from pretune.data.windows import Windows
+from pretune.errors import ConfigError
+from pretune.evaluation.language_model import HeldOut
+from pretune.evaluation.ngrams import NgramBaselines
+from pretune.model import Model
+from pretune.registry import find
+from pretune.text.tokenizer import Tokenizer
+from pretune.training import machine
+from pretune.training.length import parse_length
+from pretune.training.log import read_log
+from pretune.training.progress import Reporter, Silent
+from pretune.training.run import Run, default_folder, environment
+from pretune.training.settings import TrainingSettings
+from pretune.training.steps import StepBatches
+from pretune.training.trainer import Outcome, Trainer
+from pretune.types import Score, Traits
+from pretune.workflows import cards, pages
+from pretune.workflows.corpus import Prepared, prepare
+from pretune.workflows.samples import samples, sentences
+
+OBJECTIVES = {"encoder": "masked_lm", "decoder": "causal_lm"}
+
+
+class PretrainSettings(Settings):
+    """What ``pretrain`` takes, from a YAML file, ``key=value`` and keywords alike."""
+
+    corpus: tuple[str, ...]
+    """Files and folders of .txt and .jsonl text, or one folder that was prepared before."""
+    family: str = "bert"
+    objective: str | None = None
+    """None: masked_lm for an encoder, causal_lm for a decoder."""
+    objective_options: dict[str, Any] = {}
+    model: dict[str, Any] = {}
+    """The family's own settings: hidden_size, num_hidden_layers ..."""
+    tokenizer: str | None = None
+    """A tokenizer.json or a folder with one; None: a byte-level BPE is trained on the text."""
+    vocabulary_size: int = pydantic.Field(8192, ge=300)
+    max_length: int = pydantic.Field(128, ge=8)
+    """Tokens that the model reads at once, special ones included."""
+    budget: str = "10min"
+    """Length: minutes of wall-clock for the whole command, or steps, tokens, epochs."""
+    validation: tuple[str, ...] = ()
+    held_out: float = pydantic.Field(0.02, gt=0, lt=1)
+    """Share of the documents kept from training, where no validation files are given."""
+    evaluation_tokens: int = pydantic.Field(50_000, ge=1)
+    """Held-out tokens that an evaluation reads at most."""
+    training: TrainingSettings = TrainingSettings(batch_tokens=2048)
+    language: str = "en"
+    """Of the report: en or zh."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run leaves behind."""
+
+    folder: Path
+    summary: Mapping[str, Any]
+
+    @property
+    def model(self) -> Path:
+        """The model folder, in Hugging Face layout."""
+        return self.folder / "model"
+
+    @property
+    def report(self) -> Path:
+        """The page that shows the run."""
+        return self.folder / "report.html"
+
+
+def pretrain(
+    settings: PretrainSettings | Mapping[str, Any] | None = None,
+    *,
+    corpus: str | Path | tuple[str, ...] | list[str] | None = None,
+    family: str | None = None,
+    budget: str | None = None,
+    tokenizer: str | Path | None = None,
+    max_length: int | None = None,
+    model: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    reporter: Reporter | None = None,
+    started: float | None = None,
+) -> RunResult:
+    """Pretrain a model; the same call goes on where a stopped one ended.
+
+    The keywords are the settings most often given; ``settings`` takes all of them (see
+    :class:`PretrainSettings`). ``started`` is the ``time.monotonic()`` that a budget in minutes runs from.
+
+    Raises:
+        ConfigError: a setting that pretune does not take, or a run folder of other settings.
+        DataError: text that cannot be used.
+        Interrupted: a signal came; a checkpoint is saved and the same call goes on.
+    """
+    started = time.monotonic() if started is None else started
+    given = {
+        "corpus": [str(corpus)] if isinstance(corpus, str | Path) else corpus,
+        "family": family, "budget": budget, "max_length": max_length, "model": model, "training": training,
+        "tokenizer": None if tokenizer is None else str(tokenizer),
+    }  # fmt: skip
+    resolved = resolve(settings, {k: v for k, v in given.items() if v is not None})
+    reporter = reporter or Silent()
+    machine.prepare()
+    length = parse_length(resolved.budget)
+    run = Run.open(Path(out) if out else default_folder("pretrain", resolved, list(resolved.corpus)), resolved)
+    finished = run.summary()
+    if finished is not None:
+        reporter.say(f"{run.folder}: this run is complete")
+        return RunResult(run.folder, finished)
+
+    prepared = prepare(
+        resolved.corpus,
+        run.folder / "data",
+        tokenizer=Tokenizer.load(Path(resolved.tokenizer)) if resolved.tokenizer else None,
+        vocabulary_size=resolved.vocabulary_size,
+        held_out=resolved.held_out,
+        validation=resolved.validation,
+        reporter=reporter,
+    )
+    pretraining = _Pretraining(resolved, prepared)
+    reporter.say(
+        f"  {resolved.family}, {pretraining.model.parameters:,} parameters; on the held-out text a unigram "
+        f"model has {pretraining.held_out.unigram:.2f} nats, a bigram model {pretraining.held_out.bigram:.2f}"
+    )
+    outcome = Trainer(
+        keeper=pretraining.model,
+        objective=pretraining.objective,
+        batches=pretraining.batches,
+        evaluate=pretraining.evaluate,
+        settings=resolved.training,
+        length=length,
+        run=run,
+        reporter=reporter,
+        started=started,
+        reserve=3.0,
+        name=resolved.family,
+    ).train()
+    summary = pretraining.summary(outcome)
+    _finish(run, resolved, pretraining, summary)
+    return RunResult(run.folder, summary)
+
+
+def resolve(
+    settings: PretrainSettings | Mapping[str, Any] | None, given: Mapping[str, Any]
+) -> PretrainSettings:
+    """The settings with keywords laid over them, checked.
+
+    Raises:
+        ConfigError: names the wrong key or value.
+    """
+    base = settings.model_dump() if isinstance(settings, PretrainSettings) else dict(settings or {})
+    values = base | dict(given)
+    if isinstance(values.get("training"), Mapping):
+        training = dict(values["training"])
+        if "batch_tokens" not in training and "batch_examples" not in training:
+            training["batch_tokens"] = 2048
+        values["training"] = training
+    if isinstance(values.get("corpus"), str | Path):
+        values["corpus"] = (str(values["corpus"]),)
+    resolved = build(PretrainSettings, values, where="pretrain")
+    if not resolved.corpus:
+        raise ConfigError("pretrain: corpus is empty: give files or folders of text")
+    pages.check_language(resolved.language)
+    family = find("families", resolved.family)
+    if resolved.objective is None:
+        resolved = resolved.model_copy(update={"objective": OBJECTIVES[family.TRAITS.kind]})
+    return resolved
+
+
+class _Pretraining:
+    """The parts of one pretraining run, made from settings and prepared text alone."""
+
+    def __init__(self, settings: PretrainSettings, prepared: Prepared) -> None:
+        self.settings = settings
+        kind = find("objectives", str(settings.objective))
+        traits: Traits = find("families", settings.family).TRAITS
+        frame = {"encoder": "cls_sep", "decoder": "start"}[traits.kind]
+        tokenizer = prepared.tokenizer if settings.tokenizer else prepared.tokenizer.with_frame(frame)
+        specials = tokenizer.specials
+        self.model = Model.create(
+            settings.family, settings.model, tokenizer, kind.HEAD,
+            max_length=settings.max_length, seed=settings.training.seed,
+        )  # fmt: skip
+        self.model.fingerprints = prepared.fingerprints
+        self.objective = kind.Objective(traits, specials, build(kind.Options, settings.objective_options))
+        windowing = kind.windowing(specials, settings.max_length)
+        self.prepared = prepared
+        self.train = Windows(prepared.train, windowing)
+        self.batches = StepBatches(self.train, self.objective, traits, settings.training, settings.max_length)
+        self.held_out = HeldOut(
+            Windows(prepared.validation, windowing), self.objective, kind.contexts, tokenizer,
+            max_tokens=settings.evaluation_tokens, max_length=settings.max_length,
+        )  # fmt: skip
+        start = windowing.start
+        documents = (prepared.train[i] for i in range(len(prepared.train)))
+        self.held_out.measure_baselines(
+            NgramBaselines.fit(documents, specials.vocabulary_size, start=start, end=windowing.end)
+        )
+
+    def evaluate(self, network: torch.nn.Module, step: int) -> list[Score]:
+        """Held-out loss; what decides which checkpoint is best."""
+        return self.held_out.scores(network)
+
+    def summary(self, outcome: Outcome) -> dict[str, Any]:
+        """What came out, as it stands in summary.json."""
+        loss = outcome.scores["loss"]
+        return {
+            "verb": "pretrain",
+            "family": self.settings.family,
+            "objective": self.settings.objective,
+            "parameters": self.model.parameters,
+            "steps": outcome.steps,
+            "best_step": outcome.best_step,
+            "tokens": outcome.tokens,
+            "seconds": round(outcome.seconds, 1),
+            "loss": loss,
+            "unigram": self.held_out.unigram,
+            "bigram": self.held_out.bigram,
+            "targets": self.held_out.targets,
+            **({"bits_per_byte": outcome.scores["bits_per_byte"]} if "bits_per_byte" in outcome.scores else {}),
+            "signature": self.held_out.signature,
+        }
+
+
+def _finish(run: Run, settings: PretrainSettings, parts: _Pretraining, summary: dict[str, Any]) -> None:
+    def fill(folder: Path) -> None:
+        parts.model.write(folder)
+        card = cards.pretrained(settings, parts.prepared, summary)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+    store.write_folder(run.model, fill, about={"kind": "model"})
+    texts = sentences(parts.prepared.validation, parts.model.tokenizer, 6)
+    pages.pretraining(
+        run.folder / "report.html", settings, summary, read_log(run.metrics), samples(parts.model, texts),
+        environment(), language=settings.language,
+    )  # fmt: skip
+    run.finish(summary)

@@ -1,0 +1,66 @@
+"""What a language model writes: masks filled and sentences continued, of text that it has not read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pretune.data.shards import Corpus
+from pretune.generation.sampling import Sampling
+from pretune.model import Model
+from pretune.text.tokenizer import Tokenizer
+
+_SENTENCE = 2
+"""The bit of a corpus's flags that marks the start of a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A prompt, what the model made of it, and what follows the gap that it filled."""
+
+    prompt: str
+    output: str
+    rest: str = ""
+    alternatives: tuple[tuple[str, float], ...] = ()
+
+
+def sentences(corpus: Corpus, tokenizer: Tokenizer, count: int, tokens: tuple[int, int] = (12, 40)) -> list[str]:
+    """Whole sentences from documents spread evenly over a corpus, of a middling length in tokens."""
+    found: list[str] = []
+    for number in np.linspace(0, len(corpus) - 1, min(len(corpus), 4 * count)).astype(int):
+        ids, flags = corpus.document(int(number)), corpus.flags(int(number))
+        starts = np.append(np.flatnonzero(flags & _SENTENCE), len(ids))
+        for start, end in zip(starts, starts[1:], strict=False):
+            text = tokenizer.decode(ids[start:end].tolist()).strip()
+            if tokens[0] <= end - start <= tokens[1] and "\n" not in text and text not in found:
+                found.append(text)
+                break
+        if len(found) == count:
+            break
+    return found
+
+
+def samples(model: Model, texts: Sequence[str]) -> list[Sample]:
+    """One sample a sentence: a mask in its middle filled, or its first half continued."""
+    show = _filled if model.head == "masked_lm" else _continued
+    return [show(model, text) for text in texts]
+
+
+def _filled(model: Model, text: str) -> Sample:
+    tokenizer = model.tokenizer
+    ids = tokenizer.encode(text).ids.tolist()
+    middle = len(ids) // 2
+    before, after = tokenizer.decode(ids[:middle]), tokenizer.decode(ids[middle + 1 :])
+    mask = tokenizer.token(tokenizer.specials.mask or 0)
+    guesses = model.fill(before + mask + after)[0]
+    return Sample(before, guesses[0].token, after, tuple((g.token.strip() or g.token, g.probability) for g in guesses))
+
+
+def _continued(model: Model, text: str) -> Sample:
+    tokenizer = model.tokenizer
+    ids = tokenizer.encode(text).ids.tolist()
+    prompt = tokenizer.decode(ids[: max(4, len(ids) // 2)])
+    sampling = Sampling(temperature=0.7, top_k=40, top_p=0.95)
+    return Sample(prompt, model.generate(prompt, max_new_tokens=40, sampling=sampling))
