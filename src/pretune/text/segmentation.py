@@ -25,12 +25,9 @@ _SENTENCE_END = re.compile(
     # A line ends a sentence unless the next goes on in lower case, as in text wrapped by hand.
     r"|\n(?=[^\S\n]*\n)|\n(?![^\S\n]*[a-z])"
 )
-_ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof st sr jr rev gen col capt lt sgt hon messrs mme vs etc al cf no nos vol fig eq sec ch pp "
-    "ed eds inc ltd co corp dept univ approx jan feb mar apr jun jul aug sep sept oct nov dec e.g i.e a.m p.m "
-    "u.s u.k ph.d".split()
-)
-_ALWAYS_INSIDE = frozenset("mr mrs ms dr prof rev gen col capt lt sgt hon messrs mme e.g i.e vs cf".split())
+_BEFORE_NAMES = "mr mrs ms dr prof rev gen col capt lt sgt hon messrs mme e.g i.e vs cf"
+_BEFORE_NUMBERS = "no nos vol fig figs eq sec ch p pp ed art jan feb mar apr jun jul aug sep sept oct nov dec"
+_NEVER_LAST, _NUMBERED = frozenset(_BEFORE_NAMES.split()), frozenset(_BEFORE_NUMBERS.split())
 _LAST_WORD = re.compile(r"[^\W\d_]+(?:\.[^\W\d_]+)*$")
 _NEXT = re.compile(r"\s*[\"'“‘(\[]?(\S?)")
 
@@ -141,6 +138,6 @@ def _ends(text: str, match: re.Match[str]) -> bool:
     if not before:
         return True
     word = before[0]
-    if word.lower() in _ALWAYS_INSIDE or (len(word) == 1 and word.isupper() and word != "I"):
+    if word.lower() in _NEVER_LAST or (len(word) == 1 and word.isupper() and word != "I"):
         return False  # a title before a name, an initial
-    return not (word.lower() in _ABBREVIATIONS and following and following[1].isdigit())
+    return not (word.lower() in _NUMBERED and following and following[1].isdigit())

@@ -91,7 +91,7 @@ def train_byte_bpe(
 
 
 def _sample(texts: Iterable[str], max_characters: int) -> list[str]:
-    """The pieces with the smallest hashes, as many as ``max_characters`` hold, in the order of their hashes."""
+    """The pieces with the smallest hashes, as many as ``max_characters`` hold, in the order of hashes."""
     heap: list[tuple[int, str]] = []
     total = 0
     for text in texts:
