@@ -1,0 +1,91 @@
+"""The order of features and their cut into steps, as arithmetic: resuming is setting an integer."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from pretune.errors import ConfigError
+from pretune.types import IntArray
+
+_ORDER, _TRAINING, _VALIDATION = range(3)  # domains: no two uses share random numbers
+_MASK = (1 << 64) - 1
+
+
+class StepPlan:
+    """Which features make step ``s``: a pure function of the arguments.
+
+    Laid end to end, epoch after epoch, feature i covers ``bounds[i]`` units (tokens, or one), and step ``s``
+    holds those that start in [s * per_step, (s + 1) * per_step). Each epoch is a permutation of its own; a
+    step may span epochs; nothing is dropped or repeated.
+
+    Args:
+        bounds: (n,) units of each feature, at least 1.
+        per_step: units of a step.
+        seed: another seed, another order.
+        fingerprint: of the feature store; other data, another order.
+
+    Raises:
+        ConfigError: a feature is longer than a step, which could leave a step empty.
+    """
+
+    def __init__(self, bounds: IntArray, per_step: int, seed: int, fingerprint: str) -> None:
+        self.bounds = np.asarray(bounds, np.int64)
+        assert len(self.bounds) and self.bounds.min() >= 1, "every feature covers something"
+        longest = int(self.bounds.max())
+        if per_step < longest:
+            raise ConfigError(
+                f"a step of {per_step} is smaller than the longest example ({longest}), so that a step could be "
+                f"empty; raise the batch to {longest} or more, or shorten the examples"
+            )
+        self.per_step, self.seed = per_step, seed
+        self.units = int(self.bounds.sum())
+        """Units of an epoch."""
+        self._salt = int.from_bytes(hashlib.sha256(fingerprint.encode()).digest()[:8])
+        self._epochs: dict[int, tuple[IntArray, IntArray]] = {}
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Steps that an epoch takes, not rounded."""
+        return self.units / self.per_step
+
+    def step(self, s: int) -> list[tuple[int, int]]:
+        """(epoch, feature) of each feature of step ``s``, in order; never empty."""
+        low, high = s * self.per_step, (s + 1) * self.per_step
+        found: list[tuple[int, int]] = []
+        for epoch in range(low // self.units, (high - 1) // self.units + 1):
+            order, starts = self._epoch(epoch)
+            base = epoch * self.units
+            first, last = np.searchsorted(starts, [low - base, high - base])
+            found += [(epoch, feature) for feature in order[first:last].tolist()]
+        return found
+
+    def _epoch(self, epoch: int) -> tuple[IntArray, IntArray]:
+        """The permutation of an epoch and the unit at which each of its features starts."""
+        if epoch not in self._epochs:
+            generator = _generator(self.seed, _ORDER, epoch, self._salt)
+            order = generator.permutation(len(self.bounds))
+            ends = np.cumsum(self.bounds[order])
+            if len(self._epochs) > 1:  # a step reads one epoch, or one and the next
+                del self._epochs[min(self._epochs, key=lambda known: abs(known - epoch) == 1)]
+            self._epochs[epoch] = order, ends - self.bounds[order]
+        return self._epochs[epoch]
+
+
+def rng(seed: int, epoch: int, feature: int) -> np.random.Generator:
+    """The generator with which ``feature`` is built in ``epoch``, whatever was built before."""
+    return _generator(seed, _TRAINING, epoch, feature)
+
+
+def validation_rng(feature: int) -> np.random.Generator:
+    """The generator of a validation feature: the same in every run, so that losses compare."""
+    return _generator(0, _VALIDATION, 0, feature)
+
+
+def _generator(seed: int, domain: int, a: int, b: int) -> np.random.Generator:
+    # Philox (Salmon et al. 2011) is a function of key and counter: keys never collide, nothing is hashed,
+    # and the lowest word of the counter leaves each stream 2**66 numbers.
+    key = np.array([seed & _MASK, domain], np.uint64)
+    counter = np.array([0, a & _MASK, b & _MASK, 0], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))

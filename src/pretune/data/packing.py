@@ -1,0 +1,197 @@
+"""Examples into the rows of a grid, packed one after another or side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pretune.errors import ConfigError
+from pretune.types import IGNORED, Batch, Example, IntArray, Layout, Row
+
+
+def pack(bounds: Sequence[int] | IntArray, capacity: int) -> list[list[int]]:
+    """Indices into rows of ``capacity`` places: first fit, longest first, ties by index.
+
+    First-fit decreasing needs at most 11/9 of the fewest rows possible, plus one (Johnson 1973).
+
+    Raises:
+        ConfigError: an example alone is longer than a row.
+    """
+    sizes = np.asarray(bounds, np.int64)
+    if not len(sizes):
+        return []
+    if sizes.max() > capacity:
+        i = int(sizes.argmax())
+        raise ConfigError(f"example {i} needs {sizes[i]} places, a row has {capacity}")
+    # A tree of the most room below each node finds the first row that fits in log n.
+    leaves = 1 << (len(sizes) - 1).bit_length()
+    room = [capacity] * (2 * leaves)
+    rows: list[list[int]] = []
+    for i in np.argsort(-sizes, kind="stable").tolist():
+        size, node = int(sizes[i]), 1
+        while node < leaves:
+            node *= 2
+            if room[node] < size:
+                node += 1
+        if node - leaves == len(rows):
+            rows.append([])
+        rows[node - leaves].append(i)
+        room[node] -= size
+        while node > 1:
+            node //= 2
+            room[node] = max(room[2 * node], room[2 * node + 1])
+    return rows
+
+
+def group(lengths: Sequence[int] | IntArray, rows: int) -> list[list[int]]:
+    """Indices in batches of ``rows`` with similar lengths, longest first, ties by index."""
+    order = np.argsort(-np.asarray(lengths, np.int64), kind="stable").tolist()
+    return [order[i : i + rows] for i in range(0, len(order), rows)]
+
+
+def collate(
+    groups: Sequence[Sequence[Example]],
+    *,
+    pad: int,
+    heads: Sequence[str],
+    multiple: int = 1,
+    segments: bool = False,
+    packed: bool = True,
+) -> Batch:
+    """The batch in which the examples of each group lie one after another in one row of the grid.
+
+    Places are flattened and targets concatenated in the order in which the rows of the examples lie in the
+    grid. ``documents`` and ``positions`` are there only if a row of the grid holds more than one sequence.
+    ``groups`` is there only if an example has several rows: the number of the example of each place of the
+    first head.
+
+    Args:
+        groups: the examples of each row.
+        pad: id that fills up the grid.
+        heads: the heads whose places and targets are taken.
+        multiple: T (and S) is rounded up to a multiple of it.
+        segments: put the rows' segments into the layout.
+        packed: False gives each row of an example a grid row of its own, for models that cannot be packed.
+    """
+    examples = [(example, n) for n, members in enumerate(groups) for example in members]
+    rows = [row for example, _ in examples for row in example.rows]
+    widths = [len(example.rows) for example, _ in examples]
+    owner = np.repeat(np.arange(len(examples)), widths)
+    lines = np.arange(len(rows)) if not packed else np.repeat([n for _, n in examples], widths)
+    lines = np.asarray(lines, np.int64)
+    count = len(groups) if packed else len(rows)
+    grid = _Grid.of([len(row.tokens) for row in rows], lines, count, multiple)
+
+    places: dict[str, torch.Tensor | None] = {}
+    targets: dict[str, torch.Tensor] = {}
+    numbers: dict[str, int] = {}
+    for head in heads:
+        places[head] = torch.from_numpy(grid.places([row.places.get(head, _NONE) for row in rows]))
+        told = [row.targets[head] for row in rows if head in row.targets]
+        if told:
+            targets[head] = _targets(told)
+            numbers[head] = _count(targets[head])
+    sources = [row.source for row in rows if row.source is not None]
+    assert len(sources) in (0, len(rows)), "all rows have a source, or none has"
+    source = _Grid.of([len(s) for s in sources], lines, count, multiple) if sources else None
+    return Batch(
+        tokens=grid.fill([row.tokens for row in rows], pad),
+        layout=grid.layout(_segments(rows) if segments else None),
+        places=places,
+        targets=targets,
+        counts=numbers,
+        rows=torch.from_numpy(np.array([examples[i][0].feature for i in owner], np.int64)),
+        groups=_groups(rows, owner, heads[0]) if heads and max(widths, default=1) > 1 else None,
+        source_tokens=source.fill(sources, pad) if source else None,
+        source_layout=source.layout(None) if source else None,
+    )
+
+
+_NONE: IntArray = np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """Where sequences lie in a (B, T) grid."""
+
+    shape: tuple[int, int]
+    sizes: IntArray
+    """(R,) tokens of each sequence."""
+    lines: IntArray
+    """(R,) grid row of each, ascending."""
+    starts: IntArray
+    """(R,) flat index of the first token of each."""
+    inside: IntArray
+    """(tokens,) position of each token in its sequence."""
+
+    @classmethod
+    def of(cls, sizes: Sequence[int], lines: IntArray, count: int, multiple: int) -> _Grid:
+        size = np.array(sizes, np.int64)
+        before = np.cumsum(size) - size  # tokens before each sequence, in all rows
+        used = np.bincount(lines, size, count).astype(np.int64)
+        longest = max(int(used.max(initial=0)), 1)
+        width = -(-longest // multiple) * multiple
+        columns = before - (np.cumsum(used) - used)[lines]
+        inside = np.arange(int(size.sum())) - np.repeat(before, size)
+        return cls((count, width), size, lines, lines * width + columns, inside)
+
+    @property
+    def flat(self) -> IntArray:
+        """(tokens,) flat index of each token."""
+        return np.repeat(self.starts, self.sizes) + self.inside
+
+    def fill(self, values: Sequence[IntArray], empty: int) -> torch.Tensor:
+        """(B, T) with each sequence's values at its place."""
+        return self._grid(np.concatenate(values) if values else _NONE, empty)
+
+    def places(self, places: Sequence[IntArray]) -> IntArray:
+        """(N,) flat indices of places that are given within their sequences."""
+        counts = [len(p) for p in places]
+        joined = np.concatenate(places) if places else _NONE
+        return (joined + np.repeat(self.starts, counts)).astype(np.int64)
+
+    def layout(self, segments: list[IntArray] | None) -> Layout:
+        used = np.bincount(self.lines, self.sizes, self.shape[0]).astype(np.int64)
+        documents = positions = None
+        held = np.bincount(self.lines, minlength=self.shape[0])
+        if held.max(initial=0) > 1:
+            numbers = np.arange(len(self.lines)) - (np.cumsum(held) - held)[self.lines]
+            documents = self._grid(np.repeat(numbers, self.sizes), -1)
+            positions = self._grid(self.inside, 0)
+        return Layout(
+            lengths=torch.from_numpy(used),
+            documents=documents,
+            positions=positions,
+            segments=self.fill(segments, 0) if segments is not None else None,
+        )
+
+    def _grid(self, values: IntArray, empty: int) -> torch.Tensor:
+        grid = np.full(self.shape[0] * self.shape[1], empty, np.int64)
+        grid[self.flat] = values
+        return torch.from_numpy(grid.reshape(self.shape))  # (B, T)
+
+
+def _targets(values: Sequence[npt.NDArray[np.generic]]) -> torch.Tensor:
+    joined = np.concatenate(values)
+    if np.issubdtype(joined.dtype, np.floating):
+        return torch.from_numpy(joined.astype(np.float32))  # (N,) or (N, C)
+    return torch.from_numpy(joined.astype(np.int64))  # (N,)
+
+
+def _count(targets: torch.Tensor) -> int:
+    return len(targets) if targets.is_floating_point() else int((targets != IGNORED).sum())
+
+
+def _segments(rows: Sequence[Row]) -> list[IntArray] | None:
+    if all(row.segments is None for row in rows):
+        return None
+    return [np.zeros(len(r.tokens), np.int64) if r.segments is None else r.segments for r in rows]
+
+
+def _groups(rows: Sequence[Row], owner: IntArray, head: str) -> torch.Tensor:
+    counts = [len(row.places.get(head, _NONE)) for row in rows]
+    return torch.from_numpy(np.repeat(owner, counts).astype(np.int64))  # (N,)

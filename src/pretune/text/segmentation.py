@@ -1,0 +1,143 @@
+"""Where words and sentences start, in tokens, for English and Chinese."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import rjieba
+
+from pretune.text.tokenizer import well_formed
+from pretune.types import BoolArray, IntArray
+
+WORD, SENTENCE = 1, 2
+
+_SPACE, _LETTER, _HAN, _OTHER = range(4)
+_CLOSERS = "\"'”’」』）)\\]】》〉}"
+_SENTENCE_END = re.compile(
+    rf"[。！？…｡]+[{_CLOSERS}]*"
+    rf"|(?P<stop>[.!?]+)[{_CLOSERS}]*(?=\s|$)"
+    # Chinese typed with ASCII marks has no space after them.
+    rf"|[!?]+[{_CLOSERS}]*(?=[^\x00-\x7f])"
+    # A line ends a sentence unless the next goes on in lower case, as in text wrapped by hand.
+    r"|\n(?=[^\S\n]*\n)|\n(?![^\S\n]*[a-z])"
+)
+_BEFORE_NAMES = "mr mrs ms dr prof rev gen col capt lt sgt hon messrs mme e.g i.e vs cf"
+_BEFORE_NUMBERS = "no nos vol fig figs eq sec ch p pp ed art jan feb mar apr jun jul aug sep sept oct nov dec"
+_NEVER_LAST, _NUMBERED = frozenset(_BEFORE_NAMES.split()), frozenset(_BEFORE_NUMBERS.split())
+_LAST_WORD = re.compile(r"[^\W\d_]+(?:\.[^\W\d_]+)*$")
+_NEXT = re.compile(r"\s*[\"'“‘(\[]?(\S?)")
+
+
+def starts(text: str, offsets: IntArray) -> npt.NDArray[np.uint8]:
+    """(T,) flags of the tokens of ``text``: bit 1 where a word starts, bit 2 where a sentence starts.
+
+    Words are runs of letters and digits, Chinese words by `rjieba`, single punctuation marks, and runs of
+    white space that no token joins to a word. A token belongs to the word of its first visible character: one
+    that spans words joins them. Of the tokens that share a character only the first can start anything.
+
+    Args:
+        text: what was encoded.
+        offsets: (T, 2) characters [start, end) of each token, in order.
+    """
+    if not len(offsets):
+        return np.zeros(0, np.uint8)
+    text = well_formed(text)
+    size = len(text)
+    if not size:
+        return np.zeros(len(offsets), np.uint8)
+    kinds = _kinds(text)
+    visible = kinds != _SPACE
+    begin, end = offsets[:, 0].clip(0, size - 1), offsets[:, 1].clip(0, size)
+    following = np.where(visible, np.arange(size), size)
+    following = np.minimum.accumulate(following[::-1])[::-1]
+    first = np.where(following[begin] < end, following[begin], begin)
+    word = _word_starts(text, kinds)[first]
+    passed = np.concatenate([[0], np.cumsum(_sentence_starts(text, following))])
+    sentence = passed[np.maximum(end, begin)] > passed[begin]
+    fresh = np.ones(len(offsets), bool)
+    fresh[1:] = begin[1:] != begin[:-1]
+    return ((word * WORD + sentence * SENTENCE) * fresh).astype(np.uint8)
+
+
+@cache
+def _table() -> npt.NDArray[np.uint8]:
+    """(65536,) kind of each character of the basic plane."""
+    return np.array([_kind(chr(code)) for code in range(0x10000)], np.uint8)
+
+
+def _kind(character: str) -> int:
+    if character.isspace():
+        return _SPACE
+    if "㐀" <= character <= "䶿" or "一" <= character <= "鿿" or "豈" <= character <= "﫿":
+        return _HAN
+    if character.isalnum() or unicodedata.category(character)[0] == "M" or character == "_":
+        return _LETTER
+    return _OTHER
+
+
+def _kinds(text: str) -> npt.NDArray[np.uint8]:
+    codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+    kinds = _table()[np.minimum(codes, 0xFFFF)]
+    beyond = codes > 0xFFFF
+    if beyond.any():  # the planes above hold rare Han, and signs that stand for themselves
+        kinds = np.where(beyond, np.where((codes >= 0x20000) & (codes < 0x40000), _HAN, _OTHER), kinds)
+    # An apostrophe, a full stop or a comma inside a word or number is a part of it: don't, 3.14, 1,000.
+    marks = np.isin(codes, _INSIDE)
+    marks[0] = marks[-1] = False
+    at = np.flatnonzero(marks)
+    joins = (kinds[at - 1] == _LETTER) & (kinds[at + 1] == _LETTER)
+    decimal = (codes[at] != ord("'")) & (codes[at] != ord("’"))
+    joins &= ~decimal | (_is_digit(codes[at - 1]) & _is_digit(codes[at + 1]))
+    kinds = kinds.astype(np.uint8)
+    kinds[at[joins]] = _LETTER
+    return kinds
+
+
+_INSIDE = np.array([ord(c) for c in "'’.,"], np.uint32)
+
+
+def _is_digit(codes: npt.NDArray[np.uint32]) -> BoolArray:
+    return (codes >= ord("0")) & (codes <= ord("9"))
+
+
+def _word_starts(text: str, kinds: npt.NDArray[np.uint8]) -> BoolArray:
+    word = np.ones(len(text), bool)
+    word[1:] = (kinds[1:] != kinds[:-1]) | (kinds[1:] == _OTHER)
+    han = kinds == _HAN
+    if han.any():
+        words = rjieba.cut(text)
+        lengths = np.fromiter(map(len, words), np.int64, len(words))
+        assert lengths.sum() == len(text), "rjieba keeps every character"
+        cuts = np.zeros(len(text), bool)
+        cuts[np.cumsum(lengths) - lengths] = True
+        word = np.where(han, cuts, word)
+    return word
+
+
+def _sentence_starts(text: str, following: IntArray) -> BoolArray:
+    found = np.zeros(len(text), bool)
+    ends = [m.end() for m in _SENTENCE_END.finditer(text) if not m["stop"] or _ends(text, m)]
+    after = np.array([0, *ends], np.int64)
+    after = following[after[after < len(text)]]
+    found[after[after < len(text)]] = True
+    return found
+
+
+def _ends(text: str, match: re.Match[str]) -> bool:
+    """Do these ASCII marks end a sentence?"""
+    following = _NEXT.match(text, match.end())
+    if following and following[1].islower():
+        return False
+    if match["stop"] != ".":
+        return True
+    before = _LAST_WORD.search(text[max(0, match.start() - 16) : match.start()])
+    if not before:
+        return True
+    word = before[0]
+    if word.lower() in _NEVER_LAST or (len(word) == 1 and word.isupper() and word != "I"):
+        return False  # a title before a name, an initial
+    return not (word.lower() in _NUMBERED and following and following[1].isdigit())

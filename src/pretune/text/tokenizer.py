@@ -1,0 +1,417 @@
+"""A tokenizer: text to ids and back, with the frame of special tokens that a model was trained with."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+
+from pretune.config import digest
+from pretune.errors import CheckpointError, ConfigError
+from pretune.types import IntArray, Specials
+
+CONFIG, SPECIAL_MAP, CHAT_TEMPLATE = "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"
+
+# The names that tokenizers give to a role where no config says which token has it.
+_COMMON = {
+    "pad_token": ("[PAD]", "<pad>", "<|pad|>", "<|padding|>", "<|finetune_right_pad_id|>"),
+    "eos_token": ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "[EOS]", "<|im_end|>"),
+    "bos_token": ("<s>", "<|begin_of_text|>", "<bos>", "[BOS]", "<|startoftext|>"),
+    "unk_token": ("[UNK]", "<unk>", "<|unk|>"),
+    "mask_token": ("[MASK]", "<mask>", "<|mask|>"),
+    "cls_token": ("[CLS]", "<cls>"),
+    "sep_token": ("[SEP]", "<sep>"),
+}
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_BYTE_ALPHABET = frozenset(pre_tokenizers.ByteLevel.alphabet())
+_BYTE_FALLBACK = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+
+Frame = Literal["cls_sep", "start"]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A text as ids, without special tokens."""
+
+    ids: IntArray
+    """(T,)"""
+    offsets: IntArray
+    """(T, 2) characters [start, end) of each token; tokens that share a character share its offsets."""
+
+
+def well_formed(text: str) -> str:
+    """``text`` with each lone surrogate, which UTF-8 cannot hold, replaced by U+FFFD; offsets stay."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+class Tokenizer:
+    """A `tokenizers` tokenizer with its special tokens found and its frame known.
+
+    Args:
+        backend: is copied; its truncation and padding survive ``save`` but never touch an encoding.
+        settings: what ``tokenizer_config.json`` holds; unknown keys are kept for ``save``.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, settings: Mapping[str, Any] | None = None) -> None:
+        self.settings = dict(settings or {})
+        self._truncation, self._padding = backend.truncation, backend.padding
+        self._backend = _copy(backend)
+        # Text is data: "<|endoftext|>" typed in a document must not become the token.
+        self._backend.encode_special_tokens = True
+        vocabulary = self._backend.get_vocab(with_added_tokens=True)
+        # Ids may have gaps, and a table that is indexed by id must reach the last.
+        self.vocabulary_size = max(self._backend.get_vocab_size(), 1 + max(vocabulary.values(), default=-1))
+        self._roles = {role: self._find(role) for role in _COMMON}
+        self._single, self._pair = self._probe(False), self._probe(True)
+        self.specials = self._specials()
+
+    @classmethod
+    def load(cls, path: str | Path) -> Tokenizer:
+        """The tokenizer in a folder (or a ``tokenizer.json``).
+
+        A folder holds ``tokenizer.json``, or ``vocab.txt`` (WordPiece), or ``vocab.json`` and ``merges.txt``
+        (byte-level BPE), and may hold ``tokenizer_config.json`` and ``special_tokens_map.json``.
+
+        Raises:
+            CheckpointError: nothing of that kind is there, or a file cannot be read; names the file.
+        """
+        path = Path(path)
+        folder = path if path.is_dir() else path.parent
+        settings = {**_read(folder / SPECIAL_MAP), **_read(folder / CONFIG)}
+        template = folder / CHAT_TEMPLATE
+        if template.is_file():
+            settings["chat_template"] = template.read_text(encoding="utf-8")
+        file = folder / "tokenizer.json" if path.is_dir() else path
+        if file.is_file():
+            with _rust_errors(str(file)):
+                backend = tokenizers.Tokenizer.from_file(str(file))
+        else:
+            backend = _from_vocabulary(folder, settings) if path.is_dir() else None
+        if backend is None:
+            looked = (
+                "tokenizer.json, vocab.txt, or vocab.json with merges.txt" if path.is_dir() else "the file"
+            )
+            raise CheckpointError(f"{path}: no tokenizer: looked for {looked}")
+        with _rust_errors(str(file)):
+            return cls(backend, settings)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of all that decides how text becomes ids."""
+        return digest(json.loads(self._backend.to_str()))
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja template of the tokenizer's config; the one named ``default`` where there are several."""
+        template = self.settings.get("chat_template")
+        if isinstance(template, list):
+            template = {item["name"]: item["template"] for item in template}.get("default")
+        return template
+
+    def encode(self, text: str, *, parse_specials: bool = False) -> Encoded:
+        """The ids of ``text`` without the frame.
+
+        Args:
+            parse_specials: read the names of special tokens in the text as these tokens, as a prompt with
+                ``[MASK]`` or a rendered chat template wants it; raw text must not.
+        """
+        backend = self._parsing if parse_specials else self._backend
+        with _rust_errors("this tokenizer"):
+            return _encoded(backend.encode(well_formed(text), add_special_tokens=False))
+
+    def encode_batch(self, texts: Sequence[str], *, parse_specials: bool = False) -> list[Encoded]:
+        """``encode`` of each text, on as many threads as `tokenizers` takes."""
+        backend = self._parsing if parse_specials else self._backend
+        with _rust_errors("this tokenizer"):
+            found = backend.encode_batch([well_formed(t) for t in texts], add_special_tokens=False)
+        return [_encoded(item) for item in found]
+
+    def decode(self, ids: Sequence[int] | IntArray, skip_special: bool = True) -> str:
+        """The text of ``ids``; bytes that are no UTF-8 become U+FFFD."""
+        with _rust_errors("this tokenizer"):
+            return self._backend.decode([int(i) for i in ids], skip_special_tokens=skip_special)
+
+    def token(self, id: int) -> str:
+        """The token as the vocabulary writes it; empty for an id that no token has."""
+        return self._backend.id_to_token(int(id)) or ""
+
+    def id(self, token: str) -> int | None:
+        """The id of a token as the vocabulary writes it."""
+        return self._backend.token_to_id(token)
+
+    def byte_lengths(self) -> IntArray:
+        """(V,) bytes of text that each id stands for, 0 for specials: the unit of bits per byte.
+
+        Exact for byte-level and byte-fallback vocabularies: over the ids of a text it sums up to the text's
+        UTF-8 length. A WordPiece token counts without its ``##``, and the spaces that WordPiece drops count
+        nowhere.
+        """
+        description = json.loads(self._backend.to_str())
+        byte_level = '"ByteLevel"' in json.dumps([description["pre_tokenizer"], description["decoder"]])
+        prefix = description["model"].get("continuing_subword_prefix") or ""
+        lengths = np.zeros(self.vocabulary_size, np.int64)
+        for token, id in self._backend.get_vocab(with_added_tokens=False).items():
+            if byte_level and _BYTE_ALPHABET.issuperset(token):
+                lengths[id] = len(token)
+            elif _BYTE_FALLBACK.fullmatch(token):
+                lengths[id] = 1
+            else:
+                lengths[id] = len(token.removeprefix(prefix).replace("▁", " ").encode())
+        for id, added in self._backend.get_added_tokens_decoder().items():
+            lengths[id] = len(added.content.encode())
+        lengths[list(self.specials.all)] = 0
+        return lengths
+
+    def frame(self, a: IntArray, b: IntArray | None = None) -> tuple[IntArray, IntArray]:
+        """(T,) tokens and (T,) segments of a text or a pair, with the special tokens around."""
+        frame = self._single if b is None else self._pair
+        parts = [np.asarray(a, np.int64)] if b is None else [np.asarray(a, np.int64), np.asarray(b, np.int64)]
+        tokens, segments = [frame.outside[0][0]], [frame.outside[0][1]]
+        for part, segment, (after, after_segments) in zip(
+            parts, frame.segments, frame.outside[1:], strict=True
+        ):
+            tokens += [part, after]
+            segments += [np.full(len(part), segment, np.int64), after_segments]
+        return np.concatenate(tokens), np.concatenate(segments)
+
+    def with_frame(self, kind: Frame, *, segments: bool = False) -> Tokenizer:
+        """A copy that frames differently, and whose saved form makes `transformers` frame so as well.
+
+        ``cls_sep`` gives ``[CLS] a [SEP]`` and ``[CLS] a [SEP] b [SEP]``, for encoders; ``start`` gives the
+        start (or end-of-text) token and then the text, for decoders.
+
+        Args:
+            segments: the second text of a pair is segment 1, and stock `transformers` hands the model
+                ``token_type_ids``: for BERT, while a model without segments would refuse them.
+
+        Raises:
+            ConfigError: the vocabulary has no token for it.
+        """
+        backend = _copy(self._backend)
+        roles = dict(self._roles)
+        needed = ("cls_token", "sep_token")
+        if kind == "start":
+            roles["bos_token"] = roles["bos_token"] or roles["eos_token"]
+            needed = ("bos_token", "eos_token")
+        names = [roles[role] for role in needed]
+        if None in names:
+            raise ConfigError(f"frame {kind!r}: the tokenizer has no {needed[names.index(None)]}")
+        first, last = names
+        special = [(name, backend.token_to_id(name)) for name in dict.fromkeys(n for n in names if n)]
+        second = int(segments)
+        single, pair = {
+            "cls_sep": (f"{first} $A {last}", f"{first} $A {last} $B:{second} {last}:{second}"),
+            "start": (f"{first} $A", f"{first} $A $B:{second}"),
+        }[kind]
+        if kind == "start":
+            special = special[:1]
+        backend.post_processor = processors.TemplateProcessing(
+            single=single, pair=pair, special_tokens=special
+        )
+        inputs = (
+            ["input_ids", "token_type_ids", "attention_mask"] if segments else ["input_ids", "attention_mask"]
+        )
+        named = {role: name for role, name in roles.items() if name}
+        settings = {**self.settings, **named, "model_input_names": inputs}
+        copy = Tokenizer(backend, settings)
+        copy._truncation, copy._padding = self._truncation, self._padding
+        return copy
+
+    def save(self, folder: str | Path, model_max_length: int | None = None) -> None:
+        """Write the files from which ``transformers.AutoTokenizer`` gives the same ids and special tokens."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        backend = _copy(self._backend)
+        if self._truncation:
+            backend.enable_truncation(**self._truncation)
+        if self._padding:
+            backend.enable_padding(**self._padding)
+        description = json.loads(backend.to_str())
+        roles = {role: name for role, name in self._roles.items() if name}
+        if "pad_token" not in roles and self.specials.end is not None:
+            roles["pad_token"] = self.token(self.specials.pad)  # a batch of stock transformers needs one
+        settings = {"tokenizer_class": "PreTrainedTokenizerFast", **self.settings, **roles}
+        if model_max_length is not None:
+            settings["model_max_length"] = model_max_length
+        _write(folder / "tokenizer.json", description)
+        _write(folder / CONFIG, settings)
+        _write(folder / SPECIAL_MAP, roles)
+
+    @cached_property
+    def _parsing(self) -> tokenizers.Tokenizer:
+        copy = _copy(self._backend)
+        copy.encode_special_tokens = False
+        return copy
+
+    def _find(self, role: str) -> str | None:
+        # A role that the config sets to null is one that this tokenizer does without.
+        candidates: Sequence[Any] = (self.settings[role],) if role in self.settings else _COMMON[role]
+        for name in candidates:
+            text = name.get("content") if isinstance(name, Mapping) else name
+            if isinstance(text, str) and self._backend.token_to_id(text) is not None:
+                return text
+        return None
+
+    def _probe(self, pair: bool) -> _Frame:
+        """Where the post-processor puts what, seen on an encoding: so any post-processor is honoured."""
+        for probe in ("a", "1", "的", ".", "the"):
+            found = self._backend.encode(probe, probe if pair else None)
+            if found.ids and len({s for s in found.sequence_ids if s is not None}) == 1 + pair:
+                return _Frame.of(found.ids, found.type_ids, found.sequence_ids, 1 + pair)
+        nothing = (np.zeros(0, np.int64), np.zeros(0, np.int64))
+        return _Frame((nothing,) * (2 + pair), (0,) * (1 + pair))
+
+    def _specials(self) -> Specials:
+        ids = {role: self._backend.token_to_id(name) for role, name in self._roles.items() if name}
+        added = self._backend.get_added_tokens_decoder()
+        pad, end = ids.get("pad_token"), ids.get("eos_token")
+        before, after = self._single.ids
+        return Specials(
+            vocabulary_size=self.vocabulary_size,
+            pad=next((i for i in (pad, end) if i is not None), 0),
+            end=end,
+            start=ids.get("bos_token"),
+            unknown=ids.get("unk_token"),
+            mask=ids.get("mask_token"),
+            all=tuple(sorted({i for i, token in added.items() if token.special} | set(ids.values()))),
+            single=(before, after),
+            pair=(self._pair.ids[0], self._pair.ids[1], self._pair.ids[2]),
+        )
+
+
+class TextStream:
+    """The text of ids that arrive one by one, given out as soon as its characters are whole."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._done = 0  # ids before this are given out; they stay one round as the context of the next
+
+    def push(self, id: int) -> str:
+        """The text that became whole with ``id``; empty while a character still lacks bytes."""
+        self._ids.append(int(id))
+        return self._take(final=False)
+
+    def end(self) -> str:
+        """What is left; bytes that are no UTF-8 become U+FFFD."""
+        return self._take(final=True)
+
+    def _take(self, final: bool) -> str:
+        # Decoders treat the first token apart (its space, its ##), so new ids are decoded after known ones.
+        text = self._tokenizer.decode(self._ids)
+        if text.endswith("\ufffd") and not final:
+            return ""
+        known = self._tokenizer.decode(self._ids[: self._done])
+        if len(text) > len(known):
+            self._ids = self._ids[self._done :]
+            self._done = len(self._ids)
+        return text[len(known) :]
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    outside: tuple[tuple[IntArray, IntArray], ...]
+    """(ids, segments) before, (between,) and after the sequences."""
+    segments: tuple[int, ...]
+    """The segment of each sequence."""
+
+    @property
+    def ids(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(ids.tolist()) for ids, _ in self.outside)
+
+    @classmethod
+    def of(cls, ids: list[int], types: list[int], sequences: Sequence[int | None], number: int) -> _Frame:
+        outside: list[list[tuple[int, int]]] = [[] for _ in range(number + 1)]
+        segments = [0] * number
+        seen = 0
+        for id, segment, sequence in zip(ids, types, sequences, strict=True):
+            if sequence is None:
+                outside[seen].append((id, segment))
+            else:
+                seen = sequence + 1
+                segments[sequence] = segment
+        parts = [np.array(part, np.int64).reshape(-1, 2) for part in outside]
+        return cls(tuple((part[:, 0], part[:, 1]) for part in parts), tuple(segments))
+
+
+def _encoded(encoding: tokenizers.Encoding) -> Encoded:
+    offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
+    return Encoded(np.array(encoding.ids, np.int64), offsets)
+
+
+def _copy(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    copy = tokenizers.Tokenizer.from_str(backend.to_str())
+    copy.no_truncation()
+    copy.no_padding()
+    copy.encode_special_tokens = backend.encode_special_tokens
+    return copy
+
+
+def _from_vocabulary(folder: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer | None:
+    """The tokenizer of a folder from before ``tokenizer.json``: BERT's, GPT-2's or RoBERTa's."""
+    words, vocabulary, merges = folder / "vocab.txt", folder / "vocab.json", folder / "merges.txt"
+    if words.is_file():
+        with _rust_errors(str(words)):
+            backend = tokenizers.Tokenizer(models.WordPiece.from_file(str(words), unk_token="[UNK]"))
+        lower = settings.get("do_lower_case", True)
+        backend.normalizer = normalizers.BertNormalizer(lowercase=lower)
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        backend.decoder = decoders.WordPiece()
+        ends = [(name, backend.token_to_id(name)) for name in ("[SEP]", "[CLS]")]
+        if all(id is not None for _, id in ends):
+            backend.post_processor = processors.BertProcessing(*ends)
+    elif vocabulary.is_file() and merges.is_file():
+        with _rust_errors(f"{vocabulary}, {merges.name}"):
+            backend = tokenizers.Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        ends = [(name, backend.token_to_id(name)) for name in ("</s>", "<s>")]
+        roberta = all(id is not None for _, id in ends)
+        backend.post_processor = (
+            processors.RobertaProcessing(*ends, add_prefix_space=False)
+            if roberta
+            else processors.ByteLevel(trim_offsets=False)
+        )
+    else:
+        return None
+    known = [n for names in _COMMON.values() for n in names if backend.token_to_id(n) is not None]
+    backend.add_special_tokens([AddedToken(n, special=True, normalized=False) for n in known])
+    return backend
+
+
+@contextmanager
+def _rust_errors(what: str) -> Iterator[None]:
+    """Turn what Rust raises into a CheckpointError: plain Exception, or a panic, which is none."""
+    try:
+        yield
+    except (CheckpointError, KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise CheckpointError(f"{what}: not a tokenizer that can be used: {error}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: expected an object, found {type(values).__name__}")
+    return values
+
+
+def _write(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
