@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-from sklearn.feature_extraction.text import TfidfVectorizer
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from pretune.errors import DataError
-from pretune.types import IntArray
+from pretune.types import FloatArray, IntArray
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """The values of C, the inverse of the L2 penalty, that cross-validation chooses from."""
 FOLDS = 5
+MANY = 2000
+"""Above so many training texts one fold in five is held out once, and features are not rotated."""
 
 Label = str | int
 
@@ -59,7 +62,8 @@ def tfidf(
     """Classify with TF-IDF and logistic regression, its penalty tuned on the training set alone.
 
     The features are words and pairs of words where words are written apart, and runs of one and two
-    characters where Chinese (or Japanese) prevails. ``seed`` shuffles the folds of the cross-validation.
+    characters where Chinese (or Japanese) prevails. ``seed`` shuffles the folds of the cross-validation;
+    the same arguments give the same predictions.
 
     Raises:
         DataError: texts and labels do not pair up, there are fewer than two labels, or no text holds
@@ -69,27 +73,32 @@ def tfidf(
         raise DataError(f"TF-IDF baseline: {len(train_texts)} texts for {len(train_labels)} labels")
     labels = sorted(set(train_labels), key=str)
     if len(labels) < 2:
-        raise DataError(f"TF-IDF baseline: a classifier needs two labels or more, the training set has {labels}")
+        raise DataError(
+            f"TF-IDF baseline: a classifier needs two labels or more, the training set has {labels}"
+        )
     numbers = {label: i for i, label in enumerate(labels)}
     targets = np.array([numbers[label] for label in train_labels])
     characters = chinese_prevails(train_texts)
-    texts = np.array(train_texts, dtype=object)
+    if characters:
+        vectorizer = CountVectorizer(analyzer="char", ngram_range=(1, 2))
+    else:  # the default pattern drops words of one letter, "I" among them
+        vectorizer = CountVectorizer(ngram_range=(1, 2), token_pattern=r"\b\w+\b")
+    try:
+        counts = vectorizer.fit_transform(train_texts)
+    except ValueError:
+        raise DataError("TF-IDF baseline: no training text holds a word") from None
 
-    right = dict.fromkeys(STRENGTHS, 0)
-    folds = 0
-    for learn, check in _folds(targets, seed):
-        folds += 1
-        for strength, said in _fit_and_predict(texts[learn], targets[learn], texts[check], characters, STRENGTHS):
-            right[strength] += int((said == targets[check]).sum())
+    trials = _trials(counts, targets, seed)
+    right = {strength: sum(trial[strength] for trial in trials) for strength in STRENGTHS}
     # max keeps the first among equals: the strongest penalty
-    best = max(STRENGTHS, key=right.__getitem__) if folds else 1.0
-    ((_, said),) = _fit_and_predict(texts, targets, test_texts, characters, (best,))
+    best = max(STRENGTHS, key=right.__getitem__) if trials else 1.0
+    said = _predict(counts, targets, vectorizer.transform(test_texts), (best,))[best]
 
     grams = "characters 1-2" if characters else "words 1-2"
-    trials = f"best of {len(STRENGTHS)} by {folds}-fold cross-validation" if folds else "too few texts to tune"
+    tuned = f"best of {len(STRENGTHS)} on {len(trials)} folds" if trials else "too few texts to tune it"
     return Baseline(
         tuple(labels[i] for i in said),
-        f"TF-IDF ({grams}) + logistic regression (C={best:g}, {trials}, seed={seed})",
+        f"TF-IDF ({grams}) + logistic regression (C={best:g}, {tuned}, seed={seed})",
     )
 
 
@@ -103,22 +112,52 @@ def chinese_prevails(texts: Sequence[str]) -> bool:
     return characters > words
 
 
-def _folds(targets: IntArray, seed: int) -> Iterator[tuple[IntArray, IntArray]]:
-    """Yield (learn, check) indices: at most five folds, fewer where no label has five items.
+def _trials(counts: csr_matrix, targets: IntArray, seed: int) -> list[dict[float, int]]:
+    """Return the hits of each strength, a dict a fold.
 
-    Rare labels are spread over the folds as far as they go; a fold that would leave a single label to
-    learn from is left out, so there may be none at all.
+    A fold that leaves a single label to learn from is passed over, so with few texts there may be none.
     """
     folds = min(FOLDS, int(np.bincount(targets).max()))
     if folds < 2:
-        return
-    order = np.random.default_rng(seed).permutation(len(targets))
-    shuffled = targets[order]
-    rank = np.empty(len(targets), dtype=np.int64)  # of each item among those of its label
-    for label in np.unique(shuffled):
-        mine = shuffled == label
-        rank[order[mine]] = np.arange(mine.sum())
-    for fold in range(folds):
-        check = rank % folds == fold
-        if len(np.unique(targets[~check])) > 1 and check.any():
-            yield np.flatnonzero(~check), np.flatnonzero(check)
+        return []
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # a label with fewer items than folds is missing from some, which does no harm here
+        warnings.filterwarnings("ignore", "The least populated class")
+        splits = list(splitter.split(targets, targets))
+    results = []
+    for learn, check in splits if len(targets) <= MANY else splits[:1]:
+        if len(np.unique(targets[learn])) > 1:
+            said = _predict(counts[learn], targets[learn], counts[check], STRENGTHS)
+            results.append({c: int((said[c] == targets[check]).sum()) for c in STRENGTHS})
+    return results
+
+
+def _predict(
+    counts: csr_matrix, targets: IntArray, other: csr_matrix, strengths: Sequence[float]
+) -> dict[float, IntArray]:
+    """Learn from term counts (n, terms) and say the labels of ``other`` (m, terms), for each strength."""
+    known = counts.getnnz(axis=0) > 0  # terms of a held-out fold alone are as unknown as those of a test
+    weighting = TfidfTransformer(sublinear_tf=True)
+    features = weighting.fit_transform(counts[:, known])
+    others = weighting.transform(other[:, known])
+    if features.shape[0] <= min(MANY, features.shape[1]):
+        features, others = _rotated(features, others)
+    classifier = LogisticRegression(max_iter=2000, warm_start=True)
+    said = {}
+    for strength in sorted(strengths):
+        classifier.set_params(C=strength).fit(features, targets)
+        said[strength] = classifier.predict(others)
+    return said
+
+
+def _rotated(features: csr_matrix, others: csr_matrix) -> tuple[FloatArray, FloatArray]:
+    """Express (n, terms) and (m, terms) in an orthonormal basis of the training rows: at most n columns.
+
+    Under an L2 penalty the weights lie in the span of the training rows, and a rotation changes neither
+    penalty nor products: the classifier is the same, found ten times faster for a few hundred texts.
+    """
+    values, vectors = np.linalg.eigh((features @ features.T).toarray())
+    kept = values > 1e-10 * values[-1]
+    basis = vectors[:, kept] / np.sqrt(values[kept])  # (n, rank)
+    return features @ (features.T @ basis), others @ (features.T @ basis)

@@ -147,7 +147,7 @@ class NgramBaselines:
         sound = (
             pairs.shape == counts.shape == (pairs.size,)
             and pairs.dtype == counts.dtype == np.int64
-            and 0 < pairs.size
+            and pairs.size > 0
             and 0 <= pairs[0] <= pairs[-1] < (vocabulary_size + 1) * vocabulary_size
             and bool((np.diff(pairs) > 0).all() and (counts > 0).all())
         )

@@ -53,7 +53,9 @@ def cross_entropy(
     perplexities = None if interval is None else (_exp(interval[0]), _exp(interval[1]))
     scores = [score("loss", loss, interval), score("perplexity", _exp(loss), perplexities)]
     if text_bytes is not None:
-        scores.append(score("bits_per_byte", *_ratio(summed / math.log(2), _sizes("text_bytes", text_bytes, summed))))
+        scores.append(
+            score("bits_per_byte", *_ratio(summed / math.log(2), _sizes("text_bytes", text_bytes, summed)))
+        )
     return scores
 
 

@@ -107,9 +107,15 @@ def paired_difference(
     """
     first = np.atleast_2d(np.asarray(a, dtype=np.float64))
     second = np.atleast_2d(np.asarray(b, dtype=np.float64))
-    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or not first.size * second.size:
+    if (
+        first.ndim != 2
+        or second.ndim != 2
+        or first.shape[1] != second.shape[1]
+        or not first.size * second.size
+    ):
         raise DataError(
-            f"a paired comparison needs (seeds, n) scores on the same items, got {first.shape} and {second.shape}"
+            "a paired comparison needs (seeds, n) scores on the same items, "
+            f"got {first.shape} and {second.shape}"
         )
     gains = first.mean(axis=0) - second.mean(axis=0)  # (n,)
     return Difference(
