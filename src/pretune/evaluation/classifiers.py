@@ -13,6 +13,7 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_limits
 
 from pretune.errors import DataError
 from pretune.types import FloatArray, IntArray
@@ -21,7 +22,7 @@ STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """The values of C, the inverse of the L2 penalty, that cross-validation chooses from."""
 FOLDS = 5
 MANY = 2000
-"""Above so many training texts one fold in five is held out once, and features are not rotated."""
+"""Above so many training texts one fold is held out instead of each in turn."""
 
 Label = str | int
 
@@ -66,11 +67,13 @@ def tfidf(
     the same arguments give the same predictions.
 
     Raises:
-        DataError: texts and labels do not pair up, there are fewer than two labels, or no text holds
-            a single word.
+        DataError: texts and labels do not pair up, there are fewer than two labels, no training text
+            holds a word, or there is no test text.
     """
     if len(train_texts) != len(train_labels):
         raise DataError(f"TF-IDF baseline: {len(train_texts)} texts for {len(train_labels)} labels")
+    if not test_texts:
+        raise DataError("TF-IDF baseline: there is no test text")
     labels = sorted(set(train_labels), key=str)
     if len(labels) < 2:
         raise DataError(
@@ -88,11 +91,13 @@ def tfidf(
     except ValueError:
         raise DataError("TF-IDF baseline: no training text holds a word") from None
 
-    trials = _trials(counts, targets, seed)
-    right = {strength: sum(trial[strength] for trial in trials) for strength in STRENGTHS}
-    # max keeps the first among equals: the strongest penalty
-    best = max(STRENGTHS, key=right.__getitem__) if trials else 1.0
-    said = _predict(counts, targets, vectorizer.transform(test_texts), (best,))[best]
+    # many small products: threads would wait for each other far longer than they work
+    with threadpool_limits(1):
+        trials = _trials(counts, targets, seed)
+        right = {strength: sum(trial[strength] for trial in trials) for strength in STRENGTHS}
+        # max keeps the first among equals: the strongest penalty
+        best = max(STRENGTHS, key=right.__getitem__) if trials else 1.0
+        said = _predict(counts, targets, vectorizer.transform(test_texts), (best,))[best]
 
     grams = "characters 1-2" if characters else "words 1-2"
     tuned = f"best of {len(STRENGTHS)} on {len(trials)} folds" if trials else "too few texts to tune it"
@@ -115,7 +120,8 @@ def chinese_prevails(texts: Sequence[str]) -> bool:
 def _trials(counts: csr_matrix, targets: IntArray, seed: int) -> list[dict[float, int]]:
     """Return the hits of each strength, a dict a fold.
 
-    A fold that leaves a single label to learn from is passed over, so with few texts there may be none.
+    A fold that leaves a single label, or no word, to learn from is passed over, so with few texts there
+    may be none.
     """
     folds = min(FOLDS, int(np.bincount(targets).max()))
     if folds < 2:
@@ -127,7 +133,7 @@ def _trials(counts: csr_matrix, targets: IntArray, seed: int) -> list[dict[float
         splits = list(splitter.split(targets, targets))
     results = []
     for learn, check in splits if len(targets) <= MANY else splits[:1]:
-        if len(np.unique(targets[learn])) > 1:
+        if len(np.unique(targets[learn])) > 1 and counts[learn].nnz:
             said = _predict(counts[learn], targets[learn], counts[check], STRENGTHS)
             results.append({c: int((said[c] == targets[check]).sum()) for c in STRENGTHS})
     return results
@@ -141,7 +147,7 @@ def _predict(
     weighting = TfidfTransformer(sublinear_tf=True)
     features = weighting.fit_transform(counts[:, known])
     others = weighting.transform(other[:, known])
-    if features.shape[0] <= min(MANY, features.shape[1]):
+    if features.shape[0] ** 2 <= 10 * features.shape[1]:  # where products of dense rows are the cheaper
         features, others = _rotated(features, others)
     classifier = LogisticRegression(max_iter=2000, warm_start=True)
     said = {}
@@ -159,5 +165,5 @@ def _rotated(features: csr_matrix, others: csr_matrix) -> tuple[FloatArray, Floa
     """
     values, vectors = np.linalg.eigh((features @ features.T).toarray())
     kept = values > 1e-10 * values[-1]
-    basis = vectors[:, kept] / np.sqrt(values[kept])  # (n, rank)
-    return features @ (features.T @ basis), others @ (features.T @ basis)
+    values, vectors = values[kept], vectors[:, kept]
+    return vectors * np.sqrt(values), (others @ features.T) @ (vectors / np.sqrt(values))
