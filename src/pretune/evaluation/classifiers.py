@@ -22,7 +22,7 @@ STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """The values of C, the inverse of the L2 penalty, that cross-validation chooses from."""
 FOLDS = 5
 MANY = 2000
-"""Above so many training texts one fold is held out instead of each in turn."""
+"""Above so many training texts one fold is held out instead of each in turn, and terms of one text go."""
 
 Label = str | int
 
@@ -82,10 +82,11 @@ def tfidf(
     numbers = {label: i for i, label in enumerate(labels)}
     targets = np.array([numbers[label] for label in train_labels])
     characters = chinese_prevails(train_texts)
+    rarest = 1 if len(targets) <= MANY else 2  # what occurs in one text only is most of the terms by then
     if characters:
-        vectorizer = CountVectorizer(analyzer="char", ngram_range=(1, 2))
+        vectorizer = CountVectorizer(analyzer="char", ngram_range=(1, 2), min_df=rarest)
     else:  # the default pattern drops words of one letter, "I" among them
-        vectorizer = CountVectorizer(ngram_range=(1, 2), token_pattern=r"\b\w+\b")
+        vectorizer = CountVectorizer(ngram_range=(1, 2), token_pattern=r"\b\w+\b", min_df=rarest)
     try:
         counts = vectorizer.fit_transform(train_texts)
     except ValueError:
