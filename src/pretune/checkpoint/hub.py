@@ -1,0 +1,112 @@
+"""Model folders in Hugging Face layout: config.json and safetensors, never pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pretune.errors import CheckpointError
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+def read_config(folder: Path | str) -> dict[str, Any]:
+    """The mapping in a folder's config.json.
+
+    Raises:
+        CheckpointError: it is missing or no JSON mapping.
+    """
+    return _read_json(Path(folder) / CONFIG)
+
+
+def read_tensors(folder: Path | str) -> dict[str, Tensor]:
+    """All tensors of a folder, from one file or from the shards that an index names.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or truncated, lies outside the folder, or is a pickle.
+    """
+    folder = Path(folder)
+    if (folder / WEIGHTS).exists():
+        return _read_file(folder / WEIGHTS)
+    if not (folder / INDEX).exists():
+        raise _no_weights(folder)
+    where = _read_json(folder / INDEX).get("weight_map")
+    if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
+        raise CheckpointError(f"{folder / INDEX}: 'weight_map' must map tensors to files")
+    tensors: dict[str, Tensor] = {}
+    for shard in sorted(set(where.values())):
+        # Compared as text: the cache of Hugging Face links its files from elsewhere, and may.
+        if Path(shard).name != shard or "\\" in shard:
+            raise CheckpointError(f"{folder / INDEX}: {shard!r} is no file of this folder; it is not opened")
+        held = _read_file(folder / shard)
+        tensors |= {name: tensor for name, tensor in held.items() if where.get(name) == shard}
+    lost = sorted(where.keys() - tensors.keys())
+    if lost:
+        raise CheckpointError(
+            f"{folder / INDEX}: {lost[0]} is not in {where[lost[0]]}; fetch the model again"
+        )
+    return tensors
+
+
+def write_model(folder: Path | str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write config.json and model.safetensors into a folder, which is made where it is missing.
+
+    The caller gives a temporary folder and renames it: see `checkpoint.store`.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: t.contiguous() for k, t in tensors.items()}, folder / WEIGHTS, metadata={"format": "pt"})
+    text = json.dumps(dict(config), indent=2, ensure_ascii=False)
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+
+
+def label_fields(labels: Sequence[str]) -> dict[str, Any]:
+    """What a classifier's config.json says of its classes; one class alone is a regression."""
+    if not labels:
+        return {}
+    return {
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+        "problem_type": "single_label_classification" if len(labels) > 1 else "regression",
+    }
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)  # checks the header, and all sizes against the file, before it reads
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; fetch the model again") from None
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: damaged or cut off ({error}); fetch or save it again") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; is this a model folder?") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found {type(values).__name__}")
+    return values
+
+
+def _no_weights(folder: Path) -> CheckpointError:
+    pickles = sorted({file.name for pattern in PICKLES for file in folder.glob(pattern)})
+    if not pickles:
+        return CheckpointError(f"{folder}: there is no {WEIGHTS}; is this a model folder?")
+    return CheckpointError(
+        f"{folder}: {pickles[0]} is a pickle, which can run any code, and pretune never opens one. Where you "
+        "trust it, convert it once with transformers: AutoModel.from_pretrained(folder)"
+        ".save_pretrained(new_folder) writes safetensors (take the Auto class that keeps the head)"
+    )

@@ -1,0 +1,286 @@
+"""BERT (Devlin et al. 2019): a bidirectional encoder, normalised after each block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import pydantic
+import torch
+from torch import Tensor, nn
+
+from pretune import config as settings
+from pretune.checkpoint import hub
+from pretune.checkpoint.weights import Accept, Ignore, Operation, Rename, Tie
+from pretune.errors import ConfigError, UnsupportedError
+from pretune.nn import attention, initialisation
+from pretune.nn import heads as reading
+from pretune.nn.feedforward import ACTIVATIONS, ActivationName, FeedForward
+from pretune.nn.positions import positions
+from pretune.types import Batch, Layout, Outputs, Specials, Traits
+
+TRAITS = Traits(kind="encoder", heads=("masked_lm", "classification"), sentence="first", segments=True)
+
+HF_TYPES = {"bert": {"masked_lm": "BertForMaskedLM", "classification": "BertForSequenceClassification"}}
+
+REFERENCE: Mapping[str, Any] = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+}
+"""What a config.json means that leaves a key out, where it differs from our defaults."""
+
+
+class Config(settings.Settings):
+    """The shape of a BERT, under the names of its config.json; the defaults suit a small machine."""
+
+    vocab_size: pydantic.PositiveInt = 8192
+    hidden_size: pydantic.PositiveInt = 256
+    num_hidden_layers: pydantic.PositiveInt = 4
+    num_attention_heads: pydantic.PositiveInt = 4
+    intermediate_size: pydantic.PositiveInt | None = None
+    """None: four times ``hidden_size``."""
+    hidden_act: ActivationName = "gelu"
+    # None in pretraining: it is slow on CPU and does not pay off in one epoch (Geiping & Goldstein 2022).
+    hidden_dropout_prob: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    attention_probs_dropout_prob: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    classifier_dropout: float | None = pydantic.Field(default=None, ge=0, lt=1)
+    """None: as ``hidden_dropout_prob``."""
+    max_position_embeddings: pydantic.PositiveInt = 512
+    type_vocab_size: pydantic.PositiveInt = 2
+    initializer_range: float = pydantic.Field(default=0.02, gt=0)
+    layer_norm_eps: float = pydantic.Field(default=1e-12, gt=0)
+    tie_word_embeddings: bool = True
+
+    @pydantic.model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads"
+            )
+        return self
+
+    @property
+    def inner_size(self) -> int:
+        """F, the width between the two maps of a feed-forward block."""
+        return self.intermediate_size or 4 * self.hidden_size
+
+    @classmethod
+    def from_hugging_face(cls, values: Mapping[str, Any]) -> Config:
+        """The config of a config.json; what does not change the network is passed over.
+
+        Raises:
+            UnsupportedError: it asks for something that this family does not compute.
+            ConfigError: a value is wrong.
+        """
+        if values.get("position_embedding_type", "absolute") != "absolute":
+            kind = values["position_embedding_type"]
+            raise UnsupportedError(
+                f"config.json: position_embedding_type {kind!r}; bert reads 'absolute' only"
+            )
+        for key in ("is_decoder", "add_cross_attention"):
+            if values.get(key):
+                raise UnsupportedError(f"config.json: {key} is set; the bert family is an encoder only")
+        known = {key: value for key, value in values.items() if key in cls.model_fields}
+        return settings.build(cls, {**REFERENCE, **known}, where="config.json")
+
+    def to_hugging_face(
+        self, head: str, *, labels: tuple[str, ...] = (), specials: Specials | None = None
+    ) -> dict[str, Any]:
+        """The config.json with which stock transformers loads this network with ``head``."""
+        values = {**self.model_dump(), "intermediate_size": self.inner_size}
+        values |= {"architectures": [HF_TYPES["bert"][head]], "model_type": "bert", "dtype": "float32"}
+        if specials is not None:
+            values |= {"pad_token_id": specials.pad}
+        return values | hub.label_fields(labels)
+
+
+class Embeddings(nn.Module):
+    """The sum of word, position and segment embeddings, normalised (section 3, figure 2)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.word = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.segment = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
+        """(B, T) to (B, T, D)"""
+        width, longest = tokens.shape[1], self.position.num_embeddings
+        if layout.positions is None and width > longest:
+            raise UnsupportedError(
+                f"a row of {width} tokens; this model has {longest} positions (cut the text)"
+            )
+        # Without segments all places belong to the first: one vector for the whole grid.
+        segments = self.segment.weight[0] if layout.segments is None else self.segment(layout.segments)
+        summed = self.word(tokens) + segments + self.position(positions(layout, width))  # (B, T, D)
+        embedded: Tensor = self.dropout(self.norm(summed))
+        return embedded
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention (Vaswani et al. 2017, section 3.2.2)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.heads = config.num_attention_heads
+        self.dropout = config.attention_probs_dropout_prob
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, hidden: Tensor, plan: attention.Plan) -> Tensor:
+        """(B, T, D) to (B, T, D)"""
+        query, key, value = (
+            project(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, K)
+            for project in (self.query, self.key, self.value)
+        )
+        mixed = attention.attend(query, key, value, plan, dropout=self.dropout if self.training else 0.0)
+        output: Tensor = self.output(mixed)
+        return output
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward, each with a residual connection and a norm behind it."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.attention = SelfAttention(config)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.feed_forward = FeedForward(config.hidden_size, config.inner_size, config.hidden_act)
+        self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden: Tensor, plan: attention.Plan) -> Tensor:
+        """(B, T, D) to (B, T, D)"""
+        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, plan)))
+        hidden = self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
+        return hidden
+
+
+class Transform(nn.Module):
+    """What the released BERT does before it predicts a word; the paper is silent on it."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACTIVATIONS[config.hidden_act]
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, D) to (N, D)"""
+        transformed: Tensor = self.norm(self.activation(self.dense(hidden)))
+        return transformed
+
+
+class Classifier(nn.Module):
+    """The pooler of the [CLS] place and a linear map to the classes (section 4.1)."""
+
+    reads: reading.Reads = TRAITS.sentence
+
+    def __init__(self, config: Config, classes: int) -> None:
+        super().__init__()
+        rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
+        self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = nn.Dropout(rate)
+        self.output = nn.Linear(config.hidden_size, classes)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, D) to (N, C)"""
+        logits: Tensor = self.output(self.dropout(self.pooler(hidden).tanh()))
+        return logits
+
+
+class Network(nn.Module):
+    """A BERT with the heads that are asked for, at its first values."""
+
+    def __init__(self, config: Config, heads: Sequence[str] = ("masked_lm",), num_labels: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.heads = nn.ModuleDict({name: self._head(name, num_labels) for name in heads})
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw first values as the released BERT does."""
+        initialisation.normal(self, self.config.initializer_range, generator)
+
+    def forward(
+        self,
+        batch: Batch,
+        heads: Sequence[str] = ("masked_lm",),
+        targets: Mapping[str, Tensor] | None = None,
+        cache: None = None,
+    ) -> Outputs:
+        """Hidden states of the batch, and what the heads say at their places.
+
+        Raises:
+            UnsupportedError: a head that the network was not built with, a cache, or too long a row.
+        """
+        if cache is not None:
+            raise UnsupportedError("bert sees both sides of every place: it has no cache")
+        hidden = self.embeddings(batch.tokens, batch.layout)
+        plan = attention.plan(batch.layout, batch.tokens.shape[1], causal=False)
+        for layer in self.layers:
+            hidden = layer(hidden, plan)
+        return reading.read(self.heads, hidden, batch, heads, targets)
+
+    def _head(self, name: str, num_labels: int) -> nn.Module:
+        if name == "masked_lm":
+            decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size)
+            if self.config.tie_word_embeddings:
+                decoder.weight = self.embeddings.word.weight
+            return reading.VocabularyHead(decoder, Transform(self.config))
+        if name == "classification":
+            if num_labels < 1:
+                raise ConfigError("num_labels: a classification head needs at least one")
+            return Classifier(self.config, num_labels)
+        raise UnsupportedError(f"bert has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
+
+
+WEIGHTS: list[Operation] = [
+    Accept(r"^(embeddings|encoder|pooler)\.", r"bert.\1."),  # a stock BertModel, without a head
+    Accept(r"\bLayerNorm\.gamma$", "LayerNorm.weight"),  # Google's first release
+    Accept(r"\bLayerNorm\.beta$", "LayerNorm.bias"),
+    Ignore("bert.embeddings.position_ids"),
+    Ignore("cls.seq_relationship.{leaf}"),
+    Rename("embeddings.word.{leaf}", "bert.embeddings.word_embeddings.{leaf}"),
+    Rename("embeddings.position.{leaf}", "bert.embeddings.position_embeddings.{leaf}"),
+    Rename("embeddings.segment.{leaf}", "bert.embeddings.token_type_embeddings.{leaf}"),
+    Rename("embeddings.norm.{leaf}", "bert.embeddings.LayerNorm.{leaf}"),
+    Rename("layers.{}.attention.query.{leaf}", "bert.encoder.layer.{}.attention.self.query.{leaf}"),
+    Rename("layers.{}.attention.key.{leaf}", "bert.encoder.layer.{}.attention.self.key.{leaf}"),
+    Rename("layers.{}.attention.value.{leaf}", "bert.encoder.layer.{}.attention.self.value.{leaf}"),
+    Rename("layers.{}.attention.output.{leaf}", "bert.encoder.layer.{}.attention.output.dense.{leaf}"),
+    Rename("layers.{}.attention_norm.{leaf}", "bert.encoder.layer.{}.attention.output.LayerNorm.{leaf}"),
+    Rename("layers.{}.feed_forward.up.{leaf}", "bert.encoder.layer.{}.intermediate.dense.{leaf}"),
+    Rename("layers.{}.feed_forward.down.{leaf}", "bert.encoder.layer.{}.output.dense.{leaf}"),
+    Rename("layers.{}.feed_forward_norm.{leaf}", "bert.encoder.layer.{}.output.LayerNorm.{leaf}"),
+    Tie("cls.predictions.decoder.bias", copy="cls.predictions.bias"),
+    Rename("heads.masked_lm.decoder.{leaf}", "cls.predictions.decoder.{leaf}"),
+    Rename("heads.masked_lm.transform.dense.{leaf}", "cls.predictions.transform.dense.{leaf}"),
+    Rename("heads.masked_lm.transform.norm.{leaf}", "cls.predictions.transform.LayerNorm.{leaf}"),
+    Rename("heads.classification.pooler.{leaf}", "bert.pooler.dense.{leaf}"),
+    Rename("heads.classification.output.{leaf}", "classifier.{leaf}"),
+]
+
+
+def tiny_config() -> Config:
+    """A shape for tests."""
+    return Config(
+        vocab_size=96,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=48,
+    )

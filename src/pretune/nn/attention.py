@@ -1,0 +1,110 @@
+"""Turns what the data say (``Layout``) and what a layer wants into a kernel; the only place that does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pretune.errors import UnsupportedError
+from pretune.types import Layout
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the layers of one forward pass attend; made by `plan`, used by `attend`, opaque in between."""
+
+    mask: Tensor | None
+    """(B, 1, T, S), True where a place sees another; None: no mask but ``causal``."""
+    causal: bool
+
+
+def plan(layout: Layout, width: int, *, causal: bool, window: int | None = None) -> Plan:
+    """Decide once a forward pass what every place of a (B, T = ``width``) grid sees.
+
+    Keys lie in the order of their positions: T of them, or, where ``layout.cached`` is given, as many as
+    `cache.Cache.extend` returns. Padding sees padding, so that no row of the softmax is empty.
+
+    Args:
+        causal: a place sees none to its right, but within ``layout.prefix``.
+        window: a place sees only those less than ``window`` places away.
+
+    Raises:
+        UnsupportedError: the layout asks for a factorisation order.
+    """
+    if layout.order is not None:
+        raise UnsupportedError("this family has no attention in permuted order; choose another objective")
+    plain = layout.documents is None and layout.cached is None and layout.prefix is None and window is None
+    if plain and causal:
+        return Plan(None, causal=True)  # padding lies to the right, where no real place looks
+    if plain and bool((layout.lengths == width).all()):
+        return Plan(None, causal=False)
+    if layout.cached is not None:
+        if _one_token_each(layout, width, window):
+            return Plan(None, causal=False)
+        starts, size = layout.cached, int(layout.cached.max()) + width
+    else:
+        starts, size = torch.zeros_like(layout.lengths), width
+    return Plan(_mask(layout, starts, width, size, causal, window)[:, None], causal=False)
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    plan: Plan,
+    *,
+    dropout: float = 0.0,
+    scale: float | None = None,
+) -> Tensor:
+    """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1), grouped where G < H.
+
+    Args:
+        query: (B, H, T, K)
+        key: (B, G, S, K), where G divides H (Ainslie et al. 2023, section 2.2)
+        value: (B, G, S, K)
+        dropout: probability of dropping a weight; 0 outside training.
+        scale: of the products; K ** -0.5 where None.
+
+    Returns:
+        (B, T, H * K)
+    """
+    mixed = F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=plan.mask,
+        dropout_p=dropout,
+        is_causal=plan.causal,
+        scale=scale,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )  # (B, H, T, K)
+    return mixed.transpose(1, 2).flatten(2)  # (B, T, H * K)
+
+
+def _one_token_each(layout: Layout, width: int, window: int | None) -> bool:
+    """Every row adds one token to equally many: it sees all that is there."""
+    if layout.cached is None or layout.documents is not None or window is not None or width != 1:
+        return False
+    return bool((layout.cached == layout.cached[0]).all())
+
+
+def _mask(layout: Layout, starts: Tensor, width: int, size: int, causal: bool, window: int | None) -> Tensor:
+    places = torch.arange(size, device=starts.device)
+    queries = (places[:width] + starts[:, None])[:, :, None]  # (B, T, 1)
+    keys = places[None, None]  # (1, 1, S)
+    seen = keys <= queries if causal else torch.ones_like(queries == keys)  # (B, T, S)
+    if layout.prefix is not None:
+        seen = seen | (keys < layout.prefix[:, None, None])
+    if window is not None:
+        seen = seen & ((queries - keys).abs() < window)
+    if layout.cached is not None:
+        if layout.documents is not None or not causal:
+            raise UnsupportedError("a cache goes with causal attention and one document a row only")
+        return seen  # what the cache holds beyond a row's end lies to the right of every real place
+    documents = layout.documents
+    if documents is None:
+        documents = torch.where(places < layout.lengths[:, None], 0, -1)  # (B, T)
+    return seen & (documents[:, :, None] == documents[:, None, :])

@@ -1,0 +1,65 @@
+"""Feed-forward blocks: plain and gated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated
+
+import pydantic
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Activation = Callable[[Tensor], Tensor]
+
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": F.gelu,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+}
+"""By the names that config.json uses."""
+
+
+def _known(name: str) -> str:
+    if name not in ACTIVATIONS:
+        raise ValueError(f"there is no such activation; there are: {', '.join(ACTIVATIONS)}")
+    return name
+
+
+ActivationName = Annotated[str, pydantic.AfterValidator(_known)]
+"""A key of `ACTIVATIONS`, checked where a config is read."""
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with an activation between them (Vaswani et al. 2017, section 3.3)."""
+
+    def __init__(self, hidden_size: int, inner_size: int, activation: str, *, bias: bool = True) -> None:
+        super().__init__()
+        self.up = nn.Linear(hidden_size, inner_size, bias=bias)
+        self.activation = ACTIVATIONS[activation]
+        self.down = nn.Linear(inner_size, hidden_size, bias=bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., D) to (..., D)"""
+        output: Tensor = self.down(self.activation(self.up(hidden)))
+        return output
+
+
+class GatedFeedForward(nn.Module):
+    """A feed-forward block with a gate: SwiGLU where the activation is SiLU (Shazeer 2020, section 2)."""
+
+    def __init__(self, hidden_size: int, inner_size: int, activation: str, *, bias: bool = False) -> None:
+        super().__init__()
+        self.gate = nn.Linear(hidden_size, inner_size, bias=bias)
+        self.up = nn.Linear(hidden_size, inner_size, bias=bias)
+        self.activation = ACTIVATIONS[activation]
+        self.down = nn.Linear(inner_size, hidden_size, bias=bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., D) to (..., D)"""
+        output: Tensor = self.down(self.activation(self.gate(hidden)) * self.up(hidden))
+        return output

@@ -1,0 +1,158 @@
+"""Reading hidden states at the places of a head, and the loss over a vocabulary in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from pretune.errors import UnsupportedError
+from pretune.types import IGNORED, Batch, Outputs
+
+CHUNK_LOGITS = 1 << 21
+"""Logits held at once: 8 MiB in fp32, near the cache of a desktop processor."""
+CHUNK_ROWS = 128
+"""At least as many places a chunk, so that the matrix products stay efficient at large V."""
+
+Reads = Literal["all", "first", "last"]
+"""Where a head reads if it is given no places: everywhere, or at each row's first or last real place."""
+
+
+class VocabularyHead(nn.Module):
+    """A transform and a linear map to the vocabulary, whose weight may be the word embedding's own."""
+
+    reads: Reads = "all"
+
+    def __init__(self, decoder: nn.Linear, transform: nn.Module | None = None) -> None:
+        super().__init__()
+        self.transform = transform or nn.Identity()
+        self.decoder = decoder
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, D) to logits (N, V)"""
+        logits: Tensor = self.decoder(self.transform(hidden))
+        return logits
+
+    def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """(N, D) hidden states and (N,) ids to the summed cross-entropy, ()"""
+        return vocabulary_loss(self.transform(hidden), self.decoder.weight, self.decoder.bias, targets)
+
+
+def read(
+    heads: nn.ModuleDict,
+    hidden: Tensor,
+    batch: Batch,
+    asked: Sequence[str],
+    targets: Mapping[str, Tensor] | None = None,
+    cache: Any = None,
+) -> Outputs:
+    """Run the heads that are asked for on (B, T, D) hidden states, each at its own places.
+
+    Raises:
+        UnsupportedError: the network was built without a head that is asked for.
+    """
+    logits, sums = {}, {}
+    for name in asked:
+        if name not in heads:
+            raise UnsupportedError(f"the network has no head {name!r}; it was built with: {', '.join(heads)}")
+        head = heads[name]
+        places = batch.places.get(name)
+        if places is None:
+            places = default_places(batch, cast(Reads, head.reads))
+        chosen = gather(hidden, places)
+        if targets is not None and name in targets and isinstance(head, VocabularyHead):
+            sums[name] = head.loss(chosen, targets[name])
+        else:
+            logits[name] = head(chosen)
+    return Outputs(logits=logits, sums=sums, hidden=hidden, cache=cache)
+
+
+def gather(hidden: Tensor, places: Tensor | None) -> Tensor:
+    """The (N, D) rows of (B, T, D) at ``places`` (N,) of the flattened grid; None: all, without a copy."""
+    flat = hidden.flatten(0, 1)  # (B * T, D)
+    return flat if places is None else flat.index_select(0, places)
+
+
+def default_places(batch: Batch, reads: Reads) -> Tensor | None:
+    """Where a head reads that was given no places: (B,) places of the flattened grid, or None for all."""
+    if reads == "all":
+        return None
+    rows, width = batch.tokens.shape
+    first = torch.arange(rows, device=batch.tokens.device) * width
+    return first if reads == "first" else first + batch.layout.lengths - 1
+
+
+def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+    """Cross-entropy in nats, summed over places, without ever holding the (N, V) logits.
+
+    Gradients are computed chunk by chunk in the forward pass, while the logits of the chunk are at hand
+    (as in Liger Kernel, Hsu et al. 2024, section 3.2). On CPU this is faster than both the plain loss, whose
+    logits leave the cache, and ``F.linear_cross_entropy`` in chunks. There is no second derivative.
+
+    Args:
+        hidden: (N, D)
+        weight: (V, D)
+        bias: (V,) or None
+        targets: (N,) ids; ``IGNORED`` adds nothing.
+
+    Returns:
+        () in fp32
+    """
+    loss: Tensor = _VocabularyLoss.apply(hidden, weight, bias, targets, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _VocabularyLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, learning: bool
+    ) -> Tensor:
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        rows = max(CHUNK_ROWS, CHUNK_LOGITS // weight.shape[0])
+        with torch.autocast(device, enabled=False):
+            matrix, offset = weight.to(dtype), None if bias is None else bias.to(dtype)
+            total = torch.zeros((), device=hidden.device)
+            gradients = _Gradients(hidden, weight, bias) if learning else None
+            for start in range(0, len(hidden), rows):
+                places = slice(start, start + rows)
+                inputs, kept = hidden[places].to(dtype), targets[places] != IGNORED
+                answers = targets[places].clamp(min=0)[:, None]  # (n, 1)
+                logs = F.linear(inputs, matrix, offset).float().log_softmax(-1)  # (n, V)
+                total -= torch.where(kept, logs.gather(1, answers)[:, 0], 0).sum()
+                if gradients is not None:
+                    errors = logs.exp_()  # the derivative by the logits: probabilities less the answer
+                    errors.scatter_add_(1, answers, errors.new_full((), -1.0).expand_as(answers))
+                    errors *= kept[:, None]
+                    gradients.add(places, errors.to(dtype), inputs, matrix)
+        if gradients is not None:
+            ctx.save_for_backward(gradients.hidden, gradients.weight, gradients.bias)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias = ctx.saved_tensors
+        return hidden * upstream, weight * upstream, None if bias is None else bias * upstream, None, None
+
+
+class _Gradients:
+    """The gradients of the loss, added up chunk by chunk."""
+
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+        self.hidden = torch.empty_like(hidden)
+        self.weight = torch.zeros_like(weight)
+        self.bias = None if bias is None else torch.zeros_like(bias)
+
+    def add(self, places: slice, errors: Tensor, inputs: Tensor, matrix: Tensor) -> None:
+        self.hidden[places] = errors @ matrix  # (n, D)
+        if errors.dtype == self.weight.dtype:
+            self.weight.addmm_(errors.t(), inputs)  # (V, D)
+        else:
+            self.weight += errors.t() @ inputs
+        if self.bias is not None:
+            self.bias += errors.sum(0)
