@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 from collections.abc import Iterable, Sequence
@@ -114,22 +115,24 @@ def model_card(card: Card) -> str:
 def _front_matter(card: Card) -> str:
     pipeline, _ = PIPELINES.get(card.head, ("", ""))
     values = {
-        "language": list(card.languages),
-        "license": card.license,
+        "language": [_one_line(language) for language in card.languages],
+        "license": _one_line(card.license),
         "library_name": "transformers",
         "pipeline_tag": pipeline,
-        "base_model": card.base_model,
-        "tags": ["pretune", *(tag for tag in card.tags if tag != "pretune")],
+        "base_model": _one_line(card.base_model),
+        "tags": ["pretune", *(_one_line(tag) for tag in card.tags if tag != "pretune")],
     }
     filled = {key: value for key, value in values.items() if value}
-    return yaml.safe_dump(filled, sort_keys=False, allow_unicode=True)
+    text: str = yaml.safe_dump(filled, sort_keys=False, allow_unicode=True, width=math.inf)
+    return text
 
 
 def _snippet(card: Card) -> str:
     pipeline, model = PIPELINES.get(card.head, ("", "AutoModel"))
     text = json.dumps(card.example or card.name, ensure_ascii=False)  # a Python string too
     if pipeline in IN_A_PIPELINE:
-        return f'from transformers import pipeline\n\nmodel = pipeline("{pipeline}", model=".")\nprint(model({text}))'
+        load = f'from transformers import pipeline\n\nmodel = pipeline("{pipeline}", model=".")'
+        return f"{load}\nprint(model({text}))"
     return (
         f"from transformers import AutoTokenizer, {model}\n\n"
         f'tokenizer = AutoTokenizer.from_pretrained(".")\nmodel = {model}.from_pretrained(".")\n'
@@ -181,12 +184,12 @@ def _block(text: str) -> str:
 def _inline(text: str) -> str:
     """The text on one line, with all that Markdown or HTML would act on made harmless."""
     text = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", _one_line(text).replace("&", "&amp;").replace("<", "&lt;"))
-    return re.sub(r"^([-+=>#]|\d+(?=[.)]))", lambda m: _lead(m[0]), text)
+    return re.sub(r"^([-+=>#])|^(\d+)([.)])(?=\s|$)", _escape_start, text)
 
 
-def _lead(start: str) -> str:
-    """What would open a list or heading at the start of a line: ``#`` to ``\\#``, ``1.`` to ``1&#8203;.``."""
-    return f"{start}&#8203;" if start[0].isdigit() else f"\\{start}"
+def _escape_start(start: re.Match[str]) -> str:
+    """A backslash before what would open a list, a heading or a quotation at the start of a line."""
+    return f"{start[2] or ''}\\{start[1] or start[3]}"
 
 
 def _one_line(text: str) -> str:

@@ -62,9 +62,8 @@ class Axis:
         step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 else 1.0
         return f"{value:.{max(0, math.ceil(-math.log10(step) - 1e-9))}f}"
 
-    def text(self, value: float | None) -> str:
-        finite = value is not None and math.isfinite(value)
-        return f"{value:.{self.digits}f}" if finite else "–"
+    def text(self, value: float) -> str:
+        return f"{value:.{self.digits}f}" if math.isfinite(value) else "–"
 
 
 def axis(scores: Scores) -> Axis:
@@ -93,9 +92,8 @@ def curve(section: Curve, name: str, width: int, height: int) -> Drawing:
     figure = Figure(figsize=(width / 72, height / 72), dpi=72)
     canvas = FigureCanvasSVG(figure)
     axes = figure.add_axes((44 / width, 44 / height, 1 - 56 / width, 1 - 76 / height))
-    for level, value in section.levels:
-        if level and math.isfinite(value):
-            axes.axhline(value, color=QUIET, linewidth=1, dashes=(2, 3))
+    for _, value in section.finite_levels:
+        axes.axhline(value, color=QUIET, linewidth=1, dashes=(2, 3))
     for series, colour in zip(section.series, colours(section.series), strict=True):
         if series.points:
             x, y = zip(*series.points, strict=True)
@@ -146,11 +144,10 @@ def _level_labels(section: Curve, axes: Axes, height: int) -> Iterable[Label]:
     """A label on each level, at the end and side of its line where it hides least."""
     box = axes.get_window_extent()
     taken = [tuple(axes.transData.transform(p)) for series in section.series for p in _dense(series.points)]
-    taken += [(x, axes.transData.transform((0, value))[1]) for _, value in section.levels
-              for x in (box.x0 + 20, box.x1 - 20) if math.isfinite(value)]  # fmt: skip
-    for name, value in section.levels:
-        if not name or not math.isfinite(value):
-            continue
+    for _, value in section.finite_levels:
+        line = axes.transData.transform((0, value))[1]
+        taken += [(box.x0 + 20, line), (box.x1 - 20, line)]
+    for name, value in section.finite_levels:
         text = f"{name} {value:.2f}"
         wide = sum(PER_CHINESE if ord(c) > 0x2E80 else PER_LETTER for c in text)
         line = float(axes.transData.transform((0, value))[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Iterable
@@ -98,7 +99,8 @@ def write(page: Page, path: Path | str) -> Path:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise PretuneError(f"{path}: the report cannot be written: {error.strerror or error}") from None
     return path
 
@@ -138,5 +140,5 @@ def _share(value: float | None) -> str:
     return f"{100 * min(max(value or 0.0, 0.0), 1.0):.1f}%" if finite else "0%"
 
 
-def _finite(values: Iterable[float | None]) -> list[float]:
-    return [value for value in values if value is not None and math.isfinite(value)]
+def _finite(values: Iterable[float]) -> list[float]:
+    return [value for value in values if math.isfinite(value)]

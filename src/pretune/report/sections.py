@@ -64,6 +64,10 @@ class Curve:
     def empty(self) -> bool:
         return not any(series.points for series in self.series)
 
+    @property
+    def finite_levels(self) -> tuple[tuple[str, float], ...]:
+        return tuple((name, value) for name, value in self.levels if math.isfinite(value))
+
 
 @dataclass(frozen=True, slots=True)
 class ScoreRow:
@@ -78,10 +82,17 @@ class ScoreRow:
     points: tuple[float, ...] = ()
 
     @property
+    def interval(self) -> tuple[float, float] | None:
+        """(low, high) where both are known."""
+        if self.low is None or self.high is None or not math.isfinite(self.low + self.high):
+            return None
+        return self.low, self.high
+
+    @property
     def values(self) -> tuple[float, ...]:
         """Every finite number that the row shows."""
-        numbers = (self.value, self.low, self.high, *self.points)
-        return tuple(n for n in numbers if n is not None and math.isfinite(n))
+        numbers = (self.value, *(self.interval or ()), *self.points)
+        return tuple(n for n in numbers if math.isfinite(n))
 
 
 @dataclass(frozen=True, slots=True)
