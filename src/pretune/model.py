@@ -104,14 +104,21 @@ class Model:
             raise UnsupportedError(
                 f"family {family!r} has no {head!r} head; it has {', '.join(traits.heads)}"
             )
-        values = {"vocab_size": tokenizer.vocabulary_size, "max_position_embeddings": max_length} | dict(settings)
+        values = {"vocab_size": tokenizer.vocabulary_size, "max_position_embeddings": max_length} | dict(
+            settings
+        )
         config = build(module.Config, values, where="model")
         network = _network(module, config, head, labels, seed)
         return cls(module, config, network, tokenizer, head, labels=labels, about={"max_length": max_length})
 
     @classmethod
     def load(
-        cls, path: Path | str, *, head: str | None = None, labels: tuple[str, ...] | None = None, seed: int = 0
+        cls,
+        path: Path | str,
+        *,
+        head: str | None = None,
+        labels: tuple[str, ...] | None = None,
+        seed: int = 0,
     ) -> Model:
         """Read a model folder: one of ours, or any Hugging Face folder of a family that pretune has.
 
@@ -134,10 +141,10 @@ class Model:
         chosen = (own_labels if labels is None else labels) if wanted == "classification" else ()
         network = _network(module, config, wanted, chosen, seed)
         tensors = hub.read_tensors(folder)
-        if wanted == "classification" and (own != wanted or chosen != own_labels):
-            tensors = {k: v for k, v in tensors.items() if own != wanted or not _is_class_weight(v, own_labels, k)}
+        if own == wanted and chosen != own_labels:  # its classes mean nothing here
+            tensors = {k: v for k, v in tensors.items() if k.split(".")[0] not in ("classifier", "score")}
         missing = weights.load_into(network, tensors, module.WEIGHTS)
-        if own == wanted and chosen == own_labels and missing:
+        if missing and own == wanted and chosen == own_labels:
             raise CheckpointError(f"{folder}: has no weights for {', '.join(missing[:5])}")
         return cls(
             module, config, network.eval(), Tokenizer.load(folder), wanted,
@@ -168,7 +175,7 @@ class Model:
     def write(self, folder: Path) -> None:
         """Put the model's files, in Hugging Face layout, into an existing folder."""
         config = self.config.to_hugging_face(self.head, labels=self.labels, specials=self.tokenizer.specials)
-        hub.write_model(folder, config, weights.to_theirs(self.network.state_dict(), self.family.WEIGHTS))
+        hub.write_model(folder, config, weights.export(self.network, self.family.WEIGHTS))
         self.tokenizer.save(folder)
         store.write_json(folder / ABOUT, {"head": self.head, **self.about})
         if self.fingerprints is not None:
@@ -201,7 +208,9 @@ class Model:
         self._needs("classification")
         return ClassificationTask(self.labels, self.tokenizer.specials, self.max_length, options)
 
-    def predict(self, records: Sequence[Record], options: ClassificationOptions | None = None) -> list[Prediction]:
+    def predict(
+        self, records: Sequence[Record], options: ClassificationOptions | None = None
+    ) -> list[Prediction]:
         """One prediction a record."""
         objective = ClassificationObjective(self.family.TRAITS, self.tokenizer.specials)
         return classify(self.network, self.task(options), objective, self.tokenizer, records)
@@ -210,7 +219,10 @@ class Model:
         """The class of each text, or of each pair."""
         records = [Record({"text": t}, "text", i) for i, t in enumerate(texts)]
         if pairs is not None:
-            records = [Record({**r.fields, "text_pair": p}, r.path, r.line) for r, p in zip(records, pairs, strict=True)]
+            records = [
+                Record({**r.fields, "text_pair": p}, r.path, r.line)
+                for r, p in zip(records, pairs, strict=True)
+            ]
         return self.predict(records)
 
     @torch.inference_mode()
@@ -240,7 +252,9 @@ class Model:
         return [
             [
                 Filled(word, share, mask.join(parts[: n + 1]) + word + mask.join(parts[n + 1 :]))
-                for word, share in zip(map(self.tokenizer.decode, tokens[n, :, None].tolist()), shares[n].tolist(), strict=True)
+                for word, share in zip(
+                    map(self.tokenizer.decode, tokens[n, :, None].tolist()), shares[n].tolist(), strict=True
+                )
             ]
             for n in range(len(places))
         ]
@@ -306,7 +320,9 @@ def model_folder(path: Path) -> Path:
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or folder; give a run or a model folder")
     if path.is_file():
-        raise CheckpointError(f"{path}: is a file; give the folder with config.json and model.safetensors in it")
+        raise CheckpointError(
+            f"{path}: is a file; give the folder with config.json and model.safetensors in it"
+        )
     if (path / "config.yaml").exists():
         raise CheckpointError(f"{path}: this run has no finished model yet; run its command again to go on")
     raise CheckpointError(f"{path}: holds no model (no config.json)")
@@ -329,10 +345,6 @@ def _own_head(family: ModuleType, config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _is_class_weight(tensor: torch.Tensor, labels: Sequence[str], name: str) -> bool:
-    return tensor.shape[:1] == (len(labels),) and name.split(".")[0] in ("classifier", "score")
-
-
 def _read_about(folder: Path) -> dict[str, Any]:
     path = folder / ABOUT
     if not path.exists():
@@ -349,4 +361,3 @@ def _read_about(folder: Path) -> dict[str, Any]:
 def _single(ids: Sequence[int], places: Mapping[str, torch.Tensor | None]) -> Batch:
     """One text as a batch."""
     return Batch(torch.tensor([list(ids)]), Layout(torch.tensor([len(ids)])), places=dict(places))
-

@@ -203,6 +203,16 @@ class NetworkLike(Protocol):
     ) -> Outputs: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Windowing:
+    """How an objective wants a document cut: ``[start] ids [end]``, in windows that may overlap."""
+
+    length: int
+    overlap: int = 0
+    start: int | None = None
+    end: int | None = None
+
+
 class FeatureStore(Protocol):
     """Features that can be drawn by index."""
 
@@ -221,6 +231,7 @@ class ObjectiveLike(Protocol):
 
     heads: tuple[str, ...]
     packs: bool
+    """May several of its examples share a row of the grid?"""
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
         """(n,) places that each feature needs at most; needs no randomness."""

@@ -60,7 +60,9 @@ def verify_folder(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from None
     if schema != SCHEMA:
-        raise CheckpointError(f"{path}: written by another version of pretune (schema {schema}, not {SCHEMA})")
+        raise CheckpointError(
+            f"{path}: written by another version of pretune (schema {schema}, not {SCHEMA})"
+        )
     for name, expected in files.items():
         _verify_file(folder / name, expected)
     about: dict[str, Any] = manifest["about"]

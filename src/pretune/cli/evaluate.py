@@ -35,7 +35,9 @@ def run(
     from pretune.training.progress import default_reporter
     from pretune.workflows import evaluate as workflow
 
-    summary = workflow.evaluate(model, data=data, task=task, train=train, out=out, reporter=default_reporter(json))
+    summary = workflow.evaluate(
+        model, data=data, task=task, train=train, out=out, reporter=default_reporter(json)
+    )
     lines = [f"{name:14} {figure(score)}   {score['signature']}" for name, score in summary["scores"].items()]
     for name, row in summary.get("baselines", {}).items():
         lines.append(f"{name:14} {figure(row['accuracy'])} accuracy   {row['description']}")

@@ -24,8 +24,12 @@ Example (model and texts are there after `pretune quickstart`):
 
 def run(
     words: Annotated[list[str] | None, typer.Argument(metavar="MODEL [KEY=VALUE...]")] = None,
-    train: Annotated[list[str] | None, typer.Option(help="Labelled records to learn from; may be repeated.")] = None,
-    validation: Annotated[list[str] | None, typer.Option(help="Chooses the checkpoint; default: a tenth of --train.")] = None,
+    train: Annotated[
+        list[str] | None, typer.Option(help="Labelled records to learn from; may be repeated.")
+    ] = None,
+    validation: Annotated[
+        list[str] | None, typer.Option(help="Chooses the checkpoint; default: a tenth of --train.")
+    ] = None,
     test: Annotated[list[str] | None, typer.Option(help="Scored once, at the end.")] = None,
     budget: Annotated[str | None, typer.Option(help="'4 epochs', 10min, '500 steps'.")] = None,
     config: Config = None,
@@ -57,7 +61,9 @@ def run(
     if dry_run:
         emit(check := workflow.rehearse(settings), json, [f"{key}: {value}" for key, value in check.items()])
         return
-    result = workflow.finetune(settings=settings, out=out, reporter=default_reporter(quiet=json), started=started)
+    result = workflow.finetune(
+        settings=settings, out=out, reporter=default_reporter(quiet=json), started=started
+    )
     s = result.summary
     emit(
         {**s, "folder": str(result.folder)},
@@ -65,7 +71,10 @@ def run(
         [
             f"on {s['n']:,} {s['scored_on']} records:",
             *(f"  {name:10} {figure(score)}" for name, score in s["scores"].items()),
-            *(f"  {name:10} {figure(row['accuracy'])} accuracy (baseline)" for name, row in s["baselines"].items()),
+            *(
+                f"  {name:10} {figure(row['accuracy'])} accuracy (baseline)"
+                for name, row in s["baselines"].items()
+            ),
             f"model:  {result.model}",
             f"report: {result.report}",
             f'next:   pretune predict {result.folder} --text "..."',

@@ -26,7 +26,9 @@ def run(
     model: Annotated[Path, typer.Argument(help="A run, a model folder, or a Hugging Face folder.")],
     text: Annotated[list[str] | None, typer.Option(help="A text to answer; may be repeated.")] = None,
     data: Annotated[Path | None, typer.Option(help="A file of records with a text each.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the answers to --data go, as JSON lines.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where the answers to --data go, as JSON lines.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Parse, predict, print."""

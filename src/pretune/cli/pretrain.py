@@ -26,7 +26,9 @@ def run(
     words: Annotated[list[str] | None, typer.Argument(metavar="CORPUS... [KEY=VALUE...]")] = None,
     family: Annotated[str | None, typer.Option(help="bert, llama ...; default bert.")] = None,
     budget: Annotated[str | None, typer.Option(help="30min, '2000 steps', '5M tokens', '3 epochs'.")] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="tokenizer.json or a folder with one; default: train one.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="tokenizer.json or a folder with one; default: train one.")
+    ] = None,
     config: Config = None,
     out: Out = None,
     language: Language = None,
@@ -37,7 +39,13 @@ def run(
     """Parse, pretrain, print."""
     started = time.monotonic()
     paths, assignments = split(words or [])
-    options = {"corpus": paths, "family": family, "budget": budget, "tokenizer": tokenizer, "language": language}
+    options = {
+        "corpus": paths,
+        "family": family,
+        "budget": budget,
+        "tokenizer": tokenizer,
+        "language": language,
+    }
     values = gather(config, options, assignments)
 
     from pretune import config as settings_module

@@ -10,16 +10,20 @@ from typing import Annotated, Any
 import typer
 
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="A YAML file of settings.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run; default runs/<verb>-<hash>.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; nothing on stderr but errors.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Folder of the run; default runs/<verb>-<hash>.")
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON object on stdout; nothing on stderr but errors.")
+]
 Language = Annotated[str | None, typer.Option("--language", help="Of the report: en or zh.")]
 PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the resolved settings and stop.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check settings and inputs, say what would be done, and stop.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check settings and inputs, say what would be done, and stop.")
+]
 
 
-def gather(
-    config: Path | None, options: Mapping[str, Any], assignments: Sequence[str]
-) -> dict[str, Any]:
+def gather(config: Path | None, options: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
     """Settings of a YAML file, with options laid over them, and ``key=value`` over both."""
     from pretune.config import override, read
 

@@ -104,7 +104,7 @@ def collate(
         places=places,
         targets=targets,
         counts=numbers,
-        rows=torch.from_numpy(np.array([examples[i][0].feature for i in owner], np.int64)),
+        rows=torch.from_numpy(np.array([examples[i][0].record for i in owner], np.int64)),
         groups=_groups(rows, owner, heads[0]) if heads and max(widths, default=1) > 1 else None,
         source_tokens=source.fill(sources, pad) if source else None,
         source_layout=source.layout(None) if source else None,

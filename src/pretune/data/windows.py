@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pretune.config import digest
 from pretune.data.shards import Corpus
 from pretune.errors import ConfigError, DataError
-from pretune.types import Feature, IntArray
+from pretune.types import Feature, IntArray, Windowing
 
 Value = TypeVar("Value", bound=np.generic)
 
@@ -40,9 +40,9 @@ class Windows:
         self,
         corpus: Corpus,
         length: int,
-        overlap: int,
-        start: int | None,
-        end: int | None,
+        overlap: int = 0,
+        start: int | None = None,
+        end: int | None = None,
         *,
         documents: IntArray | None = None,
     ) -> None:
@@ -60,6 +60,11 @@ class Windows:
             raise DataError(
                 f"{corpus.folder}: no document has more than {overlap} tokens, none gives a window"
             )
+
+    @classmethod
+    def of(cls, corpus: Corpus, windowing: Windowing) -> Windows:
+        """Windows over all documents, as an objective wants them."""
+        return cls(corpus, windowing.length, windowing.overlap, windowing.start, windowing.end)
 
     def __len__(self) -> int:
         return int(self._firsts[-1])

@@ -34,10 +34,13 @@ class HeldOut:
         *,
         max_tokens: int,
         max_length: int,
+        every_token: bool,
     ) -> None:
         chosen = _spread(objective.length_bounds(store.lengths), max_tokens)
         if len(chosen) == 0:
-            raise DataError("no held-out text to evaluate on; give validation files or a larger held_out share")
+            raise DataError(
+                "no held-out text to evaluate on; give validation files or a larger held_out share"
+            )
         features = [store[i] for i in chosen]
         examples = [objective.build(f, validation_rng(i)) for i, f in zip(chosen, features, strict=True)]
         bounds = objective.length_bounds(store.lengths)[chosen]
@@ -47,9 +50,8 @@ class HeldOut:
         self._previous = np.concatenate([previous for previous, _ in pairs])  # (N,)
         self._targets = np.concatenate([target for _, target in pairs])  # (N,)
         self.targets = len(self._targets)
-        causal = self.targets == int((bounds).sum())
-        self._bytes = int(tokenizer.byte_lengths()[self._targets].sum()) if causal else None
-        self.signature = f"nats per target|targets={self.targets}|vocabulary={tokenizer.specials.vocabulary_size}"
+        self._bytes = int(tokenizer.byte_lengths()[self._targets].sum()) if every_token else None
+        self._tokenizer = tokenizer.fingerprint
         self.unigram = self.bigram = math.nan
 
     def measure_baselines(self, ngrams: NgramBaselines) -> None:
@@ -64,7 +66,7 @@ class HeldOut:
         network.eval()
         nats = sum(self._nats(network, batch) for batch in self._batches)
         network.train(training)
-        return cross_entropy(nats, self.targets, bytes_of_text=self._bytes)
+        return cross_entropy(nats, self.targets, tokenizer=self._tokenizer, text_bytes=self._bytes)
 
     @staticmethod
     def _nats(network: nn.Module, batch: Batch) -> float:

@@ -12,9 +12,19 @@ import numpy as np
 
 from pretune.config import Settings
 from pretune.data.packing import collate
-from pretune.data.windows import Windowing
 from pretune.errors import UnsupportedError
-from pretune.types import Batch, Example, Feature, IntArray, Loss, NetworkLike, Row, Specials, Traits
+from pretune.types import (
+    Batch,
+    Example,
+    Feature,
+    IntArray,
+    Loss,
+    NetworkLike,
+    Row,
+    Specials,
+    Traits,
+    Windowing,
+)
 
 HEAD = "causal_lm"
 
@@ -34,10 +44,13 @@ class Objective:
 
     heads = (HEAD,)
     packs = True
+    every_token = True
 
     def __init__(self, traits: Traits, specials: Specials, options: Options | None = None) -> None:
         if HEAD not in traits.heads:
-            raise UnsupportedError(f"causal_lm needs a family with a {HEAD!r} head; this one has {traits.heads}")
+            raise UnsupportedError(
+                f"causal_lm needs a family with a {HEAD!r} head; this one has {traits.heads}"
+            )
         self.specials = specials
 
     def length_bounds(self, lengths: IntArray) -> IntArray:

@@ -31,7 +31,9 @@ class Objective:
 
     def __init__(self, traits: Traits, specials: Specials, options: Options | None = None) -> None:
         if HEAD not in traits.heads:
-            raise UnsupportedError(f"classification needs a family with that head; this one has {traits.heads}")
+            raise UnsupportedError(
+                f"classification needs a family with that head; this one has {traits.heads}"
+            )
         self.traits, self.specials = traits, specials
         self.options = options or Options()
 
@@ -49,7 +51,9 @@ class Objective:
         place = 0 if self.traits.sentence == "first" else len(tokens) - 1
         label = feature.labels.get("label")
         targets = {} if label is None else {HEAD: np.array([label], np.int64)}
-        row = Row(tokens, {HEAD: np.array([place], np.int64)}, targets, segments if self.traits.segments else None)
+        row = Row(
+            tokens, {HEAD: np.array([place], np.int64)}, targets, segments if self.traits.segments else None
+        )
         return Example(feature.record, (row,))
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:

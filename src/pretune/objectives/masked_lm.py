@@ -15,9 +15,19 @@ import pydantic
 
 from pretune.config import Settings
 from pretune.data.packing import collate
-from pretune.data.windows import Windowing
 from pretune.errors import UnsupportedError
-from pretune.types import Batch, Example, Feature, IntArray, Loss, NetworkLike, Row, Specials, Traits
+from pretune.types import (
+    Batch,
+    Example,
+    Feature,
+    IntArray,
+    Loss,
+    NetworkLike,
+    Row,
+    Specials,
+    Traits,
+    Windowing,
+)
 
 HEAD = "masked_lm"
 
@@ -43,15 +53,21 @@ class Objective:
 
     heads = (HEAD,)
     packs = True
+    every_token = False
+    """Does an epoch predict every token of the text? Then its loss has a meaning per byte."""
 
     def __init__(self, traits: Traits, specials: Specials, options: Options | None = None) -> None:
         if HEAD not in traits.heads:
-            raise UnsupportedError(f"masked_lm needs a family with a {HEAD!r} head; this one has {traits.heads}")
+            raise UnsupportedError(
+                f"masked_lm needs a family with a {HEAD!r} head; this one has {traits.heads}"
+            )
         if specials.mask is None:
             raise UnsupportedError("masked_lm needs a tokenizer with a mask token; this one has none")
         self.specials = specials
         self.options = options or Options()
-        self._replacements = np.setdiff1d(np.arange(specials.vocabulary_size), np.array(specials.all, np.int64))
+        self._replacements = np.setdiff1d(
+            np.arange(specials.vocabulary_size), np.array(specials.all, np.int64)
+        )
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
         """Places that each feature needs, (n,), of its token counts, (n, 1)."""
@@ -86,7 +102,9 @@ class Objective:
         yield Loss({HEAD: (outputs.sums[HEAD], 1.0)})
 
 
-def contexts(feature: Feature, example: Example, specials: Specials) -> tuple[npt.NDArray[np.int64], IntArray]:
+def contexts(
+    feature: Feature, example: Example, specials: Specials
+) -> tuple[npt.NDArray[np.int64], IntArray]:
     """(previous true token, target) of each predicted place, for the n-gram baselines; -1 at the start."""
     before, _ = specials.single
     ids = feature.sequences[0]

@@ -82,9 +82,7 @@ class Task:
         sequences = tuple(tokenizer.encode(text).ids for text in texts)
         label = record.fields.get("label")
         labels = {} if label is None else {"label": self._index[str(label)]}
-        return [
-            Feature(number, part, window, labels) for part, window in enumerate(self._windows(sequences))
-        ]
+        return [Feature(number, part, window, labels) for part, window in enumerate(self._windows(sequences))]
 
     def _windows(self, sequences: tuple[IntArray, ...]) -> list[tuple[IntArray, ...]]:
         """The last text is cut into windows; a first text takes at most half of the room."""

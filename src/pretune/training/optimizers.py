@@ -37,7 +37,9 @@ def state_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[
     return tensors
 
 
-def restore(network: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+def restore(
+    network: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]
+) -> None:
     """Put back what :func:`state_tensors` gave.
 
     Raises:

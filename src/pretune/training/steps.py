@@ -39,7 +39,9 @@ class StepBatches:
         self.store, self.objective, self.settings = store, objective, settings
         self.bounds = objective.length_bounds(store.lengths)  # (n,)
         if len(self.bounds) and int(self.bounds.max()) > max_length:
-            raise ConfigError(f"a feature of {int(self.bounds.max())} tokens does not fit max_length {max_length}")
+            raise ConfigError(
+                f"a feature of {int(self.bounds.max())} tokens does not fit max_length {max_length}"
+            )
         self.max_length = max_length
         self.packs = settings.packing and objective.packs and traits.packing
         self.micro_batch = settings.micro_batch or max(1, MICRO_BATCH_TOKENS // max_length)
@@ -53,7 +55,9 @@ class StepBatches:
     def __call__(self, step: int) -> list[Batch]:
         """The micro-batches of ``step``: its features, built with randomness keyed by feature and epoch."""
         members = self.plan.step(step)
-        examples = [self.objective.build(self.store[i], rng(self.settings.seed, epoch, i)) for epoch, i in members]
+        examples = [
+            self.objective.build(self.store[i], rng(self.settings.seed, epoch, i)) for epoch, i in members
+        ]
         bounds = self.bounds[[i for _, i in members]]
         rows = [[examples[k] for k in row] for row in arrange(bounds, self.max_length, packs=self.packs)]
         starts = range(0, len(rows), self.micro_batch)

@@ -157,7 +157,9 @@ class Trainer:
     def _step(self, total: int, log: MetricsLog, stop: StopRequest, work: Work) -> bool:
         """One optimiser step; False, with nothing changed, where a stop was asked for within it."""
         state, began = self.state, time.monotonic()
-        rate = self.settings.optimizer.learning_rate * schedules.factor(state.step, total, self.settings.schedule)
+        rate = self.settings.optimizer.learning_rate * schedules.factor(
+            state.step, total, self.settings.schedule
+        )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         micro_batches = self.batches(state.step)
@@ -204,7 +206,9 @@ class Trainer:
                 return None
             torch.manual_seed(int(digest([self.settings.seed, step, number])[:15], 16))
             for loss in self.objective.loss(network, batch):
-                parts = [weight * total / max(1, counts[term]) for term, (total, weight) in loss.terms.items()]
+                parts = [
+                    weight * total / max(1, counts[term]) for term, (total, weight) in loss.terms.items()
+                ]
                 mean = torch.stack(parts).sum()
                 torch.autograd.backward(mean)
                 value += mean.item()
@@ -290,7 +294,12 @@ class Trainer:
         steps = self._affordable(step, evaluation, self.settings.evaluations)
         self.reporter.say(f"  {self.name}: {step:.3f} s a step, so {steps:,} steps in {self.length}")
         replan = math.ceil(REPLAN_AT * steps)
-        return {"steps": steps, "seconds_per_step": step, "seconds_per_evaluation": evaluation, "replan_at": replan}
+        return {
+            "steps": steps,
+            "seconds_per_step": step,
+            "seconds_per_evaluation": evaluation,
+            "replan_at": replan,
+        }
 
     def _affordable(self, step: float, evaluation: float, evaluations: int) -> int:
         left = self.started + self.length.amount - time.monotonic() - self.reserve

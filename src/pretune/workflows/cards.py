@@ -21,7 +21,11 @@ def pretrained(settings: Any, prepared: Prepared, summary: dict[str, Any]) -> st
         parameters=int(summary["parameters"]),
         sources=tuple(Source(Path(s).name) for s in prepared.sources),
         settings=_settings(summary, settings),
-        scores=(CardScore("held-out text", loss, (("unigram", summary["unigram"]), ("bigram", summary["bigram"]))),),
+        scores=(
+            CardScore(
+                "held-out text", loss, (("unigram", summary["unigram"]), ("bigram", summary["bigram"]))
+            ),
+        ),
         limits=("Trained on no more than the text named above; it repeats its errors and prejudices.",),
         language=settings.language,
     )
@@ -57,7 +61,9 @@ def finetuned(settings: Any, summary: dict[str, Any]) -> str:
 
 def _settings(summary: dict[str, Any], settings: Any) -> tuple[tuple[str, str], ...]:
     training = settings.training
-    size = f"{training.batch_tokens} tokens" if training.batch_tokens else f"{training.batch_examples} examples"
+    size = (
+        f"{training.batch_tokens} tokens" if training.batch_tokens else f"{training.batch_examples} examples"
+    )
     return (
         ("steps", str(summary["steps"])),
         ("step size", size),

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from pretune.checkpoint import store
-from pretune.data.deduplicate import ExactDuplicates
+from pretune.data.deduplicate import ExactDuplicates, text_hash
 from pretune.data.fingerprints import Fingerprints
-from pretune.data.shards import Corpus, write_corpus
+from pretune.data.shards import Corpus, enough_documents, split, write_corpus
 from pretune.data.sources import RecordLog, read_records
-from pretune.data.splits import Split
 from pretune.errors import CheckpointError, DataError
 from pretune.text.tokenizer import Tokenizer
 from pretune.text.training import train_byte_bpe
@@ -91,7 +92,9 @@ def open_prepared(folder: Path, tokenizer: Tokenizer | None = None) -> Prepared:
         raise CheckpointError(f"{folder / PREPARED}: damaged: {error}") from None
     own = Tokenizer.load(folder / "tokenizer")
     if tokenizer is not None and tokenizer.fingerprint != own.fingerprint:
-        raise DataError(f"{folder}: was prepared with another tokenizer; prepare the text again with this one")
+        raise DataError(
+            f"{folder}: was prepared with another tokenizer; prepare the text again with this one"
+        )
     fingerprints = Fingerprints.load(folder)
     if fingerprints is None:
         raise CheckpointError(f"{folder}: its text fingerprints are missing; prepare the text again")
@@ -106,19 +109,19 @@ class _Reader:
         self, sources: tuple[str, ...], validation: tuple[str, ...], held_out: float, reporter: Reporter
     ) -> None:
         self.sources, self.validation, self.reporter = sources, validation, reporter
-        self.split = Split.whole() if validation else self._choose(held_out)
         self.log: RecordLog | None = None
         self.duplicates = 0
+        self._held: frozenset[int] = frozenset() if validation else self._choose(held_out)
 
     def training_texts(self) -> Iterator[str]:
         """The documents to train on."""
-        return (text for text in self._texts(self.sources) if not self.split.holds_out(text))
+        return (text for text in self._texts(self.sources) if text_hash(text) not in self._held)
 
     def validation_texts(self) -> Iterator[str]:
         """The documents held out."""
         if self.validation:
             return self._texts(self.validation)
-        return (text for text in self._texts(self.sources) if self.split.holds_out(text))
+        return (text for text in self._texts(self.sources) if text_hash(text) in self._held)
 
     def remark(self) -> str:
         """What was left out of the sources."""
@@ -127,14 +130,22 @@ class _Reader:
             parts.append(self.log.summary())
         return "".join(f"; {part}" for part in parts)
 
-    def _choose(self, held_out: float) -> Split:
-        return Split.choose(self._texts(self.sources), held_out)
+    def _choose(self, fraction: float) -> frozenset[int]:
+        """Hashes of the documents to hold out; few enough to keep, as they are a small share."""
+        hashes = np.fromiter(map(text_hash, self._texts(self.sources)), np.uint64)
+        return frozenset(hashes[split(hashes, fraction, seed=0)].tolist())
 
     def _texts(self, paths: tuple[str, ...]) -> Iterator[str]:
-        log, seen = RecordLog(), ExactDuplicates()
+        """Each document once; of a handful of long ones, pieces, so that a share can be held out."""
+        return enough_documents(self._unique(paths))
+
+    def _unique(self, paths: tuple[str, ...]) -> Iterator[str]:
+        log, seen, duplicates = RecordLog(), ExactDuplicates(), 0
         for record in read_records(paths, columns=("text",), log=log):
             text = str(record.fields["text"])
-            if not seen.seen(text):
+            if seen.seen(text):
+                duplicates += 1
+            else:
                 yield text
         log.finish()
-        self.log, self.duplicates = log, seen.duplicates
+        self.log, self.duplicates = log, duplicates

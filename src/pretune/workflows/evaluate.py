@@ -52,7 +52,12 @@ class Evaluation:
     def rows(self) -> list[dict[str, Any]]:
         """One row a record: what was said, what is true, how sure."""
         return [
-            {"text": r.fields["text"], "label": str(r.fields["label"]), "said": p.value, "confidence": p.confidence}
+            {
+                "text": r.fields["text"],
+                "label": str(r.fields["label"]),
+                "said": p.value,
+                "confidence": p.confidence,
+            }
             for r, p in zip(self.records, self.predictions, strict=True)
         ]
 
@@ -74,12 +79,13 @@ def assess(
         of = ([_joined(r) for r in train], [str(r.fields["label"]) for r in train])
         fitted = {"majority": majority(of[1], texts), "tfidf": tfidf(*of, [_joined(r) for r in records])}
         baselines = {
-            name: (b, [metric(b.predictions, truth) for metric in task_module.METRICS]) for name, b in fitted.items()
+            name: (b, [metric(b.predictions, truth) for metric in task_module.METRICS])
+            for name, b in fitted.items()
         }
     correct = [p.value == t for p, t in zip(predictions, truth, strict=True)]
     return Evaluation(
         records, predictions, task.score(predictions, records), baselines,
-        most_confident(records, predictions, truth, most=10),
+        most_confident(records, predictions, truth, k=10),
         by_slice(correct, [len(t) for t in texts]),
         len(model.fingerprints.overlap(texts)) if model.fingerprints is not None else None,
     )  # fmt: skip
@@ -135,16 +141,18 @@ def _language_model(model: Model, data: str, reporter: Reporter) -> dict[str, An
         reporter.say(f"  {log.summary()}")
     with tempfile.TemporaryDirectory() as scratch:
         corpus = write_corpus(iter(texts), model.tokenizer, Path(scratch) / "corpus")
-        windows = Windows(corpus, kind.windowing(specials, model.max_length))
+        windows = Windows.of(corpus, kind.windowing(specials, model.max_length))
         objective = kind.Objective(model.family.TRAITS, specials)
         held = HeldOut(
             windows, objective, kind.contexts, model.tokenizer,
-            max_tokens=2**62, max_length=model.max_length,
+            max_tokens=2**62, max_length=model.max_length, every_token=objective.every_token,
         )  # fmt: skip
         scores = held.scores(model.network)
     seen = None if model.fingerprints is None else len(model.fingerprints.overlap(texts))
     if seen:
-        reporter.say(f"  mind: {seen} of {len(texts)} documents stand in the text that the model was pretrained on")
+        reporter.say(
+            f"  mind: {seen} of {len(texts)} documents stand in the text that the model was pretrained on"
+        )
     return {
         "documents": len(texts),
         "n": held.targets,

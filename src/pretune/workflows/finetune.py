@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from pretune.checkpoint import store
 from pretune.config import Settings, build
+from pretune.data.deduplicate import text_hash
+from pretune.data.shards import split
 from pretune.data.sources import RecordLog, read_records
-from pretune.data.splits import Split
 from pretune.data.windows import EncodedRecords
 from pretune.errors import ConfigError
 from pretune.metrics.statistics import paired_difference
@@ -35,6 +37,7 @@ from pretune.workflows import cards, pages
 from pretune.workflows.evaluate import Evaluation, assess
 from pretune.workflows.pretrain import RunResult
 
+VALIDATION_SHARE = 0.1
 TRAINING = {"batch_examples": 16, "evaluations": 3}
 
 
@@ -182,9 +185,10 @@ class _Finetuning:
         if settings.validation:
             self.validation = read_labelled(settings.validation, reporter)
         else:
-            split = Split.choose((str(r.fields["text"]) for r in self.train), 0.1)
-            self.validation = [r for r in self.train if split.holds_out(str(r.fields["text"]))]
-            self.train = [r for r in self.train if not split.holds_out(str(r.fields["text"]))]
+            hashes = np.array([text_hash(str(r.fields["text"])) for r in self.train], np.uint64)
+            held = split(hashes, VALIDATION_SHARE, seed=0)
+            self.validation = [r for r, out in zip(self.train, held, strict=True) if out]
+            self.train = [r for r, out in zip(self.train, held, strict=True) if not out]
         labels = task_module.label_set(self.train)
         self.model = self._load(labels)
         self.task = self.model.task(settings.task_options)
@@ -195,12 +199,12 @@ class _Finetuning:
         self.objective = objective_module.Objective(
             traits, self.model.tokenizer.specials, settings.objective_options
         )
-        features = [
-            f for i, r in enumerate(self.train) for f in self.task.encode(r, i, self.model.tokenizer)
-        ]
+        features = [f for i, r in enumerate(self.train) for f in self.task.encode(r, i, self.model.tokenizer)]
         windowed = len(features) - len(self.train)
         if windowed:
-            reporter.say(f"  some texts are longer than {self.model.max_length} tokens: {windowed:,} further windows")
+            reporter.say(
+                f"  some texts are longer than {self.model.max_length} tokens: {windowed:,} further windows"
+            )
         records = EncodedRecords(features)
         self.batches = StepBatches(records, self.objective, traits, settings.training, self.model.max_length)
 
@@ -211,7 +215,9 @@ class _Finetuning:
 
     def _load(self, labels: tuple[str, ...]) -> Model:
         settings = self.settings
-        model = Model.load(Path(settings.model), head="classification", labels=labels, seed=settings.training.seed)
+        model = Model.load(
+            Path(settings.model), head="classification", labels=labels, seed=settings.training.seed
+        )
         if settings.max_length is not None:
             if settings.max_length > model.max_length:
                 raise ConfigError(
@@ -263,7 +269,9 @@ def _findings(language: str, evaluation: Evaluation) -> list[VerdictItem]:
         difference = paired_difference([ours], [theirs])
         value = evaluation.scores[0].value
         found.append(
-            pages.against_baseline(language, words(language)["ours"], difference, value, name, scores[0].value)
+            pages.against_baseline(
+                language, words(language)["ours"], difference, value, name, scores[0].value
+            )
         )
     return found
 

@@ -58,7 +58,9 @@ def pretraining(
         time=_time(summary["seconds"]), objective=summary["objective"],
     )  # fmt: skip
     title = say(language, "pretraining_title", family=name)
-    return p.write(p.Page(title, subtitle, check_language(language), sections, _foot(language, environment)), path)
+    return p.write(
+        p.Page(title, subtitle, check_language(language), sections, _foot(language, environment)), path
+    )
 
 
 def finetuning(
@@ -99,7 +101,9 @@ def finetuning(
         n=f"{summary['train']:,}", labels=len(summary["labels"]), time=_time(summary["seconds"]),
     )  # fmt: skip
     title = say(language, "finetuning_title")
-    return p.write(p.Page(title, subtitle, check_language(language), sections, _foot(language, environment)), path)
+    return p.write(
+        p.Page(title, subtitle, check_language(language), sections, _foot(language, environment)), path
+    )
 
 
 # -- findings ---------------------------------------------------------------------------------------
@@ -130,7 +134,9 @@ def comparison(
     return p.VerdictItem(status, text)  # type: ignore[arg-type]
 
 
-def against_baseline(language: str, name: str, difference: Difference, value: float, baseline: str, other: float) -> p.VerdictItem:
+def against_baseline(
+    language: str, name: str, difference: Difference, value: float, baseline: str, other: float
+) -> p.VerdictItem:
     """Whether a classifier beats a baseline on the same texts."""
     keys = ("beats_baseline", "below_baseline", "level_with_baseline")
     return comparison(
@@ -157,7 +163,9 @@ def loss_curve(language: str, runs: Mapping[str, Rows], summary: Summary, headin
         tokens = {row["step"]: row["tokens"] for row in steps}
         checks = [row for row in rows if row["kind"] == "evaluation"]
         xs = tuple(float(tokens[c["step"]]) for c in checks)
-        series.append(p.Series(f"{name}, {text['validation']}", xs, tuple(c["scores"]["loss"] for c in checks)))
+        series.append(
+            p.Series(f"{name}, {text['validation']}", xs, tuple(c["scores"]["loss"] for c in checks))
+        )
         series.append(_smooth(f"{name}, {text['training']}", steps, dashed=True, x="tokens"))
     levels = ((text["unigram"], summary["unigram"]), (text["bigram"], summary["bigram"]))
     note = say(language, "curve_note")
@@ -221,7 +229,14 @@ def _flat(settings: Settings) -> tuple[tuple[str, str], ...]:
             for key, item in value.items():
                 walk(item, f"{name}.{key}" if name else key)
         elif value not in (None, {}, [], ()):
-            pairs.append((name, yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).split("\n...")[0].strip()))
+            pairs.append(
+                (
+                    name,
+                    yaml.safe_dump(value, default_flow_style=True, allow_unicode=True)
+                    .split("\n...")[0]
+                    .strip(),
+                )
+            )
 
     walk(settings.model_dump(mode="json"), "")
     return tuple(pairs)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydantic
 import torch
 
@@ -23,7 +24,7 @@ from pretune.evaluation.language_model import HeldOut
 from pretune.evaluation.ngrams import NgramBaselines
 from pretune.model import Model
 from pretune.registry import find
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer import Frame, Tokenizer
 from pretune.training import machine
 from pretune.training.length import parse_length
 from pretune.training.log import read_log
@@ -120,7 +121,9 @@ def pretrain(
     reporter = reporter or Silent()
     machine.prepare()
     length = parse_length(resolved.budget)
-    run = Run.open(Path(out) if out else default_folder("pretrain", resolved, list(resolved.corpus)), resolved)
+    run = Run.open(
+        Path(out) if out else default_folder("pretrain", resolved, list(resolved.corpus)), resolved
+    )
     finished = run.summary()
     if finished is not None:
         reporter.say(f"{run.folder}: this run is complete")
@@ -190,10 +193,15 @@ class _Pretraining:
 
     def __init__(self, settings: PretrainSettings, prepared: Prepared) -> None:
         self.settings = settings
+        self.signature = ""
         kind = find("objectives", str(settings.objective))
         traits: Traits = find("families", settings.family).TRAITS
-        frame = {"encoder": "cls_sep", "decoder": "start"}[traits.kind]
-        tokenizer = prepared.tokenizer if settings.tokenizer else prepared.tokenizer.with_frame(frame)
+        frame: Frame = "cls_sep" if traits.kind == "encoder" else "start"
+        tokenizer = (
+            prepared.tokenizer
+            if settings.tokenizer
+            else prepared.tokenizer.with_frame(frame, segments=traits.segments)
+        )
         specials = tokenizer.specials
         self.model = Model.create(
             settings.family, settings.model, tokenizer, kind.HEAD,
@@ -203,21 +211,25 @@ class _Pretraining:
         self.objective = kind.Objective(traits, specials, build(kind.Options, settings.objective_options))
         windowing = kind.windowing(specials, settings.max_length)
         self.prepared = prepared
-        self.train = Windows(prepared.train, windowing)
+        self.train = Windows.of(prepared.train, windowing)
         self.batches = StepBatches(self.train, self.objective, traits, settings.training, settings.max_length)
         self.held_out = HeldOut(
-            Windows(prepared.validation, windowing), self.objective, kind.contexts, tokenizer,
+            Windows.of(prepared.validation, windowing), self.objective, kind.contexts, tokenizer,
             max_tokens=settings.evaluation_tokens, max_length=settings.max_length,
+            every_token=kind.Objective.every_token,
         )  # fmt: skip
-        start = windowing.start
-        documents = (prepared.train[i] for i in range(len(prepared.train)))
+        end = [] if windowing.end is None else [windowing.end]
+        corpus = prepared.train
+        documents = (np.append(corpus.document(i), np.array(end, np.int64)) for i in range(len(corpus)))
         self.held_out.measure_baselines(
-            NgramBaselines.fit(documents, specials.vocabulary_size, start=start, end=windowing.end)
+            NgramBaselines.fit(documents, specials.vocabulary_size, start=windowing.start)
         )
 
     def evaluate(self, network: torch.nn.Module, step: int) -> list[Score]:
         """Held-out loss; what decides which checkpoint is best."""
-        return self.held_out.scores(network)
+        scores = self.held_out.scores(network)
+        self.signature = scores[0].signature
+        return scores
 
     def summary(self, outcome: Outcome) -> dict[str, Any]:
         """What came out, as it stands in summary.json."""
@@ -235,8 +247,12 @@ class _Pretraining:
             "unigram": self.held_out.unigram,
             "bigram": self.held_out.bigram,
             "targets": self.held_out.targets,
-            **({"bits_per_byte": outcome.scores["bits_per_byte"]} if "bits_per_byte" in outcome.scores else {}),
-            "signature": self.held_out.signature,
+            **(
+                {"bits_per_byte": outcome.scores["bits_per_byte"]}
+                if "bits_per_byte" in outcome.scores
+                else {}
+            ),
+            "signature": self.signature,
         }
 
 

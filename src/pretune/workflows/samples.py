@@ -26,7 +26,9 @@ class Sample:
     alternatives: tuple[tuple[str, float], ...] = ()
 
 
-def sentences(corpus: Corpus, tokenizer: Tokenizer, count: int, tokens: tuple[int, int] = (12, 40)) -> list[str]:
+def sentences(
+    corpus: Corpus, tokenizer: Tokenizer, count: int, tokens: tuple[int, int] = (12, 40)
+) -> list[str]:
     """Whole sentences from documents spread evenly over a corpus, of a middling length in tokens."""
     found: list[str] = []
     for number in np.linspace(0, len(corpus) - 1, min(len(corpus), 4 * count)).astype(int):
@@ -55,7 +57,9 @@ def _filled(model: Model, text: str) -> Sample:
     before, after = tokenizer.decode(ids[:middle]), tokenizer.decode(ids[middle + 1 :])
     mask = tokenizer.token(tokenizer.specials.mask or 0)
     guesses = model.fill(before + mask + after)[0]
-    return Sample(before, guesses[0].token, after, tuple((g.token.strip() or g.token, g.probability) for g in guesses))
+    return Sample(
+        before, guesses[0].token, after, tuple((g.token.strip() or g.token, g.probability) for g in guesses)
+    )
 
 
 def _continued(model: Model, text: str) -> Sample:
