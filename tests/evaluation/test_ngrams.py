@@ -174,6 +174,11 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
     save_file(arrays, path, settings)
     with pytest.raises(CheckpointError, match="damaged"):
         NgramBaselines.load(path)
+    sound = {"pairs": np.array([3, 5]), "counts": np.array([1, 1])}
+    for wrong in ({"vocabulary_size": 1 << 40, "start": None}, {"vocabulary_size": V, "start": V}):
+        save_file(sound, path, {"ngrams": json.dumps(wrong)})
+        with pytest.raises(CheckpointError, match="damaged"):
+            NgramBaselines.load(path)
     save_file(arrays, path)
     with pytest.raises(CheckpointError, match="no n-gram counts"):
         NgramBaselines.load(path)

@@ -21,6 +21,7 @@ from pretune.errors import CheckpointError, DataError
 from pretune.types import FloatArray, IntArray
 
 _PAIRS_AT_ONCE = 1 << 21
+_LARGEST_VOCABULARY = 1 << 24  # a foreign file must not make us take memory without bound
 
 
 class NgramBaselines:
@@ -145,7 +146,9 @@ class NgramBaselines:
         except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: no n-gram counts can be read from it: {error}") from None
         sound = (
-            pairs.shape == counts.shape == (pairs.size,)
+            0 < vocabulary_size <= _LARGEST_VOCABULARY
+            and (start is None or (isinstance(start, int) and 0 <= start < vocabulary_size))
+            and pairs.shape == counts.shape == (pairs.size,)
             and pairs.dtype == counts.dtype == np.int64
             and pairs.size > 0
             and 0 <= pairs[0] <= pairs[-1] < (vocabulary_size + 1) * vocabulary_size

@@ -18,7 +18,8 @@ def macro_f1(
     """Score labels (n,) against labels (n,), with a bootstrap interval; ``language`` does not matter.
 
     The labels are those that occur in the references or in the predictions, as in scikit-learn; so a
-    resample in which a label does not occur averages over the others.
+    resample in which a label does not occur averages over the others. With hundreds of rare labels
+    resampling pulls the value down, and the percentile interval may lie below it.
 
     Raises:
         DataError: the lengths differ, or there is nothing to score.
