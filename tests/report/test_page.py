@@ -188,6 +188,17 @@ def test_numbers_that_are_not_finite_and_single_points_are_drawn() -> None:
     assert not [value for value in coordinates if "nan" in value or "inf" in value]
 
 
+def test_very_many_points_become_a_line_with_a_band_that_the_legend_explains() -> None:
+    def drawn(count: int) -> str:
+        series = Series("training", tuple(range(count)), tuple(5 + n % 7 for n in range(count)))
+        return render(Page("t", "", "en", (Curve("loss", (series,)),)))
+
+    band = words("en")["band"]
+    assert band not in drawn(charts.MOST_POINTS)
+    assert band in drawn(20_000)
+    assert len(drawn(20_000)) < 100_000
+
+
 def test_labels_of_levels_do_not_cover_each_other() -> None:
     levels = (("unigram", 6.9), ("bigram", 6.85), ("shuffled", 6.8))
     section = Curve("loss", (Series("s", (0, 50, 100), (9.0, 5.5, 5.0)),), levels)

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import matplotlib
+import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -22,6 +23,8 @@ from pretune.report.sections import Curve, Scores, Series
 COLOURS = ("#1f5fa8", "#c2571a", "#2f7d5b", "#7a4fa0", "#a83253", "#5b6b7f")
 GRID, QUIET = "#e6e8ec", "#667085"
 SETTINGS: Any = {"svg.fonttype": "none", "svg.hashsalt": "pretune", "path.simplify": True}
+MOST_POINTS = 800
+"""A line of more points than this is drawn as means with a band."""
 PER_LETTER, PER_CHINESE = 6.4, 12.0
 """Width of a letter of a label in pixels, enough to keep labels off the curves."""
 
@@ -78,6 +81,11 @@ def axis(scores: Scores) -> Axis:
                 digits=3 if largest <= 1 else 2 if largest < 10 else 1)  # fmt: skip
 
 
+def banded(section: Curve) -> bool:
+    """Whether a line has so many points that it is drawn as means with a band."""
+    return any(len(series.points) > MOST_POINTS for series in section.series)
+
+
 def colours(series: Sequence[Series]) -> tuple[str, ...]:
     """A colour a series; a dashed one shares that of the solid one before it."""
     number, result = -1, []
@@ -96,18 +104,32 @@ def curve(section: Curve, name: str, width: int, height: int) -> Drawing:
         axes.axhline(value, color=QUIET, linewidth=1, dashes=(2, 3))
     for series, colour in zip(section.series, colours(section.series), strict=True):
         if series.points:
-            x, y = zip(*series.points, strict=True)
-            style = (0, (4, 2)) if series.dashed else "solid"
-            axes.plot(x, y, color=colour, linewidth=1.3 if series.dashed else 2, linestyle=style)
-            axes.plot(x[-1:], y[-1:], color=colour, marker="o", markersize=3 if series.dashed else 5.5)
-    _style(axes, narrow=width < 600)
+            _line(axes, series, colour)
+    whole = all(x == int(x) for series in section.series for x, _ in series.points)
+    _style(axes, narrow=width < 600, whole=whole)
     labels = (Label(0, 14, section.y_label, "start"), Label(width - 12, height - 6, section.x_label, "end"))
     with matplotlib.rc_context(SETTINGS):
         body = _body(canvas, name)
     return Drawing(width, height, body, labels + tuple(_level_labels(section, axes, height)))
 
 
-def _style(axes: Axes, *, narrow: bool) -> None:
+def _line(axes: Axes, series: Series, colour: str) -> None:
+    """The line and its end; of very many points the mean of each bucket, in a band from lowest to highest."""
+    points = np.array(series.points)  # (points, 2)
+    style = (0, (4, 2)) if series.dashed else "solid"
+    width = 1.3 if series.dashed else 2
+    if len(points) > MOST_POINTS:
+        buckets = np.array_split(points, MOST_POINTS // 2)
+        x, mean = np.array([bucket.mean(axis=0) for bucket in buckets]).T
+        low, high = np.array([(bucket[:, 1].min(), bucket[:, 1].max()) for bucket in buckets]).T
+        axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+        axes.plot(x, mean, color=colour, linewidth=width, linestyle=style)
+    else:
+        axes.plot(points[:, 0], points[:, 1], color=colour, linewidth=width, linestyle=style)
+    axes.plot(*points[-1:].T, color=colour, marker="o", markersize=3 if series.dashed else 5.5)
+
+
+def _style(axes: Axes, *, narrow: bool, whole: bool) -> None:
     axes.margins(x=0.015, y=0.07)
     axes.grid(axis="y", color=GRID, linewidth=1)
     axes.set_axisbelow(True)
@@ -115,16 +137,11 @@ def _style(axes: Axes, *, narrow: bool) -> None:
         spine.set_visible(side == "bottom")
         spine.set_color("#b5bac3")
     axes.tick_params(length=0, labelsize=12, labelcolor=QUIET, pad=6)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=4 if narrow else 7, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=4 if narrow else 7, steps=[1, 2, 5, 10], integer=whole))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
-
-
-def _short(x: float) -> str:
-    for size, letter in ((1e9, "B"), (1e6, "M")):
-        if abs(x) >= size:
-            return f"{x / size:g}{letter}"
-    return f"{x:,.0f}" if x == int(x) else f"{x:g}"
+    largest = max(map(abs, axes.get_xlim()))
+    size, letter = next((pair for pair in ((1e9, "B"), (1e6, "M")) if largest >= pair[0]), (1, ""))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / size:,.7g}{letter if x else ''}"))
 
 
 def _body(canvas: FigureCanvasSVG, name: str) -> Markup:

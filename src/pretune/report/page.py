@@ -115,7 +115,12 @@ def _environment() -> jinja2.Environment:
         finalize=_printable,
     )
     environment.globals.update(
-        axis=charts.axis, curve=charts.curve, colours=charts.colours, finite=_finite, zip=zip
+        axis=charts.axis,
+        banded=charts.banded,
+        curve=charts.curve,
+        colours=charts.colours,
+        finite=_finite,
+        zip=zip,
     )
     environment.filters.update(percent=_percent, share=_share)
     return environment
