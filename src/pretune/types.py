@@ -216,10 +216,13 @@ class Windowing:
 class FeatureStore(Protocol):
     """Features that can be drawn by index."""
 
-    fingerprint: str
-    """Covers the data, the tokenizer, the truncation and the window length."""
-    lengths: IntArray
-    """(n, sequences) tokens of each sequence of each feature."""
+    @property
+    def fingerprint(self) -> str:
+        """Covers the data, the tokenizer, the truncation and the window length."""
+
+    @property
+    def lengths(self) -> IntArray:
+        """(n, sequences) tokens of each sequence of each feature."""
 
     def __len__(self) -> int: ...
 
@@ -229,9 +232,13 @@ class FeatureStore(Protocol):
 class ObjectiveLike(Protocol):
     """What every objective offers."""
 
-    heads: tuple[str, ...]
-    packs: bool
-    """May several of its examples share a row of the grid?"""
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Heads that it trains."""
+
+    @property
+    def packs(self) -> bool:
+        """May several of its examples share a row of the grid?"""
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
         """(n,) places that each feature needs at most; needs no randomness."""

@@ -43,7 +43,7 @@ def options(
 
 
 def main() -> None:
-    """Run the command line; exit codes: 0 done, 1 failed, 2 wrong usage, 3 stopped with a checkpoint saved."""
+    """Run; exit codes: 0 done, 1 failed, 2 wrong usage, 3 stopped with a checkpoint saved."""
     try:
         app(standalone_mode=True)
     except PretuneError as error:

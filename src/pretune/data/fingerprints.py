@@ -110,4 +110,4 @@ def _hashes(text: str) -> Hashes:
 
 
 def _sample(hashes: Hashes, stride: int) -> Hashes:
-    return hashes[hashes % np.uint64(stride) == 0]
+    return np.asarray(hashes[hashes % np.uint64(stride) == 0])

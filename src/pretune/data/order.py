@@ -32,12 +32,13 @@ class StepPlan:
 
     def __init__(self, bounds: IntArray, per_step: int, seed: int, fingerprint: str) -> None:
         self.bounds = np.asarray(bounds, np.int64)
-        assert len(self.bounds) and self.bounds.min() >= 1, "every feature covers something"
+        assert self.bounds.min(initial=1) >= 1, "every feature covers something"
+        assert len(self.bounds), "there is a feature"
         longest = int(self.bounds.max())
         if per_step < longest:
             raise ConfigError(
-                f"a step of {per_step} is smaller than the longest example ({longest}), so that a step could be "
-                f"empty; raise the batch to {longest} or more, or shorten the examples"
+                f"a step of {per_step} is smaller than the longest example ({longest}), so that a step could "
+                f"be empty; raise the batch to {longest} or more, or shorten the examples"
             )
         self.per_step, self.seed = per_step, seed
         self.units = int(self.bounds.sum())

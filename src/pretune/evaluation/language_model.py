@@ -61,7 +61,7 @@ class HeldOut:
 
     @torch.inference_mode()
     def scores(self, network: nn.Module) -> list[Score]:
-        """``loss`` in nats per target, first, as it decides; ``bits_per_byte`` where every token is scored."""
+        """``loss`` in nats per target first, as it decides; ``bits_per_byte`` where all tokens are scored."""
         training = network.training
         network.eval()
         nats = sum(self._nats(network, batch) for batch in self._batches)

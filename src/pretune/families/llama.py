@@ -56,7 +56,7 @@ ROPE_THETA = 10_000.0
 
 
 class Config(settings.Settings):
-    """The shape of a Llama or Qwen3, under the names of its config.json; the defaults suit a small machine."""
+    """The shape of a Llama or Qwen3, under the names of its config.json; defaults suit a small machine."""
 
     vocab_size: pydantic.PositiveInt = 8192
     hidden_size: pydantic.PositiveInt = 256

@@ -11,10 +11,10 @@ from pretune.config import Settings
 class Sampling(Settings):
     """How the next token is drawn; temperature 0 takes the likeliest."""
 
-    temperature: float = pydantic.Field(0.8, ge=0)
-    top_k: int = pydantic.Field(50, ge=0)
+    temperature: float = pydantic.Field(default=0.8, ge=0)
+    top_k: int = pydantic.Field(default=50, ge=0)
     """Only the k likeliest tokens; 0: all."""
-    top_p: float = pydantic.Field(0.95, gt=0, le=1)
+    top_p: float = pydantic.Field(default=0.95, gt=0, le=1)
     """Only the likeliest tokens that together have this probability (Holtzman et al. 2020)."""
 
 

@@ -55,7 +55,7 @@ class Objective:
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
         """Places that each feature needs, (n,), of its token counts, (n, 1)."""
-        return lengths.sum(1) - 1
+        return np.asarray(lengths.sum(1) - 1)
 
     def build(self, feature: Feature, rng: np.random.Generator) -> Example:
         """Inputs are the window without its last token, targets the window without its first."""

@@ -19,7 +19,7 @@ HEAD = "classification"
 class Options(Settings):
     """Settings of classification."""
 
-    label_smoothing: float = pydantic.Field(0.0, ge=0, lt=1)
+    label_smoothing: float = pydantic.Field(default=0.0, ge=0, lt=1)
 
 
 class Objective:
@@ -39,7 +39,7 @@ class Objective:
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
         """Places that each feature needs, (n,), of its token counts, (n, 1 or 2)."""
-        return lengths.sum(1) + self.frame_length(lengths.shape[1])
+        return np.asarray(lengths.sum(1) + self.frame_length(lengths.shape[1]))
 
     def frame_length(self, sequences: int) -> int:
         """Special tokens around one text or a pair."""

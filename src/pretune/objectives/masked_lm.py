@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pydantic
 
 from pretune.config import Settings
@@ -35,10 +34,10 @@ HEAD = "masked_lm"
 class Options(Settings):
     """Settings of masked language modelling."""
 
-    rate: float = pydantic.Field(0.15, gt=0, lt=1)
+    rate: float = pydantic.Field(default=0.15, gt=0, lt=1)
     """Share of the places that are predicted."""
-    mask_share: float = pydantic.Field(0.8, ge=0, le=1)
-    random_share: float = pydantic.Field(0.1, ge=0, le=1)
+    mask_share: float = pydantic.Field(default=0.8, ge=0, le=1)
+    random_share: float = pydantic.Field(default=0.1, ge=0, le=1)
     """Of the predicted places, the shares that become the mask and a random token; the rest stay."""
 
 
@@ -63,7 +62,7 @@ class Objective:
             )
         if specials.mask is None:
             raise UnsupportedError("masked_lm needs a tokenizer with a mask token; this one has none")
-        self.specials = specials
+        self.specials, self._mask = specials, specials.mask
         self.options = options or Options()
         self._replacements = np.setdiff1d(
             np.arange(specials.vocabulary_size), np.array(specials.all, np.int64)
@@ -72,7 +71,7 @@ class Objective:
     def length_bounds(self, lengths: IntArray) -> IntArray:
         """Places that each feature needs, (n,), of its token counts, (n, 1)."""
         before, after = self.specials.single
-        return lengths.sum(1) + len(before) + len(after)
+        return np.asarray(lengths.sum(1) + len(before) + len(after))
 
     def build(self, feature: Feature, rng: np.random.Generator) -> Example:
         """Frame the text, choose places, hide what stands there."""
@@ -88,7 +87,7 @@ class Objective:
         masked = fate < self.options.mask_share
         random = ~masked & (fate < self.options.mask_share + self.options.random_share)
         shown = tokens.copy()
-        shown[places[masked]] = self.specials.mask
+        shown[places[masked]] = self._mask
         shown[places[random]] = rng.choice(self._replacements, int(random.sum()))
         return Example(feature.record, (Row(shown, {HEAD: places}, {HEAD: targets}),))
 
@@ -102,9 +101,7 @@ class Objective:
         yield Loss({HEAD: (outputs.sums[HEAD], 1.0)})
 
 
-def contexts(
-    feature: Feature, example: Example, specials: Specials
-) -> tuple[npt.NDArray[np.int64], IntArray]:
+def contexts(feature: Feature, example: Example, specials: Specials) -> tuple[IntArray, IntArray]:
     """(previous true token, target) of each predicted place, for the n-gram baselines; -1 at the start."""
     before, _ = specials.single
     ids = feature.sequences[0]

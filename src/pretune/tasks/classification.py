@@ -31,7 +31,7 @@ class Options(Settings):
 
     long_texts: Literal["windows", "truncate"] = "windows"
     """What becomes of a text longer than the model: all of it in windows, or its beginning."""
-    overlap: int = pydantic.Field(16, ge=0)
+    overlap: int = pydantic.Field(default=16, ge=0)
     """Tokens that neighbouring windows share."""
 
 

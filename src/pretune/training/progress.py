@@ -80,8 +80,14 @@ class Terminal:
 
 class _Bar:
     def __init__(self, terminal: Terminal, name: str, total: int) -> None:
-        columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-                   TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[detail]}")]  # fmt: skip
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
+        ]
         self._terminal, self._name = terminal, name
         self._progress = Progress(*columns, console=terminal.console, transient=True)
         self._task = self._progress.add_task(terminal.left() + name, total=total, detail="")

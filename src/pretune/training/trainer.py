@@ -259,7 +259,7 @@ class Trainer:
         self.reporter.say(f"  {self.name}: going on from step {self.state.step:,} ({folder})")
 
     def _plan(self) -> dict[str, Any]:
-        """The number of steps: stored in the run where it was decided before, decided and stored now if not."""
+        """The number of steps: as the run has it, or decided now and stored there."""
         plan = self.run.plan()
         if "steps" in plan:
             if plan["machine"] != machine.describe():

@@ -15,7 +15,7 @@ def pretrained(settings: Any, prepared: Prepared, summary: dict[str, Any]) -> st
     loss = Score("loss", summary["loss"], summary["targets"], summary["signature"], "lower")
     card = Card(
         name=f"{summary['family']} pretrained with pretune",
-        summary=f"A {summary['family']} language model, pretrained from random weights by {summary['objective']}.",
+        summary=f"A {summary['family']} language model, pretrained by {summary['objective']}.",
         head=str(summary["objective"]),
         family=str(summary["family"]),
         parameters=int(summary["parameters"]),

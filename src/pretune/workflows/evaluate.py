@@ -77,7 +77,10 @@ def assess(
     baselines = {}
     if train is not None:
         of = ([_joined(r) for r in train], [str(r.fields["label"]) for r in train])
-        fitted = {"majority": majority(of[1], texts), "tfidf": tfidf(*of, [_joined(r) for r in records])}
+        fitted = {
+            "majority": majority(of[1], texts),
+            "tfidf": tfidf(*of, [_joined(r) for r in records], seed=0),
+        }
         baselines = {
             name: (b, [metric(b.predictions, truth) for metric in task_module.METRICS])
             for name, b in fitted.items()

@@ -60,6 +60,8 @@ class FinetuneSettings(Settings):
     from_random: bool = False
     """Forget the model's weights and begin from random ones: the control that shows what pretraining gave."""
     budget: str = "4 epochs"
+    baselines: bool = True
+    """Fit majority and TF-IDF on the training records, to stand beside the scores."""
     training: TrainingSettings = TrainingSettings(
         batch_examples=16, evaluations=3, optimizer=OptimizerSettings(learning_rate=2e-4)
     )
@@ -119,7 +121,9 @@ def finetune(
         name="finetune",
     ).train()
     scored = parts.test or parts.validation
-    evaluation = assess(parts.model, scored, parts.train, options=resolved.task_options)
+    evaluation = assess(
+        parts.model, scored, parts.train if resolved.baselines else None, options=resolved.task_options
+    )
     summary = {
         "verb": "finetune",
         "task": resolved.task,
@@ -150,7 +154,7 @@ def resolve(
     base = settings.model_dump() if isinstance(settings, FinetuneSettings) else dict(settings or {})
     values = base | dict(given)
     if isinstance(values.get("training"), Mapping):
-        training = TRAINING | dict(values["training"])
+        training: dict[str, Any] = TRAINING | dict(values["training"])
         if training.get("batch_tokens"):
             training.pop("batch_examples", None)
         training["optimizer"] = {"learning_rate": 2e-4} | dict(training.get("optimizer") or {})
@@ -173,6 +177,27 @@ def read_labelled(paths: tuple[str, ...], reporter: Reporter) -> list[Record]:
     if log.bad:
         reporter.say(f"  {log.summary()}")
     return records
+
+
+def rehearse(settings: FinetuneSettings) -> dict[str, Any]:
+    """Read the model and the records, check them, and say what would be done; nothing is written."""
+    parts = _Finetuning(settings, Silent())
+    length = parse_length(settings.budget)
+    known = length.unit != "seconds"
+    return {
+        "model": settings.model,
+        "parameters": parts.model.parameters,
+        "labels": ", ".join(parts.model.labels),
+        "train": len(parts.train),
+        "validation": len(parts.validation),
+        "test": len(parts.test),
+        "length": str(length),
+        **(
+            {"steps": length.steps(parts.batches.steps_per_epoch, parts.batches.tokens_per_step)}
+            if known
+            else {}
+        ),
+    }
 
 
 class _Finetuning:
@@ -238,7 +263,7 @@ class _Finetuning:
         if seen:
             self.reporter.say(
                 f"  mind: {len(seen)} of the {len(scored)} texts that it will be scored on stand in the text "
-                f"that the model was pretrained on (first: {scored[seen[0]].where}); the scores may flatter it"
+                f"that it was pretrained on (first: {scored[seen[0]].where}); the scores may flatter it"
             )
 
 

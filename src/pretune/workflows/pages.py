@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -12,6 +13,7 @@ from pretune.config import Settings
 from pretune.evaluation.mistakes import Mistake
 from pretune.metrics.statistics import Difference
 from pretune.report import page as p
+from pretune.report.sections import Status
 from pretune.report.words import words
 from pretune.workflows.evaluate import Evaluation
 from pretune.workflows.phrases import say
@@ -91,8 +93,7 @@ def finetuning(
         p.Curve(text["loss"], (_smooth(text["training"], steps),), (), text["steps"], "nats"),
         p.Table(text["validation"], (text["steps"], *checks[0]["scores"]),
                 tuple((f"{c['step']:,}", *(f"{v:.3f}" for v in c["scores"].values())) for c in checks)),
-        p.Table(text["accuracy"], (text["text"], "n", text["value"]),
-                tuple((f"{s.shortest}-{s.longest}", str(s.n), f"{s.accuracy:.3f}") for s in evaluation.slices)),
+        p.Table(text["accuracy"], (text["length"], "n", text["value"]), _slice_rows(evaluation)),
         p.Facts(text["settings"], _flat(settings)),
         *_closing(language, environment),
     )  # fmt: skip
@@ -104,6 +105,83 @@ def finetuning(
     return p.write(
         p.Page(title, subtitle, check_language(language), sections, _foot(language, environment)), path
     )
+
+
+def quickstart(
+    path: Path,
+    summary: Summary,
+    runs: Mapping[str, Summary],
+    logs: Mapping[str, Rows],
+    classification: Mapping[str, Any],
+    samples: Mapping[str, Sequence[Sample]],
+    environment: Summary,
+    *,
+    language: str,
+) -> Path:
+    """The page of the quickstart: two pretrained models, a classifier a language, what they write."""
+    text = words(language)
+    names = {"en": text["english"], "zh": text["chinese"]}
+    sections: list[p.Section] = [
+        p.Verdict(text["verdict"], _quickstart_findings(language, runs, classification, names))
+    ]
+    for name, run in runs.items():
+        heading = f"{text['is_loss_normal']} {run['family']} ({name})"
+        sections.append(loss_curve(language, {str(run["family"]): logs[name]}, run, heading))
+    for key, found in classification.items():
+        note = say(
+            language, "scores_note_seeds", seeds=len(found.arms["random"]), n=found.test, train=found.train
+        )
+        heading = f"{text['scores']}: {names[key]}"
+        sections.append(p.Scores(heading, _arm_rows(language, found), text["accuracy"], note))
+    for name, found_samples in samples.items():
+        section = sample_section(language, found_samples)
+        sections.append(replace(section, heading=f"{section.heading}: {runs[name]['family']}"))
+    for key, found in classification.items():
+        sections.append(mistake_section(language, found.mistakes, f"{text['mistakes']}: {names[key]}"))
+    sections.append(
+        p.Text(say(language, "next_heading"), tuple(say(language, "next_steps", **NEXT).splitlines()))
+    )
+    subtitle = say(language, "quickstart_subtitle", time=_time(summary["seconds"]))
+    page = p.Page(
+        say(language, "quickstart_title"), subtitle, check_language(language),
+        (*sections, *_closing(language, environment)), _foot(language, environment),
+    )  # fmt: skip
+    return p.write(page, path)
+
+
+NEXT = {
+    "pretrain": "pretune pretrain YOUR_FOLDER --budget 30min",
+    "finetune": "pretune finetune RUN --train train.jsonl --test test.jsonl",
+    "predict": 'pretune predict RUN --text "..."',
+}
+
+
+def _quickstart_findings(
+    language: str, runs: Mapping[str, Summary], classification: Mapping[str, Any], names: Mapping[str, str]
+) -> tuple[p.VerdictItem, ...]:
+    items = [loss_finding(language, f"{run['family']} ({name})", run) for name, run in runs.items()]
+    keys = ("pretraining_helped", "pretraining_hurt", "pretraining_unclear")
+    for key, found in classification.items():
+        means = {start: f"{found.mean(start):.3f}" for start in found.arms}
+        items.append(comparison(language, keys, found.difference, names[key], **means))
+        score = found.scores["tfidf"].value
+        value = found.mean("pretrained")
+        items.append(against_baseline(language, names[key], found.against["tfidf"], value, "tfidf", score))
+    return tuple(items)
+
+
+def _arm_rows(language: str, found: Any) -> tuple[p.ScoreRow, ...]:
+    text = words(language)
+    rows = []
+    for name, score in found.scores.items():
+        low, high = score.interval or (None, None)
+        rows.append(p.ScoreRow(text[name], score.value, low, high, "baseline"))
+    for name, key in (("random", "random_init"), ("pretrained", "pretrained")):
+        points = tuple(row["accuracy"] for row in found.arms[name])
+        kind: Literal["ours", "reference"] = "ours" if name == "pretrained" else "reference"
+        low, high = found.intervals[name]
+        rows.append(p.ScoreRow(text[key], found.mean(name), low, high, kind, points=points))
+    return tuple(rows)
 
 
 # -- findings ---------------------------------------------------------------------------------------
@@ -119,7 +197,7 @@ def loss_finding(language: str, name: str, summary: Summary) -> p.VerdictItem:
         else ("beats_nothing", "bad")
     )  # fmt: skip
     figures = {k: f"{v:.2f}" for k, v in (("loss", loss), ("unigram", unigram), ("bigram", bigram))}
-    return p.VerdictItem(cast(p.VerdictItem, status), say(language, kind, name=name, **figures))  # type: ignore[arg-type]
+    return p.VerdictItem(cast(Status, status), say(language, kind, name=name, **figures))
 
 
 def comparison(
@@ -131,7 +209,7 @@ def comparison(
     key, status = (above, "good") if low > 0 else (below, "bad") if high < 0 else (level, "neutral")
     figures = {"difference": _points(difference.mean), "low": _points(low), "high": _points(high)}
     text = say(language, key, name=name, n=difference.n, **figures, **values)
-    return p.VerdictItem(status, text)  # type: ignore[arg-type]
+    return p.VerdictItem(cast(Status, status), text)
 
 
 def against_baseline(
@@ -148,7 +226,7 @@ def against_baseline(
 def overlap_finding(language: str, overlap: int, n: int) -> p.VerdictItem:
     """Whether the model has read its test texts before."""
     key, status = ("overlap", "bad") if overlap else ("no_overlap", "good")
-    return p.VerdictItem(status, say(language, key, count=overlap, n=n))  # type: ignore[arg-type]
+    return p.VerdictItem(cast(Status, status), say(language, key, count=overlap, n=n))
 
 
 # -- sections ---------------------------------------------------------------------------------------
@@ -194,6 +272,10 @@ def _score_rows(language: str, evaluation: Evaluation) -> tuple[p.ScoreRow, ...]
     low, high = score.interval or (None, None)
     rows.append(p.ScoreRow(text["ours"], score.value, low, high, "ours", score.signature))
     return tuple(rows)
+
+
+def _slice_rows(evaluation: Evaluation) -> tuple[tuple[str, ...], ...]:
+    return tuple((f"{s.shortest}-{s.longest}", str(s.n), f"{s.accuracy:.3f}") for s in evaluation.slices)
 
 
 def _closing(language: str, environment: Summary) -> tuple[p.Section, ...]:

@@ -18,6 +18,7 @@ import torch
 
 from pretune.checkpoint import store
 from pretune.config import Settings, build
+from pretune.data.sources import RecordLog, read_records
 from pretune.data.windows import Windows
 from pretune.errors import ConfigError
 from pretune.evaluation.language_model import HeldOut
@@ -49,18 +50,18 @@ class PretrainSettings(Settings):
     family: str = "bert"
     objective: str | None = None
     """None: masked_lm for an encoder, causal_lm for a decoder."""
-    objective_options: dict[str, Any] = {}
-    model: dict[str, Any] = {}
+    objective_options: dict[str, Any] = pydantic.Field(default_factory=dict)
+    model: dict[str, Any] = pydantic.Field(default_factory=dict)
     """The family's own settings: hidden_size, num_hidden_layers ..."""
     tokenizer: str | None = None
     """A tokenizer.json or a folder with one; None: a byte-level BPE is trained on the text."""
-    vocabulary_size: int = pydantic.Field(8192, ge=300)
-    max_length: int = pydantic.Field(128, ge=8)
+    vocabulary_size: int = pydantic.Field(default=8192, ge=300)
+    max_length: int = pydantic.Field(default=128, ge=8)
     """Tokens that the model reads at once, special ones included."""
     budget: str = "10min"
     """Length: minutes of wall-clock for the whole command, or steps, tokens, epochs."""
     validation: tuple[str, ...] = ()
-    held_out: float = pydantic.Field(0.02, gt=0, lt=1)
+    held_out: float = pydantic.Field(default=0.02, gt=0, lt=1)
     """Share of the documents kept from training, where no validation files are given."""
     evaluation_tokens: int = pydantic.Field(50_000, ge=1)
     """Held-out tokens that an evaluation reads at most."""
@@ -186,6 +187,26 @@ def resolve(
     if resolved.objective is None:
         resolved = resolved.model_copy(update={"objective": OBJECTIVES[family.TRAITS.kind]})
     return resolved
+
+
+def rehearse(settings: PretrainSettings) -> dict[str, Any]:
+    """Check settings and sources, and say what would be done; nothing is written, no text is tokenized."""
+    log = RecordLog()
+    characters = sum(len(str(r.fields["text"])) for r in read_records(settings.corpus, log=log))
+    log.finish()
+    family = find("families", settings.family)
+    values = {"vocab_size": settings.vocabulary_size, "max_position_embeddings": settings.max_length}
+    config = build(family.Config, values | settings.model, where="model")
+    network = family.Network(config, heads=(find("objectives", str(settings.objective)).HEAD,))
+    return {
+        "corpus": ", ".join(settings.corpus),
+        "documents": log.good,
+        "characters": characters,
+        "family": settings.family,
+        "objective": settings.objective,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "length": str(parse_length(settings.budget)),
+    }
 
 
 class _Pretraining:

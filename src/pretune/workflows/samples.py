@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ def sentences(
     for number in np.linspace(0, len(corpus) - 1, min(len(corpus), 4 * count)).astype(int):
         ids, flags = corpus.document(int(number)), corpus.flags(int(number))
         starts = np.append(np.flatnonzero(flags & _SENTENCE), len(ids))
-        for start, end in zip(starts, starts[1:], strict=False):
+        for start, end in itertools.pairwise(starts):
             text = tokenizer.decode(ids[start:end].tolist()).strip()
             if tokens[0] <= end - start <= tokens[1] and "\n" not in text and text not in found:
                 found.append(text)

@@ -1,0 +1,342 @@
+"""The main job on text that pretune ships: from raw text to a tested model, in minutes.
+
+Stages: one bilingual tokenizer; a small BERT (masked) and a small Llama (causal) pretrained on English and
+Chinese together; for each language a classifier fine-tuned from the pretrained BERT and from a random one,
+three seeds each, beside its baselines; samples; a report. Each stage is a run of its own below the run's
+folder, so a stopped quickstart goes on where it was. The settings were chosen on validation data, with equal
+numbers of trials for both kinds of start (docs/lab-notes.md); the test sets decide nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pretune.checkpoint import store
+from pretune.config import digest
+from pretune.data.sources import RecordLog, read_records
+from pretune.evaluation.classifiers import majority, tfidf
+from pretune.evaluation.mistakes import Mistake, most_confident
+from pretune.metrics.accuracy import accuracy
+from pretune.metrics.statistics import Difference, mean_interval, paired_difference
+from pretune.model import Model
+from pretune.tasks.classification import COLUMNS
+from pretune.training import machine
+from pretune.training.log import read_log
+from pretune.training.progress import Reporter, Silent, Terminal
+from pretune.training.run import environment
+from pretune.types import Prediction, Record
+from pretune.workflows import pages
+from pretune.workflows.corpus import Prepared, prepare
+from pretune.workflows.finetune import finetune
+from pretune.workflows.pretrain import RunResult, pretrain
+from pretune.workflows.samples import Sample, samples, sentences
+
+LANGUAGES = ("zh", "en")
+SEEDS = (0, 1, 2)
+VOCABULARY = 4096
+OTHER_STAGES = 110.0
+"""Seconds, on two cores, of all that is not pretraining; what is left of the time goes to pretraining."""
+MASKED_SHARE = 0.6
+"""Of the time for pretraining, what the masked model gets: it learns from fewer places."""
+
+MASKED: dict[str, Any] = {
+    "family": "bert",
+    "model": {"hidden_size": 192, "num_hidden_layers": 3, "num_attention_heads": 3},
+    "max_length": 128,
+    "training": {"batch_tokens": 1024, "evaluations": 6, "optimizer": {"learning_rate": 1e-3}},
+}
+CAUSAL: dict[str, Any] = {
+    "family": "llama",
+    "model": {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2},
+    "max_length": 128,
+    "training": {
+        "batch_tokens": 1024,
+        "evaluations": 6,
+        "optimizer": {"learning_rate": 3e-3, "betas": (0.9, 0.95), "weight_decay": 0.1},
+    },
+}
+FINETUNE: dict[str, dict[str, Any]] = {
+    "pretrained": {"batch_examples": 16, "evaluations": 3, "optimizer": {"learning_rate": 5e-4}},
+    "random": {"batch_examples": 16, "evaluations": 3, "optimizer": {"learning_rate": 1e-3}},
+}
+FINETUNE_BUDGET = "6 epochs"
+
+
+@dataclass(frozen=True)
+class _Arm:
+    """The test predictions of one start (pretrained or random), a row a seed."""
+
+    accuracies: list[dict[str, Any]]
+    correct: np.ndarray[tuple[int, int], np.dtype[np.bool_]]
+    """(seeds, n)"""
+    predictions: list[Prediction]
+    """Of the first seed."""
+
+
+def quickstart(
+    *,
+    out: str | Path = "runs/quickstart",
+    minutes: float = 5.0,
+    started: float | None = None,
+    quiet: bool = False,
+) -> RunResult:
+    """Run the main job within ``minutes``; begins anew where pretune or the shipped text has changed.
+
+    Raises:
+        Interrupted: a signal came; the same call goes on.
+    """
+    started = time.monotonic() if started is None else started
+    reporter: Reporter = Silent() if quiet else Terminal(deadline=started + 60 * minutes)
+    machine.prepare()
+    folder = Path(out)
+    plan = _begin(folder, minutes)
+    finished = folder / "summary.json"
+    if finished.exists():
+        reporter.say(f"{folder}: this run is complete; remove the folder to run it again")
+        return RunResult(folder, json.loads(finished.read_text(encoding="utf-8")))
+
+    texts = folder / "texts"
+    reporter.say("1/5 text: one tokenizer for English and Chinese, shards of tokens")
+    prepared = prepare(
+        tuple(str(texts / f"pretrain_{language}.jsonl") for language in LANGUAGES),
+        folder / "data",
+        tokenizer=None, vocabulary_size=VOCABULARY, held_out=0.03, validation=(), reporter=reporter,
+    )  # fmt: skip
+    if "pretraining" not in plan:
+        left = started + 60 * minutes - time.monotonic() - OTHER_STAGES * minutes / 5
+        plan["pretraining"] = max(20.0, left)
+        store.write_json(folder / "quickstart.json", plan)
+    seconds = {
+        "masked": MASKED_SHARE * plan["pretraining"],
+        "causal": (1 - MASKED_SHARE) * plan["pretraining"],
+    }
+    runs = {}
+    for number, (name, settings) in enumerate({"masked": MASKED, "causal": CAUSAL}.items(), 2):
+        reporter.say(f"{number}/5 pretraining: {settings['family']} ({name}), {seconds[name]:.0f} s")
+        runs[name] = pretrain(
+            settings,
+            corpus=str(folder / "data"),
+            budget=f"{seconds[name]:.0f}s",
+            out=folder / name,
+            reporter=reporter,
+        )
+    reporter.say(
+        "4/5 fine-tuning: a classifier a language, from pretrained and from random weights, three seeds"
+    )
+    arms = {
+        (language, start): _finetune(folder, language, start, reporter)
+        for language in LANGUAGES
+        for start in FINETUNE
+    }
+    reporter.say("5/5 baselines, samples, report")
+    report = _Report(folder, prepared, runs, arms)
+    summary = report.summary() | {"seconds": round(time.monotonic() - started, 1)}
+    for language in ("en", "zh"):
+        report.write(folder / ("report.html" if language == "en" else "report.zh.html"), language, summary)
+    store.write_json(finished, summary)
+    return RunResult(folder, summary)
+
+
+def closing_words(result: RunResult) -> list[str]:
+    """What the command line says at the end: the figures, and what to try next."""
+    lines = []
+    for name, row in result.summary["pretraining"].items():
+        lines.append(
+            f"{row['family']:6} {name}: held-out loss {row['loss']:.2f} nats a token (unigram {row['unigram']:.2f}, "
+            f"bigram {row['bigram']:.2f}), {row['tokens']:,} tokens in {row['seconds']:.0f} s"
+        )
+    for language, row in result.summary["classification"].items():
+        means = {start: np.mean([r["accuracy"] for r in row[start]]) for start in FINETUNE}
+        low, high = row["difference"]["interval"]
+        lines.append(
+            f"{language} classifier, {row['train']} labels: majority {row['majority']:.3f}, "
+            f"TF-IDF {row['tfidf']:.3f}, random {means['random']:.3f}, pretrained {means['pretrained']:.3f} "
+            f"(difference {row['difference']['mean']:+.3f}, 95 % {low:+.3f} to {high:+.3f})"
+        )
+    folder = result.folder
+    return [
+        *lines,
+        f"report: {folder / 'report.html'} (English), {folder / 'report.zh.html'} (Chinese)",
+        "try next:",
+        f'  pretune predict {folder}/masked --text "In the beginning God created the [MASK] and the earth."',
+        f'  pretune predict {folder}/causal --text "And it came to pass"',
+        f'  pretune predict {folder}/classify-zh-pretrained-0 --text "人民法院审理行政案件，不适用调解。"',
+        "  pretune pretrain YOUR_FOLDER --budget 30min     (your own .txt or .jsonl text)",
+    ]
+
+
+def _begin(folder: Path, minutes: float) -> dict[str, Any]:
+    """The plan of the run in ``folder``, which is emptied first if it is another version's."""
+    shipped = importlib.resources.files("pretune") / "shipped"
+    with importlib.resources.as_file(shipped) as source:
+        files = sorted(p for p in source.rglob("*") if p.suffix in (".jsonl", ".md"))
+        content = digest([[str(p.relative_to(source)), p.read_text(encoding="utf-8")] for p in files])
+        identity = {"version": metadata.version("pretune"), "texts": content, "minutes": minutes}
+        marker = folder / "quickstart.json"
+        if marker.exists():
+            plan: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
+            if identity.items() <= plan.items():
+                return plan
+            shutil.rmtree(folder)
+        for path in files:
+            target = folder / "texts" / path.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+    store.write_json(marker, identity)
+    return identity
+
+
+def _finetune(folder: Path, language: str, start: str, reporter: Reporter) -> _Arm:
+    """Fine-tune ``start`` with each seed, and read the test predictions that the runs wrote."""
+    texts = folder / "texts" / f"topic_{language}"
+    accuracies, correct = [], []
+    predictions: list[Prediction] = []
+    for seed in SEEDS:
+        run = finetune(
+            folder / "masked",
+            settings={"from_random": start == "random", "baselines": False, "language": language},
+            train=texts / "train.jsonl", validation=texts / "validation.jsonl", test=texts / "test.jsonl",
+            budget=FINETUNE_BUDGET, training={**FINETUNE[start], "seed": seed},
+            out=folder / f"classify-{language}-{start}-{seed}", reporter=Silent(),
+        )  # fmt: skip
+        score = run.summary["scores"]["accuracy"]
+        reporter.say(f"  {language}, {start}, seed {seed}: accuracy {score['value']:.3f}")
+        accuracies.append({"seed": seed, "accuracy": score["value"], "interval": score["interval"]})
+        rows = read_log(run.folder / "predictions.jsonl")
+        correct.append([row["said"] == row["label"] for row in rows])
+        if seed == SEEDS[0]:
+            predictions = [Prediction(i, row["said"], row["confidence"]) for i, row in enumerate(rows)]
+    return _Arm(accuracies, np.array(correct), predictions)
+
+
+class _Report:
+    """Everything that the runs left, brought together."""
+
+    def __init__(
+        self,
+        folder: Path,
+        prepared: Prepared,
+        runs: Mapping[str, RunResult],
+        arms: Mapping[tuple[str, str], _Arm],
+    ) -> None:
+        self.folder, self.runs, self.arms = folder, runs, arms
+        self.classification = {language: self._classify(language) for language in LANGUAGES}
+        self.samples = {name: _samples(run.model, prepared) for name, run in runs.items()}
+
+    def summary(self) -> dict[str, Any]:
+        """What summary.json holds."""
+        kept = (
+            "family",
+            "parameters",
+            "tokens",
+            "seconds",
+            "loss",
+            "unigram",
+            "bigram",
+            "bits_per_byte",
+            "steps",
+        )
+        return {
+            "verb": "quickstart",
+            "pretraining": {
+                name: {key: run.summary[key] for key in kept if key in run.summary}
+                for name, run in self.runs.items()
+            },
+            "classification": {language: found.summary() for language, found in self.classification.items()},
+        }
+
+    def write(self, path: Path, language: str, summary: Mapping[str, Any]) -> None:
+        """The page in one language."""
+        logs = {name: read_log(run.folder / "metrics.jsonl") for name, run in self.runs.items()}
+        pages.quickstart(
+            path, summary, {name: run.summary for name, run in self.runs.items()}, logs,
+            self.classification, self.samples, environment(), language=language,
+        )  # fmt: skip
+
+    def _classify(self, language: str) -> Classified:
+        texts = self.folder / "texts" / f"topic_{language}"
+        train, test = (_records(texts / f"{part}.jsonl") for part in ("train", "test"))
+        truth = [str(r.fields["label"]) for r in test]
+        labelled = [str(r.fields["label"]) for r in train]
+        unlabelled = [str(r.fields["text"]) for r in test]
+        baselines = {
+            "majority": majority(labelled, unlabelled),
+            "tfidf": tfidf([str(r.fields["text"]) for r in train], labelled, unlabelled, seed=0),
+        }
+        right = {
+            name: np.array([[p == t for p, t in zip(b.predictions, truth, strict=True)]])
+            for name, b in baselines.items()
+        }
+        pretrained, random = self.arms[language, "pretrained"], self.arms[language, "random"]
+        return Classified(
+            train=len(train),
+            test=len(test),
+            scores={name: accuracy(list(b.predictions), truth) for name, b in baselines.items()},
+            arms={"pretrained": pretrained.accuracies, "random": random.accuracies},
+            intervals={
+                "pretrained": mean_interval(pretrained.correct.mean(0)),
+                "random": mean_interval(random.correct.mean(0)),
+            },
+            difference=paired_difference(pretrained.correct, random.correct),
+            against={name: paired_difference(pretrained.correct, row) for name, row in right.items()},
+            mistakes=most_confident(test, pretrained.predictions, truth, k=4),
+        )
+
+
+@dataclass(frozen=True)
+class Classified:
+    """One language's classifiers and baselines on its test set."""
+
+    train: int
+    test: int
+    scores: Mapping[str, Any]
+    arms: Mapping[str, list[dict[str, Any]]]
+    intervals: Mapping[str, tuple[float, float]]
+    difference: Difference
+    against: Mapping[str, Difference]
+    mistakes: Sequence[Mistake]
+
+    def mean(self, start: str) -> float:
+        """Accuracy averaged over seeds."""
+        return float(np.mean([row["accuracy"] for row in self.arms[start]]))
+
+    def summary(self) -> dict[str, Any]:
+        """What summary.json holds of it."""
+        return {
+            "train": self.train,
+            "test": self.test,
+            **{name: score.value for name, score in self.scores.items()},
+            "baseline_intervals": {name: list(score.interval) for name, score in self.scores.items()},
+            **self.arms,
+            "difference": {"mean": self.difference.mean, "interval": list(self.difference.interval)},
+            "against_tfidf": {
+                "mean": self.against["tfidf"].mean,
+                "interval": list(self.against["tfidf"].interval),
+            },
+        }
+
+
+def _records(path: Path) -> list[Record]:
+    log = RecordLog()
+    records = list(read_records((path,), columns=COLUMNS, log=log))
+    log.finish()
+    return records
+
+
+def _samples(path: Path, prepared: Prepared) -> list[Sample]:
+    """Two samples in each language, of held-out sentences."""
+    model = Model.load(path)
+    found = sentences(prepared.validation, prepared.tokenizer, 40)
+    chinese = [text for text in found if any("\u4e00" <= c <= "\u9fff" for c in text)]
+    english = [text for text in found if text not in chinese]
+    return samples(model, [*english[:2], *chinese[:2]])
