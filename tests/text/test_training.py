@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import sys
 import pytest
 
 from pretune.errors import ConfigError, DataError
-from pretune.text.training import SPECIALS, _sample, train_byte_bpe
+from pretune.text.training import SPECIALS, _pieces, _sample, train_byte_bpe
 
 CLAUSE = "从西边涌来的大雾笼罩着整个港口"
 TEXT = ("The fishermen were understandably disappointed. " * 3 + f"他们看见{CLAUSE}，于是{CLAUSE}。\n") * 30
@@ -42,8 +43,6 @@ def test_the_same_text_gives_the_same_tokenizer_whatever_order_and_threads() -> 
         "import sys, json; from pretune.text.training import train_byte_bpe;"
         "print(train_byte_bpe(json.load(sys.stdin), 700).fingerprint)"
     )
-    import json
-
     for parallel in ("true", "false"):
         found = subprocess.run(
             [sys.executable, "-c", code],
@@ -61,7 +60,7 @@ def test_a_sample_is_bounded_and_independent_of_order() -> None:
     sample = _sample(texts, 5000)
     assert 4000 < sum(map(len, sample)) <= 5000
     assert _sample(reversed(texts), 5000) == sample
-    assert "".join(sorted(_sample(["x y " * 5000], 10**6), reverse=True)) == "x y " * 5000
+    assert "".join(_pieces(TEXT)) == TEXT
 
 
 def test_lone_surrogates_do_not_stop_training() -> None:

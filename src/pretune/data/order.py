@@ -37,7 +37,8 @@ class StepPlan:
         longest = int(self.bounds.max())
         if per_step < longest:
             raise ConfigError(
-                f"a step of {per_step} is smaller than the longest example ({longest}) and could be empty; raise the batch to {longest} or more, or shorten the examples"
+                f"a step of {per_step} is smaller than the longest example ({longest}) and could be empty; "
+                f"raise the batch to {longest} or more, or shorten the examples"
             )
         self.per_step, self.seed = per_step, seed
         self.units = int(self.bounds.sum())
