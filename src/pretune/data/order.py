@@ -33,12 +33,12 @@ class StepPlan:
     def __init__(self, bounds: IntArray, per_step: int, seed: int, fingerprint: str) -> None:
         self.bounds = np.asarray(bounds, np.int64)
         assert self.bounds.min(initial=1) >= 1, "every feature covers something"
-        assert len(self.bounds), "there is a feature"
+        assert len(self.bounds), "a feature store is never empty"
         longest = int(self.bounds.max())
         if per_step < longest:
             raise ConfigError(
-                f"a step of {per_step} is smaller than the longest example ({longest}), so that a step could "
-                f"be empty; raise the batch to {longest} or more, or shorten the examples"
+                f"a step of {per_step} is smaller than the longest example ({longest}) and could be empty; "
+                f"raise the batch to {longest} or more, or shorten the examples"
             )
         self.per_step, self.seed = per_step, seed
         self.units = int(self.bounds.sum())
@@ -69,7 +69,7 @@ class StepPlan:
             order = generator.permutation(len(self.bounds))
             ends = np.cumsum(self.bounds[order])
             if len(self._epochs) > 1:  # a step reads one epoch, or one and the next
-                del self._epochs[min(self._epochs, key=lambda known: abs(known - epoch) == 1)]
+                del self._epochs[max(self._epochs, key=lambda known: abs(known - epoch))]
             self._epochs[epoch] = order, ends - self.bounds[order]
         return self._epochs[epoch]
 

@@ -87,7 +87,8 @@ class Windows:
         counts = np.diff(self._firsts)
         parts = np.arange(len(self)) - np.repeat(self._firsts[:-1], counts)
         left = np.repeat(self._sizes, counts) - parts * (self.length - self.overlap)
-        return np.minimum(left, self.length)[:, None]
+        lengths: IntArray = np.minimum(left, self.length)
+        return lengths[:, None]
 
     @cached_property
     def fingerprint(self) -> str:

@@ -60,7 +60,8 @@ def starts(text: str, offsets: IntArray) -> npt.NDArray[np.uint8]:
     sentence = passed[np.maximum(end, begin)] > passed[begin]
     fresh = np.ones(len(offsets), bool)
     fresh[1:] = begin[1:] != begin[:-1]
-    return ((word * WORD + sentence * SENTENCE) * fresh).astype(np.uint8)
+    flags: npt.NDArray[np.uint8] = ((word * WORD + sentence * SENTENCE) * fresh).astype(np.uint8)
+    return flags
 
 
 @cache

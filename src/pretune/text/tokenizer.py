@@ -91,6 +91,7 @@ class Tokenizer:
         if template.is_file():
             settings["chat_template"] = template.read_text(encoding="utf-8")
         file = folder / "tokenizer.json" if path.is_dir() else path
+        backend: tokenizers.Tokenizer | None
         if file.is_file():
             with _rust_errors(str(file)):
                 backend = tokenizers.Tokenizer.from_file(str(file))
@@ -271,7 +272,8 @@ class Tokenizer:
         return _Frame((nothing,) * (2 + pair), (0,) * (1 + pair))
 
     def _specials(self) -> Specials:
-        ids = {role: self._backend.token_to_id(name) for role, name in self._roles.items() if name}
+        found = {role: self.id(name) for role, name in self._roles.items() if name}
+        ids = {role: id for role, id in found.items() if id is not None}
         added = self._backend.get_added_tokens_decoder()
         pad, end = ids.get("pad_token"), ids.get("eos_token")
         before, after = self._single.ids
@@ -366,21 +368,19 @@ def _from_vocabulary(folder: Path, settings: dict[str, Any]) -> tokenizers.Token
         backend.normalizer = normalizers.BertNormalizer(lowercase=lower)
         backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         backend.decoder = decoders.WordPiece()
-        ends = [(name, backend.token_to_id(name)) for name in ("[SEP]", "[CLS]")]
-        if all(id is not None for _, id in ends):
-            backend.post_processor = processors.BertProcessing(*ends)
+        sep, cls = backend.token_to_id("[SEP]"), backend.token_to_id("[CLS]")
+        if sep is not None and cls is not None:
+            backend.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
     elif vocabulary.is_file() and merges.is_file():
         with _rust_errors(f"{vocabulary}, {merges.name}"):
             backend = tokenizers.Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         backend.decoder = decoders.ByteLevel()
-        ends = [(name, backend.token_to_id(name)) for name in ("</s>", "<s>")]
-        roberta = all(id is not None for _, id in ends)
-        backend.post_processor = (
-            processors.RobertaProcessing(*ends, add_prefix_space=False)
-            if roberta
-            else processors.ByteLevel(trim_offsets=False)
-        )
+        end, start = backend.token_to_id("</s>"), backend.token_to_id("<s>")
+        if end is not None and start is not None:  # RoBERTa's vocabulary, not GPT-2's
+            backend.post_processor = processors.RobertaProcessing(
+                ("</s>", end), ("<s>", start), add_prefix_space=False
+            )
     else:
         return None
     known = [n for names in _COMMON.values() for n in names if backend.token_to_id(n) is not None]

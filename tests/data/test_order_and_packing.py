@@ -1,0 +1,169 @@
+"""The order drops and repeats nothing; the grid holds what a naive one holds."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pretune.data.order import StepPlan, rng, validation_rng
+from pretune.data.packing import collate, group, pack
+from pretune.errors import ConfigError
+from pretune.types import IGNORED, Example, Row
+
+bounds = st.lists(st.integers(1, 30), min_size=1, max_size=40)
+
+
+@settings(max_examples=150, deadline=None)
+@given(bounds=bounds, extra=st.integers(0, 100), seed=st.integers(-5, 1 << 70))
+def test_every_feature_once_an_epoch_and_no_step_empty(bounds: list[int], extra: int, seed: int) -> None:
+    per_step = max(bounds) + extra
+    plan = StepPlan(np.array(bounds), per_step, seed, "data")
+    steps = [plan.step(s) for s in range(int(3 * plan.steps_per_epoch) + 2)]
+    assert all(steps)
+    laid = list(itertools.chain(*steps))
+    assert [epoch for epoch, _ in laid] == sorted(epoch for epoch, _ in laid)
+    for epoch in range(3):
+        assert sorted(f for e, f in laid if e == epoch) == list(range(len(bounds)))
+    at = 0
+    for s, step in enumerate(steps):  # each feature in the step in which it starts
+        for _, feature in step:
+            assert at // per_step == s
+            at += bounds[feature]
+    for s in (len(steps) - 1, 0, len(steps) // 2):  # a step alone is the step of the sequence
+        assert StepPlan(np.array(bounds), per_step, seed, "data").step(s) == steps[s]
+        assert plan.step(s) == steps[s]
+
+
+def test_seed_and_data_and_epoch_change_the_order() -> None:
+    ones = np.ones(100, np.int64)
+    made = [StepPlan(ones, 100, seed, data).step(s) for seed in (0, 1) for data in "ab" for s in (0, 1)]
+    assert len({tuple(feature for _, feature in step) for step in made}) == len(made)
+
+
+def test_a_step_that_could_be_empty_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"a step of 9 is smaller than the longest example \(10\)"):
+        StepPlan(np.array([1, 10]), 9, 0, "")
+
+
+def test_generators_are_keyed() -> None:
+    draws = [rng(s, e, f).integers(1 << 60) for s in (0, 1) for e in (0, 1) for f in (0, 1)]
+    draws += [validation_rng(f).integers(1 << 60) for f in (0, 1)]
+    assert len(set(draws)) == len(draws)
+    assert rng(3, 4, 5).integers(1 << 60) == rng(3, 4, 5).integers(1 << 60)
+
+
+@settings(max_examples=150, deadline=None)
+@given(bounds=bounds, capacity=st.integers(30, 64))
+def test_packing_is_first_fit_decreasing(bounds: list[int], capacity: int) -> None:
+    naive: list[list[int]] = []
+    for i in sorted(range(len(bounds)), key=lambda i: (-bounds[i], i)):
+        fits = [row for row in naive if sum(bounds[j] for j in row) + bounds[i] <= capacity]
+        if fits:
+            fits[0].append(i)
+        else:
+            naive.append([i])
+    assert pack(bounds, capacity) == naive
+
+
+def test_packing_says_what_does_not_fit() -> None:
+    assert pack([], 4) == []
+    with pytest.raises(ConfigError, match="example 1 needs 5 places, a row has 4"):
+        pack([4, 5], 4)
+
+
+def test_similar_lengths_lie_together() -> None:
+    assert group([3, 9, 3, 8, 1], 2) == [[1, 3], [0, 2], [4]]
+
+
+def example(feature: int, sizes: list[int], generator: np.random.Generator) -> Example:
+    rows = []
+    for size in sizes:
+        places = np.sort(generator.choice(size, generator.integers(0, size + 1), replace=False))
+        targets = generator.integers(0, 50, len(places))
+        targets[: len(targets) // 3] = IGNORED
+        rows.append(
+            Row(
+                tokens=generator.integers(1, 50, size),
+                places={"lm": places, "sentence": np.array([0])},
+                targets={"lm": targets, "sentence": generator.random((1, 2))},
+                segments=generator.integers(0, 2, size),
+                source=generator.integers(1, 50, size + 1),
+            )
+        )
+    return Example(feature, tuple(rows))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    shape=st.lists(
+        st.lists(st.lists(st.integers(1, 6), min_size=1, max_size=3), min_size=1, max_size=3),
+        min_size=1,
+        max_size=4,
+    ),
+    packed=st.booleans(),
+    multiple=st.sampled_from([1, 8]),
+    seed=st.integers(0, 99),
+)
+def test_the_grid_is_the_naive_one(
+    shape: list[list[list[int]]], packed: bool, multiple: int, seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    numbers = itertools.count(100)
+    groups = [[example(next(numbers), sizes, generator) for sizes in members] for members in shape]
+    batch = collate(groups, pad=0, heads=("lm", "sentence"), multiple=multiple, segments=True, packed=packed)
+    lines = [[(row, e.feature) for e in members for row in e.rows] for members in groups]
+    if not packed:
+        lines = [[item] for line in lines for item in line]
+    longest = max(sum(len(row.tokens) for row, _ in line) for line in lines)
+    width = -(-longest // multiple) * multiple
+    assert batch.tokens.shape == (len(lines), width)
+    read = {"lm": [], "sentence": []}
+    for b, line in enumerate(lines):
+        tokens = np.concatenate([row.tokens for row, _ in line])
+        used, rest = len(tokens), width - len(tokens)
+        assert batch.layout.lengths[b] == used
+        assert batch.tokens[b].tolist() == [*tokens, *[0] * rest]
+        segments = np.concatenate([row.segments for row, _ in line])
+        assert batch.layout.segments[b].tolist() == [*segments, *[0] * rest]
+        source = np.concatenate([row.source for row, _ in line])
+        assert batch.source_tokens[b, : len(source)].tolist() == source.tolist()
+        assert batch.source_layout.lengths[b] == len(source)
+        if batch.layout.documents is not None:
+            documents = [n for n, (row, _) in enumerate(line) for _ in row.tokens]
+            assert batch.layout.documents[b].tolist() == documents + [-1] * rest
+            positions = [p for row, _ in line for p in range(len(row.tokens))]
+            assert batch.layout.positions[b].tolist() == positions + [0] * rest
+        at = b * width
+        for row, _ in line:
+            for head, places in row.places.items():
+                read[head] += (places + at).tolist()
+            at += len(row.tokens)
+    several = any(len(line) > 1 for line in lines)
+    assert (batch.layout.documents is None) == (batch.layout.positions is None) == (not several)
+    flat = [row for line in lines for row, _ in line]
+    for head, places in read.items():
+        assert batch.places[head].tolist() == places
+    lm = np.concatenate([row.targets["lm"] for row in flat])
+    assert batch.targets["lm"].tolist() == lm.tolist()
+    assert batch.counts == {"lm": int((lm != IGNORED).sum()), "sentence": len(flat)}
+    assert batch.targets["sentence"].shape == (len(flat), 2)
+    assert batch.targets["sentence"].dtype == torch.float32
+    assert batch.rows.tolist() == [feature for line in lines for _, feature in line]
+    choices = Counter(e.feature for members in groups for e in members for _ in e.rows)
+    assert (batch.groups is None) == (max(choices.values()) == 1)
+    if batch.groups is not None:
+        assert len(batch.groups) == len(read["lm"])
+
+
+def test_without_targets_or_segments_there_are_none() -> None:
+    rows = (Row(np.arange(3), {"lm": np.array([2])}, {}),)
+    batch = collate([[Example(0, rows)]], pad=0, heads=("lm", "other"), segments=True)
+    assert (batch.targets, batch.counts, batch.layout.segments) == ({}, {}, None)
+    assert batch.places["lm"].tolist() == [2]
+    assert batch.places["other"].tolist() == []

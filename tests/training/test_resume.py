@@ -1,0 +1,148 @@
+"""A run that is stopped anywhere and resumed is bit for bit the run that was not."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from pretune.errors import Interrupted
+from pretune.training import trainer as trainer_module
+
+
+def _load_small() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("small_run", Path(__file__).with_name("small.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["small_run"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+small = _load_small()
+CASES = [("masked_lm", "bert"), ("causal_lm", "llama"), ("classification", "bert")]
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+class Stopping:
+    """Asks to stop at the n-th backward pass of the process, be it in mid-accumulation."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, passes: int) -> None:
+        self.left = passes
+        self.request: Any = None
+        enter = trainer_module.StopRequest.__enter__
+        backward = torch.autograd.backward
+
+        def entered(request: Any) -> Any:
+            self.request = request
+            return enter(request)
+
+        def counted(*arguments: Any, **options: Any) -> None:
+            backward(*arguments, **options)
+            self.left -= 1
+            if self.left == 0:
+                self.request.asked = True
+
+        monkeypatch.setattr(trainer_module.StopRequest, "__enter__", entered)
+        monkeypatch.setattr(torch.autograd, "backward", counted)
+
+
+@pytest.mark.parametrize(("kind", "family"), CASES)
+def test_resumed_equals_uninterrupted(
+    kind: str, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = small.trainer(tmp_path / "whole", kind, family=family, save_every=5)
+    outcome = whole.train()
+    for passes in (1, 4, 11, 17):  # with about three micro-batches a step: before, in and after steps
+        folder = tmp_path / f"stopped-{passes}"
+        with monkeypatch.context() as patch:
+            Stopping(patch, passes)
+            with pytest.raises(Interrupted):
+                small.trainer(folder, kind, family=family, save_every=5).train()
+        resumed = small.trainer(folder, kind, family=family, save_every=5)
+        assert resumed.train().scores == outcome.scores
+        expected, found = small.state(whole), small.state(resumed)
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
+        assert log_of(folder) == log_of(tmp_path / "whole")
+
+
+def test_killed_between_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that dies without a word loses only the steps since its last checkpoint."""
+
+    class Killed(BaseException):
+        pass
+
+    whole = small.trainer(tmp_path / "whole", "masked_lm", family="bert")
+    whole.train()
+    broken = small.trainer(tmp_path / "killed", "masked_lm", family="bert")
+    step = broken._step
+
+    def dying(*arguments: Any) -> bool:
+        if broken.state.step == 8:
+            raise Killed
+        return bool(step(*arguments))
+
+    monkeypatch.setattr(broken, "_step", dying)
+    with pytest.raises(Killed):
+        broken.train()
+    assert len(log_of(tmp_path / "killed")) > 8  # it wrote beyond its last checkpoint at step 6
+    resumed = small.trainer(tmp_path / "killed", "masked_lm", family="bert")
+    resumed.train()
+    assert all(torch.equal(a, b) for a, b in zip(small.state(whole).values(), small.state(resumed).values(), strict=True))
+    assert log_of(tmp_path / "killed") == log_of(tmp_path / "whole")
+
+
+def test_falls_back_to_the_checkpoint_before_a_damaged_one(tmp_path: Path) -> None:
+    whole = small.trainer(tmp_path / "run", "masked_lm", family="bert", keep=5)
+    whole.train()
+    expected = small.state(whole)
+    newest = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1]
+    weights = newest / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-100] ^= 1  # one bit
+    weights.write_bytes(content)
+    resumed = small.trainer(tmp_path / "run", "masked_lm", family="bert", keep=5)
+    said: list[str] = []
+    resumed.reporter = type("Notes", (small.Silent,), {"say": lambda self, text: said.append(text)})()
+    resumed.train()
+    found = small.state(resumed)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert any(newest.name in line and "model.safetensors" in line for line in said)
+
+
+@pytest.mark.parametrize(("kind", "family"), CASES)
+def test_accumulation_and_packing_change_rounding_only(kind: str, family: str, tmp_path: Path) -> None:
+    """Gradients of 8x1, 4x2 and 1x8 rows, packed or not, agree to 1e-5 in L2: sums in another order."""
+    gradients = []
+    for rows, packing in ((1, True), (2, True), (8, True), (64, True), (1, False), (64, False)):
+        made = small.trainer(
+            tmp_path / f"{rows}-{packing}", kind, family=family, dropout=False,
+            micro_batch=rows, packing=packing, batch_tokens=300,
+        )  # fmt: skip
+        made._backward(made.network, made.batches(3), 3, None)
+        gradients.append(torch.cat([p.grad.flatten() for p in made.network.parameters() if p.grad is not None]))
+    norm = gradients[0].norm()
+    assert norm > 0
+    for other in gradients[1:]:
+        assert (other - gradients[0]).norm() / norm < 1e-5
+
+
+def test_another_machine_or_more_steps_is_said(tmp_path: Path) -> None:
+    """A run of other settings is not silently continued."""
+    from pretune.errors import ConfigError
+
+    small.trainer(tmp_path / "run", "masked_lm", family="bert")
+    with pytest.raises(ConfigError, match="optimizer.learning_rate"):
+        small.trainer(tmp_path / "run", "masked_lm", family="bert", optimizer={"learning_rate": 0.5})
