@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -45,7 +46,7 @@ def read_tensors(folder: Path | str) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for shard in sorted(set(where.values())):
         # Compared as text: the cache of Hugging Face links its files from elsewhere, and may.
-        if Path(shard).name != shard or "\\" in shard:
+        if Path(shard).name != shard or "\\" in shard or not shard.endswith(".safetensors"):
             raise CheckpointError(f"{folder / INDEX}: {shard!r} is no file of this folder; it is not opened")
         held = _read_file(folder / shard)
         tensors |= {name: tensor for name, tensor in held.items() if where.get(name) == shard}
@@ -64,7 +65,7 @@ def write_model(folder: Path | str, config: Mapping[str, Any], tensors: Mapping[
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: t.contiguous() for k, t in tensors.items()}, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(_apart(tensors), folder / WEIGHTS, metadata={"format": "pt"})
     text = json.dumps(dict(config), indent=2, ensure_ascii=False)
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
@@ -78,6 +79,18 @@ def label_fields(labels: Sequence[str]) -> dict[str, Any]:
         "label2id": {label: number for number, label in enumerate(labels)},
         "problem_type": "single_label_classification" if len(labels) > 1 else "regression",
     }
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous tensors of which no two share memory: safetensors takes no others."""
+    apart, seen = {}, set()
+    for name, tensor in tensors.items():
+        address = tensor.untyped_storage().data_ptr()
+        apart[name] = (
+            tensor.clone(memory_format=torch.contiguous_format) if address in seen else tensor.contiguous()
+        )
+        seen.add(address)
+    return apart
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:

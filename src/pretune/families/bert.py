@@ -36,7 +36,7 @@ REFERENCE: Mapping[str, Any] = {
 
 
 class Config(settings.Settings):
-    """The shape of a BERT, under the names of its config.json; the defaults suit a small machine."""
+    """The shape of a BERT, under the names of its config.json; defaults for a small machine."""
 
     vocab_size: pydantic.PositiveInt = 8192
     hidden_size: pydantic.PositiveInt = 256

@@ -18,7 +18,7 @@ from pretune.nn import heads as reading
 from pretune.nn.cache import Cache
 from pretune.nn.feedforward import ActivationName, GatedFeedForward
 from pretune.nn.norms import RMSNorm
-from pretune.nn.positions import Rotary, positions, rotate
+from pretune.nn.positions import positions, rotary_tables, rotate
 from pretune.types import Batch, Outputs, Specials, Traits
 
 TRAITS = Traits(kind="decoder", heads=("causal_lm", "classification"), sentence="last", cache=True)
@@ -56,7 +56,7 @@ ROPE_THETA = 10_000.0
 
 
 class Config(settings.Settings):
-    """The shape of a Llama or Qwen3, under the names of its config.json; defaults suit a small machine."""
+    """The shape of a Llama or Qwen3, under the names of its config.json; defaults for a small machine."""
 
     vocab_size: pydantic.PositiveInt = 8192
     hidden_size: pydantic.PositiveInt = 256
@@ -246,7 +246,6 @@ class Network(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.rotary = Rotary(config.head_size, config.rope_theta)
         self.layers = nn.ModuleList(Layer(config, number) for number in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.heads = nn.ModuleDict({name: self._head(name, num_labels) for name in heads})
@@ -272,7 +271,7 @@ class Network(nn.Module):
         """
         width = batch.tokens.shape[1]
         hidden = self.embedding(batch.tokens)  # (B, T, D)
-        tables = self.rotary(positions(batch.layout, width))
+        tables = rotary_tables(positions(batch.layout, width), self.config.head_size, self.config.rope_theta)
         plan = attention.plan(batch.layout, width, causal=True)
         if cache is not None:
             cache.open(batch.layout, width)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pretune.types import Layout
 
@@ -16,24 +16,26 @@ def positions(layout: Layout, width: int) -> Tensor:
     return places if layout.cached is None else places + layout.cached[:, None]
 
 
-class Rotary(nn.Module):
-    """Tables of rotary position embedding (Su et al. 2021, section 3.2) in Llama's half-split form."""
+def rotary_tables(positions: Tensor, head_size: int, base: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of rotary position embedding (Su et al. 2021, section 3.2.2).
 
-    frequencies: Tensor
+    Made anew in every forward pass, and always in fp32: a buffer would be rounded with the weights when a
+    network is cast to half precision, and far positions would turn by wrong angles.
 
-    def __init__(self, head_size: int, base: float) -> None:
-        super().__init__()
-        exponents = torch.arange(0, head_size, 2, dtype=torch.float32) / head_size
-        self.register_buffer("frequencies", 1.0 / base**exponents, persistent=False)
+    Args:
+        positions: (B, T)
+        head_size: K
 
-    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T) positions to cosines and sines, (B, 1, T, K / 2) each, always in fp32."""
-        angles = positions[:, None, :, None].float() * self.frequencies.float()
-        return angles.cos(), angles.sin()
+    Returns:
+        (B, 1, T, K / 2) each
+    """
+    exponents = torch.arange(0, head_size, 2, dtype=torch.float32, device=positions.device) / head_size
+    angles = positions[:, None, :, None].float() * (1.0 / base**exponents)
+    return angles.cos(), angles.sin()
 
 
 def rotate(heads: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn (B, H, T, K) queries or keys; dimension i is paired with i + K / 2."""
+    """Turn (B, H, T, K) queries or keys in Llama's half-split form: dimension i is paired with i + K / 2."""
     cosines, sines = (table.to(heads.dtype) for table in tables)
     left, right = heads.chunk(2, dim=-1)
     return torch.cat((left * cosines - right * sines, right * cosines + left * sines), dim=-1)

@@ -1,0 +1,127 @@
+"""Model folders that are damaged, unsafe or incomplete are refused by name."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pretune.checkpoint import hub
+from pretune.errors import CheckpointError
+
+TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "b.bias": torch.ones(4)}
+
+
+@pytest.fixture()
+def folder(tmp_path: Path) -> Path:
+    hub.write_model(tmp_path / "model", {"model_type": "bert"}, TENSORS)
+    return tmp_path / "model"
+
+
+def sharded(folder: Path, where: dict[str, str]) -> Path:
+    (folder / hub.WEIGHTS).unlink()
+    (folder / hub.INDEX).write_text(json.dumps({"weight_map": where}))
+    for number, (name, tensor) in enumerate(TENSORS.items()):
+        save_file({name: tensor}, folder / f"shard-{number}.safetensors")
+    return folder
+
+
+def assert_whole(tensors: dict[str, torch.Tensor]) -> None:
+    assert tensors.keys() == TENSORS.keys()
+    assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+
+
+def test_what_is_written_is_read(folder: Path) -> None:
+    assert hub.read_config(folder) == {"model_type": "bert"}
+    assert_whole(hub.read_tensors(folder))
+
+
+def test_tensors_that_share_memory_or_are_not_contiguous_are_written(tmp_path: Path) -> None:
+    base = torch.randn(3, 5)
+    hub.write_model(tmp_path, {}, {"turned": base.t(), "base": base, "view": base[0]})
+    tensors = hub.read_tensors(tmp_path)
+    assert torch.equal(tensors["turned"], base.t())
+    assert torch.equal(tensors["view"], base[0])
+
+
+def test_shards_are_gathered(folder: Path) -> None:
+    where = {"a.weight": "shard-0.safetensors", "b.bias": "shard-1.safetensors"}
+    assert_whole(hub.read_tensors(sharded(folder, where)))
+
+
+@pytest.mark.parametrize("kept", [0, 4, 40, -1])
+def test_a_truncated_file_is_named(folder: Path, kept: int) -> None:
+    path = folder / hub.WEIGHTS
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors.*again"):
+        hub.read_tensors(folder)
+
+
+def test_a_flipped_bit_of_the_header_is_found_or_changes_a_name(folder: Path) -> None:
+    path = folder / hub.WEIGHTS
+    whole = path.read_bytes()
+    (size,) = struct.unpack("<Q", whole[:8])
+    for place in range(8 + size):
+        for bit in (0, 6):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << bit
+            path.write_bytes(bytes(damaged))
+            try:
+                tensors = hub.read_tensors(folder)
+            except CheckpointError as error:
+                assert "model.safetensors" in str(error)
+                continue
+            # What still parses has another name, type or shape, which the network has no place for,
+            # or differs in the metadata or white space only.
+            if tensors.keys() == TENSORS.keys() and all(
+                tensors[n].shape == TENSORS[n].shape and tensors[n].dtype == TENSORS[n].dtype for n in TENSORS
+            ):
+                assert_whole(tensors)
+
+
+def test_a_header_that_promises_too_much_takes_no_memory(folder: Path) -> None:
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}).encode()
+    (folder / hub.WEIGHTS).write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 64)
+    with pytest.raises(CheckpointError, match="damaged"):
+        hub.read_tensors(folder)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "pytorch_model.bin.index.json"])
+def test_a_pickle_is_never_opened(folder: Path, name: str) -> None:
+    (folder / hub.WEIGHTS).rename(folder / name)
+    with pytest.raises(CheckpointError, match=r"pickle.*save_pretrained"):
+        hub.read_tensors(folder)
+
+
+@pytest.mark.parametrize("escape", ["../shard-0.safetensors", "/etc/passwd", "sub/x.safetensors", "..", ""])
+def test_an_index_stays_inside_its_folder(folder: Path, escape: str) -> None:
+    sharded(folder, {"a.weight": escape, "b.bias": "shard-1.safetensors"})
+    with pytest.raises(CheckpointError, match="no file of this folder"):
+        hub.read_tensors(folder)
+
+
+def test_a_missing_shard_or_tensor_is_named(folder: Path) -> None:
+    sharded(folder, {"a.weight": "shard-0.safetensors", "b.bias": "shard-0.safetensors"})
+    with pytest.raises(CheckpointError, match=r"b\.bias is not in shard-0"):
+        hub.read_tensors(folder)
+    (folder / "shard-0.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"shard-0\.safetensors: no such file"):
+        hub.read_tensors(folder)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{'a': 1}", "[" * 100_000])
+def test_a_broken_config_is_named(folder: Path, text: str) -> None:
+    (folder / hub.CONFIG).write_text(text)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        hub.read_config(folder)
+
+
+def test_an_empty_folder_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is this a model folder"):
+        hub.read_tensors(tmp_path)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        hub.read_config(tmp_path)

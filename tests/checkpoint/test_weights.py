@@ -1,0 +1,87 @@
+"""Every operation goes both ways, and what no operation knows is named."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pretune.checkpoint.weights import (
+    Accept,
+    Ignore,
+    Operation,
+    Rename,
+    Split,
+    Tie,
+    Transpose,
+    load_into,
+    to_ours,
+    to_theirs,
+)
+from pretune.errors import CheckpointError
+
+OPS: list[Operation] = [
+    Accept(r"^h\.", "model.h."),
+    Ignore("model.h.{}.mask"),
+    Rename("layers.{}.map.{leaf}", "model.h.{}.c_fc.{leaf}"),
+    Transpose("layers.{}.map.weight"),
+    Split(("layers.{}.query", "layers.{}.key"), "model.h.{}.qk", dim=1),
+    Tie("head.bias", copy="head.copy"),
+    Rename("head.bias", "head.bias"),
+]
+
+
+def theirs() -> dict[str, Tensor]:
+    layers = {
+        f"model.h.{n}.{name}": torch.randn(shape)
+        for n in (0, 11)
+        for name, shape in (("c_fc.weight", (2, 3)), ("c_fc.bias", (3,)), ("qk", (2, 6)))
+    }
+    bias = torch.randn(4)
+    return {**layers, "head.bias": bias, "head.copy": bias}
+
+
+def test_there_and_back() -> None:
+    state = theirs()
+    ours = to_ours(state, OPS)
+    assert ours["layers.11.map.weight"].shape == (3, 2)
+    assert torch.equal(ours["layers.0.key"], state["model.h.0.qk"][:, 3:])
+    back = to_theirs(ours, OPS)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], state[name]) for name in state)
+
+
+def test_other_names_and_buffers_are_taken() -> None:
+    state = theirs()
+    bare = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+    bare["h.3.mask"] = torch.ones(1)
+    del bare["head.bias"]  # the copy is enough
+    assert to_ours(bare, OPS).keys() == to_ours(state, OPS).keys()
+
+
+def test_a_stranger_is_named_both_ways() -> None:
+    with pytest.raises(CheckpointError, match=r"model\.h\.x\.c_fc\.weight"):
+        to_ours({"model.h.x.c_fc.weight": torch.ones(1)}, OPS)
+    with pytest.raises(CheckpointError, match="adapter"):
+        to_theirs({"adapter": torch.ones(1)}, OPS)
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(4, 2)
+        self.heads = nn.ModuleDict({"lm": nn.Linear(2, 4, bias=False)})
+        self.heads["lm"].weight = self.embedding.weight
+
+
+TIED: list[Operation] = [Rename("embedding.weight", "wte"), Rename("heads.lm.weight", "lm_head")]
+
+
+def test_a_tied_tensor_may_stand_twice_if_it_is_the_same() -> None:
+    tensor = torch.randn(4, 2)
+    for state in ({"wte": tensor}, {"lm_head": tensor}, {"wte": tensor, "lm_head": tensor}):
+        network = Tied()
+        assert load_into(network, state, TIED) == []
+        assert torch.equal(network.embedding.weight, tensor)
+    with pytest.raises(CheckpointError, match="tie_word_embeddings"):
+        load_into(Tied(), {"wte": tensor, "lm_head": tensor + 1}, TIED)

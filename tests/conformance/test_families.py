@@ -1,0 +1,348 @@
+"""One suite for every file in families/: parity with stock transformers, invariances, gradients, cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers
+from torch import Tensor
+
+from pretune import registry
+from pretune.checkpoint import hub, weights
+from pretune.errors import CheckpointError, UnsupportedError
+from pretune.nn.cache import Cache
+from pretune.nn.heads import VocabularyHead
+from pretune.types import IGNORED, Batch, Layout, Specials
+
+CLASSES = ("no", "maybe", "yes")
+LENGTHS = (9, 4, 12)
+# fp32, two layers: the order of summation differs between kernels, no more.
+PARITY = {"atol": 1e-4, "rtol": 1e-4}
+EXACT = {"atol": 1e-5, "rtol": 1e-4}
+
+
+@dataclass(frozen=True)
+class Case:
+    family: ModuleType
+    model_type: str
+    head: str
+    tied: bool
+
+    @property
+    def config(self) -> Any:
+        tiny = self.family.tiny_config()
+        values = {**tiny.to_hugging_face(self.head), "model_type": self.model_type}
+        if "tie_word_embeddings" in type(tiny).model_fields:
+            values["tie_word_embeddings"] = self.tied
+        return self.family.Config.from_hugging_face(values)
+
+    def network(self, seed: int = 0) -> Any:
+        torch.manual_seed(seed)
+        network = self.family.Network(self.config, heads=(self.head,), num_labels=len(CLASSES))
+        return shaken(network)
+
+    def values(self, network: Any) -> dict[str, Any]:
+        labels = () if is_vocabulary(network, self.head) else CLASSES
+        specials = Specials(vocabulary_size=self.config.vocab_size, pad=0, start=1, end=2)
+        found: dict[str, Any] = self.config.to_hugging_face(self.head, labels=labels, specials=specials)
+        return found
+
+
+def cases() -> Iterator[Any]:
+    for name in registry.names("families"):
+        family = registry.find("families", name)
+        if family.TRAITS.kind == "encoder-decoder":
+            continue
+        for model_type, heads in family.HF_TYPES.items():
+            for head in heads:
+                tied = Case(family, model_type, head, tied=True)
+                yield pytest.param(tied, id=f"{model_type}-{head}")
+                if is_vocabulary(tied.network(), head):
+                    yield pytest.param(replace(tied, tied=False), id=f"{model_type}-{head}-untied")
+
+
+each = pytest.mark.parametrize("case", list(cases()))
+
+
+def shaken(module: Any) -> Any:
+    """Every parameter away from its first value: zero biases and norms of one would hide a swap."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return module.eval()
+
+
+def is_vocabulary(network: Any, head: str) -> bool:
+    return isinstance(network.heads[head], VocabularyHead)
+
+
+def padded(documents: list[Tensor], width: int = 0, fill: int = 0) -> Batch:
+    """One document a row."""
+    lengths = torch.tensor([len(d) for d in documents])
+    tokens = torch.full((len(documents), max(width, int(lengths.max()))), fill)
+    for row, document in enumerate(documents):
+        tokens[row, : len(document)] = document
+    return Batch(tokens=tokens, layout=Layout(lengths=lengths))
+
+
+def random_documents(case: Case, lengths: tuple[int, ...] = LENGTHS) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    return [torch.randint(3, case.config.vocab_size, (n,), generator=generator) for n in lengths]
+
+
+def real(batch: Batch) -> Tensor:
+    return torch.arange(batch.tokens.shape[1]) < batch.layout.lengths[:, None]
+
+
+def with_segments(case: Case, batch: Batch) -> Batch:
+    if not case.family.TRAITS.segments:
+        return batch
+    segments = (torch.arange(batch.tokens.shape[1]) > 2).long().expand(batch.tokens.shape)
+    return replace(batch, layout=replace(batch.layout, segments=segments))
+
+
+def assert_same_as_stock(case: Case, network: Any, stock: Any) -> None:
+    batch = with_segments(case, padded(random_documents(case)))
+    mask = real(batch)
+    inputs = {"input_ids": batch.tokens, "attention_mask": mask.long()}
+    if batch.layout.segments is not None:
+        inputs["token_type_ids"] = batch.layout.segments
+    with torch.no_grad():
+        ours = network(batch, heads=(case.head,))
+        theirs = stock(**inputs).logits
+        hidden = stock.base_model(**inputs).last_hidden_state
+    torch.testing.assert_close(ours.hidden[mask], hidden[mask], **PARITY)
+    if is_vocabulary(network, case.head):
+        ours_logits, theirs = ours.logits[case.head].view(*mask.shape, -1)[mask], theirs[mask]
+    else:
+        ours_logits = ours.logits[case.head]
+    torch.testing.assert_close(ours_logits, theirs, **PARITY)
+
+
+def stock_class(case: Case) -> Any:
+    return getattr(transformers, case.family.HF_TYPES[case.model_type][case.head])
+
+
+@each
+def test_a_stock_model_says_the_same_in_our_network(case: Case) -> None:
+    network = case.network()
+    torch.manual_seed(1)
+    config = transformers.AutoConfig.for_model(**case.values(network))
+    stock = shaken(stock_class(case)(config))
+    assert weights.load_into(network, stock.state_dict(), case.family.WEIGHTS) == []
+    assert_same_as_stock(case, network, stock)
+    assert case.family.Config.from_hugging_face(config.to_dict()) == case.family.Config.from_hugging_face(
+        case.values(network)
+    )
+
+
+@each
+def test_our_network_says_the_same_in_a_stock_model(case: Case, tmp_path: Path) -> None:
+    network = case.network()
+    hub.write_model(tmp_path, case.values(network), weights.export(network, case.family.WEIGHTS))
+    config = transformers.AutoConfig.from_pretrained(tmp_path)
+    assert config.architectures == [stock_class(case).__name__]
+    stock, loaded = stock_class(case).from_pretrained(tmp_path, output_loading_info=True)
+    assert not loaded["missing_keys"]
+    assert not loaded["unexpected_keys"]
+    assert_same_as_stock(case, network, stock.eval())
+
+
+@each
+def test_the_map_of_weights_goes_both_ways(case: Case, tmp_path: Path) -> None:
+    network, other = case.network(0), case.network(1)
+    hub.write_model(tmp_path, case.values(network), weights.export(network, case.family.WEIGHTS))
+    tensors = hub.read_tensors(tmp_path)
+    assert weights.load_into(other, tensors, case.family.WEIGHTS) == []
+    for name, parameter in network.named_parameters():
+        assert torch.equal(parameter, other.get_parameter(name)), name
+    again = weights.export(other, case.family.WEIGHTS)
+    assert again.keys() == tensors.keys()
+    assert all(torch.equal(again[name], tensors[name]) for name in tensors)
+
+
+@each
+def test_another_head_or_none_leaves_the_head_new(case: Case) -> None:
+    tensors = weights.export(case.network(0), case.family.WEIGHTS)
+    bare = case.family.Network(case.config, heads=())
+    assert weights.load_into(bare, tensors, case.family.WEIGHTS) == []
+    tensors = weights.export(bare, case.family.WEIGHTS)
+    missing = weights.load_into(case.network(1), tensors, case.family.WEIGHTS)
+    assert all(name.startswith(f"heads.{case.head}.") for name in missing)
+
+
+@each
+def test_a_wrong_tensor_is_named_and_nothing_is_loaded(case: Case) -> None:
+    network = case.network()
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    tensors = weights.export(case.network(1), case.family.WEIGHTS)
+    name = next(iter(weights.export(case.family.Network(case.config, heads=()), case.family.WEIGHTS)))
+    for broken in (
+        {**tensors, "stranger.weight": torch.zeros(1)},
+        {**tensors, name: torch.zeros(1)},
+        {key: tensor for key, tensor in tensors.items() if key != name},
+    ):
+        with pytest.raises(CheckpointError, match=r"\w+\.weight|\w+\.bias"):
+            weights.load_into(network, broken, case.family.WEIGHTS)
+    assert all(torch.equal(p, before[name]) for name, p in network.named_parameters())
+
+
+@each
+def test_padding_changes_nothing(case: Case) -> None:
+    network, documents = case.network(), random_documents(case)
+    for row, document in enumerate(documents):
+        narrow, wide = padded([document]), padded(documents, width=16, fill=5)
+        alone, beside = (network(batch, heads=(case.head,)) for batch in (narrow, wide))
+        torch.testing.assert_close(beside.hidden[row, : len(document)], alone.hidden[0], **EXACT)
+        if not is_vocabulary(network, case.head):
+            torch.testing.assert_close(beside.logits[case.head][row], alone.logits[case.head][0], **EXACT)
+        assert beside.hidden.isfinite().all()
+
+
+@each
+def test_packing_changes_neither_logits_nor_gradients(case: Case) -> None:
+    if not case.family.TRAITS.packing:
+        pytest.skip("the family declares that it does not pack")
+    network = case.network()
+    first, second, third = random_documents(case)
+    tokens = torch.full((2, 15), 5)
+    documents, positions = torch.full((2, 15), -1), torch.zeros(2, 15, dtype=torch.long)
+    spans = [(0, 0, first), (0, len(first), second), (1, 0, third)]
+    for number, (row, start, document) in enumerate(spans):
+        places = slice(start, start + len(document))
+        tokens[row, places] = document
+        documents[row, places] = number
+        positions[row, places] = torch.arange(len(document))
+    layout = Layout(lengths=torch.tensor([13, 12]), documents=documents, positions=positions)
+    read = [read_places(case, network, row * 15 + start, len(d)) for row, start, d in spans]
+    packed = Batch(tokens, layout, places={case.head: torch.cat(read)})
+
+    alone = padded([first, second, third])
+    read = [read_places(case, network, row * 12, n) for row, n in enumerate(LENGTHS)]
+    alone = replace(alone, places={case.head: torch.cat(read)})
+
+    logits, gradients = [], []
+    for batch in (packed, alone):
+        network.zero_grad()
+        logits.append(network(batch, heads=(case.head,)).logits[case.head])
+        logits[-1].square().mean().backward()
+        gradients.append({name: p.grad.clone() for name, p in network.named_parameters()})
+    torch.testing.assert_close(logits[0], logits[1], **EXACT)
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], **EXACT, msg=name)
+
+
+def read_places(case: Case, network: Any, start: int, length: int) -> Tensor:
+    if is_vocabulary(network, case.head):
+        return torch.arange(start, start + length)
+    return torch.tensor([start if case.family.TRAITS.sentence == "first" else start + length - 1])
+
+
+@each
+def test_a_gradient_reaches_every_parameter(case: Case) -> None:
+    network = case.network().train()
+    batch = with_segments(case, padded(random_documents(case)))
+    network(batch, heads=(case.head,)).logits[case.head].square().mean().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        # The bias of keys shifts all scores of a query alike: its gradient is 0 but for rounding.
+        assert parameter.grad.any(), name
+
+
+@each
+def test_the_loss_in_chunks_is_the_plain_cross_entropy(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = case.network()
+    if not is_vocabulary(network, case.head):
+        pytest.skip("the head has no vocabulary")
+    monkeypatch.setattr("pretune.nn.heads.CHUNK_ROWS", 4)
+    monkeypatch.setattr("pretune.nn.heads.CHUNK_LOGITS", 1)
+    batch = padded(random_documents(case))
+    places = torch.tensor([0, 3, 14, 25, 30, 31, 8, 2, 33])
+    targets = torch.tensor([5, 90, IGNORED, 1, 17, 17, IGNORED, 3, 95])
+    batch = replace(batch, places={case.head: places})
+    plain = network(batch, heads=(case.head,))
+    expected = F.cross_entropy(plain.logits[case.head], targets, reduction="sum", ignore_index=IGNORED)
+    gradients = torch.autograd.grad(expected, list(network.parameters()))
+    outputs = network(batch, heads=(case.head,), targets={case.head: targets})
+    assert not outputs.logits
+    torch.testing.assert_close(outputs.sums[case.head], expected, **EXACT)
+    chunked = torch.autograd.grad(outputs.sums[case.head], list(network.parameters()))
+    for (name, _), ours, reference in zip(network.named_parameters(), chunked, gradients, strict=True):
+        torch.testing.assert_close(ours, reference, **EXACT, msg=name)
+    with torch.no_grad():
+        outputs = network(batch, heads=(case.head,), targets={case.head: targets})
+    torch.testing.assert_close(outputs.sums[case.head], expected, **EXACT)
+
+
+@each
+@torch.no_grad()
+def test_a_cache_changes_nothing(case: Case) -> None:
+    network = case.network()
+    if not case.family.TRAITS.cache:
+        with pytest.raises(UnsupportedError):
+            network(padded(random_documents(case)), heads=(), cache=Cache())
+        return
+    documents = random_documents(case, (20, 18, 16))
+    expected = network(padded(documents), heads=()).hidden
+    cache, done = Cache(), [0, 0, 0]
+    # Rows of different lengths, a row that adds nothing, single tokens, and a change of rows between.
+    for step in ((5, 7, 3), (3, 1, 2), (2, 0, 1), (1, 1, 1), (1, 1, 1)):
+        pieces = [d[at : at + n] for d, at, n in zip(documents, done, step, strict=True)]
+        batch = padded(pieces, fill=5)
+        batch = replace(batch, layout=replace(batch.layout, cached=cache.lengths))
+        outputs = network(batch, heads=(), cache=cache)
+        for row, (at, n) in enumerate(zip(done, step, strict=True)):
+            torch.testing.assert_close(outputs.hidden[row, :n], expected[row, at : at + n], **EXACT)
+        done = [at + n for at, n in zip(done, step, strict=True)]
+        order = [2, 0, 1]
+        cache.select(torch.tensor(order))
+        documents, done, expected = [documents[i] for i in order], [done[i] for i in order], expected[order]
+
+
+@each
+@torch.no_grad()
+def test_equal_rows_decode_a_token_at_a_time(case: Case) -> None:
+    if not case.family.TRAITS.cache:
+        pytest.skip("no cache")
+    network = case.network()
+    tokens = torch.stack(random_documents(case, (10, 10)))
+    expected = network(padded(list(tokens)), heads=()).hidden
+    cache = Cache()
+    for place in range(10):
+        layout = Layout(lengths=torch.ones(2, dtype=torch.long), cached=cache.lengths)
+        hidden = network(Batch(tokens[:, place : place + 1], layout), heads=(), cache=cache).hidden
+        torch.testing.assert_close(hidden[:, 0], expected[:, place], **EXACT)
+
+
+@each
+def test_first_values_follow_from_the_seed(case: Case) -> None:
+    one, other = case.network(0), case.network(1)
+    for network in (one, other):
+        network.reset_parameters(torch.Generator().manual_seed(3))
+    for name, parameter in one.named_parameters():
+        assert torch.equal(parameter, other.get_parameter(name)), name
+
+
+@each
+def test_a_head_that_is_not_there_is_refused(case: Case) -> None:
+    with pytest.raises(UnsupportedError, match="telepathy"):
+        case.family.Network(case.config, heads=("telepathy",))
+    with pytest.raises(UnsupportedError, match="telepathy"):
+        case.network()(padded(random_documents(case)), heads=("telepathy",))
+
+
+@pytest.mark.parametrize("name", registry.names("families"))
+def test_a_family_exports_what_the_house_expects(name: str) -> None:
+    family = registry.find("families", name)
+    for export in ("Config", "Network", "TRAITS", "HF_TYPES", "WEIGHTS", "tiny_config"):
+        assert hasattr(family, export), export
+    for heads in family.HF_TYPES.values():
+        assert set(heads) <= set(family.TRAITS.heads)

@@ -1,0 +1,94 @@
+"""What a place sees, checked against a softmax written out, and that nothing is ever undefined."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from pretune.errors import UnsupportedError
+from pretune.nn import attention
+from pretune.types import Layout
+
+LENGTHS = torch.tensor([6, 3])
+
+
+def seen(layout: Layout, width: int = 6, *, causal: bool, window: int | None = None) -> Tensor:
+    """(B, T, S), which values reach which place, read off the output of `attend`."""
+    plan = attention.plan(layout, width, causal=causal, window=window)
+    rows, size = len(layout.lengths), width if layout.cached is None else int(layout.cached.max()) + width
+    query, key = torch.zeros(rows, 1, width, size), torch.zeros(rows, 1, size, size)
+    value = torch.eye(size).expand(rows, 1, size, size)
+    mixed = attention.attend(query, key, value, plan)
+    assert mixed.isfinite().all()
+    return mixed > 0
+
+
+def expected(rule: object) -> Tensor:
+    assert callable(rule)
+    return torch.tensor([[bool(rule(q, k)) for k in range(6)] for q in range(6)])
+
+
+def test_full_rows_need_no_mask() -> None:
+    full = Layout(lengths=torch.tensor([6, 6]))
+    assert attention.plan(full, 6, causal=False).mask is None
+    # Padding lies to the right of all that is real, so a causal model needs no mask for it either.
+    assert attention.plan(Layout(lengths=LENGTHS), 6, causal=True).mask is None
+    assert attention.plan(Layout(lengths=LENGTHS), 6, causal=False).mask is not None
+
+
+def test_padding_sees_and_is_seen_by_padding_only() -> None:
+    assert torch.equal(seen(Layout(lengths=LENGTHS), causal=False)[0], expected(lambda q, k: True))
+    rule = expected(lambda q, k: (q < 3) == (k < 3))
+    assert torch.equal(seen(Layout(lengths=LENGTHS), causal=False)[1], rule)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_documents_do_not_see_each_other(causal: bool) -> None:
+    row = [0, 0, 1, 1, 1, -1]
+    layout = Layout(lengths=torch.tensor([5]), documents=torch.tensor([row]))
+    rule = expected(lambda q, k: row[q] == row[k] and (k <= q or not causal))
+    assert torch.equal(seen(layout, causal=causal)[0], rule)
+
+
+def test_a_prefix_sees_itself_both_ways() -> None:
+    layout = Layout(lengths=torch.tensor([6]), prefix=torch.tensor([3]))
+    assert torch.equal(seen(layout, causal=True)[0], expected(lambda q, k: k <= q or k < 3))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_window_ends(causal: bool) -> None:
+    rule = expected(lambda q, k: abs(q - k) < 2 and (k <= q or not causal))
+    assert torch.equal(seen(Layout(lengths=torch.tensor([6])), causal=causal, window=2)[0], rule)
+
+
+def test_new_tokens_see_the_cached() -> None:
+    layout = Layout(lengths=torch.tensor([2, 2]), cached=torch.tensor([3, 1]))
+    found = seen(layout, 2, causal=True).int()
+    assert found.tolist() == [
+        [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]],
+        [[1, 1, 0, 0, 0], [1, 1, 1, 0, 0]],
+    ]
+
+
+def test_a_permuted_order_is_refused() -> None:
+    layout = Layout(lengths=LENGTHS, order=torch.zeros(2, 6, dtype=torch.long))
+    with pytest.raises(UnsupportedError, match="order"):
+        attention.plan(layout, 6, causal=False)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_grouped_heads_equal_repeated_ones(causal: bool) -> None:
+    torch.manual_seed(0)
+    layout = Layout(lengths=LENGTHS)
+    plan = attention.plan(layout, 6, causal=causal)
+    query = torch.randn(2, 4, 6, 8, requires_grad=True)
+    key, value = torch.randn(2, 2, 2, 6, 8).unbind(0)
+    key.requires_grad_()
+    value.requires_grad_()
+    results = []
+    for keys, values in ((key, value), (key.repeat_interleave(2, 1), value.repeat_interleave(2, 1))):
+        mixed = attention.attend(query, keys, values, plan)
+        results.append((mixed, *torch.autograd.grad(mixed.square().sum(), (query, key, value))))
+    for grouped, repeated in zip(*results, strict=True):
+        torch.testing.assert_close(grouped, repeated, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,54 @@
+"""The loss over a vocabulary: equal to the plain one, in every precision, and without its memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pretune.nn import heads
+from pretune.types import IGNORED
+
+
+def inputs(places: int, width: int, vocabulary: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    hidden = torch.randn(places, width, requires_grad=True)
+    weight = (torch.randn(vocabulary, width) * 0.1).requires_grad_()
+    bias = torch.randn(vocabulary, requires_grad=True)
+    targets = torch.randint(0, vocabulary, (places,))
+    targets[::3] = IGNORED
+    return hidden, weight, bias, targets
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_several_chunks_equal_the_plain_loss(with_bias: bool) -> None:
+    hidden, weight, bias, targets = inputs(3 * heads.CHUNK_ROWS + 5, 8, 20_000)
+    given = [hidden, weight, bias] if with_bias else [hidden, weight]
+    offset = bias if with_bias else None
+    plain = F.cross_entropy(F.linear(hidden, weight, offset), targets, reduction="sum", ignore_index=IGNORED)
+    ours = heads.vocabulary_loss(hidden, weight, offset, targets)
+    torch.testing.assert_close(ours, plain)
+    pairs = zip(torch.autograd.grad(ours / 7, given), torch.autograd.grad(plain / 7, given), strict=True)
+    for mine, reference in pairs:
+        torch.testing.assert_close(mine, reference, atol=1e-5, rtol=1e-4)
+
+
+def test_no_place_gives_no_loss_and_gradients_of_zero() -> None:
+    hidden, weight, bias, targets = inputs(0, 8, 50)
+    loss = heads.vocabulary_loss(hidden, weight, bias, targets)
+    loss.backward()
+    assert loss == 0
+    assert weight.grad is not None
+    assert not weight.grad.any()
+
+
+def test_half_precision_by_autocast_learns_the_same() -> None:
+    hidden, weight, bias, targets = inputs(40, 16, 300)
+    exact = torch.autograd.grad(heads.vocabulary_loss(hidden, weight, bias, targets), (hidden, weight, bias))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = heads.vocabulary_loss(hidden, weight, bias, targets)
+    assert loss.dtype == torch.float32
+    for half, full in zip(torch.autograd.grad(loss, (hidden, weight, bias)), exact, strict=True):
+        assert half.dtype == torch.float32
+        assert F.cosine_similarity(half.flatten(), full.flatten(), dim=0) > 0.999  # 8 bits of mantissa

@@ -1,0 +1,31 @@
+"""Rotary positions turn pairs of dimensions by an angle that depends on the distance alone."""
+
+from __future__ import annotations
+
+import torch
+
+from pretune.nn.positions import positions, rotary_tables, rotate
+from pretune.types import Layout
+
+
+def test_products_depend_on_the_distance_alone() -> None:
+    torch.manual_seed(0)
+    query, key = torch.randn(2, 1, 1, 1, 16).double().unbind(0)
+
+    def product(at: int, other: int) -> float:
+        turned = [
+            rotate(x, rotary_tables(torch.tensor([[p]]), 16, 10_000.0))
+            for x, p in ((query, at), (key, other))
+        ]
+        return float((turned[0] * turned[1]).sum())
+
+    assert abs(product(7, 3) - product(107, 103)) < 1e-4  # the tables are in fp32
+    assert abs(product(7, 3) - product(3, 7)) > 1e-2
+
+
+def test_positions_follow_the_cache_or_the_data() -> None:
+    lengths = torch.tensor([2, 2])
+    assert positions(Layout(lengths), 3).tolist() == [[0, 1, 2]]
+    assert positions(Layout(lengths, cached=torch.tensor([4, 0])), 2).tolist() == [[4, 5], [0, 1]]
+    given = torch.tensor([[0, 0], [0, 1]])
+    assert positions(Layout(lengths, positions=given), 2) is given
