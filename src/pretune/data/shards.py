@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -306,7 +307,7 @@ def enough_documents(documents: Iterable[str], least: int = 20) -> Iterator[str]
     Holds no more than ``least`` documents at a time.
     """
     iterator = iter(documents)
-    first = [text for text, _ in zip(iterator, range(least), strict=False)]
+    first = list(islice(iterator, least))
     if len(first) < least:
         size = max(sum(map(len, first)) // least, 200)  # a piece shorter than a paragraph scores nothing
         for text in first:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -346,7 +347,7 @@ class _Frame:
 
 
 def _encoded(encoding: tokenizers.Encoding) -> Encoded:
-    offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
+    offsets = np.fromiter(chain.from_iterable(encoding.offsets), np.int64).reshape(-1, 2)
     return Encoded(np.array(encoding.ids, np.int64), offsets)
 
 
