@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 from pathlib import Path
@@ -16,7 +17,7 @@ from pretune.errors import CheckpointError
 TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "b.bias": torch.ones(4)}
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     hub.write_model(tmp_path / "model", {"model_type": "bert"}, TENSORS)
     return tmp_path / "model"
@@ -70,17 +71,16 @@ def test_a_flipped_bit_of_the_header_is_found_or_changes_a_name(folder: Path) ->
             damaged = bytearray(whole)
             damaged[place] ^= 1 << bit
             path.write_bytes(bytes(damaged))
-            try:
+            with contextlib.suppress(CheckpointError):
                 tensors = hub.read_tensors(folder)
-            except CheckpointError as error:
-                assert "model.safetensors" in str(error)
-                continue
-            # What still parses has another name, type or shape, which the network has no place for,
-            # or differs in the metadata or white space only.
-            if tensors.keys() == TENSORS.keys() and all(
-                tensors[n].shape == TENSORS[n].shape and tensors[n].dtype == TENSORS[n].dtype for n in TENSORS
-            ):
-                assert_whole(tensors)
+                # What still parses differs in the metadata or white space only, or has another name, type
+                # or shape, for which the network has no place.
+                if described(tensors) == described(TENSORS):
+                    assert_whole(tensors)
+
+
+def described(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[object, ...]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 
 def test_a_header_that_promises_too_much_takes_no_memory(folder: Path) -> None:

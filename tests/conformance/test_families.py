@@ -24,8 +24,8 @@ from pretune.types import IGNORED, Batch, Layout, Specials
 CLASSES = ("no", "maybe", "yes")
 LENGTHS = (9, 4, 12)
 # fp32, two layers: the order of summation differs between kernels, no more.
-PARITY = {"atol": 1e-4, "rtol": 1e-4}
-EXACT = {"atol": 1e-5, "rtol": 1e-4}
+PARITY: Any = {"atol": 1e-4, "rtol": 1e-4}
+EXACT: Any = {"atol": 1e-5, "rtol": 1e-4}
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,6 @@ def cases() -> Iterator[Any]:
                 yield pytest.param(tied, id=f"{model_type}-{head}")
                 if is_vocabulary(tied.network(), head):
                     yield pytest.param(replace(tied, tied=False), id=f"{model_type}-{head}-untied")
-
-
-each = pytest.mark.parametrize("case", list(cases()))
 
 
 def shaken(module: Any) -> Any:
@@ -128,6 +125,9 @@ def assert_same_as_stock(case: Case, network: Any, stock: Any) -> None:
 
 def stock_class(case: Case) -> Any:
     return getattr(transformers, case.family.HF_TYPES[case.model_type][case.head])
+
+
+each = pytest.mark.parametrize("case", list(cases()))
 
 
 @each
