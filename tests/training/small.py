@@ -81,10 +81,8 @@ def trainer(
 
 def state(made: Trainer) -> dict[str, torch.Tensor]:
     """Weights and optimiser state as they stand."""
-    from pretune.training import optimizers
-
     weights = {f"weight/{n}": p.detach().clone() for n, p in made.network.named_parameters()}
-    return weights | optimizers.state_tensors(made.network, made.optimizer)
+    return weights | made.optimizer.state_tensors()
 
 
 def finish(made: Trainer) -> Outcome:

@@ -28,6 +28,7 @@ def _load_small() -> ModuleType:
 
 small = _load_small()
 CASES = [("masked_lm", "bert"), ("causal_lm", "llama"), ("classification", "bert")]
+OPTIMIZER = {"causal_lm": {"name": "muon"}}
 
 
 def log_of(folder: Path) -> list[dict[str, Any]]:
@@ -68,15 +69,19 @@ class Stopping:
 def test_resumed_equals_uninterrupted(
     kind: str, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = small.trainer(tmp_path / "whole", kind, family=family, save_every=5)
+    whole = small.trainer(
+        tmp_path / "whole", kind, family=family, save_every=5, optimizer=OPTIMIZER.get(kind, {})
+    )
     outcome = whole.train()
     for passes in (1, 4, 11, 17):  # with about three micro-batches a step: before, in and after steps
         folder = tmp_path / f"stopped-{passes}"
         with monkeypatch.context() as patch:
             Stopping(patch, passes)
             with pytest.raises(Interrupted):
-                small.trainer(folder, kind, family=family, save_every=5).train()
-        resumed = small.trainer(folder, kind, family=family, save_every=5)
+                small.trainer(
+                    folder, kind, family=family, save_every=5, optimizer=OPTIMIZER.get(kind, {})
+                ).train()
+        resumed = small.trainer(folder, kind, family=family, save_every=5, optimizer=OPTIMIZER.get(kind, {}))
         assert resumed.train().scores == outcome.scores
         assert_same(small.state(whole), small.state(resumed))
         assert log_of(folder) == log_of(tmp_path / "whole")
@@ -135,7 +140,9 @@ def test_accumulation_and_packing_change_rounding_only(kind: str, family: str, t
             micro_batch=rows, packing=packing, batch_tokens=300,
         )  # fmt: skip
         made._backward(made.network, made.batches(3), 3, None)
-        gradients.append(torch.cat([p.grad.flatten() for p in made.network.parameters() if p.grad is not None]))
+        gradients.append(
+            torch.cat([p.grad.flatten() for p in made.network.parameters() if p.grad is not None])
+        )
     norm = gradients[0].norm()
     assert norm > 0
     for other in gradients[1:]:

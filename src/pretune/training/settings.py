@@ -10,13 +10,18 @@ from pretune.config import Settings
 
 
 class OptimizerSettings(Settings):
-    """AdamW (Loshchilov & Hutter 2019); weight decay is for matrices, not for norms and biases."""
+    """AdamW (Loshchilov & Hutter 2019), or Muon for hidden matrices with AdamW for the rest.
 
-    name: Literal["adamw"] = "adamw"
+    Weight decay is for matrices, not for norms and biases.
+    """
+
+    name: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = pydantic.Field(default=1e-3, gt=0)
     betas: tuple[float, float] = (0.9, 0.98)
     epsilon: float = pydantic.Field(default=1e-8, gt=0)
     weight_decay: float = pydantic.Field(default=0.01, ge=0)
+    muon_learning_rate: float = pydantic.Field(default=0.02, gt=0)
+    muon_momentum: float = pydantic.Field(default=0.95, ge=0, lt=1)
 
 
 class ScheduleSettings(Settings):

@@ -157,15 +157,11 @@ class Trainer:
     def _step(self, total: int, log: MetricsLog, stop: StopRequest, work: Work) -> bool:
         """One optimiser step; False, with nothing changed, where a stop was asked for within it."""
         state, began = self.state, time.monotonic()
-        rate = self.settings.optimizer.learning_rate * schedules.factor(
-            state.step, total, self.settings.schedule
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        factor = schedules.factor(state.step, total, self.settings.schedule)
         micro_batches = self.batches(state.step)
         loss = self._backward(self.network, micro_batches, state.step, stop)
         if loss is None:
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.forget()
             return False
         norm = self._clip(self.network)
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -173,8 +169,7 @@ class Trainer:
                 f"step {state.step}: loss {loss}, gradient norm {norm}: the weights would be lost. The last "
                 f"checkpoint in {self.run.checkpoints} is intact; try a lower optimizer.learning_rate"
             )
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.step(factor)
         state.step += 1
         state.tokens += sum(int(batch.layout.lengths.sum()) for batch in micro_batches)
         log.step(
@@ -183,7 +178,7 @@ class Trainer:
                 "epoch": round(state.step / self.batches.steps_per_epoch, 6),
                 "tokens": state.tokens,
                 "loss": loss,
-                "learning_rate": rate,
+                "learning_rate": self.settings.optimizer.learning_rate * factor,
                 "gradient_norm": norm,
                 "seconds": round(time.monotonic() - began, 4),
             },
@@ -237,7 +232,7 @@ class Trainer:
 
         def fill(partial: Path) -> None:
             self.keeper.write(partial)
-            save_file(optimizers.state_tensors(self.network, self.optimizer), partial / OPTIMIZER)
+            save_file(self.optimizer.state_tensors(), partial / OPTIMIZER)
 
         store.write_folder(folder, fill, about=vars(state))
         self._saved_step = state.step
@@ -253,7 +248,7 @@ class Trainer:
             return
         about = store.verify_folder(folder)
         self.keeper.restore(folder)
-        optimizers.restore(self.network, self.optimizer, load_file(folder / OPTIMIZER))
+        self.optimizer.restore(load_file(folder / OPTIMIZER))
         self.state = _State(**about)
         self._saved_step = self.state.step
         self.reporter.say(f"  {self.name}: going on from step {self.state.step:,} ({folder})")
@@ -284,8 +279,7 @@ class Trainer:
             at = time.monotonic()
             self._backward(network, self.batches(len(times)), len(times), None)
             self._clip(network)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.step(1.0)
             times.append(time.monotonic() - at)
         at = time.monotonic()
         self.evaluate(network, 0)
