@@ -31,6 +31,7 @@ def run(
         list[str] | None, typer.Option(help="Chooses the checkpoint; default: a tenth of --train.")
     ] = None,
     test: Annotated[list[str] | None, typer.Option(help="Scored once, at the end.")] = None,
+    task: Annotated[str | None, typer.Option(help="classification, so far the only one.")] = None,
     budget: Annotated[str | None, typer.Option(help="'4 epochs', 10min, '500 steps'.")] = None,
     config: Config = None,
     out: Out = None,
@@ -45,7 +46,7 @@ def run(
     if len(paths) > 1:
         raise typer.BadParameter(f"one model, please; got {', '.join(paths)}")
     options = {
-        "model": paths[0] if paths else None, "train": train, "validation": validation, "test": test,
+        "task": task, "model": paths[0] if paths else None, "train": train, "validation": validation, "test": test,
         "budget": budget, "language": language,
     }  # fmt: skip
     values = gather(config, options, assignments)

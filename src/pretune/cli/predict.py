@@ -24,24 +24,30 @@ Examples (models and texts are there after `pretune quickstart`):
 
 def run(
     model: Annotated[Path, typer.Argument(help="A run, a model folder, or a Hugging Face folder.")],
+    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts to answer.")] = None,
     text: Annotated[list[str] | None, typer.Option(help="A text to answer; may be repeated.")] = None,
     data: Annotated[Path | None, typer.Option(help="A file of records with a text each.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Where the answers to --data go, as JSON lines.")
     ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Of a continuation.")] = 50,
+    temperature: Annotated[float, typer.Option(min=0, help="Of a continuation; 0: the likeliest token.")] = 0.8,
+    seed: Annotated[int, typer.Option(help="Of a continuation.")] = 0,
     json: Json = False,
 ) -> None:
     """Parse, predict, print."""
-    if (data is None) == (not text):
-        raise typer.BadParameter("give either --text or --data")
+    given = [*(texts or []), *(text or [])]
+    if (data is None) == (not given):
+        raise typer.BadParameter("give either texts (TEXT or --text) or a file of them (--data)")
     if data is not None and out is None:
         raise typer.BadParameter("--data needs --out, the file that the answers go to")
     from pretune.training.progress import default_reporter
     from pretune.workflows import predict as workflow
 
+    writing = workflow.Writing(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     if data is not None and out is not None:
-        summary = workflow.predict(model, data=data, out=out, reporter=default_reporter(json))
+        summary = workflow.predict(model, data=data, out=out, writing=writing, reporter=default_reporter(json))
         emit(summary, json, [f"{summary['records']:,} records answered in {out}"])
         return
-    for answer in workflow.predict_texts(model, text or []):
+    for answer in workflow.predict_texts(model, given, writing=writing):
         typer.echo(json_module.dumps(answer, ensure_ascii=False))

@@ -12,19 +12,19 @@ from pretune.cli.shared import Config, DryRun, Json, Language, Out, PrintConfig,
 NAME = "pretrain"
 HELP = """Pretrain a language model from random weights on raw text.
 
-CORPUS: files or folders of .txt and .jsonl ({"text": ...}) text; key=value sets any setting.
+CORPUS: files or folders of .txt, .jsonl or .csv (with a text field); key=value sets any setting.
 
 Examples (the texts are there after `pretune quickstart`):
 
 \b
   pretune pretrain runs/quickstart/texts/pretrain_en.jsonl --budget 2min
-  pretune pretrain runs/quickstart/texts --family llama --budget "200 steps" training.seed=1
+  pretune pretrain runs/quickstart/texts/pretrain_zh.jsonl --family llama --budget "200 steps" training.seed=1
 """
 
 
 def run(
     words: Annotated[list[str] | None, typer.Argument(metavar="CORPUS... [KEY=VALUE...]")] = None,
-    family: Annotated[str | None, typer.Option(help="bert, llama ...; default bert.")] = None,
+    family: Annotated[str | None, typer.Option(help="bert or llama; default bert.")] = None,
     budget: Annotated[str | None, typer.Option(help="30min, '2000 steps', '5M tokens', '3 epochs'.")] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="tokenizer.json or a folder with one; default: train one.")

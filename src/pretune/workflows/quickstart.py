@@ -336,7 +336,7 @@ def _records(path: Path) -> list[Record]:
 def _samples(path: Path, prepared: Prepared) -> list[Sample]:
     """Two samples in each language, of held-out sentences."""
     model = Model.load(path)
-    found = sentences(prepared.validation, prepared.tokenizer, 40)
+    found = sentences(prepared.validation, prepared.tokenizer, 40, model.max_length)
     chinese = [text for text in found if any("\u4e00" <= c <= "\u9fff" for c in text)]
     english = [text for text in found if text not in chinese]
     return samples(model, [*english[:2], *chinese[:2]])

@@ -11,11 +11,8 @@ import numpy as np
 from pretune.data.shards import Corpus
 from pretune.generation.sampling import Sampling
 from pretune.model import Model
+from pretune.text.segmentation import SENTENCE
 from pretune.text.tokenizer import Tokenizer
-
-_SENTENCE = 2
-"""The bit of a corpus's flags that marks the start of a sentence."""
-
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -27,17 +24,17 @@ class Sample:
     alternatives: tuple[tuple[str, float], ...] = ()
 
 
-def sentences(
-    corpus: Corpus, tokenizer: Tokenizer, count: int, tokens: tuple[int, int] = (12, 40)
-) -> list[str]:
-    """Whole sentences from documents spread evenly over a corpus, of a middling length in tokens."""
+def sentences(corpus: Corpus, tokenizer: Tokenizer, count: int, max_length: int) -> list[str]:
+    """Sentences from documents spread evenly over a corpus, neither tiny nor too long for the model."""
+    longest = min(40, max_length - 8)  # the frame, and a gap that may be encoded in more tokens than before
+    shortest = min(12, longest // 2)
     found: list[str] = []
     for number in np.linspace(0, len(corpus) - 1, min(len(corpus), 4 * count)).astype(int):
         ids, flags = corpus.document(int(number)), corpus.flags(int(number))
-        starts = np.append(np.flatnonzero(flags & _SENTENCE), len(ids))
+        starts = np.append(np.flatnonzero(flags & SENTENCE), len(ids))
         for start, end in itertools.pairwise(starts):
             text = tokenizer.decode(ids[start:end].tolist()).strip()
-            if tokens[0] <= end - start <= tokens[1] and "\n" not in text and text not in found:
+            if shortest <= end - start <= longest and "\n" not in text and text not in found:
                 found.append(text)
                 break
         if len(found) == count:
