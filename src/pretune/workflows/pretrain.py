@@ -130,16 +130,19 @@ def pretrain(
         reporter.say(f"{run.folder}: this run is complete")
         return RunResult(run.folder, finished)
 
-    prepared = prepare(
-        resolved.corpus,
-        run.folder / "data",
-        tokenizer=Tokenizer.load(Path(resolved.tokenizer)) if resolved.tokenizer else None,
-        vocabulary_size=resolved.vocabulary_size,
-        held_out=resolved.held_out,
-        validation=resolved.validation,
-        reporter=reporter,
-    )
-    pretraining = _Pretraining(resolved, prepared)
+    with run.starting():
+        tokenizer_given = Tokenizer.load(Path(resolved.tokenizer)) if resolved.tokenizer else None
+        _check_tokenizer(resolved, tokenizer_given)
+        prepared = prepare(
+            resolved.corpus,
+            run.folder / "data",
+            tokenizer=tokenizer_given,
+            vocabulary_size=resolved.vocabulary_size,
+            held_out=resolved.held_out,
+            validation=resolved.validation,
+            reporter=reporter,
+        )
+        pretraining = _Pretraining(resolved, prepared)
     reporter.say(
         f"  {resolved.family}, {pretraining.model.parameters:,} parameters; on the held-out text a unigram "
         f"model has {pretraining.held_out.unigram:.2f} nats, a bigram model {pretraining.held_out.bigram:.2f}"
