@@ -55,6 +55,9 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:  # a full disk or a file that may not be read, where no room has said it better
+        print(f"pretune: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ class Run:
             ) from None
         if others:
             raise ConfigError(
-                f"{folder}: holds files ({min(others)} ...) but no run; give an empty or new folder with --out"
+                f"{folder}: holds files ({min(others)} ...) but no run; give another folder with --out"
             )
         write_text(run.config_path, dump(settings))
         write_json(folder / "environment.json", environment())

@@ -168,6 +168,7 @@ def resolve(
     if not resolved.train:
         raise ConfigError("finetune: train is empty: give files of labelled records")
     pages.check_language(resolved.language)
+    parse_length(resolved.budget)
     return resolved
 
 
