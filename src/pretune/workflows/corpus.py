@@ -70,6 +70,7 @@ def prepare(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         _write(reader, tokenizer, partial, sources)
+        shutil.rmtree(folder, ignore_errors=True)  # without prepared.json it is of no use
         partial.replace(folder)
     except (OSError, SafetensorError) as error:
         raise DataError(f"{folder}: the prepared text could not be written: {error}") from error
