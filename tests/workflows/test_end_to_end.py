@@ -86,7 +86,9 @@ def test_a_classifier_loads_in_transformers(classifier: Path) -> None:
     assert_same(classifier, "AutoModelForSequenceClassification", ["The barn."], pair="士兵看见城堡。")
 
 
-def test_a_classifier_from_a_causal_model_loads_in_transformers(llama: Path, texts: Any, tmp_path: Path) -> None:
+def test_a_classifier_from_a_causal_model_loads_in_transformers(
+    llama: Path, texts: Any, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     pretune.finetune(
         llama, train=texts.train, budget="2 steps", training={"evaluations": 1}, out=out,
@@ -103,7 +105,7 @@ def test_a_run_leaves_its_files(bert: Path, classifier: Path) -> None:
         kept = {path.name for path in run.iterdir()}
         assert {"config.yaml", "environment.json", "metrics.jsonl", "checkpoints", "model"} <= kept
         assert {"summary.json", "report.html", "tensorboard"} <= kept
-        assert not [path for path in run.rglob("*.partial")]
+        assert not list(run.rglob("*.partial"))
         assert (run / "model" / "README.md").read_text(encoding="utf-8").strip()
 
 
@@ -187,7 +189,9 @@ def test_predictions_keep_the_order_and_count_the_bad(classifier: Path, texts: A
 
 def test_a_text_without_a_mask_is_a_bad_record_among_others(bert: Path, tmp_path: Path) -> None:
     data = tmp_path / "masks.jsonl"
-    data.write_text('{"text": "The [MASK]."}\n{"text": "no gap"}\n{"text": "士兵[MASK]城堡"}\n', encoding="utf-8")
+    data.write_text(
+        '{"text": "The [MASK]."}\n{"text": "no gap"}\n{"text": "士兵[MASK]城堡"}\n', encoding="utf-8"
+    )
     summary = pretune.predict(bert, data=data, out=tmp_path / "said.jsonl")
     assert (summary["records"], summary["bad"]) == (2, 1)
     assert [row["text"] for row in rows(tmp_path / "said.jsonl")] == ["The [MASK].", "士兵[MASK]城堡"]
