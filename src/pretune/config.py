@@ -116,11 +116,26 @@ def _explain(model: type[pydantic.BaseModel], error: Any, where: str) -> str:
     path = [str(part) for part in error["loc"]]
     name = ".".join(path)
     if error["type"] == "extra_forbidden":
-        return f"{where}: there is no key {name!r}; {suggestion(path[-1], _keys(model, path[:-1]))}"
+        beside = [".".join([*path[:-1], key]) for key in _keys(model, path[:-1])]
+        deeper = [key for key in _all_keys(model) if key.rpartition(".")[2] == path[-1]]
+        return (
+            f"{where}: there is no key {name!r}; {suggestion(deeper[0] if deeper else name, beside + deeper)}"
+        )
     if error["type"] == "missing":
         return f"{where}: {name!r} is needed and was not given"
     reason = error["msg"].removeprefix("Value error, ")
     return f"{where}: {name} = {error.get('input')!r}: {reason}"
+
+
+def _all_keys(model: type[pydantic.BaseModel], prefix: str = "") -> list[str]:
+    """Every key of a tree of settings, dotted."""
+    found = []
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        found.append(prefix + name)
+        if isinstance(inner, type) and issubclass(inner, pydantic.BaseModel):
+            found += _all_keys(inner, f"{prefix}{name}.")
+    return found
 
 
 def _keys(model: type[pydantic.BaseModel], path: list[str]) -> list[str]:

@@ -17,10 +17,11 @@ from torch.nn import functional as F
 from pretune.checkpoint import hub, store, weights
 from pretune.config import build
 from pretune.data.fingerprints import Fingerprints
-from pretune.errors import CheckpointError, UnsupportedError, UsageError
+from pretune.errors import CheckpointError, ConfigError, UnsupportedError, UsageError
 from pretune.families import family_of
 from pretune.generation.decode import continuation
 from pretune.generation.sampling import Sampling
+from pretune.nn.initialisation import shapes_only
 from pretune.objectives import causal_lm, masked_lm
 from pretune.objectives.classification import Objective as ClassificationObjective
 from pretune.prediction.classify import classify
@@ -28,6 +29,7 @@ from pretune.registry import find
 from pretune.tasks.classification import Options as ClassificationOptions
 from pretune.tasks.classification import Task as ClassificationTask
 from pretune.text.tokenizer import Tokenizer
+from pretune.training import machine
 from pretune.types import Batch, Layout, Prediction, Record, Traits
 
 ABOUT = "pretune.json"
@@ -95,7 +97,8 @@ class Model:
         """A model with random weights, the same for the same seed.
 
         Raises:
-            ConfigError: ``settings`` holds a key that the family does not know.
+            ConfigError: ``settings`` holds a key that the family does not know, or sizes that fit neither
+                the tokenizer, nor ``max_length``, nor this machine.
             UnsupportedError: the family has no such head.
         """
         module = find("families", family)
@@ -108,6 +111,8 @@ class Model:
             settings
         )
         config = build(module.Config, values, where="model")
+        _check_sizes(config, tokenizer, max_length)
+        _check_memory(module, config, head, labels)
         network = _network(module, config, head, labels, seed)
         return cls(module, config, network, tokenizer, head, labels=labels, about={"max_length": max_length})
 
@@ -130,24 +135,35 @@ class Model:
             UnsupportedError: an architecture or head that pretune does not have.
         """
         folder = model_folder(Path(path))
+        _verify(folder)
         config_json = hub.read_config(folder)
-        module = family_of(str(config_json.get("model_type")))
-        config = module.Config.from_hugging_face(config_json)
-        own = _own_head(module, config_json)
-        own_labels = tuple(str(v) for _, v in sorted(
-            (int(k), v) for k, v in (config_json.get("id2label") or {}).items()))  # fmt: skip
-        about = _read_about(folder)
+        try:
+            module = family_of(str(config_json.get("model_type")))
+            config = module.Config.from_hugging_face(config_json)
+        except ConfigError as error:
+            raise CheckpointError(f"{folder}: {error}") from None
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{folder}: {error}") from None
+        own, own_labels = _own_head(module, config_json), _own_labels(folder, config_json)
+        about = _read_about(folder, config)
         wanted = head or own or next(h for h in module.TRAITS.heads if h != "classification")
         chosen = (own_labels if labels is None else labels) if wanted == "classification" else ()
-        network = _network(module, config, wanted, chosen, seed)
+        tokenizer = Tokenizer.load(folder)
+        if tokenizer.vocabulary_size > config.vocab_size:
+            raise CheckpointError(
+                f"{folder}: its tokenizer has {tokenizer.vocabulary_size:,} tokens, its network only "
+                f"{config.vocab_size:,} (vocab_size in config.json): they do not belong together"
+            )
         tensors = hub.read_tensors(folder)
         if own == wanted and chosen != own_labels:  # its classes mean nothing here
             tensors = {k: v for k, v in tensors.items() if k.split(".")[0] not in ("classifier", "score")}
+        _check_fit(folder, module, config, wanted, chosen, tensors)
+        network = _network(module, config, wanted, chosen, seed)
         missing = weights.load_into(network, tensors, module.WEIGHTS)
         if missing and own == wanted and chosen == own_labels:
             raise CheckpointError(f"{folder}: has no weights for {', '.join(missing[:5])}")
         return cls(
-            module, config, network.eval(), Tokenizer.load(folder), wanted,
+            module, config, network.eval(), tokenizer, wanted,
             labels=chosen, about=about, fingerprints=Fingerprints.load(folder), path=folder,
         )  # fmt: skip
 
@@ -265,6 +281,8 @@ class Model:
         """Continue ``prompt``; the continuation alone is returned, and ends where the model ends the text."""
         self._needs("causal_lm")
         ids = self._prompt(prompt)
+        if not ids:
+            raise UsageError("the prompt is empty, and this tokenizer has no start token: give some text")
         generator = torch.Generator().manual_seed(seed)
         self.network.eval()
         limit = int(self.config.max_position_embeddings)
@@ -336,16 +354,97 @@ def _network(family: ModuleType, config: Any, head: str, labels: Sequence[str], 
     return network
 
 
+def _sketch(family: ModuleType, config: Any, head: str, labels: Sequence[str]) -> nn.Module:
+    """A network without values, which takes no memory: its shapes can be judged before it is made.
+
+    Raises:
+        ConfigError: sizes that no tensor can have.
+    """
+    try:
+        with shapes_only():
+            network: nn.Module = family.Network(config, heads=(head,), num_labels=len(labels))
+    except (RuntimeError, OverflowError, TypeError) as error:  # what torch says of them
+        raise ConfigError(f"model: sizes that no tensor can have: {str(error).splitlines()[0]}") from None
+    return network
+
+
+def _check_sizes(config: Any, tokenizer: Tokenizer, max_length: int) -> None:
+    if config.vocab_size < tokenizer.vocabulary_size:
+        raise ConfigError(
+            f"model: vocab_size = {config.vocab_size}: the tokenizer has {tokenizer.vocabulary_size} tokens; "
+            "leave vocab_size out, or give that or more"
+        )
+    if config.max_position_embeddings < max_length:
+        raise ConfigError(
+            f"model: max_position_embeddings = {config.max_position_embeddings}: max_length is {max_length}; "
+            "leave max_position_embeddings out, or give that or more"
+        )
+
+
+def _check_memory(family: ModuleType, config: Any, head: str, labels: Sequence[str]) -> None:
+    count = sum(p.numel() for p in _sketch(family, config, head, labels).parameters())
+    needed, there = 16 * count, machine.memory()  # weights, gradients, AdamW's two moments, in fp32
+    if there and needed > there:
+        raise ConfigError(
+            f"model: {count:,} parameters take {needed / 2**30:,.0f} GiB to train, this machine has "
+            f"{there / 2**30:,.0f}; give a smaller hidden_size, num_hidden_layers or vocabulary"
+        )
+
+
+def _check_fit(
+    folder: Path,
+    family: ModuleType,
+    config: Any,
+    head: str,
+    labels: Sequence[str],
+    tensors: Mapping[str, torch.Tensor],
+) -> None:
+    """The sizes in config.json are those of the weights, which are bounded by their file."""
+    if config.num_hidden_layers > len(tensors):
+        raise CheckpointError(
+            f"{folder}: config.json says num_hidden_layers = {config.num_hidden_layers}, "
+            f"the weights are only {len(tensors)} tensors"
+        )
+    try:
+        weights.load_into(_sketch(family, config, head, labels), dict(tensors), family.WEIGHTS)
+    except (CheckpointError, ConfigError) as error:
+        raise CheckpointError(f"{folder}: {error}") from None
+
+
+def _verify(folder: Path) -> None:
+    """Compare a folder of ours with its manifest: safetensors alone does not notice a flipped bit."""
+    if not ((folder / ABOUT).exists() and (folder / store.MANIFEST).exists()):
+        return  # another program's, or written without a manifest
+    try:
+        store.verify_folder(folder, but=("README.md",))
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}; save or copy the model again, or, where the change is yours, remove {store.MANIFEST}"
+        ) from None
+
+
 def _own_head(family: ModuleType, config: Mapping[str, Any]) -> str | None:
-    architectures = config.get("architectures") or [""]
+    architectures = config.get("architectures")
+    if not isinstance(architectures, list):
+        return None
     for heads in family.HF_TYPES.values():
         for head, name in heads.items():
-            if name == architectures[0]:
+            if name in architectures[:1]:
                 return str(head)
     return None
 
 
-def _read_about(folder: Path) -> dict[str, Any]:
+def _own_labels(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
+    try:
+        labels = {int(number): str(label) for number, label in (config.get("id2label") or {}).items()}
+    except (AttributeError, ValueError):
+        labels = {-1: ""}
+    if sorted(labels) != list(range(len(labels))):
+        raise CheckpointError(f"{folder}: config.json: id2label must map 0, 1, 2 ... to labels")
+    return tuple(labels[number] for number in range(len(labels)))
+
+
+def _read_about(folder: Path, config: Any) -> dict[str, Any]:
     path = folder / ABOUT
     if not path.exists():
         return {}
@@ -355,6 +454,9 @@ def _read_about(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: damaged: {error}") from None
     if not isinstance(about, dict):
         raise CheckpointError(f"{path}: damaged: expected an object")
+    length, most = about.get("max_length"), config.max_position_embeddings
+    if length is not None and not (isinstance(length, int) and 1 <= length <= most):
+        raise CheckpointError(f"{path}: max_length = {length!r}: must be a number from 1 to {most}")
     return about
 
 

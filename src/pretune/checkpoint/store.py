@@ -11,9 +11,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from pretune.errors import CheckpointError
 
@@ -38,15 +40,18 @@ def write_folder(folder: Path, fill: Callable[[Path], None], about: Mapping[str,
         fill(partial)
         _seal(partial, about or {})
         _put_in_place(partial, folder)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
+    except (OSError, SafetensorError) as error:  # safetensors has its own word for a full disk
         raise CheckpointError(
             f"{folder}: could not be saved: {error}; what was saved before is untouched"
         ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
-def verify_folder(folder: Path) -> dict[str, Any]:
+def verify_folder(folder: Path, but: Container[str] = ()) -> dict[str, Any]:
     """The manifest's ``about`` mapping, after each file's size and SHA-256 were found as recorded.
+
+    Files named in ``but`` may have been changed or removed.
 
     Raises:
         CheckpointError: names the first file that is missing, cut or changed.
@@ -54,18 +59,21 @@ def verify_folder(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        files, schema = manifest["files"], manifest["schema"]
+        files, schema, about = manifest["files"], manifest["schema"], dict(manifest["about"])
+        expected = {str(name): (file["size"], file["sha256"]) for name, file in files.items()}
     except FileNotFoundError:
         raise CheckpointError(f"{folder}: no {MANIFEST}: this is no complete checkpoint") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from None
     if schema != SCHEMA:
         raise CheckpointError(
             f"{path}: written by another version of pretune (schema {schema}, not {SCHEMA})"
         )
-    for name, expected in files.items():
-        _verify_file(folder / name, expected)
-    about: dict[str, Any] = manifest["about"]
+    for name, (size, sha256) in expected.items():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise CheckpointError(f"{path}: {name!r} lies outside the folder; it is not opened")
+        if name not in but:
+            _verify_file(folder / name, size, sha256)
     return about
 
 
@@ -146,13 +154,13 @@ def _put_in_place(partial: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _verify_file(path: Path, expected: Mapping[str, Any]) -> None:
+def _verify_file(path: Path, expected: int, sha256: str) -> None:
     if not path.is_file():
         raise CheckpointError(f"{path}: missing")
     size = path.stat().st_size
-    if size != expected["size"]:
-        raise CheckpointError(f"{path}: {size} bytes where {expected['size']} were written")
-    if _sha256(path) != expected["sha256"]:
+    if size != expected:
+        raise CheckpointError(f"{path}: {size} bytes where {expected} were written")
+    if _sha256(path) != sha256:
         raise CheckpointError(f"{path}: its content changed after it was written (SHA-256 differs)")
 
 

@@ -49,11 +49,17 @@ def main() -> None:
     except PretuneError as error:
         print(f"pretune: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("pretune: stopped; what was finished is kept, run the same command to go on", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+    except SystemExit as ended:
+        if ended.code == 128 + signal.SIGINT:  # typer's word for KeyboardInterrupt, which it says without one
+            print(
+                "pretune: stopped; what was finished is kept, run the same command to go on", file=sys.stderr
+            )
+        raise
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:  # a full disk or a file that may not be read, where no room has said it better
+        print(f"pretune: {error}", file=sys.stderr)
         sys.exit(1)
 
 

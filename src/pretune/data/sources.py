@@ -25,6 +25,8 @@ class RecordLog:
 
     def __init__(self) -> None:
         self.good = 0
+        self.paths: list[str] = []
+        """What was asked for."""
         self.bad = 0
         self.files = 0
         self.examples: list[str] = []
@@ -57,7 +59,7 @@ class RecordLog:
             return
         shown = "".join(f"\n  {example}" for example in self.examples)
         if not self.bad:
-            raise DataError("no records: the files hold no text")
+            raise DataError(f"{', '.join(self.paths) or 'no file'}: no records: there is no text in it")
         raise DataError(f"{self.bad:,} of {self.good + self.bad:,} records cannot be used:{shown}")
 
 
@@ -75,9 +77,14 @@ def read_records(
         DataError: a path is missing or empty, a file is no UTF-8 text, or a column is nowhere in it. A single
             bad record goes to ``log``; call ``log.finish()`` at the end.
     """
-    for path in _files([Path(path) for path in paths], log):
+    asked = [Path(path) for path in paths]
+    log.paths += map(str, asked)
+    for path in _files(asked, log):
         log.files += 1
-        yield from _READERS[path.suffix.lower()](path, tuple(columns), log)
+        try:
+            yield from _READERS[path.suffix.lower()](path, tuple(columns), log)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _files(paths: Sequence[Path], log: RecordLog) -> list[Path]:
@@ -201,7 +208,7 @@ def _json_fault(line: bytes, error: json.JSONDecodeError) -> str:
     try:
         line.decode("utf-8")
     except UnicodeDecodeError as fault:
-        return f"byte {fault.start} of the line is no UTF-8"
+        return f"byte {fault.start} of the line is no UTF-8; {_WAY_OUT}"
     return f"no JSON: {error}"
 
 

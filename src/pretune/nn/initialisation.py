@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from pretune.nn.norms import RMSNorm
 
@@ -20,3 +25,19 @@ def normal(network: nn.Module, std: float, generator: torch.Generator | None = N
             nn.init.ones_(module.weight)
         if isinstance(module, nn.Linear | nn.LayerNorm) and module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+class _NoValues(TorchFunctionMode):
+    """Leaves out the drawing of values, which on the meta device would import half of torch's compiler."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (nn.init.normal_, nn.init.kaiming_uniform_, nn.init.uniform_, torch.Tensor.uniform_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs or {})
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """A network that is made here has shapes and no values: it takes no memory, whatever its sizes."""
+    with torch.device("meta"), _NoValues():
+        yield

@@ -41,10 +41,11 @@ def label_set(records: Iterable[Record]) -> tuple[str, ...]:
     Raises:
         DataError: only one class, of which nothing can be learnt.
     """
-    labels = sorted({str(r.fields["label"]) for r in records})
+    where = {str(r.fields["label"]): r.path for r in records}
+    labels = sorted(where)
     if len(labels) < 2:
-        found = f"only the label {labels[0]!r}" if labels else "no label"
-        raise DataError(f"classification needs at least two classes; the training records hold {found}")
+        found = f"{where[labels[0]]}: only the label {labels[0]!r}" if labels else "no training record"
+        raise DataError(f"{found}; classification needs records of at least two classes")
     return tuple(labels)
 
 

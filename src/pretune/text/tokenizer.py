@@ -90,7 +90,10 @@ class Tokenizer:
         settings = {**_read(folder / SPECIAL_MAP), **_read(folder / CONFIG)}
         template = folder / CHAT_TEMPLATE
         if template.is_file():
-            settings["chat_template"] = template.read_text(encoding="utf-8")
+            try:
+                settings["chat_template"] = template.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise CheckpointError(f"{template}: cannot be read as UTF-8: {error}") from None
         file = folder / "tokenizer.json" if path.is_dir() else path
         backend: tokenizers.Tokenizer | None
         if file.is_file():

@@ -64,7 +64,7 @@ def parse_length(text: str) -> Length:
             if name in _UNITS:
                 kind, seconds = _UNITS[name]
                 amount = float(number.replace(",", "").replace("_", "")) * _FACTORS[scale.lower()] * seconds
-                if amount > 0:
+                if 0 < amount < math.inf:
                     return Length(amount, kind)
     raise ConfigError(
         f"budget {text!r}: give a time, steps, tokens or epochs, such as "

@@ -17,6 +17,14 @@ def prepare() -> None:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1))
 
 
+def memory() -> int:
+    """Bytes of main memory; 0 where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0
+
+
 def describe() -> str:
     """Device, threads and processes: what a choice made by measurement holds for."""
     return f"cpu, {torch.get_num_threads()} threads, 1 process"

@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -20,14 +23,16 @@ import yaml
 
 from pretune.checkpoint.store import write_json, write_text
 from pretune.config import Settings, differences, digest, dump
-from pretune.errors import CheckpointError, ConfigError
+from pretune.errors import CheckpointError, ConfigError, PretuneError
 
 
 class Run:
     """One run's folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, fresh: bool = False) -> None:
         self.folder = folder
+        self.fresh = fresh
+        """Was it begun by this process?"""
 
     @classmethod
     def open(cls, folder: Path, settings: Settings) -> Run:
@@ -40,15 +45,34 @@ class Run:
         if run.config_path.exists():
             run._same_config(settings)
             return run
-        if folder.exists() and any(folder.iterdir()):
-            raise ConfigError(f"{folder}: holds files but no run; give an empty or new folder with --out")
+        run.fresh = True
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            others = [p.name for p in folder.iterdir() if not p.name.endswith(".partial")]
         except OSError as error:
-            raise ConfigError(f"{folder}: cannot be made: {error}") from None
-        write_json(folder / "environment.json", environment())
+            raise ConfigError(
+                f"{folder}: cannot be made: {error.strerror}; give another folder with --out"
+            ) from None
+        if others:
+            raise ConfigError(
+                f"{folder}: holds files ({min(others)} ...) but no run; give another folder with --out"
+            )
         write_text(run.config_path, dump(settings))
+        write_json(folder / "environment.json", environment())
         return run
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Around what comes before training: where bad input ends it, a folder that it began is gone.
+
+        So neither the mended command nor one with other settings finds its way blocked.
+        """
+        try:
+            yield
+        except PretuneError:
+            if self.fresh:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            raise
 
     @property
     def config_path(self) -> Path:

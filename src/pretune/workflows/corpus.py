@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 
 from pretune.checkpoint import store
 from pretune.data.deduplicate import ExactDuplicates, text_hash
@@ -63,20 +65,35 @@ def prepare(
     if tokenizer is None:
         reporter.say(f"  training a tokenizer of {vocabulary_size:,} tokens")
         tokenizer = train_byte_bpe(reader.training_texts(), vocabulary_size)
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(folder / "tokenizer")
-    # Three passes over the files, each of them in bounded memory: training text, held-out text, fingerprints.
-    train = write_corpus(reader.training_texts(), tokenizer, folder / "train")
-    held = write_corpus(reader.validation_texts(), tokenizer, folder / "validation")
-    fingerprints = Fingerprints.of(reader.training_texts())
-    fingerprints.save(folder)
+    # It gets its name when it is whole: what a killed process left half-made never stands in the way.
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _write(reader, tokenizer, partial, sources)
+        shutil.rmtree(folder, ignore_errors=True)  # without prepared.json it is of no use
+        partial.replace(folder)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{folder}: the prepared text could not be written: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    prepared = open_prepared(folder, tokenizer)
+    train, held = prepared.train, prepared.validation
     reporter.say(
         f"  {len(train):,} documents, {train.tokens:,} tokens to train on; "
         f"{len(held):,} documents, {held.tokens:,} tokens held out{reader.remark()}"
     )
+    return prepared
+
+
+def _write(reader: _Reader, tokenizer: Tokenizer, folder: Path, sources: tuple[str, ...]) -> None:
+    """Three passes over the files, each in bounded memory: training text, held-out text, fingerprints."""
+    folder.mkdir(parents=True)
+    tokenizer.save(folder / "tokenizer")
+    train = write_corpus(reader.training_texts(), tokenizer, folder / "train")
+    held = write_corpus(reader.validation_texts(), tokenizer, folder / "validation")
+    Fingerprints.of(reader.training_texts()).save(folder)
     about = {"sources": list(sources), "train": train.fingerprint, "validation": held.fingerprint}
     store.write_json(folder / PREPARED, about)
-    return Prepared(tokenizer, train, held, fingerprints, sources)
 
 
 def open_prepared(folder: Path, tokenizer: Tokenizer | None = None) -> Prepared:
@@ -88,8 +105,9 @@ def open_prepared(folder: Path, tokenizer: Tokenizer | None = None) -> Prepared:
     """
     try:
         about = json.loads((folder / PREPARED).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / PREPARED}: damaged: {error}") from None
+        sources = tuple(str(source) for source in about["sources"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / PREPARED}: damaged: {error}; prepare the text again") from None
     own = Tokenizer.load(folder / "tokenizer")
     if tokenizer is not None and tokenizer.fingerprint != own.fingerprint:
         raise DataError(
@@ -99,7 +117,7 @@ def open_prepared(folder: Path, tokenizer: Tokenizer | None = None) -> Prepared:
     if fingerprints is None:
         raise CheckpointError(f"{folder}: its text fingerprints are missing; prepare the text again")
     train, held = Corpus.open(folder / "train"), Corpus.open(folder / "validation")
-    return Prepared(own, train, held, fingerprints, tuple(about["sources"]))
+    return Prepared(own, train, held, fingerprints, sources)
 
 
 class _Reader:
@@ -133,6 +151,11 @@ class _Reader:
     def _choose(self, fraction: float) -> frozenset[int]:
         """Hashes of the documents to hold out; few enough to keep, as they are a small share."""
         hashes = np.fromiter(map(text_hash, self._texts(self.sources)), np.uint64)
+        if len(hashes) < 2:
+            raise DataError(
+                f"{', '.join(self.sources)}: {len(hashes)} document{self.remark()}: too little to train "
+                "on one part and hold out another; give more text, or other text as validation"
+            )
         return frozenset(hashes[split(hashes, fraction, seed=0)].tolist())
 
     def _texts(self, paths: tuple[str, ...]) -> Iterator[str]:

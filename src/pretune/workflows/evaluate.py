@@ -116,11 +116,14 @@ def evaluate(
     reporter = reporter or Silent()
     loaded = model if isinstance(model, Model) else Model.load(model)
     if task is not None and task != loaded.head:
-        raise UnsupportedError(f"the model has a {loaded.head!r} head and cannot be scored on {task!r}")
+        raise UnsupportedError(
+            f"{loaded.path}: the model has a {loaded.head!r} head and cannot be scored on {task!r}; "
+            "fine-tune it on that task first, or leave the task out"
+        )
     if loaded.head == "classification":
-        records = _read(data)
+        records = _read(data, reporter)
         loaded.task().check(records)
-        evaluation = assess(loaded, records, None if train is None else _read(train))
+        evaluation = assess(loaded, records, None if train is None else _read(train, reporter))
         summary = {"verb": "evaluate", "task": "classification", **evaluation.summary()}
         if evaluation.overlap:
             reporter.say(
@@ -164,10 +167,12 @@ def _language_model(model: Model, data: str, reporter: Reporter) -> dict[str, An
     }
 
 
-def _read(data: str | Path) -> list[Record]:
+def _read(data: str | Path, reporter: Reporter) -> list[Record]:
     log = RecordLog()
     records = list(read_records((str(data),), columns=task_module.COLUMNS, log=log))
     log.finish()
+    if log.bad:
+        reporter.say(f"  {log.summary()}")
     return records
 
 

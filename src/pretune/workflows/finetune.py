@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pydantic
 import torch
 
 from pretune.checkpoint import store
@@ -55,7 +56,7 @@ class FinetuneSettings(Settings):
     task: Literal["classification"] = "classification"
     task_options: task_module.Options = task_module.Options()
     objective_options: objective_module.Options = objective_module.Options()
-    max_length: int | None = None
+    max_length: int | None = pydantic.Field(default=None, ge=8)
     """Tokens read at once; None: as many as the model can."""
     from_random: bool = False
     """Forget the model's weights and begin from random ones: the control that shows what pretraining gave."""
@@ -106,7 +107,8 @@ def finetune(
         reporter.say(f"{run.folder}: this run is complete")
         return RunResult(run.folder, finished)
 
-    parts = _Finetuning(resolved, reporter)
+    with run.starting():
+        parts = _Finetuning(resolved, reporter)
     outcome = Trainer(
         keeper=parts.model,
         objective=parts.objective,
@@ -166,6 +168,7 @@ def resolve(
     if not resolved.train:
         raise ConfigError("finetune: train is empty: give files of labelled records")
     pages.check_language(resolved.language)
+    parse_length(resolved.budget)
     return resolved
 
 

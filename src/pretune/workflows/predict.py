@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pretune.data.sources import RecordLog, read_records
-from pretune.errors import DataError
+from pretune.errors import DataError, UsageError
 from pretune.model import Filled, Model
 from pretune.training import machine
 from pretune.training.progress import Reporter, Silent
@@ -37,31 +37,51 @@ def predict(
     """
     machine.prepare()
     reporter = reporter or Silent()
-    loaded = model if isinstance(model, Model) else Model.load(model)
     log, path = RecordLog(), Path(out)
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; give the file that the answers go to")
+    loaded = model if isinstance(model, Model) else Model.load(model)
     records = read_records((str(data),), columns=("text",), log=log)
     partial = path.with_name(path.name + ".partial")
     count = 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("w", encoding="utf-8") as file:
-            for answer in answers(loaded, records):
+            for answer in answers(loaded, records, log):
                 file.write(json.dumps(answer, ensure_ascii=False) + "\n")
                 count += 1
         log.finish()
         partial.replace(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error}") from None
+    finally:
+        if not count:
+            partial.unlink(missing_ok=True)
     if log.bad:
         reporter.say(f"  {log.summary()}")
     return {"verb": "predict", "records": count, "bad": log.bad, "out": str(path)}
 
 
-def answers(model: Model, records: Iterable[Record]) -> Iterator[dict[str, Any]]:
-    """What the model says of each record, in order, read a chunk at a time."""
+def answers(
+    model: Model, records: Iterable[Record], log: RecordLog | None = None
+) -> Iterator[dict[str, Any]]:
+    """What the model says of each record, in order, read a chunk at a time.
+
+    A text that a language model cannot answer goes to ``log`` as a bad record; without one it is an error.
+    """
     stream = iter(records)
-    while chunk := list(itertools.islice(stream, CHUNK)):
-        yield from _ANSWER[model.head](model, chunk)
+    if model.head == "classification":
+        while chunk := list(itertools.islice(stream, CHUNK)):
+            yield from _classified(model, chunk)
+        return
+    for record in stream:
+        try:
+            yield {**_given(record), **_ANSWER[model.head](model, str(record.fields["text"]))}
+        except UsageError as error:
+            if log is None:
+                raise
+            log.good -= 1
+            log.reject(record.path, record.line, str(error))
 
 
 def _classified(model: Model, records: list[Record]) -> Iterator[dict[str, Any]]:
@@ -73,26 +93,23 @@ def _classified(model: Model, records: list[Record]) -> Iterator[dict[str, Any]]
         }  # fmt: skip
 
 
-def _filled(model: Model, records: list[Record]) -> Iterator[dict[str, Any]]:
-    for record in records:
-        masks = model.fill(str(record.fields["text"]))
-        yield {**_given(record), "masks": [[_guess(guess) for guess in mask] for mask in masks]}
+def _filled(model: Model, text: str) -> dict[str, Any]:
+    return {"masks": [[_guess(guess) for guess in mask] for mask in model.fill(text)]}
 
 
 def _guess(guess: Filled) -> dict[str, Any]:
     return {"token": guess.token, "probability": round(guess.probability, 6)}
 
 
-def _continued(model: Model, records: list[Record]) -> Iterator[dict[str, Any]]:
-    for record in records:
-        yield {**_given(record), "continuation": model.generate(str(record.fields["text"]))}
+def _continued(model: Model, text: str) -> dict[str, Any]:
+    return {"continuation": model.generate(text)}
 
 
 def _given(record: Record) -> dict[str, Any]:
     return {key: record.fields[key] for key in ("id", "text", "text_pair") if key in record.fields}
 
 
-_ANSWER = {"classification": _classified, "masked_lm": _filled, "causal_lm": _continued}
+_ANSWER = {"masked_lm": _filled, "causal_lm": _continued}
 
 
 def predict_texts(model: Model | str | Path, texts: Iterable[str]) -> list[dict[str, Any]]:

@@ -20,10 +20,11 @@ from pretune.checkpoint import store
 from pretune.config import Settings, build
 from pretune.data.sources import RecordLog, read_records
 from pretune.data.windows import Windows
-from pretune.errors import ConfigError
+from pretune.errors import ConfigError, UnsupportedError
 from pretune.evaluation.language_model import HeldOut
 from pretune.evaluation.ngrams import NgramBaselines
 from pretune.model import Model
+from pretune.nn.initialisation import shapes_only
 from pretune.registry import find
 from pretune.text.tokenizer import Frame, Tokenizer
 from pretune.training import machine
@@ -130,16 +131,19 @@ def pretrain(
         reporter.say(f"{run.folder}: this run is complete")
         return RunResult(run.folder, finished)
 
-    prepared = prepare(
-        resolved.corpus,
-        run.folder / "data",
-        tokenizer=Tokenizer.load(Path(resolved.tokenizer)) if resolved.tokenizer else None,
-        vocabulary_size=resolved.vocabulary_size,
-        held_out=resolved.held_out,
-        validation=resolved.validation,
-        reporter=reporter,
-    )
-    pretraining = _Pretraining(resolved, prepared)
+    with run.starting():
+        tokenizer_given = Tokenizer.load(Path(resolved.tokenizer)) if resolved.tokenizer else None
+        _check_tokenizer(resolved, tokenizer_given)
+        prepared = prepare(
+            resolved.corpus,
+            run.folder / "data",
+            tokenizer=tokenizer_given,
+            vocabulary_size=resolved.vocabulary_size,
+            held_out=resolved.held_out,
+            validation=resolved.validation,
+            reporter=reporter,
+        )
+        pretraining = _Pretraining(resolved, prepared)
     reporter.say(
         f"  {resolved.family}, {pretraining.model.parameters:,} parameters; on the held-out text a unigram "
         f"model has {pretraining.held_out.unigram:.2f} nats, a bigram model {pretraining.held_out.bigram:.2f}"
@@ -183,10 +187,36 @@ def resolve(
     if not resolved.corpus:
         raise ConfigError("pretrain: corpus is empty: give files or folders of text")
     pages.check_language(resolved.language)
+    parse_length(resolved.budget)
     family = find("families", resolved.family)
     if resolved.objective is None:
         resolved = resolved.model_copy(update={"objective": OBJECTIVES[family.TRAITS.kind]})
+    kind = find("objectives", str(resolved.objective))
+    if kind.HEAD not in family.TRAITS.heads or not hasattr(kind, "windowing"):
+        raise UnsupportedError(
+            f"pretrain: objective = {resolved.objective!r}: family {resolved.family!r} pretrains by "
+            f"{OBJECTIVES[family.TRAITS.kind]!r}"
+        )
+    build(kind.Options, resolved.objective_options, where="pretrain: objective_options")
+    _shape(resolved)
     return resolved
+
+
+def _shape(settings: PretrainSettings) -> Any:
+    """The family's config, as far as it is known before the tokenizer is."""
+    values = {"vocab_size": settings.vocabulary_size, "max_position_embeddings": settings.max_length}
+    return build(find("families", settings.family).Config, values | settings.model, where="pretrain: model")
+
+
+def _check_tokenizer(settings: PretrainSettings, tokenizer: Tokenizer | None) -> None:
+    """A tokenizer that the objective cannot use is refused before the text is tokenized."""
+    if tokenizer is None:
+        return
+    traits: Traits = find("families", settings.family).TRAITS
+    try:
+        find("objectives", str(settings.objective)).Objective(traits, tokenizer.specials)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{settings.tokenizer}: {error}") from None
 
 
 def rehearse(settings: PretrainSettings) -> dict[str, Any]:
@@ -195,9 +225,9 @@ def rehearse(settings: PretrainSettings) -> dict[str, Any]:
     characters = sum(len(str(r.fields["text"])) for r in read_records(settings.corpus, log=log))
     log.finish()
     family = find("families", settings.family)
-    values = {"vocab_size": settings.vocabulary_size, "max_position_embeddings": settings.max_length}
-    config = build(family.Config, values | settings.model, where="model")
-    network = family.Network(config, heads=(find("objectives", str(settings.objective)).HEAD,))
+    head = find("objectives", str(settings.objective)).HEAD
+    with shapes_only():
+        network = family.Network(_shape(settings), heads=(head,))
     return {
         "corpus": ", ".join(settings.corpus),
         "documents": log.good,

@@ -1,0 +1,188 @@
+"""A run that is stopped, killed or out of disk goes on by the same command, to the same weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import pretune
+from pretune.checkpoint import store
+from pretune.errors import CheckpointError
+from pretune.workflows import corpus as corpus_module
+
+pytestmark = pytest.mark.slow
+WEIGHTS = Path("model") / "model.safetensors"
+SOURCE = str(Path(pretune.__file__).parents[1])
+
+
+def command(texts: Any, out: Path) -> list[str]:
+    sizes = ("hidden_size=32", "num_hidden_layers=2", "num_attention_heads=2", "hidden_dropout_prob=0.1")
+    return [
+        "pretrain", str(texts.corpus), "--out", str(out), "--budget", "60 steps", "vocabulary_size=350",
+        "max_length=32", *(f"model.{size}" for size in sizes), "training.batch_tokens=512",
+        "training.evaluations=2", "training.save_every=10",
+    ]  # fmt: skip
+
+
+def start(words: list[str]) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": SOURCE}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pretune.cli.main", *words],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for_steps(process: subprocess.Popen[str], run: Path, count: int) -> None:
+    for _ in range(12_000):
+        log = run / "metrics.jsonl"
+        if log.exists() and log.read_bytes().count(b"\n") >= count:
+            return
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+    raise AssertionError("no step was made in a minute")
+
+
+@pytest.fixture(scope="module")
+def whole(texts: Any, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The weights of the run that nothing disturbed, made in a process of its own."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    process = start(command(texts, out))
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return (out / WEIGHTS).read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_checkpoint_from_which_the_same_command_goes_on(
+    number: signal.Signals, whole: bytes, texts: Any, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    run = tmp_path / "run"
+    process = start(command(texts, run))
+    wait_for_steps(process, run, 7)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 3, err
+    assert "run the same command to go on" in err
+    assert "Traceback" not in err
+    assert out == ""
+    kept = store.newest_good(run / "checkpoints", print)
+    assert kept is not None
+    assert not (run / "model").exists()
+    assert not (run / "summary.json").exists()
+    again = cli(*command(texts, run))
+    assert again.code == 0
+    assert f"going on from step {int(kept.name.removeprefix('step-'))}" in again.err
+    assert (run / WEIGHTS).read_bytes() == whole
+
+
+def test_a_killed_run_goes_on(whole: bytes, texts: Any, tmp_path: Path, cli: Callable[..., Any]) -> None:
+    run = tmp_path / "run"
+    process = start(command(texts, run))
+    wait_for_steps(process, run, 14)
+    process.kill()
+    process.communicate(timeout=60)
+    assert not (run / "summary.json").exists()
+    said = cli(*command(texts, run))
+    assert said.code == 0
+    assert "going on from step" in said.err
+    assert (run / WEIGHTS).read_bytes() == whole
+    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in steps if row["kind"] == "step"] == list(range(1, 61))
+
+
+@pytest.mark.parametrize("which", ["train", "validation"])
+def test_a_preparation_that_is_interrupted_is_done_again(
+    which: str, texts: Any, tmp_path: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, write = tmp_path / "run", corpus_module.write_corpus
+    words = [*command(texts, run), "--budget", "2 steps"]
+
+    def interrupted(documents: Iterator[str], tokenizer: Any, folder: Path) -> Any:
+        if folder.name == which:
+            raise KeyboardInterrupt
+        return write(documents, tokenizer, folder)
+
+    monkeypatch.setattr(corpus_module, "write_corpus", interrupted)
+    said = cli(*words)
+    assert said.code == 130
+    assert "run the same command to go on" in said.err
+    assert not (run / "data").exists()
+    monkeypatch.undo()
+    # What a process that was killed outright leaves, of this version or another.
+    (run / "data.partial" / "train").mkdir(parents=True)
+    (run / "data" / "train").mkdir(parents=True)
+    (run / "data" / "train" / "tokens-00000.bin").write_bytes(b"half")
+    sys.argv = ["pretune"]
+    assert pretune.pretrain(saved(run), out=run).summary["steps"] == 2
+    assert not (run / "data.partial").exists()
+
+
+def saved(run: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    return settings
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Callable[[int], None]]:
+    """Files cannot grow beyond a size: a disk that is full, as the system calls see it."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_at_the_end_keeps_the_checkpoints(
+    texts: Any,
+    tmp_path: Path,
+    cli: Callable[..., Any],
+    small_disk: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, write = tmp_path / "run", store.write_folder
+    words = [*command(texts, run), "--budget", "4 steps"]
+
+    def full(folder: Path, *rest: Any, **named: Any) -> None:
+        if folder.name == "model":
+            small_disk(60_000)
+        write(folder, *rest, **named)
+
+    monkeypatch.setattr(store, "write_folder", full)
+    said = cli(*words)
+    small_disk(resource.RLIM_INFINITY)
+    monkeypatch.setattr(store, "write_folder", write)
+    assert said.code == 1
+    assert [line for line in said.err.splitlines() if line.startswith("pretune:")] == [
+        said.err.splitlines()[-1]
+    ]
+    assert f"{run / 'model'}: could not be saved" in said.err
+    assert not [path for path in run.iterdir() if path.name in ("model", "model.partial", "summary.json")]
+    for checkpoint in store.checkpoints(run / "checkpoints"):
+        pretune.load(checkpoint)
+    with pytest.raises(CheckpointError, match="no finished model yet"):
+        pretune.load(run)
+    assert cli(*words).code == 0
+    pretune.load(run)
+
+
+def test_a_full_disk_in_preparation_leaves_nothing(
+    texts: Any, tmp_path: Path, cli: Callable[..., Any], small_disk: Callable[[int], None]
+) -> None:
+    run = tmp_path / "run"
+    words = [*command(texts, run), "--budget", "2 steps"]
+    small_disk(4_000)
+    said = cli(*words)
+    small_disk(resource.RLIM_INFINITY)
+    assert said.code == 1
+    assert "could not be written" in said.err
+    assert not run.exists()
+    assert cli(*words).code == 0
