@@ -22,7 +22,7 @@ def test_singular_values_come_near_one(shape: tuple[int, int, int]) -> None:
 
 
 def test_equals_torch_muon() -> None:
-    """torch iterates in bfloat16, hence the tolerance; scale and momentum are the original's in both."""
+    """Torch iterates in bfloat16, hence the tolerance; scale and momentum are the original's in both."""
     torch.manual_seed(0)
     ours, theirs = nn.Parameter(torch.randn(24, 8)), nn.Parameter(torch.zeros(24, 8))
     theirs.data.copy_(ours.data)

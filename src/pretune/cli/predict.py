@@ -31,7 +31,9 @@ def run(
         Path | None, typer.Option("--out", "-o", help="Where the answers to --data go, as JSON lines.")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Of a continuation.")] = 50,
-    temperature: Annotated[float, typer.Option(min=0, help="Of a continuation; 0: the likeliest token.")] = 0.8,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="Of a continuation; 0: the likeliest token.")
+    ] = 0.8,
     seed: Annotated[int, typer.Option(help="Of a continuation.")] = 0,
     json: Json = False,
 ) -> None:
@@ -46,7 +48,9 @@ def run(
 
     writing = workflow.Writing(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     if data is not None and out is not None:
-        summary = workflow.predict(model, data=data, out=out, writing=writing, reporter=default_reporter(json))
+        summary = workflow.predict(
+            model, data=data, out=out, writing=writing, reporter=default_reporter(json)
+        )
         emit(summary, json, [f"{summary['records']:,} records answered in {out}"])
         return
     for answer in workflow.predict_texts(model, given, writing=writing):

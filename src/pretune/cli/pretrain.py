@@ -26,6 +26,9 @@ def run(
     words: Annotated[list[str] | None, typer.Argument(metavar="CORPUS... [KEY=VALUE...]")] = None,
     family: Annotated[str | None, typer.Option(help="bert or llama; default bert.")] = None,
     budget: Annotated[str | None, typer.Option(help="30min, '2000 steps', '5M tokens', '3 epochs'.")] = None,
+    validation: Annotated[
+        list[str] | None, typer.Option(help="Held-out text; default: a share of CORPUS.")
+    ] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="tokenizer.json or a folder with one; default: train one.")
     ] = None,
@@ -44,6 +47,7 @@ def run(
         "family": family,
         "budget": budget,
         "tokenizer": tokenizer,
+        "validation": validation,
         "language": language,
     }
     values = gather(config, options, assignments)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pretune.data.sources import RecordLog, read_records
 from pretune.errors import DataError, UsageError
+from pretune.generation.sampling import Sampling
 from pretune.model import Filled, Model
 from pretune.training import machine
 from pretune.training.progress import Reporter, Silent
@@ -19,11 +22,21 @@ CHUNK = 512
 """Records that are read, answered and written at once: what bounds memory."""
 
 
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """How a causal model continues a text."""
+
+    max_new_tokens: int = 50
+    temperature: float = 0.8
+    seed: int = 0
+
+
 def predict(
     model: Model | str | Path,
     *,
     data: str | Path,
     out: str | Path,
+    writing: Writing | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Answer every record of ``data`` into ``out`` (JSON lines, in the order of the records).
@@ -42,28 +55,28 @@ def predict(
         raise UsageError(f"{path}: is a folder; give the file that the answers go to")
     loaded = model if isinstance(model, Model) else Model.load(model)
     records = read_records((str(data),), columns=("text",), log=log)
-    partial = path.with_name(path.name + ".partial")
+    growing = path.with_name(path.name + ".partial")
     count = 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            for answer in answers(loaded, records, log):
+        with growing.open("w", encoding="utf-8") as file:
+            for answer in answers(loaded, records, writing, log):
                 file.write(json.dumps(answer, ensure_ascii=False) + "\n")
                 count += 1
         log.finish()
-        partial.replace(path)
+        growing.replace(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error}") from None
     finally:
         if not count:
-            partial.unlink(missing_ok=True)
+            growing.unlink(missing_ok=True)
     if log.bad:
         reporter.say(f"  {log.summary()}")
     return {"verb": "predict", "records": count, "bad": log.bad, "out": str(path)}
 
 
 def answers(
-    model: Model, records: Iterable[Record], log: RecordLog | None = None
+    model: Model, records: Iterable[Record], writing: Writing | None = None, log: RecordLog | None = None
 ) -> Iterator[dict[str, Any]]:
     """What the model says of each record, in order, read a chunk at a time.
 
@@ -74,9 +87,10 @@ def answers(
         while chunk := list(itertools.islice(stream, CHUNK)):
             yield from _classified(model, chunk)
         return
+    answer = _filled if model.head == "masked_lm" else partial(_continued, writing or Writing())
     for record in stream:
         try:
-            yield {**_given(record), **_ANSWER[model.head](model, str(record.fields["text"]))}
+            yield {**_given(record), **answer(model, str(record.fields["text"]))}
         except UsageError as error:
             if log is None:
                 raise
@@ -101,20 +115,23 @@ def _guess(guess: Filled) -> dict[str, Any]:
     return {"token": guess.token, "probability": round(guess.probability, 6)}
 
 
-def _continued(model: Model, text: str) -> dict[str, Any]:
-    return {"continuation": model.generate(text)}
+def _continued(writing: Writing, model: Model, text: str) -> dict[str, Any]:
+    sampling = Sampling(temperature=writing.temperature)
+    written = model.generate(
+        text, max_new_tokens=writing.max_new_tokens, sampling=sampling, seed=writing.seed
+    )
+    return {"continuation": written}
 
 
 def _given(record: Record) -> dict[str, Any]:
     return {key: record.fields[key] for key in ("id", "text", "text_pair") if key in record.fields}
 
 
-_ANSWER = {"masked_lm": _filled, "causal_lm": _continued}
-
-
-def predict_texts(model: Model | str | Path, texts: Iterable[str]) -> list[dict[str, Any]]:
+def predict_texts(
+    model: Model | str | Path, texts: Iterable[str], *, writing: Writing | None = None
+) -> list[dict[str, Any]]:
     """What ``model`` says of each text."""
     machine.prepare()
     loaded = model if isinstance(model, Model) else Model.load(model)
     records = [Record({"text": text}, "text", number) for number, text in enumerate(texts, 1)]
-    return list(answers(loaded, records))
+    return list(answers(loaded, records, writing))

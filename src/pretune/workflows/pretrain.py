@@ -314,7 +314,7 @@ def _finish(run: Run, settings: PretrainSettings, parts: _Pretraining, summary: 
         (folder / "README.md").write_text(card, encoding="utf-8")
 
     store.write_folder(run.model, fill, about={"kind": "model"})
-    texts = sentences(parts.prepared.validation, parts.model.tokenizer, 6)
+    texts = sentences(parts.prepared.validation, parts.model.tokenizer, 6, settings.max_length)
     pages.pretraining(
         run.folder / "report.html", settings, summary, read_log(run.metrics), samples(parts.model, texts),
         environment(), language=settings.language,

@@ -14,6 +14,7 @@ from pretune.model import Model
 from pretune.text.segmentation import SENTENCE
 from pretune.text.tokenizer import Tokenizer
 
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """A prompt, what the model made of it, and what follows the gap that it filled."""
