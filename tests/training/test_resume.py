@@ -135,7 +135,9 @@ def test_accumulation_and_packing_change_rounding_only(kind: str, family: str, t
             micro_batch=rows, packing=packing, batch_tokens=300,
         )  # fmt: skip
         made._backward(made.network, made.batches(3), 3, None)
-        gradients.append(torch.cat([p.grad.flatten() for p in made.network.parameters() if p.grad is not None]))
+        gradients.append(
+            torch.cat([p.grad.flatten() for p in made.network.parameters() if p.grad is not None])
+        )
     norm = gradients[0].norm()
     assert norm > 0
     for other in gradients[1:]:
