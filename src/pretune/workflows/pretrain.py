@@ -314,7 +314,10 @@ def _finish(run: Run, settings: PretrainSettings, parts: _Pretraining, summary: 
         (folder / "README.md").write_text(card, encoding="utf-8")
 
     store.write_folder(run.model, fill, about={"kind": "model"})
-    texts = sentences(parts.prepared.validation, parts.model.tokenizer, 6)
+    longest = min(40, settings.max_length - 2)
+    texts = sentences(
+        parts.prepared.validation, parts.model.tokenizer, 6, tokens=(min(12, longest // 2), longest)
+    )
     pages.pretraining(
         run.folder / "report.html", settings, summary, read_log(run.metrics), samples(parts.model, texts),
         environment(), language=settings.language,
