@@ -17,7 +17,9 @@ from pretune.errors import ConfigError, suggestion
 class Settings(pydantic.BaseModel):
     """Base of every settings model: frozen, and a key that it does not know is an error."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 S = TypeVar("S", bound=Settings)

@@ -117,7 +117,7 @@ def test_the_grid_is_the_naive_one(
     numbers = itertools.count(100)
     groups = [[example(next(numbers), sizes, generator) for sizes in members] for members in shape]
     batch = collate(groups, pad=0, heads=("lm", "sentence"), multiple=multiple, segments=True, packed=packed)
-    lines = [[(row, e.feature) for e in members for row in e.rows] for members in groups]
+    lines = [[(row, e.record) for e in members for row in e.rows] for members in groups]
     if not packed:
         lines = [[item] for line in lines for item in line]
     longest = max(sum(len(row.tokens) for row, _ in line) for line in lines)
@@ -155,7 +155,7 @@ def test_the_grid_is_the_naive_one(
     assert batch.targets["sentence"].shape == (len(flat), 2)
     assert batch.targets["sentence"].dtype == torch.float32
     assert batch.rows.tolist() == [feature for line in lines for _, feature in line]
-    choices = Counter(e.feature for members in groups for e in members for _ in e.rows)
+    choices = Counter(e.record for members in groups for e in members for _ in e.rows)
     assert (batch.groups is None) == (max(choices.values()) == 1)
     if batch.groups is not None:
         assert len(batch.groups) == len(read["lm"])

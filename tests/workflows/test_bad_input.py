@@ -106,6 +106,15 @@ def test_text_shorter_than_a_window_is_trained_on(tmp_path: Path) -> None:
     assert pretrain(corpus, tmp_path / "run").summary["steps"] == 1
 
 
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_a_model_that_reads_very_little_is_finished_with_a_report(
+    family: str, texts: Any, tmp_path: Path
+) -> None:
+    run = pretrain(texts.corpus, tmp_path / "run", max_length=8, family=family)
+    assert run.report.exists()
+    pretune.load(run.folder)
+
+
 def test_a_few_bad_lines_are_left_out_and_said(texts: Any, tmp_path: Path, cli: Cli) -> None:
     corpus = tmp_path / "a.jsonl"
     corpus.write_bytes(b'{"text": 7}\nbroken\n' + texts.corpus.read_bytes())

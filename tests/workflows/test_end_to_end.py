@@ -228,7 +228,7 @@ def test_a_long_text_is_read_in_windows_to_its_end(classifier: Path) -> None:
 
 
 def test_a_longer_max_length_than_the_models_is_refused(bert: Path, texts: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="max_length = 64.*32 tokens at most"):
+    with pytest.raises(ConfigError, match=r"max_length = 64.*32 tokens at most"):
         pretune.finetune(bert, train=texts.train, settings={"max_length": 64}, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

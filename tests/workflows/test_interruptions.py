@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import yaml
 
 import pretune
 from pretune.checkpoint import store
-from pretune.errors import CheckpointError
+from pretune.errors import CheckpointError, PretuneError
 from pretune.workflows import corpus as corpus_module
 
 pytestmark = pytest.mark.slow
@@ -186,3 +187,31 @@ def test_a_full_disk_in_preparation_leaves_nothing(
     assert "could not be written" in said.err
     assert not run.exists()
     assert cli(*words).code == 0
+
+
+def test_weights_that_diverge_are_no_model(texts: Any, tmp_path: Path, cli: Callable[..., Any]) -> None:
+    run = tmp_path / "run"
+    said = cli(*command(texts, run), "--budget", "1 step", "training.optimizer.learning_rate=1e30")
+    assert said.code == 1
+    assert "lower optimizer.learning_rate" in said.err
+    assert not (run / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("plan.json", "[]"), ("plan.json", "{"), ("summary.json", "{"), ("config.yaml", "- a"),
+     ("data/prepared.json", "{}"), ("data/train/corpus.json", "{}"), ("data/train/tokens-00000.bin", "cut")],
+)  # fmt: skip
+def test_a_damaged_file_of_a_run_is_named_with_the_way_out(
+    name: str, content: str, bert: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(bert, run)
+    settings = saved(run)
+    (run / "summary.json").unlink()
+    (run / name).write_text(content)
+    with pytest.raises(PretuneError, match=rf"{name}: .*(remove|another folder)"):
+        pretune.pretrain(settings, out=run)
+    if name.startswith("data"):
+        shutil.rmtree(run / "data")
+        assert pretune.pretrain(settings, out=run).summary["steps"] == 8

@@ -25,7 +25,7 @@ Example:
 
 def run(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")] = Path("runs/quickstart"),
-    minutes: Annotated[float, typer.Option(help="Time for all of it.")] = 5.0,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Time for all of it.")] = 5.0,
     json: Json = False,
 ) -> None:
     """Run it and print what came out."""

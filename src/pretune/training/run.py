@@ -109,6 +109,8 @@ class Run:
         path = self.folder / name
         try:
             value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(value, dict):
+                raise ValueError("expected an object")
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -118,9 +120,13 @@ class Run:
     def _same_config(self, settings: Settings) -> None:
         try:
             there = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{self.config_path}: damaged: {error}") from None
-        changed = differences(there or {}, settings.model_dump(mode="json"))
+            if not isinstance(there, dict):
+                raise ValueError("expected 'key: value' lines")
+        except (OSError, yaml.YAMLError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.config_path}: damaged: {error}; give another folder with --out"
+            ) from None
+        changed = differences(there, settings.model_dump(mode="json"))
         if changed:
             raise ConfigError(
                 f"{self.folder}: holds a run with other settings ({'; '.join(changed)}); "

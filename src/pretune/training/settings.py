@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import pydantic
 
 from pretune.config import Settings
+
+Share = Annotated[float, pydantic.Field(ge=0, lt=1)]
 
 
 class OptimizerSettings(Settings):
@@ -17,7 +19,7 @@ class OptimizerSettings(Settings):
 
     name: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = pydantic.Field(default=1e-3, gt=0)
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Share, Share] = (0.9, 0.98)
     epsilon: float = pydantic.Field(default=1e-8, gt=0)
     weight_decay: float = pydantic.Field(default=0.01, ge=0)
     muon_learning_rate: float = pydantic.Field(default=0.02, gt=0)
@@ -50,7 +52,7 @@ class TrainingSettings(Settings):
     """Several short texts in one row, where objective and family can; they never see each other."""
     clip: float = pydantic.Field(default=1.0, ge=0)
     """Largest L2 norm of the gradient; 0: no limit."""
-    seed: int = 0
+    seed: int = pydantic.Field(default=0, ge=0, lt=2**32)
     evaluations: int = pydantic.Field(default=10, ge=1)
     """Evaluations on held-out data, evenly spaced; the last one is at the end."""
     save_every: int | None = pydantic.Field(default=None, gt=0)

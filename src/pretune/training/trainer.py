@@ -216,6 +216,11 @@ class Trainer:
     def _evaluate(self, log: MetricsLog) -> None:
         state, began = self.state, time.monotonic()
         scores = self.evaluate(self.network, state.step)
+        if not math.isfinite(scores[0].value):
+            raise TrainingError(
+                f"step {state.step}: held-out {scores[0].name} {scores[0].value}: the weights are lost; "
+                "start again in another folder with a lower optimizer.learning_rate"
+            )
         log.evaluation(state.step, scores, time.monotonic() - began)
         best = state.best_scores.get(scores[0].name)
         if scores[0].better_than(best):
@@ -257,8 +262,8 @@ class Trainer:
         """The number of steps: as the run has it, or decided now and stored there."""
         plan = self.run.plan()
         if "steps" in plan:
-            if plan["machine"] != machine.describe():
-                self.reporter.say(f"  planned on {plan['machine']}, going on with {machine.describe()}")
+            if plan.get("machine") != machine.describe():
+                self.reporter.say(f"  planned on {plan.get('machine')}, going on with {machine.describe()}")
             return plan
         if self.length.unit == "seconds":
             plan = self._measure()

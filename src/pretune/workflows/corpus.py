@@ -60,7 +60,12 @@ def prepare(
     if len(sources) == 1 and (Path(sources[0]) / PREPARED).exists():
         return open_prepared(Path(sources[0]), tokenizer)
     if (folder / PREPARED).exists():
-        return open_prepared(folder, tokenizer)
+        try:
+            return open_prepared(folder, tokenizer)
+        except (CheckpointError, DataError) as error:
+            raise DataError(
+                f"{error}; remove {folder} and run the command again to prepare it anew"
+            ) from None
     reader = _Reader(sources, validation, held_out, reporter)
     if tokenizer is None:
         reporter.say(f"  training a tokenizer of {vocabulary_size:,} tokens")

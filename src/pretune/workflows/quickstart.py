@@ -152,8 +152,9 @@ def closing_words(result: RunResult) -> list[str]:
     lines = []
     for name, row in result.summary["pretraining"].items():
         lines.append(
-            f"{row['family']:6} {name}: held-out loss {row['loss']:.2f} nats a token (unigram {row['unigram']:.2f}, "
-            f"bigram {row['bigram']:.2f}), {row['tokens']:,} tokens in {row['seconds']:.0f} s"
+            f"{row['family']:6} {name}: held-out loss {row['loss']:.2f} nats a token "
+            f"(unigram {row['unigram']:.2f}, bigram {row['bigram']:.2f}), "
+            f"{row['tokens']:,} tokens in {row['seconds']:.0f} s"
         )
     for language, row in result.summary["classification"].items():
         means = {start: np.mean([r["accuracy"] for r in row[start]]) for start in FINETUNE}

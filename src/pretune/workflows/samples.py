@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pretune.data.shards import Corpus
+from pretune.errors import UsageError
 from pretune.generation.sampling import Sampling
 from pretune.model import Model
 from pretune.text.segmentation import SENTENCE
@@ -46,7 +48,12 @@ def sentences(corpus: Corpus, tokenizer: Tokenizer, count: int, max_length: int)
 def samples(model: Model, texts: Sequence[str]) -> list[Sample]:
     """One sample a sentence: a mask in its middle filled, or its first half continued."""
     show = _filled if model.head == "masked_lm" else _continued
-    return [show(model, text) for text in texts]
+    found = []
+    for text in texts:
+        # Encoded anew on both sides of the mask, a sentence may have grown longer than the model reads.
+        with contextlib.suppress(UsageError):
+            found.append(show(model, text))
+    return found
 
 
 def _filled(model: Model, text: str) -> Sample:
