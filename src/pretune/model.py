@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -30,7 +31,7 @@ from pretune.tasks.classification import Options as ClassificationOptions
 from pretune.tasks.classification import Task as ClassificationTask
 from pretune.text.tokenizer import Tokenizer
 from pretune.training import machine
-from pretune.types import Batch, Layout, Prediction, Record, Traits
+from pretune.types import Batch, Layout, Prediction, Record, Traits, framed
 
 ABOUT = "pretune.json"
 """What pretune knows of a model beyond Hugging Face's config.json."""
@@ -71,6 +72,7 @@ class Model:
         about: Mapping[str, Any] | None = None,
         fingerprints: Fingerprints | None = None,
         path: Path | None = None,
+        untrained: tuple[str, ...] = (),
     ) -> None:
         self.family, self.config, self.network = family, config, network
         self.tokenizer, self.head, self.labels = tokenizer, head, labels
@@ -79,6 +81,8 @@ class Model:
         """Of the text that it was pretrained on, where that is known."""
         self.path = path
         """The folder that it was loaded from or saved to."""
+        self.untrained = untrained
+        """Parameters of the head that the folder had no weights for: it must be trained before use."""
 
     # -- making one -----------------------------------------------------------------------------
 
@@ -123,12 +127,14 @@ class Model:
         *,
         head: str | None = None,
         labels: tuple[str, ...] | None = None,
+        settings: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> Model:
         """Read a model folder: one of ours, or any Hugging Face folder of a family that pretune has.
 
         With ``head`` (and ``labels``) another head than the folder's is put on; what the folder has no
-        weights for is initialised from ``seed``.
+        weights for is initialised from ``seed``, and ``untrained`` names it. ``settings`` replace those of
+        the folder's config that change no shape, such as dropout.
 
         Raises:
             CheckpointError: no model there, or a damaged or unsafe one.
@@ -144,6 +150,7 @@ class Model:
             raise CheckpointError(f"{folder}: {error}") from None
         except UnsupportedError as error:
             raise UnsupportedError(f"{folder}: {error}") from None
+        config = build(module.Config, config.model_dump() | dict(settings or {}), where="model")
         own, own_labels = _own_head(module, config_json), _own_labels(folder, config_json)
         about = _read_about(folder, config)
         wanted = head or own or next(h for h in module.TRAITS.heads if h != "classification")
@@ -163,8 +170,8 @@ class Model:
         if missing and own == wanted and chosen == own_labels:
             raise CheckpointError(f"{folder}: has no weights for {', '.join(missing[:5])}")
         return cls(
-            module, config, network.eval(), tokenizer, wanted,
-            labels=chosen, about=about, fingerprints=Fingerprints.load(folder), path=folder,
+            module, config, network.eval(), tokenizer, wanted, labels=chosen, about=about,
+            fingerprints=Fingerprints.load(folder), path=folder, untrained=tuple(missing),
         )  # fmt: skip
 
     def with_random_weights(self, seed: int) -> Model:
@@ -192,7 +199,7 @@ class Model:
         """Put the model's files, in Hugging Face layout, into an existing folder."""
         config = self.config.to_hugging_face(self.head, labels=self.labels, specials=self.tokenizer.specials)
         hub.write_model(folder, config, weights.export(self.network, self.family.WEIGHTS))
-        self.tokenizer.save(folder)
+        self.tokenizer.save(folder, model_max_length=self.max_length)
         store.write_json(folder / ABOUT, {"head": self.head, **self.about})
         if self.fingerprints is not None:
             self.fingerprints.save(folder)
@@ -246,34 +253,24 @@ class Model:
         """For each mask token in ``text``, the likeliest tokens, best first."""
         self._needs("masked_lm")
         specials = self.tokenizer.specials
-        mask = self.tokenizer.token(specials.mask) if specials.mask is not None else ""
-        parts = text.split(mask)
-        if len(parts) < 2:
+        encoded = self.tokenizer.encode(text, parse_specials=True)
+        gaps = np.flatnonzero(encoded.ids == specials.mask)
+        if len(gaps) == 0 or specials.mask is None:
+            mask = None if specials.mask is None else self.tokenizer.token(specials.mask)
             raise UsageError(f"the text holds no {mask}: put one where a token is to be filled in")
-        before, after = specials.single
-        pieces: list[int] = [*before]
-        places = []
-        for number, part in enumerate(parts):
-            if number:
-                places.append(len(pieces))
-                pieces.append(int(specials.mask or 0))
-            pieces += self.tokenizer.encode(part).ids.tolist()
-        pieces += after
-        if len(pieces) > self.max_length:
-            raise UsageError(f"the text is {len(pieces)} tokens long, the model reads {self.max_length}")
-        batch = _single(pieces, {masked_lm.HEAD: torch.tensor(places)})
-        logits = self._run(batch, masked_lm.HEAD)  # (N, V)
+        tokens, _ = framed(specials, (encoded.ids,))
+        if len(tokens) > self.max_length:
+            raise UsageError(f"the text is {len(tokens)} tokens long, the model reads {self.max_length}")
+        places = torch.from_numpy(np.flatnonzero(tokens == specials.mask))
+        logits = self._run(_single(tokens.tolist(), {masked_lm.HEAD: places}), masked_lm.HEAD)  # (N, V)
         logits[:, list(specials.all)] = -torch.inf
-        shares, tokens = logits.softmax(-1).topk(top_k, -1)
-        return [
-            [
-                Filled(word, share, mask.join(parts[: n + 1]) + word + mask.join(parts[n + 1 :]))
-                for word, share in zip(
-                    map(self.tokenizer.decode, tokens[n, :, None].tolist()), shares[n].tolist(), strict=True
-                )
-            ]
-            for n in range(len(places))
-        ]
+        shares, best = logits.softmax(-1).topk(top_k, -1)
+        found = []
+        for gap, ids, share in zip(encoded.offsets[gaps], best.tolist(), shares.tolist(), strict=True):
+            words = [self.tokenizer.decode([token]) for token in ids]
+            whole = [text[: gap[0]] + word + text[gap[1] :] for word in words]
+            found.append([Filled(*guess) for guess in zip(words, share, whole, strict=True)])
+        return found
 
     def generate(
         self, prompt: str, *, max_new_tokens: int = 50, sampling: Sampling | None = None, seed: int = 0
@@ -322,6 +319,11 @@ class Model:
         return logits.clone()
 
     def _needs(self, head: str) -> None:
+        if self.untrained and self.path is not None and self.head != "classification":
+            raise UsageError(
+                f"{self.path}: has no weights of a {self.head!r} head, so it can only be fine-tuned: "
+                f"pretune finetune {self.path} --train ..."
+            )
         if self.head != head:
             raise UsageError(f"this model has a {self.head!r} head; that needs a {head!r} one")
 
@@ -336,7 +338,9 @@ def model_folder(path: Path) -> Path:
         if (folder / "config.json").exists():
             return folder
     if not path.exists():
-        raise CheckpointError(f"{path}: no such file or folder; give a run or a model folder")
+        raise CheckpointError(
+            f"{path}: no such file or folder; give a run or a model folder (pretune fetches none from a hub)"
+        )
     if path.is_file():
         raise CheckpointError(
             f"{path}: is a file; give the folder with config.json and model.safetensors in it"

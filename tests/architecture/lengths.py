@@ -1,4 +1,4 @@
-"""Prints functions beyond a screen (60 lines) and files beyond a short walk (400): often two things in one."""
+"""Prints functions beyond a screen (60 lines) and files beyond 400: often two things in one."""
 
 from __future__ import annotations
 

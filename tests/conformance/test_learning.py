@@ -27,13 +27,12 @@ HEARD = 0.05
 
 
 def pairs() -> list[Any]:
-    found = []
-    for family in registry.names("families"):
-        traits = registry.find("families", family).TRAITS
-        for objective in registry.names("objectives"):
-            if registry.find("objectives", objective).HEAD in traits.heads:
-                found.append(pytest.param(family, objective, id=f"{family}-{objective}"))
-    return found
+    return [
+        pytest.param(family, objective, id=f"{family}-{objective}")
+        for family in registry.names("families")
+        for objective in registry.names("objectives")
+        if registry.find("objectives", objective).HEAD in registry.find("families", family).TRAITS.heads
+    ]
 
 
 @pytest.mark.parametrize(("family_name", "objective_name"), pairs())

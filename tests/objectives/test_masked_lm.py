@@ -1,4 +1,4 @@
-"""Masked language modelling by the paper's rule, on a sentence that one can check by eye, and over many draws."""
+"""Masked language modelling by the paper's rule, on a sentence and over many draws."""
 
 from __future__ import annotations
 

@@ -154,5 +154,5 @@ def test_another_machine_or_more_steps_is_said(tmp_path: Path) -> None:
     from pretune.errors import ConfigError
 
     small.trainer(tmp_path / "run", "masked_lm", family="bert")
-    with pytest.raises(ConfigError, match="optimizer.learning_rate"):
+    with pytest.raises(ConfigError, match=r"optimizer\.learning_rate"):
         small.trainer(tmp_path / "run", "masked_lm", family="bert", optimizer={"learning_rate": 0.5})

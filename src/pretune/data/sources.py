@@ -261,6 +261,9 @@ def _checked(
 ) -> Iterator[Record]:
     for name in columns:
         value = fields.get(name)
+        if isinstance(value, int | float) and name != "text":  # a label may be a number: 0, 1, true
+            value = json.dumps(value)
+            fields = {**fields, name: value}
         if not isinstance(value, str) or not value.strip():
             fault = "missing" if value is None else "empty" if value in ("", [], {}) else None
             if isinstance(value, str):

@@ -51,7 +51,7 @@ class HeldOut:
         self._targets = np.concatenate([target for _, target in pairs])  # (N,)
         self.targets = len(self._targets)
         self._bytes = int(tokenizer.byte_lengths()[self._targets].sum()) if every_token else None
-        self._tokenizer = tokenizer.fingerprint
+        self._tokenizer = tokenizer.fingerprint[:12]
         self.unigram = self.bigram = math.nan
 
     def measure_baselines(self, ngrams: NgramBaselines) -> None:

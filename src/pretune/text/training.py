@@ -78,9 +78,11 @@ def train_byte_bpe(
         ]
     )
     backend.decoder = decoders.ByteLevel()
+    # The mask takes the space before it along: "the [MASK]" hides " king", which is one token.
+    added = [tokenizers.AddedToken(t, lstrip=t == SPECIALS["mask_token"], special=True) for t in special]
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size,
-        special_tokens=special,
+        special_tokens=added,
         initial_alphabet=alphabet,
         max_token_length=max_token_length,
         min_frequency=2,

@@ -57,7 +57,7 @@ def prepare(
     Raises:
         DataError: nothing usable in the sources, or too many bad records.
     """
-    if len(sources) == 1 and (Path(sources[0]) / PREPARED).exists():
+    if is_prepared(sources):
         return open_prepared(Path(sources[0]), tokenizer)
     if (folder / PREPARED).exists():
         try:
@@ -99,6 +99,11 @@ def _write(reader: _Reader, tokenizer: Tokenizer, folder: Path, sources: tuple[s
     Fingerprints.of(reader.training_texts()).save(folder)
     about = {"sources": list(sources), "train": train.fingerprint, "validation": held.fingerprint}
     store.write_json(folder / PREPARED, about)
+
+
+def is_prepared(sources: tuple[str, ...]) -> bool:
+    """Are the sources one folder that was prepared before?"""
+    return len(sources) == 1 and (Path(sources[0]) / PREPARED).exists()
 
 
 def open_prepared(folder: Path, tokenizer: Tokenizer | None = None) -> Prepared:

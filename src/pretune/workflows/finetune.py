@@ -56,6 +56,8 @@ class FinetuneSettings(Settings):
     task: Literal["classification"] = "classification"
     task_options: task_module.Options = task_module.Options()
     objective_options: objective_module.Options = objective_module.Options()
+    model_settings: dict[str, Any] = pydantic.Field(default_factory=dict)
+    """The family's own settings that change no shape, such as hidden_dropout_prob."""
     max_length: int | None = pydantic.Field(default=None, ge=8)
     """Tokens read at once; None: as many as the model can."""
     from_random: bool = False
@@ -79,7 +81,9 @@ def finetune(
     validation: str | Path | tuple[str, ...] | list[str] | None = None,
     test: str | Path | tuple[str, ...] | list[str] | None = None,
     budget: str | None = None,
+    max_length: int | None = None,
     training: Mapping[str, Any] | None = None,
+    language: str | None = None,
     out: str | Path | None = None,
     reporter: Reporter | None = None,
     started: float | None = None,
@@ -95,7 +99,8 @@ def finetune(
     started = time.monotonic() if started is None else started
     given = {
         "model": _where(model), "task": task, "train": _paths(train), "validation": _paths(validation),
-        "test": _paths(test), "budget": budget, "training": training,
+        "test": _paths(test), "budget": budget, "training": training, "max_length": max_length,
+        "language": language,
     }  # fmt: skip
     resolved = resolve(settings, {k: v for k, v in given.items() if v is not None})
     reporter = reporter or Silent()
@@ -106,6 +111,7 @@ def finetune(
     if finished is not None:
         reporter.say(f"{run.folder}: this run is complete")
         return RunResult(run.folder, finished)
+    reporter.say(f"{run.folder}")
 
     with run.starting():
         parts = _Finetuning(resolved, reporter)
@@ -244,7 +250,11 @@ class _Finetuning:
     def _load(self, labels: tuple[str, ...]) -> Model:
         settings = self.settings
         model = Model.load(
-            Path(settings.model), head="classification", labels=labels, seed=settings.training.seed
+            Path(settings.model),
+            head="classification",
+            labels=labels,
+            settings=settings.model_settings,
+            seed=settings.training.seed,
         )
         if settings.max_length is not None:
             if settings.max_length > model.max_length:

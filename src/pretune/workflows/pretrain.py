@@ -37,7 +37,7 @@ from pretune.training.steps import StepBatches
 from pretune.training.trainer import Outcome, Trainer
 from pretune.types import Score, Traits
 from pretune.workflows import cards, pages
-from pretune.workflows.corpus import Prepared, prepare
+from pretune.workflows.corpus import Prepared, is_prepared, open_prepared, prepare
 from pretune.workflows.samples import samples, sentences
 
 OBJECTIVES = {"encoder": "masked_lm", "decoder": "causal_lm"}
@@ -99,6 +99,7 @@ def pretrain(
     max_length: int | None = None,
     model: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
+    language: str | None = None,
     out: str | Path | None = None,
     reporter: Reporter | None = None,
     started: float | None = None,
@@ -117,6 +118,7 @@ def pretrain(
     given = {
         "corpus": [str(corpus)] if isinstance(corpus, str | Path) else corpus,
         "family": family, "budget": budget, "max_length": max_length, "model": model, "training": training,
+        "language": language,
         "tokenizer": None if tokenizer is None else str(tokenizer),
     }  # fmt: skip
     resolved = resolve(settings, {k: v for k, v in given.items() if v is not None})
@@ -130,6 +132,7 @@ def pretrain(
     if finished is not None:
         reporter.say(f"{run.folder}: this run is complete")
         return RunResult(run.folder, finished)
+    reporter.say(f"{run.folder}")
 
     with run.starting():
         tokenizer_given = Tokenizer.load(Path(resolved.tokenizer)) if resolved.tokenizer else None
@@ -221,17 +224,21 @@ def _check_tokenizer(settings: PretrainSettings, tokenizer: Tokenizer | None) ->
 
 def rehearse(settings: PretrainSettings) -> dict[str, Any]:
     """Check settings and sources, and say what would be done; nothing is written, no text is tokenized."""
-    log = RecordLog()
-    characters = sum(len(str(r.fields["text"])) for r in read_records(settings.corpus, log=log))
-    log.finish()
+    if is_prepared(settings.corpus):
+        prepared = open_prepared(Path(settings.corpus[0]))
+        text = {"documents": len(prepared.train), "tokens": prepared.train.tokens}
+    else:
+        log = RecordLog()
+        characters = sum(len(str(r.fields["text"])) for r in read_records(settings.corpus, log=log))
+        log.finish()
+        text = {"documents": log.good, "characters": characters}
     family = find("families", settings.family)
     head = find("objectives", str(settings.objective)).HEAD
     with shapes_only():
         network = family.Network(_shape(settings), heads=(head,))
     return {
         "corpus": ", ".join(settings.corpus),
-        "documents": log.good,
-        "characters": characters,
+        **text,
         "family": settings.family,
         "objective": settings.objective,
         "parameters": sum(p.numel() for p in network.parameters()),
