@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# As an environment variable the constraints hold for what builds the package, too.
+PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
 
 .PHONY: install quickstart test check conformance wheel clean
@@ -13,8 +15,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing pretune and its tools into $(VENV): about 350 MB to download, 1.5 GB on disk."
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "pretune needs Python 3.11 or newer; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) torch
+	$(PIP) -e '.[dev]'
 	@touch $(STAMP)
 
 quickstart: install
@@ -31,7 +33,7 @@ check: install
 	$(BIN)/python -m pytest -q -m "not slow"
 
 wheel: install
-	$(BIN)/python -m build --wheel --outdir dist
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m build --wheel --outdir dist
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -22,7 +22,7 @@ from pretune.training.steps import StepBatches
 from pretune.training.trainer import Outcome, Trainer
 from pretune.types import Feature, Score
 
-WORDS = ["the", "king", "sent", "word", "to", "city", "人民", "法院", "应当", "依法", "审理", "案件", "and", "went"]
+WORDS = ["the", "king", "sent", "word", "to", "city", "人民", "法院", "应当", "依法", "审理", "案件"]
 MAX_LENGTH = 24
 DROPOUT = {
     "bert": {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1},
