@@ -127,8 +127,8 @@ def test_a_wrong_settings_file_is_named(text: str, named: str, cli: Cli, tmp_pat
 def test_wrong_usage_ends_with_two(cli: Cli, texts: Any, tmp_path: Path) -> None:
     for words, named in (
         (["pretrian"], "pretrian"),
-        (["predict", tmp_path], "--text or --data"),
-        (["predict", tmp_path, "--text", "a", "--data", texts.test], "--text or --data"),
+        (["predict", tmp_path], "--data"),
+        (["predict", tmp_path, "--text", "a", "--data", texts.test], "either texts"),
         (["predict", tmp_path, "--data", texts.test], "--out"),
         (["evaluate", tmp_path], "--data"),
         (["finetune", "one", "two", "--train", texts.train], "one, two"),

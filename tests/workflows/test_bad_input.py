@@ -134,7 +134,7 @@ BOTH = (label("soldier", "war"), label("barn", "farm"))
     [
         ("train", [label(f"text {n}", "war") for n in range(9)], r"train\.jsonl: only the label 'war'"),
         ("train", [{"text": "a", "lable": "b"}], r"train\.jsonl: no column 'label'.*did you mean 'lable'"),
-        ("train", [label("a", 1), label("b", 0)], r"train\.jsonl:1: 'label' is int, not text"),
+        ("train", [label("a", ["x"]), label("b", ["y"])], r"train\.jsonl:1: 'label' is list, not text"),
         (
             "train",
             [label("", "war"), label("a", "")],

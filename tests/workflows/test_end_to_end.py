@@ -242,7 +242,7 @@ def test_masks_are_filled(bert: Path) -> None:
     assert [len(place) for place in found] == [3, 3]
     for place in found:
         assert [g.probability for g in place] == sorted((g.probability for g in place), reverse=True)
-    assert found[0][0].text == f"The {found[0][0].token} saw 城[MASK]。"
+    assert found[0][0].text == f"The{found[0][0].token} saw 城[MASK]。"  # the mask takes its space along
     for text, fault in (("no gap", r"holds no \[MASK\]"), ("[MASK] " * 40, "the model reads 32")):
         with pytest.raises(UsageError, match=fault):
             model.fill(text)

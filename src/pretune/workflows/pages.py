@@ -252,7 +252,16 @@ def loss_curve(language: str, runs: Mapping[str, Rows], summary: Summary, headin
 
 def sample_section(language: str, samples: Sequence[Sample]) -> p.Samples:
     """Filled masks and continued sentences."""
-    rows = tuple(p.SampleRow(s.prompt, s.output, alternatives=s.alternatives, rest=s.rest) for s in samples)
+    rows = tuple(
+        p.SampleRow(
+            s.prompt,
+            s.output,
+            say(language, "hidden_word", word=s.truth) if s.truth else "",
+            s.alternatives,
+            s.rest,
+        )
+        for s in samples
+    )
     return p.Samples(words(language)["samples"], rows, say(language, "samples_note"))
 
 

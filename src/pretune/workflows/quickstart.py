@@ -130,7 +130,7 @@ def quickstart(
     prepared = prepare(
         tuple(str(texts / f"pretrain_{language}.jsonl") for language in LANGUAGES),
         folder / "data",
-        tokenizer=None, vocabulary_size=VOCABULARY, held_out=0.03, validation=(), reporter=reporter,
+        tokenizer=None, vocabulary_size=VOCABULARY, held_out=0.05, validation=(), reporter=reporter,
     )  # fmt: skip
     if "pretraining" not in plan:
         left = started + 60 * minutes - time.monotonic() - OTHER_STAGES * minutes / 5

@@ -25,24 +25,28 @@ class Sample:
     output: str
     rest: str = ""
     alternatives: tuple[tuple[str, float], ...] = ()
+    truth: str = ""
+    """The word that was hidden."""
 
 
 def sentences(corpus: Corpus, tokenizer: Tokenizer, count: int, max_length: int) -> list[str]:
-    """Sentences from documents spread evenly over a corpus, neither tiny nor too long for the model."""
+    """Sentences from all over a corpus, neither tiny nor too long for the model."""
     longest = min(40, max_length - 8)  # the frame, and a gap that may be encoded in more tokens than before
     shortest = min(12, longest // 2)
+    chosen = np.unique(np.linspace(0, len(corpus) - 1, count).astype(int)).tolist()
+    each = -(-count // len(chosen))
     found: list[str] = []
-    for number in np.linspace(0, len(corpus) - 1, min(len(corpus), 4 * count)).astype(int):
-        ids, flags = corpus.document(int(number)), corpus.flags(int(number))
+    for number in chosen:
+        ids, flags = corpus.document(number), corpus.flags(number)
         starts = np.append(np.flatnonzero(flags & SENTENCE), len(ids))
-        for start, end in itertools.pairwise(starts):
-            text = tokenizer.decode(ids[start:end].tolist()).strip()
-            if shortest <= end - start <= longest and "\n" not in text and text not in found:
-                found.append(text)
-                break
-        if len(found) == count:
-            break
-    return found
+        fit = [
+            tokenizer.decode(ids[start:end].tolist()).strip()
+            for start, end in itertools.pairwise(starts)
+            if shortest <= end - start <= longest
+        ]
+        whole = [text for text in dict.fromkeys(fit) if "\n" not in text and text not in found]
+        found += whole[:: max(1, len(whole) // each)][:each]
+    return found[:count]
 
 
 def samples(model: Model, texts: Sequence[str]) -> list[Sample]:
@@ -57,15 +61,16 @@ def samples(model: Model, texts: Sequence[str]) -> list[Sample]:
 
 
 def _filled(model: Model, text: str) -> Sample:
+    """The word (of letters, in one token) nearest to the middle is hidden."""
     tokenizer = model.tokenizer
     ids = tokenizer.encode(text).ids.tolist()
-    middle = len(ids) // 2
-    before, after = tokenizer.decode(ids[:middle]), tokenizer.decode(ids[middle + 1 :])
+    words = [k for k, token in enumerate(ids) if tokenizer.decode([token]).strip().isalpha()]
+    gap = min(words, key=lambda k: abs(k - len(ids) // 2), default=len(ids) // 2)
+    before, after = tokenizer.decode(ids[:gap]), tokenizer.decode(ids[gap + 1 :])
     mask = tokenizer.token(tokenizer.specials.mask or 0)
     guesses = model.fill(before + mask + after)[0]
-    return Sample(
-        before, guesses[0].token, after, tuple((g.token.strip() or g.token, g.probability) for g in guesses)
-    )
+    alternatives = tuple((g.token.strip() or g.token, g.probability) for g in guesses)
+    return Sample(before, guesses[0].token, after, alternatives, tokenizer.decode([ids[gap]]).strip())
 
 
 def _continued(model: Model, text: str) -> Sample:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from pretune import registry
 from pretune.data.windows import EncodedRecords
 from pretune.model import Model
-from pretune.objectives import causal_lm, classification, masked_lm
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer import Frame, Tokenizer
 from pretune.text.training import train_byte_bpe
 from pretune.training.length import parse_length
 from pretune.training.progress import Silent
@@ -20,30 +20,22 @@ from pretune.training.run import Run
 from pretune.training.settings import TrainingSettings
 from pretune.training.steps import StepBatches
 from pretune.training.trainer import Outcome, Trainer
-from pretune.types import Feature, Score
+from pretune.types import Feature, Score, Traits
 
 WORDS = ["the", "king", "sent", "word", "to", "city", "人民", "法院", "应当", "依法", "审理", "案件"]
 MAX_LENGTH = 24
-DROPOUT = {
-    "bert": {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1},
-    "llama": {"attention_dropout": 0.1},
-}
-OBJECTIVES: dict[str, Any] = {
-    "masked_lm": masked_lm,
-    "causal_lm": causal_lm,
-    "classification": classification,
-}
 
 
-def tokenizer(kind: str) -> Tokenizer:
+def tokenizer(traits: Traits) -> Tokenizer:
     texts = [" ".join(WORDS)] * 20
-    return train_byte_bpe(texts, 300).with_frame("start" if kind == "causal_lm" else "cls_sep", segments=True)
+    frame: Frame = "cls_sep" if traits.kind == "encoder" else "start"
+    return train_byte_bpe(texts, 300).with_frame(frame, segments=traits.segments)
 
 
-def features(kind: str, count: int = 40) -> EncodedRecords:
+def features(traits: Traits, count: int = 40) -> EncodedRecords:
     """Texts of uneven length, so that rows are packed and the last window is partial."""
     draw = np.random.default_rng(3)
-    reader = tokenizer(kind)
+    reader = tokenizer(traits)
     found = []
     for number in range(count):
         text = " ".join(draw.choice(WORDS, draw.integers(2, 5)))
@@ -55,16 +47,20 @@ def features(kind: str, count: int = 40) -> EncodedRecords:
 def trainer(
     folder: Path, kind: str, *, family: str, dropout: bool = True, steps: int = 12, **settings: Any
 ) -> Trainer:
-    head = OBJECTIVES[kind].HEAD
-    reader = tokenizer(kind)
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    chosen_objective = registry.find("objectives", kind)
+    head = chosen_objective.HEAD
+    traits = registry.find("families", family).TRAITS
+    reader = tokenizer(traits)
+    shape: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    fields = registry.find("families", family).Config.model_fields
+    dropouts = [f for f in fields if "dropout" in f and f != "classifier_dropout"]
     model = Model.create(
-        family, shape | (DROPOUT[family] if dropout else {}), reader, head,
+        family, shape | dict.fromkeys(dropouts, 0.1 if dropout else 0.0), reader, head,
         max_length=MAX_LENGTH, seed=1, labels=("a", "b") if head == "classification" else (),
     )  # fmt: skip
-    objective = OBJECTIVES[kind].Objective(model.family.TRAITS, reader.specials)
+    objective = chosen_objective.Objective(model.family.TRAITS, reader.specials)
     chosen = TrainingSettings(**({"batch_tokens": 100, "micro_batch": 2, "evaluations": 4} | settings))
-    store = features(kind)
+    store = features(traits)
     batches = StepBatches(store, objective, model.family.TRAITS, chosen, MAX_LENGTH)
 
     def evaluate(network: nn.Module, step: int) -> list[Score]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from pretune import registry
 from pretune.errors import Interrupted
 from pretune.training import trainer as trainer_module
 
@@ -27,7 +28,12 @@ def _load_small() -> ModuleType:
 
 
 small = _load_small()
-CASES = [("masked_lm", "bert"), ("causal_lm", "llama"), ("classification", "bert")]
+CASES = [
+    (objective, family)
+    for family in registry.names("families")
+    for objective in registry.names("objectives")
+    if registry.find("objectives", objective).HEAD in registry.find("families", family).TRAITS.heads
+]
 OPTIMIZER = {"causal_lm": {"name": "muon"}}
 
 
