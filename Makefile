@@ -12,7 +12,7 @@ install: $(STAMP)
 
 # What pip fetches is said before it is fetched; torch is the CPU build of constraints.txt.
 $(STAMP): pyproject.toml constraints.txt
-	@echo "Installing pretune and its tools into $(VENV): about 350 MB to download, 1.5 GB on disk."
+	@echo "Installing pretune and its tools into $(VENV): about 400 MB to download, 1.7 GB on disk."
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "pretune needs Python 3.11 or newer; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch

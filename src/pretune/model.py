@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from pretune.checkpoint import hub, store, weights
 from pretune.config import build
+from pretune.data.fingerprints import FILE as FINGERPRINTS
 from pretune.data.fingerprints import Fingerprints
 from pretune.errors import CheckpointError, ConfigError, UnsupportedError, UsageError
 from pretune.families import family_of
@@ -227,9 +228,10 @@ class Model:
         return self.generate(text)
 
     def task(self, options: ClassificationOptions | None = None) -> ClassificationTask:
-        """The classification task in this model's terms."""
-        self._needs("classification")
-        return ClassificationTask(self.labels, self.tokenizer.specials, self.max_length, options)
+        """The classification task in this model's terms; as it was trained, unless ``options`` are given."""
+        self.needs("classification")
+        kept = options or build(ClassificationOptions, self.about.get("task_options", {}), where=ABOUT)
+        return ClassificationTask(self.labels, self.tokenizer.specials, self.max_length, kept)
 
     def predict(
         self, records: Sequence[Record], options: ClassificationOptions | None = None
@@ -251,7 +253,7 @@ class Model:
     @torch.inference_mode()
     def fill(self, text: str, top_k: int = 5) -> list[list[Filled]]:
         """For each mask token in ``text``, the likeliest tokens, best first."""
-        self._needs("masked_lm")
+        self.needs("masked_lm")
         specials = self.tokenizer.specials
         encoded = self.tokenizer.encode(text, parse_specials=True)
         gaps = np.flatnonzero(encoded.ids == specials.mask)
@@ -276,7 +278,7 @@ class Model:
         self, prompt: str, *, max_new_tokens: int = 50, sampling: Sampling | None = None, seed: int = 0
     ) -> str:
         """Continue ``prompt``; the continuation alone is returned, and ends where the model ends the text."""
-        self._needs("causal_lm")
+        self.needs("causal_lm")
         ids = self._prompt(prompt)
         if not ids:
             raise UsageError("the prompt is empty, and this tokenizer has no start token: give some text")
@@ -292,7 +294,7 @@ class Model:
     @torch.inference_mode()
     def score(self, text: str) -> TextScore:
         """The log-probability of a text, a token at a time, read in windows where it is long."""
-        self._needs("causal_lm")
+        self.needs("causal_lm")
         specials = self.tokenizer.specials
         end = [specials.end] if specials.end is not None else []
         ids = [*self._prompt(text), *end]
@@ -318,7 +320,12 @@ class Model:
         logits: torch.Tensor = self.network(batch, heads=(head,)).logits[head]
         return logits.clone()
 
-    def _needs(self, head: str) -> None:
+    def needs(self, head: str) -> None:
+        """See that the model has a trained head of this kind.
+
+        Raises:
+            UsageError: it has another, or one that the folder had no weights for.
+        """
         if self.untrained and self.path is not None and self.head != "classification":
             raise UsageError(
                 f"{self.path}: has no weights of a {self.head!r} head, so it can only be fine-tuned: "
@@ -420,7 +427,9 @@ def _verify(folder: Path) -> None:
     if not ((folder / ABOUT).exists() and (folder / store.MANIFEST).exists()):
         return  # another program's, or written without a manifest
     try:
-        store.verify_folder(folder, but=("README.md",))
+        # The card may be edited, and the fingerprints of a private text may be taken out.
+        removed = () if (folder / FINGERPRINTS).exists() else (FINGERPRINTS,)
+        store.verify_folder(folder, but=("README.md", *removed))
     except CheckpointError as error:
         raise CheckpointError(
             f"{error}; save or copy the model again, or, where the change is yours, remove {store.MANIFEST}"

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pretune import registry
-from pretune.errors import Interrupted
+from pretune.errors import ConfigError, Interrupted
 from pretune.training import trainer as trainer_module
 
 
@@ -155,10 +155,19 @@ def test_accumulation_and_packing_change_rounding_only(kind: str, family: str, t
         assert (other - gradients[0]).norm() / norm < 1e-5
 
 
+def test_changed_data_are_not_mixed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was stopped goes on with the data that it began with, or not at all."""
+    with monkeypatch.context() as patch:
+        Stopping(patch, 4)
+        with pytest.raises(Interrupted):
+            small.trainer(tmp_path / "run", "masked_lm", family="bert").train()
+    monkeypatch.setattr(small, "WORDS", [*small.WORDS, "another"])
+    with pytest.raises(ConfigError, match="no longer those that this run began with"):
+        small.trainer(tmp_path / "run", "masked_lm", family="bert").train()
+
+
 def test_another_machine_or_more_steps_is_said(tmp_path: Path) -> None:
     """A run of other settings is not silently continued."""
-    from pretune.errors import ConfigError
-
     small.trainer(tmp_path / "run", "masked_lm", family="bert")
     with pytest.raises(ConfigError, match=r"optimizer\.learning_rate"):
         small.trainer(tmp_path / "run", "masked_lm", family="bert", optimizer={"learning_rate": 0.5})

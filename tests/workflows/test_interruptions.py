@@ -193,7 +193,7 @@ def test_weights_that_diverge_are_no_model(texts: Any, tmp_path: Path, cli: Call
     run = tmp_path / "run"
     said = cli(*command(texts, run), "--budget", "1 step", "training.optimizer.learning_rate=1e30")
     assert said.code == 1
-    assert "lower optimizer.learning_rate" in said.err
+    assert "lower training.optimizer.learning_rate" in said.err
     assert not (run / "model").exists()
 
 

@@ -68,13 +68,9 @@ class Fingerprints:
                 found.append(number)
         return found
 
-    def merged(self, other: Fingerprints | None) -> Fingerprints:
-        """The fingerprints of both corpora."""
-        if other is None:
-            return self
-        stride = max(self.stride, other.stride)
-        both = np.union1d(_sample(self.hashes, stride), _sample(other.hashes, stride))
-        return Fingerprints(both, stride)
+    def judged(self, texts: Sequence[str]) -> int:
+        """How many of the texts are long enough to be looked up: they have a hash that is kept."""
+        return sum(len(_sample(_hashes(text), self.stride)) > 0 for text in texts)
 
     def save(self, folder: Path) -> None:
         """Write :data:`FILE` into a folder."""

@@ -58,7 +58,7 @@ class Objective:
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """One example a row of the grid."""
-        return collate(groups, pad=self.specials.pad, heads=self.heads)
+        return collate(groups, pad=self.specials.pad, heads=self.heads, segments=self.traits.segments)
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """Cross-entropy in nats, summed over the texts."""

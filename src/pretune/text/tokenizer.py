@@ -215,10 +215,8 @@ class Tokenizer:
         second = int(segments)
         single, pair = {
             "cls_sep": (f"{first} $A {last}", f"{first} $A {last} $B:{second} {last}:{second}"),
-            "start": (f"{first} $A", f"{first} $A $B:{second}"),
+            "start": (f"{first} $A", f"{first} $A {last} $B:{second}"),
         }[kind]
-        if kind == "start":
-            special = special[:1]
         backend.post_processor = processors.TemplateProcessing(
             single=single, pair=pair, special_tokens=special
         )

@@ -64,7 +64,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """The rows of a ``metrics.jsonl``; a half-written last line is left out."""
     rows = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8").split("\n"):
             try:
                 rows.append(json.loads(line))
             except ValueError:

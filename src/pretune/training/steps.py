@@ -20,6 +20,8 @@ class Batches(Protocol):
 
     steps_per_epoch: float
     tokens_per_step: float
+    fingerprint: str
+    """Of the data, the tokenizer and the cutting."""
 
     def __call__(self, step: int) -> list[Batch]:
         """The micro-batches of ``step``."""
@@ -42,7 +44,7 @@ class StepBatches:
             raise ConfigError(
                 f"a feature of {int(self.bounds.max())} tokens does not fit max_length {max_length}"
             )
-        self.max_length = max_length
+        self.max_length, self.fingerprint = max_length, store.fingerprint
         self.packs = settings.packing and objective.packs and traits.packing
         self.micro_batch = settings.micro_batch or max(1, MICRO_BATCH_TOKENS // max_length)
         units = self.bounds if settings.batch_tokens else np.ones_like(self.bounds)

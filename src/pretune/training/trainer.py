@@ -23,7 +23,7 @@ from torch import nn
 
 from pretune.checkpoint import store
 from pretune.config import digest
-from pretune.errors import Interrupted, TrainingError
+from pretune.errors import ConfigError, Interrupted, TrainingError
 from pretune.training import machine, optimizers, schedules
 from pretune.training.length import Length
 from pretune.training.log import MetricsLog
@@ -103,7 +103,8 @@ class Trainer:
         self.optimizer = optimizers.build(self.network, settings.optimizer)
         self.state = _State()
         self._saved_step: int | None = None
-        self._resumed_step, self._resumed_at = 0, self.started
+        self._resumed = False
+        self._step_seconds: list[float] = []
 
     def train(self) -> Outcome:
         """Train to the end, from wherever the run's folder says that it stopped.
@@ -122,7 +123,6 @@ class Trainer:
                 step=self.state.step,
             )
             try:
-                self._resumed_step, self._resumed_at = self.state.step, time.monotonic()
                 with working(self.reporter, self.name, plan["steps"]) as work:
                     self._loop(plan, log, stop, work)
             finally:
@@ -130,7 +130,9 @@ class Trainer:
         best = self.state.best_step
         assert best is not None, "the last step is evaluated"
         if best != self.state.step:
-            self.keeper.restore(store.checkpoint_path(self.run.checkpoints, best))
+            folder = store.checkpoint_path(self.run.checkpoints, best)
+            store.verify_folder(folder)
+            self.keeper.restore(folder)
         seconds = time.monotonic() - self.started
         return Outcome(self.state.step, self.state.tokens, seconds, best, self.state.best_scores)
 
@@ -151,7 +153,7 @@ class Trainer:
                     f"stopped at step {state.step} of {total}; a checkpoint is saved in {self.run.folder}, "
                     "run the same command to go on"
                 )
-            if self.length.unit == "seconds" and state.step == plan["replan_at"]:
+            if self.length.unit == "seconds" and state.step == plan["replan_at"] and not self._resumed:
                 self._replan(plan)
 
     def _step(self, total: int, log: MetricsLog, stop: StopRequest, work: Work) -> bool:
@@ -167,7 +169,8 @@ class Trainer:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
                 f"step {state.step}: loss {loss}, gradient norm {norm}: the weights would be lost. The last "
-                f"checkpoint in {self.run.checkpoints} is intact; try a lower optimizer.learning_rate"
+                f"checkpoint in {self.run.checkpoints} is intact; begin in another folder (--out) with a "
+                "lower training.optimizer.learning_rate"
             )
         self.optimizer.step(factor)
         state.step += 1
@@ -183,6 +186,7 @@ class Trainer:
                 "seconds": round(time.monotonic() - began, 4),
             },
         )
+        self._step_seconds.append(time.monotonic() - began)
         work.update(state.step, f"loss {loss:.3f}")
         return True
 
@@ -219,7 +223,7 @@ class Trainer:
         if not math.isfinite(scores[0].value):
             raise TrainingError(
                 f"step {state.step}: held-out {scores[0].name} {scores[0].value}: the weights are lost; "
-                "start again in another folder with a lower optimizer.learning_rate"
+                "start again in another folder (--out) with a lower training.optimizer.learning_rate"
             )
         log.evaluation(state.step, scores, time.monotonic() - began)
         best = state.best_scores.get(scores[0].name)
@@ -255,6 +259,7 @@ class Trainer:
         self.keeper.restore(folder)
         self.optimizer.restore(load_file(folder / OPTIMIZER))
         self.state = _State(**about)
+        self._resumed = True
         self._saved_step = self.state.step
         self.reporter.say(f"  {self.name}: going on from step {self.state.step:,} ({folder})")
 
@@ -262,6 +267,11 @@ class Trainer:
         """The number of steps: as the run has it, or decided now and stored there."""
         plan = self.run.plan()
         if "steps" in plan:
+            if plan.get("data") != self.batches.fingerprint:
+                raise ConfigError(
+                    f"{self.run.folder}: the data (or the tokenizer) are no longer those that this run began "
+                    "with; put them back to go on, or give another folder with --out"
+                )
             if plan.get("machine") != machine.describe():
                 self.reporter.say(f"  planned on {plan.get('machine')}, going on with {machine.describe()}")
             return plan
@@ -270,7 +280,7 @@ class Trainer:
         else:
             steps = self.length.steps(self.batches.steps_per_epoch, self.batches.tokens_per_step)
             plan = {"steps": steps}
-        plan |= {"machine": machine.describe(), "changes": []}
+        plan |= {"machine": machine.describe(), "data": self.batches.fingerprint, "changes": []}
         self.run.write_plan(plan)
         return plan
 
@@ -305,17 +315,16 @@ class Trainer:
         return max(1, int((left - evaluations * evaluation) / step))
 
     def _replan(self, plan: dict[str, Any]) -> None:
-        """Correct the number of steps once by what the steps so far took; the change stands in the run."""
+        """Correct the number of steps once by what the steps so far took; the change stands in the run.
+
+        A run that was stopped before keeps the number that it had: its time is no longer one stretch.
+        """
         done, total = self.state.step, plan["steps"]
         if plan["changes"]:
             return
-        passed = sum(1 for due in _due(total, self.settings.evaluations) if due <= done)
-        spent = time.monotonic() - self._resumed_at - passed * plan["seconds_per_evaluation"]
-        left = self._affordable(
-            spent / max(1, done - self._resumed_step),
-            plan["seconds_per_evaluation"],
-            self.settings.evaluations - passed,
-        )
+        ahead = sum(1 for due in _due(total, self.settings.evaluations) if due >= done)
+        mean = statistics.fmean(self._step_seconds)
+        left = self._affordable(mean, plan["seconds_per_evaluation"], ahead)
         plan["changes"].append({"step": done, "steps": [total, done + left]})
         plan["steps"] = done + left
         self.run.write_plan(plan)

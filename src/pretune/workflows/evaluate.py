@@ -36,6 +36,8 @@ class Evaluation:
     slices: list[Slice] = field(default_factory=list)
     overlap: int | None = None
     """Texts that stand in the model's pretraining text; None where that is not known."""
+    judged: int = 0
+    """Texts that were long enough to be looked up there."""
 
     def summary(self) -> dict[str, Any]:
         """Scores, baselines and overlap, as they stand in summary.json."""
@@ -91,6 +93,7 @@ def assess(
         most_confident(records, predictions, truth, k=10),
         by_slice(correct, [len(t) for t in texts]),
         len(model.fingerprints.overlap(texts)) if model.fingerprints is not None else None,
+        model.fingerprints.judged(texts) if model.fingerprints is not None else 0,
     )  # fmt: skip
 
 
@@ -138,6 +141,7 @@ def evaluate(
 
 
 def _language_model(model: Model, data: str, reporter: Reporter) -> dict[str, Any]:
+    model.needs(model.head)
     kind = find("objectives", model.head)
     specials = model.tokenizer.specials
     log = RecordLog()

@@ -221,14 +221,18 @@ class _Finetuning:
         else:
             hashes = np.array([text_hash(str(r.fields["text"])) for r in self.train], np.uint64)
             held = split(hashes, VALIDATION_SHARE, seed=0)
-            self.validation = [r for r, out in zip(self.train, held, strict=True) if out]
-            self.train = [r for r, out in zip(self.train, held, strict=True) if not out]
+            kept = {str(r.fields["label"]) for r, out in zip(self.train, held, strict=True) if not out}
+            # A class whose few records would all be held out stays in training.
+            aside = [out and str(r.fields["label"]) in kept for r, out in zip(self.train, held, strict=True)]
+            self.validation = [r for r, out in zip(self.train, aside, strict=True) if out]
+            self.train = [r for r, out in zip(self.train, aside, strict=True) if not out]
         labels = task_module.label_set(self.train)
         self.model = self._load(labels)
         self.task = self.model.task(settings.task_options)
         self.task.check(self.validation)
         self.task.check(self.test)
         self._warn_of_overlap()
+        self._warn_of_shared_texts()
         traits = self.model.family.TRAITS
         self.objective = objective_module.Objective(
             traits, self.model.tokenizer.specials, settings.objective_options
@@ -265,8 +269,16 @@ class _Finetuning:
             model.about["max_length"] = settings.max_length
         if settings.from_random:
             model = model.with_random_weights(settings.training.seed)
-        model.about["task"] = settings.task
+        model.about |= {"task": settings.task, "task_options": settings.task_options.model_dump()}
         return model
+
+    def _warn_of_shared_texts(self) -> None:
+        learnt = {text_hash(str(r.fields["text"]) + str(r.fields.get("text_pair") or "")) for r in self.train}
+        for name, part in (("validation", self.validation), ("test", self.test)):
+            hashes = [text_hash(str(r.fields["text"]) + str(r.fields.get("text_pair") or "")) for r in part]
+            shared = sum(value in learnt for value in hashes)
+            if shared:
+                self.reporter.say(f"  mind: {shared} of the {len(part)} {name} texts are training texts, too")
 
     def _warn_of_overlap(self) -> None:
         scored = self.test or self.validation

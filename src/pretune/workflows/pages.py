@@ -24,6 +24,10 @@ Summary = Mapping[str, Any]
 Rows = Sequence[Mapping[str, Any]]
 
 
+UNIGRAM_MARGIN = 0.3
+"""Nats by which a masked model must be below a unigram model of the same text to have learnt something."""
+
+
 def check_language(language: str) -> Language:
     """The language, if pages can be written in it.
 
@@ -82,7 +86,9 @@ def finetuning(
     if summary["scored_on"] == "validation":
         items.append(p.VerdictItem("neutral", say(language, "scored_on_validation")))
     if evaluation.overlap is not None:
-        items.append(overlap_finding(language, evaluation.overlap, len(evaluation.records)))
+        items.append(
+            overlap_finding(language, evaluation.overlap, evaluation.judged, len(evaluation.records))
+        )
     steps = [row for row in rows if row["kind"] == "step"]
     checks = [row for row in rows if row["kind"] == "evaluation"]
     sections = (
@@ -131,6 +137,7 @@ def quickstart(
         note = say(
             language, "scores_note_seeds", seeds=len(found.arms["random"]), n=found.test, train=found.train
         )
+        note = f"{note} {say(language, 'intervals_note')}"
         heading = f"{text['scores']}: {names[key]}"
         sections.append(p.Scores(heading, _arm_rows(language, found), text["accuracy"], note))
     for name, found_samples in samples.items():
@@ -190,12 +197,12 @@ def _arm_rows(language: str, found: Any) -> tuple[p.ScoreRow, ...]:
 def loss_finding(language: str, name: str, summary: Summary) -> p.VerdictItem:
     """Is this loss normal? Against the n-gram models of the same text."""
     loss, unigram, bigram = summary["loss"], summary["unigram"], summary["bigram"]
-    kind, status = (
-        ("beats_bigram", "good") if loss < bigram
-        else ("beats_unigram", "good") if loss < unigram and summary["objective"] == "masked_lm"
-        else ("beats_unigram", "bad") if loss < unigram
-        else ("beats_nothing", "bad")
-    )  # fmt: skip
+    if summary["objective"] == "masked_lm":  # it sees both neighbours: the bigram is no measure of it
+        kind = "beats_unigram" if loss < unigram - UNIGRAM_MARGIN else "beats_nothing"
+        status = "good" if kind == "beats_unigram" else "bad"
+    else:
+        kind = "beats_bigram" if loss < bigram else "beats_unigram" if loss < unigram else "beats_nothing"
+        status = "good" if kind == "beats_bigram" else "bad"
     figures = {k: f"{v:.2f}" for k, v in (("loss", loss), ("unigram", unigram), ("bigram", bigram))}
     return p.VerdictItem(cast(Status, status), say(language, kind, name=name, **figures))
 
@@ -207,7 +214,8 @@ def comparison(
     low, high = difference.interval
     above, below, level = keys
     key, status = (above, "good") if low > 0 else (below, "bad") if high < 0 else (level, "neutral")
-    figures = {"difference": _points(difference.mean), "low": _points(low), "high": _points(high)}
+    gap = f"{100 * difference.mean:+.1f}" if key == level else f"{100 * abs(difference.mean):.1f}"
+    figures = {"difference": gap, "low": _points(low), "high": _points(high)}
     text = say(language, key, name=name, n=difference.n, **figures, **values)
     return p.VerdictItem(cast(Status, status), text)
 
@@ -223,10 +231,10 @@ def against_baseline(
     )  # fmt: skip
 
 
-def overlap_finding(language: str, overlap: int, n: int) -> p.VerdictItem:
-    """Whether the model has read its test texts before."""
-    key, status = ("overlap", "bad") if overlap else ("no_overlap", "good")
-    return p.VerdictItem(cast(Status, status), say(language, key, count=overlap, n=n))
+def overlap_finding(language: str, overlap: int, judged: int, n: int) -> p.VerdictItem:
+    """Whether the model has read its test texts before, of those long enough to be judged."""
+    key, status = ("overlap", "bad") if overlap else ("no_overlap", "good" if judged == n else "neutral")
+    return p.VerdictItem(cast(Status, status), say(language, key, count=overlap, judged=judged, n=n))
 
 
 # -- sections ---------------------------------------------------------------------------------------

@@ -272,7 +272,8 @@ class _Pretraining:
         self.train = Windows.of(prepared.train, windowing)
         self.batches = StepBatches(self.train, self.objective, traits, settings.training, settings.max_length)
         self.held_out = HeldOut(
-            Windows.of(prepared.validation, windowing), self.objective, kind.contexts, tokenizer,
+            Windows.of(prepared.validation, windowing), kind.Objective(traits, specials), kind.contexts,
+            tokenizer,
             max_tokens=settings.evaluation_tokens, max_length=settings.max_length,
             every_token=kind.Objective.every_token,
         )  # fmt: skip

@@ -24,6 +24,7 @@ import numpy as np
 from pretune.checkpoint import store
 from pretune.config import digest
 from pretune.data.sources import RecordLog, read_records
+from pretune.errors import CheckpointError, ConfigError
 from pretune.evaluation.classifiers import majority, tfidf
 from pretune.evaluation.mistakes import Mistake, most_confident
 from pretune.metrics.accuracy import accuracy
@@ -42,6 +43,7 @@ from pretune.workflows.pretrain import RunResult, pretrain
 from pretune.workflows.samples import Sample, samples, sentences
 
 LANGUAGES = ("zh", "en")
+MARKER = "quickstart.json"
 SEEDS = (0, 1, 2)
 VOCABULARY = 4096
 OTHER_STAGES = 115.0
@@ -71,7 +73,7 @@ CAUSAL: dict[str, Any] = {
     "model": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2},
     "max_length": 128,
     "training": {
-        "batch_tokens": 512,
+        "batch_tokens": 1024,
         "evaluations": 6,
         "optimizer": {
             "name": "muon",
@@ -123,7 +125,7 @@ def quickstart(
     finished = folder / "summary.json"
     if finished.exists():
         reporter.say(f"{folder}: this run is complete; remove the folder to run it again")
-        return RunResult(folder, json.loads(finished.read_text(encoding="utf-8")))
+        return RunResult(folder, _read_json(finished))
 
     texts = folder / "texts"
     reporter.say("1/5 text: one tokenizer for English and Chinese, shards of tokens")
@@ -135,7 +137,7 @@ def quickstart(
     if "pretraining" not in plan:
         left = started + 60 * minutes - time.monotonic() - OTHER_STAGES * minutes / 5
         plan["pretraining"] = max(20.0, left)
-        store.write_json(folder / "quickstart.json", plan)
+        store.write_json(folder / MARKER, plan)
     seconds = {
         "masked": MASKED_SHARE * plan["pretraining"],
         "causal": (1 - MASKED_SHARE) * plan["pretraining"],
@@ -203,18 +205,41 @@ def _begin(folder: Path, minutes: float) -> dict[str, Any]:
         files = sorted(p for p in source.rglob("*") if p.suffix in (".jsonl", ".md"))
         content = digest([[str(p.relative_to(source)), p.read_text(encoding="utf-8")] for p in files])
         identity = {"version": metadata.version("pretune"), "texts": content, "minutes": minutes}
-        marker = folder / "quickstart.json"
-        if marker.exists():
-            plan: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
-            if identity.items() <= plan.items():
-                return plan
-            shutil.rmtree(folder)
+        marker = folder / MARKER
+        plan = _read_json(marker) if marker.exists() else {}
+        if plan and identity.items() <= plan.items():
+            return plan
+        if not plan and folder.exists() and any(folder.iterdir()):
+            raise ConfigError(
+                f"{folder}: holds files but no quickstart; give an empty or new folder with --out"
+            )
+        _empty(folder)
         for path in files:
             target = folder / "texts" / path.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
     store.write_json(marker, identity)
     return identity
+
+
+def _empty(folder: Path) -> None:
+    """Remove what an earlier quickstart made, and nothing else that may lie there."""
+    for name in ("texts", "data", "data.partial", *("masked", "causal")):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for run in folder.glob("classify-*"):
+        shutil.rmtree(run, ignore_errors=True)
+    for name in (MARKER, "summary.json", "report.html", "report.zh.html"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged: {error}; remove it and run the command again") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: damaged: expected an object; remove it and run the command again")
+    return value
 
 
 def _finetune(folder: Path, language: str, start: str, reporter: Reporter) -> _Arm:
