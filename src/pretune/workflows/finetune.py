@@ -233,6 +233,11 @@ class _Finetuning:
         self.task.check(self.test)
         self._warn_of_overlap()
         self._warn_of_shared_texts()
+        absent = set(labels) - {str(r.fields["label"]) for r in self.validation}
+        if absent:
+            reporter.say(
+                f"  mind: the validation records, which choose the checkpoint, hold no {sorted(absent)}"
+            )
         traits = self.model.family.TRAITS
         self.objective = objective_module.Objective(
             traits, self.model.tokenizer.specials, settings.objective_options

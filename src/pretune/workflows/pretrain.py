@@ -66,7 +66,7 @@ class PretrainSettings(Settings):
     """Share of the documents kept from training, where no validation files are given."""
     evaluation_tokens: int = pydantic.Field(50_000, ge=1)
     """Held-out tokens that an evaluation reads at most."""
-    training: TrainingSettings = TrainingSettings(batch_tokens=2048)
+    training: TrainingSettings = TrainingSettings(batch_tokens=1024)
     language: str = "en"
     """Of the report: en or zh."""
 
@@ -182,7 +182,7 @@ def resolve(
     if isinstance(values.get("training"), Mapping):
         training = dict(values["training"])
         if "batch_tokens" not in training and "batch_examples" not in training:
-            training["batch_tokens"] = 2048
+            training["batch_tokens"] = 1024
         values["training"] = training
     if isinstance(values.get("corpus"), str | Path):
         values["corpus"] = (str(values["corpus"]),)
