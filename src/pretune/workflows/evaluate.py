@@ -124,9 +124,9 @@ def evaluate(
             "fine-tune it on that task first, or leave the task out"
         )
     if loaded.head == "classification":
-        records = _read(data, reporter)
+        records = read_labelled((data,), reporter)
         loaded.task().check(records)
-        evaluation = assess(loaded, records, None if train is None else _read(train, reporter))
+        evaluation = assess(loaded, records, None if train is None else read_labelled((train,), reporter))
         summary = {"verb": "evaluate", "task": "classification", **evaluation.summary()}
         if evaluation.overlap:
             reporter.say(
@@ -171,9 +171,10 @@ def _language_model(model: Model, data: str, reporter: Reporter) -> dict[str, An
     }
 
 
-def _read(data: str | Path, reporter: Reporter) -> list[Record]:
+def read_labelled(paths: Sequence[str | Path], reporter: Reporter) -> list[Record]:
+    """All good records of labelled files; what was left out is said."""
     log = RecordLog()
-    records = list(read_records((str(data),), columns=task_module.COLUMNS, log=log))
+    records = list(read_records(paths, columns=task_module.COLUMNS, log=log))
     log.finish()
     if log.bad:
         reporter.say(f"  {log.summary()}")

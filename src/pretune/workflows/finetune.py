@@ -16,7 +16,6 @@ from pretune.checkpoint import store
 from pretune.config import Settings, build
 from pretune.data.deduplicate import text_hash
 from pretune.data.shards import split
-from pretune.data.sources import RecordLog, read_records
 from pretune.data.windows import EncodedRecords
 from pretune.errors import ConfigError
 from pretune.metrics.statistics import paired_difference
@@ -33,9 +32,9 @@ from pretune.training.run import Run, default_folder, environment
 from pretune.training.settings import OptimizerSettings, TrainingSettings
 from pretune.training.steps import StepBatches
 from pretune.training.trainer import Trainer
-from pretune.types import Record, Score
+from pretune.types import Score
 from pretune.workflows import cards, pages
-from pretune.workflows.evaluate import Evaluation, assess
+from pretune.workflows.evaluate import Evaluation, assess, read_labelled
 from pretune.workflows.pretrain import RunResult
 
 VALIDATION_SHARE = 0.1
@@ -176,16 +175,6 @@ def resolve(
     pages.check_language(resolved.language)
     parse_length(resolved.budget)
     return resolved
-
-
-def read_labelled(paths: tuple[str, ...], reporter: Reporter) -> list[Record]:
-    """All good records of labelled files; what was left out is said."""
-    log = RecordLog()
-    records = list(read_records(paths, columns=task_module.COLUMNS, log=log))
-    log.finish()
-    if log.bad:
-        reporter.say(f"  {log.summary()}")
-    return records
 
 
 def rehearse(settings: FinetuneSettings) -> dict[str, Any]:

@@ -23,21 +23,20 @@ import numpy as np
 
 from pretune.checkpoint import store
 from pretune.config import digest
-from pretune.data.sources import RecordLog, read_records
 from pretune.errors import CheckpointError, ConfigError
 from pretune.evaluation.classifiers import majority, tfidf
 from pretune.evaluation.mistakes import Mistake, most_confident
 from pretune.metrics.accuracy import accuracy
 from pretune.metrics.statistics import Difference, mean_interval, paired_difference
 from pretune.model import Model
-from pretune.tasks.classification import COLUMNS
 from pretune.training import machine
 from pretune.training.log import read_log
 from pretune.training.progress import Reporter, Silent, Terminal
 from pretune.training.run import environment
-from pretune.types import Prediction, Record
+from pretune.types import Prediction
 from pretune.workflows import pages
 from pretune.workflows.corpus import Prepared, prepare
+from pretune.workflows.evaluate import read_labelled
 from pretune.workflows.finetune import finetune
 from pretune.workflows.pretrain import RunResult, pretrain
 from pretune.workflows.samples import Sample, samples, sentences
@@ -307,7 +306,7 @@ class _Report:
 
     def _classify(self, language: str) -> Classified:
         texts = self.folder / "texts" / f"topic_{language}"
-        train, test = (_records(texts / f"{part}.jsonl") for part in ("train", "test"))
+        train, test = (read_labelled((texts / f"{part}.jsonl",), Silent()) for part in ("train", "test"))
         truth = [str(r.fields["label"]) for r in test]
         labelled = [str(r.fields["label"]) for r in train]
         unlabelled = [str(r.fields["text"]) for r in test]
@@ -366,13 +365,6 @@ class Classified:
                 "interval": list(self.against["tfidf"].interval),
             },
         }
-
-
-def _records(path: Path) -> list[Record]:
-    log = RecordLog()
-    records = list(read_records((path,), columns=COLUMNS, log=log))
-    log.finish()
-    return records
 
 
 def _samples(path: Path, prepared: Prepared) -> list[Sample]:
