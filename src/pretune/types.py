@@ -90,6 +90,8 @@ class Feature:
     """One text, a pair, source and target, or several choices; no special tokens but those that
     belong to the text (its start or end of text)."""
     labels: Mapping[str, Any] = field(default_factory=dict)
+    starts: tuple[npt.NDArray[np.uint8], ...] | None = None
+    """(T,) a sequence: bit 1 where a word starts, bit 2 where a sentence starts."""
     offsets: tuple[IntArray, ...] | None = None
     """Token to characters, (T, 2) a sequence, for decoding; they stay in the index."""
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 import pretune
-from pretune.cli import evaluate, finetune, predict, pretrain, quickstart
+from pretune.cli.main import verbs
 
-VERBS = (quickstart, pretrain, finetune, evaluate, predict)
+VERBS = tuple(verbs())
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(pretune.__file__).parents[1])}
 
 

@@ -17,8 +17,7 @@ import typer
 import yaml
 
 import pretune
-from pretune.cli import evaluate, finetune, predict, pretrain, quickstart
-from pretune.cli.main import app
+from pretune.cli.main import app, verbs
 from pretune.cli.shared import gather, split
 from pretune.config import build
 from pretune.registry import find
@@ -30,7 +29,7 @@ from pretune.workflows import quickstart as starting
 ROOT = Path(__file__).resolve().parents[2]
 READMES = (ROOT / "README.md", ROOT / "README.zh-CN.md")
 PAGES = (*READMES, *sorted((ROOT / "docs").rglob("*.md")))
-VERBS = {verb.NAME: verb for verb in (quickstart, pretrain, finetune, evaluate, predict)}
+VERBS = {verb.NAME: verb for verb in verbs()}
 GROUP = typer.main.get_command(app)
 _FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -115,6 +114,10 @@ def test_a_printed_command_parses(command: Command) -> None:
     words = [word for word in command.words[2:] if word not in ("--help", "-h")]
     if len(words) < len(command.words) - 2:
         return
+    if isinstance(verb, click.Group | typer.core.TyperGroup):  # `data prepare`: the verb within the group
+        assert words, f"{command.verb}: one of {', '.join(verb.commands)}"
+        assert words[0] in verb.commands, f"there is no verb {command.verb} {words[0]!r}"
+        verb, words = verb.commands[words[0]], words[1:]
     with verb.make_context(command.verb, list(words)) as context:
         if "words" in context.params:
             resolve(command, context.params)

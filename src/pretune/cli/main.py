@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import signal
 import sys
+from types import ModuleType
 from typing import Annotated
 
 import typer
 
-from pretune.cli import evaluate, finetune, predict, pretrain, quickstart
+from pretune import cli
 from pretune.errors import PretuneError
+
+ORDER = (
+    "quickstart", "plan", "data", "tokenizer", "pretrain", "finetune", "evaluate", "predict", "generate",
+    "chat", "score", "explain", "audit", "compress", "export", "serve", "runs",
+)  # fmt: skip
+"""In which order help lists the verbs that are there."""
+
+
+def verbs() -> list[ModuleType]:
+    """The modules of this folder that are a verb: they have a NAME, HELP, and ``run`` or an ``app`` of verbs."""
+    names = [m.name for m in pkgutil.iter_modules(cli.__path__) if m.name in ORDER]
+    return [importlib.import_module(f"pretune.cli.{name}") for name in sorted(names, key=ORDER.index)]
+
 
 app = typer.Typer(
     name="pretune",
@@ -21,8 +37,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (quickstart, pretrain, finetune, evaluate, predict):
-    app.command(name=verb.NAME, help=verb.HELP)(verb.run)
+for verb in verbs():
+    if hasattr(verb, "app"):
+        app.add_typer(verb.app, name=verb.NAME, help=verb.HELP)
+    else:
+        app.command(name=verb.NAME, help=verb.HELP)(verb.run)
 
 
 def _version(wanted: bool) -> None:

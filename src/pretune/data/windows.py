@@ -73,7 +73,7 @@ class Windows:
         at, part, low, high = self._range(i)
         ids = self.corpus.document(int(self.documents[at]), *self._inside(low, high))
         tokens = self._framed(at, low, high, ids, self.start, self.end)
-        return Feature(int(self.documents[at]), part, (tokens,))
+        return Feature(int(self.documents[at]), part, (tokens,), starts=(self.flags(i),))
 
     def flags(self, i: int) -> npt.NDArray[np.uint8]:
         """(T,) word and sentence starts of window ``i``; its start and end tokens are both."""
