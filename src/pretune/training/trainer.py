@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import math
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from torch import nn
 from pretune.checkpoint import store
 from pretune.config import digest
 from pretune.errors import ConfigError, Interrupted, TrainingError
-from pretune.training import machine, optimizers, schedules
+from pretune.training import budget, machine, optimizers, schedules
 from pretune.training.length import Length
 from pretune.training.log import MetricsLog
 from pretune.training.progress import Reporter, Silent, Work, working
@@ -35,8 +34,8 @@ from pretune.training.steps import Batches
 from pretune.types import Batch, ObjectiveLike, Score
 
 OPTIMIZER = "optimizer.safetensors"
-REPLAN_AT = 0.2
-"""A length in minutes is planned again once, this far into the run."""
+RESUMED_LOOK = 0.02
+"""Share of the schedule after which a resumed run looks at the clock."""
 
 
 class Keeper(Protocol):
@@ -56,6 +55,8 @@ class Outcome:
     """How training ended."""
 
     steps: int
+    planned: int
+    """Steps as they were planned before the first one; a length in minutes is corrected on the way."""
     tokens: int
     """Tokens without padding that were read, over the whole run."""
     seconds: float
@@ -103,8 +104,9 @@ class Trainer:
         self.optimizer = optimizers.build(self.network, settings.optimizer)
         self.state = _State()
         self._saved_step: int | None = None
-        self._resumed = False
-        self._step_seconds: list[float] = []
+        self._course = budget.Course((budget.Stretch(0, 0, 0.0),))
+        self._pace = budget.Pace(evaluation=0.0)
+        self._look = 0.0
 
     def train(self) -> Outcome:
         """Train to the end, from wherever the run's folder says that it stopped.
@@ -123,8 +125,8 @@ class Trainer:
                 step=self.state.step,
             )
             try:
-                with working(self.reporter, self.name, plan["steps"]) as work:
-                    self._loop(plan, log, stop, work)
+                with working(self.reporter, self.name, self._course.last.end) as work:
+                    self._loop(log, stop, work)
             finally:
                 log.close()
         best = self.state.best_step
@@ -134,32 +136,38 @@ class Trainer:
             store.verify_folder(folder)
             self.keeper.restore(folder)
         seconds = time.monotonic() - self.started
-        return Outcome(self.state.step, self.state.tokens, seconds, best, self.state.best_scores)
+        return Outcome(
+            self.state.step, plan["steps"], self.state.tokens, seconds, best, self.state.best_scores
+        )
 
-    def _loop(self, plan: dict[str, Any], log: MetricsLog, stop: StopRequest, work: Work) -> None:
+    def _loop(self, log: MetricsLog, stop: StopRequest, work: Work) -> None:
         state = self.state
+        self._pace.again()
         while True:
-            total = plan["steps"]
-            if state.step in _due(total, self.settings.evaluations):
+            total = self._course.total(state.step)
+            if state.step in self._course.due(self.settings.evaluations):
+                began = time.monotonic()
                 self._save(log)
                 self._evaluate(log)
+                self._pace.evaluated(time.monotonic() - began)
             elif self.settings.save_every and state.step and state.step % self.settings.save_every == 0:
                 self._save(log)
             if state.step >= total:
                 return
-            if stop.asked or not self._step(total, log, stop, work):
+            if stop.asked or not self._step(log, stop, work):
                 self._save(log)
                 raise Interrupted(
                     f"stopped at step {state.step} of {total}; a checkpoint is saved in {self.run.folder}, "
                     "run the same command to go on"
                 )
-            if self.length.unit == "seconds" and state.step == plan["replan_at"] and not self._resumed:
-                self._replan(plan)
+            if self._course.share(state.step) >= self._look:
+                self._correct()
 
-    def _step(self, total: int, log: MetricsLog, stop: StopRequest, work: Work) -> bool:
+    def _step(self, log: MetricsLog, stop: StopRequest, work: Work) -> bool:
         """One optimiser step; False, with nothing changed, where a stop was asked for within it."""
         state, began = self.state, time.monotonic()
-        factor = schedules.factor(state.step, total, self.settings.schedule)
+        place, total = self._course.place(state.step), self._course.total(state.step)
+        factor = schedules.factor(place, total, self.settings.schedule)
         micro_batches = self.batches(state.step)
         loss = self._backward(self.network, micro_batches, state.step, stop)
         if loss is None:
@@ -186,7 +194,7 @@ class Trainer:
                 "seconds": round(time.monotonic() - began, 4),
             },
         )
-        self._step_seconds.append(time.monotonic() - began)
+        self._pace.stepped()
         work.update(state.step, f"loss {loss:.3f}")
         return True
 
@@ -236,6 +244,7 @@ class Trainer:
         state = self.state
         if state.step == self._saved_step:
             return  # a resume from there comes to the same point, its evaluation made again
+        self._note_time()
         state.log_position = log.position()
         folder = store.checkpoint_path(self.run.checkpoints, state.step)
 
@@ -259,7 +268,6 @@ class Trainer:
         self.keeper.restore(folder)
         self.optimizer.restore(load_file(folder / OPTIMIZER))
         self.state = _State(**about)
-        self._resumed = True
         self._saved_step = self.state.step
         self.reporter.say(f"  {self.name}: going on from step {self.state.step:,} ({folder})")
 
@@ -274,62 +282,65 @@ class Trainer:
                 )
             if plan.get("machine") != machine.describe():
                 self.reporter.say(f"  planned on {plan.get('machine')}, going on with {machine.describe()}")
-            return plan
-        if self.length.unit == "seconds":
-            plan = self._measure()
+            self.started -= plan.get("spent", 0.0)  # the time that was used before counts, too
         else:
-            steps = self.length.steps(self.batches.steps_per_epoch, self.batches.tokens_per_step)
-            plan = {"steps": steps}
-        plan |= {"machine": machine.describe(), "data": self.batches.fingerprint, "changes": []}
-        self.run.write_plan(plan)
+            if self.length.unit == "seconds":
+                plan = self._measure()
+            else:
+                steps = self.length.steps(self.batches.steps_per_epoch, self.batches.tokens_per_step)
+                plan = {"steps": steps}
+            plan |= {"machine": machine.describe(), "data": self.batches.fingerprint, "changes": []}
+            self.run.write_plan(plan)
+        self._course = budget.Course.of(plan)
+        self._pace = budget.Pace(evaluation=plan.get("seconds_per_evaluation", 0.0))
+        timed = self.length.unit == "seconds"
+        done = self._course.share(self.state.step)
+        # A resumed run looks soon: the machine may be another, or busier.
+        look = done + RESUMED_LOOK if self.state.step else math.inf
+        self._look = min(budget.next_look(done), look) if timed else math.inf
         return plan
 
     def _measure(self) -> dict[str, Any]:
         """Steps that fit the time, from a few steps and an evaluation on weights that are thrown away."""
-        network, began = copy.deepcopy(self.network), time.monotonic()
+        network = copy.deepcopy(self.network)
         optimizer = optimizers.build(network, self.settings.optimizer)
-        patience = min(10.0, 0.05 * self.length.amount)
-        times: list[float] = []
-        while len(times) < 4 or (time.monotonic() - began < patience and len(times) < 50):
-            at = time.monotonic()
-            self._backward(network, self.batches(len(times)), len(times), None)
+
+        def trial(number: int) -> None:
+            self._backward(network, self.batches(number), number, None)
             self._clip(network)
             optimizer.step(1.0)
-            times.append(time.monotonic() - at)
+
+        step = budget.measured(trial, patience=min(10.0, 0.05 * self.length.amount))
         at = time.monotonic()
         self.evaluate(network, 0)
         evaluation = time.monotonic() - at
-        step = statistics.median(times[1:])
-        steps = self._affordable(step, evaluation, self.settings.evaluations)
+        steps = budget.affordable(self._left(), step, evaluation, self.settings.evaluations)
         self.reporter.say(f"  {self.name}: {step:.3f} s a step, so {steps:,} steps in {self.length}")
-        replan = math.ceil(REPLAN_AT * steps)
-        return {
-            "steps": steps,
-            "seconds_per_step": step,
-            "seconds_per_evaluation": evaluation,
-            "replan_at": replan,
-        }
+        return {"steps": steps, "seconds_per_step": step, "seconds_per_evaluation": evaluation}
 
-    def _affordable(self, step: float, evaluation: float, evaluations: int) -> int:
-        left = self.started + self.length.amount - time.monotonic() - self.reserve
-        return max(1, int((left - evaluations * evaluation) / step))
+    def _left(self) -> float:
+        """Seconds until training must end, of a length in minutes."""
+        return self.started + self.length.amount - time.monotonic() - self.reserve
 
-    def _replan(self, plan: dict[str, Any]) -> None:
-        """Correct the number of steps once by what the steps so far took; the change stands in the run.
+    def _correct(self) -> None:
+        """Fit the number of steps to the time that is left; the change stands in the run's plan.
 
-        A run that was stopped before keeps the number that it had: its time is no longer one stretch.
+        Changes that a resumed run has yet to come to are made as they were.
         """
-        done, total = self.state.step, plan["steps"]
-        if plan["changes"]:
+        step, course = self.state.step, self._course
+        self._look = budget.next_look(course.share(step))
+        if step < course.last.start:
             return
-        ahead = sum(1 for due in _due(total, self.settings.evaluations) if due >= done)
-        mean = statistics.fmean(self._step_seconds)
-        left = self._affordable(mean, plan["seconds_per_evaluation"], ahead)
-        plan["changes"].append({"step": done, "steps": [total, done + left]})
-        plan["steps"] = done + left
+        total = budget.corrected(course, step, self._left(), self._pace, self.settings.evaluations)
+        self._pace.again()
+        if total is None:
+            return
+        plan = self.run.plan()
+        plan["changes"].append({"step": step, "steps": [course.total(step), total]})
         self.run.write_plan(plan)
+        self._course = budget.Course.of(plan)
 
-
-def _due(total: int, evaluations: int) -> set[int]:
-    """The steps after which to evaluate: evenly spaced, the last one included."""
-    return {round(total * k / evaluations) for k in range(1, evaluations + 1)} - {0}
+    def _note_time(self) -> None:
+        """Keep how much of a length in minutes is used, for a resume to go on with the rest."""
+        if self.length.unit == "seconds":
+            self.run.write_plan(self.run.plan() | {"spent": time.monotonic() - self.started})
