@@ -1,0 +1,1 @@
+"""What fits a text, a machine and a deadline."""

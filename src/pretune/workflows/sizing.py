@@ -1,0 +1,57 @@
+"""The size of a model that is to be trained for some minutes, by what each size costs on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+
+from pretune.planning.size import LADDER, Shape, Trial, largest
+from pretune.training import optimizers
+from pretune.training.settings import OptimizerSettings
+from pretune.training.steps import StepBatches
+from pretune.types import ObjectiveLike
+
+STEPS = 3
+"""Measured a shape, after one that warms up."""
+
+Create = Callable[[Shape], tuple[nn.Module, ObjectiveLike, StepBatches]]
+"""A network of that shape on throw-away weights, and what it is to be trained by and on."""
+
+
+def fitted(create: Create, optimizer: OptimizerSettings, seconds: float, corpus_tokens: int) -> Trial:
+    """The shape to train for ``seconds``: the largest that reads enough text in that time."""
+
+    def trials() -> Iterator[Trial]:
+        for shape in LADDER:
+            yield tried(shape, create, optimizer)
+
+    return largest(trials(), seconds, corpus_tokens)
+
+
+def tried(shape: Shape, create: Create, settings: OptimizerSettings) -> Trial:
+    """What a step of this shape costs here, its optimiser included."""
+    network, objective, batches = create(shape)
+    optimizer = optimizers.build(network, settings)
+    network.train()
+    began = 0.0
+    for step in range(1 + STEPS):
+        if step == 1:
+            began = time.monotonic()
+        for batch in batches(step):
+            for loss in objective.loss(network, batch):
+                total = torch.stack([weight * value for value, weight in loss.terms.values()]).sum()
+                (total / max(1, sum(batch.counts.values()))).backward()  # type: ignore[no-untyped-call]
+        optimizer.step(1.0)
+    seconds = (time.monotonic() - began) / STEPS
+    return Trial(shape, _hidden_parameters(network), batches.tokens_per_step / seconds)
+
+
+def _hidden_parameters(network: nn.Module) -> int:
+    """Parameters but those of embeddings and of heads, which grow with the vocabulary."""
+    outer = {p for m in network.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    heads = getattr(network, "heads", None)
+    outer |= set(heads.parameters()) if isinstance(heads, nn.Module) else set()
+    return sum(p.numel() for p in network.parameters() if p not in outer)
