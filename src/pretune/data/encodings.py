@@ -41,7 +41,7 @@ _COMMON = frozenset(
     "時們這個說會對過發後裡種經學現當沒動還進樣開從實軍無長與書東門聲處國愛聽讀車馬語話請問覺點頭兒"
 )
 """Characters that are frequent in modern or classical Chinese, simplified or traditional."""
-_COMMON_SHARE = 0.2
+_COMMON_SHARE = 0.15
 """Of all Han in a text."""
 
 
@@ -52,6 +52,8 @@ class _Chinese:
     encoding: str
     common: float
     """Share of frequent characters among the Han."""
+    sample: bytes
+    """The lines with Chinese in them, without what is broken or cut off."""
 
 
 def recognise(sample: bytes) -> str | None:
@@ -69,31 +71,45 @@ def recognise(sample: bytes) -> str | None:
     text, broken = _decoded(sample, "utf-8")
     if not broken:
         return "utf-8"
-    beyond = sum(character > "\x7f" and character != "�" for character in text)
-    if beyond >= 4 * broken or (broken <= 1 and broken <= BROKEN_SHARE * len(text)):
+    if sum(character > "\x7f" for character in text) >= 5 * broken:
         return "utf-8"  # with some places broken
     found = [chinese for name in ("gb18030", "big5") if (chinese := _as_chinese(sample, name))]
     if not found:
-        return None
+        return "utf-8" if broken <= BROKEN_SHARE * len(text) else None
     best = max(found, key=lambda chinese: chinese.common)
-    named = charset_normalizer.from_bytes(_beyond_ascii(sample)).best()
-    arbiter = "" if named is None else named.encoding
-    agreed = {"gb18030": ("gb", "hz"), "big5": ("big5", "cp950")}
-    if arbiter.startswith(agreed[best.encoding]):
-        return best.encoding
-    # Of two Chinese encodings the arbiter is sure of neither; of other families it may name any.
-    both = arbiter.startswith(("gb", "hz", "big5", "cp950"))
-    return best.encoding if best.encoding == "gb18030" and (both or best.common > 2 * _COMMON_SHARE) else None
+    named = charset_normalizer.from_bytes(best.sample).best()
+    if named is None:  # no objection, but no support either
+        return best.encoding if best.common >= 2 * _COMMON_SHARE and best.encoding == "gb18030" else None
+    agree = ("gb", "hz") if best.encoding == "gb18030" else ("big5", "cp950")
+    return best.encoding if named.encoding.startswith(agree) else None
 
 
 def _without_mark(sample: bytes) -> str | None:
-    even, odd = sample[0::2].count(0), sample[1::2].count(0)
-    if not even + odd or min(even, odd) > 0.05 * (even + odd):
+    """UTF-16 by its zeros: half of the bytes of Latin text, some of Chinese (line ends, digits)."""
+    zeros = sample.count(0)
+    if not zeros:
         return None
-    encoding = "utf-16-le" if odd > even else "utf-16-be"
-    text, broken = _decoded(sample, encoding)
-    strange = sum(unicodedata.category(c) in ("Cc", "Cn", "Co", "Cs") and c not in "\t\n\r\f" for c in text)
-    return encoding if len(text) > 1 and broken + strange <= 0.01 * len(text) else None
+    wide = zeros > 0.2 * len(sample)
+    if not wide and not _decoded(sample, "utf-8")[1]:
+        return None
+    texts = {name: _decoded(sample, name) for name in ("utf-16-le", "utf-16-be")}
+    fit = [
+        name
+        for name, (text, broken) in texts.items()
+        if broken + _strange(text) <= 0.01 * len(text) and (wide or _common_share(text) > 0.5 * _COMMON_SHARE)
+    ]
+    if len(fit) == 2:  # Latin text reads as rare Han the other way round
+        return fit[0] if sample[1::2].count(0) > sample[0::2].count(0) else fit[1]
+    return fit[0] if fit else None
+
+
+def _strange(text: str) -> int:
+    return sum(unicodedata.category(c) in ("Cc", "Cn", "Co", "Cs") and c not in "\t\n\r\f" for c in text)
+
+
+def _common_share(text: str) -> float:
+    han = _HAN.findall(text)
+    return sum(character in _COMMON for character in han) / len(han) if han else 0.0
 
 
 def _as_chinese(sample: bytes, encoding: str) -> _Chinese | None:
@@ -101,23 +117,17 @@ def _as_chinese(sample: bytes, encoding: str) -> _Chinese | None:
     if broken > max(1, BROKEN_SHARE * 2 * len(text)) or (broken and len(text) < 100):
         return None
     beyond = sum(character > "\x7f" for character in text)
-    han = _HAN.findall(text)
-    if len(han) < 4 or len(_CHINESE.findall(text)) < 0.8 * beyond:
+    if len(_HAN.findall(text)) < 4 or len(_CHINESE.findall(text)) < 0.8 * beyond:
         return None
-    common = sum(character in _COMMON for character in han) / len(han)
-    return _Chinese(encoding, common) if common >= _COMMON_SHARE else None
+    telling = "\n".join(line for line in text.split("\n") if not line.isascii()).replace("�", "")
+    common = _common_share(text)
+    return _Chinese(encoding, common, telling[:4096].encode(encoding)) if common >= _COMMON_SHARE else None
 
 
 def _decoded(sample: bytes, encoding: str) -> tuple[str, int]:
     """The text, and how many of its characters are broken; one that the sample cuts is none."""
     text = codecs.getincrementaldecoder(encoding)("replace").decode(sample)
     return text, text.count("�") - sample.count("�".encode()) if encoding == "utf-8" else text.count("�")
-
-
-def _beyond_ascii(sample: bytes) -> bytes:
-    """The stretches that hold other bytes than ASCII, which alone say something of the encoding."""
-    lines = [line for line in sample.split(b"\n") if not line.isascii()]
-    return b"\n".join(lines)[: 1 << 14]
 
 
 def as_utf8(blocks: Iterator[bytes], say: Callable[[str], None]) -> Iterator[bytes]:
