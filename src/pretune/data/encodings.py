@@ -87,7 +87,7 @@ def recognise(sample: bytes) -> str | None:
 def _without_mark(sample: bytes) -> str | None:
     """UTF-16 by its zeros: half of the bytes of Latin text, some of Chinese (line ends, digits)."""
     zeros = sample.count(0)
-    if not zeros:
+    if not zeros or len(sample) < 8:
         return None
     wide = zeros > 0.2 * len(sample)
     if not wide and not _decoded(sample, "utf-8")[1]:

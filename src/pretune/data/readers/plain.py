@@ -69,8 +69,8 @@ def _decode(piece: bytes, name: str, offset: int, log: RecordLog) -> str:
         broken += zeros
     if broken > BROKEN_SHARE * len(text):
         fault = "zero" if piece[first] == 0 else "no UTF-8"
-        more = f", nor are {broken - 1:,} other places" if broken > 1 and fault == "no UTF-8" else ""
-        log.reject(name, 0, f"byte {offset + first} is {fault}{more}; {WAY_OUT}")
+        share = f" ({broken:,} broken characters in {len(text):,})" if broken > 1 else ""
+        log.reject(name, 0, f"byte {offset + first} is {fault}; {WAY_OUT}{share}")
         return ""
     if broken:
         log.note(name, f"{broken:,} broken characters replaced, the first at byte {offset + first:,}")

@@ -146,16 +146,19 @@ def recognise(lines: list[str], columns: tuple[str, ...], usual: Dialect) -> Dia
 
 
 def _headed(lines: list[str], columns: tuple[str, ...], dialect: Dialect) -> bool:
-    header = [name.strip() for name in next(dialect.reader(iter(lines[:1])), [])]
-    return set(columns) <= set(header)
+    return set(columns) <= {name.strip() for row in _parsed(lines[:1], dialect) for name in row}
+
+
+def _parsed(lines: list[str], dialect: Dialect) -> list[list[str]]:
+    try:
+        return [row for row in dialect.reader(iter(lines)) if row]
+    except csv.Error:
+        return []
 
 
 def _fits(lines: list[str], columns: tuple[str, ...], dialect: Dialect) -> bool:
-    if not _headed(lines, columns, dialect):
-        return False
-    try:
-        rows = [row for row in dialect.reader(iter(lines)) if row]
-    except csv.Error:
+    rows = _parsed(lines, dialect)
+    if not rows or not _headed(lines, columns, dialect):
         return False
     whole = rows[:-1] if len(lines) == _SAMPLE_LINES and len(rows) > 2 else rows  # the last may be cut
     if any(len(row) != len(rows[0]) for row in whole):
