@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from pretune.data.compression import BLOCK_BYTES, refuse_bomb
-from pretune.data.damage import Damage
+from pretune.data.damage import Damage, told
 from pretune.data.finding import is_hidden
 from pretune.data.items import Item
 from pretune.data.record_log import RecordLog
@@ -31,7 +31,7 @@ def members(path: Path, said: str, log: RecordLog) -> Iterator[Item]:
     try:
         archive = zipfile.ZipFile(path)
     except _FAULTS as error:
-        raise Damage(f"no zip archive, or cut off: {error}") from None
+        raise Damage(told(error, "no zip archive, or cut off: ")) from None
     with archive:
         for info in sorted(archive.infolist(), key=lambda one: one.filename):
             if info.is_dir():
@@ -75,4 +75,4 @@ def _blocks(archive: zipfile.ZipFile, info: zipfile.ZipInfo, log: RecordLog) -> 
                 refuse_bomb(info.compress_size, written)
                 yield block
     except _FAULTS as error:
-        raise Damage(f"damaged after {written:,} bytes: {error}") from None
+        raise Damage(f"damaged after {written:,} bytes: {told(error)}") from None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import zstandard
 
-from pretune.data.damage import Damage
+from pretune.data.damage import Damage, told
 from pretune.data.record_log import RecordLog
 
 BLOCK_BYTES = 1 << 18
@@ -31,7 +31,7 @@ def file_blocks(path: Path, log: RecordLog) -> Iterator[bytes]:
                 log.bytes_read += len(block)
                 yield block
     except OSError as error:
-        raise Damage(f"cannot be read: {error.strerror or error}") from None
+        raise Damage(told(error)) from None
 
 
 def gunzipped(blocks: Iterator[bytes]) -> Iterator[bytes]:

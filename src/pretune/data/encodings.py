@@ -31,7 +31,7 @@ _FOREIGN = re.compile(
     rb"%PDF-|PK\x03\x04|\x1f\x8b|\x28\xb5\x2f\xfd|\x89PNG|GIF8|\xff\xd8\xff|\x7fELF|PAR1|\xd0\xcf\x11\xe0|BZh|7z\xbc"
 )
 """How files that are no text begin."""
-_CONTROL = re.compile(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]")
+_CONTROL = re.compile(rb"\0+|[\x01-\x08\x0e-\x1a\x1c-\x1f]")
 _HAN = re.compile("[㐀-䶿一-鿿]")
 _CHINESE = re.compile("[　-〿㐀-䶿一-鿿＀-｠—…‘’“”·《》、。]")
 _COMMON = frozenset(
@@ -196,8 +196,8 @@ def _refuse_foreign(block: bytes) -> None:
         return
     found = _CONTROL.findall(head)
     if (_FOREIGN.match(head) or len(found) > 0.01 * len(head)) and _without_mark(head) is None:
-        at = _CONTROL.search(block)
-        if at is not None and block[at.start()] == 0:
-            raise Damage(f"byte {at.start()} is zero: not a UTF-8 text file; {WAY_OUT}")
-        where = f"byte {at.start()} is a control character" if at else "it begins as a file of another kind"
+        if b"\0" in block:
+            raise Damage(f"byte {block.index(0)} is zero: not a UTF-8 text file; {WAY_OUT}")
+        control = _CONTROL.search(head)
+        where = f"byte {control.start()} is a control character" if control else "it begins as another kind"
         raise Damage(f"{where}: not a text file; leave it out")

@@ -20,6 +20,9 @@ Misfit = Callable[[str], str | None]
 """Why a file of some name is left out; None: it is to be read."""
 
 
+# ``os.path`` says no where ``Path`` raises: below a folder that may not be entered.
+
+
 def find(asked: str, misfit: Misfit, kinds: str, log: RecordLog) -> list[Path]:
     """The files that a path or pattern means, those of a folder sorted.
 
@@ -29,15 +32,15 @@ def find(asked: str, misfit: Misfit, kinds: str, log: RecordLog) -> list[Path]:
     """
     path = Path(asked)
     if os.path.lexists(path) or not glob.has_magic(asked):
-        if not path.exists():
+        if not os.path.exists(path):
             raise DataError(f"{path}: {_absence(path)}")
-        if path.is_dir():
+        if os.path.isdir(path):
             return _folder(path, misfit, kinds, log)
         if (reason := misfit(path.name)) is not None:
             raise DataError(f"{path}: {reason}")
         return [path]
     names = sorted(glob.glob(asked, recursive=True))
-    files = [file for name in names if not Path(name).is_dir() for file in _file(Path(name), misfit, log)]
+    files = [file for name in names if not os.path.isdir(name) for file in _file(Path(name), misfit, log)]
     if not files and not log.bad:
         raise DataError(f"{asked}: no {kinds} file with text in it matches")
     return files
@@ -46,7 +49,7 @@ def find(asked: str, misfit: Misfit, kinds: str, log: RecordLog) -> list[Path]:
 def _folder(folder: Path, misfit: Misfit, kinds: str, log: RecordLog) -> list[Path]:
     before = log.bad
     marker, text = PREPARED_TEXT
-    prepared = (folder / marker).is_file() and (folder / text).is_dir()
+    prepared = os.path.isfile(folder / marker) and os.path.isdir(folder / text)
     files = list(_below(folder / text if prepared else folder, misfit, log, frozenset()))
     if not files and log.bad == before:
         raise DataError(f"{folder}: the folder holds no {kinds} file with text in it")
@@ -64,7 +67,7 @@ def _below(folder: Path, misfit: Misfit, log: RecordLog, above: frozenset[str]) 
         path = folder / name
         if is_hidden(name):
             log.leave_out(path, "hidden")
-        elif not path.is_dir():
+        elif not os.path.isdir(path):
             yield from _file(path, misfit, log)
         elif os.path.realpath(path) in above:
             log.leave_out(path, "a link back to a folder above it")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pretune.data.damage import Damage
+from pretune.data.damage import Damage, told
 from pretune.data.readers.checks import check_columns, checked
 from pretune.data.record_log import RecordLog
 from pretune.errors import DataError
@@ -31,13 +31,13 @@ def read(name: str, columns: tuple[str, ...], log: RecordLog) -> Iterator[Record
     try:
         rows = iter(_chosen(name, library))
     except faults as error:
-        raise DataError(f"{name}: cannot be loaded: {_told(error)}") from None
+        raise DataError(f"{name}: cannot be loaded: {told(error)}") from None
     number = 0
     while True:
         try:
             fields: Mapping[str, Any] | None = next(rows, None)
         except faults as error:
-            raise Damage(f"cannot be read on after row {number:,}: {_told(error)}") from None
+            raise Damage(f"cannot be read on after row {number:,}: {told(error)}") from None
         if fields is None:
             return
         number += 1
@@ -74,7 +74,3 @@ def _chosen(name: str, library: Any) -> Any:
     if split not in data:
         raise DataError(f"{name}: no split {split!r}; there are: {', '.join(data)}")
     return data[split]
-
-
-def _told(error: BaseException) -> str:
-    return str(error).partition("\n")[0].strip().rstrip(".")

@@ -121,7 +121,7 @@ def _survived(records: Iterator[Record], name: str, log: RecordLog, alone: bool)
 
 def _file(job: _Job, path: Path, columns: tuple[str, ...], log: RecordLog) -> Iterator[Record]:
     log.files += 1
-    if path.exists() and not _size(path):
+    if os.path.exists(path) and not _size(path):
         raise Damage("the file is empty")
     blocks, kind = partial(file_blocks, path, log), _kind(path.name)
     if path.suffix.lower() in _UNPACKERS:

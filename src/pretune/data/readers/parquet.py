@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import pyarrow
 from pyarrow import parquet
 
-from pretune.data.damage import Damage
+from pretune.data.damage import Damage, told
 from pretune.data.items import Item
 from pretune.data.readers.checks import check_columns, checked
 from pretune.data.record_log import RecordLog
@@ -33,10 +33,10 @@ def read(item: Item, columns: tuple[str, ...], log: RecordLog) -> Iterator[Recor
     """
     with _on_disk(item) as file:
         try:
-            table = parquet.ParquetFile(file, pre_buffer=False)
+            table = parquet.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
             size = item.path.stat().st_size if item.path else 0
         except _FAULTS as error:
-            raise Damage(f"no Parquet, or cut off: {_told(error)}") from None
+            raise Damage(told(error, "no Parquet, or cut off: ")) from None
         check_columns(item.name, columns, table.schema_arrow.names)
         damage: Damage | None = None
         start = 0
@@ -60,7 +60,7 @@ def _rows(
         try:
             batch = next(batches, None)
         except _FAULTS as error:
-            raise Damage(f"row group {group} is damaged from row {row + 1:,} on: {_told(error)}") from None
+            raise Damage(f"row group {group} is damaged from row {row + 1:,} on: {told(error)}") from None
         if batch is None:
             return
         for place in range(batch.num_rows):
@@ -74,10 +74,6 @@ def _rows(
                 log.reject(name, row, f"a value cannot be read: {error}")
                 continue
             yield from checked(fields, name, row, columns, log)
-
-
-def _told(error: BaseException) -> str:
-    return str(error).partition("\n")[0].strip().rstrip(".")
 
 
 @contextmanager

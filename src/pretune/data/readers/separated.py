@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ _SAMPLE_LINES = 200
 MAX_ROW_LINES = 50_000
 """A row of more lines has a quote that is never closed: it is given up, and the rest is read."""
 _NAMES = {"\t": "a tab", ",": "a comma", ";": "a semicolon", "|": "a bar"}
+_QUOTES = {"\t": ('"', None, "'"), ",": ('"', "'"), ";": ('"', "'"), "|": ('"', "'")}
+"""What values may stand in; only between tabs do people write them bare, whatever quotes they hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,7 @@ def recognise(lines: list[str], columns: tuple[str, ...], usual: Dialect) -> Dia
     """
     if not lines or _fits(lines, columns, usual):
         return usual
-    others = [Dialect(d, q) for d in (usual.delimiter, *_NAMES) for q in ('"', None, "'")]
+    others = [Dialect(d, q) for d in (usual.delimiter, *_NAMES) for q in _QUOTES[d]]
     fit = [dialect for dialect in dict.fromkeys(others) if _fits(lines, columns, dialect)]
     if len({dialect.delimiter for dialect in fit}) == 1:
         return fit[0]
@@ -160,6 +163,8 @@ def _fits(lines: list[str], columns: tuple[str, ...], dialect: Dialect) -> bool:
     rows = _parsed(lines, dialect)
     if not rows or not _headed(lines, columns, dialect):
         return False
+    if dialect.quote == "'" and not re.search(rf"(^|[{dialect.delimiter}])'", "".join(lines), re.MULTILINE):
+        return False  # nothing is quoted so
     whole = rows[:-1] if len(lines) == _SAMPLE_LINES and len(rows) > 2 else rows  # the last may be cut
     if any(len(row) != len(rows[0]) for row in whole):
         return False
@@ -167,7 +172,8 @@ def _fits(lines: list[str], columns: tuple[str, ...], dialect: Dialect) -> bool:
 
 
 def _left_quoted(values: list[str]) -> bool:
-    """Does each of some values stand in quotes of one kind that were not taken off?"""
+    """Do most of some values stand in quotes of one kind that were not taken off?"""
     return len(values) > 1 and any(
-        all(len(value) > 1 and value[0] == quote == value[-1] for value in values) for quote in "'\""
+        sum(len(value) > 1 and value[0] == quote == value[-1] for value in values) > 0.8 * len(values)
+        for quote in "'\""
     )
