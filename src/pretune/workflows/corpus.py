@@ -15,10 +15,11 @@ import numpy as np
 from safetensors import SafetensorError
 
 from pretune.checkpoint import store
-from pretune.data.deduplicate import ExactDuplicates, text_hash
+from pretune.data.deduplicate import ExactDuplicates
 from pretune.data.fingerprints import Fingerprints
 from pretune.data.shards import Corpus, enough_documents, split, write_corpus
 from pretune.data.sources import RecordLog, read_records
+from pretune.data.spool import Spool
 from pretune.errors import CheckpointError, DataError
 from pretune.text.tokenizer import Tokenizer
 from pretune.text.training import train_byte_bpe
@@ -66,37 +67,39 @@ def prepare(
             raise DataError(
                 f"{error}; remove {folder} and run the command again to prepare it anew"
             ) from None
-    reader = _Reader(sources, validation, held_out, reporter)
-    if tokenizer is None:
-        reporter.say(f"  training a tokenizer of {vocabulary_size:,} tokens")
-        tokenizer = train_byte_bpe(reader.training_texts(), vocabulary_size)
     # It gets its name when it is whole: what a killed process left half-made never stands in the way.
     partial = folder.with_name(f"{folder.name}.partial")
+    spool = folder.with_name(f"{folder.name}.text.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        _write(reader, tokenizer, partial, sources)
+        partial.mkdir(parents=True)
+        documents = _Documents(sources, validation, held_out, spool)
+        if tokenizer is None:
+            reporter.say(f"  training a tokenizer of {vocabulary_size:,} tokens")
+            tokenizer = train_byte_bpe(documents.training_texts(), vocabulary_size)
+        _write(documents, tokenizer, partial, sources)
         shutil.rmtree(folder, ignore_errors=True)  # without prepared.json it is of no use
         partial.replace(folder)
     except (OSError, SafetensorError) as error:
         raise DataError(f"{folder}: the prepared text could not be written: {error}") from error
     finally:
+        spool.unlink(missing_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
     prepared = open_prepared(folder, tokenizer)
     train, held = prepared.train, prepared.validation
     reporter.say(
         f"  {len(train):,} documents, {train.tokens:,} tokens to train on; "
-        f"{len(held):,} documents, {held.tokens:,} tokens held out{reader.remark()}"
+        f"{len(held):,} documents, {held.tokens:,} tokens held out{documents.remark()}"
     )
     return prepared
 
 
-def _write(reader: _Reader, tokenizer: Tokenizer, folder: Path, sources: tuple[str, ...]) -> None:
-    """Three passes over the files, each in bounded memory: training text, held-out text, fingerprints."""
-    folder.mkdir(parents=True)
+def _write(documents: _Documents, tokenizer: Tokenizer, folder: Path, sources: tuple[str, ...]) -> None:
+    """Training text, held-out text, fingerprints; each in bounded memory."""
     tokenizer.save(folder / "tokenizer")
-    train = write_corpus(reader.training_texts(), tokenizer, folder / "train")
-    held = write_corpus(reader.validation_texts(), tokenizer, folder / "validation")
-    Fingerprints.of(reader.training_texts()).save(folder)
+    train = write_corpus(documents.training_texts(), tokenizer, folder / "train")
+    held = write_corpus(documents.validation_texts(), tokenizer, folder / "validation")
+    Fingerprints.of(documents.training_texts()).save(folder)
     about = {"sources": list(sources), "train": train.fingerprint, "validation": held.fingerprint}
     store.write_json(folder / PREPARED, about)
 
@@ -130,50 +133,49 @@ def open_prepared(folder: Path, tokenizer: Tokenizer | None = None) -> Prepared:
     return Prepared(own, train, held, fingerprints, sources)
 
 
-class _Reader:
-    """The documents of the sources, each once, on either side of the split; can be read again and again."""
+class _Documents:
+    """The documents of the sources, each once, on either side of the split; read once, kept in a spool."""
 
     def __init__(
-        self, sources: tuple[str, ...], validation: tuple[str, ...], held_out: float, reporter: Reporter
+        self, sources: tuple[str, ...], validation: tuple[str, ...], held_out: float, spool: Path
     ) -> None:
-        self.sources, self.validation, self.reporter = sources, validation, reporter
-        self.log: RecordLog | None = None
+        self.validation = validation
         self.duplicates = 0
-        self._held: frozenset[int] = frozenset() if validation else self._choose(held_out)
+        self.log = RecordLog()
+        self._spool = Spool(self._texts(sources, self.log), spool)
+        self._held = np.zeros(len(self._spool), bool)
+        if validation:
+            return
+        if len(self._spool) < 2:
+            raise DataError(
+                f"{', '.join(sources)}: {len(self._spool)} document{self.remark()}: too little to train "
+                "on one part and hold out another; give more text, or other text as validation"
+            )
+        self._held = split(self._spool.hashes, held_out, seed=0)
 
     def training_texts(self) -> Iterator[str]:
         """The documents to train on."""
-        return (text for text in self._texts(self.sources) if text_hash(text) not in self._held)
+        return self._spool.texts(~self._held)
 
     def validation_texts(self) -> Iterator[str]:
         """The documents held out."""
         if self.validation:
-            return self._texts(self.validation)
-        return (text for text in self._texts(self.sources) if text_hash(text) in self._held)
+            return self._texts(self.validation, RecordLog())
+        return self._spool.texts(self._held)
 
     def remark(self) -> str:
         """What was left out of the sources."""
         parts = [f"{self.duplicates:,} duplicates left out"] if self.duplicates else []
-        if self.log is not None and self.log.bad:
+        if self.log.remarkable:
             parts.append(self.log.summary())
         return "".join(f"; {part}" for part in parts)
 
-    def _choose(self, fraction: float) -> frozenset[int]:
-        """Hashes of the documents to hold out; few enough to keep, as they are a small share."""
-        hashes = np.fromiter(map(text_hash, self._texts(self.sources)), np.uint64)
-        if len(hashes) < 2:
-            raise DataError(
-                f"{', '.join(self.sources)}: {len(hashes)} document{self.remark()}: too little to train "
-                "on one part and hold out another; give more text, or other text as validation"
-            )
-        return frozenset(hashes[split(hashes, fraction, seed=0)].tolist())
-
-    def _texts(self, paths: tuple[str, ...]) -> Iterator[str]:
+    def _texts(self, paths: tuple[str, ...], log: RecordLog) -> Iterator[str]:
         """Each document once; of a handful of long ones, pieces, so that a share can be held out."""
-        return enough_documents(self._unique(paths))
+        return enough_documents(self._unique(paths, log))
 
-    def _unique(self, paths: tuple[str, ...]) -> Iterator[str]:
-        log, seen, duplicates = RecordLog(), ExactDuplicates(), 0
+    def _unique(self, paths: tuple[str, ...], log: RecordLog) -> Iterator[str]:
+        seen, duplicates = ExactDuplicates(), 0
         for record in read_records(paths, columns=("text",), log=log):
             text = str(record.fields["text"])
             if seen.seen(text):
@@ -181,4 +183,4 @@ class _Reader:
             else:
                 yield text
         log.finish()
-        self.log, self.duplicates = log, duplicates
+        self.duplicates += duplicates
