@@ -1,0 +1,122 @@
+"""Every command that a page prints is run, top to bottom, in a folder as its reader has it.
+
+The quickstart is run first, as the pages say; lengths of training are cut to two steps and the texts to a few
+documents, everything else is as printed.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.testing
+from tests.docs.test_commands import PAGES, ROOT, Command, commands_in_help, commands_on
+
+from pretune.cli.main import app
+from pretune.errors import PretuneError
+from pretune.training.length import Length, parse_length
+from pretune.workflows import finetune, pretrain, quickstart
+
+pytestmark = pytest.mark.slow
+RUNNER = typer.testing.CliRunner()
+SHORT = Length(2, "steps")
+DOCUMENTS = 30
+"""Kept of each of the quickstart's texts."""
+RECORDS = 24
+
+
+def short(text: str) -> Length:
+    """Two steps, whatever the page says; what it says must still be a length."""
+    parse_length(text)
+    return SHORT
+
+
+@pytest.fixture(scope="module")
+def brief(one_thread: None) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for workflow in (pretrain, finetune):
+            patch.setattr(workflow, "parse_length", short)
+        patch.setattr(quickstart, "SEEDS", (0,))
+        yield
+
+
+@pytest.fixture(scope="module")
+def after_quickstart(brief: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `pretune quickstart` was run."""
+    place = tmp_path_factory.mktemp("reader")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        done = RUNNER.invoke(app, ["quickstart"])
+        assert done.exit_code == 0, done.output
+    texts = place / "runs" / "quickstart" / "texts"
+    for file in texts.rglob("*.jsonl"):
+        kept = DOCUMENTS if file.parent == texts else RECORDS
+        lines = file.read_text(encoding="utf-8").splitlines()
+        file.write_text("\n".join(lines[:: max(1, len(lines) // kept)][:kept]) + "\n", encoding="utf-8")
+    own_files(place, texts)
+    return place
+
+
+def own_files(place: Path, texts: Path) -> None:
+    """What the pages call the reader's own: texts, labelled rows, a model folder."""
+    for name in ("texts", "YOUR_FOLDER"):
+        (place / name).mkdir()
+        for language in ("en", "zh"):
+            shutil.copy(texts / f"pretrain_{language}.jsonl", place / name)
+    rows = [json.loads(line) for line in (texts / "topic_en" / "train.jsonl").read_text().splitlines()]
+    for name in ("train", "dev", "test", "later"):
+        with (place / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, ["text", "label"], extrasaction="ignore")
+            table.writeheader()
+            table.writerows(rows)
+    shutil.copy(texts / "topic_en" / "test.jsonl", place / "new.jsonl")
+    shutil.copytree(place / "runs" / "quickstart" / "masked" / "model", place / "path" / "to" / "bert")
+
+
+@pytest.fixture
+def reader(after_quickstart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that folder for one page."""
+    place = tmp_path / "reader"
+    shutil.copytree(after_quickstart, place)
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("PRETUNE_HOME", str(place))
+    return place
+
+
+def run(command: Command, place: Path) -> None:
+    if command.verb == "quickstart":
+        return  # it was run to make the folder; another --minutes would begin it anew
+    if command.settings:
+        for word in command.words:
+            if word.endswith((".yaml", ".yml")):
+                (place / word).write_text(command.settings, encoding="utf-8")
+    done = RUNNER.invoke(app, list(command.words[1:]))
+    ended = done.exception
+    if isinstance(ended, PretuneError):
+        pytest.fail(f"{' '.join(command.words)}\n{ended}")
+    if ended is not None and not isinstance(ended, SystemExit):
+        raise ended
+    assert done.exit_code == 0, f"{' '.join(command.words)}\n{done.output}"
+
+
+def on_the_english_page(page: Path) -> set[tuple[str, ...]]:
+    """The commands of a Chinese page's twin, which need no second run."""
+    twins = {ROOT / "README.zh-CN.md": ROOT / "README.md"}
+    twin = twins.get(page, ROOT / "docs" / page.name)
+    return {command.words for command in commands_on(twin)} if twin != page and twin.exists() else set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_commands_of_a_page_run(page: Path, reader: Path) -> None:
+    for command in commands_on(page):
+        if command.words not in on_the_english_page(page):
+            run(command, reader)
+
+
+def test_the_commands_in_help_run(reader: Path) -> None:
+    for command in commands_in_help():
+        run(command, reader)
