@@ -282,6 +282,7 @@ from pretune.data.sources import *
 for _ in range(2):
     log = RecordLog()
     print([(r.where, r.fields["text"]) for r in read_records(["-"], log=log)])
+print(*identities(["-"]))
 """
 
 
@@ -305,7 +306,8 @@ def test_standard_input_is_read_again_and_again(
         env=os.environ | {"TMPDIR": str(tmp_path)},
     )
     lines = said.stdout.decode().splitlines()
-    assert len(lines) == 2, said.stderr.decode()
+    assert len(lines) == 3, said.stderr.decode()
     assert lines[0] == lines[1]
     assert repr(first) in lines[0]
+    assert lines[2] != "-"
     assert not list(tmp_path.iterdir())  # what was kept is gone with the process

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def _write(reader: _Reader, tokenizer: Tokenizer, folder: Path, sources: tuple[s
 
 def is_prepared(sources: tuple[str, ...]) -> bool:
     """Are the sources one folder that was prepared before?"""
-    return len(sources) == 1 and (Path(sources[0]) / PREPARED).exists()
+    return len(sources) == 1 and os.path.exists(Path(sources[0]) / PREPARED)
 
 
 def open_prepared(folder: Path, tokenizer: Tokenizer | None = None) -> Prepared:
@@ -154,7 +155,7 @@ class _Reader:
     def remark(self) -> str:
         """What was left out of the sources."""
         parts = [f"{self.duplicates:,} duplicates left out"] if self.duplicates else []
-        if self.log is not None and self.log.bad:
+        if self.log is not None and self.log.remarkable:
             parts.append(self.log.summary())
         return "".join(f"; {part}" for part in parts)
 
