@@ -196,6 +196,8 @@ def test_a_few_broken_characters_of_a_text_are_replaced_and_said(tmp_path: Path)
 def test_a_few_broken_characters_of_another_encoding_are_replaced(encoding: str, tmp_path: Path) -> None:
     file = tmp_path / "x.txt"
     good = "春天来了，花园里的花都开了。孩子们在草地上奔跑，老人坐在长椅上晒太阳。\n" * 100
+    file.write_bytes((good + "�" * 100).encode(encoding))  # what was written so is no damage
+    assert read(file)[0] == [good + "�" * 100]
     before, after = good[:250].encode(encoding), good[250:].encode(encoding).removeprefix(b"\xff\xfe")
     broken = {"gb18030": b"\xff", "utf-16": b"\x00\xd8"}[encoding]
     file.write_bytes(before + broken + after)

@@ -167,6 +167,17 @@ def test_apostrophes_and_quoted_line_ends_are_no_other_dialect(tmp_path: Path) -
     assert not log.notes
 
 
+def test_values_of_many_lines_are_one_record_each(tmp_path: Path) -> None:
+    texts = ["\n".join(f'{number} "line" {line}, and' for line in range(300)) for number in range(5)]
+    for columns in (("text",), ("text", "label")):
+        file = tmp_path / "x.csv"
+        with file.open("w", newline="", encoding="utf-8") as out:
+            csv.writer(out).writerows([columns, *([text, "a"][: len(columns)] for text in texts)])
+        found, log = read(file, columns=columns)
+        assert found == texts
+        assert (log.bad, log.notes) == (0, [])
+
+
 def test_json_that_is_really_lines_is_read_as_lines(tmp_path: Path) -> None:
     file = tmp_path / "x.json"
     file.write_text(KINDS[".jsonl"](TEXTS), encoding="utf-8")
@@ -282,6 +293,7 @@ from pretune.data.sources import *
 for _ in range(2):
     log = RecordLog()
     print([(r.where, r.fields["text"]) for r in read_records(["-"], log=log)])
+print(*identities(["-"]))
 """
 
 
@@ -305,7 +317,8 @@ def test_standard_input_is_read_again_and_again(
         env=os.environ | {"TMPDIR": str(tmp_path)},
     )
     lines = said.stdout.decode().splitlines()
-    assert len(lines) == 2, said.stderr.decode()
+    assert len(lines) == 3, said.stderr.decode()
     assert lines[0] == lines[1]
     assert repr(first) in lines[0]
+    assert lines[2] != "-"
     assert not list(tmp_path.iterdir())  # what was kept is gone with the process

@@ -17,6 +17,9 @@ SAMPLE_BYTES = 1 << 16
 BROKEN_SHARE = 0.001
 """Of the characters of a text: up to here a few broken ones are damage, beyond it is another encoding."""
 WAY_OUT = "convert it, for example with `iconv -f GB18030 -t UTF-8`, or leave it out"
+_MARKING = "pretune-marking"
+_MARK = "\udcff"
+"""Unlike U+FFFD, which people do write, no text decodes to it."""
 BROKEN = b"\xff"
 """What stands in UTF-8 for a character that could not be read in another encoding; never valid."""
 
@@ -179,14 +182,22 @@ def _unmarked(blocks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _recoded(blocks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
-    decoder = codecs.getincrementaldecoder(encoding)("replace")
+    decoder = codecs.getincrementaldecoder(encoding)(_MARKING)
     for block in blocks:
         yield _encoded(decoder.decode(block))
     yield _encoded(decoder.decode(b"", final=True))
 
 
 def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass").replace("�".encode(), BROKEN)
+    return text.encode("utf-8", "surrogatepass").replace(_MARK.encode("utf-8", "surrogatepass"), BROKEN)
+
+
+def _mark(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return _MARK, error.end
+
+
+codecs.register_error(_MARKING, _mark)
 
 
 def _refuse_foreign(block: bytes) -> None:

@@ -20,7 +20,7 @@ from pretune.data.record_log import RecordLog
 from pretune.errors import DataError
 from pretune.types import Record
 
-__all__ = ["RecordLog", "read_records"]
+__all__ = ["RecordLog", "identities", "read_records"]
 
 _READERS = {
     ".txt": "plain",
@@ -82,6 +82,14 @@ def read_records(
         read = _archive if job.path.suffix.lower() == _ARCHIVE else _file
         yield from _survived(read(job, job.path, wanted, log), job.name, log, alone)
         log.bytes_read = after
+
+
+def identities(paths: Iterable[str | Path]) -> list[str]:
+    """What tells one reading from another: the names, and for standard input its content."""
+    return [
+        f"{path}{standard_input.spooled(sys.stdin.buffer).digest}" if str(path) == "-" else str(path)
+        for path in paths
+    ]
 
 
 def _jobs(asked: list[str], columns: tuple[str, ...], log: RecordLog) -> list[_Job]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import shutil
+import hashlib
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,6 +32,7 @@ class Spool:
     """What came in; the folder is removed with the process."""
 
     path: Path
+    digest: str
     folder: tempfile.TemporaryDirectory[str]
 
 
@@ -45,13 +46,16 @@ def spooled(stream: BinaryIO) -> Spool:
     if stream.isatty():
         raise DataError(f"{NAME}: is a terminal: pipe text into it: `cat a.txt | pretune ... -`")
     folder = tempfile.TemporaryDirectory(prefix="pretune-")
-    raw = Path(folder.name) / "input"
+    raw, content = Path(folder.name) / "input", hashlib.sha256()
     try:
         with raw.open("wb") as file:
-            shutil.copyfileobj(stream, file, 1 << 20)
-        return Spool(raw.rename(raw.with_name(raw.name + _kind(raw))), folder)
+            while block := stream.read(1 << 20):
+                content.update(block)
+                file.write(block)
+        path = raw.rename(raw.with_name(raw.name + _kind(raw)))
     except OSError as error:
         raise DataError(f"{NAME}: cannot be kept in {folder.name}: {error.strerror}; set TMPDIR") from None
+    return Spool(path, content.hexdigest(), folder)
 
 
 def _kind(path: Path) -> str:

@@ -147,7 +147,7 @@ def _language_model(model: Model, data: str, reporter: Reporter) -> dict[str, An
     log = RecordLog()
     texts = [str(r.fields["text"]) for r in read_records((data,), columns=("text",), log=log)]
     log.finish()
-    if log.bad:
+    if log.remarkable:
         reporter.say(f"  {log.summary()}")
     with tempfile.TemporaryDirectory() as scratch:
         corpus = write_corpus(iter(texts), model.tokenizer, Path(scratch) / "corpus")
@@ -176,7 +176,7 @@ def read_labelled(paths: Sequence[str | Path], reporter: Reporter) -> list[Recor
     log = RecordLog()
     records = list(read_records(paths, columns=task_module.COLUMNS, log=log))
     log.finish()
-    if log.bad:
+    if log.remarkable:
         reporter.say(f"  {log.summary()}")
     return records
 

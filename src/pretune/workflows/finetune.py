@@ -16,6 +16,7 @@ from pretune.checkpoint import store
 from pretune.config import Settings, build
 from pretune.data.deduplicate import text_hash
 from pretune.data.shards import split
+from pretune.data.sources import identities
 from pretune.data.windows import EncodedRecords
 from pretune.errors import ConfigError
 from pretune.metrics.statistics import paired_difference
@@ -105,7 +106,9 @@ def finetune(
     reporter = reporter or Silent()
     machine.prepare()
     length = parse_length(resolved.budget)
-    run = Run.open(Path(out) if out else default_folder("finetune", resolved, list(resolved.train)), resolved)
+    run = Run.open(
+        Path(out) if out else default_folder("finetune", resolved, identities(resolved.train)), resolved
+    )
     finished = run.summary()
     if finished is not None:
         reporter.say(f"{run.folder}: this run is complete")

@@ -70,7 +70,7 @@ def predict(
     finally:
         if not count:
             growing.unlink(missing_ok=True)
-    if log.bad:
+    if log.remarkable:
         reporter.say(f"  {log.summary()}")
     return {"verb": "predict", "records": count, "bad": log.bad, "out": str(path)}
 

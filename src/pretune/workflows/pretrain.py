@@ -18,7 +18,7 @@ import torch
 
 from pretune.checkpoint import store
 from pretune.config import Settings, build
-from pretune.data.sources import RecordLog, read_records
+from pretune.data.sources import RecordLog, identities, read_records
 from pretune.data.windows import Windows
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.evaluation.language_model import HeldOut
@@ -126,7 +126,7 @@ def pretrain(
     machine.prepare()
     length = parse_length(resolved.budget)
     run = Run.open(
-        Path(out) if out else default_folder("pretrain", resolved, list(resolved.corpus)), resolved
+        Path(out) if out else default_folder("pretrain", resolved, identities(resolved.corpus)), resolved
     )
     finished = run.summary()
     if finished is not None:

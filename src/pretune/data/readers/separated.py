@@ -137,10 +137,10 @@ def recognise(lines: list[str], columns: tuple[str, ...], usual: Dialect) -> Dia
     A dialect fits if its header has the columns, each row as many values as the header, and no values are
     left in quotes.
     """
-    if not lines or _fits(lines, columns, usual):
+    if not lines or _fits(lines, columns, usual, usual):
         return usual
     others = [Dialect(d, q) for d in (usual.delimiter, *_NAMES) for q in _QUOTES[d]]
-    fit = [dialect for dialect in dict.fromkeys(others) if _fits(lines, columns, dialect)]
+    fit = [dialect for dialect in dict.fromkeys(others) if _fits(lines, columns, dialect, usual)]
     if len({dialect.delimiter for dialect in fit}) == 1:
         return fit[0]
     # Some row is damaged under every dialect: the header alone decides where only one delimiter gives it.
@@ -153,16 +153,29 @@ def _headed(lines: list[str], columns: tuple[str, ...], dialect: Dialect) -> boo
 
 
 def _parsed(lines: list[str], dialect: Dialect) -> list[list[str]]:
+    """The rows; none if they are no CSV, but for a last one that goes on beyond a sample."""
+    rows: list[list[str]] = []
+    left = len(lines)
+
+    def counted() -> Iterator[str]:
+        nonlocal left
+        for line in lines:
+            left -= 1
+            yield line
+
     try:
-        return [row for row in dialect.reader(iter(lines)) if row]
+        rows.extend(row for row in dialect.reader(counted()) if row)
     except csv.Error:
-        return []
+        return [] if left or len(lines) < _SAMPLE_LINES else rows
+    return rows
 
 
-def _fits(lines: list[str], columns: tuple[str, ...], dialect: Dialect) -> bool:
+def _fits(lines: list[str], columns: tuple[str, ...], dialect: Dialect, usual: Dialect) -> bool:
     rows = _parsed(lines, dialect)
     if not rows or not _headed(lines, columns, dialect):
         return False
+    if dialect.delimiter != usual.delimiter and len(rows[0]) == 1:
+        return False  # one column has no delimiter to recognise
     if dialect.quote == "'" and not re.search(rf"(^|[{dialect.delimiter}])'", "".join(lines), re.MULTILINE):
         return False  # nothing is quoted so
     whole = rows[:-1] if len(lines) == _SAMPLE_LINES and len(rows) > 2 else rows  # the last may be cut
