@@ -1,0 +1,219 @@
+"""What the quality rules look at: a document's lines, units and the n-grams that it repeats."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from pretune.data.cleaning import characters as c
+from pretune.types import IntArray
+
+_HAS_LETTER = re.compile(r"[^\W\d_]")
+_STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
+_FUNCTION_CHARACTERS = frozenset("的了是在不和有这我也就都而之其以为與與這為")
+_BULLETS = tuple("•-*●·‣▪■◆○◦※–")
+_ELLIPSES = ("...", "…")
+_ENDS = tuple(".!?\"'”’。！？…；;：:」』）)》")
+_SENTENCE = re.compile(r"[.!?](?=[\s\"'”’)\]]|$)|[。！？…]+")
+_PLACEHOLDER = re.compile("lorem ipsum|此处省略", re.IGNORECASE)
+_PARAGRAPH = re.compile(r"\n\s*\n")
+_BASE = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text measured on demand: in words, or in characters where its language has no spaces."""
+
+    text: str
+    characters: bool
+    """Are its units characters?"""
+
+    @cached_property
+    def kinds(self) -> IntArray:
+        """(11,) how many characters of each kind."""
+        return c.shares(self.text)
+
+    @cached_property
+    def words(self) -> list[str]:
+        """What stands between spaces."""
+        return self.text.split()
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """Lines with something on them."""
+        return [stripped for line in self.text.split("\n") if (stripped := line.strip())]
+
+    @cached_property
+    def visible(self) -> int:
+        """Characters that are no white space."""
+        return max(1, int(self.kinds.sum() - self.kinds[c.SPACE]))
+
+    @cached_property
+    def units(self) -> int:
+        """Words; or Han characters and their like."""
+        if not self.characters:
+            return len(self.words)
+        return int(self.kinds[[c.HAN, c.KANA, c.LETTER]].sum())
+
+    @cached_property
+    def letters(self) -> float:
+        return float(self.kinds[c.LATIN : c.DIGIT].sum() / self.visible)
+
+    @cached_property
+    def broken(self) -> float:
+        return (int(self.kinds[c.BROKEN]) + 3 * self.text.count("锟斤拷")) / self.visible
+
+    @cached_property
+    def placeholders(self) -> int:
+        return len(_PLACEHOLDER.findall(self.text))
+
+    @cached_property
+    def curly(self) -> int:
+        return self.text.count("{")
+
+    @cached_property
+    def sentences(self) -> int:
+        return len(_SENTENCE.findall(self.text))
+
+    @cached_property
+    def mean_word(self) -> float:
+        return sum(map(len, self.words)) / max(1, len(self.words))
+
+    @cached_property
+    def alphabetic(self) -> float:
+        """Share of words with a letter, or of visible characters that are Han."""
+        if self.characters:
+            return float(self.kinds[[c.HAN, c.KANA, c.LETTER]].sum() / self.visible)
+        return sum(bool(_HAS_LETTER.search(word)) for word in self.words) / max(1, len(self.words))
+
+    @cached_property
+    def stop_words(self) -> int:
+        if self.characters:
+            return len(_FUNCTION_CHARACTERS.intersection(self.text))
+        return len(_STOP_WORDS.intersection(map(str.lower, self.words)))
+
+    @cached_property
+    def symbols(self) -> float:
+        text = self.text
+        ellipses = text.count("...") + text.count("…") - text.count("……")
+        return (text.count("#") + ellipses) / max(1, self.units)
+
+    @cached_property
+    def bullet_lines(self) -> float:
+        return self._share(line.startswith(_BULLETS) for line in self.lines)
+
+    @cached_property
+    def ellipsis_lines(self) -> float:
+        return self._share(line.endswith(_ELLIPSES) for line in self.lines)
+
+    @cached_property
+    def ended_lines(self) -> float:
+        return self._share(line.endswith(_ENDS) for line in self.lines)
+
+    @cached_property
+    def short_lines(self) -> float:
+        short = 10 if self.characters else 30
+        return self._share(len(line) < short for line in self.lines)
+
+    @cached_property
+    def line_repeats(self) -> tuple[float, float]:
+        return repeats(self.lines)
+
+    @cached_property
+    def paragraph_repeats(self) -> tuple[float, float]:
+        parts = (part.strip() for part in _PARAGRAPH.split(self.text))
+        return repeats([part for part in parts if part])
+
+    @cached_property
+    def grams(self) -> dict[int, tuple[float, float]]:
+        """For n from 2 to 10: share of the characters in the commonest n-gram, and in repeated ones."""
+        if self._varied():
+            return dict.fromkeys(range(2, 11), (0.0, 0.0))
+        if self.characters:
+            points = c.codes(self.text)
+            points = points[c.kinds(points) != c.SPACE]
+            hashes, lengths = points.astype(np.uint64), np.ones(len(points), np.int64)
+        else:
+            hashes = np.fromiter(map(hash, self.words), np.int64, len(self.words)).view(np.uint64)
+            lengths = np.fromiter(map(len, self.words), np.int64, len(self.words))
+        return repeated_grams(hashes, lengths, 2 if self.characters else 1)
+
+    def _varied(self) -> bool:
+        """Is this a short text in which no 2-gram comes twice? Then there is nothing to count."""
+        if self.characters:
+            joined = "".join(self.words)
+            grams: Sequence[object] = (
+                [joined[i : i + 4] for i in range(len(joined) - 3)] if len(joined) < 400 else ""
+            )
+        else:
+            grams = [*pairwise(self.words)] if len(self.words) < 100 else ()
+        return bool(grams) and len(set(grams)) == len(grams)
+
+    def _share(self, found: object) -> float:
+        return sum(found) / max(1, len(self.lines))  # type: ignore[call-overload, no-any-return]
+
+
+def repeats(parts: Sequence[str]) -> tuple[float, float]:
+    """Share of the parts that stood there before, and share of the characters in them."""
+    counts = Counter(parts)
+    if len(counts) == len(parts):
+        return 0.0, 0.0
+    again = sum(len(part) * (count - 1) for part, count in counts.items() if count > 1)
+    return 1 - len(counts) / len(parts), again / max(1, sum(map(len, parts)))
+
+
+def repeated_grams(
+    hashes: npt.NDArray[np.uint64], lengths: IntArray, width: int
+) -> dict[int, tuple[float, float]]:
+    """For n from 2 to 10: shares of the characters in the commonest n-gram, and in n-grams seen before.
+
+    The commonest counts only where it comes twice; of equally common ones the longest. A character in
+    several repeated n-grams counts once. An n-gram repeats only where the shorter one before it does, so
+    that each pass looks at fewer places.
+
+    Args:
+        hashes: (units,) a number for each unit.
+        lengths: (units,) characters of each unit.
+        width: units that stand for one word.
+    """
+    result = dict.fromkeys(range(2, 11), (0.0, 0.0))
+    total = int(lengths.sum())
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    places, keys = np.arange(len(hashes)), hashes
+    done = 1
+    for n in result:
+        size = n * width
+        keep = places + size <= len(hashes)
+        places, keys = places[keep], keys[keep]
+        for offset in range(done, size):
+            keys = keys * _BASE + hashes[places + offset]
+        done = size
+        if len(places) < 2:
+            break
+        order = np.argsort(keys, kind="stable")
+        ordered = keys[order]
+        fresh = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+        heads = np.flatnonzero(fresh)
+        counts = np.diff(np.append(heads, len(ordered)))
+        if counts.max() < 2:
+            break
+        firsts = places[order[heads]]
+        widths = ends[firsts + size] - ends[firsts]
+        common = counts == counts.max()
+        top = int(counts.max()) * int(widths[common].max()) / total
+        again = places[order[~fresh]]
+        edges = np.zeros(len(hashes) + 1, np.int64)
+        np.add.at(edges, again, 1)
+        np.add.at(edges, again + size, -1)
+        covered = np.cumsum(edges[:-1]) > 0
+        result[n] = (min(1.0, top), int(lengths[covered].sum()) / total)
+        several = np.sort(order[np.repeat(counts > 1, counts)])
+        places, keys = places[several], keys[several]
+    return result
