@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pretune.data import sources
+from pretune.data import items
 from pretune.data.deduplicate import ExactDuplicates
+from pretune.data.readers import plain
 from pretune.data.sources import RecordLog, read_records
 from pretune.errors import DataError
 
@@ -35,6 +36,7 @@ def test_a_folder_is_read_sorted_with_what_is_below(tmp_path: Path) -> None:
     assert [r["text"] for r in records] == ["one\n", "two", "三", "four, or\nmore", "five"]
     assert (records[1]["n"], records[4]["label"]) == (1, "y")
     assert (log.good, log.files, len(log.skipped)) == (5, 3, 4)
+    assert log.skipped[0] == f"{tmp_path / '.git'}: hidden"
     log.finish()
     assert log.summary() == "5 records from 3 files; 4 other files left out"
 
@@ -50,7 +52,7 @@ def test_a_long_text_comes_in_pieces_that_are_the_text(tmp_path: Path) -> None:
         pieces = [r["text"] for r in read(write(tmp_path / "x.txt", content))[0]]
         assert "".join(pieces) == content
         assert len(pieces) > 1
-        assert max(len(piece.encode()) for piece in pieces) < 2 * sources.PIECE_BYTES + 8
+        assert max(len(piece.encode()) for piece in pieces) < 2 * plain.PIECE_BYTES + 8
 
 
 @pytest.mark.parametrize(
@@ -58,12 +60,12 @@ def test_a_long_text_comes_in_pieces_that_are_the_text(tmp_path: Path) -> None:
     [
         ("x.txt", b"good \xd6\xd0", r"x\.txt: byte 5 is no UTF-8; convert it"),
         ("x.txt", b"\x00\x01", r"x\.txt: byte 0 is zero"),
-        ("x.csv", b"text\na\n\xd6\xd0\n", r"x\.csv:3: byte 0 of the line is no UTF-8"),
+        ("x.csv", b"text\n\xd6\xd0\n", r"x\.csv:2: byte 0 of the line is no UTF-8"),
         ("x.csv", b"txt,label\na,b\n", r"no column 'text'; there are: txt, label; did you mean 'txt'"),
         ("x.jsonl", b'{"content": 1}\n', r"no column 'text'; there are: content"),
-        ("x.jsonl", b"\x00\x01\n", r"x\.jsonl:1: not a UTF-8 text file"),
+        ("x.jsonl", b"\x00\x01\n", r"x\.jsonl: byte 0 is zero: not a UTF-8 text file"),
         ("x.txt", b"", "the file is empty"),
-        ("x.doc", b"a", r"\.doc: a file must be one of \.csv, \.jsonl, \.txt"),
+        ("x.doc", b"a", r"\.doc: a file must be one of \.csv, \.htm, .*\.txt"),
         ("f/x.doc", b"a", r"the folder holds no"),
     ],
 )
@@ -72,7 +74,7 @@ def test_an_unusable_file_is_an_error_with_its_place(
 ) -> None:
     file = write(tmp_path / name, content)
     with pytest.raises(DataError, match=message):
-        read(file.parent if "/" in name else file)
+        read(file.parent if "/" in name else file)[1].finish()
 
 
 def test_a_missing_path_is_named(tmp_path: Path) -> None:
@@ -95,12 +97,13 @@ def test_bad_records_are_skipped_by_name(tmp_path: Path) -> None:
     assert len(records) == 1
     assert log.bad == len(bad)
     reasons = [example.split(": ", 1)[1] for example in log.examples]
-    assert reasons[1:] == [
+    assert reasons[1:5] == [
         "expected an object, found list",
         "'text' is missing",
         "'text' is int, not text",
         "'text' is empty",
     ]
+    assert reasons[5].startswith("byte 10 of the line is no UTF-8")
     assert log.examples[0].startswith(f"{file}:2: no JSON")
     log.finish()  # ten bad ones are forgiven
 
@@ -125,7 +128,7 @@ def test_a_row_with_too_many_values_is_bad(tmp_path: Path) -> None:
 
 
 def test_a_line_beyond_the_limit_is_never_held_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MAX_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr(items, "MAX_LINE_BYTES", 1 << 20)
     file = tmp_path / "x.jsonl"
     with file.open("wb") as out:
         out.write(b'{"text": "a"}\n{"text": "')

@@ -1,0 +1,78 @@
+"""Members of a zip archive, none of which is ever written to disk under its own name."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from pretune.data.compression import BLOCK_BYTES, refuse_bomb
+from pretune.data.damage import Damage, told
+from pretune.data.finding import is_hidden
+from pretune.data.items import Item
+from pretune.data.record_log import RecordLog
+
+_SAYS_UTF8 = 0x800
+_ENCRYPTED = 0x1
+_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
+"""What ``zipfile`` raises for damage, encryption and methods that it does not know."""
+
+
+def members(path: Path, said: str, log: RecordLog) -> Iterator[Item]:
+    """The files in an archive, sorted by name; each is to be read before the next is asked for.
+
+    ``said`` is what errors call the archive.
+
+    Raises:
+        Damage: it is no zip archive, or cut off.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except _FAULTS as error:
+        raise Damage(told(error, "no zip archive, or cut off: ")) from None
+    with archive:
+        for info in sorted(archive.infolist(), key=lambda one: one.filename):
+            if info.is_dir():
+                continue
+            inner = PurePosixPath(_readable(info).replace("\\", "/"))
+            name = f"{said}/{inner}"
+            if any(map(is_hidden, inner.parts)) and ".." not in inner.parts:
+                log.leave_out(name, "hidden")
+            elif inner.is_absolute() or ".." in inner.parts or ":" in inner.parts[0]:
+                log.reject_file(name, "its name leads out of the archive")
+            elif info.flag_bits & _ENCRYPTED:
+                log.reject_file(name, "it is encrypted: unpack the archive first")
+            else:
+                yield Item(name, inner.suffix.lower(), partial(_blocks, archive, info, log))
+            log.bytes_read += info.compress_size
+
+
+def _readable(info: zipfile.ZipInfo) -> str:
+    """The name of a member; Windows writes Chinese ones in GBK and does not say so."""
+    if info.flag_bits & _SAYS_UTF8:
+        return info.filename
+    try:
+        raw = info.filename.encode("cp437")
+    except UnicodeEncodeError:
+        return info.filename
+    for encoding in ("utf-8", "gb18030"):
+        try:
+            return raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return info.filename
+
+
+def _blocks(archive: zipfile.ZipFile, info: zipfile.ZipInfo, log: RecordLog) -> Iterator[bytes]:
+    written = 0
+    try:
+        with archive.open(info) as member:
+            assert isinstance(member, zipfile.ZipExtFile)
+            while block := member.read1(BLOCK_BYTES):
+                written += len(block)
+                refuse_bomb(info.compress_size, written)
+                yield block
+    except _FAULTS as error:
+        raise Damage(f"damaged after {written:,} bytes: {told(error)}") from None
