@@ -205,15 +205,18 @@ def repeated_grams(
         if counts.max() < 2:
             break
         firsts = places[order[heads]]
-        widths = ends[firsts + size] - ends[firsts]
-        common = counts == counts.max()
-        top = int(counts.max()) * int(widths[common].max()) / total
-        again = places[order[~fresh]]
-        edges = np.zeros(len(hashes) + 1, np.int64)
-        np.add.at(edges, again, 1)
-        np.add.at(edges, again + size, -1)
-        covered = np.cumsum(edges[:-1]) > 0
-        result[n] = (min(1.0, top), int(lengths[covered].sum()) / total)
+        widths = np.where(counts == counts.max(), ends[firsts + size] - ends[firsts], 0)
+        most = heads[int(widths.argmax())]
+        top = _covered(places[order[most : most + int(counts.max())]], size, lengths)
+        result[n] = (top / total, _covered(places[order[~fresh]], size, lengths) / total)
         several = np.sort(order[np.repeat(counts > 1, counts)])
         places, keys = places[several], keys[several]
     return result
+
+
+def _covered(places: IntArray, size: int, lengths: IntArray) -> int:
+    """Characters in the stretches of ``size`` units that begin at the places, each once."""
+    edges = np.zeros(len(lengths) + 1, np.int64)
+    np.add.at(edges, places, 1)
+    np.add.at(edges, places + size, -1)
+    return int(lengths[np.cumsum(edges[:-1]) > 0].sum())
