@@ -167,13 +167,13 @@ class _Preparation:
     def _recurring(self, cleaning: CleaningSettings, stop: StopRequest) -> frozenset[int]:
         """Hashes of the lines that are boilerplate: a first pass over the sources."""
         counts, log = LineCounts(), RecordLog()
-        began = time.perf_counter()
+        began = time.process_time()
         with Workers(cleaning, Knowledge(), self._processes) as workers, self._work("lines", log) as work:
             for answer in workers.lines(batches(_drafts(self._settings.sources, log))):
                 counts.add(answer)
                 _advance(work, log)
                 _check(stop)
-        self._tally.spend("boilerplate", time.perf_counter() - began)
+        self._tally.spend("boilerplate", time.process_time() - began)
         return counts.recurring(cleaning.boilerplate or 2)
 
     def _resume(self) -> None:
@@ -215,7 +215,7 @@ class _Preparation:
         for kind, count in cleaned.redacted.items():
             self._tally.redacted[kind] = self._tally.redacted.get(kind, 0) + count
         again = self._duplicates(cleaned)
-        began = time.perf_counter()
+        began = time.process_time()
         for (draft, size), item in zip(batch, cleaned.items, strict=True):
             self._tally.enter(draft, size)
             outcome = item
@@ -228,25 +228,25 @@ class _Preparation:
                 self._writer = PartWriter(self._folder, len(self._parts))
             self._writer.write(outcome.line, outcome.size)
             self._tally.keep(draft, outcome)
-        self._tally.spend("write", time.perf_counter() - began)
+        self._tally.spend("write", time.process_time() - began)
 
     def _duplicates(self, cleaned: CleanedBatch) -> Iterator[str]:
         """For each text that the steps kept, why it goes after all, or nothing."""
         kept = [item for item in cleaned.items if isinstance(item, Kept)]
         if self._settings.cleaning.duplicates == "keep":
             return iter([""] * len(kept))
-        began = time.perf_counter()
+        began = time.process_time()
         exact = [self._exact.seen_hash(item.hash) for item in kept]
         self._fresh += [item.hash for item, seen in zip(kept, exact, strict=True) if not seen]
         reasons = ["exact_duplicate" if seen else "" for seen in exact]
-        looked_up = time.perf_counter()
+        looked_up = time.process_time()
         if cleaned.signatures is not None:
             fresh = np.flatnonzero(~np.array(exact, bool))
             near = self._near.seen(cleaned.signatures[fresh])
             for number in fresh[np.array(near, bool)].tolist():
                 reasons[number] = "near_duplicate"
         self._tally.spend("exact_duplicates", looked_up - began)
-        self._tally.spend("near_duplicates", time.perf_counter() - looked_up)
+        self._tally.spend("near_duplicates", time.process_time() - looked_up)
         return iter(reasons)
 
     def _finish_part(self, remembered: int) -> int:
@@ -313,9 +313,9 @@ def _drafts(sources: Sequence[str], log: RecordLog) -> Iterator[tuple[Draft, int
 def _timed(given: Iterator[list[tuple[Draft, int]]], tally: Tally) -> Iterator[list[tuple[Draft, int]]]:
     """The batches, with the time that reading them took."""
     while True:
-        began = time.perf_counter()
+        began = time.process_time()
         batch = next(given, None)
-        tally.spend("read", time.perf_counter() - began)
+        tally.spend("read", time.process_time() - began)
         if batch is None:
             return
         yield batch

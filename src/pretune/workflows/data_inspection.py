@@ -12,9 +12,9 @@ import numpy as np
 
 from pretune.data.cleaning.cleaner import HEAD
 from pretune.data.cleaning.language import detect
-from pretune.data.cleaning.limits import Limits, limits
+from pretune.data.cleaning.limits import Limits
 from pretune.data.cleaning.repair import repair
-from pretune.data.cleaning.rules import UNSPACED, judge
+from pretune.data.cleaning.rules import UNSPACED, judges
 from pretune.data.cleaning.steps import Drop
 from pretune.data.deduplicate import ExactDuplicates
 from pretune.data.near_duplicates import NearDuplicates, grams, signatures
@@ -78,11 +78,7 @@ class _Inspection:
         self._waiting: list[Any] = []
         self._verdicts: dict[str, Counter[str]] = {preset: Counter() for preset in PRESETS}
         self._examples: dict[str, dict[str, str]] = {preset: {} for preset in PRESETS}
-        self._limits = {
-            (preset, characters): limits(preset, Limits(), characters=characters)
-            for preset in PRESETS
-            for characters in (False, True)
-        }
+        self._judges = {preset: judges(preset, Limits(), Limits()) for preset in PRESETS}
         self._samples: list[tuple[Record, str]] = []
 
     def count(self, text: str) -> None:
@@ -101,7 +97,7 @@ class _Inspection:
         self._languages[language] += 1
         characters = language in UNSPACED
         for preset in PRESETS:
-            outcome = judge(mended, language, self._limits[preset, characters])
+            outcome = self._judges[preset][characters].judge(mended, language)
             if isinstance(outcome, Drop):
                 self._verdicts[preset][outcome.reason] += 1
                 self._examples[preset].setdefault(outcome.reason, f"{record.where}: {outcome.detail}")

@@ -26,8 +26,8 @@ ENGLISH = {
     "redacted": "Redacted",
     "redacted_columns": ("Kind", "Number"),
     "stages": "Speed of each stage",
-    "stage_columns": ("Stage", "Seconds", "MB a second"),
-    "stages_note": "Seconds are added up over {processes} processes; MB are those of all the text that came in, "
+    "stage_columns": ("Stage", "Processor seconds", "MB a second"),
+    "stages_note": "Processor time, added up over {processes} processes; MB are those of all the text that came in, "
     "though a later stage sees less of it. From start to end: {seconds} s, {speed} MB a second.",
     "reading": "Reading",
     "damage": "Damage, and what was recognised",
@@ -57,8 +57,8 @@ CHINESE = {
     "redacted": "隐去的个人信息",
     "redacted_columns": ("种类", "处数"),
     "stages": "各阶段速度",
-    "stage_columns": ("阶段", "秒", "MB/秒"),
-    "stages_note": "秒数为 {processes} 个进程之和；MB 一律按输入的全部文本计，实际上越靠后的阶段处理的文本越少。"
+    "stage_columns": ("阶段", "CPU 秒", "MB/秒"),
+    "stages_note": "CPU 时间为 {processes} 个进程之和；MB 一律按输入的全部文本计，实际上越靠后的阶段处理的文本越少。"
     "全程 {seconds} 秒，每秒 {speed} MB。",
     "reading": "读取",
     "damage": "损坏之处与识别结果",

@@ -14,7 +14,6 @@ from pretune.data.cleaning import conversion, rules
 from pretune.data.cleaning.boilerplate import without_lines
 from pretune.data.cleaning.contamination import Evaluations, Hashes
 from pretune.data.cleaning.language import UNKNOWN, detect
-from pretune.data.cleaning.limits import Limits, limits
 from pretune.data.cleaning.redaction import TAGS, redact
 from pretune.data.cleaning.repair import repair
 from pretune.data.cleaning.settings import CleaningSettings
@@ -56,10 +55,7 @@ class Cleaner:
         self.settings, self._knowledge = settings, knowledge
         self._evaluations = Evaluations(knowledge.evaluations) if knowledge.evaluations is not None else None
         self._listed = rules.word_list(knowledge.bad_words)
-        self._limits = tuple(
-            limits(settings.rules, own, characters=characters)
-            for own, characters in ((settings.words, False), (settings.characters, True))
-        )
+        self._judges = rules.judges(settings.rules, settings.words, settings.characters)
         self.seconds: dict[str, float] = {}
         """Time spent in each step."""
         self._steps = [(name, step) for name, step, wanted in self._all() if wanted]
@@ -67,10 +63,10 @@ class Cleaner:
     def clean(self, text: str) -> Cleaned:
         """Take the steps until one of them drops the text."""
         cleaned = Cleaned(text)
-        before = time.perf_counter()
+        before = time.process_time()
         for name, step in self._steps:
             outcome = step(cleaned)
-            now = time.perf_counter()
+            now = time.process_time()
             self.seconds[name] = self.seconds.get(name, 0.0) + now - before
             before = now
             if isinstance(outcome, Drop):
@@ -93,7 +89,7 @@ class Cleaner:
             ("page_lines", lambda c: rules.page_lines(c.text), paged),
             ("ended_lines", lambda c: rules.ended_lines(c.text), s.ended_lines),
             ("language", self._language, True),
-            ("rules", self._judge, any(bounds.model_dump(exclude_none=True) for bounds in self._limits)),
+            ("rules", self._judge, any(judge.asks for judge in self._judges)),
             ("bad_words", self._without_listed, self._listed is not None),
             ("against", self._decontaminate, self._evaluations is not None),
             ("redact", self._redact, bool(s.redact)),
@@ -107,11 +103,8 @@ class Cleaner:
         return cleaned.text
 
     def _judge(self, cleaned: Cleaned) -> Outcome:
-        return rules.judge(cleaned.text, cleaned.language, self.bounds(cleaned.language))
-
-    def bounds(self, language: str) -> Limits:
-        """The limits that hold for a language."""
-        return self._limits[language in rules.UNSPACED]
+        judge = self._judges[cleaned.language in rules.UNSPACED]
+        return judge.judge(cleaned.text, cleaned.language)
 
     def _without_listed(self, cleaned: Cleaned) -> Outcome:
         assert self._listed is not None
@@ -191,16 +184,16 @@ def clean_batch(cleaner: Cleaner, drafts: Sequence[Draft]) -> CleanedBatch:
             items.append(Dropped(cleaned.drop.reason, cleaned.drop.detail, cleaned.language, head))
             continue
         redacted.update(cleaned.redacted)
-        began = time.perf_counter()
+        began = time.process_time()
         items.append(_kept(cleaned, draft, head, cleaner.settings))
-        hashed = time.perf_counter()
+        hashed = time.process_time()
         if near:
             shingles.append(grams(cleaned.text, characters=cleaned.language in rules.UNSPACED))
         _spend(cleaner.seconds, "exact_duplicates", hashed - began)
-        _spend(cleaner.seconds, "near_duplicates", time.perf_counter() - hashed)
-    began = time.perf_counter()
+        _spend(cleaner.seconds, "near_duplicates", time.process_time() - hashed)
+    began = time.process_time()
     found = signatures(shingles) if near else None
-    _spend(cleaner.seconds, "near_duplicates", time.perf_counter() - began)
+    _spend(cleaner.seconds, "near_duplicates", time.process_time() - began)
     return CleanedBatch(tuple(items), found, cleaner.seconds, redacted)
 
 

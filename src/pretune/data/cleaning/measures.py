@@ -34,6 +34,8 @@ class Document:
     text: str
     characters: bool
     """Are its units characters?"""
+    first_gram: int = 2
+    """The shortest n-gram that is asked about."""
 
     @cached_property
     def kinds(self) -> IntArray:
@@ -133,7 +135,7 @@ class Document:
 
     @cached_property
     def grams(self) -> dict[int, tuple[float, float]]:
-        """For n from 2 to 10: share of the characters in the commonest n-gram, and in repeated ones."""
+        """For each n up to 10: share of the characters in the commonest n-gram, and in repeated ones."""
         if self._varied():
             return dict.fromkeys(range(2, 11), (0.0, 0.0))
         if self.characters:
@@ -143,7 +145,7 @@ class Document:
         else:
             hashes = np.fromiter(map(hash, self.words), np.int64, len(self.words)).view(np.uint64)
             lengths = np.fromiter(map(len, self.words), np.int64, len(self.words))
-        return repeated_grams(hashes, lengths, 2 if self.characters else 1)
+        return repeated_grams(hashes, lengths, 2 if self.characters else 1, self.first_gram)
 
     def _varied(self) -> bool:
         """Is this a short text in which no 2-gram comes twice? Then there is nothing to count."""
@@ -170,24 +172,24 @@ def repeats(parts: Sequence[str]) -> tuple[float, float]:
 
 
 def repeated_grams(
-    hashes: npt.NDArray[np.uint64], lengths: IntArray, width: int
+    hashes: npt.NDArray[np.uint64], lengths: IntArray, width: int, first: int = 2
 ) -> dict[int, tuple[float, float]]:
-    """For n from 2 to 10: shares of the characters in the commonest n-gram, and in n-grams seen before.
+    """For n from ``first`` to 10: shares of the characters in the commonest n-gram, and in repeated ones.
 
-    The commonest counts only where it comes twice; of equally common ones the longest. A character in
-    several repeated n-grams counts once. An n-gram repeats only where the shorter one before it does, so
-    that each pass looks at fewer places.
+    The commonest counts only where it comes twice; of equally common ones it is the longest. Of a repeated
+    one all but its first occurrence counts, and a character in several only once. An n-gram repeats only
+    where the shorter one before it does, so that each pass looks at fewer places.
 
     Args:
         hashes: (units,) a number for each unit.
         lengths: (units,) characters of each unit.
         width: units that stand for one word.
+        first: the shortest n-gram that is asked about.
     """
-    result = dict.fromkeys(range(2, 11), (0.0, 0.0))
+    result = dict.fromkeys(range(first, 11), (0.0, 0.0))
     total = int(lengths.sum())
     ends = np.concatenate([[0], np.cumsum(lengths)])
-    places, keys = np.arange(len(hashes)), hashes
-    done = 1
+    places, keys, done = np.arange(len(hashes)), hashes, 1
     for n in result:
         size = n * width
         keep = places + size <= len(hashes)
@@ -195,28 +197,35 @@ def repeated_grams(
         for offset in range(done, size):
             keys = keys * _BASE + hashes[places + offset]
         done = size
-        if len(places) < 2:
+        places, keys, heads = _several(places, keys)
+        if not len(heads):
             break
-        order = np.argsort(keys, kind="stable")
-        ordered = keys[order]
-        fresh = np.concatenate([[True], ordered[1:] != ordered[:-1]])
-        heads = np.flatnonzero(fresh)
-        counts = np.diff(np.append(heads, len(ordered)))
-        if counts.max() < 2:
-            break
-        firsts = places[order[heads]]
+        counts = np.diff(np.append(heads, len(places)))
+        firsts = np.minimum.reduceat(places, heads)
         widths = np.where(counts == counts.max(), ends[firsts + size] - ends[firsts], 0)
         most = heads[int(widths.argmax())]
-        top = _covered(places[order[most : most + int(counts.max())]], size, lengths)
-        result[n] = (top / total, _covered(places[order[~fresh]], size, lengths) / total)
-        several = np.sort(order[np.repeat(counts > 1, counts)])
-        places, keys = places[several], keys[several]
+        top = _covered(places[most : most + int(counts.max())], size, ends)
+        again = places[places != np.repeat(firsts, counts)]
+        result[n] = (top / total, _covered(again, size, ends) / total)
     return result
 
 
-def _covered(places: IntArray, size: int, lengths: IntArray) -> int:
+def _several(
+    places: IntArray, keys: npt.NDArray[np.uint64]
+) -> tuple[IntArray, npt.NDArray[np.uint64], IntArray]:
+    """The places whose key comes several times, with their keys, group by group; and where groups begin."""
+    order = np.argsort(keys)
+    ordered = keys[order]
+    same = ordered[1:] == ordered[:-1]
+    kept = np.concatenate([[False], same]) | np.concatenate([same, [False]])
+    order, ordered = order[kept], ordered[kept]
+    fresh = np.concatenate([[True], ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, bool)
+    return places[order], ordered, np.flatnonzero(fresh)
+
+
+def _covered(places: IntArray, size: int, ends: IntArray) -> int:
     """Characters in the stretches of ``size`` units that begin at the places, each once."""
-    edges = np.zeros(len(lengths) + 1, np.int64)
-    np.add.at(edges, places, 1)
-    np.add.at(edges, places + size, -1)
-    return int(lengths[np.cumsum(edges[:-1]) > 0].sum())
+    begins = np.sort(places)
+    stops = begins + size
+    stops[:-1] = np.minimum(stops[:-1], begins[1:])
+    return int((ends[stops] - ends[begins]).sum())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-from pretune.data.cleaning.limits import Limits
+from pretune.data.cleaning.limits import Limits, limits
 from pretune.data.cleaning.measures import Document
 from pretune.data.cleaning.steps import Drop, Outcome
 
@@ -59,17 +59,38 @@ _PAGE_LINE = re.compile(
 _ENDED = re.compile(r"[.!?\"”。！？…][」』”’）)]?$")
 
 
-def judge(text: str, language: str, bounds: Limits) -> Outcome:
-    """The text as it is, or the first rule that it breaks."""
-    document = Document(text, language in UNSPACED)
-    for name, measure in RULES.items():
-        bound = getattr(bounds, name)
-        if bound is None or not _applies(name, language, document.characters):
-            continue
-        value = measure(document)
-        if value < bound if name.startswith("min_") else value > bound:
-            return Drop(name, f"{value:.3g}, limit {bound:g}")
-    return text
+class Judge:
+    """Judges documents in words, or in characters, by limits."""
+
+    def __init__(self, bounds: Limits, *, characters: bool) -> None:
+        self._characters = characters
+        asked = bounds.model_dump(exclude_none=True)
+        self._rules = [
+            (name, measure, asked[name], name.startswith("min_"))
+            for name, measure in RULES.items()
+            if name in asked and not (characters and name in _WORDS_ONLY)
+        ]
+        grams = [int(name.split("_")[2]) for name in asked if name.endswith("_grams")]
+        self._first_gram = min(grams, default=2)
+        self.asks = bool(self._rules)
+        """Is there any limit?"""
+
+    def judge(self, text: str, language: str) -> Outcome:
+        """The text as it is, or the first rule that it breaks."""
+        document = Document(text, self._characters, self._first_gram)
+        for name, measure, bound, lowest in self._rules:
+            value = measure(document)
+            if (value < bound if lowest else value > bound) and _speaks(name, language):
+                return Drop(name, f"{value:.3g}, limit {bound:g}")
+        return text
+
+
+def judges(preset: str, words: Limits, characters: Limits) -> tuple[Judge, Judge]:
+    """(of text in words, of text in characters), with the user's own limits over the preset's."""
+    return (
+        Judge(limits(preset, words, characters=False), characters=False),
+        Judge(limits(preset, characters, characters=True), characters=True),
+    )
 
 
 def page_lines(text: str) -> str:
@@ -98,7 +119,6 @@ def without_listed(text: str, listed: re.Pattern[str]) -> Outcome:
     return Drop("listed_word", found[0]) if found else text
 
 
-def _applies(name: str, language: str, characters: bool) -> bool:
-    if name == "min_stop_words":
-        return language in _KNOWN_STOP_WORDS
-    return not (characters and name in _WORDS_ONLY)
+def _speaks(name: str, language: str) -> bool:
+    """Does a rule know the language?"""
+    return name != "min_stop_words" or language in _KNOWN_STOP_WORDS

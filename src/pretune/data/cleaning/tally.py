@@ -31,7 +31,7 @@ class Tally:
     """Documents that go out, by the power of two (a string, for JSON) below their number of characters."""
     redacted: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    """Time in each stage, added up over processes."""
+    """Processor time of each stage, added up over processes."""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Tally:
