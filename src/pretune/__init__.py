@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pretune.errors import PretuneError as PretuneError
     from pretune.model import Model as Model
+    from pretune.workflows.data import prepare_data as prepare_data
+    from pretune.workflows.data_inspection import inspect_data as inspect_data
     from pretune.workflows.evaluate import evaluate as evaluate
     from pretune.workflows.finetune import finetune as finetune
     from pretune.workflows.predict import predict as predict
@@ -23,12 +25,17 @@ _HOMES = {
     "PretuneError": "pretune.errors",
     "evaluate": "pretune.workflows.evaluate",
     "finetune": "pretune.workflows.finetune",
+    "inspect_data": "pretune.workflows.data_inspection",
     "predict": "pretune.workflows.predict",
+    "prepare_data": "pretune.workflows.data",
     "pretrain": "pretune.workflows.pretrain",
     "quickstart": "pretune.workflows.quickstart",
 }
 
-__all__ = ["Model", "PretuneError", "evaluate", "finetune", "load", "predict", "pretrain", "quickstart"]
+__all__ = [
+    "Model", "PretuneError", "evaluate", "finetune", "inspect_data", "load", "predict", "prepare_data",
+    "pretrain", "quickstart",
+]  # fmt: skip
 
 
 def load(path: Any, **options: Any) -> Model:

@@ -1,0 +1,131 @@
+"""``pretune data``: look at raw text, and clean it."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from pretune.cli.shared import Config, DryRun, Json, Out, PrintConfig, emit, gather, split
+
+NAME = "data"
+HELP = """Look at raw text, and clean it for pretraining.
+
+Examples (the texts are there after `pretune quickstart`):
+
+\b
+  pretune data inspect runs/quickstart/texts/pretrain_en.jsonl runs/quickstart/texts/pretrain_zh.jsonl
+  pretune data prepare runs/quickstart/texts/pretrain_zh.jsonl --duplicates near
+  pretune data inspect runs/quickstart/texts/pretrain_en.jsonl --json
+"""
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+PREPARE_HELP = """Clean text into a folder that `pretune pretrain` reads.
+
+SOURCES: files, folders and patterns of .txt, .md, .html, .jsonl, .json, .csv, .tsv or .parquet, packed as
+.gz, .zst or .zip or not; key=value sets any setting. The same command goes on where a stopped one ended.
+
+Examples (the texts are there after `pretune quickstart`):
+
+\b
+  pretune data prepare runs/quickstart/texts/pretrain_en.jsonl --out runs/clean
+  pretune data prepare runs/quickstart/texts/pretrain_zh.jsonl --rules web --duplicates near --redact email,phone
+  pretune data prepare runs/quickstart/texts/pretrain_en.jsonl --against runs/quickstart/texts/topic_en/test.jsonl
+"""
+INSPECT_HELP = """Say what is in text, without writing anything.
+
+SOURCES: as for `pretune data prepare`. Large text is read whole and judged on an even sample.
+
+Examples (the texts are there after `pretune quickstart`):
+
+\b
+  pretune data inspect runs/quickstart/texts/pretrain_zh.jsonl
+  pretune data inspect runs/quickstart/texts --json
+"""
+
+
+@app.command(help=PREPARE_HELP)
+def prepare(
+    words: Annotated[list[str] | None, typer.Argument(metavar="SOURCES... [KEY=VALUE...]")] = None,
+    rules: Annotated[str | None, typer.Option(help="off, light or web; default light.")] = None,
+    duplicates: Annotated[str | None, typer.Option(help="keep, exact or near; default exact.")] = None,
+    languages: Annotated[str | None, typer.Option(help="Keep these only: en,zh.")] = None,
+    redact: Annotated[str | None, typer.Option(help="Any of email,identity,card,phone,ip.")] = None,
+    against: Annotated[
+        list[str] | None, typer.Option(help="Evaluation file: what stands in it is taken out.")
+    ] = None,
+    config: Config = None,
+    out: Out = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes that clean; default: one a processor.")
+    ] = None,
+    print_config: PrintConfig = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Parse, prepare, print."""
+    paths, assignments = split(words or [])
+    options = {
+        "rules": rules,
+        "duplicates": duplicates,
+        "languages": _listed(languages),
+        "redact": _listed(redact),
+        "against": against,
+    }
+    values = gather(config, {"sources": paths}, [])
+    cleaning = values.get("cleaning") or {}
+    values["cleaning"] = {**cleaning, **{key: value for key, value in options.items() if value}}
+    values = gather(None, values, assignments)
+
+    from pretune import config as settings_module
+    from pretune.training.progress import default_reporter
+    from pretune.workflows import data as workflow
+    from pretune.workflows import data_folder
+
+    settings = data_folder.resolve(values, {})
+    if print_config:
+        typer.echo(settings_module.dump(settings), nl=False)
+        return
+    if dry_run:
+        emit(
+            check := data_folder.rehearse(settings), json, [f"{key}: {value}" for key, value in check.items()]
+        )
+        return
+    result = workflow.prepare_data(
+        settings, out=out, processes=processes or _processors(), reporter=default_reporter(quiet=json)
+    )
+    s = result.summary
+    emit(
+        {**s, "folder": str(result.folder)},
+        json,
+        [
+            f"{s['documents']:,} of {s['documents_in']:,} documents kept, "
+            f"{s['bytes'] / 1e6:,.1f} of {s['bytes_in'] / 1e6:,.1f} MB",
+            f"text:   {result.text}",
+            f"report: {result.report}",
+            f"next:   pretune pretrain {result.folder}",
+        ],
+    )
+
+
+@app.command(help=INSPECT_HELP)
+def inspect(
+    words: Annotated[list[str] | None, typer.Argument(metavar="SOURCES...")] = None,
+    sample: Annotated[float, typer.Option(min=0.1, help="Megabytes of text that are judged at most.")] = 32.0,
+    json: Json = False,
+) -> None:
+    """Read, measure, print."""
+    from pretune.training.progress import default_reporter
+    from pretune.workflows import data_inspection as workflow
+
+    found = workflow.inspect_data(words or [], sample=sample, reporter=default_reporter(quiet=json))
+    emit(found, json, workflow.lines(found))
+
+
+def _listed(words: str | None) -> list[str]:
+    return [word.strip() for word in (words or "").split(",") if word.strip()]
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

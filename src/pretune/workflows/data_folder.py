@@ -1,0 +1,147 @@
+"""The folder of a prepared text: what was asked for, whether it is there, what a stopped call left."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from pretune.checkpoint.store import write_json
+from pretune.config import Settings, build, differences, digest
+from pretune.data.cleaning.settings import CleaningSettings
+from pretune.data.parts import NOTES
+from pretune.data.sources import RecordLog, read_records
+from pretune.errors import ConfigError
+from pretune.training.progress import Reporter
+
+PREPARED = "prepare.json"
+"""Written last: a folder that has it is whole."""
+_ASKED = f"{NOTES}/asked.json"
+_PACKAGES = (
+    "pretune", "ftfy", "numpy", "opencc", "orjson", "py3langid", "rensa", "rjieba", "stopwordsiso",
+    "zstandard",
+)  # fmt: skip
+
+
+class PrepareSettings(Settings):
+    """What ``data prepare`` takes, from a YAML file, ``key=value`` and keywords alike."""
+
+    sources: tuple[str, ...]
+    """Files, folders and patterns of raw text."""
+    cleaning: CleaningSettings = CleaningSettings()
+    part_megabytes: float = pydantic.Field(default=128, gt=0)
+    """Text in each part of the output; what a stop may cost is the work on one."""
+
+
+def resolve(
+    settings: PrepareSettings | Mapping[str, Any] | None, given: Mapping[str, Any]
+) -> PrepareSettings:
+    """The settings with keywords laid over them, checked.
+
+    Raises:
+        ConfigError: names the wrong key or value.
+    """
+    base = settings.model_dump() if isinstance(settings, PrepareSettings) else dict(settings or {})
+    resolved = build(PrepareSettings, {**base, **given})
+    if not resolved.sources:
+        raise ConfigError("no SOURCES: give files or folders of text")
+    return resolved
+
+
+def rehearse(settings: PrepareSettings) -> dict[str, Any]:
+    """Read the first records and say what would be done, without writing anything.
+
+    Raises:
+        DataError: nothing to read.
+    """
+    files = listing(settings.sources)
+    log = RecordLog()
+    first = list(itertools.islice(read_records(settings.sources, log=log), 100))
+    if not first:
+        log.finish()
+    steps = {k: v for k, v in settings.cleaning.model_dump(mode="json", exclude_defaults=True).items() if v}
+    return {
+        "files": len(files),
+        "megabytes": round(sum(size for _, size, _ in files) / 1e6, 1),
+        "first": first[0].where,
+        "settings": steps or "as they are by default",
+        "folder": str(default_folder(settings)),
+    }
+
+
+def default_folder(settings: PrepareSettings) -> Path:
+    """``runs/data-<hash of settings>``: the same command finds its folder again."""
+    home = Path(os.environ.get("PRETUNE_HOME", "."))
+    return home / "runs" / f"data-{digest(settings.model_dump(mode='json'))[:10]}"
+
+
+def versions() -> dict[str, str]:
+    """Of what decides about the result."""
+    return {name: metadata.version(name) for name in _PACKAGES}
+
+
+def listing(sources: Sequence[str]) -> list[tuple[str, int, int]]:
+    """(file, size, time of its last change) of what lies under the sources that are files or folders."""
+    found = []
+    for source in map(Path, sources):
+        inside = sorted(source.rglob("*")) if source.is_dir() else [source]
+        for path in (path for path in inside if path.is_file()):
+            about = path.stat()
+            found.append((str(path), about.st_size, about.st_mtime_ns))
+    return found
+
+
+def finished(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The summary of a folder that holds what is asked for, or None where it is still to be made.
+
+    Raises:
+        ConfigError: the folder holds something else.
+    """
+    path = folder / PREPARED
+    if not path.exists():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigError(f"{folder}: holds files but no prepared text; give another folder with --out")
+        return None
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+        changed = differences({"settings": there["settings"]}, {"settings": asked["settings"]})
+        same = there["sources"] == _plain(asked["sources"])
+        summary = dict(there["summary"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: damaged: {error}; remove {folder} and prepare the text again") from None
+    if changed or not same:
+        what = f"other settings ({'; '.join(changed)})" if changed else "another state of the source files"
+        raise ConfigError(f"{folder}: holds text prepared with {what}; give another folder with --out")
+    return summary
+
+
+def open_partial(folder: Path, asked: Mapping[str, Any], reporter: Reporter) -> Path:
+    """The ``.partial`` folder beside ``folder``: the one that a stopped call left, if it is of any use."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    there = partial / _ASKED
+    try:
+        known = json.loads(there.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = None
+    if known != _plain(asked):
+        if known is not None:
+            reporter.say(f"{partial}: of other settings, files or versions; begun anew")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+        except OSError as error:
+            raise ConfigError(f"{partial}: cannot be made: {error.strerror}; give another --out") from None
+        write_json(there, asked)
+    return partial
+
+
+def _plain(value: Any) -> Any:
+    """As it comes back from JSON."""
+    return json.loads(json.dumps(value))
