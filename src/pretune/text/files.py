@@ -14,6 +14,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from pretune.errors import CheckpointError
 
 CONFIG, SPECIAL_MAP, CHAT_TEMPLATE = "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"
+VOCABULARY = "vocab.txt"
 
 # The names that tokenizers give to a role where no config says which token has it.
 ROLES = {
@@ -29,12 +30,16 @@ ROLES = {
 
 def from_vocabulary(folder: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer | None:
     """The tokenizer of a folder from before ``tokenizer.json``: BERT's, GPT-2's or RoBERTa's."""
-    words, vocabulary, merges = folder / "vocab.txt", folder / "vocab.json", folder / "merges.txt"
+    words, vocabulary, merges = folder / VOCABULARY, folder / "vocab.json", folder / "merges.txt"
     if words.is_file():
         with rust_errors(str(words)):
             backend = tokenizers.Tokenizer(models.WordPiece.from_file(str(words), unk_token="[UNK]"))
         lower = settings.get("do_lower_case", True)
-        backend.normalizer = normalizers.BertNormalizer(lowercase=lower)
+        backend.normalizer = normalizers.BertNormalizer(
+            lowercase=lower,
+            strip_accents=settings.get("strip_accents"),
+            handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+        )
         backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         backend.decoder = decoders.WordPiece()
         sep, cls = backend.token_to_id("[SEP]"), backend.token_to_id("[CLS]")
@@ -86,3 +91,11 @@ def read_object(path: Path) -> dict[str, Any]:
 def write_object(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON object as people read it."""
     path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def write_vocabulary(path: Path, backend: tokenizers.Tokenizer) -> None:
+    """Write ``vocab.txt``: the token of each id on its line, where no token holds a line end."""
+    tokens = {id: token for token, id in backend.get_vocab(with_added_tokens=True).items()}
+    lines = [tokens.get(id, f"[unused{id}]") for id in range(1 + max(tokens, default=-1))]
+    if not any(mark in token for token in lines for mark in "\r\n"):
+        path.write_text("".join(f"{token}\n" for token in lines), encoding="utf-8", newline="\n")

@@ -22,10 +22,12 @@ from pretune.text.files import (
     CONFIG,
     ROLES,
     SPECIAL_MAP,
+    VOCABULARY,
     from_vocabulary,
     read_object,
     rust_errors,
     write_object,
+    write_vocabulary,
 )
 from pretune.text.frames import Frames
 from pretune.types import IntArray, Specials
@@ -110,7 +112,12 @@ class Tokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of all that decides how text becomes ids."""
-        return digest(json.loads(self._backend.to_str()))
+        return digest(self.describe())
+
+    def describe(self) -> dict[str, Any]:
+        """What ``tokenizer.json`` holds, without truncation and padding."""
+        description: dict[str, Any] = json.loads(self._backend.to_str())
+        return description
 
     @property
     def chat_template(self) -> str | None:
@@ -158,7 +165,7 @@ class Tokenizer:
         UTF-8 length. A WordPiece token counts without its ``##``, and the spaces that WordPiece drops count
         nowhere.
         """
-        description = json.loads(self._backend.to_str())
+        description = self.describe()
         byte_level = '"ByteLevel"' in json.dumps([description["pre_tokenizer"], description["decoder"]])
         prefix = description["model"].get("continuing_subword_prefix") or ""
         lengths = np.zeros(self.vocabulary_size, np.int64)
@@ -245,6 +252,8 @@ class Tokenizer:
             settings["model_max_length"] = model_max_length
         write_object(folder / "tokenizer.json", description)
         write_object(folder / CONFIG, settings)
+        if description["model"]["type"] == "WordPiece":  # which older programs read
+            write_vocabulary(folder / VOCABULARY, self._backend)
         write_object(folder / SPECIAL_MAP, roles)
 
     @cached_property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,6 +39,7 @@ PIECE_PATTERN = (
     r" ?\p{Han}+| ?(?:(?!\p{Han})[\p{L}\p{M}])+| ?\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|[\r\n]+|[^\S\r\n]+(?!\S)|\s"
 )
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+_ASCII = tuple(map(chr, range(0x21, 0x7F)))
 _ALPHABET_SHARE = 0.75  # of a WordPiece vocabulary, at most: the rest is for words
 
 
@@ -96,9 +97,7 @@ def train_tokenizer(
             the bytes and the special tokens.
         DataError: there is no text.
     """
-    if kind not in _TRAINERS:
-        raise ConfigError(f"kind = {kind!r}: {suggestion(kind, list(_TRAINERS))}")
-    train, least, most_characters = _TRAINERS[kind]
+    train, least, most_characters = _TRAINERS[parse_kind(kind)]
     if vocabulary_size < least:
         raise ConfigError(
             f"vocabulary_size = {vocabulary_size}: {kind} needs at least {least}: {_NEEDS[kind]}"
@@ -112,6 +111,18 @@ def train_tokenizer(
     if not sample:
         raise DataError("no text to train a tokenizer on")
     return train(sample, _Wanted(vocabulary_size, max_token_length, lowercase, strip_accents))
+
+
+def parse_kind(words: str) -> Kind:
+    """A kind of tokenizer as it is typed.
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
+    for kind in _TRAINERS:
+        if kind == words:
+            return kind
+    raise ConfigError(f"kind = {words!r}: {suggestion(words, _TRAINERS)}")
 
 
 def train_byte_bpe(texts: Iterable[str], vocabulary_size: int, *, max_token_length: int = 16) -> Tokenizer:
@@ -147,14 +158,14 @@ def _train_wordpiece(sample: Sequence[str], wanted: _Wanted) -> Tokenizer:
     backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
     heads, tails = _word_characters(sample, backend)
     room = max(int((wanted.size - len(special)) * _ALPHABET_SHARE), 1)
-    alphabet = _frequent(heads, tails, room)
+    alphabet, inside = _alphabet(heads, tails, room)
     # The library numbers ## characters as a randomly seeded hash map gives out the words, and breaks ties
     # between merges by number. Handed over as specials they have their numbers before it begins.
-    continued = sorted(f"##{c}" for c in alphabet if c in tails)
+    continued = [f"##{c}" for c in inside]
     trainer = trainers.WordPieceTrainer(
         vocab_size=wanted.size,
         special_tokens=[*special, *continued],
-        initial_alphabet=sorted(alphabet),
+        initial_alphabet=alphabet,
         limit_alphabet=len(alphabet),
         continuing_subword_prefix="##",
         min_frequency=2,
@@ -162,7 +173,7 @@ def _train_wordpiece(sample: Sequence[str], wanted: _Wanted) -> Tokenizer:
     )
     backend.train_from_iterator(sample, trainer)
     learnt = sorted(backend.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1])
-    first = [*special, *sorted(alphabet), *continued]
+    first = [*special, *alphabet, *continued]
     rest = dict.fromkeys([*first, *(token for token, _ in learnt)])
     vocabulary = {token: id for id, token in enumerate(rest)}
     fresh = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN))
@@ -211,15 +222,24 @@ def _blocks(texts: Sequence[str], characters: int) -> Iterator[str]:
         yield "\n".join(block)
 
 
-def _frequent(heads: Counter[str], tails: Counter[str], room: int) -> set[str]:
-    """The most frequent characters, as many as ``room`` holds with the ``##`` forms that they need."""
-    chosen: set[str] = set()
-    for character, _ in sorted((heads + tails).items(), key=lambda item: (-item[1], item[0])):
-        room -= 2 if character in tails else 1
+def _alphabet(heads: Counter[str], tails: Counter[str], room: int) -> tuple[list[str], list[str]]:
+    """The characters that fit into ``room``, the most frequent ones, and those that continue words as well.
+
+    ASCII comes first where a quarter of the room holds it: novels may lack a digit that a later text has.
+    """
+    inside = set(tails)
+    first: set[str] = set()
+    if 8 * len(_ASCII) <= room:
+        first.update(_ASCII)
+        inside.update(c for c in _ASCII if c.isalnum())
+    counts = heads + tails
+    chosen = []
+    for character in sorted(first | set(counts), key=lambda c: (c not in first, -counts[c], c)):
+        room -= 2 if character in inside else 1
         if room < 0:
             break
-        chosen.add(character)
-    return chosen
+        chosen.append(character)
+    return sorted(chosen), sorted(inside.intersection(chosen))
 
 
 def _train_unigram(sample: Sequence[str], wanted: _Wanted) -> Tokenizer:
@@ -264,7 +284,7 @@ def _settings() -> dict[str, object]:
     return {**SPECIALS, "clean_up_tokenization_spaces": False}
 
 
-_TRAINERS = {
+_TRAINERS: dict[Kind, tuple[Callable[[Sequence[str], _Wanted], Tokenizer], int, int]] = {
     "bpe": (_train_bpe, len(BYTES) + len(_special()), 20_000_000),
     "wordpiece": (_train_wordpiece, 2 * len(_special(UNKNOWN)), 20_000_000),
     "unigram": (_train_unigram, len(BYTES) + len(_special(UNKNOWN)), 8_000_000),
@@ -275,4 +295,3 @@ _NEEDS = {
     "wordpiece": "specials and a few characters",
     "unigram": "256 bytes and specials",
 }
-KINDS = tuple(_TRAINERS)

@@ -107,7 +107,7 @@ def learn_pieces(
 
 
 def _alphabet(words: Mapping[str, int], size: int) -> list[str]:
-    """The characters that get a piece, the most frequent first; half of the vocabulary at most."""
+    """The characters that get a piece, the most frequent first; a third of the vocabulary at most."""
     found: dict[str, int] = {}
     for word, count in words.items():
         for character in word:
@@ -116,7 +116,7 @@ def _alphabet(words: Mapping[str, int], size: int) -> list[str]:
     covered = np.cumsum([count for _, count in ranked])
     total = covered[-1] if len(covered) else 0
     enough = int(np.searchsorted(covered, _COVERAGE * total)) + 1
-    return [character for character, _ in ranked[: max(min(enough, size // 2), 1)]]
+    return [character for character, _ in ranked[: max(min(enough, size // 3), 1)]]
 
 
 def _lay_out(words: Mapping[str, int], alphabet: Sequence[str]) -> _Text:
