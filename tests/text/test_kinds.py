@@ -1,4 +1,4 @@
-"""Each kind of tokenizer is what its field calls so: the same in stock transformers, deterministic, bounded."""
+"""Each kind of tokenizer is what its field calls so: stock transformers agrees, and it is deterministic."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_stock_transformers_reads_the_same_ids_and_specials(
             assert stock(text, add_special_tokens=False)["input_ids"] == ours.tolist(), text
             framed, segments = tokenizer.frame(ours, ours[:3])
             pair = stock.decode(ours[:3])
-            if stock(pair, add_special_tokens=False)["input_ids"] == ours[:3].tolist():
+            if pair and stock(pair, add_special_tokens=False)["input_ids"] == ours[:3].tolist():
                 theirs = stock(text, pair)
                 assert theirs["input_ids"] == framed.tolist()
                 assert "token_type_ids" not in theirs or theirs["token_type_ids"] == segments.tolist()
@@ -85,7 +85,11 @@ def test_wordpiece_is_berts_own(lowercase: bool, strip: bool, tmp_path: Path) ->
     tokenizer = train("wordpiece", lowercase=lowercase, strip_accents=strip)
     tokenizer.save(tmp_path)
     stock = BertTokenizerFast(
-        str(tmp_path / "vocab.txt"), do_lower_case=lowercase, strip_accents=strip, tokenize_chinese_chars=True
+        str(tmp_path / "vocab.txt"),
+        eos_token="<|endoftext|>",
+        do_lower_case=lowercase,
+        strip_accents=strip,
+        tokenize_chinese_chars=True,
     )
     for text in TEXTS:
         ours = tokenizer.encode(text, parse_specials=True).ids.tolist()
@@ -95,20 +99,25 @@ def test_wordpiece_is_berts_own(lowercase: bool, strip: bool, tmp_path: Path) ->
     assert [old.encode(t).ids.tolist() for t in TEXTS] == [tokenizer.encode(t).ids.tolist() for t in TEXTS]
 
 
-def test_wordpiece_learns_the_words_that_the_library_learns() -> None:
+def test_wordpiece_learns_what_the_library_learns() -> None:
+    # Every word with a frequency of its own: where pairs are equally frequent theirs differ from run to run.
+    texts = [f"{word} " * (7 + 3 * i) for i, word in enumerate(sorted(set(ENGLISH.split())))] + [CHINESE]
+    ours = train_tokenizer(texts, 450, kind="wordpiece")
+    found = {ours.token(i) for i in range(ours.vocabulary_size)} - {ours.token(i) for i in ours.specials.all}
+    merges = {token for token in found if len(token.removeprefix("##")) > 1}
     backend = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=False)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    ours = train("wordpiece", 300)
-    special = [ours.token(i) for i in ours.specials.all]
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=300, min_frequency=2, special_tokens=special, show_progress=False
-    )
-    backend.train_from_iterator([ENGLISH * 4, CHINESE * 4], trainer)
-    theirs = set(backend.get_vocab())
-    found = {ours.token(i) for i in range(ours.vocabulary_size)}
-    assert ours.vocabulary_size == len(theirs) == 300
-    assert len(found & theirs) >= 0.9 * 300, "merges of equal frequency differ, as theirs do from run to run"
+    characters = {c for c in ENGLISH + CHINESE if not c.isspace()}
+    needed = len(characters) + len({t for t in found if len(t) == 3 and t[:2] == "##" and t[2] in characters})
+    for size in range(needed, 450):  # theirs has no ASCII that the text lacks: as many merges, then
+        trainer = trainers.WordPieceTrainer(vocab_size=size, min_frequency=2, show_progress=False)
+        backend.train_from_iterator(texts, trainer)
+        theirs = {token for token in backend.get_vocab() if len(token.removeprefix("##")) > 1}
+        if len(theirs) >= len(merges):
+            break
+    assert len(theirs) == len(merges) > 50
+    assert len(merges & theirs) >= 0.95 * len(merges)
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
@@ -145,6 +154,19 @@ def test_the_same_texts_give_the_same_tokenizer_in_every_process(kind: Any) -> N
         assert found.stdout.strip() == here
 
 
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@settings(max_examples=100, deadline=None)
+@given(text=st.text() | st.text(alphabet="渡船a é😀 \n▁"))
+def test_offsets_are_the_librarys(kind: str, text: str) -> None:
+    tokenizer = KEEPING[kind]
+    found, theirs = tokenizer.encode(text), tokenizer._backend.encode(text, add_special_tokens=False)
+    if kind == "bpe":
+        assert found.offsets.tolist() == [list(pair) for pair in theirs.offsets]
+    else:  # which tells of the bytes of several characters only where they lie together
+        for (low, high), (least, most) in zip(found.offsets.tolist(), theirs.offsets, strict=True):
+            assert least <= low < high <= most
+
+
 def test_no_piece_spans_the_punctuation_of_a_clause_or_is_too_long() -> None:
     clause = "从西边涌来的大雾笼罩着整个港口"
     tokenizer = train_tokenizer([f"他们看见{clause}，于是{clause}。" * 50], 600, kind="unigram")
@@ -171,7 +193,7 @@ def test_unigram_finds_the_pieces_that_made_the_text() -> None:
     for _ in range(3000):
         word = "".join(draw.choices(made, (8, 5, 4, 3, 2, 1), k=draw.randint(1, 3)))
         words[word] = words.get(word, 0) + 1
-    pieces = dict(learn_pieces(words, 24, max_bytes=16))
+    pieces = dict(learn_pieces(words, 60, max_bytes=16))
     assert set(made) <= set(pieces)
     assert pieces["ba"] > pieces["tesu"] > pieces["s"]
     assert 0.9 < sum(np.exp(list(pieces.values()))) < 1.1
@@ -180,18 +202,33 @@ def test_unigram_finds_the_pieces_that_made_the_text() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_words_start_where_a_reader_sees_them(kind: Any) -> None:
     tokenizer = train(kind, 1200)
-    text = "The fishermen didn't, naïve 天安门 3.14 渔夫们离开了码头。😀 end"
+    text = "The fishermen didn't, naïve 天安门 3.14 学生们走进教室。😀 end"
     encoded = tokenizer.encode(text)
     flags = starts(text, encoded.offsets)
-    words, at = [], -1
+    parts, at = [], -1
     for (low, high), flag in zip(encoded.offsets.tolist(), flags.tolist(), strict=True):
         if flag & WORD:
-            words.append("")
+            parts.append("")
             at = low
-        words[-1] += text[max(low, at) : high]
+        parts[-1] += text[max(low, at) : high]
         at = max(at, high)
-    found = [word.strip() for word in words if word.strip()]
-    assert found == "The fishermen didn't , naïve 天安门 3.14 渔夫 们 离开 了 码头 。 😀 end".split()
+    found = [word.strip() for word in parts if word.strip()]
+    assert found == [
+        "The",
+        "fishermen",
+        "didn't",
+        ",",
+        "naïve",
+        "天安门",
+        "3.14",
+        "学生",
+        "们",
+        "走进",
+        "教室",
+        "。",
+        "😀",
+        "end",
+    ]
 
 
 def test_the_alphabet_of_wordpiece_is_bounded_and_has_digits() -> None:

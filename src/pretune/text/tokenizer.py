@@ -30,6 +30,7 @@ from pretune.text.files import (
     write_vocabulary,
 )
 from pretune.text.frames import Frames
+from pretune.text.offsets import byte_offsets, keeps_bytes
 from pretune.types import IntArray, Specials
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -135,15 +136,17 @@ class Tokenizer:
                 ``[MASK]`` or a rendered chat template wants it; raw text must not.
         """
         backend = self._parsing if parse_specials else self._backend
+        text = well_formed(text)
         with rust_errors("this tokenizer"):
-            return _encoded(backend.encode(well_formed(text), add_special_tokens=False))
+            return self._encoded(text, backend.encode(text, add_special_tokens=False), parse_specials)
 
     def encode_batch(self, texts: Sequence[str], *, parse_specials: bool = False) -> list[Encoded]:
         """``encode`` of each text, on as many threads as `tokenizers` takes."""
         backend = self._parsing if parse_specials else self._backend
+        texts = [well_formed(text) for text in texts]
         with rust_errors("this tokenizer"):
-            found = backend.encode_batch([well_formed(t) for t in texts], add_special_tokens=False)
-        return [_encoded(item) for item in found]
+            found = backend.encode_batch(texts, add_special_tokens=False)
+        return [self._encoded(text, item, parse_specials) for text, item in zip(texts, found, strict=True)]
 
     def decode(self, ids: Sequence[int] | IntArray, skip_special: bool = True) -> str:
         """The text of ``ids``; bytes that are no UTF-8 become U+FFFD."""
@@ -256,6 +259,18 @@ class Tokenizer:
             write_vocabulary(folder / VOCABULARY, self._backend)
         write_object(folder / SPECIAL_MAP, roles)
 
+    def _encoded(self, text: str, encoding: tokenizers.Encoding, parsed: bool) -> Encoded:
+        ids = np.array(encoding.ids, np.int64)
+        sizes = self._sizes
+        offsets = None if sizes is None or parsed else byte_offsets(text, sizes[ids])
+        if offsets is None:
+            offsets = np.fromiter(chain.from_iterable(encoding.offsets), np.int64).reshape(-1, 2)
+        return Encoded(ids, offsets)
+
+    @cached_property
+    def _sizes(self) -> IntArray | None:
+        return self.byte_lengths() if keeps_bytes(self.describe()) else None
+
     @cached_property
     def _parsing(self) -> tokenizers.Tokenizer:
         copy = _copy(self._backend)
@@ -326,11 +341,6 @@ class TextStream:
             self._ids = self._ids[self._done :]
             self._done = len(self._ids)
         return text[len(known) :]
-
-
-def _encoded(encoding: tokenizers.Encoding) -> Encoded:
-    offsets = np.fromiter(chain.from_iterable(encoding.offsets), np.int64).reshape(-1, 2)
-    return Encoded(np.array(encoding.ids, np.int64), offsets)
 
 
 def _copy(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
