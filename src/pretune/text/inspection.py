@@ -61,7 +61,7 @@ class Fertility:
     one_character: float
     """Share of the tokens that show one character, or a part of one."""
     used: int
-    """How many different tokens occur."""
+    """How many different tokens occur, without special ones."""
     longest: tuple[str, ...]
     """The longest tokens that occur."""
 
@@ -87,9 +87,9 @@ def inspect(tokenizer: Tokenizer, texts: Iterable[str]) -> Inspection:
             language = LANGUAGES[0] if mostly_chinese(text) else LANGUAGES[1]
             used[language] += np.bincount(encoded.ids, minlength=tokenizer.vocabulary_size)
             _add(tallies[language], tokenizer, known, text, encoded)
-    found = tuple(_fertility(tokenizer, name, tallies[name], used[name]) for name in LANGUAGES)
     seen: BoolArray = np.logical_or.reduce([counts > 0 for counts in used.values()])
     seen[list(tokenizer.specials.all)] = True
+    found = tuple(_fertility(tokenizer, name, tallies[name], used[name]) for name in LANGUAGES)
     unused = [id for id in np.flatnonzero(~seen).tolist() if tokenizer.token(id)]
     examples = tuple(tokenizer.decode([id]) for id in unused[-_LISTED:])  # what was learnt last
     languages = tuple(item for item in found if item.texts)
@@ -146,6 +146,7 @@ def _difference(text: str, back: str) -> dict[str, str]:
 
 
 def _fertility(tokenizer: Tokenizer, language: str, tally: _Tally, used: IntArray) -> Fertility:
+    used[list(tokenizer.specials.all)] = 0
     occurring = np.flatnonzero(used)
     lengths = tokenizer.byte_lengths()[occurring]
     longest = occurring[np.lexsort((occurring, -lengths))][:_LISTED]

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from safetensors import SafetensorError
@@ -20,8 +21,9 @@ from pretune.data.fingerprints import Fingerprints
 from pretune.data.shards import Corpus, enough_documents, split, write_corpus
 from pretune.data.sources import RecordLog, read_records
 from pretune.errors import CheckpointError, DataError
+from pretune.text.advice import LARGEST, advise_vocabulary_size
 from pretune.text.tokenizer import Tokenizer
-from pretune.text.training import train_byte_bpe
+from pretune.text.training import Kind, train_tokenizer
 from pretune.training.progress import Reporter
 
 PREPARED = "prepared.json"
@@ -43,15 +45,18 @@ def prepare(
     folder: Path,
     *,
     tokenizer: Tokenizer | None,
-    vocabulary_size: int,
+    vocabulary_size: int | Literal["auto"],
     held_out: float,
     validation: tuple[str, ...],
     reporter: Reporter,
+    tokenizer_kind: Kind = "bpe",
+    largest_vocabulary: int = LARGEST,
 ) -> Prepared:
     """Read, deduplicate, split and tokenize ``sources`` into ``folder``, or open what lies there.
 
     Where ``sources`` is one folder that was prepared before, it is opened as it is. Without ``tokenizer``
-    a byte-level BPE is trained on the text. ``held_out`` is the share of documents that training never
+    one of ``tokenizer_kind`` is trained on the text; a size of ``auto`` is measured on it, up to
+    ``largest_vocabulary``. ``held_out`` is the share of documents that training never
     sees, chosen by a hash of their text; with ``validation`` files it is they, and none else.
 
     Raises:
@@ -68,8 +73,13 @@ def prepare(
             ) from None
     reader = _Reader(sources, validation, held_out, reporter)
     if tokenizer is None:
-        reporter.say(f"  training a tokenizer of {vocabulary_size:,} tokens")
-        tokenizer = train_byte_bpe(reader.training_texts(), vocabulary_size)
+        size = vocabulary_size
+        if size == "auto":
+            advice = advise_vocabulary_size(reader.training_texts(), most=largest_vocabulary)
+            size = advice.size
+            reporter.say(f"  a vocabulary of {size:,} tokens: {advice.reason}")
+        reporter.say(f"  training a tokenizer of {size:,} tokens")
+        tokenizer = train_tokenizer(reader.training_texts(), size, kind=tokenizer_kind)
     # It gets its name when it is whole: what a killed process left half-made never stands in the way.
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
