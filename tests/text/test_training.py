@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from pretune.errors import ConfigError, DataError
-from pretune.text.training import SPECIALS, _pieces, _sample, train_byte_bpe
+from pretune.text.sample import cut_pieces, sample_texts
+from pretune.text.training import SPECIALS, train_byte_bpe
 
 CLAUSE = "从西边涌来的大雾笼罩着整个港口"
 TEXT = ("The fishermen were understandably disappointed. " * 3 + f"他们看见{CLAUSE}，于是{CLAUSE}。\n") * 30
@@ -57,10 +58,10 @@ def test_the_same_text_gives_the_same_tokenizer_whatever_order_and_threads() -> 
 
 def test_a_sample_is_bounded_and_independent_of_order() -> None:
     texts = [f"{i} {'词' * 50}" for i in range(1000)]
-    sample = _sample(texts, 5000)
+    sample = sample_texts(texts, 5000)
     assert 4000 < sum(map(len, sample)) <= 5000
-    assert _sample(reversed(texts), 5000) == sample
-    assert "".join(_pieces(TEXT)) == TEXT
+    assert sample_texts(reversed(texts), 5000) == sample
+    assert "".join(cut_pieces(TEXT)) == TEXT
 
 
 def test_lone_surrogates_do_not_stop_training() -> None:

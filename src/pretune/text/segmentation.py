@@ -142,3 +142,21 @@ def _ends(text: str, match: re.Match[str]) -> bool:
     if word.lower() in _NEVER_LAST or (len(word) == 1 and word.isupper() and word != "I"):
         return False  # a title before a name, an initial
     return not (word.lower() in _NUMBERED and following and following[1].isdigit())
+
+
+def count_words(text: str) -> int:
+    """How many words of letters, digits or Chinese characters ``text`` has; punctuation is none."""
+    text = well_formed(text)
+    if not text:
+        return 0
+    kinds = _kinds(text)
+    return int((_word_starts(text, kinds) & ((kinds == _LETTER) | (kinds == _HAN))).sum())
+
+
+def mostly_chinese(text: str) -> bool:
+    """Is at least a third of the letters of ``text`` Chinese characters?"""
+    if text.isascii():
+        return False
+    kinds = _kinds(well_formed(text))
+    han = int((kinds == _HAN).sum())
+    return han > 0 and 3 * han >= han + int((kinds == _LETTER).sum())

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -14,24 +13,26 @@ from typing import Any, Literal
 
 import numpy as np
 import tokenizers
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import pre_tokenizers, processors
 
 from pretune.config import digest
 from pretune.errors import CheckpointError, ConfigError
+from pretune.text.files import (
+    CHAT_TEMPLATE,
+    CONFIG,
+    ROLES,
+    SPECIAL_MAP,
+    VOCABULARY,
+    from_vocabulary,
+    read_object,
+    rust_errors,
+    write_object,
+    write_vocabulary,
+)
+from pretune.text.frames import Frames
+from pretune.text.offsets import byte_offsets, keeps_bytes
 from pretune.types import IntArray, Specials
 
-CONFIG, SPECIAL_MAP, CHAT_TEMPLATE = "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"
-
-# The names that tokenizers give to a role where no config says which token has it.
-_COMMON = {
-    "pad_token": ("[PAD]", "<pad>", "<|pad|>", "<|padding|>", "<|finetune_right_pad_id|>"),
-    "eos_token": ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "[EOS]", "<|im_end|>"),
-    "bos_token": ("<s>", "<|begin_of_text|>", "<bos>", "[BOS]", "<|startoftext|>"),
-    "unk_token": ("[UNK]", "<unk>", "<|unk|>"),
-    "mask_token": ("[MASK]", "<mask>", "<|mask|>"),
-    "cls_token": ("[CLS]", "<cls>"),
-    "sep_token": ("[SEP]", "<sep>"),
-}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BYTE_ALPHABET = frozenset(pre_tokenizers.ByteLevel.alphabet())
 _BYTE_FALLBACK = re.compile(r"<0x[0-9A-Fa-f]{2}>")
@@ -71,7 +72,7 @@ class Tokenizer:
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
         # Ids may have gaps, and a table that is indexed by id must reach the last.
         self.vocabulary_size = max(self._backend.get_vocab_size(), 1 + max(vocabulary.values(), default=-1))
-        self._roles = {role: self._find(role) for role in _COMMON}
+        self._roles = {role: self._find(role) for role in ROLES}
         self._single, self._pair = self._probe(False), self._probe(True)
         self.specials = self._specials()
 
@@ -87,7 +88,7 @@ class Tokenizer:
         """
         path = Path(path)
         folder = path if path.is_dir() else path.parent
-        settings = {**_read(folder / SPECIAL_MAP), **_read(folder / CONFIG)}
+        settings = {**read_object(folder / SPECIAL_MAP), **read_object(folder / CONFIG)}
         template = folder / CHAT_TEMPLATE
         if template.is_file():
             try:
@@ -97,22 +98,27 @@ class Tokenizer:
         file = folder / "tokenizer.json" if path.is_dir() else path
         backend: tokenizers.Tokenizer | None
         if file.is_file():
-            with _rust_errors(str(file)):
+            with rust_errors(str(file)):
                 backend = tokenizers.Tokenizer.from_file(str(file))
         else:
-            backend = _from_vocabulary(folder, settings) if path.is_dir() else None
+            backend = from_vocabulary(folder, settings) if path.is_dir() else None
         if backend is None:
             looked = (
                 "tokenizer.json, vocab.txt, or vocab.json with merges.txt" if path.is_dir() else "the file"
             )
             raise CheckpointError(f"{path}: no tokenizer: looked for {looked}")
-        with _rust_errors(str(file)):
+        with rust_errors(str(file)):
             return cls(backend, settings)
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of all that decides how text becomes ids."""
-        return digest(json.loads(self._backend.to_str()))
+        return digest(self.describe())
+
+    def describe(self) -> dict[str, Any]:
+        """What ``tokenizer.json`` holds, without truncation and padding."""
+        description: dict[str, Any] = json.loads(self._backend.to_str())
+        return description
 
     @property
     def chat_template(self) -> str | None:
@@ -130,19 +136,21 @@ class Tokenizer:
                 ``[MASK]`` or a rendered chat template wants it; raw text must not.
         """
         backend = self._parsing if parse_specials else self._backend
-        with _rust_errors("this tokenizer"):
-            return _encoded(backend.encode(well_formed(text), add_special_tokens=False))
+        text = well_formed(text)
+        with rust_errors("this tokenizer"):
+            return self._encoded(text, backend.encode(text, add_special_tokens=False), parse_specials)
 
     def encode_batch(self, texts: Sequence[str], *, parse_specials: bool = False) -> list[Encoded]:
         """``encode`` of each text, on as many threads as `tokenizers` takes."""
         backend = self._parsing if parse_specials else self._backend
-        with _rust_errors("this tokenizer"):
-            found = backend.encode_batch([well_formed(t) for t in texts], add_special_tokens=False)
-        return [_encoded(item) for item in found]
+        texts = [well_formed(text) for text in texts]
+        with rust_errors("this tokenizer"):
+            found = backend.encode_batch(texts, add_special_tokens=False)
+        return [self._encoded(text, item, parse_specials) for text, item in zip(texts, found, strict=True)]
 
     def decode(self, ids: Sequence[int] | IntArray, skip_special: bool = True) -> str:
         """The text of ``ids``; bytes that are no UTF-8 become U+FFFD."""
-        with _rust_errors("this tokenizer"):
+        with rust_errors("this tokenizer"):
             return self._backend.decode([int(i) for i in ids], skip_special_tokens=skip_special)
 
     def token(self, id: int) -> str:
@@ -160,7 +168,7 @@ class Tokenizer:
         UTF-8 length. A WordPiece token counts without its ``##``, and the spaces that WordPiece drops count
         nowhere.
         """
-        description = json.loads(self._backend.to_str())
+        description = self.describe()
         byte_level = '"ByteLevel"' in json.dumps([description["pre_tokenizer"], description["decoder"]])
         prefix = description["model"].get("continuing_subword_prefix") or ""
         lengths = np.zeros(self.vocabulary_size, np.int64)
@@ -245,9 +253,23 @@ class Tokenizer:
         settings = {"tokenizer_class": "PreTrainedTokenizerFast", **self.settings, **roles}
         if model_max_length is not None:
             settings["model_max_length"] = model_max_length
-        _write(folder / "tokenizer.json", description)
-        _write(folder / CONFIG, settings)
-        _write(folder / SPECIAL_MAP, roles)
+        write_object(folder / "tokenizer.json", description)
+        write_object(folder / CONFIG, settings)
+        if description["model"]["type"] == "WordPiece":  # which older programs read
+            write_vocabulary(folder / VOCABULARY, self._backend)
+        write_object(folder / SPECIAL_MAP, roles)
+
+    def _encoded(self, text: str, encoding: tokenizers.Encoding, parsed: bool) -> Encoded:
+        ids = np.array(encoding.ids, np.int64)
+        sizes = self._sizes
+        offsets = None if sizes is None or parsed else byte_offsets(text, sizes[ids])
+        if offsets is None:
+            offsets = np.fromiter(chain.from_iterable(encoding.offsets), np.int64).reshape(-1, 2)
+        return Encoded(ids, offsets)
+
+    @cached_property
+    def _sizes(self) -> IntArray | None:
+        return self.byte_lengths() if keeps_bytes(self.describe()) else None
 
     @cached_property
     def _parsing(self) -> tokenizers.Tokenizer:
@@ -257,21 +279,21 @@ class Tokenizer:
 
     def _find(self, role: str) -> str | None:
         # A role that the config sets to null is one that this tokenizer does without.
-        candidates: Sequence[Any] = (self.settings[role],) if role in self.settings else _COMMON[role]
+        candidates: Sequence[Any] = (self.settings[role],) if role in self.settings else ROLES[role]
         for name in candidates:
             text = name.get("content") if isinstance(name, Mapping) else name
             if isinstance(text, str) and self._backend.token_to_id(text) is not None:
                 return text
         return None
 
-    def _probe(self, pair: bool) -> _Frame:
+    def _probe(self, pair: bool) -> Frames:
         """Where the post-processor puts what, seen on an encoding: so any post-processor is honoured."""
         for probe in ("a", "1", "的", ".", "the"):
             found = self._backend.encode(probe, probe if pair else None)
             if found.ids and len({s for s in found.sequence_ids if s is not None}) == 1 + pair:
-                return _Frame.of(found.ids, found.type_ids, found.sequence_ids, 1 + pair)
+                return Frames.of(found.ids, found.type_ids, found.sequence_ids, 1 + pair)
         nothing = (np.zeros(0, np.int64), np.zeros(0, np.int64))
-        return _Frame((nothing,) * (2 + pair), (0,) * (1 + pair))
+        return Frames((nothing,) * (2 + pair), (0,) * (1 + pair))
 
     def _specials(self) -> Specials:
         found = {role: self.id(name) for role, name in self._roles.items() if name}
@@ -321,99 +343,9 @@ class TextStream:
         return text[len(known) :]
 
 
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    outside: tuple[tuple[IntArray, IntArray], ...]
-    """(ids, segments) before, (between,) and after the sequences."""
-    segments: tuple[int, ...]
-    """The segment of each sequence."""
-
-    @property
-    def ids(self) -> tuple[tuple[int, ...], ...]:
-        return tuple(tuple(ids.tolist()) for ids, _ in self.outside)
-
-    @classmethod
-    def of(cls, ids: list[int], types: list[int], sequences: Sequence[int | None], number: int) -> _Frame:
-        outside: list[list[tuple[int, int]]] = [[] for _ in range(number + 1)]
-        segments = [0] * number
-        seen = 0
-        for id, segment, sequence in zip(ids, types, sequences, strict=True):
-            if sequence is None:
-                outside[seen].append((id, segment))
-            else:
-                seen = sequence + 1
-                segments[sequence] = segment
-        parts = [np.array(part, np.int64).reshape(-1, 2) for part in outside]
-        return cls(tuple((part[:, 0], part[:, 1]) for part in parts), tuple(segments))
-
-
-def _encoded(encoding: tokenizers.Encoding) -> Encoded:
-    offsets = np.fromiter(chain.from_iterable(encoding.offsets), np.int64).reshape(-1, 2)
-    return Encoded(np.array(encoding.ids, np.int64), offsets)
-
-
 def _copy(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     copy = tokenizers.Tokenizer.from_str(backend.to_str())
     copy.no_truncation()
     copy.no_padding()
     copy.encode_special_tokens = backend.encode_special_tokens
     return copy
-
-
-def _from_vocabulary(folder: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer | None:
-    """The tokenizer of a folder from before ``tokenizer.json``: BERT's, GPT-2's or RoBERTa's."""
-    words, vocabulary, merges = folder / "vocab.txt", folder / "vocab.json", folder / "merges.txt"
-    if words.is_file():
-        with _rust_errors(str(words)):
-            backend = tokenizers.Tokenizer(models.WordPiece.from_file(str(words), unk_token="[UNK]"))
-        lower = settings.get("do_lower_case", True)
-        backend.normalizer = normalizers.BertNormalizer(lowercase=lower)
-        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        backend.decoder = decoders.WordPiece()
-        sep, cls = backend.token_to_id("[SEP]"), backend.token_to_id("[CLS]")
-        if sep is not None and cls is not None:
-            backend.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
-    elif vocabulary.is_file() and merges.is_file():
-        with _rust_errors(f"{vocabulary}, {merges.name}"):
-            backend = tokenizers.Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        backend.decoder = decoders.ByteLevel()
-        end, start = backend.token_to_id("</s>"), backend.token_to_id("<s>")
-        if end is not None and start is not None:  # RoBERTa's vocabulary, not GPT-2's
-            backend.post_processor = processors.RobertaProcessing(
-                ("</s>", end), ("<s>", start), add_prefix_space=False
-            )
-    else:
-        return None
-    known = [n for names in _COMMON.values() for n in names if backend.token_to_id(n) is not None]
-    backend.add_special_tokens([AddedToken(n, special=True, normalized=False) for n in known])
-    return backend
-
-
-@contextmanager
-def _rust_errors(what: str) -> Iterator[None]:
-    """Turn what Rust raises into a CheckpointError: plain Exception, or a panic, which is none."""
-    try:
-        yield
-    except (CheckpointError, KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
-        raise
-    except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        raise CheckpointError(f"{what}: not a tokenizer that can be used: {error}") from None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: expected an object, found {type(values).__name__}")
-    return values
-
-
-def _write(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -1,16 +1,22 @@
-"""Training a tokenizer from raw text: byte-level BPE for Chinese and English together."""
+"""Training a tokenizer from raw text, for Chinese and English together: BPE, WordPiece or Unigram."""
 
 from __future__ import annotations
 
-import hashlib
-import heapq
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
 import tokenizers
-from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
-from pretune.errors import ConfigError, DataError
-from pretune.text.tokenizer import Tokenizer, well_formed
+from pretune.errors import ConfigError, DataError, suggestion
+from pretune.text.sample import sample_texts
+from pretune.text.tokenizer import Tokenizer
+from pretune.text.unigram import learn_pieces
+
+Kind = Literal["bpe", "wordpiece", "unigram"]
 
 SPECIALS = {
     "pad_token": "[PAD]",
@@ -20,56 +26,111 @@ SPECIALS = {
     "eos_token": "<|endoftext|>",
     "bos_token": "<|endoftext|>",
 }
+UNKNOWN = "[UNK]"
 
 # Qwen2's published pattern, character for character: other programs know a pattern by its text.
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_CHUNK = 4096  # characters: small beside any sample, so that one long book cannot crowd out the rest
+# For Unigram: a word with the space before it, a run of Chinese, a digit, a run of marks, white space. No
+# piece spans the punctuation of a clause, nor Chinese and other letters.
+PIECE_PATTERN = (
+    r" ?\p{Han}+| ?(?:(?!\p{Han})[\p{L}\p{M}])+| ?\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|[\r\n]+|[^\S\r\n]+(?!\S)|\s"
+)
+BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+_ASCII = tuple(map(chr, range(0x21, 0x7F)))
+_ALPHABET_SHARE = 0.75  # of a WordPiece vocabulary, at most: the rest is for words
 
 
-def train_byte_bpe(
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What all three kinds are told."""
+
+    size: int
+    max_bytes: int
+    lowercase: bool
+    strip_accents: bool
+
+
+def train_tokenizer(
     texts: Iterable[str],
     vocabulary_size: int,
     *,
+    kind: Kind = "bpe",
     max_token_length: int = 16,
-    max_characters: int = 20_000_000,
+    max_characters: int | None = None,
+    lowercase: bool = False,
+    strip_accents: bool = False,
 ) -> Tokenizer:
-    """Byte-level BPE that takes any text and gives it back exactly.
+    """A tokenizer learnt from ``texts``: the same one whatever their order and the number of threads.
 
-    All 256 bytes are in the vocabulary, so nothing is unknown, and there is no normaliser, so nothing is lost
-    (Qwen2 applies NFC, which changes text). The pre-tokenisation is Qwen2's: GPT-2's glues digits together
-    and is weaker on line ends. A run of Chinese has no spaces, so it is one pre-token up to the next
-    punctuation, and unlimited merges would learn whole clauses of a corpus by heart; ``max_token_length``
-    (bytes) ends that at five characters and costs English only words that are rare.
+    ``bpe`` is byte-level BPE: it takes any text and gives it back exactly. All 256 bytes are in the
+    vocabulary, so nothing is unknown, and there is no normaliser, so nothing is lost (Qwen2 applies NFC,
+    which changes text). The pre-tokenisation is Qwen2's: GPT-2's glues digits together and is weaker on line
+    ends.
 
-    The same texts give the same tokenizer, in any order and on any number of threads.
+    ``wordpiece`` is BERT's (Devlin et al. 2019): words are cut at white space, punctuation and around each
+    Chinese character, and continued by ``##`` pieces. White space is not kept, and a word with a character
+    outside the vocabulary is ``[UNK]``. The characters that are in it are the most frequent ones.
+
+    ``unigram`` is SentencePiece's (Kudo 2018) with spaces written as ``▁`` and no piece across punctuation;
+    what has no piece falls back to its bytes, so it takes any text and gives it back exactly too, but for
+    the sign ``▁`` itself, which comes back as a space.
+
+    A run of Chinese has no spaces, so for ``bpe`` and ``unigram`` it is one pre-token up to the next
+    punctuation, and whole clauses of a corpus would be learnt by heart; ``max_token_length`` ends that at
+    five characters and costs English only words that are rare.
 
     Args:
         texts: any amount; lone surrogates count as U+FFFD.
-        vocabulary_size: with the specials ``[PAD] [CLS] [SEP] [MASK] <|endoftext|>``. A small text may give
-            fewer tokens.
-        max_token_length: longest token in bytes.
-        max_characters: bounds memory and time: of a larger text those pieces of about 4,096 characters are
-            learnt from whose BLAKE2 hashes are the smallest, a sample without order or chance.
+        vocabulary_size: with the specials ``[PAD] [CLS] [SEP] [MASK] <|endoftext|>``, and ``[UNK]`` for
+            ``wordpiece`` and ``unigram``. A small text may give fewer tokens.
+        max_token_length: longest token in bytes, of ``bpe`` and ``unigram``.
+        max_characters: bounds memory and time (default 20 million; 8 million for ``unigram``): of a larger
+            text those pieces of about 4,096 characters are learnt from whose BLAKE2 hashes are the smallest.
+        lowercase: of ``wordpiece``: write everything small, as BERT's uncased vocabularies do.
+        strip_accents: of ``wordpiece``: write ``é`` as ``e``.
 
     Raises:
-        ConfigError: the vocabulary cannot hold the bytes and the special tokens.
+        ConfigError: no such kind, a setting that the kind does not have, or a vocabulary that cannot hold
+            the bytes and the special tokens.
         DataError: there is no text.
     """
-    special = list(dict.fromkeys(SPECIALS.values()))
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    least = len(alphabet) + len(special)
+    train, least, most_characters = _TRAINERS[parse_kind(kind)]
     if vocabulary_size < least:
         raise ConfigError(
-            f"vocabulary_size = {vocabulary_size}: needs at least {least}: 256 bytes and specials"
+            f"vocabulary_size = {vocabulary_size}: {kind} needs at least {least}: {_NEEDS[kind]}"
         )
     if max_token_length < 1:
         raise ConfigError(f"max_token_length = {max_token_length}: must be positive")
-    sample = _sample(texts, max_characters)
+    if kind != "wordpiece" and (lowercase or strip_accents):
+        name = "lowercase" if lowercase else "strip_accents"
+        raise ConfigError(f"{name} = True: {kind} keeps text as it is; wordpiece has this setting")
+    sample = sample_texts(texts, max_characters or most_characters)
     if not sample:
         raise DataError("no text to train a tokenizer on")
+    return train(sample, _Wanted(vocabulary_size, max_token_length, lowercase, strip_accents))
+
+
+def parse_kind(words: str) -> Kind:
+    """A kind of tokenizer as it is typed.
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
+    for kind in _TRAINERS:
+        if kind == words:
+            return kind
+    raise ConfigError(f"kind = {words!r}: {suggestion(words, _TRAINERS)}")
+
+
+def train_byte_bpe(texts: Iterable[str], vocabulary_size: int, *, max_token_length: int = 16) -> Tokenizer:
+    """Byte-level BPE by :func:`train_tokenizer`."""
+    return train_tokenizer(texts, vocabulary_size, kind="bpe", max_token_length=max_token_length)
+
+
+def _train_bpe(sample: Sequence[str], wanted: _Wanted) -> Tokenizer:
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -78,39 +139,159 @@ def train_byte_bpe(
         ]
     )
     backend.decoder = decoders.ByteLevel()
-    # The mask takes the space before it along: "the [MASK]" hides " king", which is one token.
-    added = [tokenizers.AddedToken(t, lstrip=t == SPECIALS["mask_token"], special=True) for t in special]
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary_size,
-        special_tokens=added,
-        initial_alphabet=alphabet,
-        max_token_length=max_token_length,
+        vocab_size=wanted.size,
+        special_tokens=_added(_special(), spaced=True),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        max_token_length=wanted.max_bytes,
         min_frequency=2,
         show_progress=False,
     )
     backend.train_from_iterator(sample, trainer)
-    return Tokenizer(backend, {**SPECIALS, "clean_up_tokenization_spaces": False})
+    return Tokenizer(backend, _settings())
 
 
-def _sample(texts: Iterable[str], max_characters: int) -> list[str]:
-    """The pieces with the smallest hashes, as many as ``max_characters`` hold, in the order of hashes."""
-    heap: list[tuple[int, str]] = []
-    total = 0
+def _train_wordpiece(sample: Sequence[str], wanted: _Wanted) -> Tokenizer:
+    special = _special(UNKNOWN)
+    normalizer = normalizers.BertNormalizer(lowercase=wanted.lowercase, strip_accents=wanted.strip_accents)
+    backend = tokenizers.Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+    backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
+    heads, tails = _word_characters(sample, backend)
+    room = max(int((wanted.size - len(special)) * _ALPHABET_SHARE), 1)
+    alphabet, inside = _alphabet(heads, tails, room)
+    # The library numbers ## characters as a randomly seeded hash map gives out the words, and breaks ties
+    # between merges by number. Handed over as specials they have their numbers before it begins.
+    continued = [f"##{c}" for c in inside]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=wanted.size,
+        special_tokens=[*special, *continued],
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        continuing_subword_prefix="##",
+        min_frequency=2,
+        show_progress=False,
+    )
+    backend.train_from_iterator(sample, trainer)
+    learnt = sorted(backend.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1])
+    first = [*special, *alphabet, *continued]
+    rest = dict.fromkeys([*first, *(token for token, _ in learnt)])
+    vocabulary = {token: id for id, token in enumerate(rest)}
+    fresh = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN))
+    fresh.normalizer, fresh.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
+    fresh.decoder = decoders.WordPiece()
+    fresh.add_special_tokens(_added(special, spaced=False))
+    names = {"do_lower_case": wanted.lowercase, "strip_accents": wanted.strip_accents}
+    return Tokenizer(fresh, {**_settings(), "unk_token": UNKNOWN, **names, "tokenize_chinese_chars": True})
+
+
+def _word_characters(
+    sample: Sequence[str], backend: tokenizers.Tokenizer
+) -> tuple[Counter[str], Counter[str]]:
+    """How often each character starts a word of ``sample``, and how often it continues one."""
+    assert backend.normalizer is not None
+    assert backend.pre_tokenizer is not None
+    heads, tails = np.zeros(0x110000, np.int64), np.zeros(0x110000, np.int64)
+    separator: dict[int, bool] = {}
+    for block in _blocks(sample, 1 << 20):
+        codes = np.frombuffer(backend.normalizer.normalize_str(f" {block} ").encode("utf-32-le"), np.uint32)
+        distinct, index = np.unique(codes, return_inverse=True)
+        for code in distinct.tolist():
+            if code not in separator:  # asked, so that Unicode is as the library has it
+                separator[code] = len(backend.pre_tokenizer.pre_tokenize_str(f"a{chr(code)}a")) > 1
+        separates = np.array([separator[code] for code in distinct.tolist()])[index]
+        head = np.concatenate([[True], separates[:-1]]) | separates
+        heads += np.bincount(codes[head], minlength=len(heads))
+        tails += np.bincount(codes[~head], minlength=len(tails))
+    return _counted(heads), _counted(tails)
+
+
+def _counted(counts: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Counter[str]:
+    return Counter({chr(c): int(counts[c]) for c in np.flatnonzero(counts).tolist() if not chr(c).isspace()})
+
+
+def _blocks(texts: Sequence[str], characters: int) -> Iterator[str]:
+    block: list[str] = []
+    size = 0
     for text in texts:
-        for piece in _pieces(well_formed(text)):
-            key = int.from_bytes(hashlib.blake2b(piece.encode(), digest_size=8).digest())
-            heapq.heappush(heap, (-key, piece))  # a heap of the kept pieces with the largest hash on top
-            total += len(piece)
-            while total > max_characters and len(heap) > 1:
-                total -= len(heapq.heappop(heap)[1])
-    return [piece for _, piece in sorted(heap)]
+        block.append(text)
+        size += len(text)
+        if size >= characters:
+            yield "\n".join(block)
+            block, size = [], 0
+    if block:
+        yield "\n".join(block)
 
 
-def _pieces(text: str) -> Iterator[str]:
-    start = 0
-    while start < len(text):
-        end = start + _CHUNK
-        if end < len(text):  # at a line end or a space where there is one, so that few words are cut
-            end = max(text.rfind("\n", start, end), text.rfind(" ", start, end), start + _CHUNK // 2)
-        yield text[start:end]
-        start = end
+def _alphabet(heads: Counter[str], tails: Counter[str], room: int) -> tuple[list[str], list[str]]:
+    """The characters that fit into ``room``, the most frequent ones, and those that continue words as well.
+
+    ASCII comes first where a quarter of the room holds it: novels may lack a digit that a later text has.
+    """
+    inside = set(tails)
+    first: set[str] = set()
+    if 8 * len(_ASCII) <= room:
+        first.update(_ASCII)
+        inside.update(c for c in _ASCII if c.isalnum())
+    counts = heads + tails
+    chosen = []
+    for character in sorted(first | set(counts), key=lambda c: (c not in first, -counts[c], c)):
+        room -= 2 if character in inside else 1
+        if room < 0:
+            break
+        chosen.append(character)
+    return sorted(chosen), sorted(inside.intersection(chosen))
+
+
+def _train_unigram(sample: Sequence[str], wanted: _Wanted) -> Tokenizer:
+    special = _special(UNKNOWN)
+    pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECE_PATTERN), behavior="isolated"),
+            pre_tokenizers.Metaspace(prepend_scheme="never", split=False),
+        ]
+    )
+    words: Counter[str] = Counter()
+    for text in sample:
+        words.update(word for word, _ in pre_tokenizer.pre_tokenize_str(text))
+    room = wanted.size - len(special) - len(BYTES)
+    pieces = learn_pieces(words, room, max_bytes=wanted.max_bytes) if room else []
+    # Bytes are spelt like text, but no text is read as one: a pre-token never holds "<" and a letter.
+    vocabulary = [*((token, 0.0) for token in (*special, *BYTES)), *pieces]
+    backend = tokenizers.Tokenizer(models.Unigram(vocabulary, special.index(UNKNOWN), byte_fallback=True))
+    backend.pre_tokenizer = pre_tokenizer
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    backend.add_special_tokens(_added(special, spaced=True))
+    return Tokenizer(backend, {**_settings(), "unk_token": UNKNOWN})
+
+
+def _special(*more: str) -> list[str]:
+    """The special tokens, which have the first ids; ``[UNK]`` is the second, as in BERT."""
+    first, *others = dict.fromkeys(SPECIALS.values())
+    return [first, *more, *others]
+
+
+def _added(special: Sequence[str], *, spaced: bool) -> list[tokenizers.AddedToken]:
+    """As added tokens; ``spaced``: the mask takes the space before it, as "the [MASK]" hides " king"."""
+    mask = SPECIALS["mask_token"]
+    return [
+        tokenizers.AddedToken(t, lstrip=spaced and t == mask, special=True, normalized=False) for t in special
+    ]
+
+
+def _settings() -> dict[str, object]:
+    return {**SPECIALS, "clean_up_tokenization_spaces": False}
+
+
+_TRAINERS: dict[Kind, tuple[Callable[[Sequence[str], _Wanted], Tokenizer], int, int]] = {
+    "bpe": (_train_bpe, len(BYTES) + len(_special()), 20_000_000),
+    "wordpiece": (_train_wordpiece, 2 * len(_special(UNKNOWN)), 20_000_000),
+    "unigram": (_train_unigram, len(BYTES) + len(_special(UNKNOWN)), 8_000_000),
+}
+"""Kind to (trainer, least vocabulary, characters of a sample)."""
+_NEEDS = {
+    "bpe": "256 bytes and specials",
+    "wordpiece": "specials and a few characters",
+    "unigram": "256 bytes and specials",
+}

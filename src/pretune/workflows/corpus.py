@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from safetensors import SafetensorError
@@ -21,8 +22,9 @@ from pretune.data.shards import Corpus, enough_documents, split, write_corpus
 from pretune.data.sources import RecordLog, read_records
 from pretune.data.spool import Spool
 from pretune.errors import CheckpointError, DataError
+from pretune.text.advice import LARGEST, advise_vocabulary_size
 from pretune.text.tokenizer import Tokenizer
-from pretune.text.training import train_byte_bpe
+from pretune.text.training import Kind, train_tokenizer
 from pretune.training.progress import Reporter
 
 PREPARED = "prepared.json"
@@ -44,15 +46,18 @@ def prepare(
     folder: Path,
     *,
     tokenizer: Tokenizer | None,
-    vocabulary_size: int,
+    vocabulary_size: int | Literal["auto"],
     held_out: float,
     validation: tuple[str, ...],
     reporter: Reporter,
+    tokenizer_kind: Kind = "bpe",
+    largest_vocabulary: int = LARGEST,
 ) -> Prepared:
     """Read, deduplicate, split and tokenize ``sources`` into ``folder``, or open what lies there.
 
     Where ``sources`` is one folder that was prepared before, it is opened as it is. Without ``tokenizer``
-    a byte-level BPE is trained on the text. ``held_out`` is the share of documents that training never
+    one of ``tokenizer_kind`` is trained on the text; a size of ``auto`` is measured on it, up to
+    ``largest_vocabulary``. ``held_out`` is the share of documents that training never
     sees, chosen by a hash of their text; with ``validation`` files it is they, and none else.
 
     Raises:
@@ -75,8 +80,13 @@ def prepare(
         partial.mkdir(parents=True)
         documents = _Documents(sources, validation, held_out, spool)
         if tokenizer is None:
-            reporter.say(f"  training a tokenizer of {vocabulary_size:,} tokens")
-            tokenizer = train_byte_bpe(documents.training_texts(), vocabulary_size)
+            size = vocabulary_size
+            if size == "auto":
+                advice = advise_vocabulary_size(documents.training_texts(), most=largest_vocabulary)
+                size = advice.size
+                reporter.say(f"  a vocabulary of {size:,} tokens: {advice.reason}")
+            reporter.say(f"  training a tokenizer of {size:,} tokens")
+            tokenizer = train_tokenizer(documents.training_texts(), size, kind=tokenizer_kind)
         _write(documents, tokenizer, partial, sources)
         shutil.rmtree(folder, ignore_errors=True)  # without prepared.json it is of no use
         partial.replace(folder)

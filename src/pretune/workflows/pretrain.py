@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pydantic
@@ -27,6 +27,7 @@ from pretune.model import Model
 from pretune.nn.initialisation import shapes_only
 from pretune.registry import find
 from pretune.text.tokenizer import Frame, Tokenizer
+from pretune.text.training import Kind
 from pretune.training import machine
 from pretune.training.length import parse_length
 from pretune.training.log import read_log
@@ -40,6 +41,8 @@ from pretune.workflows import cards, pages
 from pretune.workflows.corpus import Prepared, is_prepared, open_prepared, prepare
 from pretune.workflows.samples import samples, sentences
 
+_ASSUMED = 8192
+"""Tokens of a vocabulary that is not measured yet."""
 OBJECTIVES = {"encoder": "masked_lm", "decoder": "causal_lm"}
 
 
@@ -55,8 +58,11 @@ class PretrainSettings(Settings):
     model: dict[str, Any] = pydantic.Field(default_factory=dict)
     """The family's own settings: hidden_size, num_hidden_layers ..."""
     tokenizer: str | None = None
-    """A tokenizer.json or a folder with one; None: a byte-level BPE is trained on the text."""
-    vocabulary_size: int = pydantic.Field(default=8192, ge=300)
+    """A tokenizer.json or a folder with one; None: one is trained on the text."""
+    tokenizer_kind: Kind = "bpe"
+    """Of the one that is trained: bpe, wordpiece or unigram."""
+    vocabulary_size: int | Literal["auto"] = 8192
+    """Of the one that is trained, 300 at least; auto: as many tokens as the text and the model repay."""
     max_length: int = pydantic.Field(default=128, ge=8)
     """Tokens that the model reads at once, special ones included."""
     budget: str = "10min"
@@ -69,6 +75,13 @@ class PretrainSettings(Settings):
     training: TrainingSettings = TrainingSettings(batch_tokens=1024)
     language: str = "en"
     """Of the report: en or zh."""
+
+    @pydantic.field_validator("vocabulary_size", mode="before")
+    @classmethod
+    def _a_size(cls, value: object) -> object:
+        if value == "auto" or (isinstance(value, int) and value >= 300):
+            return value
+        raise ValueError("should be a number of tokens, 300 at least, or auto")
 
 
 @dataclass(frozen=True)
@@ -142,6 +155,8 @@ def pretrain(
             run.folder / "data",
             tokenizer=tokenizer_given,
             vocabulary_size=resolved.vocabulary_size,
+            tokenizer_kind=resolved.tokenizer_kind,
+            largest_vocabulary=_largest_vocabulary(resolved),
             held_out=resolved.held_out,
             validation=resolved.validation,
             reporter=reporter,
@@ -207,7 +222,8 @@ def resolve(
 
 def _shape(settings: PretrainSettings) -> Any:
     """The family's config, as far as it is known before the tokenizer is."""
-    values = {"vocab_size": settings.vocabulary_size, "max_position_embeddings": settings.max_length}
+    size = _ASSUMED if settings.vocabulary_size == "auto" else settings.vocabulary_size
+    values = {"vocab_size": size, "max_position_embeddings": settings.max_length}
     return build(find("families", settings.family).Config, values | settings.model, where="pretrain: model")
 
 
@@ -222,6 +238,21 @@ def _check_tokenizer(settings: PretrainSettings, tokenizer: Tokenizer | None) ->
         raise UnsupportedError(f"{settings.tokenizer}: {error}") from None
 
 
+def _parameters(settings: PretrainSettings, **size: int) -> int:
+    """How many parameters the model will have, without making it."""
+    head = find("objectives", str(settings.objective)).HEAD
+    config = _shape(settings).model_copy(update=size)
+    with shapes_only():
+        network = find("families", settings.family).Network(config, heads=(head,))
+    return sum(p.numel() for p in network.parameters())
+
+
+def _largest_vocabulary(settings: PretrainSettings) -> int:
+    """Tokens whose embeddings are half of the parameters: more would make the model mostly a table."""
+    once, twice = (_parameters(settings, vocab_size=size) for size in (_ASSUMED, 2 * _ASSUMED))
+    return (2 * once - twice) * _ASSUMED // (twice - once)
+
+
 def rehearse(settings: PretrainSettings) -> dict[str, Any]:
     """Check settings and sources, and say what would be done; nothing is written, no text is tokenized."""
     if is_prepared(settings.corpus):
@@ -232,16 +263,12 @@ def rehearse(settings: PretrainSettings) -> dict[str, Any]:
         characters = sum(len(str(r.fields["text"])) for r in read_records(settings.corpus, log=log))
         log.finish()
         text = {"documents": log.good, "characters": characters}
-    family = find("families", settings.family)
-    head = find("objectives", str(settings.objective)).HEAD
-    with shapes_only():
-        network = family.Network(_shape(settings), heads=(head,))
     return {
         "corpus": ", ".join(settings.corpus),
         **text,
         "family": settings.family,
         "objective": settings.objective,
-        "parameters": sum(p.numel() for p in network.parameters()),
+        "parameters": _parameters(settings),
         "length": str(parse_length(settings.budget)),
     }
 

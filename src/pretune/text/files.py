@@ -1,0 +1,101 @@
+"""The files of a tokenizer: ``tokenizer.json``, or what older programs wrote instead."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+
+from pretune.errors import CheckpointError
+
+CONFIG, SPECIAL_MAP, CHAT_TEMPLATE = "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"
+VOCABULARY = "vocab.txt"
+
+# The names that tokenizers give to a role where no config says which token has it.
+ROLES = {
+    "pad_token": ("[PAD]", "<pad>", "<|pad|>", "<|padding|>", "<|finetune_right_pad_id|>"),
+    "eos_token": ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "[EOS]", "<|im_end|>"),
+    "bos_token": ("<s>", "<|begin_of_text|>", "<bos>", "[BOS]", "<|startoftext|>"),
+    "unk_token": ("[UNK]", "<unk>", "<|unk|>"),
+    "mask_token": ("[MASK]", "<mask>", "<|mask|>"),
+    "cls_token": ("[CLS]", "<cls>"),
+    "sep_token": ("[SEP]", "<sep>"),
+}
+
+
+def from_vocabulary(folder: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer | None:
+    """The tokenizer of a folder from before ``tokenizer.json``: BERT's, GPT-2's or RoBERTa's."""
+    words, vocabulary, merges = folder / VOCABULARY, folder / "vocab.json", folder / "merges.txt"
+    if words.is_file():
+        with rust_errors(str(words)):
+            backend = tokenizers.Tokenizer(models.WordPiece.from_file(str(words), unk_token="[UNK]"))
+        lower = settings.get("do_lower_case", True)
+        backend.normalizer = normalizers.BertNormalizer(
+            lowercase=lower,
+            strip_accents=settings.get("strip_accents"),
+            handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+        )
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        backend.decoder = decoders.WordPiece()
+        sep, cls = backend.token_to_id("[SEP]"), backend.token_to_id("[CLS]")
+        if sep is not None and cls is not None:
+            backend.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
+    elif vocabulary.is_file() and merges.is_file():
+        with rust_errors(f"{vocabulary}, {merges.name}"):
+            backend = tokenizers.Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        end, start = backend.token_to_id("</s>"), backend.token_to_id("<s>")
+        if end is not None and start is not None:  # RoBERTa's vocabulary, not GPT-2's
+            backend.post_processor = processors.RobertaProcessing(
+                ("</s>", end), ("<s>", start), add_prefix_space=False
+            )
+    else:
+        return None
+    known = [n for names in ROLES.values() for n in names if backend.token_to_id(n) is not None]
+    backend.add_special_tokens([AddedToken(n, special=True, normalized=False) for n in known])
+    return backend
+
+
+@contextmanager
+def rust_errors(what: str) -> Iterator[None]:
+    """Turn what Rust raises into a CheckpointError: plain Exception, or a panic, which is none."""
+    try:
+        yield
+    except (CheckpointError, KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise CheckpointError(f"{what}: not a tokenizer that can be used: {error}") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty where there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: expected an object, found {type(values).__name__}")
+    return values
+
+
+def write_object(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object as people read it."""
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def write_vocabulary(path: Path, backend: tokenizers.Tokenizer) -> None:
+    """Write ``vocab.txt``: the token of each id on its line, where no token holds a line end."""
+    tokens = {id: token for token, id in backend.get_vocab(with_added_tokens=True).items()}
+    lines = [tokens.get(id, f"[unused{id}]") for id in range(1 + max(tokens, default=-1))]
+    if not any(mark in token for token in lines for mark in "\r\n"):
+        path.write_text("".join(f"{token}\n" for token in lines), encoding="utf-8", newline="\n")

@@ -1,0 +1,163 @@
+"""Train a tokenizer on raw text, and see what tokenizers do to a text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pretune.checkpoint import store
+from pretune.data.sources import RecordLog, read_records
+from pretune.errors import ConfigError, DataError
+from pretune.text.advice import Advice, advise_vocabulary_size
+from pretune.text.inspection import Inspection, inspect, remarks, show, table
+from pretune.text.sample import sample_texts
+from pretune.text.tokenizer import Tokenizer
+from pretune.text.training import parse_kind
+from pretune.text.training import train_tokenizer as train
+from pretune.training.progress import Reporter, Silent
+
+AUTO: Literal["auto"] = "auto"
+_MEASURED_CHARACTERS = 2_000_000
+
+
+@dataclass(frozen=True)
+class TrainedTokenizer:
+    """A tokenizer on disk, and what it does to a sample of the text that it was trained on."""
+
+    folder: Path
+    tokenizer: Tokenizer
+    kind: str
+    inspection: Inspection
+    advice: Advice | None
+    """How the size was chosen, where it was ``auto``."""
+
+    def summary(self) -> dict[str, Any]:
+        """What stands in the JSON object of the command line."""
+        return {
+            "folder": str(self.folder),
+            "kind": self.kind,
+            "vocabulary_size": self.tokenizer.vocabulary_size,
+            "fingerprint": self.tokenizer.fingerprint,
+            "advice": None if self.advice is None else asdict(self.advice),
+            "inspection": asdict(self.inspection),
+        }
+
+
+def train_tokenizer(
+    sources: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    kind: str = "bpe",
+    vocabulary_size: int | Literal["auto"] = 8192,
+    max_token_length: int = 16,
+    lowercase: bool = False,
+    strip_accents: bool = False,
+    reporter: Reporter | None = None,
+) -> TrainedTokenizer:
+    """Train a tokenizer on the text of files and folders and save it as a folder that `transformers` loads.
+
+    Args:
+        out: the folder; must be empty or not there.
+        vocabulary_size: ``auto`` measures what more tokens would save (:func:`advise_vocabulary_size`).
+
+    Raises:
+        ConfigError: a setting that the kind does not take.
+        DataError: text that cannot be used, or ``out`` is there already.
+    """
+    paths = [sources] if isinstance(sources, str | Path) else list(sources)
+    folder, reporter, known = Path(out), reporter or Silent(), parse_kind(kind)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder}: is there already; remove it or choose another folder")
+    advice = None
+    if vocabulary_size == AUTO:
+        reporter.say("measuring what size of vocabulary the text wants")
+        advice = advise_vocabulary_size(_texts(paths))
+        reporter.say(f"  {advice.size:,} tokens: {advice.reason}")
+    size = vocabulary_size if advice is None else advice.size
+    assert isinstance(size, int)
+    reporter.say(f"training a {kind} tokenizer of {size:,} tokens")
+    tokenizer = train(
+        _texts(paths), size, kind=known, max_token_length=max_token_length,
+        lowercase=lowercase, strip_accents=strip_accents,
+    )  # fmt: skip
+    inspection = inspect(tokenizer, sample_texts(_texts(paths), _MEASURED_CHARACTERS))
+    store.write_folder(folder, tokenizer.save, about={"kind": "tokenizer"})
+    return TrainedTokenizer(folder, tokenizer, kind, inspection, advice)
+
+
+def inspect_tokenizers(
+    tokenizers: Sequence[str | Path],
+    data: Sequence[str | Path],
+    *,
+    max_characters: int = _MEASURED_CHARACTERS,
+) -> dict[str, Inspection]:
+    """What each tokenizer (a ``tokenizer.json``, or a folder with one) does to the same text.
+
+    Args:
+        max_characters: of a larger text a fixed sample is read.
+
+    Raises:
+        CheckpointError: no tokenizer is there.
+        DataError: text that cannot be used.
+    """
+    if not tokenizers:
+        raise ConfigError("inspect: no tokenizer given: name a tokenizer.json or a folder with one")
+    loaded = [Tokenizer.load(path) for path in tokenizers]
+    sample = sample_texts(_texts(data), max_characters)
+    return {str(path): inspect(item, sample) for path, item in zip(tokenizers, loaded, strict=True)}
+
+
+def show_tokens(tokenizers: Sequence[str | Path], text: str) -> dict[str, list[dict[str, Any]]]:
+    """The tokens of ``text`` by each tokenizer, with where words and sentences start.
+
+    Raises:
+        CheckpointError: no tokenizer is there.
+    """
+    return {str(path): show(Tokenizer.load(path), text) for path in tokenizers}
+
+
+def inspection_lines(inspections: dict[str, Inspection]) -> list[str]:
+    """An aligned table, and remarks on each tokenizer."""
+    lines = table(list(inspections.items()))
+    for name, inspection in inspections.items():
+        lines += ["", *remarks(name, inspection)]
+    return lines
+
+
+def token_lines(shown: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """The tokens of a text, words apart by ``|`` and their further tokens by ``·``, and the ids below."""
+    lines = []
+    for name, tokens in shown.items():
+        text = "".join(("|" if token["word"] else "·") + _spelt(token["text"]) for token in tokens)
+        lines += [
+            f"{name}: {len(tokens)} tokens, {sum(token['word'] for token in tokens)} words",
+            f"  {text}|",
+            "  " + " ".join(str(token["id"]) for token in tokens),
+        ]
+    return lines
+
+
+def parse_size(words: str) -> int | Literal["auto"]:
+    """A vocabulary size as it is typed.
+
+    Raises:
+        ConfigError: neither a number nor ``auto``.
+    """
+    if words == AUTO:
+        return AUTO
+    if not words.isdecimal():
+        raise ConfigError(f"vocabulary_size = {words!r}: give a number of tokens, or auto")
+    return int(words)
+
+
+def _spelt(text: str) -> str:
+    return text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+
+
+def _texts(paths: Sequence[str | Path]) -> Iterator[str]:
+    log = RecordLog()
+    for record in read_records(paths, columns=("text",), log=log):
+        yield str(record.fields["text"])
+    log.finish()
