@@ -122,15 +122,15 @@ def _as_chinese(sample: bytes, encoding: str) -> _Chinese | None:
     beyond = sum(character > "\x7f" for character in text)
     if len(_HAN.findall(text)) < 4 or len(_CHINESE.findall(text)) < 0.8 * beyond:
         return None
-    telling = "\n".join(line for line in text.split("\n") if not line.isascii()).replace("�", "")
+    telling = "\n".join(line for line in text.split("\n") if not line.isascii())
     common = _common_share(text)
     return _Chinese(encoding, common, telling[:4096].encode(encoding)) if common >= _COMMON_SHARE else None
 
 
 def _decoded(sample: bytes, encoding: str) -> tuple[str, int]:
     """The text, and how many of its characters are broken; one that the sample cuts is none."""
-    text = codecs.getincrementaldecoder(encoding)("replace").decode(sample)
-    return text, text.count("�") - sample.count("�".encode()) if encoding == "utf-8" else text.count("�")
+    text = codecs.getincrementaldecoder(encoding)(_MARKING).decode(sample)
+    return text.replace(_MARK, ""), text.count(_MARK)
 
 
 def as_utf8(blocks: Iterator[bytes], say: Callable[[str], None]) -> Iterator[bytes]:
