@@ -80,11 +80,18 @@ def recognise(sample: bytes) -> str | None:
     if not found:
         return "utf-8" if broken <= BROKEN_SHARE * len(text) else None
     best = max(found, key=lambda chinese: chinese.common)
-    named = charset_normalizer.from_bytes(best.sample).best()
-    if named is None:  # no objection, but no support either
-        return best.encoding if best.common >= 2 * _COMMON_SHARE and best.encoding == "gb18030" else None
     agree = ("gb", "hz") if best.encoding == "gb18030" else ("big5", "cp950")
-    return best.encoding if named.encoding.startswith(agree) else None
+    guesses = charset_normalizer.from_bytes(best.sample)
+    named = guesses.best()
+    if named is not None and named.encoding.startswith(agree):
+        return best.encoding
+    # On short texts the arbiter finds several equally good, or none; then the characters must be clearer.
+    equal = [
+        g.encoding for g in guesses if named and (g.chaos, g.coherence) == (named.chaos, named.coherence)
+    ]
+    undecided = any(name.startswith(agree) for name in equal) or named is None
+    clear = best.encoding == "gb18030" and best.common >= 2 * _COMMON_SHARE
+    return best.encoding if undecided and clear else None
 
 
 def _without_mark(sample: bytes) -> str | None:
