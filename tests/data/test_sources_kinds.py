@@ -301,6 +301,7 @@ print(*identities(["-"]))
     ("content", "first"),
     [
         (b'{"text": "one"}\n{"text": "two"}\n', ("standard input:1", "one")),
+        ('{"text": "春天来了，花园里的花都开了。"}\n'.encode("gb18030"), ("standard input:1", TEXTS[1][:14])),
         (b"plain\ntext\n", ("standard input", "plain\ntext\n")),
         (gzip.compress(b'{"text": "one"}\n'), ("standard input:1", "one")),
         (zstandard.ZstdCompressor().compress(b"plain"), ("standard input", "plain")),

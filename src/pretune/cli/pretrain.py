@@ -12,7 +12,8 @@ from pretune.cli.shared import Config, DryRun, Json, Language, Out, PrintConfig,
 NAME = "pretrain"
 HELP = """Pretrain a language model from random weights on raw text.
 
-CORPUS: files or folders of .txt, .jsonl or .csv (with a text field); key=value sets any setting.
+CORPUS: files, folders, patterns, - for standard input, or datasets:NAME; .txt .md .html .jsonl .json .csv .tsv
+.parquet (records with a text field), each also packed as .gz .zst .zip; key=value sets any setting.
 
 Examples (the texts are there after `pretune quickstart`):
 

@@ -80,11 +80,18 @@ def recognise(sample: bytes) -> str | None:
     if not found:
         return "utf-8" if broken <= BROKEN_SHARE * len(text) else None
     best = max(found, key=lambda chinese: chinese.common)
-    named = charset_normalizer.from_bytes(best.sample).best()
-    if named is None:  # no objection, but no support either
-        return best.encoding if best.common >= 2 * _COMMON_SHARE and best.encoding == "gb18030" else None
     agree = ("gb", "hz") if best.encoding == "gb18030" else ("big5", "cp950")
-    return best.encoding if named.encoding.startswith(agree) else None
+    guesses = charset_normalizer.from_bytes(best.sample)
+    named = guesses.best()
+    if named is not None and named.encoding.startswith(agree):
+        return best.encoding
+    # On short texts the arbiter finds several equally good, or none; then the characters must be clearer.
+    equal = [
+        g.encoding for g in guesses if named and (g.chaos, g.coherence) == (named.chaos, named.coherence)
+    ]
+    undecided = any(name.startswith(agree) for name in equal) or named is None
+    clear = best.encoding == "gb18030" and best.common >= 2 * _COMMON_SHARE
+    return best.encoding if undecided and clear else None
 
 
 def _without_mark(sample: bytes) -> str | None:
@@ -122,15 +129,15 @@ def _as_chinese(sample: bytes, encoding: str) -> _Chinese | None:
     beyond = sum(character > "\x7f" for character in text)
     if len(_HAN.findall(text)) < 4 or len(_CHINESE.findall(text)) < 0.8 * beyond:
         return None
-    telling = "\n".join(line for line in text.split("\n") if not line.isascii()).replace("�", "")
+    telling = "\n".join(line for line in text.split("\n") if not line.isascii())
     common = _common_share(text)
     return _Chinese(encoding, common, telling[:4096].encode(encoding)) if common >= _COMMON_SHARE else None
 
 
 def _decoded(sample: bytes, encoding: str) -> tuple[str, int]:
     """The text, and how many of its characters are broken; one that the sample cuts is none."""
-    text = codecs.getincrementaldecoder(encoding)("replace").decode(sample)
-    return text, text.count("�") - sample.count("�".encode()) if encoding == "utf-8" else text.count("�")
+    text = codecs.getincrementaldecoder(encoding)(_MARKING).decode(sample)
+    return text.replace(_MARK, ""), text.count(_MARK)
 
 
 def as_utf8(blocks: Iterator[bytes], say: Callable[[str], None]) -> Iterator[bytes]:

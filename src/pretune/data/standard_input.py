@@ -14,6 +14,7 @@ import orjson
 
 from pretune.data.compression import file_blocks, gunzipped, unzstd
 from pretune.data.damage import Damage
+from pretune.data.encodings import as_utf8
 from pretune.data.record_log import RecordLog
 from pretune.errors import DataError
 
@@ -75,10 +76,11 @@ def _kind(path: Path) -> str:
 
 
 def _are_objects(start: bytes) -> bool:
-    lines = [line for line in start.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip()]
     try:
+        text = b"".join(as_utf8(iter((start,)), lambda encoding: None))
+        lines = [line for line in text.split(b"\n") if line.strip()]
         return bool(lines) and all(
             isinstance(orjson.loads(line), dict) for line in lines[: max(1, min(_LOOKED_AT, len(lines) - 1))]
         )
-    except orjson.JSONDecodeError:
+    except (orjson.JSONDecodeError, Damage):
         return False
