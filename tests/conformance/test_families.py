@@ -105,12 +105,16 @@ def with_segments(case: Case, batch: Batch) -> Batch:
     return replace(batch, layout=replace(batch.layout, segments=segments))
 
 
-def assert_same_as_stock(case: Case, network: Any, stock: Any) -> None:
-    batch = with_segments(case, padded(random_documents(case)))
-    mask = real(batch)
-    inputs = {"input_ids": batch.tokens, "attention_mask": mask.long()}
+def stock_inputs(batch: Batch) -> dict[str, Tensor]:
+    inputs = {"input_ids": batch.tokens, "attention_mask": real(batch).long()}
     if batch.layout.segments is not None:
         inputs["token_type_ids"] = batch.layout.segments
+    return inputs
+
+
+def assert_same_as_stock(case: Case, network: Any, stock: Any) -> None:
+    batch = with_segments(case, padded(random_documents(case)))
+    mask, inputs = real(batch), stock_inputs(batch)
     with torch.no_grad():
         ours = network(batch, heads=(case.head,))
         theirs = stock(**inputs).logits
@@ -153,6 +157,27 @@ def test_our_network_says_the_same_in_a_stock_model(case: Case, tmp_path: Path) 
     assert not loaded["missing_keys"]
     assert not loaded["unexpected_keys"]
     assert_same_as_stock(case, network, stock.eval())
+
+
+@each
+def test_gradients_are_those_of_stock(case: Case, tmp_path: Path) -> None:
+    network = case.network()
+    hub.write_model(tmp_path, case.values(network), weights.export(network, case.family.WEIGHTS))
+    stock = stock_class(case).from_pretrained(tmp_path).eval()
+    batch = with_segments(case, padded(random_documents(case)))
+    mask = real(batch)
+    logits = network(batch, heads=(case.head,)).logits[case.head]
+    theirs = stock(**stock_inputs(batch)).logits
+    if is_vocabulary(network, case.head):
+        logits, theirs = logits.view(*mask.shape, -1)[mask], theirs[mask]
+    for said in (logits, theirs):
+        said.log_softmax(-1)[:, :2].sum().backward()
+    ours = weights.to_theirs({n: p.grad for n, p in network.named_parameters()}, case.family.WEIGHTS)
+    gradients = {n: p.grad for n, p in stock.named_parameters() if p.grad is not None}
+    assert gradients.keys() <= ours.keys()
+    for name, gradient in gradients.items():
+        scale = float(gradient.abs().max())
+        torch.testing.assert_close(ours[name], gradient, rtol=1e-3, atol=1e-5 * max(scale, 1.0), msg=name)
 
 
 @each

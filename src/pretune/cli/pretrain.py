@@ -24,7 +24,7 @@ Examples (the texts are there after `pretune quickstart`):
 
 def run(
     words: Annotated[list[str] | None, typer.Argument(metavar="CORPUS... [KEY=VALUE...]")] = None,
-    family: Annotated[str | None, typer.Option(help="bert or llama; default bert.")] = None,
+    family: Annotated[str | None, typer.Option(help="bert, gpt2, llama or modernbert; default bert.")] = None,
     budget: Annotated[str | None, typer.Option(help="30min, '2000 steps', '5M tokens', '3 epochs'.")] = None,
     validation: Annotated[
         list[str] | None, typer.Option(help="Held-out text; default: a share of CORPUS.")
