@@ -59,7 +59,10 @@ class TextScore:
 
 
 class Model:
-    """A network, its tokenizer, and the one head that it is used through."""
+    """A network, its tokenizer, and the head that it is used through.
+
+    ``head`` may name several that were trained together, joined by ``+``; it is used through the first.
+    """
 
     def __init__(
         self,
@@ -76,7 +79,7 @@ class Model:
         untrained: tuple[str, ...] = (),
     ) -> None:
         self.family, self.config, self.network = family, config, network
-        self.tokenizer, self.head, self.labels = tokenizer, head, labels
+        self.tokenizer, self.heads, self.labels = tokenizer, tuple(head.split("+")), labels
         self.about = dict(about or {})
         self.fingerprints = fingerprints
         """Of the text that it was pretrained on, where that is known."""
@@ -108,7 +111,7 @@ class Model:
         """
         module = find("families", family)
         traits: Traits = module.TRAITS
-        if head not in traits.heads:
+        if not any(head in heads for heads in module.HF_TYPES.values()):
             raise UnsupportedError(
                 f"family {family!r} has no {head!r} head; it has {', '.join(traits.heads)}"
             )
@@ -177,12 +180,18 @@ class Model:
 
     def with_random_weights(self, seed: int) -> Model:
         """The same architecture, tokenizer and head, knowing nothing: the control of an experiment."""
-        network = _network(self.family, self.config, self.head, self.labels, seed)
+        head = "+".join(self.heads)
+        network = _network(self.family, self.config, head, self.labels, seed)
         return Model(
-            self.family, self.config, network, self.tokenizer, self.head, labels=self.labels, about=self.about
+            self.family, self.config, network, self.tokenizer, head, labels=self.labels, about=self.about
         )
 
     # -- what it is -----------------------------------------------------------------------------
+
+    @property
+    def head(self) -> str:
+        """The head that it is used through."""
+        return self.heads[0]
 
     @property
     def max_length(self) -> int:
@@ -198,10 +207,11 @@ class Model:
 
     def write(self, folder: Path) -> None:
         """Put the model's files, in Hugging Face layout, into an existing folder."""
-        config = self.config.to_hugging_face(self.head, labels=self.labels, specials=self.tokenizer.specials)
+        head, specials = "+".join(self.heads), self.tokenizer.specials
+        config = self.config.to_hugging_face(head, labels=self.labels, specials=specials)
         hub.write_model(folder, config, weights.export(self.network, self.family.WEIGHTS))
         self.tokenizer.save(folder, model_max_length=self.max_length)
-        store.write_json(folder / ABOUT, {"head": self.head, **self.about})
+        store.write_json(folder / ABOUT, {"head": head, **self.about})
         if self.fingerprints is not None:
             self.fingerprints.save(folder)
 
@@ -361,7 +371,7 @@ def _network(family: ModuleType, config: Any, head: str, labels: Sequence[str], 
     """A network with random weights that depend on the seed alone, and leave torch's generator as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network: nn.Module = family.Network(config, heads=(head,), num_labels=len(labels))
+        network: nn.Module = family.Network(config, heads=head.split("+"), num_labels=len(labels))
     return network
 
 
@@ -373,7 +383,7 @@ def _sketch(family: ModuleType, config: Any, head: str, labels: Sequence[str]) -
     """
     try:
         with shapes_only():
-            network: nn.Module = family.Network(config, heads=(head,), num_labels=len(labels))
+            network: nn.Module = family.Network(config, heads=head.split("+"), num_labels=len(labels))
     except (RuntimeError, OverflowError, TypeError) as error:  # what torch says of them
         raise ConfigError(f"model: sizes that no tensor can have: {str(error).splitlines()[0]}") from None
     return network

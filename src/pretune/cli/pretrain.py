@@ -70,6 +70,11 @@ def run(
         json,
         [
             f"held-out loss {s['loss']:.3f} nats per token (unigram {s['unigram']:.3f}, bigram {s['bigram']:.3f})",
+            *(
+                f"{name} {s[name]:.3f} (majority {s[name.replace('accuracy', 'majority')]:.3f})"
+                for name in s
+                if name.endswith("_accuracy")
+            ),
             f"{s['steps']:,} steps, {s['tokens']:,} tokens, {s['seconds']:.0f} s",
             f"model:  {result.model}",
             f"report: {result.report}",

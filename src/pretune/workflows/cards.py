@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ def pretrained(settings: Any, prepared: Prepared, summary: dict[str, Any]) -> st
     card = Card(
         name=f"{summary['family']} pretrained with pretune",
         summary=f"A {summary['family']} language model, pretrained by {summary['objective']}.",
-        head=str(summary["objective"]),
+        head=str(summary["objective"]).split("+")[0],
         family=str(summary["family"]),
         parameters=int(summary["parameters"]),
         sources=tuple(Source(Path(s).name) for s in prepared.sources),
@@ -25,11 +26,21 @@ def pretrained(settings: Any, prepared: Prepared, summary: dict[str, Any]) -> st
             CardScore(
                 "held-out text", loss, (("unigram", summary["unigram"]), ("bigram", summary["bigram"]))
             ),
+            *_accuracies(summary),
         ),
         limits=("Trained on no more than the text named above; it repeats its errors and prejudices.",),
         language=settings.language,
     )
     return model_card(card)
+
+
+def _accuracies(summary: dict[str, Any]) -> Iterator[CardScore]:
+    """Of heads that choose among classes, beside the share of the most frequent one."""
+    for name in (key for key in summary if key.endswith("_accuracy")):
+        score = Score(name, summary[name], summary[f"{name}_n"], summary["signature"])
+        yield CardScore(
+            "held-out text", score, (("majority", summary[name.replace("accuracy", "majority")]),)
+        )
 
 
 def finetuned(settings: Any, summary: dict[str, Any]) -> str:

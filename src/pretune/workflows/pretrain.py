@@ -25,6 +25,7 @@ from pretune.evaluation.language_model import HeldOut
 from pretune.evaluation.ngrams import NgramBaselines
 from pretune.model import Model
 from pretune.nn.initialisation import shapes_only
+from pretune.objectives import objective_of
 from pretune.registry import find
 from pretune.text.tokenizer import Frame, Tokenizer
 from pretune.training import machine
@@ -50,7 +51,7 @@ class PretrainSettings(Settings):
     """Files and folders of .txt and .jsonl text, or one folder that was prepared before."""
     family: str = "bert"
     objective: str | None = None
-    """None: masked_lm for an encoder, causal_lm for a decoder."""
+    """masked_lm, causal_lm or masked_lm+next_sentence; None: masked_lm for an encoder, else causal_lm."""
     objective_options: dict[str, Any] = pydantic.Field(default_factory=dict)
     model: dict[str, Any] = pydantic.Field(default_factory=dict)
     """The family's own settings: hidden_size, num_hidden_layers ..."""
@@ -192,15 +193,15 @@ def resolve(
     pages.check_language(resolved.language)
     parse_length(resolved.budget)
     family = find("families", resolved.family)
-    if resolved.objective is None:
-        resolved = resolved.model_copy(update={"objective": OBJECTIVES[family.TRAITS.kind]})
-    kind = find("objectives", str(resolved.objective))
-    if kind.HEAD not in family.TRAITS.heads or not hasattr(kind, "windowing"):
+    kind = objective_of(resolved.objective or OBJECTIVES[family.TRAITS.kind])
+    resolved = resolved.model_copy(update={"objective": kind.name})
+    saved = {head for heads in family.HF_TYPES.values() for head in heads}
+    if not kind.pretrains or "+".join(kind.heads) not in saved:
         raise UnsupportedError(
             f"pretrain: objective = {resolved.objective!r}: family {resolved.family!r} pretrains by "
             f"{OBJECTIVES[family.TRAITS.kind]!r}"
         )
-    build(kind.Options, resolved.objective_options, where="pretrain: objective_options")
+    kind.check(resolved.objective_options, "pretrain: objective_options")
     _shape(resolved)
     return resolved
 
@@ -217,7 +218,7 @@ def _check_tokenizer(settings: PretrainSettings, tokenizer: Tokenizer | None) ->
         return
     traits: Traits = find("families", settings.family).TRAITS
     try:
-        find("objectives", str(settings.objective)).Objective(traits, tokenizer.specials)
+        objective_of(str(settings.objective)).make(traits, tokenizer.specials)
     except UnsupportedError as error:
         raise UnsupportedError(f"{settings.tokenizer}: {error}") from None
 
@@ -233,9 +234,9 @@ def rehearse(settings: PretrainSettings) -> dict[str, Any]:
         log.finish()
         text = {"documents": log.good, "characters": characters}
     family = find("families", settings.family)
-    head = find("objectives", str(settings.objective)).HEAD
+    heads = objective_of(str(settings.objective)).heads
     with shapes_only():
-        network = family.Network(_shape(settings), heads=(head,))
+        network = family.Network(_shape(settings), heads=heads)
     return {
         "corpus": ", ".join(settings.corpus),
         **text,
@@ -252,7 +253,7 @@ class _Pretraining:
     def __init__(self, settings: PretrainSettings, prepared: Prepared) -> None:
         self.settings = settings
         self.signature = ""
-        kind = find("objectives", str(settings.objective))
+        kind = objective_of(str(settings.objective))
         traits: Traits = find("families", settings.family).TRAITS
         frame: Frame = "cls_sep" if traits.kind == "encoder" else "start"
         tokenizer = (
@@ -262,20 +263,20 @@ class _Pretraining:
         )
         specials = tokenizer.specials
         self.model = Model.create(
-            settings.family, settings.model, tokenizer, kind.HEAD,
+            settings.family, settings.model, tokenizer, "+".join(kind.heads),
             max_length=settings.max_length, seed=settings.training.seed,
         )  # fmt: skip
         self.model.fingerprints = prepared.fingerprints
-        self.objective = kind.Objective(traits, specials, build(kind.Options, settings.objective_options))
         windowing = kind.windowing(specials, settings.max_length)
         self.prepared = prepared
         self.train = Windows.of(prepared.train, windowing)
+        self.objective = kind.make(traits, specials, settings.objective_options, self.train)
         self.batches = StepBatches(self.train, self.objective, traits, settings.training, settings.max_length)
+        held = Windows.of(prepared.validation, windowing)
         self.held_out = HeldOut(
-            Windows.of(prepared.validation, windowing), kind.Objective(traits, specials), kind.contexts,
-            tokenizer,
+            held, kind.make(traits, specials, store=held), kind.contexts, tokenizer,
             max_tokens=settings.evaluation_tokens, max_length=settings.max_length,
-            every_token=kind.Objective.every_token,
+            every_token=kind.every_token,
         )  # fmt: skip
         end = [] if windowing.end is None else [windowing.end]
         corpus = prepared.train
@@ -306,11 +307,8 @@ class _Pretraining:
             "unigram": self.held_out.unigram,
             "bigram": self.held_out.bigram,
             "targets": self.held_out.targets,
-            **(
-                {"bits_per_byte": outcome.scores["bits_per_byte"]}
-                if "bits_per_byte" in outcome.scores
-                else {}
-            ),
+            **{name: value for name, value in outcome.scores.items() if name not in ("loss", "perplexity")},
+            **self.held_out.majorities,
             "signature": self.signature,
         }
 
