@@ -147,13 +147,7 @@ class Model:
         folder = model_folder(Path(path))
         _verify(folder)
         config_json = hub.read_config(folder)
-        try:
-            module = family_of(str(config_json.get("model_type")))
-            config = module.Config.from_hugging_face(config_json)
-        except ConfigError as error:
-            raise CheckpointError(f"{folder}: {error}") from None
-        except UnsupportedError as error:
-            raise UnsupportedError(f"{folder}: {error}") from None
+        module, config = _read_config(folder, config_json)
         config = build(module.Config, config.model_dump() | dict(settings or {}), where="model")
         own, own_labels = _own_head(module, config_json), _own_labels(folder, config_json)
         about = _read_about(folder, config)
@@ -345,6 +339,33 @@ class Model:
             raise UsageError(f"this model has a {self.head!r} head; that needs a {head!r} one")
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What a model folder says of itself, before any weight is read."""
+
+    folder: Path
+    family: str
+    config: Any
+    head: str | None
+    """None: the folder holds a body without a head."""
+    max_length: int
+
+
+def outline(path: Path | str) -> Outline:
+    """The outline of a model folder or of a run.
+
+    Raises:
+        CheckpointError: no model there, or a damaged one.
+        UnsupportedError: an architecture that pretune does not have.
+    """
+    folder = model_folder(Path(path))
+    values = hub.read_config(folder)
+    module, config = _read_config(folder, values)
+    longest = int(_read_about(folder, config).get("max_length") or config.max_position_embeddings)
+    name = module.__name__.rpartition(".")[2]
+    return Outline(folder, name, config, _own_head(module, values), longest)
+
+
 def model_folder(path: Path) -> Path:
     """The model folder that a path means: itself, or ``model/`` inside a run.
 
@@ -365,6 +386,17 @@ def model_folder(path: Path) -> Path:
     if (path / "config.yaml").exists():
         raise CheckpointError(f"{path}: this run has no finished model yet; run its command again to go on")
     raise CheckpointError(f"{path}: holds no model (no config.json)")
+
+
+def _read_config(folder: Path, values: Mapping[str, Any]) -> tuple[ModuleType, Any]:
+    """The family that reads a folder, and its config."""
+    try:
+        module = family_of(str(values.get("model_type")))
+        return module, module.Config.from_hugging_face(values)
+    except ConfigError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{folder}: {error}") from None
 
 
 def _network(family: ModuleType, config: Any, head: str, labels: Sequence[str], seed: int) -> nn.Module:

@@ -10,7 +10,7 @@ import typer
 from pretune.cli.shared import Config, DryRun, Json, Language, Out, PrintConfig, emit, gather, split
 
 NAME = "pretrain"
-HELP = """Pretrain a language model from random weights on raw text.
+HELP = """Pretrain a language model on raw text, from random weights or from a model that is there.
 
 CORPUS: files or folders of .txt, .jsonl or .csv (with a text field); key=value sets any setting.
 
@@ -19,12 +19,17 @@ Examples (the texts are there after `pretune quickstart`):
 \b
   pretune pretrain runs/quickstart/texts/pretrain_en.jsonl --budget 2min
   pretune pretrain runs/quickstart/texts/pretrain_zh.jsonl --family llama --budget "200 steps" training.seed=1
+  pretune pretrain runs/quickstart/texts/pretrain_en.jsonl --from runs/quickstart/masked --budget 1min
 """
 
 
 def run(
     words: Annotated[list[str] | None, typer.Argument(metavar="CORPUS... [KEY=VALUE...]")] = None,
     family: Annotated[str | None, typer.Option(help="bert, gpt2, llama or modernbert; default bert.")] = None,
+    start_from: Annotated[
+        str | None,
+        typer.Option("--from", help="A run or model folder to go on from; default: random weights."),
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="30min, '2000 steps', '5M tokens', '3 epochs'.")] = None,
     validation: Annotated[
         list[str] | None, typer.Option(help="Held-out text; default: a share of CORPUS.")
@@ -44,6 +49,7 @@ def run(
     paths, assignments = split(words or [])
     options = {
         "corpus": paths,
+        "start_from": start_from,
         "family": family,
         "budget": budget,
         "tokenizer": tokenizer,
@@ -70,6 +76,7 @@ def run(
         json,
         [
             f"held-out loss {s['loss']:.3f} nats per token (unigram {s['unigram']:.3f}, bigram {s['bigram']:.3f})",
+            *([f"before training: {s['before']['loss']:.3f}"] if "before" in s else []),
             *(
                 f"{name} {s[name]:.3f} (majority {s[name.replace('accuracy', 'majority')]:.3f})"
                 for name in s
