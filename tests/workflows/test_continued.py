@@ -1,4 +1,4 @@
-"""Pretraining goes on from a checkpoint, with its weights and its tokenizer; it is never made another model."""
+"""Pretraining goes on from a checkpoint, with its weights and tokenizer; it never becomes another model."""
 
 from __future__ import annotations
 
