@@ -63,14 +63,6 @@ def test_a_text_is_pooled_as_its_config_says(pooling: str) -> None:
     assert_same(stock, "classification", [40, 3, 17], classes=3)
 
 
-def test_the_mean_of_a_text_leaves_out_padding_and_neighbours() -> None:
-    hidden = torch.tensor([[1.0, 3.0, 10.0, 20.0, 99.0]]).unsqueeze(-1)
-    alone = modernbert.means(hidden, Layout(lengths=torch.tensor([2])))
-    assert alone[0, :2, 0].tolist() == [2, 2]
-    packed = Layout(lengths=torch.tensor([4]), documents=torch.tensor([[0, 0, 1, 1, -1]]))
-    assert modernbert.means(hidden, packed)[0, :4, 0].tolist() == [2, 2, 15, 15]
-
-
 def test_first_values_spread_as_in_stock() -> None:
     torch.manual_seed(0)
     for cls, head in (

@@ -168,6 +168,7 @@ def test_a_classifier_goes_on_as_a_language_model(classifier: Path, texts: Any, 
     settings = {"start_from": str(classifier), "training": TRAINING}
     run = pretune.pretrain(settings, corpus=texts.corpus, budget="2 steps", out=tmp_path / "run")
     assert hub.read_config(run.model)["architectures"] == ["BertForMaskedLM"]
+    assert "task" not in json.loads((run.model / "pretune.json").read_text())
 
 
 def test_a_decoder_goes_on_from_the_command_line(

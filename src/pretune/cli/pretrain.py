@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pretune.cli.shared import Config, DryRun, Json, Language, Out, PrintConfig, emit, gather, split
+
+if TYPE_CHECKING:
+    from pretune.workflows.pretrain import RunResult
 
 NAME = "pretrain"
 HELP = """Pretrain a language model on raw text, from random weights or from a model that is there.
@@ -70,21 +73,22 @@ def run(
         emit(check := workflow.rehearse(settings), json, [f"{key}: {value}" for key, value in check.items()])
         return
     result = workflow.pretrain(settings, out=out, reporter=default_reporter(quiet=json), started=started)
+    emit({**result.summary, "folder": str(result.folder)}, json, _outcome(result))
+
+
+def _outcome(result: RunResult) -> list[str]:
+    """What a person reads at the end."""
     s = result.summary
-    emit(
-        {**s, "folder": str(result.folder)},
-        json,
-        [
-            f"held-out loss {s['loss']:.3f} nats per token (unigram {s['unigram']:.3f}, bigram {s['bigram']:.3f})",
-            *([f"before training: {s['before']['loss']:.3f}"] if "before" in s else []),
-            *(
-                f"{name} {s[name]:.3f} (majority {s[name.replace('accuracy', 'majority')]:.3f})"
-                for name in s
-                if name.endswith("_accuracy")
-            ),
-            f"{s['steps']:,} steps, {s['tokens']:,} tokens, {s['seconds']:.0f} s",
-            f"model:  {result.model}",
-            f"report: {result.report}",
-            f"next:   pretune finetune {result.folder} --train labelled.jsonl",
-        ],
-    )
+    accuracies = [name for name in s if name.endswith("_accuracy")]
+    return [
+        f"held-out loss {s['loss']:.3f} nats per token (unigram {s['unigram']:.3f}, bigram {s['bigram']:.3f})",
+        *([f"before training: {s['before']['loss']:.3f}"] if "before" in s else []),
+        *(
+            f"{name} {s[name]:.3f} (majority {s[name.replace('accuracy', 'majority')]:.3f})"
+            for name in accuracies
+        ),
+        f"{s['steps']:,} steps, {s['tokens']:,} tokens, {s['seconds']:.0f} s",
+        f"model:  {result.model}",
+        f"report: {result.report}",
+        f"next:   pretune finetune {result.folder} --train labelled.jsonl",
+    ]

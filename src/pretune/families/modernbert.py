@@ -19,7 +19,7 @@ from pretune.nn import attention, initialisation
 from pretune.nn import heads as reading
 from pretune.nn.feedforward import ACTIVATIONS, ActivationName
 from pretune.nn.positions import positions, rotary_tables, rotate
-from pretune.types import Batch, Layout, Outputs, Specials, Traits
+from pretune.types import Batch, Outputs, Specials, Traits
 
 TRAITS = Traits(kind="encoder", heads=("masked_lm", "classification"), sentence="first")
 
@@ -88,10 +88,9 @@ class Config(settings.Settings):
 
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads"
-            )
+        heads = self.num_attention_heads
+        if self.hidden_size % heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of {heads} heads")
         if self.head_size % 2:
             raise ValueError(f"heads of width {self.head_size}, which is odd; rotary positions turn pairs")
         if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:
@@ -326,14 +325,13 @@ class Network(nn.Module):
             return reading.read(self.heads, hidden, batch, heads, targets)
         others = [name for name in heads if name != "classification"]
         outputs = reading.read(self.heads, hidden, batch, others, targets)
-        pooled = reading.read(self.heads, means(hidden, batch.layout), batch, ("classification",))
+        pooled = reading.read(self.heads, reading.means(hidden, batch.layout), batch, ("classification",))
         return replace(outputs, logits={**outputs.logits, **pooled.logits})
 
     def _head(self, name: str, transform: Transform, num_labels: int) -> nn.Module:
         if name == "masked_lm":
-            decoder = nn.Linear(
-                self.config.hidden_size, self.config.vocab_size, bias=self.config.decoder_bias
-            )
+            width, bias = self.config.hidden_size, self.config.decoder_bias
+            decoder = nn.Linear(width, self.config.vocab_size, bias=bias)
             if self.config.tie_word_embeddings:
                 decoder.weight = self.embeddings.word.weight
             return reading.VocabularyHead(decoder, transform)
@@ -362,16 +360,6 @@ class Network(nn.Module):
                 yield module.output.weight, self.config.hidden_size**-0.5
             elif isinstance(module, reading.VocabularyHead) and not self.config.tie_word_embeddings:
                 yield module.decoder.weight, outward
-
-
-def means(hidden: Tensor, layout: Layout) -> Tensor:
-    """(B, T, D) to (B, T, D): each place becomes the mean of its document."""
-    documents = layout.documents
-    if documents is None:
-        places = torch.arange(hidden.shape[1], device=hidden.device)
-        documents = torch.where(places < layout.lengths[:, None], 0, -1)  # (B, T)
-    same = (documents[:, :, None] == documents[:, None, :]).to(hidden.dtype)  # (B, T, T)
-    return same @ hidden / same.sum(-1, keepdim=True)
 
 
 def _norm(config: Config) -> nn.LayerNorm:

@@ -8,6 +8,7 @@ from typing import Any
 from pretune.errors import ConfigError
 from pretune.model import Model, Outline, outline
 from pretune.objectives import objective_of
+from pretune.registry import find
 from pretune.text.tokenizer import Tokenizer
 from pretune.training.progress import Reporter
 from pretune.training.settings import TrainingSettings
@@ -30,7 +31,9 @@ def adopt(values: Mapping[str, Any], *, max_length: int) -> dict[str, Any]:
     start = outline(str(values["start_from"]))
     fixed = {"family": start.family, "vocabulary_size": start.config.vocab_size}
     _refuse_changes(values, start, fixed)
-    longest = values.get("max_length") or min(max_length, start.max_length)
+    longest = values.get("max_length")
+    if longest is None:
+        longest = min(max_length, start.max_length)
     if isinstance(longest, int) and longest > start.max_length:
         raise ConfigError(
             f"pretrain: max_length = {longest}: the model in {start.folder} reads {start.max_length} tokens "
@@ -57,6 +60,7 @@ def load(folder: str, heads: tuple[str, ...], seed: int, reporter: Reporter) -> 
             "values, so the loss before training says little"
         )
     model.untrained, model.path = (), None  # it is trained now, and this is no longer the model in the folder
+    model.about = {"max_length": model.max_length}  # nor what that was fine-tuned for
     return model, new
 
 
@@ -68,6 +72,8 @@ def tokenizer_of(folder: str) -> Tokenizer:
 def _refuse_changes(values: Mapping[str, Any], start: Outline, fixed: Mapping[str, Any]) -> None:
     own = {**fixed, "tokenizer": None}
     asked = {key: values.get(key) for key in own if values.get(key) is not None}
+    if "family" in asked:
+        asked["family"] = find("families", str(asked["family"])).__name__.rpartition(".")[2]
     for key, value in dict(values.get("model") or {}).items():
         own[f"model.{key}"], asked[f"model.{key}"] = getattr(start.config, key, None), value
     for key, value in asked.items():
