@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 import pretune
 from pretune.checkpoint import hub
 from pretune.data.fingerprints import Fingerprints
-from pretune.errors import ConfigError
+from pretune.errors import ConfigError, Interrupted
 from pretune.workflows import pretrain as workflow
 
 pytestmark = pytest.mark.slow
@@ -183,6 +184,37 @@ def test_a_decoder_goes_on_from_the_command_line(
     assert "before: loss" in said.err
     assert f"before training: {summary_of(tmp_path / 'run')['before']['loss']:.3f}" in said.out
     assert "继续训练：在本文本上" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_stopped_run_goes_on_to_the_same_end(
+    bert: Path, other: tuple[Path, list[str]], further: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"max_length": 32, "training": TRAINING}
+    given: dict[str, Any] = {
+        "corpus": other[0],
+        "start_from": bert,
+        "budget": "20 steps",
+        "out": tmp_path / "run",
+    }
+    passes, backward = 0, torch.autograd.backward
+
+    def stopping(*arguments: Any, **options: Any) -> None:
+        nonlocal passes
+        passes += 1
+        backward(*arguments, **options)
+        if passes == 8:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.autograd, "backward", stopping)
+        with pytest.raises(Interrupted):
+            pretune.pretrain(settings, **given)
+    notes = Notes()
+    run = pretune.pretrain(settings, **given, reporter=notes)
+    assert run.summary["before"] == summary_of(further)["before"]
+    assert not any("before: loss" in line for line in notes.said)  # measured once, and kept
+    ended, expected = (hub.read_tensors(folder / "model") for folder in (run.folder, further))
+    assert all(torch.equal(ended[name], expected[name]) for name in expected)
 
 
 def test_a_folder_that_is_no_model_is_refused(cli: Callable[..., Any], texts: Any, tmp_path: Path) -> None:
