@@ -59,7 +59,10 @@ class TextScore:
 
 
 class Model:
-    """A network, its tokenizer, and the one head that it is used through."""
+    """A network, its tokenizer, and the head that it is used through.
+
+    ``head`` may name several that were trained together, joined by ``+``; it is used through the first.
+    """
 
     def __init__(
         self,
@@ -76,7 +79,7 @@ class Model:
         untrained: tuple[str, ...] = (),
     ) -> None:
         self.family, self.config, self.network = family, config, network
-        self.tokenizer, self.head, self.labels = tokenizer, head, labels
+        self.tokenizer, self.heads, self.labels = tokenizer, tuple(head.split("+")), labels
         self.about = dict(about or {})
         self.fingerprints = fingerprints
         """Of the text that it was pretrained on, where that is known."""
@@ -108,7 +111,7 @@ class Model:
         """
         module = find("families", family)
         traits: Traits = module.TRAITS
-        if head not in traits.heads:
+        if not any(head in heads for heads in module.HF_TYPES.values()):
             raise UnsupportedError(
                 f"family {family!r} has no {head!r} head; it has {', '.join(traits.heads)}"
             )
@@ -144,13 +147,7 @@ class Model:
         folder = model_folder(Path(path))
         _verify(folder)
         config_json = hub.read_config(folder)
-        try:
-            module = family_of(str(config_json.get("model_type")))
-            config = module.Config.from_hugging_face(config_json)
-        except ConfigError as error:
-            raise CheckpointError(f"{folder}: {error}") from None
-        except UnsupportedError as error:
-            raise UnsupportedError(f"{folder}: {error}") from None
+        module, config = _read_config(folder, config_json)
         config = build(module.Config, config.model_dump() | dict(settings or {}), where="model")
         own, own_labels = _own_head(module, config_json), _own_labels(folder, config_json)
         about = _read_about(folder, config)
@@ -177,12 +174,18 @@ class Model:
 
     def with_random_weights(self, seed: int) -> Model:
         """The same architecture, tokenizer and head, knowing nothing: the control of an experiment."""
-        network = _network(self.family, self.config, self.head, self.labels, seed)
+        head = "+".join(self.heads)
+        network = _network(self.family, self.config, head, self.labels, seed)
         return Model(
-            self.family, self.config, network, self.tokenizer, self.head, labels=self.labels, about=self.about
+            self.family, self.config, network, self.tokenizer, head, labels=self.labels, about=self.about
         )
 
     # -- what it is -----------------------------------------------------------------------------
+
+    @property
+    def head(self) -> str:
+        """The head that it is used through."""
+        return self.heads[0]
 
     @property
     def max_length(self) -> int:
@@ -198,10 +201,11 @@ class Model:
 
     def write(self, folder: Path) -> None:
         """Put the model's files, in Hugging Face layout, into an existing folder."""
-        config = self.config.to_hugging_face(self.head, labels=self.labels, specials=self.tokenizer.specials)
+        head, specials = "+".join(self.heads), self.tokenizer.specials
+        config = self.config.to_hugging_face(head, labels=self.labels, specials=specials)
         hub.write_model(folder, config, weights.export(self.network, self.family.WEIGHTS))
         self.tokenizer.save(folder, model_max_length=self.max_length)
-        store.write_json(folder / ABOUT, {"head": self.head, **self.about})
+        store.write_json(folder / ABOUT, {"head": head, **self.about})
         if self.fingerprints is not None:
             self.fingerprints.save(folder)
 
@@ -335,6 +339,33 @@ class Model:
             raise UsageError(f"this model has a {self.head!r} head; that needs a {head!r} one")
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What a model folder says of itself, before any weight is read."""
+
+    folder: Path
+    family: str
+    config: Any
+    head: str | None
+    """None: the folder holds a body without a head."""
+    max_length: int
+
+
+def outline(path: Path | str) -> Outline:
+    """The outline of a model folder or of a run.
+
+    Raises:
+        CheckpointError: no model there, or a damaged one.
+        UnsupportedError: an architecture that pretune does not have.
+    """
+    folder = model_folder(Path(path))
+    values = hub.read_config(folder)
+    module, config = _read_config(folder, values)
+    longest = int(_read_about(folder, config).get("max_length") or config.max_position_embeddings)
+    name = module.__name__.rpartition(".")[2]
+    return Outline(folder, name, config, _own_head(module, values), longest)
+
+
 def model_folder(path: Path) -> Path:
     """The model folder that a path means: itself, or ``model/`` inside a run.
 
@@ -357,11 +388,22 @@ def model_folder(path: Path) -> Path:
     raise CheckpointError(f"{path}: holds no model (no config.json)")
 
 
+def _read_config(folder: Path, values: Mapping[str, Any]) -> tuple[ModuleType, Any]:
+    """The family that reads a folder, and its config."""
+    try:
+        module = family_of(str(values.get("model_type")))
+        return module, module.Config.from_hugging_face(values)
+    except ConfigError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{folder}: {error}") from None
+
+
 def _network(family: ModuleType, config: Any, head: str, labels: Sequence[str], seed: int) -> nn.Module:
     """A network with random weights that depend on the seed alone, and leave torch's generator as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network: nn.Module = family.Network(config, heads=(head,), num_labels=len(labels))
+        network: nn.Module = family.Network(config, heads=head.split("+"), num_labels=len(labels))
     return network
 
 
@@ -373,7 +415,7 @@ def _sketch(family: ModuleType, config: Any, head: str, labels: Sequence[str]) -
     """
     try:
         with shapes_only():
-            network: nn.Module = family.Network(config, heads=(head,), num_labels=len(labels))
+            network: nn.Module = family.Network(config, heads=head.split("+"), num_labels=len(labels))
     except (RuntimeError, OverflowError, TypeError) as error:  # what torch says of them
         raise ConfigError(f"model: sizes that no tensor can have: {str(error).splitlines()[0]}") from None
     return network

@@ -11,6 +11,8 @@ from pretune.errors import ConfigError, suggestion
 ALIASES = {
     ("families", "qwen3"): "llama",
     ("families", "qwen"): "llama",
+    ("families", "gpt"): "gpt2",
+    ("families", "modern_bert"): "modernbert",
     ("objectives", "mlm"): "masked_lm",
     ("objectives", "clm"): "causal_lm",
 }

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -79,6 +79,14 @@ def framed(specials: Specials, sequences: tuple[IntArray, ...]) -> tuple[IntArra
     return np.concatenate([first, second]).astype(np.int64), segments
 
 
+def framed_starts(specials: Specials, starts: tuple[npt.NDArray[np.uint8], ...]) -> npt.NDArray[np.uint8]:
+    """The flags of one text or a pair (see `Feature`) as `framed` lays it out; a special token is a word."""
+    places, _ = framed(specials, tuple(-1 - np.arange(len(part)) for part in starts))  # (T,)
+    flags = np.ones(len(places), np.uint8)
+    flags[places < 0] = np.concatenate(starts)
+    return flags
+
+
 @dataclass(frozen=True, slots=True)
 class Feature:
     """A text as ids, deterministic and indexed once: what the order counts."""
@@ -108,6 +116,8 @@ class Row:
     segments: IntArray | None = None
     source: IntArray | None = None
     """The source tokens of an encoder-decoder; the row's places then lie in the target's grid."""
+    starts: npt.NDArray[np.uint8] | None = None
+    """(T,) word and sentence starts as in `Feature`, for an objective that hides parts of the row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,11 +265,15 @@ class ObjectiveLike(Protocol):
         """One loss or several, each to be backpropagated before the next is computed."""
 
 
+LossTerms: TypeAlias = "Mapping[str, tuple[torch.Tensor, float]]"
+"""Name to a sum over targets and its weight in the total."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loss:
     """Named terms, each a sum over targets with its weight in the total."""
 
-    terms: Mapping[str, tuple[torch.Tensor, float]]
+    terms: LossTerms
 
 
 @dataclass(frozen=True, slots=True)

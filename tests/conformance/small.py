@@ -12,6 +12,7 @@ from torch import nn
 from pretune import registry
 from pretune.data.windows import EncodedRecords
 from pretune.model import Model
+from pretune.objectives import objective_of
 from pretune.text.tokenizer import Frame, Tokenizer
 from pretune.text.training import train_byte_bpe
 from pretune.training.length import parse_length
@@ -32,6 +33,20 @@ def tokenizer(traits: Traits) -> Tokenizer:
     return train_byte_bpe(texts, 300).with_frame(frame, segments=traits.segments)
 
 
+def pairs() -> list[tuple[str, str]]:
+    """Every (objective, family), and the combinations of objectives that a family can be saved with."""
+    found: list[tuple[str, str]] = []
+    for family in registry.names("families"):
+        module = registry.find("families", family)
+        combined = {heads for names in module.HF_TYPES.values() for heads in names if "+" in heads}
+        found += [
+            (name, family)
+            for name in (*registry.names("objectives"), *sorted(combined))
+            if set(objective_of(name).heads) <= set(module.TRAITS.heads)
+        ]
+    return found
+
+
 def features(traits: Traits, count: int = 40) -> EncodedRecords:
     """Texts of uneven length, so that rows are packed and the last window is partial."""
     draw = np.random.default_rng(3)
@@ -39,16 +54,17 @@ def features(traits: Traits, count: int = 40) -> EncodedRecords:
     found = []
     for number in range(count):
         text = " ".join(draw.choice(WORDS, draw.integers(2, 5)))
-        ids = reader.encode(text).ids[: MAX_LENGTH - 2]
-        found.append(Feature(number, 0, (ids,), {"label": int(draw.integers(2))}))
+        ids = reader.encode(text).ids[: MAX_LENGTH - 3]
+        starts = np.array([1 + 2 * (place % 3 == 0) for place in range(len(ids))], np.uint8)
+        found.append(Feature(number, 0, (ids,), {"label": int(draw.integers(2))}, (starts,)))
     return EncodedRecords(found)
 
 
 def trainer(
     folder: Path, kind: str, *, family: str, dropout: bool = True, steps: int = 12, **settings: Any
 ) -> Trainer:
-    chosen_objective = registry.find("objectives", kind)
-    head = chosen_objective.HEAD
+    chosen_objective = objective_of(kind)
+    head = "+".join(chosen_objective.heads)
     traits = registry.find("families", family).TRAITS
     reader = tokenizer(traits)
     shape: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -58,9 +74,9 @@ def trainer(
         family, shape | dict.fromkeys(dropouts, 0.1 if dropout else 0.0), reader, head,
         max_length=MAX_LENGTH, seed=1, labels=("a", "b") if head == "classification" else (),
     )  # fmt: skip
-    objective = chosen_objective.Objective(model.family.TRAITS, reader.specials)
     chosen = TrainingSettings(**({"batch_tokens": 100, "micro_batch": 2, "evaluations": 4} | settings))
     store = features(traits)
+    objective = chosen_objective.make(model.family.TRAITS, reader.specials, store=store)
     batches = StepBatches(store, objective, model.family.TRAITS, chosen, MAX_LENGTH)
 
     def evaluate(network: nn.Module, step: int) -> list[Score]:

@@ -36,6 +36,10 @@ class Case:
     tied: bool
 
     @property
+    def heads(self) -> tuple[str, ...]:
+        return tuple(self.head.split("+"))
+
+    @property
     def config(self) -> Any:
         tiny = self.family.tiny_config()
         values = {**tiny.to_hugging_face(self.head), "model_type": self.model_type}
@@ -45,11 +49,11 @@ class Case:
 
     def network(self, seed: int = 0) -> Any:
         torch.manual_seed(seed)
-        network = self.family.Network(self.config, heads=(self.head,), num_labels=len(CLASSES))
+        network = self.family.Network(self.config, heads=self.heads, num_labels=len(CLASSES))
         return shaken(network)
 
     def values(self, network: Any) -> dict[str, Any]:
-        labels = () if is_vocabulary(network, self.head) else CLASSES
+        labels = CLASSES if self.head == "classification" else ()
         specials = Specials(vocabulary_size=self.config.vocab_size, pad=0, start=1, end=2)
         found: dict[str, Any] = self.config.to_hugging_face(self.head, labels=labels, specials=specials)
         return found
@@ -64,7 +68,7 @@ def cases() -> Iterator[Any]:
             for head in heads:
                 tied = Case(family, model_type, head, tied=True)
                 yield pytest.param(tied, id=f"{model_type}-{head}")
-                if is_vocabulary(tied.network(), head):
+                if is_vocabulary(tied.network(), tied.heads[0]):
                     yield pytest.param(replace(tied, tied=False), id=f"{model_type}-{head}-untied")
 
 
@@ -77,7 +81,7 @@ def shaken(module: Any) -> Any:
 
 
 def is_vocabulary(network: Any, head: str) -> bool:
-    return isinstance(network.heads[head], VocabularyHead)
+    return head in network.heads and isinstance(network.heads[head], VocabularyHead)
 
 
 def padded(documents: list[Tensor], width: int = 0, fill: int = 0) -> Batch:
@@ -105,22 +109,40 @@ def with_segments(case: Case, batch: Batch) -> Batch:
     return replace(batch, layout=replace(batch.layout, segments=segments))
 
 
-def assert_same_as_stock(case: Case, network: Any, stock: Any) -> None:
-    batch = with_segments(case, padded(random_documents(case)))
-    mask = real(batch)
-    inputs = {"input_ids": batch.tokens, "attention_mask": mask.long()}
+def stock_inputs(batch: Batch) -> dict[str, Tensor]:
+    inputs = {"input_ids": batch.tokens, "attention_mask": real(batch).long()}
     if batch.layout.segments is not None:
         inputs["token_type_ids"] = batch.layout.segments
+    return inputs
+
+
+def assert_same_as_stock(case: Case, network: Any, stock: Any) -> None:
+    batch = with_segments(case, padded(random_documents(case)))
+    mask, inputs = real(batch), stock_inputs(batch)
     with torch.no_grad():
-        ours = network(batch, heads=(case.head,))
-        theirs = stock(**inputs).logits
+        ours = network(batch, heads=case.heads)
+        theirs = stock(**inputs)
         hidden = stock.base_model(**inputs).last_hidden_state
     torch.testing.assert_close(ours.hidden[mask], hidden[mask], **PARITY)
-    if is_vocabulary(network, case.head):
-        ours_logits, theirs = ours.logits[case.head].view(*mask.shape, -1)[mask], theirs[mask]
-    else:
-        ours_logits = ours.logits[case.head]
-    torch.testing.assert_close(ours_logits, theirs, **PARITY)
+    for said, expected in zip(
+        logits_of(case, network, ours, mask), stock_logits(case, network, theirs, mask), strict=True
+    ):
+        torch.testing.assert_close(said, expected, **PARITY)
+
+
+COMBINED = {"masked_lm": "prediction_logits", "next_sentence": "seq_relationship_logits"}
+
+
+def stock_logits(case: Case, network: Any, outputs: Any, mask: Tensor) -> list[Tensor]:
+    found = [outputs[COMBINED[h]] for h in case.heads] if len(case.heads) > 1 else [outputs.logits]
+    return [x[mask] if is_vocabulary(network, h) else x for h, x in zip(case.heads, found, strict=True)]
+
+
+def logits_of(case: Case, network: Any, outputs: Any, mask: Tensor) -> list[Tensor]:
+    return [
+        x.view(*mask.shape, -1)[mask] if is_vocabulary(network, h) else x
+        for h, x in ((head, outputs.logits[head]) for head in case.heads)
+    ]
 
 
 def stock_class(case: Case) -> Any:
@@ -156,6 +178,25 @@ def test_our_network_says_the_same_in_a_stock_model(case: Case, tmp_path: Path) 
 
 
 @each
+def test_gradients_are_those_of_stock(case: Case, tmp_path: Path) -> None:
+    network = case.network()
+    hub.write_model(tmp_path, case.values(network), weights.export(network, case.family.WEIGHTS))
+    stock = stock_class(case).from_pretrained(tmp_path).eval()
+    batch = with_segments(case, padded(random_documents(case)))
+    mask = real(batch)
+    ours_said = logits_of(case, network, network(batch, heads=case.heads), mask)
+    theirs_said = stock_logits(case, network, stock(**stock_inputs(batch)), mask)
+    for said in (ours_said, theirs_said):
+        torch.stack([logits.log_softmax(-1)[:, 0].sum() for logits in said]).sum().backward()
+    ours = weights.to_theirs({n: p.grad for n, p in network.named_parameters()}, case.family.WEIGHTS)
+    gradients = {n: p.grad for n, p in stock.named_parameters() if p.grad is not None}
+    assert gradients.keys() <= ours.keys()
+    for name, gradient in gradients.items():
+        scale = float(gradient.abs().max())
+        torch.testing.assert_close(ours[name], gradient, rtol=1e-3, atol=1e-5 * max(scale, 1.0), msg=name)
+
+
+@each
 def test_the_map_of_weights_goes_both_ways(case: Case, tmp_path: Path) -> None:
     network, other = case.network(0), case.network(1)
     hub.write_model(tmp_path, case.values(network), weights.export(network, case.family.WEIGHTS))
@@ -175,7 +216,7 @@ def test_another_head_or_none_leaves_the_head_new(case: Case) -> None:
     assert weights.load_into(bare, tensors, case.family.WEIGHTS) == []
     tensors = weights.export(bare, case.family.WEIGHTS)
     missing = weights.load_into(case.network(1), tensors, case.family.WEIGHTS)
-    assert all(name.startswith(f"heads.{case.head}.") for name in missing)
+    assert {name.split(".")[1] for name in missing} <= set(case.heads)
 
 
 @each
@@ -199,10 +240,11 @@ def test_padding_changes_nothing(case: Case) -> None:
     network, documents = case.network(), random_documents(case)
     for row, document in enumerate(documents):
         narrow, wide = padded([document]), padded(documents, width=16, fill=5)
-        alone, beside = (network(batch, heads=(case.head,)) for batch in (narrow, wide))
+        alone, beside = (network(batch, heads=case.heads) for batch in (narrow, wide))
         torch.testing.assert_close(beside.hidden[row, : len(document)], alone.hidden[0], **EXACT)
-        if not is_vocabulary(network, case.head):
-            torch.testing.assert_close(beside.logits[case.head][row], alone.logits[case.head][0], **EXACT)
+        for head in case.heads:
+            if not is_vocabulary(network, head):
+                torch.testing.assert_close(beside.logits[head][row], alone.logits[head][0], **EXACT)
         assert beside.hidden.isfinite().all()
 
 
@@ -221,35 +263,40 @@ def test_packing_changes_neither_logits_nor_gradients(case: Case) -> None:
         documents[row, places] = number
         positions[row, places] = torch.arange(len(document))
     layout = Layout(lengths=torch.tensor([13, 12]), documents=documents, positions=positions)
-    read = [read_places(case, network, row * 15 + start, len(d)) for row, start, d in spans]
-    packed = Batch(tokens, layout, places={case.head: torch.cat(read)})
+    starts = [(row * 15 + start, len(d)) for row, start, d in spans]
+    packed = Batch(tokens, layout, places=read_places(case, network, starts))
 
     alone = padded([first, second, third])
-    read = [read_places(case, network, row * 12, n) for row, n in enumerate(LENGTHS)]
-    alone = replace(alone, places={case.head: torch.cat(read)})
+    starts = [(row * 12, n) for row, n in enumerate(LENGTHS)]
+    alone = replace(alone, places=read_places(case, network, starts))
 
     logits, gradients = [], []
     for batch in (packed, alone):
         network.zero_grad()
-        logits.append(network(batch, heads=(case.head,)).logits[case.head])
-        logits[-1].square().mean().backward()
+        said = network(batch, heads=case.heads).logits
+        logits.append(said)
+        torch.stack([x.square().mean() for x in said.values()]).sum().backward()
         gradients.append({name: p.grad.clone() for name, p in network.named_parameters()})
-    torch.testing.assert_close(logits[0], logits[1], **EXACT)
+    for head in case.heads:
+        torch.testing.assert_close(logits[0][head], logits[1][head], **EXACT)
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradient, gradients[1][name], **EXACT, msg=name)
 
 
-def read_places(case: Case, network: Any, start: int, length: int) -> Tensor:
-    if is_vocabulary(network, case.head):
-        return torch.arange(start, start + length)
-    return torch.tensor([start if case.family.TRAITS.sentence == "first" else start + length - 1])
+def read_places(case: Case, network: Any, texts: list[tuple[int, int]]) -> dict[str, Tensor]:
+    """Where each head reads texts, given as (flat index of the first token, number of tokens)."""
+    first = case.family.TRAITS.sentence == "first"
+    sentence = torch.tensor([start if first else start + length - 1 for start, length in texts])
+    every = torch.cat([torch.arange(start, start + length) for start, length in texts])
+    return {head: every if is_vocabulary(network, head) else sentence for head in case.heads}
 
 
 @each
 def test_a_gradient_reaches_every_parameter(case: Case) -> None:
     network = case.network().train()
     batch = with_segments(case, padded(random_documents(case)))
-    network(batch, heads=(case.head,)).logits[case.head].square().mean().backward()
+    said = network(batch, heads=case.heads).logits
+    torch.stack([x.square().mean() for x in said.values()]).sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -261,7 +308,7 @@ def test_a_gradient_reaches_every_parameter(case: Case) -> None:
 def test_the_loss_in_chunks_is_the_plain_cross_entropy(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     network = case.network()
     if not is_vocabulary(network, case.head):
-        pytest.skip("the head has no vocabulary")
+        pytest.skip("no vocabulary, or more heads than one")
     monkeypatch.setattr("pretune.nn.heads.CHUNK_ROWS", 4)
     monkeypatch.setattr("pretune.nn.heads.CHUNK_LOGITS", 1)
     batch = padded(random_documents(case))
@@ -345,4 +392,4 @@ def test_a_family_exports_what_the_house_expects(name: str) -> None:
     for export in ("Config", "Network", "TRAITS", "HF_TYPES", "WEIGHTS", "tiny_config"):
         assert hasattr(family, export), export
     for heads in family.HF_TYPES.values():
-        assert set(heads) <= set(family.TRAITS.heads)
+        assert {head for names in heads for head in names.split("+")} == set(family.TRAITS.heads)

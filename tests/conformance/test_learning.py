@@ -10,6 +10,8 @@ import torch
 
 from pretune import registry
 from pretune.data.order import rng
+from pretune.data.windows import EncodedRecords
+from pretune.objectives import objective_of
 from pretune.types import Feature, Specials
 
 SPECIALS = Specials(
@@ -27,25 +29,31 @@ HEARD = 0.05
 
 
 def pairs() -> list[Any]:
-    return [
-        pytest.param(family, objective, id=f"{family}-{objective}")
-        for family in registry.names("families")
-        for objective in registry.names("objectives")
-        if registry.find("objectives", objective).HEAD in registry.find("families", family).TRAITS.heads
-    ]
+    found = []
+    for family in registry.names("families"):
+        module = registry.find("families", family)
+        combined = {heads for names in module.HF_TYPES.values() for heads in names if "+" in heads}
+        found += [
+            pytest.param(family, objective, id=f"{family}-{objective}")
+            for objective in (*registry.names("objectives"), *sorted(combined))
+            if set(objective_of(objective).heads) <= set(module.TRAITS.heads)
+        ]
+    return found
 
 
 @pytest.mark.parametrize(("family_name", "objective_name"), pairs())
 def test_one_batch_is_learnt_by_heart(family_name: str, objective_name: str) -> None:
-    family, kind = registry.find("families", family_name), registry.find("objectives", objective_name)
+    family, kind = registry.find("families", family_name), objective_of(objective_name)
     torch.manual_seed(0)
     config = family.tiny_config().model_copy(update={"vocab_size": 64})
-    network = family.Network(config, heads=(kind.HEAD,), num_labels=2)
-    objective = kind.Objective(family.TRAITS, SPECIALS)
+    network = family.Network(config, heads=kind.heads, num_labels=2)
     draw = np.random.default_rng(0)
+    texts = [draw.integers(5, 64, size=draw.integers(4, 10)) for _ in range(6)]
     features = [
-        Feature(i, 0, (draw.integers(5, 64, size=draw.integers(4, 10)),), {"label": i % 2}) for i in range(6)
+        Feature(i, 0, (text,), {"label": i % 2}, (np.full(len(text), 3, np.uint8),))
+        for i, text in enumerate(texts)
     ]
+    objective = kind.make(family.TRAITS, SPECIALS, store=EncodedRecords(features))
     examples = [objective.build(f, rng(0, 0, f.record)) for f in features]
     batch = objective.collate([[e] for e in examples])
     optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3, weight_decay=0.0)

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-from pretune import registry
 from pretune.errors import ConfigError, Interrupted
 from pretune.training import trainer as trainer_module
 
@@ -28,12 +27,7 @@ def _load_small() -> ModuleType:
 
 
 small = _load_small()
-CASES = [
-    (objective, family)
-    for family in registry.names("families")
-    for objective in registry.names("objectives")
-    if registry.find("objectives", objective).HEAD in registry.find("families", family).TRAITS.heads
-]
+CASES = small.pairs()
 OPTIMIZER = {"causal_lm": {"name": "muon"}}
 
 

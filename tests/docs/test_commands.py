@@ -20,6 +20,7 @@ import pretune
 from pretune.cli.main import app, verbs
 from pretune.cli.shared import gather, split
 from pretune.config import build
+from pretune.objectives import objective_of
 from pretune.registry import find
 from pretune.training.length import parse_length
 from pretune.workflows import finetune as finetuning
@@ -94,7 +95,7 @@ def resolve(command: Command, options: dict[str, Any]) -> None:
     settings = pretraining.resolve(values, {})
     parse_length(settings.budget)
     build(find("families", settings.family).Config, settings.model, where="model")
-    build(find("objectives", str(settings.objective)).Options, settings.objective_options, where="objective")
+    objective_of(str(settings.objective)).check(settings.objective_options, "objective")
 
 
 def test_there_are_commands_to_check() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from pretune import config as settings
 from pretune.errors import ConfigError, UnsupportedError
-from pretune.families import bert, family_of, llama
+from pretune.families import bert, family_of, gpt2, llama, modernbert
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,9 @@ from pretune.families import bert, family_of, llama
         (llama, {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         (llama, {"model_type": "qwen3", "use_sliding_window": True}, "use_sliding_window"),
         (llama, {"model_type": "mamba"}, "mamba"),
+        (gpt2, {"add_cross_attention": True}, "add_cross_attention"),
+        (gpt2, {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
+        (modernbert, {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "yarn"),
     ],
 )
 def test_a_foreign_config_is_refused_by_name(family: Any, values: dict[str, Any], named: str) -> None:
@@ -37,6 +40,9 @@ def test_a_foreign_config_is_refused_by_name(family: Any, values: dict[str, Any]
         (llama, {"num_attention_heads": 4, "num_key_value_heads": 3}, "num_key_value_heads"),
         (llama, {"head_dim": 7}, "odd"),
         (llama, {"mlp_bias": True}, "mlp_bias"),
+        (gpt2, {"hidden_size": 100, "num_attention_heads": 3}, "no multiple of 3 heads"),
+        (modernbert, {"layer_types": ["full_attention"]}, "layer_types has 1 entries, not 4"),
+        (modernbert, {"classifier_pooling": "max"}, "classifier_pooling"),
         (llama, {"hiden_size": 64}, "did you mean 'hidden_size'"),
     ],
 )
@@ -60,6 +66,8 @@ def test_the_base_of_the_positions_is_read_in_both_forms(values: dict[str, Any],
 
 def test_a_missing_key_means_what_it_means_to_transformers() -> None:
     assert bert.Config.from_hugging_face({}).hidden_dropout_prob == 0.1
+    assert gpt2.Config.from_hugging_face({}).residual_dropout == 0.1
+    assert modernbert.Config.from_hugging_face({}).inner_size == 1152
     assert llama.Config.from_hugging_face({"model_type": "qwen3"}).head_size == 128
     assert not llama.Config.from_hugging_face({}).tie_word_embeddings
 

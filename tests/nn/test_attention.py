@@ -92,3 +92,9 @@ def test_grouped_heads_equal_repeated_ones(causal: bool) -> None:
         results.append((mixed, *torch.autograd.grad(mixed.square().sum(), (query, key, value))))
     for grouped, repeated in zip(*results, strict=True):
         torch.testing.assert_close(grouped, repeated, atol=1e-5, rtol=1e-5)
+
+
+def test_a_window_as_wide_as_the_row_needs_no_mask() -> None:
+    full = Layout(lengths=torch.tensor([6, 6]))
+    assert attention.plan(full, 6, causal=False, window=6).mask is None
+    assert attention.plan(full, 6, causal=False, window=5).mask is not None

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pretune.nn import heads
-from pretune.types import IGNORED
+from pretune.types import IGNORED, Layout
 
 
 def inputs(places: int, width: int, vocabulary: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -52,3 +52,11 @@ def test_half_precision_by_autocast_learns_the_same() -> None:
     for half, full in zip(torch.autograd.grad(loss, (hidden, weight, bias)), exact, strict=True):
         assert half.dtype == torch.float32
         assert F.cosine_similarity(half.flatten(), full.flatten(), dim=0) > 0.999  # 8 bits of mantissa
+
+
+def test_the_mean_of_a_text_leaves_out_padding_and_neighbours() -> None:
+    hidden = torch.tensor([[1.0, 3.0, 10.0, 20.0, 99.0]]).unsqueeze(-1)
+    alone = heads.means(hidden, Layout(lengths=torch.tensor([2])))
+    assert alone[0, :2, 0].tolist() == [2, 2]
+    packed = Layout(lengths=torch.tensor([4]), documents=torch.tensor([[0, 0, 1, 1, -1]]))
+    assert heads.means(hidden, packed)[0, :4, 0].tolist() == [2, 2, 15, 15]

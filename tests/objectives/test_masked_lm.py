@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 from pretune.data.order import rng
-from pretune.errors import UnsupportedError
+from pretune.errors import DataError, UnsupportedError
 from pretune.families import bert, llama
 from pretune.objectives.masked_lm import HEAD, Objective, Options, contexts, windowing
+from pretune.text.segmentation import starts
 from pretune.types import Feature, Specials
 
 SPECIALS = Specials(
@@ -89,6 +92,64 @@ def test_contexts_are_the_true_tokens() -> None:
     example = objective.build(feature(), rng(0, 0, 0))
     previous, target = contexts(feature(), example, SPECIALS)
     assert all((p == -1 and t == 10) or t == p + 1 for p, t in zip(previous, target, strict=True))
+
+
+def words_of(text: str) -> tuple[Feature, list[str]]:
+    """A text of one token a character, with its word starts as the shards store them."""
+    offsets = np.array([[i, i + 1] for i in range(len(text))], np.int64)
+    flags = starts(text, offsets)
+    return Feature(7, 0, (np.arange(10, 10 + len(text)),), starts=(flags,)), list(text)
+
+
+def hidden_words(text: str, seed: int) -> str:
+    """The text with the places that are predicted shown as underscores."""
+    read, characters = words_of(text)
+    objective = Objective(bert.TRAITS, SPECIALS, Options(whole_words=True))
+    row = objective.build(read, rng(seed, 0, 0)).rows[0]
+    for place in row.places[HEAD] - 1:
+        characters[place] = "_"
+    return "".join(characters)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("the captain saw a ship",
+         {"___ captain saw a ship", "the captain ___ a ship", "the captain saw a ____"}),
+        ("明天我们去北京图书馆看书",
+         {"__我们去北京图书馆看书", "明天__去北京图书馆看书", "明天我们去__图书馆看书",
+          "明天我们去北京___看书", "明天我们去北京图书馆__"}),
+    ],
+)  # fmt: skip
+def test_whole_words_are_hidden_together(text: str, expected: set[str]) -> None:
+    """2 or 3 places are chosen: whole words only, be they English or Chinese."""
+    found = {hidden_words(text, seed) for seed in range(200)}
+    assert expected <= found
+    for said in found:
+        at = 0
+        for word in re.findall(r"[a-z]+|明天|我们|去|北京|图书馆|看书| ", text):
+            piece = said[at : at + len(word)]
+            assert piece in (word, "_" * len(word)), said
+            at += len(word)
+
+
+def test_whole_words_keep_the_rate() -> None:
+    """Words of 1 to 9 tokens: the share of places is the same as without words, on average."""
+    draw = np.random.default_rng(0)
+    sizes = draw.integers(1, 10, 40)
+    flags = np.zeros(int(sizes.sum()), np.uint8)
+    flags[np.cumsum(sizes) - sizes] = 1
+    read = Feature(0, 0, (np.full(len(flags), 50),), starts=(flags,))
+    objective = Objective(bert.TRAITS, SPECIALS, Options(whole_words=True))
+    counts = [len(objective.build(read, rng(0, n, 0)).rows[0].places[HEAD]) for n in range(2000)]
+    # The number is right but for the last word: its deviation is below 4, and below 0.1 for the mean.
+    assert np.mean(counts) == pytest.approx(round(0.15 * len(flags)), abs=0.3)
+
+
+def test_whole_words_need_to_know_of_words() -> None:
+    objective = Objective(bert.TRAITS, SPECIALS, Options(whole_words=True))
+    with pytest.raises(DataError, match="whole_words"):
+        objective.build(feature(), rng(0, 0, 0))
 
 
 def test_refuses_what_cannot_be() -> None:

@@ -106,6 +106,24 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Share:
+    """One tensor of theirs that several heads of ours read through the same module."""
+
+    ours: tuple[str, ...]
+    theirs: str
+
+    def read(self, theirs: State, ours: State) -> None:
+        for name, parts in _matching(self.theirs, theirs):
+            tensor = theirs.pop(name)
+            ours.update((_filled(ours_name, parts), tensor) for ours_name in self.ours)
+
+    def write(self, theirs: State, ours: State) -> None:
+        for template in self.ours:
+            for name, parts in _matching(template, ours):
+                theirs[_filled(self.theirs, parts)] = ours.pop(name)
+
+
+@dataclass(frozen=True)
 class Tie:
     """One tensor that theirs may hold under a second name; ``name`` is the one that they compute with."""
 

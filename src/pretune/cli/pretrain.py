@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pretune.cli.shared import Config, DryRun, Json, Language, Out, PrintConfig, emit, gather, split
 
+if TYPE_CHECKING:
+    from pretune.workflows.pretrain import RunResult
+
 NAME = "pretrain"
-HELP = """Pretrain a language model from random weights on raw text.
+HELP = """Pretrain a language model on raw text, from random weights or from a model that is there.
 
 CORPUS: files, folders, patterns, - for standard input, or datasets:NAME; .txt .md .html .jsonl .json .csv .tsv
 .parquet (records with a text field), each also packed as .gz .zst .zip; key=value sets any setting.
@@ -20,12 +23,17 @@ Examples (the texts are there after `pretune quickstart`):
 \b
   pretune pretrain runs/quickstart/texts/pretrain_en.jsonl --budget 2min
   pretune pretrain runs/quickstart/texts/pretrain_zh.jsonl --family llama --budget "200 steps" training.seed=1
+  pretune pretrain runs/quickstart/texts/pretrain_en.jsonl --from runs/quickstart/masked --budget 1min
 """
 
 
 def run(
     words: Annotated[list[str] | None, typer.Argument(metavar="CORPUS... [KEY=VALUE...]")] = None,
-    family: Annotated[str | None, typer.Option(help="bert or llama; default bert.")] = None,
+    family: Annotated[str | None, typer.Option(help="bert, gpt2, llama or modernbert; default bert.")] = None,
+    start_from: Annotated[
+        str | None,
+        typer.Option("--from", help="A run or model folder to go on from; default: random weights."),
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="30min, '2000 steps', '5M tokens', '3 epochs'.")] = None,
     validation: Annotated[
         list[str] | None, typer.Option(help="Held-out text; default: a share of CORPUS.")
@@ -45,6 +53,7 @@ def run(
     paths, assignments = split(words or [])
     options = {
         "corpus": paths,
+        "start_from": start_from,
         "family": family,
         "budget": budget,
         "tokenizer": tokenizer,
@@ -65,15 +74,22 @@ def run(
         emit(check := workflow.rehearse(settings), json, [f"{key}: {value}" for key, value in check.items()])
         return
     result = workflow.pretrain(settings, out=out, reporter=default_reporter(quiet=json), started=started)
+    emit({**result.summary, "folder": str(result.folder)}, json, _outcome(result))
+
+
+def _outcome(result: RunResult) -> list[str]:
+    """What a person reads at the end."""
     s = result.summary
-    emit(
-        {**s, "folder": str(result.folder)},
-        json,
-        [
-            f"held-out loss {s['loss']:.3f} nats per token (unigram {s['unigram']:.3f}, bigram {s['bigram']:.3f})",
-            f"{s['steps']:,} steps, {s['tokens']:,} tokens, {s['seconds']:.0f} s",
-            f"model:  {result.model}",
-            f"report: {result.report}",
-            f"next:   pretune finetune {result.folder} --train labelled.jsonl",
-        ],
-    )
+    accuracies = [name for name in s if name.endswith("_accuracy")]
+    return [
+        f"held-out loss {s['loss']:.3f} nats per token (unigram {s['unigram']:.3f}, bigram {s['bigram']:.3f})",
+        *([f"before training: {s['before']['loss']:.3f}"] if "before" in s else []),
+        *(
+            f"{name} {s[name]:.3f} (majority {s[name.replace('accuracy', 'majority')]:.3f})"
+            for name in accuracies
+        ),
+        f"{s['steps']:,} steps, {s['tokens']:,} tokens, {s['seconds']:.0f} s",
+        f"model:  {result.model}",
+        f"report: {result.report}",
+        f"next:   pretune finetune {result.folder} --train labelled.jsonl",
+    ]

@@ -58,6 +58,17 @@ class Fingerprints:
             kept = _sample(kept, stride)
         return cls(kept, stride)
 
+    def merged(self, other: Fingerprints | None) -> Fingerprints:
+        """Of both texts; a hash is kept if both strides keep it."""
+        if other is None:
+            return self
+        stride = max(self.stride, other.stride)
+        kept = _sample(np.union1d(self.hashes, other.hashes), stride)
+        while len(kept) > LIMIT:
+            stride *= 2
+            kept = _sample(kept, stride)
+        return Fingerprints(kept, stride)
+
     def overlap(self, texts: Sequence[str]) -> list[int]:
         """The numbers of the texts of which half or more of the sampled runs were in the corpus.
 

@@ -15,9 +15,10 @@ from pretune.errors import DataError
 from pretune.evaluation.ngrams import NgramBaselines
 from pretune.metrics.cross_entropy import cross_entropy
 from pretune.text.tokenizer import Tokenizer
-from pretune.types import Batch, Example, Feature, FeatureStore, IntArray, ObjectiveLike, Score, Specials
+from pretune.types import Example, Feature, FeatureStore, IntArray, ObjectiveLike, Score, Specials
 
 Contexts = Callable[[Feature, Example, Specials], tuple[IntArray, IntArray]]
+VOCABULARY_HEADS = ("masked_lm", "causal_lm")
 ROWS = 32
 """Rows of the grid that are evaluated at once."""
 
@@ -47,7 +48,8 @@ class HeldOut:
         features = [store[i] for i in chosen]
         examples = [objective.build(f, validation_rng(i)) for i, f in zip(chosen, features, strict=True)]
         bounds = objective.length_bounds(store.lengths)[chosen]
-        rows = [[examples[k] for k in row] for row in pack(bounds, max_length)]
+        together = pack(bounds, max_length) if objective.packs else [[k] for k in range(len(examples))]
+        rows = [[examples[k] for k in row] for row in together]
         self._batches = [objective.collate(rows[k : k + ROWS]) for k in range(0, len(rows), ROWS)]
         pairs = [contexts(f, e, tokenizer.specials) for f, e in zip(features, examples, strict=True)]
         self._previous = np.concatenate([previous for previous, _ in pairs])  # (N,)
@@ -56,6 +58,7 @@ class HeldOut:
         self._bytes = int(tokenizer.byte_lengths()[self._targets].sum()) if every_token else None
         self._tokenizer = f"{tokenizer.fingerprint[:12]}|window={max_length}"
         self.unigram = self.bigram = math.nan
+        self._classes = self._class_targets()
 
     def measure_baselines(self, ngrams: NgramBaselines) -> None:
         """Score the n-gram models on the same targets."""
@@ -64,17 +67,40 @@ class HeldOut:
 
     @torch.inference_mode()
     def scores(self, network: nn.Module) -> list[Score]:
-        """``loss`` in nats per target first, as it decides; ``bits_per_byte`` where all tokens are scored."""
+        """``loss`` in nats per target first, as it decides; ``bits_per_byte`` where all tokens are scored.
+
+        Of a head that chooses among classes, its accuracy follows.
+        """
         training = network.training
         network.eval()
-        nats = sum(self._nats(network, batch) for batch in self._batches)
+        nats, right = 0.0, dict.fromkeys(self._classes, 0)
+        for batch in self._batches:
+            outputs = network(batch, heads=tuple(batch.targets), targets=batch.targets)
+            nats += sum(float(total) for total in outputs.sums.values())
+            for head in right:
+                right[head] += int((outputs.logits[head].argmax(-1) == batch.targets[head]).sum())
         network.train(training)
-        return cross_entropy(nats, self.targets, tokenizer=self._tokenizer, text_bytes=self._bytes)
+        scores = cross_entropy(nats, self.targets, tokenizer=self._tokenizer, text_bytes=self._bytes)
+        return scores + [self._accuracy(head, count) for head, count in right.items()]
 
-    @staticmethod
-    def _nats(network: nn.Module, batch: Batch) -> float:
-        outputs = network(batch, heads=tuple(batch.targets), targets=batch.targets)
-        return sum(float(total) for total in outputs.sums.values())
+    @property
+    def majorities(self) -> dict[str, float]:
+        """What stands beside an accuracy: the share of the most frequent class, and of how many targets."""
+        shares = {f"{h}_majority": float(c.bincount().max() / len(c)) for h, c in self._classes.items()}
+        return shares | {f"{head}_accuracy_n": len(classes) for head, classes in self._classes.items()}
+
+    def _accuracy(self, head: str, right: int) -> Score:
+        number = len(self._classes[head])
+        return Score(f"{head}_accuracy", right / number, number, f"{head}_accuracy|{self._tokenizer}")
+
+    def _class_targets(self) -> dict[str, torch.Tensor]:
+        """The targets of each head that chooses among classes, if it has any."""
+        joined = {
+            head: torch.cat([batch.targets[head] for batch in self._batches])
+            for head in self._batches[0].targets
+            if head not in VOCABULARY_HEADS
+        }
+        return {head: classes for head, classes in joined.items() if len(classes)}
 
 
 def _spread(bounds: IntArray, max_tokens: int) -> list[int]:

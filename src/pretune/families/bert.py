@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pretune import config as settings
 from pretune.checkpoint import hub
-from pretune.checkpoint.weights import Accept, Ignore, Operation, Rename, Tie
+from pretune.checkpoint.weights import Accept, Ignore, Operation, Rename, Share, Tie
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.nn import attention, initialisation
 from pretune.nn import heads as reading
@@ -19,9 +19,18 @@ from pretune.nn.feedforward import ACTIVATIONS, ActivationName, FeedForward
 from pretune.nn.positions import positions
 from pretune.types import Batch, Layout, Outputs, Specials, Traits
 
-TRAITS = Traits(kind="encoder", heads=("masked_lm", "classification"), sentence="first", segments=True)
+TRAITS = Traits(
+    kind="encoder", heads=("masked_lm", "next_sentence", "classification"), sentence="first", segments=True
+)
 
-HF_TYPES = {"bert": {"masked_lm": "BertForMaskedLM", "classification": "BertForSequenceClassification"}}
+HF_TYPES = {
+    "bert": {
+        "masked_lm": "BertForMaskedLM",
+        "next_sentence": "BertForNextSentencePrediction",
+        "masked_lm+next_sentence": "BertForPreTraining",
+        "classification": "BertForSequenceClassification",
+    }
+}
 
 REFERENCE: Mapping[str, Any] = {
     "vocab_size": 30522,
@@ -181,15 +190,31 @@ class Transform(nn.Module):
         return transformed
 
 
+class NextSentence(nn.Module):
+    """Does the second text follow on the first (class 0) or not (class 1)? Section 3.1, task 2."""
+
+    reads: reading.Reads = TRAITS.sentence
+
+    def __init__(self, config: Config, pooler: nn.Linear) -> None:
+        super().__init__()
+        self.pooler = pooler
+        self.output = nn.Linear(config.hidden_size, 2)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, D) to (N, 2)"""
+        logits: Tensor = self.output(self.pooler(hidden).tanh())
+        return logits
+
+
 class Classifier(nn.Module):
     """The pooler of the [CLS] place and a linear map to the classes (section 4.1)."""
 
     reads: reading.Reads = TRAITS.sentence
 
-    def __init__(self, config: Config, classes: int) -> None:
+    def __init__(self, config: Config, pooler: nn.Linear, classes: int) -> None:
         super().__init__()
         rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
-        self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
+        self.pooler = pooler
         self.dropout = nn.Dropout(rate)
         self.output = nn.Linear(config.hidden_size, classes)
 
@@ -207,7 +232,9 @@ class Network(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
-        self.heads = nn.ModuleDict({name: self._head(name, num_labels) for name in heads})
+        self.heads = nn.ModuleDict()
+        for name in heads:
+            self.heads[name] = self._head(name, num_labels)
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -240,11 +267,20 @@ class Network(nn.Module):
             if self.config.tie_word_embeddings:
                 decoder.weight = self.embeddings.word.weight
             return reading.VocabularyHead(decoder, Transform(self.config))
+        if name == "next_sentence":
+            return NextSentence(self.config, self._pooler())
         if name == "classification":
             if num_labels < 1:
                 raise ConfigError("num_labels: a classification head needs at least one")
-            return Classifier(self.config, num_labels)
+            return Classifier(self.config, self._pooler(), num_labels)
         raise UnsupportedError(f"bert has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
+
+    def _pooler(self) -> nn.Linear:
+        """The one that a head has already, as it is a part of BERT itself."""
+        for head in self.heads.values():
+            if isinstance(head, NextSentence | Classifier):
+                return head.pooler
+        return nn.Linear(self.config.hidden_size, self.config.hidden_size)
 
 
 WEIGHTS: list[Operation] = [
@@ -252,7 +288,6 @@ WEIGHTS: list[Operation] = [
     Accept(r"\bLayerNorm\.gamma$", "LayerNorm.weight"),  # Google's first release
     Accept(r"\bLayerNorm\.beta$", "LayerNorm.bias"),
     Ignore("bert.embeddings.position_ids"),
-    Ignore("cls.seq_relationship.{leaf}"),
     Rename("embeddings.word.{leaf}", "bert.embeddings.word_embeddings.{leaf}"),
     Rename("embeddings.position.{leaf}", "bert.embeddings.position_embeddings.{leaf}"),
     Rename("embeddings.segment.{leaf}", "bert.embeddings.token_type_embeddings.{leaf}"),
@@ -269,7 +304,11 @@ WEIGHTS: list[Operation] = [
     Rename("heads.masked_lm.decoder.{leaf}", "cls.predictions.decoder.{leaf}"),
     Rename("heads.masked_lm.transform.dense.{leaf}", "cls.predictions.transform.dense.{leaf}"),
     Rename("heads.masked_lm.transform.norm.{leaf}", "cls.predictions.transform.LayerNorm.{leaf}"),
-    Rename("heads.classification.pooler.{leaf}", "bert.pooler.dense.{leaf}"),
+    Share(
+        ("heads.next_sentence.pooler.{leaf}", "heads.classification.pooler.{leaf}"),
+        "bert.pooler.dense.{leaf}",
+    ),
+    Rename("heads.next_sentence.output.{leaf}", "cls.seq_relationship.{leaf}"),
     Rename("heads.classification.output.{leaf}", "classifier.{leaf}"),
 ]
 

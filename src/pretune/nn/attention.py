@@ -36,6 +36,8 @@ def plan(layout: Layout, width: int, *, causal: bool, window: int | None = None)
     """
     if layout.order is not None:
         raise UnsupportedError("this family has no attention in permuted order; choose another objective")
+    if window is not None and window >= width and layout.cached is None:
+        window = None  # it reaches from end to end
     plain = layout.documents is None and layout.cached is None and layout.prefix is None and window is None
     if plain and causal:
         return Plan(None, causal=True)  # padding lies to the right, where no real place looks

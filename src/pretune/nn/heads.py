@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from pretune.errors import UnsupportedError
-from pretune.types import IGNORED, Batch, Outputs
+from pretune.types import IGNORED, Batch, Layout, Outputs
 
 CHUNK_LOGITS = 1 << 21
 """Logits held at once: 8 MiB in fp32, near the cache of a desktop processor."""
@@ -84,6 +84,16 @@ def default_places(batch: Batch, reads: Reads) -> Tensor | None:
     rows, width = batch.tokens.shape
     first = torch.arange(rows, device=batch.tokens.device) * width
     return first if reads == "first" else first + batch.layout.lengths - 1
+
+
+def means(hidden: Tensor, layout: Layout) -> Tensor:
+    """(B, T, D) to (B, T, D): each place becomes the mean of its document."""
+    documents = layout.documents
+    if documents is None:
+        places = torch.arange(hidden.shape[1], device=hidden.device)
+        documents = torch.where(places < layout.lengths[:, None], 0, -1)  # (B, T)
+    same = (documents[:, :, None] == documents[:, None, :]).to(hidden.dtype)  # (B, T, T)
+    return same @ hidden / same.sum(-1, keepdim=True)
 
 
 def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:

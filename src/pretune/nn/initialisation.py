@@ -27,11 +27,21 @@ def normal(network: nn.Module, std: float, generator: torch.Generator | None = N
             nn.init.zeros_(module.bias)
 
 
+_DRAWING = (
+    nn.init.normal_,
+    nn.init.kaiming_uniform_,
+    nn.init.uniform_,
+    nn.init.trunc_normal_,
+    torch.Tensor.uniform_,
+    torch.Tensor.erfinv_,
+)
+
+
 class _NoValues(TorchFunctionMode):
     """Leaves out the drawing of values, which on the meta device would import half of torch's compiler."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (nn.init.normal_, nn.init.kaiming_uniform_, nn.init.uniform_, torch.Tensor.uniform_):
+        if func in _DRAWING:
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs or {})
 

@@ -1,1 +1,116 @@
 """One file an objective: a feature in, a loss out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from pretune.config import build
+from pretune.errors import ConfigError
+from pretune.objectives._combined import Building, Combined
+from pretune.registry import find
+from pretune.types import (
+    Example,
+    Feature,
+    FeatureStore,
+    IntArray,
+    ObjectiveLike,
+    Specials,
+    Traits,
+    Windowing,
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An objective by its name, or several that are trained together: ``masked_lm+next_sentence``.
+
+    Of several the last builds the examples, and each before it hides what it asks for.
+    """
+
+    modules: tuple[ModuleType, ...]
+
+    @property
+    def name(self) -> str:
+        """As a setting says it."""
+        return "+".join(module.__name__.rpartition(".")[2] for module in self.modules)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Heads that it trains, the first one first."""
+        return tuple(module.HEAD for module in self.modules)
+
+    @property
+    def pretrains(self) -> bool:
+        """Does it learn the language from text alone? Then its loss stands beside that of n-gram models."""
+        return hasattr(self.modules[0], "contexts")
+
+    @property
+    def every_token(self) -> bool:
+        """Does an epoch predict every token of the text? Then its loss has a meaning per byte."""
+        return bool(self.modules[0].Objective.every_token)
+
+    def windowing(self, specials: Specials, max_length: int) -> Windowing:
+        """How documents are cut."""
+        cut: Windowing = self.modules[-1].windowing(specials, max_length)
+        return cut
+
+    def contexts(self, feature: Feature, example: Example, specials: Specials) -> tuple[IntArray, IntArray]:
+        """(previous token, target) of each place that the first objective predicts."""
+        found: tuple[IntArray, IntArray] = self.modules[0].contexts(feature, example, specials)
+        return found
+
+    def check(self, options: Mapping[str, Any], where: str) -> None:
+        """See that the options are such as it takes.
+
+        Raises:
+            ConfigError: a key that it does not know, or a wrong value.
+        """
+        self._options(options, where)
+
+    def make(
+        self,
+        traits: Traits,
+        specials: Specials,
+        options: Mapping[str, Any] | None = None,
+        store: FeatureStore | None = None,
+    ) -> ObjectiveLike:
+        """The objective; ``store`` is where it draws other texts from.
+
+        Raises:
+            UnsupportedError: the family or the tokenizer lacks what it needs.
+        """
+        parts = [
+            module.Objective(traits, specials, chosen, store)
+            for module, chosen in zip(self.modules, self._options(options or {}, ""), strict=True)
+        ]
+        made: Building = parts[-1]
+        for part in reversed(parts[:-1]):
+            made = Combined(part, made, specials, segments=traits.segments)
+        return made
+
+    def _options(self, options: Mapping[str, Any], where: str) -> list[Any]:
+        """Each part takes the options that it knows; the first one reports those that none does."""
+        known = [set(module.Options.model_fields) for module in self.modules]
+        others = set().union(*known[1:])
+        taken = [{k: v for k, v in options.items() if k in fields} for fields in known]
+        taken[0] = {key: value for key, value in options.items() if key not in others or key in known[0]}
+        return [build(m.Options, v, where=where) for m, v in zip(self.modules, taken, strict=True)]
+
+
+def objective_of(name: str) -> Kind:
+    """The objective, or those joined by ``+``, that a setting names.
+
+    Raises:
+        ConfigError: there is none of that name, or they cannot be trained together in this order.
+    """
+    kind = Kind(tuple(find("objectives", part.strip()) for part in name.split("+")))
+    for module in kind.modules[:-1]:
+        if not hasattr(module.Objective, "hide"):
+            raise ConfigError(
+                f"objective = {name!r}: {module.HEAD} builds its own examples and can only come last; "
+                "masked_lm can come before it, as in masked_lm+next_sentence"
+            )
+    return kind

@@ -17,6 +17,7 @@ from pretune.types import (
     Batch,
     Example,
     Feature,
+    FeatureStore,
     IntArray,
     Loss,
     NetworkLike,
@@ -46,7 +47,13 @@ class Objective:
     packs = True
     every_token = True
 
-    def __init__(self, traits: Traits, specials: Specials, options: Options | None = None) -> None:
+    def __init__(
+        self,
+        traits: Traits,
+        specials: Specials,
+        options: Options | None = None,
+        store: FeatureStore | None = None,
+    ) -> None:
         if HEAD not in traits.heads:
             raise UnsupportedError(
                 f"causal_lm needs a family with a {HEAD!r} head; this one has {traits.heads}"

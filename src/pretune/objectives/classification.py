@@ -11,7 +11,19 @@ from torch.nn import functional as F
 from pretune.config import Settings
 from pretune.data.packing import collate
 from pretune.errors import UnsupportedError
-from pretune.types import Batch, Example, Feature, IntArray, Loss, NetworkLike, Row, Specials, Traits, framed
+from pretune.types import (
+    Batch,
+    Example,
+    Feature,
+    FeatureStore,
+    IntArray,
+    Loss,
+    NetworkLike,
+    Row,
+    Specials,
+    Traits,
+    framed,
+)
 
 HEAD = "classification"
 
@@ -29,7 +41,13 @@ class Objective:
     packs = False
     """The reference implementations pool one place a row, so an example keeps a row of its own."""
 
-    def __init__(self, traits: Traits, specials: Specials, options: Options | None = None) -> None:
+    def __init__(
+        self,
+        traits: Traits,
+        specials: Specials,
+        options: Options | None = None,
+        store: FeatureStore | None = None,
+    ) -> None:
         if HEAD not in traits.heads:
             raise UnsupportedError(
                 f"classification needs a family with that head; this one has {traits.heads}"

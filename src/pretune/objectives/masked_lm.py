@@ -3,29 +3,42 @@
 Of the places of a text, 15 % are chosen anew each time it is seen; of those 80 % become the mask, 10 % a
 random token, 10 % stay. Unlike the paper's code, which counts places in one sequence of 512 and rounds,
 each text here gets the nearest whole number of its own 15 %, and at least one.
+
+With ``whole_words`` all tokens of a word are predicted together, in English and in Chinese (Cui et al. 2019,
+"Pre-training with whole word masking for Chinese BERT"). The last word that is drawn is taken with just the
+probability that keeps the share of places at 15 % on average. As in Google's whole-word BERT and theirs,
+each token of a word meets its own fate: mask, random or unchanged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pydantic
 
 from pretune.config import Settings
 from pretune.data.packing import collate
-from pretune.errors import UnsupportedError
+from pretune.errors import DataError, UnsupportedError
+from pretune.text.segmentation import WORD
 from pretune.types import (
     Batch,
     Example,
     Feature,
+    FeatureStore,
     IntArray,
     Loss,
+    LossTerms,
     NetworkLike,
+    Outputs,
     Row,
     Specials,
     Traits,
     Windowing,
+    framed,
+    framed_starts,
 )
 
 HEAD = "masked_lm"
@@ -39,6 +52,8 @@ class Options(Settings):
     mask_share: float = pydantic.Field(default=0.8, ge=0, le=1)
     random_share: float = pydantic.Field(default=0.1, ge=0, le=1)
     """Of the predicted places, the shares that become the mask and a random token; the rest stay."""
+    whole_words: bool = False
+    """Predict all tokens of a word together."""
 
 
 def windowing(specials: Specials, max_length: int) -> Windowing:
@@ -55,7 +70,13 @@ class Objective:
     every_token = False
     """Does an epoch predict every token of the text? Then its loss has a meaning per byte."""
 
-    def __init__(self, traits: Traits, specials: Specials, options: Options | None = None) -> None:
+    def __init__(
+        self,
+        traits: Traits,
+        specials: Specials,
+        options: Options | None = None,
+        store: FeatureStore | None = None,
+    ) -> None:
         if HEAD not in traits.heads:
             raise UnsupportedError(
                 f"masked_lm needs a family with a {HEAD!r} head; this one has {traits.heads}"
@@ -75,21 +96,53 @@ class Objective:
 
     def build(self, feature: Feature, rng: np.random.Generator) -> Example:
         """Frame the text, choose places, hide what stands there."""
-        before, after = self.specials.single
-        tokens = np.concatenate([before, feature.sequences[0], after]).astype(np.int64)  # (T,)
-        candidates = np.flatnonzero(~np.isin(tokens, self.specials.all))
-        if len(candidates) == 0:  # a text of nothing but special tokens teaches nothing
-            return Example(feature.record, (Row(tokens, {HEAD: candidates}, {HEAD: tokens[:0]}),))
-        number = max(1, round(self.options.rate * len(candidates)))
-        places = np.sort(rng.choice(candidates, number, replace=False))  # (n,)
-        targets = tokens[places]
-        fate = rng.random(number)
+        tokens, _ = framed(self.specials, feature.sequences[:1])  # (T,)
+        starts = None if feature.starts is None else framed_starts(self.specials, feature.starts[:1])
+        return self.hide(Example(feature.record, (Row(tokens, {}, {}, starts=starts),)), rng)
+
+    def hide(self, example: Example, rng: np.random.Generator) -> Example:
+        """The example of another objective with ordinary tokens of its rows hidden, to be predicted.
+
+        Raises:
+            DataError: whole words are asked for, and a row says nothing of words.
+        """
+        return replace(example, rows=tuple(self._hidden(row, rng) for row in example.rows))
+
+    def _hidden(self, row: Row, rng: np.random.Generator) -> Row:
+        candidates = np.flatnonzero(~np.isin(row.tokens, self.specials.all))
+        places = self._choose(candidates, row.starts, rng)  # (n,)
+        fate = rng.random(len(places))
         masked = fate < self.options.mask_share
         random = ~masked & (fate < self.options.mask_share + self.options.random_share)
-        shown = tokens.copy()
+        shown = row.tokens.copy()
         shown[places[masked]] = self._mask
         shown[places[random]] = rng.choice(self._replacements, int(random.sum()))
-        return Example(feature.record, (Row(shown, {HEAD: places}, {HEAD: targets}),))
+        return replace(
+            row,
+            tokens=shown,
+            places={**row.places, HEAD: places},
+            targets={**row.targets, HEAD: row.tokens[places]},
+        )
+
+    def _choose(
+        self, candidates: IntArray, starts: npt.NDArray[np.uint8] | None, rng: np.random.Generator
+    ) -> IntArray:
+        """The places to predict, in order; none of a text of nothing but special tokens."""
+        if len(candidates) == 0:
+            return candidates
+        number = max(1, round(self.options.rate * len(candidates)))
+        if not self.options.whole_words:
+            return np.sort(rng.choice(candidates, number, replace=False))
+        if starts is None:
+            raise DataError("whole_words needs to know where words start, and this text says nothing of it")
+        words = np.cumsum(starts & WORD)[candidates]  # (candidates,) the word of each
+        _, words, sizes = np.unique(words, return_inverse=True, return_counts=True)
+        order = rng.permutation(len(sizes))
+        ends = np.cumsum(sizes[order])
+        last = int(np.searchsorted(ends, number))  # the word with which the number is reached
+        surplus = int(ends[last]) - number
+        taken = last + 1 if last == 0 or rng.random() * sizes[order[last]] >= surplus else last
+        return np.asarray(candidates[np.isin(words, order[:taken])])
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """A group of examples a row of the grid."""
@@ -97,14 +150,18 @@ class Objective:
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """Cross-entropy in nats, summed over the predicted places."""
-        outputs = network(batch, heads=self.heads, targets=batch.targets)
-        yield Loss({HEAD: (outputs.sums[HEAD], 1.0)})
+        yield Loss(self.terms(network(batch, heads=self.heads, targets=batch.targets), batch))
+
+    def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
+        """Of outputs of a network that was handed the targets."""
+        return {HEAD: (outputs.sums[HEAD], 1.0)}
 
 
 def contexts(feature: Feature, example: Example, specials: Specials) -> tuple[IntArray, IntArray]:
     """(previous true token, target) of each predicted place, for the n-gram baselines; -1 at the start."""
-    before, _ = specials.single
-    ids = feature.sequences[0]
-    places = example.rows[0].places[HEAD] - len(before)
-    previous = np.where(places > 0, ids[np.maximum(places - 1, 0)], -1)
-    return previous, ids[places]
+    row = example.rows[0]
+    places, targets = row.places[HEAD], row.targets[HEAD]
+    tokens = row.tokens.copy()
+    tokens[places] = targets
+    previous = tokens[np.maximum(places - 1, 0)]
+    return np.where((places > 0) & ~np.isin(previous, specials.all), previous, -1), targets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,42 @@ from pretune.workflows.corpus import Prepared
 
 def pretrained(settings: Any, prepared: Prepared, summary: dict[str, Any]) -> str:
     """README.md of a pretrained model."""
+    baselines = [("unigram", summary["unigram"]), ("bigram", summary["bigram"])]
+    limits = ["Trained on no more than the text named above; it repeats its errors and prejudices."]
+    if settings.start_from:
+        limits = [
+            "Starts from a model that was trained on other text, which is not named here; it repeats the "
+            "errors and prejudices of both."
+        ]
+        if not summary["new_heads"]:
+            baselines.insert(0, ("the model it starts from", summary["before"]["loss"]))
     loss = Score("loss", summary["loss"], summary["targets"], summary["signature"], "lower")
     card = Card(
         name=f"{summary['family']} pretrained with pretune",
         summary=f"A {summary['family']} language model, pretrained by {summary['objective']}.",
-        head=str(summary["objective"]),
+        head=str(summary["objective"]).split("+")[0],
         family=str(summary["family"]),
         parameters=int(summary["parameters"]),
+        base_model=Path(settings.start_from).name if settings.start_from else "",
         sources=tuple(Source(Path(s).name) for s in prepared.sources),
         settings=_settings(summary, settings),
         scores=(
-            CardScore(
-                "held-out text", loss, (("unigram", summary["unigram"]), ("bigram", summary["bigram"]))
-            ),
+            CardScore("held-out text", loss, tuple(baselines)),
+            *_accuracies(summary),
         ),
-        limits=("Trained on no more than the text named above; it repeats its errors and prejudices.",),
+        limits=tuple(limits),
         language=settings.language,
     )
     return model_card(card)
+
+
+def _accuracies(summary: dict[str, Any]) -> Iterator[CardScore]:
+    """Of heads that choose among classes, beside the share of the most frequent one."""
+    for name in (key for key in summary if key.endswith("_accuracy")):
+        score = Score(name, summary[name], summary[f"{name}_n"], summary["signature"])
+        yield CardScore(
+            "held-out text", score, (("majority", summary[name.replace("accuracy", "majority")]),)
+        )
 
 
 def finetuned(settings: Any, summary: dict[str, Any]) -> str:

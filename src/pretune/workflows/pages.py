@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -52,7 +52,9 @@ def pretraining(
     text = words(language)
     name = str(summary["family"])
     sections = (
-        p.Verdict(text["verdict"], (loss_finding(language, name, summary),)),
+        p.Verdict(
+            text["verdict"], (*_origin_finding(language, summary), loss_finding(language, name, summary))
+        ),
         loss_curve(language, {name: rows}, summary, text["is_loss_normal"]),
         sample_section(language, samples),
         p.Facts(text["settings"], _flat(settings)),
@@ -197,7 +199,9 @@ def _arm_rows(language: str, found: Any) -> tuple[p.ScoreRow, ...]:
 def loss_finding(language: str, name: str, summary: Summary) -> p.VerdictItem:
     """Is this loss normal? Against the n-gram models of the same text."""
     loss, unigram, bigram = summary["loss"], summary["unigram"], summary["bigram"]
-    if summary["objective"] == "masked_lm":  # it sees both neighbours: the bigram is no measure of it
+    if str(summary["objective"]).startswith(
+        "masked_lm"
+    ):  # it sees both neighbours: the bigram is no measure of it
         kind = "beats_unigram" if loss < unigram - UNIGRAM_MARGIN else "beats_nothing"
         status = "good" if kind == "beats_unigram" else "bad"
     else:
@@ -205,6 +209,19 @@ def loss_finding(language: str, name: str, summary: Summary) -> p.VerdictItem:
         status = "good" if kind == "beats_bigram" else "bad"
     figures = {k: f"{v:.2f}" for k, v in (("loss", loss), ("unigram", unigram), ("bigram", bigram))}
     return p.VerdictItem(cast(Status, status), say(language, kind, name=name, **figures))
+
+
+def _origin_finding(language: str, summary: Summary) -> Iterator[p.VerdictItem]:
+    """What continued pretraining gave, against the model that it started from."""
+    if "before" not in summary:
+        return
+    start, loss, before = Path(summary["start_from"]).name, summary["loss"], summary["before"]["loss"]
+    if summary["new_heads"]:
+        yield p.VerdictItem("neutral", say(language, "started_with_new_head", start=start))
+        return
+    key, status = ("went_down", "good") if loss < before else ("did_not_go_down", "bad")
+    figures = {"loss": f"{loss:.3f}", "before": f"{before:.3f}"}
+    yield p.VerdictItem(cast(Status, status), say(language, key, start=start, **figures))
 
 
 def comparison(

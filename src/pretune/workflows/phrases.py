@@ -16,6 +16,11 @@ ENGLISH = {
     "the model has learnt more than how frequent each token is. A bigram model has {bigram}.",
     "beats_nothing": "{name}: held-out loss {loss} nats per token, no better than a unigram model of the same "
     "text ({unigram}). It has learnt little more than token frequencies: train longer, or on more text.",
+    "went_down": "Starting from {start}, the held-out loss on this text went from {before} to {loss} nats per token.",
+    "did_not_go_down": "Starting from {start}, the held-out loss on this text went from {before} to {loss} nats per "
+    "token: training did not help. Try a lower learning rate or more text.",
+    "started_with_new_head": "It starts from {start}, which has no head for this objective: the head began with "
+    "random values, and there is no loss before training to compare with.",
     "pretraining_helped": "{name}: pretraining helped. Accuracy {pretrained} against {random} from random "
     "weights: {difference} points more (95 % interval {low} to {high}).",
     "pretraining_hurt": "{name}: pretraining did harm. Accuracy {pretrained} against {random} from random "
@@ -61,6 +66,10 @@ CHINESE = {
     "二元模型为 {bigram}。",
     "beats_nothing": "{name}：验证集损失为每词元 {loss} nats，未能低于一元模型（{unigram}），"
     "学到的与词频相差无几。请延长训练或增加文本。",
+    "went_down": "从 {start} 继续训练：在本文本上，验证集损失由每词元 {before} nats 降至 {loss}。",
+    "did_not_go_down": "从 {start} 继续训练：在本文本上，验证集损失由每词元 {before} nats 变为 {loss}，训练没有带来改善。"
+    "请降低学习率或增加文本。",
+    "started_with_new_head": "从 {start} 继续训练，但它没有本训练目标所需的输出头：输出头从随机值开始，因此训练前的损失无从比较。",
     "pretraining_helped": "{name}：预训练有效。准确率 {pretrained}，随机初始化为 {random}，"
     "提高 {difference} 个百分点（95% 置信区间 {low} 至 {high}）。",
     "pretraining_hurt": "{name}：预训练起了反作用。准确率 {pretrained}，随机初始化为 {random}，"

@@ -1,4 +1,4 @@
-"""Pretrain a language model from random weights on raw text.
+"""Pretrain a language model on raw text, from random weights or from a checkpoint.
 
 Text is prepared (:mod:`corpus`), cut into windows as the objective asks, and trained on; the held-out loss
 is measured beside a unigram and a bigram model of the same text, on exactly the same targets.
@@ -6,6 +6,7 @@ is measured beside a unigram and a bigram model of the same text, on exactly the
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,8 +24,9 @@ from pretune.data.windows import Windows
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.evaluation.language_model import HeldOut
 from pretune.evaluation.ngrams import NgramBaselines
-from pretune.model import Model
+from pretune.model import Model, outline
 from pretune.nn.initialisation import shapes_only
+from pretune.objectives import objective_of
 from pretune.registry import find
 from pretune.text.tokenizer import Frame, Tokenizer
 from pretune.text.training import Kind
@@ -38,6 +40,7 @@ from pretune.training.steps import StepBatches
 from pretune.training.trainer import Outcome, Trainer
 from pretune.types import Score, Traits
 from pretune.workflows import cards, pages
+from pretune.workflows.continued import adopt, load, tokenizer_of
 from pretune.workflows.corpus import Prepared, is_prepared, open_prepared, prepare
 from pretune.workflows.samples import samples, sentences
 
@@ -51,9 +54,11 @@ class PretrainSettings(Settings):
 
     corpus: tuple[str, ...]
     """Files and folders of .txt and .jsonl text, or one folder that was prepared before."""
+    start_from: str | None = None
+    """A run or model folder to go on from, with its own tokenizer; None: begin with random weights."""
     family: str = "bert"
     objective: str | None = None
-    """None: masked_lm for an encoder, causal_lm for a decoder."""
+    """masked_lm, causal_lm or masked_lm+next_sentence; None: masked_lm for an encoder, else causal_lm."""
     objective_options: dict[str, Any] = pydantic.Field(default_factory=dict)
     model: dict[str, Any] = pydantic.Field(default_factory=dict)
     """The family's own settings: hidden_size, num_hidden_layers ..."""
@@ -106,6 +111,7 @@ def pretrain(
     settings: PretrainSettings | Mapping[str, Any] | None = None,
     *,
     corpus: str | Path | tuple[str, ...] | list[str] | None = None,
+    start_from: str | Path | None = None,
     family: str | None = None,
     budget: str | None = None,
     tokenizer: str | Path | None = None,
@@ -132,6 +138,7 @@ def pretrain(
         "corpus": [str(corpus)] if isinstance(corpus, str | Path) else corpus,
         "family": family, "budget": budget, "max_length": max_length, "model": model, "training": training,
         "language": language,
+        "start_from": None if start_from is None else str(start_from),
         "tokenizer": None if tokenizer is None else str(tokenizer),
     }  # fmt: skip
     resolved = resolve(settings, {k: v for k, v in given.items() if v is not None})
@@ -148,7 +155,7 @@ def pretrain(
     reporter.say(f"{run.folder}")
 
     with run.starting():
-        tokenizer_given = Tokenizer.load(Path(resolved.tokenizer)) if resolved.tokenizer else None
+        tokenizer_given = _given_tokenizer(resolved)
         _check_tokenizer(resolved, tokenizer_given)
         prepared = prepare(
             resolved.corpus,
@@ -161,11 +168,12 @@ def pretrain(
             validation=resolved.validation,
             reporter=reporter,
         )
-        pretraining = _Pretraining(resolved, prepared)
+        pretraining = _Pretraining(resolved, prepared, reporter)
     reporter.say(
         f"  {resolved.family}, {pretraining.model.parameters:,} parameters; on the held-out text a unigram "
         f"model has {pretraining.held_out.unigram:.2f} nats, a bigram model {pretraining.held_out.bigram:.2f}"
     )
+    before = _loss_before(run, pretraining, reporter) if resolved.start_from else None
     outcome = Trainer(
         keeper=pretraining.model,
         objective=pretraining.objective,
@@ -179,7 +187,7 @@ def pretrain(
         reserve=3.0,
         name=resolved.family,
     ).train()
-    summary = pretraining.summary(outcome)
+    summary = pretraining.summary(outcome, before)
     _finish(run, resolved, pretraining, summary)
     return RunResult(run.folder, summary)
 
@@ -192,8 +200,12 @@ def resolve(
     Raises:
         ConfigError: names the wrong key or value.
     """
-    base = settings.model_dump() if isinstance(settings, PretrainSettings) else dict(settings or {})
-    values = base | dict(given)
+    # What was left out is not given: a checkpoint may say otherwise.
+    if isinstance(settings, PretrainSettings):
+        settings = settings.model_dump(exclude_unset=True)
+    values = dict(settings or {}) | dict(given)
+    if values.get("start_from"):
+        values = adopt(values, max_length=PretrainSettings.model_fields["max_length"].default)
     if isinstance(values.get("training"), Mapping):
         training = dict(values["training"])
         if "batch_tokens" not in training and "batch_examples" not in training:
@@ -207,24 +219,44 @@ def resolve(
     pages.check_language(resolved.language)
     parse_length(resolved.budget)
     family = find("families", resolved.family)
-    if resolved.objective is None:
-        resolved = resolved.model_copy(update={"objective": OBJECTIVES[family.TRAITS.kind]})
-    kind = find("objectives", str(resolved.objective))
-    if kind.HEAD not in family.TRAITS.heads or not hasattr(kind, "windowing"):
+    kind = objective_of(resolved.objective or OBJECTIVES[family.TRAITS.kind])
+    resolved = resolved.model_copy(update={"objective": kind.name})
+    saved = {head for heads in family.HF_TYPES.values() for head in heads}
+    if not kind.pretrains or "+".join(kind.heads) not in saved:
         raise UnsupportedError(
             f"pretrain: objective = {resolved.objective!r}: family {resolved.family!r} pretrains by "
             f"{OBJECTIVES[family.TRAITS.kind]!r}"
         )
-    build(kind.Options, resolved.objective_options, where="pretrain: objective_options")
+    kind.check(resolved.objective_options, "pretrain: objective_options")
     _shape(resolved)
     return resolved
 
 
 def _shape(settings: PretrainSettings) -> Any:
     """The family's config, as far as it is known before the tokenizer is."""
+    if settings.start_from:
+        return outline(settings.start_from).config
     size = _ASSUMED if settings.vocabulary_size == "auto" else settings.vocabulary_size
     values = {"vocab_size": size, "max_position_embeddings": settings.max_length}
     return build(find("families", settings.family).Config, values | settings.model, where="pretrain: model")
+
+
+def _given_tokenizer(settings: PretrainSettings) -> Tokenizer | None:
+    if settings.start_from:
+        return tokenizer_of(settings.start_from)
+    return Tokenizer.load(Path(settings.tokenizer)) if settings.tokenizer else None
+
+
+def _loss_before(run: Run, parts: _Pretraining, reporter: Reporter) -> dict[str, float]:
+    """The held-out scores of the checkpoint as it was, measured once and kept in the run."""
+    path = run.folder / "before.json"
+    if path.exists():
+        kept: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+        return kept
+    scores = {score.name: score.value for score in parts.evaluate(parts.model.network, 0)}
+    reporter.say("  before: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+    store.write_json(path, scores)
+    return scores
 
 
 def _check_tokenizer(settings: PretrainSettings, tokenizer: Tokenizer | None) -> None:
@@ -233,17 +265,17 @@ def _check_tokenizer(settings: PretrainSettings, tokenizer: Tokenizer | None) ->
         return
     traits: Traits = find("families", settings.family).TRAITS
     try:
-        find("objectives", str(settings.objective)).Objective(traits, tokenizer.specials)
+        objective_of(str(settings.objective)).make(traits, tokenizer.specials)
     except UnsupportedError as error:
-        raise UnsupportedError(f"{settings.tokenizer}: {error}") from None
+        raise UnsupportedError(f"{settings.start_from or settings.tokenizer}: {error}") from None
 
 
 def _parameters(settings: PretrainSettings, **size: int) -> int:
     """How many parameters the model will have, without making it."""
-    head = find("objectives", str(settings.objective)).HEAD
+    heads = objective_of(str(settings.objective)).heads
     config = _shape(settings).model_copy(update=size)
     with shapes_only():
-        network = find("families", settings.family).Network(config, heads=(head,))
+        network = find("families", settings.family).Network(config, heads=heads)
     return sum(p.numel() for p in network.parameters())
 
 
@@ -276,33 +308,30 @@ def rehearse(settings: PretrainSettings) -> dict[str, Any]:
 class _Pretraining:
     """The parts of one pretraining run, made from settings and prepared text alone."""
 
-    def __init__(self, settings: PretrainSettings, prepared: Prepared) -> None:
+    def __init__(self, settings: PretrainSettings, prepared: Prepared, reporter: Reporter) -> None:
         self.settings = settings
         self.signature = ""
-        kind = find("objectives", str(settings.objective))
+        kind = objective_of(str(settings.objective))
         traits: Traits = find("families", settings.family).TRAITS
-        frame: Frame = "cls_sep" if traits.kind == "encoder" else "start"
-        tokenizer = (
-            prepared.tokenizer
-            if settings.tokenizer
-            else prepared.tokenizer.with_frame(frame, segments=traits.segments)
-        )
+        if settings.start_from:
+            seed = settings.training.seed
+            self.model, self.new_heads = load(settings.start_from, kind.heads, seed, reporter)
+        else:
+            self.new_heads = ()
+            self.model = self._new_model(prepared, kind.heads, traits)
+        tokenizer = self.model.tokenizer
         specials = tokenizer.specials
-        self.model = Model.create(
-            settings.family, settings.model, tokenizer, kind.HEAD,
-            max_length=settings.max_length, seed=settings.training.seed,
-        )  # fmt: skip
-        self.model.fingerprints = prepared.fingerprints
-        self.objective = kind.Objective(traits, specials, build(kind.Options, settings.objective_options))
+        self.model.fingerprints = prepared.fingerprints.merged(self.model.fingerprints)
         windowing = kind.windowing(specials, settings.max_length)
         self.prepared = prepared
         self.train = Windows.of(prepared.train, windowing)
+        self.objective = kind.make(traits, specials, settings.objective_options, self.train)
         self.batches = StepBatches(self.train, self.objective, traits, settings.training, settings.max_length)
+        held = Windows.of(prepared.validation, windowing)
         self.held_out = HeldOut(
-            Windows.of(prepared.validation, windowing), kind.Objective(traits, specials), kind.contexts,
-            tokenizer,
+            held, kind.make(traits, specials, store=held), kind.contexts, tokenizer,
             max_tokens=settings.evaluation_tokens, max_length=settings.max_length,
-            every_token=kind.Objective.every_token,
+            every_token=kind.every_token,
         )  # fmt: skip
         end = [] if windowing.end is None else [windowing.end]
         corpus = prepared.train
@@ -311,13 +340,26 @@ class _Pretraining:
             NgramBaselines.fit(documents, specials.vocabulary_size, start=windowing.start)
         )
 
+    def _new_model(self, prepared: Prepared, heads: tuple[str, ...], traits: Traits) -> Model:
+        settings = self.settings
+        frame: Frame = "cls_sep" if traits.kind == "encoder" else "start"
+        tokenizer = (
+            prepared.tokenizer
+            if settings.tokenizer
+            else prepared.tokenizer.with_frame(frame, segments=traits.segments)
+        )
+        return Model.create(
+            settings.family, settings.model, tokenizer, "+".join(heads),
+            max_length=settings.max_length, seed=settings.training.seed,
+        )  # fmt: skip
+
     def evaluate(self, network: torch.nn.Module, step: int) -> list[Score]:
         """Held-out loss; what decides which checkpoint is best."""
         scores = self.held_out.scores(network)
         self.signature = scores[0].signature
         return scores
 
-    def summary(self, outcome: Outcome) -> dict[str, Any]:
+    def summary(self, outcome: Outcome, before: Mapping[str, float] | None) -> dict[str, Any]:
         """What came out, as it stands in summary.json."""
         loss = outcome.scores["loss"]
         return {
@@ -330,15 +372,21 @@ class _Pretraining:
             "tokens": outcome.tokens,
             "seconds": round(outcome.seconds, 1),
             "loss": loss,
+            **({} if before is None else self._origin(before)),
             "unigram": self.held_out.unigram,
             "bigram": self.held_out.bigram,
             "targets": self.held_out.targets,
-            **(
-                {"bits_per_byte": outcome.scores["bits_per_byte"]}
-                if "bits_per_byte" in outcome.scores
-                else {}
-            ),
+            **{name: value for name, value in outcome.scores.items() if name not in ("loss", "perplexity")},
+            **self.held_out.majorities,
             "signature": self.signature,
+        }
+
+    def _origin(self, before: Mapping[str, float]) -> dict[str, Any]:
+        """Where it started from, and what that was worth on the held-out text."""
+        return {
+            "start_from": self.settings.start_from,
+            "new_heads": list(self.new_heads),
+            "before": dict(before),
         }
 
 

@@ -1,0 +1,400 @@
+"""ModernBERT (Warner et al. 2024): an encoder with rotary positions, gates, and mostly local attention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, Self
+
+import pydantic
+import torch
+from torch import Tensor, nn
+
+from pretune import config as settings
+from pretune.checkpoint import hub
+from pretune.checkpoint.weights import Accept, Operation, Rename, Share
+from pretune.errors import ConfigError, UnsupportedError
+from pretune.nn import attention, initialisation
+from pretune.nn import heads as reading
+from pretune.nn.feedforward import ACTIVATIONS, ActivationName
+from pretune.nn.positions import positions, rotary_tables, rotate
+from pretune.types import Batch, Outputs, Specials, Traits
+
+TRAITS = Traits(kind="encoder", heads=("masked_lm", "classification"), sentence="first")
+
+HF_TYPES = {
+    "modernbert": {
+        "masked_lm": "ModernBertForMaskedLM",
+        "classification": "ModernBertForSequenceClassification",
+    }
+}
+
+REFERENCE: Mapping[str, Any] = {
+    "vocab_size": 50368,
+    "hidden_size": 768,
+    "num_hidden_layers": 22,
+    "num_attention_heads": 12,
+    "intermediate_size": 1152,
+    "max_position_embeddings": 8192,
+}
+"""What a config.json means that leaves a key out, where it differs from our defaults."""
+
+Reach = Literal["full_attention", "sliding_attention"]
+THETAS: Mapping[Reach, tuple[str, float]] = {
+    "full_attention": ("global_rope_theta", 160_000.0),
+    "sliding_attention": ("local_rope_theta", 10_000.0),
+}
+"""Of global and local layers: the setting of the rotary base, and what it is where nothing is said."""
+
+
+class Config(settings.Settings):
+    """The shape of a ModernBERT, under the names of its config.json; defaults for a small machine."""
+
+    vocab_size: pydantic.PositiveInt = 8192
+    hidden_size: pydantic.PositiveInt = 256
+    num_hidden_layers: pydantic.PositiveInt = 4
+    num_attention_heads: pydantic.PositiveInt = 4
+    intermediate_size: pydantic.PositiveInt | None = None
+    """None: 8/3 of ``hidden_size``, as many parameters as 4 times without a gate, in multiples of 32."""
+    hidden_activation: ActivationName = "gelu"
+    embedding_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    attention_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    mlp_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    classifier_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    max_position_embeddings: pydantic.PositiveInt = 1024
+    """How long a text the model is meant for; rotary positions themselves have no end."""
+    local_attention: pydantic.PositiveInt = 128
+    """Width of the local window; a place sees half of it to either side."""
+    global_attn_every_n_layers: pydantic.PositiveInt = 3
+    """The first layer and each n-th from there see the whole text."""
+    layer_types: tuple[Reach, ...] | None = None
+    """What each layer sees; None: as ``global_attn_every_n_layers`` says."""
+    global_rope_theta: float = pydantic.Field(default=160_000.0, gt=1)
+    local_rope_theta: float = pydantic.Field(default=10_000.0, gt=1)
+    initializer_range: float = pydantic.Field(default=0.02, gt=0)
+    initializer_cutoff_factor: float = pydantic.Field(default=2.0, gt=0)
+    norm_eps: float = pydantic.Field(default=1e-5, gt=0)
+    norm_bias: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    decoder_bias: bool = True
+    classifier_bias: bool = False
+    """Of the transform before the vocabulary or the classes."""
+    classifier_activation: ActivationName = "gelu"
+    classifier_pooling: Literal["cls", "mean"] = "cls"
+    """A text is classified by its first place, or by the mean of all its places."""
+    tie_word_embeddings: bool = True
+
+    @pydantic.model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        heads = self.num_attention_heads
+        if self.hidden_size % heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of {heads} heads")
+        if self.head_size % 2:
+            raise ValueError(f"heads of width {self.head_size}, which is odd; rotary positions turn pairs")
+        if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:
+            raise ValueError(f"layer_types has {len(self.layer_types)} entries, not {self.num_hidden_layers}")
+        return self
+
+    @property
+    def head_size(self) -> int:
+        """K"""
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def inner_size(self) -> int:
+        """F, the width between the maps of a feed-forward block."""
+        return self.intermediate_size or max(32, round(self.hidden_size * 8 / 3 / 32) * 32)
+
+    @property
+    def reaches(self) -> tuple[Reach, ...]:
+        """What each layer sees, from the first to the last."""
+        every = self.global_attn_every_n_layers
+        return self.layer_types or tuple(
+            "sliding_attention" if number % every else "full_attention"
+            for number in range(self.num_hidden_layers)
+        )
+
+    @classmethod
+    def from_hugging_face(cls, values: Mapping[str, Any]) -> Config:
+        """The config of a config.json; what does not change the network is passed over.
+
+        Raises:
+            UnsupportedError: it asks for something that this family does not compute.
+            ConfigError: a value is wrong.
+        """
+        known = {key: value for key, value in values.items() if key in cls.model_fields}
+        known |= {setting: _rope_theta(values, reach) for reach, (setting, _) in THETAS.items()}
+        return settings.build(cls, {**REFERENCE, **known}, where="config.json")
+
+    def to_hugging_face(
+        self, head: str, *, labels: tuple[str, ...] = (), specials: Specials | None = None
+    ) -> dict[str, Any]:
+        """The config.json with which stock transformers loads this network with ``head``."""
+        values = {
+            **self.model_dump(),
+            "intermediate_size": self.inner_size,
+            "layer_types": list(self.reaches),
+        }
+        # Both forms: transformers 5 reads the first, older tools the second.
+        values["rope_parameters"] = {
+            reach: {"rope_type": "default", "rope_theta": values[setting]}
+            for reach, (setting, _) in THETAS.items()
+        }
+        values |= {"model_type": "modernbert", "dtype": "float32"}
+        values |= {"architectures": [HF_TYPES["modernbert"][head]]}
+        if specials is not None:
+            before, after = specials.single
+            values |= {"pad_token_id": specials.pad}
+            values |= {"cls_token_id": before[0] if before else None, "bos_token_id": None}
+            values |= {"sep_token_id": after[-1] if after else None, "eos_token_id": None}
+        return values | hub.label_fields(labels)
+
+
+def _rope_theta(values: Mapping[str, Any], reach: Reach) -> float:
+    """The base of the rotary positions: ``rope_parameters`` since transformers 5, a key each before."""
+    setting, usual = THETAS[reach]
+    rope = {**(values.get("rope_scaling") or {}), **((values.get("rope_parameters") or {}).get(reach) or {})}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default":
+        raise UnsupportedError(f"config.json: rope_type {kind!r}; the modernbert family has 'default' only")
+    theta: float = rope.get("rope_theta") or values.get(setting) or usual
+    return theta
+
+
+class Embeddings(nn.Module):
+    """Word embeddings, normalised; where a word stands is told by rotation alone."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.word = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.norm = _norm(config)
+        self.dropout = nn.Dropout(config.embedding_dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T) to (B, T, D)"""
+        embedded: Tensor = self.dropout(self.norm(self.word(tokens)))
+        return embedded
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with rotary positions; queries, keys and values come from one map."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        width, bias = config.hidden_size, config.attention_bias
+        self.heads = config.num_attention_heads
+        self.weights_dropout = config.attention_dropout
+        self.query_key_value = nn.Linear(width, 3 * width, bias=bias)
+        self.output = nn.Linear(width, width, bias=bias)
+        self.dropout = nn.Dropout(config.attention_dropout)
+
+    def forward(self, hidden: Tensor, tables: tuple[Tensor, Tensor], plan: attention.Plan) -> Tensor:
+        """(B, T, D) to (B, T, D)"""
+        query, key, value = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, K)
+            for part in self.query_key_value(hidden).chunk(3, dim=-1)
+        )
+        dropout = self.weights_dropout if self.training else 0.0
+        mixed = attention.attend(rotate(query, tables), rotate(key, tables), value, plan, dropout=dropout)
+        output: Tensor = self.dropout(self.output(mixed))
+        return output
+
+
+class FusedGatedFeedForward(nn.Module):
+    """A feed-forward block whose gate and input come from one map: GeGLU (Shazeer 2020, section 2)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(config.hidden_size, 2 * config.inner_size, bias=config.mlp_bias)
+        self.activation = ACTIVATIONS[config.hidden_activation]
+        self.dropout = nn.Dropout(config.mlp_dropout)
+        self.down = nn.Linear(config.inner_size, config.hidden_size, bias=config.mlp_bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., D) to (..., D)"""
+        gate, up = self.gate_up(hidden).chunk(2, dim=-1)  # (..., F) each
+        output: Tensor = self.down(self.dropout(self.activation(gate) * up))
+        return output
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward, each behind a norm, each added to the residual stream."""
+
+    def __init__(self, config: Config, number: int) -> None:
+        super().__init__()
+        self.attention_norm = _norm(config) if number else nn.Identity()  # the embeddings are normed already
+        self.attention = SelfAttention(config)
+        self.feed_forward_norm = _norm(config)
+        self.feed_forward = FusedGatedFeedForward(config)
+
+    def forward(self, hidden: Tensor, tables: tuple[Tensor, Tensor], plan: attention.Plan) -> Tensor:
+        """(B, T, D) to (B, T, D)"""
+        hidden = hidden + self.attention(self.attention_norm(hidden), tables, plan)
+        hidden = hidden + self.feed_forward(self.feed_forward_norm(hidden))
+        return hidden
+
+
+class Transform(nn.Module):
+    """What comes before the vocabulary and before the classes alike."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.classifier_bias)
+        self.activation = ACTIVATIONS[config.classifier_activation]
+        self.norm = _norm(config)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, D) to (N, D)"""
+        transformed: Tensor = self.norm(self.activation(self.dense(hidden)))
+        return transformed
+
+
+class Classifier(nn.Module):
+    """The transform and a linear map from a text's place or mean to the classes."""
+
+    reads: reading.Reads = TRAITS.sentence
+
+    def __init__(self, config: Config, transform: Transform, classes: int) -> None:
+        super().__init__()
+        self.transform = transform
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.output = nn.Linear(config.hidden_size, classes)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, D) to (N, C)"""
+        logits: Tensor = self.output(self.dropout(self.transform(hidden)))
+        return logits
+
+
+class Network(nn.Module):
+    """A ModernBERT with the heads that are asked for, at its first values."""
+
+    def __init__(self, config: Config, heads: Sequence[str] = ("masked_lm",), num_labels: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        self.layers = nn.ModuleList(Layer(config, number) for number in range(config.num_hidden_layers))
+        self.norm = _norm(config)
+        transform = Transform(config)
+        self.heads = nn.ModuleDict({name: self._head(name, transform, num_labels) for name in heads})
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw first values as transformers does: cut normal, smaller where a block adds to the stream."""
+        initialisation.normal(self, self.config.initializer_range, generator)
+        for weight, deviation in self._deviations():
+            cut = self.config.initializer_cutoff_factor * deviation
+            nn.init.trunc_normal_(weight, std=deviation, a=-cut, b=cut, generator=generator)
+
+    def forward(
+        self,
+        batch: Batch,
+        heads: Sequence[str] = ("masked_lm",),
+        targets: Mapping[str, Tensor] | None = None,
+        cache: None = None,
+    ) -> Outputs:
+        """Hidden states of the batch, and what the heads say at their places.
+
+        Raises:
+            UnsupportedError: a head that the network was not built with, or a cache.
+        """
+        if cache is not None:
+            raise UnsupportedError("modernbert sees both sides of every place: it has no cache")
+        width, size = batch.tokens.shape[1], self.config.head_size
+        places = positions(batch.layout, width)
+        tables: dict[Reach, tuple[Tensor, Tensor]] = {
+            "full_attention": rotary_tables(places, size, self.config.global_rope_theta),
+            "sliding_attention": rotary_tables(places, size, self.config.local_rope_theta),
+        }
+        window = self.config.local_attention // 2 + 1  # half of it to either side, that place included
+        plans: dict[Reach, attention.Plan] = {
+            "full_attention": attention.plan(batch.layout, width, causal=False),
+            "sliding_attention": attention.plan(batch.layout, width, causal=False, window=window),
+        }
+        hidden = self.embeddings(batch.tokens)
+        for layer, reach in zip(self.layers, self.config.reaches, strict=True):
+            hidden = layer(hidden, tables[reach], plans[reach])
+        return self._read(self.norm(hidden), batch, heads, targets)
+
+    def _read(
+        self, hidden: Tensor, batch: Batch, heads: Sequence[str], targets: Mapping[str, Tensor] | None
+    ) -> Outputs:
+        if self.config.classifier_pooling == "cls" or "classification" not in heads:
+            return reading.read(self.heads, hidden, batch, heads, targets)
+        others = [name for name in heads if name != "classification"]
+        outputs = reading.read(self.heads, hidden, batch, others, targets)
+        pooled = reading.read(self.heads, reading.means(hidden, batch.layout), batch, ("classification",))
+        return replace(outputs, logits={**outputs.logits, **pooled.logits})
+
+    def _head(self, name: str, transform: Transform, num_labels: int) -> nn.Module:
+        if name == "masked_lm":
+            width, bias = self.config.hidden_size, self.config.decoder_bias
+            decoder = nn.Linear(width, self.config.vocab_size, bias=bias)
+            if self.config.tie_word_embeddings:
+                decoder.weight = self.embeddings.word.weight
+            return reading.VocabularyHead(decoder, transform)
+        if name == "classification":
+            if num_labels < 1:
+                raise ConfigError("num_labels: a classification head needs at least one")
+            return Classifier(self.config, transform, num_labels)
+        raise UnsupportedError(f"modernbert has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
+
+    def _deviations(self) -> Iterator[tuple[Tensor, float]]:
+        """Each matrix with the deviation that it is drawn with."""
+        inward = self.config.initializer_range
+        outward = inward / math.sqrt(2 * self.config.num_hidden_layers)
+        for module in self.modules():
+            if isinstance(module, Embeddings):
+                yield module.word.weight, inward
+            elif isinstance(module, SelfAttention):
+                yield module.query_key_value.weight, inward
+                yield module.output.weight, outward
+            elif isinstance(module, FusedGatedFeedForward):
+                yield module.gate_up.weight, inward
+                yield module.down.weight, outward
+            elif isinstance(module, Transform):
+                yield module.dense.weight, outward
+            elif isinstance(module, Classifier):
+                yield module.output.weight, self.config.hidden_size**-0.5
+            elif isinstance(module, reading.VocabularyHead) and not self.config.tie_word_embeddings:
+                yield module.decoder.weight, outward
+
+
+def _norm(config: Config) -> nn.LayerNorm:
+    return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+
+
+WEIGHTS: list[Operation] = [
+    Accept(r"^(embeddings|layers|final_norm)\.", r"model.\1."),  # a stock ModernBertModel, without a head
+    Rename("embeddings.word.weight", "model.embeddings.tok_embeddings.weight"),
+    Rename("embeddings.norm.{leaf}", "model.embeddings.norm.{leaf}"),
+    Rename("layers.{}.attention_norm.{leaf}", "model.layers.{}.attn_norm.{leaf}"),
+    Rename("layers.{}.attention.query_key_value.{leaf}", "model.layers.{}.attn.Wqkv.{leaf}"),
+    Rename("layers.{}.attention.output.{leaf}", "model.layers.{}.attn.Wo.{leaf}"),
+    Rename("layers.{}.feed_forward_norm.{leaf}", "model.layers.{}.mlp_norm.{leaf}"),
+    Rename("layers.{}.feed_forward.gate_up.{leaf}", "model.layers.{}.mlp.Wi.{leaf}"),
+    Rename("layers.{}.feed_forward.down.{leaf}", "model.layers.{}.mlp.Wo.{leaf}"),
+    Rename("norm.{leaf}", "model.final_norm.{leaf}"),
+    Share(
+        ("heads.masked_lm.transform.{part}.{leaf}", "heads.classification.transform.{part}.{leaf}"),
+        "head.{part}.{leaf}",
+    ),
+    Rename("heads.masked_lm.decoder.{leaf}", "decoder.{leaf}"),
+    Rename("heads.classification.output.{leaf}", "classifier.{leaf}"),
+]
+
+
+def tiny_config() -> Config:
+    """A shape for tests: the window is shorter than their texts."""
+    return Config(
+        vocab_size=96,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=48,
+        local_attention=6,
+        global_attn_every_n_layers=2,
+    )

@@ -1,0 +1,74 @@
+"""Objectives that are trained together: one builds an example, another hides parts of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from pretune.data.packing import collate
+from pretune.types import (
+    Batch,
+    Example,
+    Feature,
+    IntArray,
+    Loss,
+    LossTerms,
+    NetworkLike,
+    ObjectiveLike,
+    Outputs,
+    Specials,
+)
+
+
+class Building(ObjectiveLike, Protocol):
+    """An objective whose examples others can work on."""
+
+    def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
+        """Its terms of the loss, read off a network's outputs."""
+
+
+class Hiding(Protocol):
+    """An objective that can work on the examples of another."""
+
+    @property
+    def heads(self) -> tuple[str, ...]: ...
+
+    def hide(self, example: Example, rng: np.random.Generator) -> Example:
+        """The example with its own places, targets, and what is hidden."""
+
+    def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
+        """Its terms of the loss, read off a network's outputs."""
+
+
+class Combined:
+    """The loss is the sum of the parts' means, as BERT's is (Devlin et al. 2019, appendix A.2)."""
+
+    every_token = False
+
+    def __init__(self, hiding: Hiding, building: Building, specials: Specials, *, segments: bool) -> None:
+        self.hiding, self.building = hiding, building
+        self.specials, self.segments = specials, segments
+        self.heads = (*hiding.heads, *building.heads)
+        self.packs = building.packs
+
+    def length_bounds(self, lengths: IntArray) -> IntArray:
+        """(n,) places that each feature needs at most."""
+        return self.building.length_bounds(lengths)
+
+    def build(self, feature: Feature, rng: np.random.Generator) -> Example:
+        """The example of the one, in which the other hides its share."""
+        return self.hiding.hide(self.building.build(feature, rng), rng)
+
+    def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
+        """A group of examples a row of the grid."""
+        return collate(groups, pad=self.specials.pad, heads=self.heads, segments=self.segments)
+
+    def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
+        """All terms, of one forward pass."""
+        yield Loss(self.terms(network(batch, heads=self.heads, targets=batch.targets), batch))
+
+    def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
+        """Those of both parts."""
+        return {**self.hiding.terms(outputs, batch), **self.building.terms(outputs, batch)}

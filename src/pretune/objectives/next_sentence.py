@@ -1,0 +1,195 @@
+"""Next-sentence prediction: does one stretch of text follow on another? (Devlin et al. 2019, section 3.1)
+
+A window is cut at a sentence start near a random point. Half the time what follows is replaced by a stretch
+of another document, of the same length, that begins where a sentence begins. Unlike the paper's code, which
+hands the sentences that were replaced on to the next example, they are not shown in this epoch: the cut and
+the replacement are drawn anew in the next. Nor are some sequences made short on purpose; the last window of
+each document is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from torch.nn import functional as F
+
+from pretune.config import Settings
+from pretune.data.packing import collate
+from pretune.errors import DataError, UnsupportedError
+from pretune.text.segmentation import SENTENCE
+from pretune.types import (
+    Batch,
+    Example,
+    Feature,
+    FeatureStore,
+    IntArray,
+    Loss,
+    LossTerms,
+    NetworkLike,
+    Outputs,
+    Row,
+    Specials,
+    Traits,
+    Windowing,
+    framed,
+    framed_starts,
+)
+
+HEAD = "next_sentence"
+FOLLOWS, RANDOM = 0, 1
+"""Classes, numbered as in the released BERT."""
+TRIES = 10
+"""Windows that are looked at for one of another document that is long enough (as in the released BERT)."""
+
+Flags = npt.NDArray[np.uint8]
+
+
+class Options(Settings):
+    """Next-sentence prediction has no settings of its own."""
+
+
+def windowing(specials: Specials, max_length: int) -> Windowing:
+    """Windows that leave room for the frame of a pair; none overlaps."""
+    return Windowing(length=max_length - _frame_length(specials))
+
+
+class Objective:
+    """Windows of text, cut in two, the second part true or of another document."""
+
+    heads = (HEAD,)
+    packs = True
+    """The head reads the place that it is given: it need not be the first of a row, only of its text."""
+    every_token = False
+
+    def __init__(
+        self,
+        traits: Traits,
+        specials: Specials,
+        options: Options | None = None,
+        store: FeatureStore | None = None,
+    ) -> None:
+        if HEAD not in traits.heads:
+            raise UnsupportedError(
+                f"next_sentence needs a family with a {HEAD!r} head; this one has {traits.heads}"
+            )
+        self.traits, self.specials = traits, specials
+        self._frame = _frame_length(specials)
+        self._store = store
+        self._longest = 0
+        if store is not None:
+            self._longest = int(store.lengths.sum(1).max())
+            if store[0].record == store[len(store) - 1].record:
+                raise DataError(
+                    "next_sentence draws what does not follow from another document, and this text, to train "
+                    "on or held out, is one document; give more text, or a larger held_out share"
+                )
+
+    def length_bounds(self, lengths: IntArray) -> IntArray:
+        """Places that each feature needs, (n,), of its token counts, (n, 1)."""
+        return np.asarray(lengths.sum(1) + self._frame)
+
+    def build(self, feature: Feature, rng: np.random.Generator) -> Example:
+        """``[CLS] A [SEP] B [SEP]`` with its class; of a single token there is no pair, and no class.
+
+        Raises:
+            DataError: the feature says nothing of sentences.
+        """
+        ids, starts = feature.sequences[0], _starts(feature)
+        if len(ids) < 2:
+            return Example(feature.record, (self._row((ids,), (starts,), None),))
+        cut = _cut(starts, int(rng.integers(1, len(ids))))
+        label = int(rng.integers(2))
+        second, second_starts = ids[cut:], starts[cut:]
+        if label == RANDOM:
+            second, second_starts = self._elsewhere(feature, cut, rng)
+        return Example(
+            feature.record, (self._row((ids[:cut], second), (starts[:cut], second_starts), label),)
+        )
+
+    def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
+        """A group of examples a row of the grid."""
+        return collate(groups, pad=self.specials.pad, heads=self.heads, segments=self.traits.segments)
+
+    def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
+        """Cross-entropy in nats, summed over the pairs."""
+        yield Loss(self.terms(network(batch, heads=self.heads), batch))
+
+    def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
+        """Of outputs that hold this head's logits."""
+        total = F.cross_entropy(outputs.logits[HEAD].float(), batch.targets[HEAD], reduction="sum")
+        return {HEAD: (total, 1.0)}
+
+    def _row(self, sequences: tuple[IntArray, ...], starts: tuple[Flags, ...], label: int | None) -> Row:
+        tokens, segments = framed(self.specials, sequences)
+        place = 0 if self.traits.sentence == "first" else len(tokens) - 1
+        told = [] if label is None else [label]
+        return Row(
+            tokens,
+            {HEAD: np.full(len(told), place, np.int64)},
+            {HEAD: np.array(told, np.int64)},
+            segments if self.traits.segments else None,
+            starts=framed_starts(self.specials, starts),
+        )
+
+    def _elsewhere(self, feature: Feature, cut: int, rng: np.random.Generator) -> tuple[IntArray, Flags]:
+        """A stretch of another document, at most as long as the true one, which begins at ``cut``.
+
+        It must not be told from the true one by its length, its beginning or its end. So where the window is
+        as long as windows get, and ends wherever that is, the stretch is cut to exactly the same length.
+        Where the window ends with its document, the stretch ends where a sentence does. It begins where a
+        sentence does, unless the true one does not.
+        """
+        length = len(feature.sequences[0]) - cut
+        other = self._other(feature.record, length, rng)
+        ids, starts = other.sequences[0], _starts(other)
+        sentences = np.flatnonzero(starts & SENTENCE)
+        places = sentences if _starts(feature)[cut] & SENTENCE else np.arange(len(ids))
+        if len(feature.sequences[0]) == self._longest:
+            begin = int(rng.choice(_preferred(places, places + length <= len(ids))))
+            return ids[begin : begin + length], starts[begin : begin + length]
+        ends = np.append(sentences, len(ids))
+        next_ends = ends[np.searchsorted(ends, places, side="right")]
+        begin = int(rng.choice(_preferred(places, next_ends <= places + length)))
+        whole = ends[(ends > begin) & (ends <= begin + length)]
+        end = int(whole[-1]) if len(whole) else min(begin + length, len(ids))
+        return ids[begin:end], starts[begin:end]
+
+    def _other(self, record: int, length: int, rng: np.random.Generator) -> Feature:
+        """A window of another document, long enough if one is soon found."""
+        store = self._store
+        assert store is not None, "an objective that draws other texts is made with the store"
+        found: list[Feature] = []
+        for index in rng.integers(len(store), size=TRIES).tolist():
+            feature = store[index]
+            if feature.record != record:
+                found.append(feature)
+                if len(feature.sequences[0]) >= length:
+                    return feature
+        # Documents lie in order, so that the first and the last window are never both of one.
+        found += [f for f in (store[0], store[len(store) - 1]) if f.record != record]
+        return max(found, key=lambda f: len(f.sequences[0]))
+
+
+def _cut(starts: Flags, point: int) -> int:
+    """The sentence start nearest to ``point``, or, if the text has none but its first, the point itself."""
+    places = np.flatnonzero(starts[1:] & SENTENCE) + 1
+    return int(places[np.abs(places - point).argmin()]) if len(places) else point
+
+
+def _preferred(places: IntArray, good: npt.NDArray[np.bool_]) -> IntArray:
+    """The good places if there are any, else all; the beginning where there are none at all."""
+    if good.any():
+        return places[good]
+    return places if len(places) else np.zeros(1, np.int64)
+
+
+def _starts(feature: Feature) -> Flags:
+    if feature.starts is None:
+        raise DataError("next_sentence needs to know where sentences start, and this text says nothing of it")
+    return feature.starts[0]
+
+
+def _frame_length(specials: Specials) -> int:
+    return len(framed(specials, (np.zeros(0, np.int64),) * 2)[0])

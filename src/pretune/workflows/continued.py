@@ -1,0 +1,103 @@
+"""Continued pretraining: what is taken from a checkpoint, and what may not be changed with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pretune.errors import ConfigError
+from pretune.model import Model, Outline, outline
+from pretune.objectives import objective_of
+from pretune.registry import find
+from pretune.text.tokenizer import Tokenizer
+from pretune.training.progress import Reporter
+from pretune.training.settings import TrainingSettings
+
+LEARNING_RATE = 2e-4
+"""A fifth of what random weights begin with: at the full rate the first steps undo more of what the model
+knows than a short budget wins back."""
+
+
+def adopt(values: Mapping[str, Any], *, max_length: int) -> dict[str, Any]:
+    """Settings with ``start_from``, completed by what its folder says.
+
+    Args:
+        max_length: of a window, where none is given and the model reads as much.
+
+    Raises:
+        CheckpointError: no model there, or a damaged one.
+        ConfigError: a setting that would make it another model.
+    """
+    start = outline(str(values["start_from"]))
+    fixed = {"family": start.family, "vocabulary_size": start.config.vocab_size}
+    _refuse_changes(values, start, fixed)
+    longest = values.get("max_length")
+    if longest is None:
+        longest = min(max_length, start.max_length)
+    if isinstance(longest, int) and longest > start.max_length:
+        raise ConfigError(
+            f"pretrain: max_length = {longest}: the model in {start.folder} reads {start.max_length} tokens "
+            "at most; give that or less"
+        )
+    return {
+        **values,
+        **fixed,
+        "start_from": str(values["start_from"]),
+        "tokenizer": None,
+        "max_length": longest,
+        "objective": values.get("objective") or _objective(start),
+        "training": _training(values.get("training")),
+    }
+
+
+def load(folder: str, heads: tuple[str, ...], seed: int, reporter: Reporter) -> tuple[Model, tuple[str, ...]]:
+    """The model to go on with, and the heads that the folder lacks: they begin anew, and that is said."""
+    model = Model.load(folder, head="+".join(heads), seed=seed)
+    new = tuple(sorted({name.split(".")[1] for name in model.untrained}))
+    if new:
+        reporter.say(
+            f"  mind: {folder} has no (or only a part of a) {' and '.join(new)} head: it begins with random "
+            "values, so the loss before training says little"
+        )
+    model.untrained, model.path = (), None  # it is trained now, and this is no longer the model in the folder
+    model.about = {"max_length": model.max_length}  # nor what that was fine-tuned for
+    return model, new
+
+
+def tokenizer_of(folder: str) -> Tokenizer:
+    """The tokenizer that a model goes on with: its own."""
+    return Tokenizer.load(outline(folder).folder)
+
+
+def _refuse_changes(values: Mapping[str, Any], start: Outline, fixed: Mapping[str, Any]) -> None:
+    own = {**fixed, "tokenizer": None}
+    asked = {key: values.get(key) for key in own if values.get(key) is not None}
+    if "family" in asked:
+        asked["family"] = find("families", str(asked["family"])).__name__.rpartition(".")[2]
+    for key, value in dict(values.get("model") or {}).items():
+        own[f"model.{key}"], asked[f"model.{key}"] = getattr(start.config, key, None), value
+    for key, value in asked.items():
+        if value != own[key]:
+            kept = "its own" if own[key] is None else repr(own[key])
+            raise ConfigError(
+                f"pretrain: {key} = {value!r}: start_from goes on with the model in {start.folder} as it is, "
+                f"{key} {kept}; leave {key} out, or leave start_from out to begin a new model"
+            )
+
+
+def _objective(start: Outline) -> str | None:
+    """What it was pretrained by, if that is pretraining; None: what its family usually is."""
+    if start.head is None or start.head == "classification":
+        return None
+    return objective_of(start.head).name
+
+
+def _training(given: Any) -> Any:
+    """The training settings, with the learning rate of a model that knows something already."""
+    if isinstance(given, TrainingSettings):
+        return given
+    training = dict(given or {})
+    optimizer = training.get("optimizer") or {}
+    if isinstance(optimizer, Mapping):
+        training["optimizer"] = {"learning_rate": LEARNING_RATE, **optimizer}
+    return training

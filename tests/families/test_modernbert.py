@@ -1,0 +1,115 @@
+"""ModernBERT: its local window, its pooling, and both forms of its config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+
+from pretune.checkpoint import weights
+from pretune.families import modernbert
+from pretune.types import Batch, Layout
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 200, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4,
+    "num_attention_heads": 4, "max_position_embeddings": 512, "pad_token_id": 0,
+}  # fmt: skip
+
+
+def grid(lengths: list[int], vocabulary: int) -> Batch:
+    shape = (len(lengths), max(lengths))
+    tokens = torch.randint(3, vocabulary, shape, generator=torch.Generator().manual_seed(2))
+    return Batch(tokens, Layout(lengths=torch.tensor(lengths)))
+
+
+def mask_of(batch: Batch) -> Tensor:
+    return torch.arange(batch.tokens.shape[1]) < batch.layout.lengths[:, None]
+
+
+@torch.no_grad()
+def assert_same(stock: Any, head: str, lengths: list[int], classes: int = 0, **changed: Any) -> None:
+    config = modernbert.Config.from_hugging_face({**stock.config.to_dict(), **changed})
+    network = modernbert.Network(config, heads=(head,), num_labels=classes).eval()
+    assert weights.load_into(network, stock.state_dict(), modernbert.WEIGHTS) == []
+    batch = grid(lengths, config.vocab_size)
+    mask = mask_of(batch)
+    ours = network(batch, heads=(head,)).logits[head]
+    theirs = stock.eval()(batch.tokens, attention_mask=mask.long()).logits
+    if head == "masked_lm":
+        ours, theirs = ours.view(*mask.shape, -1)[mask], theirs[mask]
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_the_window_of_a_long_text_is_that_of_stock(implementation: str) -> None:
+    """Twice the window of 128 and more: a window one place wider or narrower changes the logits."""
+    torch.manual_seed(0)
+    config = transformers.ModernBertConfig(**SHAPE, attn_implementation=implementation, initializer_range=0.1)
+    stock = transformers.ModernBertForMaskedLM(config)
+    assert_same(stock, "masked_lm", [300, 171])
+    for wrong in (126, 130):
+        with pytest.raises(AssertionError):
+            assert_same(stock, "masked_lm", [300, 171], local_attention=wrong)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_a_text_is_pooled_as_its_config_says(pooling: str) -> None:
+    torch.manual_seed(0)
+    config = transformers.ModernBertConfig(**SHAPE, classifier_pooling=pooling, num_labels=3)
+    stock = transformers.ModernBertForSequenceClassification(config)
+    assert_same(stock, "classification", [40, 3, 17], classes=3)
+
+
+def test_first_values_spread_as_in_stock() -> None:
+    torch.manual_seed(0)
+    for cls, head in (
+        (transformers.ModernBertForMaskedLM, "masked_lm"),
+        (transformers.ModernBertForSequenceClassification, "classification"),
+    ):
+        config = transformers.ModernBertConfig(**SHAPE, num_labels=50)
+        expected = weights.to_ours(cls(config).state_dict(), modernbert.WEIGHTS)
+        ours = modernbert.Network(
+            modernbert.Config.from_hugging_face(SHAPE), heads=(head,), num_labels=50
+        ).named_parameters()
+        for name, parameter in ours:
+            if parameter.ndim > 1:  # a deviation of n values is known to 1 / sqrt(2 n), here 2 %
+                assert float(parameter.detach().std()) == pytest.approx(
+                    float(expected[name].std()), rel=0.07
+                ), name
+                cut = float(expected[name].abs().max())
+                assert float(parameter.detach().abs().max()) <= cut * 1.05, name
+            else:
+                assert torch.equal(parameter, expected[name]), name
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ({}, ("full_attention", *["sliding_attention"] * 2) * 7 + ("full_attention",)),
+        ({"global_attn_every_n_layers": 1}, ("full_attention",) * 22),
+        ({"num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]},
+         ("sliding_attention", "full_attention")),
+    ],
+)  # fmt: skip
+def test_what_each_layer_sees_is_read_in_both_forms(values: dict[str, Any], found: tuple[str, ...]) -> None:
+    assert modernbert.Config.from_hugging_face(values).reaches == found
+    assert tuple(transformers.ModernBertConfig(**values).layer_types) == found
+
+
+@pytest.mark.parametrize(
+    ("values", "thetas"),
+    [
+        ({}, (160_000.0, 10_000.0)),
+        ({"global_rope_theta": 5e4, "local_rope_theta": 2e4}, (5e4, 2e4)),
+        ({"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e6},
+                              "sliding_attention": {"rope_type": "default", "rope_theta": 3e4}}}, (1e6, 3e4)),
+    ],
+)  # fmt: skip
+def test_the_bases_of_the_positions_are_read_in_both_forms(values: dict[str, Any], thetas: Any) -> None:
+    config = modernbert.Config.from_hugging_face(values)
+    assert (config.global_rope_theta, config.local_rope_theta) == thetas
+    stock = transformers.ModernBertConfig(**values).rope_parameters
+    assert (stock["full_attention"]["rope_theta"], stock["sliding_attention"]["rope_theta"]) == thetas

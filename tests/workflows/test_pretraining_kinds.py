@@ -1,0 +1,130 @@
+"""Every family, and BERT's pair of objectives, goes from text to a folder that stock transformers reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import pretune
+from pretune.checkpoint import hub
+from pretune.errors import UnsupportedError
+from pretune.objectives import objective_of
+from pretune.types import Batch, Layout
+
+pytestmark = pytest.mark.slow
+SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+SETTINGS: dict[str, Any] = {
+    "vocabulary_size": 350,
+    "max_length": 32,
+    "model": SHAPE,
+    "training": {"batch_tokens": 256, "evaluations": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def pair(texts: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of BERT's two objectives, with whole words hidden."""
+    out = tmp_path_factory.mktemp("runs") / "pair"
+    settings = {**SETTINGS, "held_out": 0.1, "objective": "masked_lm+next_sentence"}
+    settings["objective_options"] = {"whole_words": True}
+    return pretune.pretrain(settings, corpus=texts.corpus, budget="8 steps", out=out).folder
+
+
+@torch.inference_mode()
+def test_a_pair_is_saved_as_stock_reads_it(pair: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    stock, loaded = transformers.BertForPreTraining.from_pretrained(pair / "model", output_loading_info=True)
+    assert not loaded["missing_keys"]
+    assert not loaded["unexpected_keys"]
+    model = pretune.load(pair)
+    assert model.heads == ("masked_lm", "next_sentence")
+    read = transformers.AutoTokenizer.from_pretrained(pair / "model")
+    inputs = read("The captain saw the castle.", "农夫看见牧场。", return_tensors="pt")
+    tokens = inputs["input_ids"]
+    layout = Layout(torch.tensor([tokens.shape[1]]), segments=inputs["token_type_ids"])
+    ours = model.network(Batch(tokens, layout), heads=model.heads).logits
+    theirs = stock.eval()(**inputs)
+    torch.testing.assert_close(ours["masked_lm"], theirs.prediction_logits[0], atol=1e-4, rtol=0)
+    torch.testing.assert_close(ours["next_sentence"], theirs.seq_relationship_logits, atol=1e-4, rtol=0)
+
+
+def test_a_pair_reports_the_masked_loss_and_its_accuracy(pair: Path) -> None:
+    summary = json.loads((pair / "summary.json").read_text())
+    assert summary["loss"] < 2 * summary["unigram"]
+    assert 0 <= summary["next_sentence_accuracy"] <= 1
+    assert 0.5 <= summary["next_sentence_majority"] <= 1
+    rows = [json.loads(line) for line in (pair / "metrics.jsonl").read_text().splitlines()]
+    scores = [row["scores"] for row in rows if row["kind"] == "evaluation"]
+    assert all(next(iter(found)) == "loss" and "next_sentence_accuracy" in found for found in scores)
+    assert "next\\_sentence\\_accuracy" in (pair / "model" / "README.md").read_text()
+
+
+def test_a_pair_fills_masks_and_is_fine_tuned_with_its_pooler(pair: Path, texts: Any, tmp_path: Path) -> None:
+    model = pretune.load(pair)
+    mask = model.tokenizer.token(model.tokenizer.specials.mask or 0)
+    assert len(model.fill(f"The {mask} saw.")[0]) == 5
+    classifier = pretune.Model.load(pair, head="classification", labels=("war", "farm"))
+    assert classifier.untrained == ("heads.classification.output.weight", "heads.classification.output.bias")
+    pooler = hub.read_tensors(pair / "model")["bert.pooler.dense.weight"]
+    assert torch.equal(classifier.network.get_parameter("heads.classification.pooler.weight"), pooler)
+    run = pretune.finetune(pair, train=texts.train, test=texts.test, budget="1 epoch", out=tmp_path / "run")
+    assert hub.read_config(run.model)["architectures"] == ["BertForSequenceClassification"]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "modernbert"])
+def test_a_family_goes_from_text_to_a_classifier(family: str, texts: Any, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    run = pretune.pretrain(
+        SETTINGS, corpus=texts.corpus, family=family, budget="8 steps", out=tmp_path / "base"
+    )
+    model = pretune.load(run.folder)
+    stock = transformers.AutoModelForMaskedLM if family == "modernbert" else transformers.AutoModelForCausalLM
+    ids = transformers.AutoTokenizer.from_pretrained(run.model)("The captain.", return_tensors="pt")[
+        "input_ids"
+    ]
+    batch = Batch(ids, Layout(torch.tensor([ids.shape[1]])))
+    with torch.inference_mode():
+        ours = model.network(batch, heads=model.heads).logits[model.head]
+        theirs = stock.from_pretrained(run.model).eval()(ids).logits[0]
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+    tuned = pretune.finetune(
+        run.folder, train=texts.train, test=texts.test, budget="1 epoch", out=tmp_path / "tuned"
+    )
+    label = pretune.load(tuned.folder).classify(["The soldier saw the castle."])[0].value
+    pipeline = transformers.pipeline("text-classification", model=str(tuned.model))
+    assert pipeline("The soldier saw the castle.")[0]["label"] == label
+
+
+@pytest.mark.parametrize(
+    ("family", "objective"),
+    [("llama", "masked_lm+next_sentence"), ("modernbert", "masked_lm+next_sentence"),
+     ("bert", "next_sentence"), ("gpt2", "masked_lm"), ("bert", "classification")],
+)  # fmt: skip
+def test_an_objective_that_a_family_has_not_is_refused(
+    family: str, objective: str, texts: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(UnsupportedError, match="pretrains by"):
+        pretune.pretrain({"objective": objective}, corpus=texts.corpus, family=family, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_alias_is_kept_by_its_full_name() -> None:
+    assert objective_of("mlm + next_sentence").name == "masked_lm+next_sentence"
+
+
+def test_the_command_line_says_both_scores(cli: Callable[..., Any], texts: Any, tmp_path: Path) -> None:
+    said = cli(
+        "pretrain", texts.corpus, "--out", tmp_path / "run", "--budget", "2 steps",
+        "objective=masked_lm+next_sentence", "vocabulary_size=350", "max_length=32", "model.hidden_size=32",
+        "model.num_hidden_layers=1", "model.num_attention_heads=2", "training.batch_tokens=256",
+        "held_out=0.1",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    assert "held-out loss" in said.out
+    assert "next_sentence_accuracy" in said.out
+    assert "(majority " in said.out
