@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -35,6 +36,12 @@ CASES = [
     if registry.find("objectives", objective).HEAD in registry.find("families", family).TRAITS.heads
 ]
 OPTIMIZER = {"causal_lm": {"name": "muon"}}
+FEATURES: dict[str, dict[str, Any]] = {
+    "sgd": {"optimizer": {"name": "sgd", "learning_rate": 0.1}},
+    "adafactor": {"optimizer": {"name": "adafactor", "decay_embeddings": False}},
+    "wsd": {"schedule": {"name": "wsd", "decay": 0.5}},
+}
+"""Settings that add to what a checkpoint must hold, or to what a step depends on."""
 
 
 def log_of(folder: Path) -> list[dict[str, Any]]:
@@ -89,6 +96,23 @@ def test_resumed_equals_uninterrupted(
                 ).train()
         resumed = small.trainer(folder, kind, family=family, save_every=5, optimizer=OPTIMIZER.get(kind, {}))
         assert resumed.train().scores == outcome.scores
+        assert_same(small.state(whole), small.state(resumed))
+        assert log_of(folder) == log_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_a_feature_resumes_exactly(feature: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"save_every": 5} | FEATURES[feature]
+    whole = small.trainer(tmp_path / "whole", "masked_lm", family="bert", **settings)
+    outcome = whole.train()
+    for passes in (5, 17):
+        folder = tmp_path / f"stopped-{passes}"
+        with monkeypatch.context() as patch:
+            Stopping(patch, passes)
+            with pytest.raises(Interrupted):
+                small.trainer(folder, "masked_lm", family="bert", **settings).train()
+        resumed = small.trainer(folder, "masked_lm", family="bert", **settings)
+        assert dataclasses.replace(resumed.train(), seconds=0) == dataclasses.replace(outcome, seconds=0)
         assert_same(small.state(whole), small.state(resumed))
         assert log_of(folder) == log_of(tmp_path / "whole")
 
