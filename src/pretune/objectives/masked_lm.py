@@ -8,6 +8,7 @@ each text here gets the nearest whole number of its own 15 %, and at least one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pydantic
@@ -39,6 +40,8 @@ class Options(Settings):
     mask_share: float = pydantic.Field(default=0.8, ge=0, le=1)
     random_share: float = pydantic.Field(default=0.1, ge=0, le=1)
     """Of the predicted places, the shares that become the mask and a random token; the rest stay."""
+    label_smoothing: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    """Share of each target that is spread over the vocabulary, in training; held-out losses are without."""
 
 
 def windowing(specials: Specials, max_length: int) -> Windowing:
@@ -93,7 +96,8 @@ class Objective:
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """A group of examples a row of the grid."""
-        return collate(groups, pad=self.specials.pad, heads=self.heads)
+        batch = collate(groups, pad=self.specials.pad, heads=self.heads)
+        return replace(batch, smoothing={HEAD: self.options.label_smoothing})
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """Cross-entropy in nats, summed over the predicted places."""

@@ -12,42 +12,45 @@ from collections.abc import Callable
 from pretune.training.settings import ScheduleSettings
 
 
-def factor(step: int, total: int, settings: ScheduleSettings) -> float:
-    """Share of the peak learning rate at ``step`` (0-based) of ``total``: linear warm-up, then the shape."""
+def factor(step: float, total: int, settings: ScheduleSettings) -> float:
+    """Share of the peak learning rate at ``step`` (0-based) of ``total``: linear warm-up, then the shape.
+
+    After a correction of the length, ``step`` is a place between steps (``budget.Course.place``).
+    """
     warmup = settings.warmup if settings.warmup >= 1 else settings.warmup * total
     if step < warmup:
         return (step + 1) / (math.ceil(warmup) + 1)
     return SHAPES[settings.name](step, total, warmup, settings)
 
 
-Shape = Callable[[int, int, float, ScheduleSettings], float]
+Shape = Callable[[float, int, float, ScheduleSettings], float]
 
 
-def _progress(step: int, total: int, start: float) -> float:
+def _progress(step: float, total: int, start: float) -> float:
     return min(1.0, (step - start) / max(1.0, total - start))
 
 
-def _cosine(step: int, total: int, warmup: float, settings: ScheduleSettings) -> float:
+def _cosine(step: float, total: int, warmup: float, settings: ScheduleSettings) -> float:
     progress = _progress(step, total, warmup)
     return settings.final + (1 - settings.final) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def _linear(step: int, total: int, warmup: float, settings: ScheduleSettings) -> float:
+def _linear(step: float, total: int, warmup: float, settings: ScheduleSettings) -> float:
     return settings.final + (1 - settings.final) * (1 - _progress(step, total, warmup))
 
 
-def _wsd(step: int, total: int, warmup: float, settings: ScheduleSettings) -> float:
+def _wsd(step: float, total: int, warmup: float, settings: ScheduleSettings) -> float:
     start = max(warmup, total - settings.decay * total)
     progress = _progress(step, total, start) if step > start else 0.0
     gone = math.sqrt(progress) if settings.shape == "1-sqrt" else progress
     return settings.final + (1 - settings.final) * (1 - gone)
 
 
-def _inverse_sqrt(step: int, total: int, warmup: float, settings: ScheduleSettings) -> float:
+def _inverse_sqrt(step: float, total: int, warmup: float, settings: ScheduleSettings) -> float:
     return math.sqrt((math.ceil(warmup) + 1) / (step + 1))
 
 
-def _constant(step: int, total: int, warmup: float, settings: ScheduleSettings) -> float:
+def _constant(step: float, total: int, warmup: float, settings: ScheduleSettings) -> float:
     return 1.0
 
 

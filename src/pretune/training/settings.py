@@ -81,6 +81,13 @@ class TrainingSettings(Settings):
     seed: int = pydantic.Field(default=0, ge=0, lt=2**32)
     evaluations: int = pydantic.Field(default=10, ge=1)
     """Evaluations on held-out data, evenly spaced; the last one is at the end."""
+    ema: float | None = pydantic.Field(default=None, gt=0, lt=1)
+    """Decay of a running average of the weights, which is then what is evaluated and saved; 0.999 suits
+    runs of some thousand steps. None: no average."""
+    patience: int | None = pydantic.Field(default=None, ge=1)
+    """Evaluations without improvement after which training ends early; None: it never does."""
+    min_delta: float = pydantic.Field(default=0.0, ge=0)
+    """What counts as an improvement for ``patience``: the first score better by more than this."""
     save_every: int | None = pydantic.Field(default=None, gt=0)
     """Steps between checkpoints besides those before each evaluation."""
     keep: int = pydantic.Field(default=2, ge=1)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import copy
 import math
-import statistics
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -24,7 +24,8 @@ from torch import nn
 from pretune.checkpoint import store
 from pretune.config import digest
 from pretune.errors import ConfigError, Interrupted, TrainingError
-from pretune.training import machine, optimizers, schedules
+from pretune.training import budget, changes, lock, machine, optimizers, schedules
+from pretune.training.average import WeightAverage
 from pretune.training.length import Length
 from pretune.training.log import MetricsLog
 from pretune.training.progress import Reporter, Silent, Work, working
@@ -35,8 +36,10 @@ from pretune.training.steps import Batches
 from pretune.types import Batch, ObjectiveLike, Score
 
 OPTIMIZER = "optimizer.safetensors"
-REPLAN_AT = 0.2
-"""A length in minutes is planned again once, this far into the run."""
+TRAINED = "trained.safetensors"
+"""The weights as trained, of a run whose checkpoints show their average as the model."""
+RESUMED_LOOK = 0.02
+"""Share of the schedule after which a resumed run looks at the clock."""
 
 
 class Keeper(Protocol):
@@ -56,6 +59,8 @@ class Outcome:
     """How training ended."""
 
     steps: int
+    planned: int
+    """Steps as they were planned before the first one; a length in minutes is corrected on the way."""
     tokens: int
     """Tokens without padding that were read, over the whole run."""
     seconds: float
@@ -63,6 +68,10 @@ class Outcome:
     best_step: int
     scores: dict[str, float]
     """Scores of the best checkpoint; the network holds its weights."""
+    ended: Literal["length", "patience"]
+    """Why training ended: at its length, or early for want of improvement."""
+    last_factor: float
+    """Learning rate of the last update, as a share of the peak."""
 
 
 @dataclass
@@ -74,6 +83,11 @@ class _State:
     log_position: int = 0
     best_step: int | None = None
     best_scores: dict[str, float] = field(default_factory=dict)
+    to_beat: float | None = None
+    stale: int = 0
+    """Evaluations since the first score last improved by ``min_delta``, on ``to_beat``."""
+    factor: float = 0.0
+    """Of the learning rate in the last update."""
 
 
 class Trainer:
@@ -101,10 +115,15 @@ class Trainer:
         self.started = time.monotonic() if started is None else started
         self.reserve, self.name = reserve, name
         self.optimizer = optimizers.build(self.network, settings.optimizer)
+        self.average = None if settings.ema is None else WeightAverage(self.network, settings.ema)
+        self._now = settings
+        """The settings with the changes in mid-run."""
+        self._recorded: dict[str, Any] = {}
         self.state = _State()
         self._saved_step: int | None = None
-        self._resumed = False
-        self._step_seconds: list[float] = []
+        self._course = budget.Course((budget.Stretch(0, 0, 0.0),))
+        self._pace = budget.Pace(evaluation=0.0)
+        self._look = 0.0
 
     def train(self) -> Outcome:
         """Train to the end, from wherever the run's folder says that it stopped.
@@ -113,7 +132,7 @@ class Trainer:
             Interrupted: a signal came; a checkpoint was saved.
             TrainingError: the loss is no longer a number.
         """
-        with StopRequest() as stop:
+        with StopRequest() as stop, lock.held(self.run.folder):
             self._resume()
             plan = self._plan()
             log = MetricsLog(
@@ -123,8 +142,8 @@ class Trainer:
                 step=self.state.step,
             )
             try:
-                with working(self.reporter, self.name, plan["steps"]) as work:
-                    self._loop(plan, log, stop, work)
+                with working(self.reporter, self.name, self._course.last.end) as work:
+                    self._loop(log, stop, work)
             finally:
                 log.close()
         best = self.state.best_step
@@ -133,33 +152,43 @@ class Trainer:
             folder = store.checkpoint_path(self.run.checkpoints, best)
             store.verify_folder(folder)
             self.keeper.restore(folder)
-        seconds = time.monotonic() - self.started
-        return Outcome(self.state.step, self.state.tokens, seconds, best, self.state.best_scores)
+        elif self.average is not None:
+            self.average.apply()
+        state, seconds = self.state, time.monotonic() - self.started
+        return Outcome(
+            state.step, plan["steps"], state.tokens, seconds, best, state.best_scores,
+            "patience" if self._out_of_patience() else "length", state.factor,
+        )  # fmt: skip
 
-    def _loop(self, plan: dict[str, Any], log: MetricsLog, stop: StopRequest, work: Work) -> None:
+    def _loop(self, log: MetricsLog, stop: StopRequest, work: Work) -> None:
         state = self.state
+        self._pace.again()
         while True:
-            total = plan["steps"]
-            if state.step in _due(total, self.settings.evaluations):
+            total = self._course.total(state.step)
+            if state.step in self._course.due(self.settings.evaluations):
+                began = time.monotonic()
                 self._save(log)
                 self._evaluate(log)
+                self._pace.evaluated(time.monotonic() - began)
             elif self.settings.save_every and state.step and state.step % self.settings.save_every == 0:
                 self._save(log)
-            if state.step >= total:
+            if state.step >= total or self._out_of_patience():
                 return
-            if stop.asked or not self._step(total, log, stop, work):
+            self._adjust()
+            if stop.asked or not self._step(log, stop, work):
                 self._save(log)
                 raise Interrupted(
                     f"stopped at step {state.step} of {total}; a checkpoint is saved in {self.run.folder}, "
                     "run the same command to go on"
                 )
-            if self.length.unit == "seconds" and state.step == plan["replan_at"] and not self._resumed:
-                self._replan(plan)
+            if self._course.share(state.step) >= self._look:
+                self._correct()
 
-    def _step(self, total: int, log: MetricsLog, stop: StopRequest, work: Work) -> bool:
+    def _step(self, log: MetricsLog, stop: StopRequest, work: Work) -> bool:
         """One optimiser step; False, with nothing changed, where a stop was asked for within it."""
         state, began = self.state, time.monotonic()
-        factor = schedules.factor(state.step, total, self.settings.schedule)
+        place, total = self._course.place(state.step), self._course.total(state.step)
+        factor = schedules.factor(place, total, self.settings.schedule)
         micro_batches = self.batches(state.step)
         loss = self._backward(self.network, micro_batches, state.step, stop)
         if loss is None:
@@ -173,7 +202,9 @@ class Trainer:
                 "lower training.optimizer.learning_rate"
             )
         self.optimizer.step(factor)
-        state.step += 1
+        state.step, state.factor = state.step + 1, factor
+        if self.average is not None:
+            self.average.update(state.step)
         state.tokens += sum(int(batch.layout.lengths.sum()) for batch in micro_batches)
         log.step(
             state.step,
@@ -181,12 +212,12 @@ class Trainer:
                 "epoch": round(state.step / self.batches.steps_per_epoch, 6),
                 "tokens": state.tokens,
                 "loss": loss,
-                "learning_rate": self.settings.optimizer.learning_rate * factor,
+                "learning_rate": self._now.optimizer.learning_rate * factor,
                 "gradient_norm": norm,
                 "seconds": round(time.monotonic() - began, 4),
             },
         )
-        self._step_seconds.append(time.monotonic() - began)
+        self._pace.stepped()
         work.update(state.step, f"loss {loss:.3f}")
         return True
 
@@ -214,12 +245,13 @@ class Trainer:
         return value
 
     def _clip(self, network: nn.Module) -> float:
-        limit = self.settings.clip or math.inf
+        limit = self._now.clip or math.inf
         return float(nn.utils.clip_grad_norm_(network.parameters(), limit))
 
     def _evaluate(self, log: MetricsLog) -> None:
         state, began = self.state, time.monotonic()
-        scores = self.evaluate(self.network, state.step)
+        with self._averaged():
+            scores = self.evaluate(self.network, state.step)
         if not math.isfinite(scores[0].value):
             raise TrainingError(
                 f"step {state.step}: held-out {scores[0].name} {scores[0].value}: the weights are lost; "
@@ -229,19 +261,49 @@ class Trainer:
         best = state.best_scores.get(scores[0].name)
         if scores[0].better_than(best):
             state.best_step, state.best_scores = state.step, {s.name: s.value for s in scores}
+        self._count(scores[0])
         said = ", ".join(f"{s.name} {s.value:.3f}" for s in scores)
         self.reporter.say(f"  {self.name}: step {state.step:,}, held out: {said}")
+
+    def _averaged(self) -> AbstractContextManager[dict[str, torch.Tensor]]:
+        """Within, the network is as it is to be judged and saved; with the weights as trained, if others."""
+        return nullcontext({}) if self.average is None else self.average.shown()
+
+    def _count(self, score: Score) -> None:
+        """Count the evaluations in a row that did not improve by ``min_delta``."""
+        state, least = self.state, self.settings.min_delta * (1 if score.direction == "higher" else -1)
+        better = score.better_than(None if state.to_beat is None else state.to_beat + least)
+        state.to_beat, state.stale = (score.value, 0) if better else (state.to_beat, state.stale + 1)
+
+    def _out_of_patience(self) -> bool:
+        return self.settings.patience is not None and self.state.stale >= self.settings.patience
+
+    def _adjust(self) -> None:
+        """Take up changes that were asked for, and let those that hold from this step on hold."""
+        done, refused = changes.take_up(self.run, self.settings, self.state.step)
+        for line in (*done, *refused):
+            self.reporter.say(f"  {self.name}: {line}")
+        if done:
+            self._recorded = self.run.plan()
+        now = changes.in_effect(self.settings, self._recorded, self.state.step)
+        if now != self._now:
+            self._now = now
+            self.optimizer.adopt(now.optimizer)
 
     def _save(self, log: MetricsLog) -> None:
         state = self.state
         if state.step == self._saved_step:
             return  # a resume from there comes to the same point, its evaluation made again
+        self._note_time()
         state.log_position = log.position()
         folder = store.checkpoint_path(self.run.checkpoints, state.step)
 
         def fill(partial: Path) -> None:
-            self.keeper.write(partial)
+            with self._averaged() as trained:
+                self.keeper.write(partial)
             save_file(self.optimizer.state_tensors(), partial / OPTIMIZER)
+            if trained:
+                save_file(trained, partial / TRAINED)
 
         store.write_folder(folder, fill, about=vars(state))
         self._saved_step = state.step
@@ -257,9 +319,10 @@ class Trainer:
             return
         about = store.verify_folder(folder)
         self.keeper.restore(folder)
+        if self.average is not None:
+            self.average.restore(load_file(folder / TRAINED))
         self.optimizer.restore(load_file(folder / OPTIMIZER))
         self.state = _State(**about)
-        self._resumed = True
         self._saved_step = self.state.step
         self.reporter.say(f"  {self.name}: going on from step {self.state.step:,} ({folder})")
 
@@ -274,62 +337,66 @@ class Trainer:
                 )
             if plan.get("machine") != machine.describe():
                 self.reporter.say(f"  planned on {plan.get('machine')}, going on with {machine.describe()}")
-            return plan
-        if self.length.unit == "seconds":
-            plan = self._measure()
+            self.started -= plan.get("spent", 0.0)  # the time that was used before counts, too
         else:
-            steps = self.length.steps(self.batches.steps_per_epoch, self.batches.tokens_per_step)
-            plan = {"steps": steps}
-        plan |= {"machine": machine.describe(), "data": self.batches.fingerprint, "changes": []}
-        self.run.write_plan(plan)
+            if self.length.unit == "seconds":
+                plan = self._measure()
+            else:
+                steps = self.length.steps(self.batches.steps_per_epoch, self.batches.tokens_per_step)
+                plan = {"steps": steps}
+            plan |= {"machine": machine.describe(), "data": self.batches.fingerprint, "changes": []}
+            self.run.write_plan(plan)
+        self._course = budget.Course.of(plan)
+        self._pace = budget.Pace(evaluation=plan.get("seconds_per_evaluation", 0.0))
+        self._recorded = plan
+        timed = self.length.unit == "seconds" and not plan.get("replayed")
+        done = self._course.share(self.state.step)
+        # A resumed run looks soon: the machine may be another, or busier.
+        look = done + RESUMED_LOOK if self.state.step else math.inf
+        self._look = min(budget.next_look(done), look) if timed else math.inf
         return plan
 
     def _measure(self) -> dict[str, Any]:
         """Steps that fit the time, from a few steps and an evaluation on weights that are thrown away."""
-        network, began = copy.deepcopy(self.network), time.monotonic()
+        network = copy.deepcopy(self.network)
         optimizer = optimizers.build(network, self.settings.optimizer)
-        patience = min(10.0, 0.05 * self.length.amount)
-        times: list[float] = []
-        while len(times) < 4 or (time.monotonic() - began < patience and len(times) < 50):
-            at = time.monotonic()
-            self._backward(network, self.batches(len(times)), len(times), None)
+
+        def trial(number: int) -> None:
+            self._backward(network, self.batches(number), number, None)
             self._clip(network)
             optimizer.step(1.0)
-            times.append(time.monotonic() - at)
+
+        step = budget.measured(trial, patience=min(10.0, 0.05 * self.length.amount))
         at = time.monotonic()
         self.evaluate(network, 0)
         evaluation = time.monotonic() - at
-        step = statistics.median(times[1:])
-        steps = self._affordable(step, evaluation, self.settings.evaluations)
+        steps = budget.affordable(self._left(), step, evaluation, self.settings.evaluations)
         self.reporter.say(f"  {self.name}: {step:.3f} s a step, so {steps:,} steps in {self.length}")
-        replan = math.ceil(REPLAN_AT * steps)
-        return {
-            "steps": steps,
-            "seconds_per_step": step,
-            "seconds_per_evaluation": evaluation,
-            "replan_at": replan,
-        }
+        return {"steps": steps, "seconds_per_step": step, "seconds_per_evaluation": evaluation}
 
-    def _affordable(self, step: float, evaluation: float, evaluations: int) -> int:
-        left = self.started + self.length.amount - time.monotonic() - self.reserve
-        return max(1, int((left - evaluations * evaluation) / step))
+    def _left(self) -> float:
+        """Seconds until training must end, of a length in minutes."""
+        return self.started + self.length.amount - time.monotonic() - self.reserve
 
-    def _replan(self, plan: dict[str, Any]) -> None:
-        """Correct the number of steps once by what the steps so far took; the change stands in the run.
+    def _correct(self) -> None:
+        """Fit the number of steps to the time that is left; the change stands in the run's plan.
 
-        A run that was stopped before keeps the number that it had: its time is no longer one stretch.
+        Changes that a resumed run has yet to come to are made as they were.
         """
-        done, total = self.state.step, plan["steps"]
-        if plan["changes"]:
+        step, course = self.state.step, self._course
+        self._look = budget.next_look(course.share(step))
+        if step < course.last.start:
             return
-        ahead = sum(1 for due in _due(total, self.settings.evaluations) if due >= done)
-        mean = statistics.fmean(self._step_seconds)
-        left = self._affordable(mean, plan["seconds_per_evaluation"], ahead)
-        plan["changes"].append({"step": done, "steps": [total, done + left]})
-        plan["steps"] = done + left
+        total = budget.corrected(course, step, self._left(), self._pace, self.settings.evaluations)
+        self._pace.again()
+        if total is None:
+            return
+        plan = self.run.plan()
+        plan["changes"].append({"step": step, "steps": [course.total(step), total]})
         self.run.write_plan(plan)
+        self._course = budget.Course.of(plan)
 
-
-def _due(total: int, evaluations: int) -> set[int]:
-    """The steps after which to evaluate: evenly spaced, the last one included."""
-    return {round(total * k / evaluations) for k in range(1, evaluations + 1)} - {0}
+    def _note_time(self) -> None:
+        """Keep how much of a length in minutes is used, for a resume to go on with the rest."""
+        if self.length.unit == "seconds":
+            self.run.write_plan(self.run.plan() | {"spent": time.monotonic() - self.started})

@@ -1,0 +1,162 @@
+"""A length of training as a number of steps, and how a length in minutes is kept.
+
+Minutes become steps by a measurement on throw-away weights, before the first step. A machine with other work
+on it changes its pace, so the number is corrected at a few points on the way. Each correction stands in the
+run's plan with its step: a resume and a repeat make it again at the same step.
+
+Where the number changes, the place on the schedule does not: what is left of the schedule is spread over
+what is left of the steps, so the learning rate never jumps.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+CORRECTED_AT = (0.05, 0.2, 0.4, 0.6, 0.8, 0.9, 0.97)
+"""Shares of the schedule after which a length in minutes is looked at again."""
+TOLERANCE = 0.01
+"""A correction of less than this share of the steps that are left is not made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Steps from ``start`` to ``end`` that take the schedule from the share ``done`` to its end."""
+
+    start: int
+    end: int
+    done: float
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """The number of steps of a run, with its recorded corrections, as functions of the step."""
+
+    stretches: tuple[Stretch, ...]
+
+    @classmethod
+    def of(cls, plan: Mapping[str, Any]) -> Course:
+        """Of a run's ``plan.json``: ``steps``, and those ``changes`` that hold ``steps: [old, new]``."""
+        stretches = [Stretch(0, int(plan["steps"]), 0.0)]
+        for change in plan.get("changes", ()):
+            if "steps" in change:
+                at, total = int(change["step"]), int(change["steps"][1])
+                stretches.append(Stretch(at, total, _share(stretches[-1], at)))
+        return cls(tuple(stretches))
+
+    @property
+    def last(self) -> Stretch:
+        """The stretch that ends the run."""
+        return self.stretches[-1]
+
+    def _at(self, step: int) -> Stretch:
+        return next(s for s in reversed(self.stretches) if step >= s.start)
+
+    def total(self, step: int) -> int:
+        """How many steps the run was to have, as known at ``step``."""
+        return self._at(step).end
+
+    def share(self, step: int) -> float:
+        """How much of the schedule is done at ``step``, 0 to 1."""
+        return _share(self._at(step), step)
+
+    def place(self, step: int) -> float:
+        """``step`` as the schedule counts it: where it would be if the number had been the same all along."""
+        now = self._at(step)
+        return step if now.start == 0 else _share(now, step) * now.end
+
+    def due(self, times: int) -> set[int]:
+        """Steps after which to evaluate: evenly spaced over the schedule, the last step included."""
+        found = set()
+        borders = [*(s.start for s in self.stretches[1:]), None]
+        for stretch, border in zip(self.stretches, borders, strict=True):
+            steps = {_step_at(stretch, k, times) for k in range(1, times + 1)}
+            # A stretch counts up to where the next begins; what fell due before is not due again.
+            found |= {s for s in steps if stretch.start < s and (border is None or s <= border)}
+        return found | {self.last.end}
+
+
+def _share(stretch: Stretch, step: int) -> float:
+    left = max(1, stretch.end - stretch.start)
+    return stretch.done + (1 - stretch.done) * min(1.0, (step - stretch.start) / left)
+
+
+def _step_at(stretch: Stretch, k: int, times: int) -> int:
+    """The step at which the k-th of ``times`` equal parts of the schedule is done, on this stretch."""
+    if stretch.start == 0:
+        return round(stretch.end * k / times)
+    part = (k / times - stretch.done) / max(1e-12, 1 - stretch.done)
+    return stretch.start + round(part * (stretch.end - stretch.start))
+
+
+@dataclass
+class Pace:
+    """What a step and an evaluation take here and now, in seconds of wall-clock.
+
+    A step counts with all that comes between two steps (logging, the bar), an evaluation with its
+    checkpoint; the pace is that since the last correction.
+    """
+
+    evaluation: float
+    """The newest, or as measured beforehand."""
+    _steps: int = 0
+    _apart: float = 0.0
+    _since: float = field(default_factory=time.monotonic)
+
+    def stepped(self) -> None:
+        """One more step is done."""
+        self._steps += 1
+
+    def evaluated(self, seconds: float) -> None:
+        """An evaluation with its checkpoint took so long."""
+        self.evaluation = seconds
+        self._apart += seconds
+
+    def step(self) -> float | None:
+        """Seconds a step; None where there was none."""
+        if not self._steps:
+            return None
+        return max(1e-6, (time.monotonic() - self._since - self._apart) / self._steps)
+
+    def again(self) -> None:
+        """Measure anew from now on."""
+        self._steps, self._apart, self._since = 0, 0.0, time.monotonic()
+
+
+def affordable(left: float, step: float, evaluation: float, evaluations: int) -> int:
+    """Steps that fit into ``left`` seconds with so many evaluations; at least one."""
+    return max(1, int((left - evaluations * evaluation) / step))
+
+
+def corrected(course: Course, step: int, left: float, pace: Pace, evaluations: int) -> int | None:
+    """The number of steps that ends in ``left`` seconds from ``step`` on, or None where it is near enough.
+
+    Args:
+        evaluations: of the run; those that are still to come are paid for.
+    """
+    seconds = pace.step()
+    if seconds is None:
+        return None
+    ahead = sum(1 for due in course.due(evaluations) if due > step)
+    total = step + affordable(left, seconds, pace.evaluation, ahead)
+    old = course.total(step)
+    return None if abs(total - old) <= TOLERANCE * max(1, old - step) else total
+
+
+def measured(trial: Callable[[int], None], *, patience: float, least: int = 4, most: int = 50) -> float:
+    """Seconds a step, of steps on weights that are thrown away; the first, which warms up, does not count."""
+    times: list[float] = []
+    began = time.monotonic()
+    while len(times) < least or (time.monotonic() - began < patience and len(times) < most):
+        at = time.monotonic()
+        trial(len(times))
+        times.append(time.monotonic() - at)
+    return statistics.median(times[1:])
+
+
+def next_look(share: float, looks: Sequence[float] = CORRECTED_AT) -> float:
+    """The share of the schedule at which to look at the clock again, after ``share``; beyond 1: never."""
+    return next((look for look in looks if look > share), 2.0)

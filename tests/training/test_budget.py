@@ -1,0 +1,126 @@
+"""A length in minutes: corrections keep the deadline, the schedule and what a resume repeats."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pretune.training import budget
+from pretune.training.schedules import factor
+from pretune.training.settings import ScheduleSettings
+
+
+def course(steps: int, *changes: tuple[int, int]) -> budget.Course:
+    old, rows = steps, []
+    for step, new in changes:
+        rows.append({"step": step, "steps": [old, new]})
+        old = new
+    return budget.Course.of({"steps": steps, "changes": rows})
+
+
+def test_without_a_change_every_step_is_its_own_place() -> None:
+    plain = course(100)
+    assert [plain.place(s) for s in range(101)] == list(range(101))
+    assert plain.due(4) == {25, 50, 75, 100}
+    assert plain.total(99) == 100
+
+
+def test_other_changes_of_a_run_are_no_corrections() -> None:
+    plan = {"steps": 10, "changes": [{"step": 3, "training.optimizer.learning_rate": 1e-4}]}
+    assert budget.Course.of(plan) == course(10)
+
+
+def test_a_change_holds_from_its_step_on_and_not_before() -> None:
+    changed = course(100, (20, 60))
+    assert [changed.total(s) for s in (0, 19, 20, 59)] == [100, 100, 60, 60]
+    assert changed.share(10) == pytest.approx(0.10)
+    assert changed.share(20) == pytest.approx(0.20)
+    assert changed.share(40) == pytest.approx(0.60)
+    assert changed.share(60) == 1.0
+    assert changed.due(5) == {20, 30, 40, 50, 60}
+
+
+@given(
+    st.integers(50, 400),
+    st.lists(st.tuples(st.floats(0.05, 0.95), st.floats(0.5, 2.0)), max_size=4),
+    st.integers(1, 12),
+)
+def test_the_learning_rate_never_jumps_and_every_evaluation_is_made(
+    steps: int, wishes: list[tuple[float, float]], evaluations: int
+) -> None:
+    changes: list[tuple[int, int]] = []
+    at, total = 0, steps
+    for place, scale in wishes:
+        step = at + max(1, int((total - at) * place))
+        if step >= total:
+            break
+        at, total = step, step + max(1, int((total - step) * scale))
+        changes.append((at, total))
+    found = course(steps, *changes)
+    settings = ScheduleSettings(warmup=0.0)
+    rates = [factor(found.place(s), found.total(s), settings) for s in range(found.last.end + 1)]
+    shares = [found.share(s) for s in range(found.last.end + 1)]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    # The cosine's steepest slope is pi / 2 a unit of the schedule: no step falls faster than its share.
+    falls = zip(rates, rates[1:], shares, shares[1:], strict=False)
+    assert all(a - b + 1e-9 >= 0 and a - b <= math.pi / 2 * (q - p) + 1e-9 for a, b, p, q in falls)
+    due = found.due(evaluations)
+    assert max(due) == found.last.end
+    assert len(due) <= evaluations + 1
+
+
+class Clock:
+    """Seconds that pass as the test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(budget.time, "monotonic", lambda: self.now)
+
+
+def run(clock: Clock, seconds: float, planned_step: float, pace: list[tuple[float, float]]) -> float:
+    """Wall-clock at the end of a run whose steps take what ``pace`` says from which second on."""
+    evaluation, evaluations = 1.0, 5
+    steps = budget.affordable(seconds, planned_step, evaluation, evaluations)
+    plan: dict[str, object] = {"steps": steps, "changes": []}
+    found = budget.Course.of(plan)
+    measure, step = budget.Pace(evaluation), 0
+    measure.again()
+    look = budget.next_look(0.0)
+    while True:
+        if step in found.due(evaluations):
+            clock.now += evaluation
+            measure.evaluated(evaluation)
+        if step >= found.total(step):
+            return clock.now
+        clock.now += next(cost for since, cost in reversed(pace) if clock.now >= since)
+        measure.stepped()
+        step += 1
+        if found.share(step) >= look:
+            look = budget.next_look(found.share(step))
+            total = budget.corrected(found, step, seconds - clock.now, measure, evaluations)
+            measure.again()
+            if total is not None:
+                plan["changes"].append({"step": step, "steps": [found.total(step), total]})  # type: ignore[attr-defined]
+                found = budget.Course.of(plan)
+
+
+@pytest.mark.parametrize(
+    "pace",
+    [
+        [(0, 0.1)],
+        [(0, 0.25)],  # measured at a quiet moment
+        [(0, 0.05)],  # measured at a busy one
+        [(0, 0.1), (90, 0.3)],  # other work begins half-way
+        [(0, 0.3), (90, 0.1)],
+        [(0, 0.1), (60, 0.3), (100, 0.1), (150, 0.25)],
+    ],
+)
+def test_a_deadline_is_kept_whatever_else_the_machine_does(
+    pace: list[tuple[float, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = run(Clock(monkeypatch), 180.0, 0.1, pace)
+    assert 0.95 * 180 <= ended <= 1.05 * 180
