@@ -88,6 +88,8 @@ class TrainingSettings(Settings):
     """Evaluations without improvement after which training ends early; None: it never does."""
     min_delta: float = pydantic.Field(default=0.0, ge=0)
     """What counts as an improvement for ``patience``: the first score better by more than this."""
+    health_every: int | None = pydantic.Field(default=100, ge=1)
+    """Steps between looks at gradients, updates and activations; None: never. It changes no result."""
     save_every: int | None = pydantic.Field(default=None, gt=0)
     """Steps between checkpoints besides those before each evaluation."""
     keep: int = pydantic.Field(default=2, ge=1)

@@ -11,11 +11,10 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -26,8 +25,10 @@ from pretune.config import digest
 from pretune.errors import ConfigError, Interrupted, TrainingError
 from pretune.training import budget, changes, lock, machine, optimizers, schedules
 from pretune.training.average import WeightAverage
+from pretune.training.health import Health
 from pretune.training.length import Length
 from pretune.training.log import MetricsLog
+from pretune.training.outcome import Keeper, Outcome, State
 from pretune.training.progress import Reporter, Silent, Work, working
 from pretune.training.run import Run
 from pretune.training.settings import TrainingSettings
@@ -36,58 +37,12 @@ from pretune.training.steps import Batches
 from pretune.types import Batch, ObjectiveLike, Score
 
 OPTIMIZER = "optimizer.safetensors"
+SPEED_OVER = 10.0
+"""Seconds after which the tokens a second that are shown are counted anew."""
 TRAINED = "trained.safetensors"
 """The weights as trained, of a run whose checkpoints show their average as the model."""
 RESUMED_LOOK = 0.02
 """Share of the schedule after which a resumed run looks at the clock."""
-
-
-class Keeper(Protocol):
-    """Writes the network as a model folder, and reads it back."""
-
-    network: nn.Module
-
-    def write(self, folder: Path) -> None:
-        """Put the model's files into an existing folder."""
-
-    def restore(self, folder: Path) -> None:
-        """Put the weights in a folder into the network."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How training ended."""
-
-    steps: int
-    planned: int
-    """Steps as they were planned before the first one; a length in minutes is corrected on the way."""
-    tokens: int
-    """Tokens without padding that were read, over the whole run."""
-    seconds: float
-    """Wall-clock time of this process from ``started`` on; a run that was resumed took longer."""
-    best_step: int
-    scores: dict[str, float]
-    """Scores of the best checkpoint; the network holds its weights."""
-    ended: Literal["length", "patience"]
-    """Why training ended: at its length, or early for want of improvement."""
-    last_factor: float
-    """Learning rate of the last update, as a share of the peak."""
-
-
-@dataclass
-class _State:
-    """What a checkpoint keeps besides weights and optimiser."""
-
-    step: int = 0
-    tokens: int = 0
-    log_position: int = 0
-    best_step: int | None = None
-    best_scores: dict[str, float] = field(default_factory=dict)
-    to_beat: float | None = None
-    stale: int = 0
-    """Evaluations since the first score last improved by ``min_delta``, on ``to_beat``."""
-    factor: float = 0.0
-    """Of the learning rate in the last update."""
 
 
 class Trainer:
@@ -107,23 +62,27 @@ class Trainer:
         started: float | None = None,
         reserve: float = 2.0,
         name: str = "training",
+        levels: Mapping[str, float] | None = None,
     ) -> None:
+        """``levels``: losses of simpler models on the same targets, shown and logged beside the loss."""
         self.keeper, self.network, self.objective = keeper, keeper.network, objective
         self.batches, self.evaluate = batches, evaluate
         self.settings, self.length, self.run = settings, length, run
         self.reporter = reporter or Silent()
         self.started = time.monotonic() if started is None else started
-        self.reserve, self.name = reserve, name
+        self.reserve, self.name, self.levels = reserve, name, dict(levels or {})
         self.optimizer = optimizers.build(self.network, settings.optimizer)
         self.average = None if settings.ema is None else WeightAverage(self.network, settings.ema)
+        self.health = Health(self.network, settings.health_every)
         self._now = settings
         """The settings with the changes in mid-run."""
         self._recorded: dict[str, Any] = {}
-        self.state = _State()
+        self.state = State()
         self._saved_step: int | None = None
         self._course = budget.Course((budget.Stretch(0, 0, 0.0),))
         self._pace = budget.Pace(evaluation=0.0)
         self._look = 0.0
+        self._read = (0, 0.0)
 
     def train(self) -> Outcome:
         """Train to the end, from wherever the run's folder says that it stopped.
@@ -140,6 +99,7 @@ class Trainer:
                 self.run.folder / "tensorboard",
                 position=self.state.log_position,
                 step=self.state.step,
+                tokens=self.state.tokens,
             )
             try:
                 with working(self.reporter, self.name, self._course.last.end) as work:
@@ -163,6 +123,7 @@ class Trainer:
     def _loop(self, log: MetricsLog, stop: StopRequest, work: Work) -> None:
         state = self.state
         self._pace.again()
+        self._read = (state.tokens, time.monotonic())
         while True:
             total = self._course.total(state.step)
             if state.step in self._course.due(self.settings.evaluations):
@@ -190,10 +151,12 @@ class Trainer:
         place, total = self._course.place(state.step), self._course.total(state.step)
         factor = schedules.factor(place, total, self.settings.schedule)
         micro_batches = self.batches(state.step)
-        loss = self._backward(self.network, micro_batches, state.step, stop)
+        with self.health.watching(state.step):
+            loss = self._backward(self.network, micro_batches, state.step, stop)
         if loss is None:
             self.optimizer.forget()
             return False
+        self.health.before_update(state.step)
         norm = self._clip(self.network)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
@@ -202,6 +165,7 @@ class Trainer:
                 "lower training.optimizer.learning_rate"
             )
         self.optimizer.step(factor)
+        findings = self.health.after_update(state.step)
         state.step, state.factor = state.step + 1, factor
         if self.average is not None:
             self.average.update(state.step)
@@ -217,9 +181,20 @@ class Trainer:
                 "seconds": round(time.monotonic() - began, 4),
             },
         )
+        if findings is not None:
+            log.health(state.step, findings)
         self._pace.stepped()
-        work.update(state.step, f"loss {loss:.3f}")
+        work.update(state.step, self._detail(loss, state.tokens))
         return True
+
+    def _detail(self, loss: float, tokens: int) -> str:
+        """``loss 5.120 (unigram 6.90, bigram 5.20), 3,210 tokens/s``"""
+        beside = ", ".join(f"{name} {level:.2f}" for name, level in self.levels.items())
+        now, (before, at) = time.monotonic(), self._read
+        speed = f", {(tokens - before) / (now - at):,.0f} tokens/s" if now - at > 1e-3 else ""
+        if now - at > SPEED_OVER:
+            self._read = (tokens, now)
+        return f"loss {loss:.3f}{f' ({beside})' if beside else ''}{speed}"
 
     def _backward(
         self, network: nn.Module, micro_batches: list[Batch], step: int, stop: StopRequest | None
@@ -257,7 +232,7 @@ class Trainer:
                 f"step {state.step}: held-out {scores[0].name} {scores[0].value}: the weights are lost; "
                 "start again in another folder (--out) with a lower training.optimizer.learning_rate"
             )
-        log.evaluation(state.step, scores, time.monotonic() - began)
+        log.evaluation(state.step, scores, time.monotonic() - began, self.levels)
         best = state.best_scores.get(scores[0].name)
         if scores[0].better_than(best):
             state.best_step, state.best_scores = state.step, {s.name: s.value for s in scores}
@@ -322,7 +297,7 @@ class Trainer:
         if self.average is not None:
             self.average.restore(load_file(folder / TRAINED))
         self.optimizer.restore(load_file(folder / OPTIMIZER))
-        self.state = _State(**about)
+        self.state = State(**about)
         self._saved_step = self.state.step
         self.reporter.say(f"  {self.name}: going on from step {self.state.step:,} ({folder})")
 

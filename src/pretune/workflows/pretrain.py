@@ -30,11 +30,12 @@ from pretune.text.tokenizer import Frame, Tokenizer
 from pretune.training import machine
 from pretune.training.length import parse_length
 from pretune.training.log import read_log
+from pretune.training.outcome import Outcome
 from pretune.training.progress import Reporter, Silent
 from pretune.training.run import Run, default_folder, environment
 from pretune.training.settings import TrainingSettings
 from pretune.training.steps import StepBatches
-from pretune.training.trainer import Outcome, Trainer
+from pretune.training.trainer import Trainer
 from pretune.types import Score, Traits
 from pretune.workflows import cards, pages
 from pretune.workflows.corpus import Prepared, is_prepared, open_prepared, prepare
@@ -163,6 +164,7 @@ def pretrain(
         started=started,
         reserve=3.0,
         name=resolved.family,
+        levels={"unigram": pretraining.held_out.unigram, "bigram": pretraining.held_out.bigram},
     ).train()
     summary = pretraining.summary(outcome)
     _finish(run, resolved, pretraining, summary)
