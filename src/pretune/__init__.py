@@ -12,23 +12,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pretune.errors import PretuneError as PretuneError
     from pretune.model import Model as Model
+    from pretune.workflows.comparison import compare_runs as compare_runs
     from pretune.workflows.evaluate import evaluate as evaluate
     from pretune.workflows.finetune import finetune as finetune
     from pretune.workflows.predict import predict as predict
     from pretune.workflows.pretrain import pretrain as pretrain
     from pretune.workflows.quickstart import quickstart as quickstart
+    from pretune.workflows.runs import adjust_run as adjust_run
+    from pretune.workflows.runs import list_runs as list_runs
+    from pretune.workflows.runs import show_run as show_run
 
 _HOMES = {
     "Model": "pretune.model",
     "PretuneError": "pretune.errors",
+    "adjust_run": "pretune.workflows.runs",
+    "compare_runs": "pretune.workflows.comparison",
     "evaluate": "pretune.workflows.evaluate",
     "finetune": "pretune.workflows.finetune",
+    "list_runs": "pretune.workflows.runs",
     "predict": "pretune.workflows.predict",
     "pretrain": "pretune.workflows.pretrain",
     "quickstart": "pretune.workflows.quickstart",
+    "show_run": "pretune.workflows.runs",
 }
 
-__all__ = ["Model", "PretuneError", "evaluate", "finetune", "load", "predict", "pretrain", "quickstart"]
+__all__ = [
+    "Model", "PretuneError", "adjust_run", "compare_runs", "evaluate", "finetune", "list_runs", "load",
+    "predict", "pretrain", "quickstart", "show_run",
+]  # fmt: skip
 
 
 def load(path: Any, **options: Any) -> Model:

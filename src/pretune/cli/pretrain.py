@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pretune.cli.shared import Config, DryRun, Json, Language, Out, PrintConfig, emit, gather, split
+from pretune.cli.shared import Changes, Config, DryRun, Json, Language, Out, PrintConfig, emit, gather, split
 
 NAME = "pretrain"
 HELP = """Pretrain a language model from random weights on raw text.
@@ -34,6 +34,7 @@ def run(
     ] = None,
     config: Config = None,
     out: Out = None,
+    changes: Changes = None,
     language: Language = None,
     print_config: PrintConfig = False,
     dry_run: DryRun = False,
@@ -63,7 +64,9 @@ def run(
     if dry_run:
         emit(check := workflow.rehearse(settings), json, [f"{key}: {value}" for key, value in check.items()])
         return
-    result = workflow.pretrain(settings, out=out, reporter=default_reporter(quiet=json), started=started)
+    result = workflow.pretrain(
+        settings, out=out, changes=changes, reporter=default_reporter(quiet=json), started=started
+    )
     s = result.summary
     emit(
         {**s, "folder": str(result.folder)},

@@ -25,6 +25,7 @@ from pretune.report.page import VerdictItem
 from pretune.report.words import words
 from pretune.tasks import classification as task_module
 from pretune.training import machine
+from pretune.training.changes import replay
 from pretune.training.length import parse_length
 from pretune.training.log import read_log
 from pretune.training.progress import Reporter, Silent
@@ -33,7 +34,7 @@ from pretune.training.settings import OptimizerSettings, TrainingSettings
 from pretune.training.steps import StepBatches
 from pretune.training.trainer import Trainer
 from pretune.types import Score
-from pretune.workflows import cards, pages
+from pretune.workflows import cards, pages, verdicts
 from pretune.workflows.evaluate import Evaluation, assess, read_labelled
 from pretune.workflows.pretrain import RunResult
 
@@ -84,10 +85,13 @@ def finetune(
     training: Mapping[str, Any] | None = None,
     language: str | None = None,
     out: str | Path | None = None,
+    changes: str | Path | None = None,
     reporter: Reporter | None = None,
     started: float | None = None,
 ) -> RunResult:
     """Fine-tune ``model``; the same call goes on where a stopped one ended.
+
+    ``changes`` is the ``plan.json`` of a run whose steps and changes in mid-run are to be made again.
 
     Raises:
         ConfigError: a setting that pretune does not take, or a run folder of other settings.
@@ -106,6 +110,9 @@ def finetune(
     machine.prepare()
     length = parse_length(resolved.budget)
     run = Run.open(Path(out) if out else default_folder("finetune", resolved, list(resolved.train)), resolved)
+    if changes is not None:
+        with run.starting():
+            replay(run, Path(changes))
     finished = run.summary()
     if finished is not None:
         reporter.say(f"{run.folder}: this run is complete")
@@ -145,6 +152,7 @@ def finetune(
         "validation": {"n": len(parts.validation), **outcome.scores},
         "scored_on": "test" if parts.test else "validation",
         **evaluation.summary(),
+        **verdicts.concluded(run, outcome, resolved.training.patience, resolved.language, reporter),
     }
     _finish(run, resolved, parts.model, evaluation, summary)
     return RunResult(run.folder, summary)

@@ -52,7 +52,7 @@ def pretraining(
     text = words(language)
     name = str(summary["family"])
     sections = (
-        p.Verdict(text["verdict"], (loss_finding(language, name, summary),)),
+        p.Verdict(text["verdict"], (loss_finding(language, name, summary), *curve_findings(summary))),
         loss_curve(language, {name: rows}, summary, text["is_loss_normal"]),
         sample_section(language, samples),
         p.Facts(text["settings"], _flat(settings)),
@@ -92,7 +92,7 @@ def finetuning(
     steps = [row for row in rows if row["kind"] == "step"]
     checks = [row for row in rows if row["kind"] == "evaluation"]
     sections = (
-        p.Verdict(text["verdict"], tuple(items)),
+        p.Verdict(text["verdict"], (*items, *curve_findings(summary))),
         p.Scores(text["scores"], _score_rows(language, evaluation), text["accuracy"],
                  say(language, "scores_note_one", n=len(evaluation.records))),
         mistake_section(language, evaluation.mistakes),
@@ -205,6 +205,11 @@ def loss_finding(language: str, name: str, summary: Summary) -> p.VerdictItem:
         status = "good" if kind == "beats_bigram" else "bad"
     figures = {k: f"{v:.2f}" for k, v in (("loss", loss), ("unigram", unigram), ("bigram", bigram))}
     return p.VerdictItem(cast(Status, status), say(language, kind, name=name, **figures))
+
+
+def curve_findings(summary: Summary) -> tuple[p.VerdictItem, ...]:
+    """What the run's curves say, as its summary holds it."""
+    return tuple(p.VerdictItem(row["status"], row["text"]) for row in summary.get("verdicts", ()))
 
 
 def comparison(

@@ -28,6 +28,7 @@ from pretune.nn.initialisation import shapes_only
 from pretune.registry import find
 from pretune.text.tokenizer import Frame, Tokenizer
 from pretune.training import machine
+from pretune.training.changes import replay
 from pretune.training.length import parse_length
 from pretune.training.log import read_log
 from pretune.training.outcome import Outcome
@@ -37,7 +38,7 @@ from pretune.training.settings import TrainingSettings
 from pretune.training.steps import StepBatches
 from pretune.training.trainer import Trainer
 from pretune.types import Score, Traits
-from pretune.workflows import cards, pages
+from pretune.workflows import cards, pages, verdicts
 from pretune.workflows.corpus import Prepared, is_prepared, open_prepared, prepare
 from pretune.workflows.samples import samples, sentences
 
@@ -102,13 +103,15 @@ def pretrain(
     training: Mapping[str, Any] | None = None,
     language: str | None = None,
     out: str | Path | None = None,
+    changes: str | Path | None = None,
     reporter: Reporter | None = None,
     started: float | None = None,
 ) -> RunResult:
     """Pretrain a model; the same call goes on where a stopped one ended.
 
     The keywords are the settings most often given; ``settings`` takes all of them (see
-    :class:`PretrainSettings`). ``started`` is the ``time.monotonic()`` that a budget in minutes runs from.
+    :class:`PretrainSettings`). ``changes`` is the ``plan.json`` of a run whose steps and changes in mid-run
+    are to be made again. ``started`` is the ``time.monotonic()`` that a budget in minutes runs from.
 
     Raises:
         ConfigError: a setting that pretune does not take, or a run folder of other settings.
@@ -129,6 +132,9 @@ def pretrain(
     run = Run.open(
         Path(out) if out else default_folder("pretrain", resolved, list(resolved.corpus)), resolved
     )
+    if changes is not None:
+        with run.starting():
+            replay(run, Path(changes))
     finished = run.summary()
     if finished is not None:
         reporter.say(f"{run.folder}: this run is complete")
@@ -166,7 +172,9 @@ def pretrain(
         name=resolved.family,
         levels={"unigram": pretraining.held_out.unigram, "bigram": pretraining.held_out.bigram},
     ).train()
-    summary = pretraining.summary(outcome)
+    summary = pretraining.summary(outcome) | verdicts.concluded(
+        run, outcome, resolved.training.patience, resolved.language, reporter
+    )
     _finish(run, resolved, pretraining, summary)
     return RunResult(run.folder, summary)
 
@@ -308,6 +316,7 @@ class _Pretraining:
             "unigram": self.held_out.unigram,
             "bigram": self.held_out.bigram,
             "targets": self.held_out.targets,
+            "held_out": self.held_out.fingerprint,
             **(
                 {"bits_per_byte": outcome.scores["bits_per_byte"]}
                 if "bits_per_byte" in outcome.scores
