@@ -31,6 +31,8 @@ LEVEL = 0.005
 """Relative change of a held-out score that counts as none."""
 SLOW = 0.6
 """A training loss that falls in the second half at this share of its rate in the first has barely begun."""
+USUAL_RATIO = 5e-4
+"""Size of an update beside the weights from which on a learning rate is not called too low."""
 DEAD = 0.1
 """Share of silent units in a layer that is worth a word."""
 
@@ -160,11 +162,13 @@ def rate_too_low(losses: Losses, checks: Rows, rows: Rows) -> Finding | None:
     middle = len(parts) // 2
     first = parts[0].mean - parts[middle].mean
     second = parts[middle].mean - parts[-1].mean
-    sure = SURE * math.hypot(parts[0].error, parts[-1].error)
+    sure, moved = SURE * math.hypot(parts[0].error, parts[-1].error), _moved(rows)
     if parts[0].mean - parts[-1].mean <= sure or second <= 0 or second < SLOW * first:
         return None
+    if moved.get("ratio", 0.0) >= USUAL_RATIO:
+        return None
     figures = {"first": first, "second": second, "rate": _rate(rows)}
-    return Finding("rate_too_low", "neutral", figures | _moved(rows))
+    return Finding("rate_too_low", "neutral", figures | moved)
 
 
 def learnt_nothing(losses: Losses, checks: Rows, rows: Rows) -> Finding | None:
