@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from itertools import pairwise
@@ -128,3 +129,21 @@ def test_stretches_cover_every_step_once() -> None:
     assert parts[-1].last == 101
     assert all(b.first == a.last + 1 for a, b in pairwise(parts))
     assert np.mean([p.mean for p in parts]) == pytest.approx(51, abs=1)
+
+
+REAL = {
+    "good": ({"still_improving"}, set()),
+    "low": ({"far_too_low"}, set()),
+    "high": ({"rate_too_high"}, {"dead_units"}),
+    "over": ({"overfitted"}, set()),
+}
+"""A Llama of 48 to 96 wide on English prose: learning rates 3e-3, 3e-5, 0.3 without clipping, and 1e-2 on 9
+thousand tokens for ten epochs. What must be said, and what may be besides."""
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_curves_of_real_runs(name: str) -> None:
+    lines = (CURVES / f"{name}.jsonl").read_text().splitlines()
+    found = {finding.kind for finding in judge([json.loads(line) for line in lines])}
+    needed, allowed = REAL[name]
+    assert needed <= found <= needed | allowed

@@ -15,6 +15,10 @@ from typing import Any, Literal
 
 Rows = Sequence[Mapping[str, Any]]
 Status = Literal["good", "bad", "neutral"]
+Kind = Literal[
+    "too_short", "diverged", "learnt_nothing", "far_too_low", "rate_too_high", "overfitted", "spikes",
+    "rate_too_low", "still_improving", "plateau", "dead_units", "stopped_early", "stopped_early_low",
+]  # fmt: skip
 
 LEAST_STEPS, LEAST_CHECKS = 24, 4
 """Shorter curves are not judged."""
@@ -33,6 +37,8 @@ SLOW = 0.6
 """A training loss that falls in the second half at this share of its rate in the first has barely begun."""
 USUAL_RATIO = 5e-4
 """Size of an update beside the weights from which on a learning rate is not called too low."""
+LOW_RATIO, HIGH_RATIO = 1e-4, 2e-2
+"""Below the first an update does next to nothing; above the second it undoes what was learnt."""
 DEAD = 0.1
 """Share of silent units in a layer that is worth a word."""
 
@@ -41,7 +47,7 @@ DEAD = 0.1
 class Finding:
     """One thing that a curve shows; ``figures`` are the numbers that it is known by."""
 
-    kind: str
+    kind: Kind
     status: Status
     figures: Mapping[str, float | int | str] = field(default_factory=dict)
 
@@ -69,9 +75,11 @@ def judge(rows: Rows) -> tuple[Finding, ...]:
 
 
 ORDER: dict[Status, int] = {"bad": 0, "neutral": 1, "good": 2}
-MOOT = {
+MOOT: dict[Kind, tuple[Kind, ...]] = {
     "diverged": ("spikes", "overfitted", "rate_too_low", "still_improving", "plateau"),
     "learnt_nothing": ("rate_too_low", "still_improving", "plateau"),
+    "far_too_low": ("rate_too_low", "still_improving", "plateau"),
+    "rate_too_high": ("learnt_nothing", "rate_too_low", "still_improving", "plateau", "overfitted"),
     "overfitted": ("rate_too_low", "still_improving", "plateau"),
 }
 """What there is no point in saying once the first is said."""
@@ -177,9 +185,21 @@ def learnt_nothing(losses: Losses, checks: Rows, rows: Rows) -> Finding | None:
     fall, sure = parts[0].mean - parts[-1].mean, SURE * math.hypot(parts[0].error, parts[-1].error)
     if abs(fall) > max(sure, LEVEL * abs(parts[0].mean)):
         return None
-    return Finding("learnt_nothing", "bad", {
-        "start": parts[0].mean, "end": parts[-1].mean, "rate": _rate(rows), **_moved(rows),
-    })  # fmt: skip
+    moved = _moved(rows)
+    kind: Kind = "far_too_low" if moved.get("ratio", 1.0) < LOW_RATIO else "learnt_nothing"
+    figures = {"start": parts[0].mean, "end": parts[-1].mean, "rate": _rate(rows)}
+    return Finding(kind, "bad", figures | moved)
+
+
+def rate_too_high(losses: Losses, checks: Rows, rows: Rows) -> Finding | None:
+    """The held-out loss has not passed a unigram model's, and updates were as large as weights bear."""
+    level = checks[-1].get("levels", {}).get("unigram") if checks else None
+    name = next(iter(checks[-1]["scores"])) if checks else ""
+    largest = max((_middle(row) for row in rows if row["kind"] == "health"), default=0.0)
+    if level is None or checks[-1]["scores"][name] < level or largest < HIGH_RATIO:
+        return None
+    figures = {"end": checks[-1]["scores"][name], "unigram": level, "rate": _rate(rows), "ratio": largest}
+    return Finding("rate_too_high", "bad", figures)
 
 
 def dead_units(losses: Losses, checks: Rows, rows: Rows) -> Finding | None:
@@ -194,7 +214,7 @@ def dead_units(losses: Losses, checks: Rows, rows: Rows) -> Finding | None:
 
 
 LOOKS: tuple[Look, ...] = (
-    diverged, learnt_nothing, overfitted, spikes, rate_too_low, trend, dead_units,
+    diverged, learnt_nothing, rate_too_high, overfitted, spikes, rate_too_low, trend, dead_units,
 )  # fmt: skip
 
 
@@ -238,8 +258,13 @@ def _rate(rows: Rows) -> float:
 
 def _moved(rows: Rows) -> dict[str, float]:
     """The median size of an update beside the weights, where it was measured."""
-    ratios = [v for row in rows if row["kind"] == "health" for v in row.get("update_ratio", {}).values()]
+    ratios = [_middle(row) for row in rows if row["kind"] == "health" and row.get("update_ratio")]
     return {"ratio": statistics.median(ratios)} if ratios else {}
+
+
+def _middle(health: Mapping[str, Any]) -> float:
+    ratios = health.get("update_ratio", {}).values()
+    return statistics.median(ratios) if ratios else 0.0
 
 
 def _finite(value: Any) -> bool:

@@ -11,7 +11,7 @@ from pretune.training.log import read_log
 from pretune.training.outcome import Outcome
 from pretune.training.progress import Reporter
 from pretune.training.run import Run
-from pretune.training.verdicts import Finding, Rows, judge
+from pretune.training.verdicts import Finding, Kind, Rows, judge
 
 FACTOR = 3.0
 """By which a learning rate is to be raised or lowered."""
@@ -21,7 +21,11 @@ ENGLISH = {
     "diverged": "Training diverged: the training loss fell to {low:.3f} at step {at} and rose to {end:.3f} by step "
     "{step}. Try a lower learning rate ({lower:.2g} in place of {rate:.2g}) or a longer warm-up.",
     "learnt_nothing": "The training loss did not move: {start:.3f} at the beginning, {end:.3f} at the end. The "
-    "learning rate ({rate:.2g}) is far too low or far too high{ratio}.",
+    "learning rate ({rate:.2g}) is far too low or far too high{ratio}, or the text cannot be learnt.",
+    "far_too_low": "The training loss did not move: {start:.3f} at the beginning, {end:.3f} at the end. The "
+    "learning rate ({rate:.2g}) is far too low{ratio}. Try ten times as much.",
+    "rate_too_high": "The learning rate ({rate:.2g}) is too high: the held-out loss ({end:.3f}) has not passed a "
+    "unigram model's ({unigram:.3f}){ratio}. Try {lower:.2g}.",
     "overfitted": "Over-fitting: the held-out {name} was best at step {at} ({best:.3f}) and was {end:.3f} at step "
     "{step}, while the training loss fell from {training_then:.3f} to {training_now:.3f}. The best checkpoint was "
     "kept; use more text, fewer steps, dropout or weight decay, or stop early (training.patience).",
@@ -41,14 +45,16 @@ ENGLISH = {
     "a schedule gives; a shorter run of the whole schedule may end a little better.",
     "stopped_early_low": "Stopped early at step {step} of {planned}: {patience} evaluations in a row were no better. "
     "The learning rate was down at {share:.0%} of its peak.",
-    "ratio": ", and an update changes weights by {ratio:.1e} of their size, where 1e-3 is usual",
+    "ratio": ", and an update changes weights by {ratio:.1e} of their size, where 1e-4 to 1e-2 is usual",
 }
 
 CHINESE = {
     "too_short": "只有 {steps} 步，太少，无法判断曲线（至少需要 {least} 步）。",
     "diverged": "训练发散：训练损失在第 {at} 步降到 {low:.3f}，到第 {step} 步又升至 {end:.3f}。"
     "请降低学习率（由 {rate:.2g} 降到 {lower:.2g}），或延长预热。",
-    "learnt_nothing": "训练损失没有变化：开始为 {start:.3f}，结束为 {end:.3f}。学习率（{rate:.2g}）过低或过高{ratio}。",
+    "learnt_nothing": "训练损失没有变化：开始为 {start:.3f}，结束为 {end:.3f}。学习率（{rate:.2g}）过低或过高{ratio}，或者文本本身无法学习。",
+    "far_too_low": "训练损失没有变化：开始为 {start:.3f}，结束为 {end:.3f}。学习率（{rate:.2g}）过低{ratio}。可试其十倍。",
+    "rate_too_high": "学习率（{rate:.2g}）过高：验证集损失（{end:.3f}）未能低于一元模型（{unigram:.3f}）{ratio}。可试 {lower:.2g}。",
     "overfitted": "过拟合：验证集{name}在第 {at} 步最佳（{best:.3f}），到第 {step} 步为 {end:.3f}，"
     "而训练损失从 {training_then:.3f} 降到 {training_now:.3f}。已保留最佳检查点；"
     "可增加文本、减少步数、使用 dropout 或权重衰减，或提前停止（training.patience）。",
@@ -67,7 +73,7 @@ CHINESE = {
     "此时学习率仍为峰值的 {share:.0%}，权重没有经历学习率降下来的收尾阶段；缩短总步数、走完整个学习率计划，结果可能略好。",
     "stopped_early_low": "在第 {step} 步（计划 {planned} 步）提前停止：连续 {patience} 次评测没有改进。"
     "此时学习率已降到峰值的 {share:.0%}。",
-    "ratio": "，每次更新只改变权重大小的 {ratio:.1e}（通常约为 1e-3）",
+    "ratio": "，每次更新只改变权重大小的 {ratio:.1e}（通常在 1e-4 到 1e-2 之间）",
 }
 
 LANGUAGES = {"en": ENGLISH, "zh": CHINESE}
@@ -85,7 +91,7 @@ def verdicts(rows: Rows, outcome: Outcome | None = None, patience: int | None = 
     if outcome is None or outcome.ended != "patience":
         return found
     share = outcome.last_factor
-    kind = "stopped_early" if share > ANNEALED else "stopped_early_low"
+    kind: Kind = "stopped_early" if share > ANNEALED else "stopped_early_low"
     figures = {
         "step": outcome.steps, "planned": outcome.planned, "patience": patience or 0, "share": share,
     }  # fmt: skip
@@ -110,14 +116,14 @@ def concluded(
 def sentence(language: str, finding: Finding) -> str:
     """A finding in words."""
     phrases, figures = LANGUAGES[language], dict(finding.figures)
-    kind = "spike" if finding.kind == "spikes" and figures["count"] == 1 else finding.kind
+    key = "spike" if finding.kind == "spikes" and figures["count"] == 1 else finding.kind
     if "rate" in figures:
         rate = float(figures["rate"])
         figures |= {"lower": rate / FACTOR, "higher": rate * FACTOR}
     if "name" in figures:
         figures["name"] = NAMES[language].get(str(figures["name"]), figures["name"])
     figures["ratio"] = phrases["ratio"].format(ratio=figures["ratio"]) if "ratio" in figures else ""
-    return phrases[kind].format(**figures)
+    return phrases[key].format(**figures)
 
 
 def items(language: str, findings: Sequence[Finding]) -> tuple[VerdictItem, ...]:
