@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pretune.errors import PretuneError as PretuneError
     from pretune.model import Model as Model
+    from pretune.workflows.comparison import compare_runs as compare_runs
     from pretune.workflows.data import prepare_data as prepare_data
     from pretune.workflows.data_inspection import inspect_data as inspect_data
     from pretune.workflows.evaluate import evaluate as evaluate
@@ -19,22 +20,29 @@ if TYPE_CHECKING:
     from pretune.workflows.predict import predict as predict
     from pretune.workflows.pretrain import pretrain as pretrain
     from pretune.workflows.quickstart import quickstart as quickstart
+    from pretune.workflows.runs import adjust_run as adjust_run
+    from pretune.workflows.runs import list_runs as list_runs
+    from pretune.workflows.runs import show_run as show_run
 
 _HOMES = {
     "Model": "pretune.model",
     "PretuneError": "pretune.errors",
+    "adjust_run": "pretune.workflows.runs",
+    "compare_runs": "pretune.workflows.comparison",
     "evaluate": "pretune.workflows.evaluate",
     "finetune": "pretune.workflows.finetune",
     "inspect_data": "pretune.workflows.data_inspection",
+    "list_runs": "pretune.workflows.runs",
     "predict": "pretune.workflows.predict",
     "prepare_data": "pretune.workflows.data",
     "pretrain": "pretune.workflows.pretrain",
     "quickstart": "pretune.workflows.quickstart",
+    "show_run": "pretune.workflows.runs",
 }
 
 __all__ = [
-    "Model", "PretuneError", "evaluate", "finetune", "inspect_data", "load", "predict", "prepare_data",
-    "pretrain", "quickstart",
+    "Model", "PretuneError", "adjust_run", "compare_runs", "evaluate", "finetune", "inspect_data",
+    "list_runs", "load", "predict", "prepare_data", "pretrain", "quickstart", "show_run",
 ]  # fmt: skip
 
 

@@ -179,6 +179,8 @@ class Batch(_Movable):
     """Head to (N,) ids or (N, C) floats, aligned with ``places``."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Loss term to number of targets, known before the forward pass."""
+    smoothing: Mapping[str, float] = field(default_factory=dict)
+    """Head to the share of each target that its loss spreads over the whole vocabulary."""
     rows: torch.Tensor | None = None
     """The record that each example row belongs to, in the order in which they lie in the grid."""
     groups: torch.Tensor | None = None

@@ -16,11 +16,12 @@ from pretune.objectives import objective_of
 from pretune.text.tokenizer import Frame, Tokenizer
 from pretune.text.training import train_byte_bpe
 from pretune.training.length import parse_length
+from pretune.training.outcome import Outcome
 from pretune.training.progress import Silent
 from pretune.training.run import Run
 from pretune.training.settings import TrainingSettings
 from pretune.training.steps import StepBatches
-from pretune.training.trainer import Outcome, Trainer
+from pretune.training.trainer import Trainer
 from pretune.types import Feature, Score, Traits
 
 WORDS = ["the", "king", "sent", "word", "to", "city", "人民", "法院", "应当", "依法", "审理", "案件"]

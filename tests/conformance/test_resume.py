@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from pretune.errors import ConfigError, Interrupted
+from pretune.training import changes
 from pretune.training import trainer as trainer_module
 
 
@@ -29,6 +31,14 @@ def _load_small() -> ModuleType:
 small = _load_small()
 CASES = small.pairs()
 OPTIMIZER = {"causal_lm": {"name": "muon"}}
+FEATURES: dict[str, dict[str, Any]] = {
+    "sgd": {"optimizer": {"name": "sgd", "learning_rate": 0.1}},
+    "adafactor": {"optimizer": {"name": "adafactor", "decay_embeddings": False}},
+    "wsd": {"schedule": {"name": "wsd", "decay": 0.5}},
+    "average": {"ema": 0.9, "evaluations": 3},
+    "patience": {"ema": 0.9, "patience": 3, "min_delta": 0.05, "evaluations": 6},
+}
+"""Settings that add to what a checkpoint must hold, or to what a step depends on."""
 
 
 def log_of(folder: Path) -> list[dict[str, Any]]:
@@ -85,6 +95,88 @@ def test_resumed_equals_uninterrupted(
         assert resumed.train().scores == outcome.scores
         assert_same(small.state(whole), small.state(resumed))
         assert log_of(folder) == log_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_a_feature_resumes_exactly(feature: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"save_every": 5} | FEATURES[feature]
+    whole = small.trainer(tmp_path / "whole", "masked_lm", family="bert", **settings)
+    outcome = whole.train()
+    for passes in (5, 17):
+        folder = tmp_path / f"stopped-{passes}"
+        with monkeypatch.context() as patch:
+            Stopping(patch, passes)
+            with pytest.raises(Interrupted):
+                small.trainer(folder, "masked_lm", family="bert", **settings).train()
+        resumed = small.trainer(folder, "masked_lm", family="bert", **settings)
+        assert dataclasses.replace(resumed.train(), seconds=0) == dataclasses.replace(outcome, seconds=0)
+        assert_same(small.state(whole), small.state(resumed))
+        assert log_of(folder) == log_of(tmp_path / "whole")
+
+
+RATE = {"training.optimizer.learning_rate": 3e-2, "training.clip": 0.5}
+
+
+def test_adjusted_then_resumed_equals_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change that a stopped run was given, and the whole run with that change from its plan."""
+    plain = small.trainer(tmp_path / "plain", "masked_lm", family="bert")
+    plain.train()
+    folder = tmp_path / "adjusted"
+    with monkeypatch.context() as patch:
+        Stopping(patch, 14)
+        with pytest.raises(Interrupted):
+            small.trainer(folder, "masked_lm", family="bert").train()
+    resumed = small.trainer(folder, "masked_lm", family="bert")
+    changes.request(resumed.run, RATE)
+    resumed.train()
+    [change] = resumed.run.plan()["changes"]
+    assert 0 < change["step"] < 12
+    assert change["set"] == RATE
+    assert not changes.requests(folder)
+
+    repeated = small.trainer(tmp_path / "repeated", "masked_lm", family="bert")
+    changes.replay(repeated.run, folder / "plan.json")
+    repeated.train()
+    assert_same(small.state(resumed), small.state(repeated))
+    assert log_of(folder) == log_of(tmp_path / "repeated")
+    before, after = log_of(tmp_path / "plain"), log_of(folder)
+    assert before[: change["step"]] == after[: change["step"]]
+    assert [
+        name
+        for name, value in small.state(plain).items()
+        if not torch.equal(value, small.state(resumed)[name])
+    ]
+
+
+def test_adjusted_while_it_runs_and_then_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The change holds from the step at which it was taken up, though the resume begins before it."""
+
+    class Killed(BaseException):
+        pass
+
+    def trained(name: str, last: int) -> Any:
+        made = small.trainer(tmp_path / name, "masked_lm", family="bert")
+        step = made._step
+
+        def stepped(*arguments: Any) -> bool:
+            if made.state.step == last:
+                raise Killed
+            if made.state.step == 4 and not made.run.plan()["changes"]:
+                changes.request(made.run, RATE)  # taken up before step 5
+            return bool(step(*arguments))
+
+        monkeypatch.setattr(made, "_step", stepped)
+        return made
+
+    whole = trained("whole", 99)
+    whole.train()
+    with pytest.raises(Killed):
+        trained("killed", 5).train()
+    assert [change["step"] for change in whole.run.plan()["changes"]] == [5]
+    resumed = small.trainer(tmp_path / "killed", "masked_lm", family="bert")
+    resumed.train()
+    assert_same(small.state(whole), small.state(resumed))
+    assert log_of(tmp_path / "killed") == log_of(tmp_path / "whole")
 
 
 def test_killed_between_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,22 @@ def test_several_chunks_equal_the_plain_loss(with_bias: bool) -> None:
         torch.testing.assert_close(mine, reference, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("smoothing", [0.1, 0.7])
+def test_smoothed_equals_the_plain_loss_smoothed(smoothing: float) -> None:
+    """As torch smooths, over several chunks, gradients included."""
+    hidden, weight, bias, targets = inputs(2 * heads.CHUNK_ROWS + 5, 8, 20_000)
+    plain = F.cross_entropy(
+        F.linear(hidden, weight, bias),
+        targets, reduction="sum", ignore_index=IGNORED, label_smoothing=smoothing,
+    )  # fmt: skip
+    ours = heads.vocabulary_loss(hidden, weight, bias, targets, smoothing)
+    torch.testing.assert_close(ours, plain)
+    given = [hidden, weight, bias]
+    pairs = zip(torch.autograd.grad(ours / 7, given), torch.autograd.grad(plain / 7, given), strict=True)
+    for mine, reference in pairs:
+        torch.testing.assert_close(mine, reference, atol=1e-5, rtol=1e-4)
+
+
 def test_no_place_gives_no_loss_and_gradients_of_zero() -> None:
     hidden, weight, bias, targets = inputs(0, 8, 50)
     loss = heads.vocabulary_loss(hidden, weight, bias, targets)

@@ -1,14 +1,19 @@
-"""Muon against its definition and torch's own; which parameters it takes."""
+"""Muon and Adafactor against their definitions and others' own; which parameters each takes and shrinks."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from torch import nn
+from transformers.optimization import Adafactor as ReferenceAdafactor
 
+from pretune.config import build as build_settings
+from pretune.errors import ConfigError
 from pretune.families import bert
 from pretune.training import optimizers
+from pretune.training.adafactor import Adafactor
 from pretune.training.muon import Muon, orthogonalised
+from pretune.training.optimizers import PARTS
 from pretune.training.settings import OptimizerSettings
 
 
@@ -49,3 +54,56 @@ def test_muon_takes_hidden_matrices_only() -> None:
     decayed = adamw.param_groups[0]["params"]
     assert all(p.ndim >= 2 for p in decayed)
     assert adamw.param_groups[1]["weight_decay"] == 0.0
+
+
+@pytest.mark.parametrize("shape", [(24, 8), (8,), (3, 4, 5)])
+def test_equals_the_reference_adafactor(shape: tuple[int, ...]) -> None:
+    """Transformers', with relative step, parameter scale and momentum off."""
+    torch.manual_seed(0)
+    start = torch.randn(shape)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    mine = Adafactor([ours], lr=0.02, weight_decay=0.1)
+    reference = ReferenceAdafactor(
+        [theirs], lr=0.02, weight_decay=0.1, relative_step=False, scale_parameter=False
+    )
+    for number in range(6):
+        gradient = torch.randn(shape) * (1 + 5 * number)  # later ones are clipped
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        mine.step()
+        reference.step()
+    assert (ours - start).abs().max() > 0.02
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)  # products in another order
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_norms_and_biases_and_on_request_embeddings_do_not_decay(name: str) -> None:
+    """By what an update without a gradient does: decay alone changes a weight."""
+    network = bert.Network(bert.tiny_config(), heads=("masked_lm",))
+    before = {n: p.detach().clone() for n, p in network.named_parameters()}
+    settings = OptimizerSettings.model_validate(
+        {"name": name, "decay_embeddings": False, "weight_decay": 0.5, "learning_rate": 0.1}
+    )
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizers.build(network, settings).step(1.0)
+    shrunk = {n for n, p in network.named_parameters() if not torch.equal(p, before[n])}
+    matrices = {n for n, p in network.named_parameters() if p.ndim >= 2}
+    assert shrunk == {n for n in matrices if not n.startswith("embeddings.")}
+
+
+def test_a_change_in_mid_run_moves_peaks_and_decay() -> None:
+    network = bert.Network(bert.tiny_config(), heads=("masked_lm",))
+    made = optimizers.build(network, OptimizerSettings(name="muon"))
+    made.adopt(OptimizerSettings(name="muon", learning_rate=0.25, muon_learning_rate=0.5, weight_decay=0.125))
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    made.step(0.5)
+    muon, adamw = made.parts
+    assert [group["lr"] for group in muon.param_groups] == [0.25]
+    assert [group["lr"] for group in adamw.param_groups] == [0.125, 0.125]
+    assert [group["weight_decay"] for group in (*muon.param_groups, *adamw.param_groups)] == [0.125, 0.125, 0]
+
+
+def test_nesterov_without_momentum_is_refused() -> None:
+    with pytest.raises(ConfigError, match="nesterov=false"):
+        build_settings(OptimizerSettings, {"name": "sgd", "momentum": 0})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -75,6 +76,7 @@ def test_a_signal_leaves_a_checkpoint_from_which_the_same_command_goes_on(
     out, err = process.communicate(timeout=60)
     assert process.returncode == 3, err
     assert "run the same command to go on" in err
+    assert err.rstrip().endswith(shlex.join(["pretune", *command(texts, tmp_path / "run")])), "as it is typed"
     assert "Traceback" not in err
     assert out == ""
     kept = store.newest_good(run / "checkpoints", print)

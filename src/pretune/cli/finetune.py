@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from pretune.cli.shared import Config, DryRun, Json, Language, Out, PrintConfig, emit, figure, gather, split
+from pretune.cli.shared import (
+    Changes,
+    Config,
+    DryRun,
+    Json,
+    Language,
+    Out,
+    PrintConfig,
+    emit,
+    figure,
+    gather,
+    split,
+)
 
 NAME = "finetune"
 HELP = """Fine-tune a model on labelled texts, and test it beside its baselines.
@@ -35,6 +47,7 @@ def run(
     budget: Annotated[str | None, typer.Option(help="'4 epochs', 10min, '500 steps'.")] = None,
     config: Config = None,
     out: Out = None,
+    changes: Changes = None,
     language: Language = None,
     print_config: PrintConfig = False,
     dry_run: DryRun = False,
@@ -63,7 +76,7 @@ def run(
         emit(check := workflow.rehearse(settings), json, [f"{key}: {value}" for key, value in check.items()])
         return
     result = workflow.finetune(
-        settings=settings, out=out, reporter=default_reporter(quiet=json), started=started
+        settings=settings, out=out, changes=changes, reporter=default_reporter(quiet=json), started=started
     )
     s = result.summary
     emit(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import shlex
 import signal
 import sys
 from types import ModuleType
@@ -13,7 +14,7 @@ from typing import Annotated
 import typer
 
 from pretune import cli
-from pretune.errors import PretuneError
+from pretune.errors import Interrupted, PretuneError
 
 ORDER = (
     "quickstart", "plan", "data", "tokenizer", "pretrain", "finetune", "evaluate", "predict", "generate",
@@ -61,17 +62,24 @@ def options(
     """Options that come before the verb."""
 
 
+def _command() -> str:
+    """What was typed, as it can be typed again."""
+    return shlex.join(["pretune", *sys.argv[1:]])
+
+
 def main() -> None:
     """Run; exit codes: 0 done, 1 failed, 2 wrong usage, 3 stopped with a checkpoint saved."""
     try:
         app(standalone_mode=True)
     except PretuneError as error:
-        print(f"pretune: {error}", file=sys.stderr)
+        again = f":\n  {_command()}" if isinstance(error, Interrupted) else ""
+        print(f"pretune: {error}{again}", file=sys.stderr)
         sys.exit(error.exit_code)
     except SystemExit as ended:
         if ended.code == 128 + signal.SIGINT:  # typer's word for KeyboardInterrupt, which it says without one
             print(
-                "pretune: stopped; what was finished is kept, run the same command to go on", file=sys.stderr
+                f"pretune: stopped; what was finished is kept, run the same command to go on:\n  {_command()}",
+                file=sys.stderr,
             )
         raise
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pretune.cli.shared import Config, DryRun, Json, Language, Out, PrintConfig, emit, gather, split
+from pretune.cli.shared import Changes, Config, DryRun, Json, Language, Out, PrintConfig, emit, gather, split
 
 if TYPE_CHECKING:
     from pretune.workflows.pretrain import RunResult
@@ -43,6 +43,7 @@ def run(
     ] = None,
     config: Config = None,
     out: Out = None,
+    changes: Changes = None,
     language: Language = None,
     print_config: PrintConfig = False,
     dry_run: DryRun = False,
@@ -73,7 +74,9 @@ def run(
     if dry_run:
         emit(check := workflow.rehearse(settings), json, [f"{key}: {value}" for key, value in check.items()])
         return
-    result = workflow.pretrain(settings, out=out, reporter=default_reporter(quiet=json), started=started)
+    result = workflow.pretrain(
+        settings, out=out, changes=changes, reporter=default_reporter(quiet=json), started=started
+    )
     emit({**result.summary, "folder": str(result.folder)}, json, _outcome(result))
 
 

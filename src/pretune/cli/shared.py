@@ -13,6 +13,10 @@ Config = Annotated[Path | None, typer.Option("--config", "-c", help="A YAML file
 Out = Annotated[
     Path | None, typer.Option("--out", "-o", help="Folder of the run; default runs/<verb>-<hash>.")
 ]
+Changes = Annotated[
+    Path | None,
+    typer.Option("--changes", help="plan.json of a run: repeat its steps and changes in mid-run."),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON object on stdout; nothing on stderr but errors.")
 ]

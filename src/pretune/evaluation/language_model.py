@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pretune.config import digest
 from pretune.data.order import validation_rng
 from pretune.data.packing import pack
 from pretune.errors import DataError
@@ -57,6 +58,8 @@ class HeldOut:
         self.targets = len(self._targets)
         self._bytes = int(tokenizer.byte_lengths()[self._targets].sum()) if every_token else None
         self._tokenizer = f"{tokenizer.fingerprint[:12]}|window={max_length}"
+        self.fingerprint = digest([self._previous.tolist(), self._targets.tolist()])[:16]
+        """Of the targets: runs of one fingerprint are scored on the same tokens of the same text."""
         self.unigram = self.bigram = math.nan
         self._classes = self._class_targets()
 

@@ -37,9 +37,10 @@ class VocabularyHead(nn.Module):
         logits: Tensor = self.decoder(self.transform(hidden))
         return logits
 
-    def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, hidden: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
         """(N, D) hidden states and (N,) ids to the summed cross-entropy, ()"""
-        return vocabulary_loss(self.transform(hidden), self.decoder.weight, self.decoder.bias, targets)
+        weight, bias = self.decoder.weight, self.decoder.bias
+        return vocabulary_loss(self.transform(hidden), weight, bias, targets, smoothing)
 
 
 def read(
@@ -65,7 +66,7 @@ def read(
             places = default_places(batch, cast(Reads, head.reads))
         chosen = gather(hidden, places)
         if targets is not None and name in targets and isinstance(head, VocabularyHead):
-            sums[name] = head.loss(chosen, targets[name])
+            sums[name] = head.loss(chosen, targets[name], batch.smoothing.get(name, 0.0))
         else:
             logits[name] = head(chosen)
     return Outputs(logits=logits, sums=sums, hidden=hidden, cache=cache)
@@ -96,7 +97,9 @@ def means(hidden: Tensor, layout: Layout) -> Tensor:
     return same @ hidden / same.sum(-1, keepdim=True)
 
 
-def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+def vocabulary_loss(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, smoothing: float = 0.0
+) -> Tensor:
     """Cross-entropy in nats, summed over places, without ever holding the (N, V) logits.
 
     Gradients are computed chunk by chunk in the forward pass, while the logits of the chunk are at hand
@@ -108,18 +111,26 @@ def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets
         weight: (V, D)
         bias: (V,) or None
         targets: (N,) ids; ``IGNORED`` adds nothing.
+        smoothing: share of each target that is spread evenly over V (Szegedy et al. 2016, section 7).
 
     Returns:
         () in fp32
     """
-    loss: Tensor = _VocabularyLoss.apply(hidden, weight, bias, targets, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
+    learning = torch.is_grad_enabled()
+    loss: Tensor = _VocabularyLoss.apply(hidden, weight, bias, targets, smoothing, learning)  # type: ignore[no-untyped-call]
     return loss
 
 
 class _VocabularyLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, learning: bool
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        smoothing: float,
+        learning: bool,
     ) -> Tensor:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
@@ -133,10 +144,16 @@ class _VocabularyLoss(torch.autograd.Function):
                 inputs, kept = hidden[places].to(dtype), targets[places] != IGNORED
                 answers = targets[places].clamp(min=0)[:, None]  # (n, 1)
                 logs = F.linear(inputs, matrix, offset).float().log_softmax(-1)  # (n, V)
-                total -= torch.where(kept, logs.gather(1, answers)[:, 0], 0).sum()
+                right = logs.gather(1, answers)[:, 0]  # (n,)
+                if smoothing:
+                    right = (1 - smoothing) * right + smoothing * logs.mean(-1)
+                total -= torch.where(kept, right, 0).sum()
                 if gradients is not None:
-                    errors = logs.exp_()  # the derivative by the logits: probabilities less the answer
-                    errors.scatter_add_(1, answers, errors.new_full((), -1.0).expand_as(answers))
+                    errors = logs.exp_()  # the derivative by the logits: probabilities less the target
+                    answer = errors.new_full((), smoothing - 1.0).expand_as(answers)
+                    errors.scatter_add_(1, answers, answer)
+                    if smoothing:
+                        errors -= smoothing / errors.shape[1]
                     errors *= kept[:, None]
                     gradients.add(places, errors.to(dtype), inputs, matrix)
         if gradients is not None:
@@ -147,7 +164,8 @@ class _VocabularyLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias = ctx.saved_tensors
-        return hidden * upstream, weight * upstream, None if bias is None else bias * upstream, None, None
+        down = None if bias is None else bias * upstream
+        return hidden * upstream, weight * upstream, down, None, None, None
 
 
 class _Gradients:

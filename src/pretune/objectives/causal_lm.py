@@ -7,8 +7,10 @@ token, so that each token of the document is predicted exactly once an epoch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
+import pydantic
 
 from pretune.config import Settings
 from pretune.data.packing import collate
@@ -31,7 +33,10 @@ HEAD = "causal_lm"
 
 
 class Options(Settings):
-    """Causal language modelling has no settings of its own."""
+    """Settings of causal language modelling."""
+
+    label_smoothing: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    """Share of each target that is spread over the vocabulary, in training; held-out losses are without."""
 
 
 def windowing(specials: Specials, max_length: int) -> Windowing:
@@ -58,7 +63,7 @@ class Objective:
             raise UnsupportedError(
                 f"causal_lm needs a family with a {HEAD!r} head; this one has {traits.heads}"
             )
-        self.specials = specials
+        self.specials, self.options = specials, options or Options()
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
         """Places that each feature needs, (n,), of its token counts, (n, 1)."""
@@ -73,7 +78,8 @@ class Objective:
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """A group of examples a row of the grid."""
-        return collate(groups, pad=self.specials.pad, heads=self.heads)
+        batch = collate(groups, pad=self.specials.pad, heads=self.heads)
+        return replace(batch, smoothing={HEAD: self.options.label_smoothing})
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """Cross-entropy in nats, summed over all places."""

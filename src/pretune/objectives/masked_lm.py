@@ -54,6 +54,8 @@ class Options(Settings):
     """Of the predicted places, the shares that become the mask and a random token; the rest stay."""
     whole_words: bool = False
     """Predict all tokens of a word together."""
+    label_smoothing: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    """Share of each target that is spread over the vocabulary, in training; held-out losses are without."""
 
 
 def windowing(specials: Specials, max_length: int) -> Windowing:
@@ -146,7 +148,8 @@ class Objective:
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """A group of examples a row of the grid."""
-        return collate(groups, pad=self.specials.pad, heads=self.heads)
+        batch = collate(groups, pad=self.specials.pad, heads=self.heads)
+        return replace(batch, smoothing={HEAD: self.options.label_smoothing})
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """Cross-entropy in nats, summed over the predicted places."""

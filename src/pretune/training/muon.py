@@ -22,7 +22,7 @@ class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised, scaled by the square root of max(1, rows / columns).
 
     Args:
-        parameters: matrices.
+        parameters: matrices, or groups of them.
         lr: length of an update, in units of an orthogonal matrix; 0.02 suits most.
         momentum: share of the old direction that is kept.
         weight_decay: decoupled, as AdamW's.
@@ -30,7 +30,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[Tensor],
+        parameters: Iterable[Any],
         lr: float = 0.02,
         momentum: float = 0.95,
         weight_decay: float = 0.0,

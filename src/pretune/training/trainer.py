@@ -11,10 +11,10 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,9 +23,12 @@ from torch import nn
 from pretune.checkpoint import store
 from pretune.config import digest
 from pretune.errors import ConfigError, Interrupted, TrainingError
-from pretune.training import budget, machine, optimizers, schedules
+from pretune.training import budget, changes, lock, machine, optimizers, schedules
+from pretune.training.average import WeightAverage
+from pretune.training.health import Health
 from pretune.training.length import Length
 from pretune.training.log import MetricsLog
+from pretune.training.outcome import Keeper, Outcome, State
 from pretune.training.progress import Reporter, Silent, Work, working
 from pretune.training.run import Run
 from pretune.training.settings import TrainingSettings
@@ -34,47 +37,12 @@ from pretune.training.steps import Batches
 from pretune.types import Batch, ObjectiveLike, Score
 
 OPTIMIZER = "optimizer.safetensors"
+SPEED_OVER = 10.0
+"""Seconds after which the tokens a second that are shown are counted anew."""
+TRAINED = "trained.safetensors"
+"""The weights as trained, of a run whose checkpoints show their average as the model."""
 RESUMED_LOOK = 0.02
 """Share of the schedule after which a resumed run looks at the clock."""
-
-
-class Keeper(Protocol):
-    """Writes the network as a model folder, and reads it back."""
-
-    network: nn.Module
-
-    def write(self, folder: Path) -> None:
-        """Put the model's files into an existing folder."""
-
-    def restore(self, folder: Path) -> None:
-        """Put the weights in a folder into the network."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How training ended."""
-
-    steps: int
-    planned: int
-    """Steps as they were planned before the first one; a length in minutes is corrected on the way."""
-    tokens: int
-    """Tokens without padding that were read, over the whole run."""
-    seconds: float
-    """Wall-clock time of this process from ``started`` on; a run that was resumed took longer."""
-    best_step: int
-    scores: dict[str, float]
-    """Scores of the best checkpoint; the network holds its weights."""
-
-
-@dataclass
-class _State:
-    """What a checkpoint keeps besides weights and optimiser."""
-
-    step: int = 0
-    tokens: int = 0
-    log_position: int = 0
-    best_step: int | None = None
-    best_scores: dict[str, float] = field(default_factory=dict)
 
 
 class Trainer:
@@ -94,19 +62,27 @@ class Trainer:
         started: float | None = None,
         reserve: float = 2.0,
         name: str = "training",
+        levels: Mapping[str, float] | None = None,
     ) -> None:
+        """``levels``: losses of simpler models on the same targets, shown and logged beside the loss."""
         self.keeper, self.network, self.objective = keeper, keeper.network, objective
         self.batches, self.evaluate = batches, evaluate
         self.settings, self.length, self.run = settings, length, run
         self.reporter = reporter or Silent()
         self.started = time.monotonic() if started is None else started
-        self.reserve, self.name = reserve, name
+        self.reserve, self.name, self.levels = reserve, name, dict(levels or {})
         self.optimizer = optimizers.build(self.network, settings.optimizer)
-        self.state = _State()
+        self.average = None if settings.ema is None else WeightAverage(self.network, settings.ema)
+        self.health = Health(self.network, settings.health_every)
+        self._now = settings
+        """The settings with the changes in mid-run."""
+        self._recorded: dict[str, Any] = {}
+        self.state = State()
         self._saved_step: int | None = None
         self._course = budget.Course((budget.Stretch(0, 0, 0.0),))
         self._pace = budget.Pace(evaluation=0.0)
         self._look = 0.0
+        self._read = (0, 0.0)
 
     def train(self) -> Outcome:
         """Train to the end, from wherever the run's folder says that it stopped.
@@ -115,7 +91,7 @@ class Trainer:
             Interrupted: a signal came; a checkpoint was saved.
             TrainingError: the loss is no longer a number.
         """
-        with StopRequest() as stop:
+        with StopRequest() as stop, lock.held(self.run.folder):
             self._resume()
             plan = self._plan()
             log = MetricsLog(
@@ -123,6 +99,7 @@ class Trainer:
                 self.run.folder / "tensorboard",
                 position=self.state.log_position,
                 step=self.state.step,
+                tokens=self.state.tokens,
             )
             try:
                 with working(self.reporter, self.name, self._course.last.end) as work:
@@ -135,14 +112,18 @@ class Trainer:
             folder = store.checkpoint_path(self.run.checkpoints, best)
             store.verify_folder(folder)
             self.keeper.restore(folder)
-        seconds = time.monotonic() - self.started
+        elif self.average is not None:
+            self.average.apply()
+        state, seconds = self.state, time.monotonic() - self.started
         return Outcome(
-            self.state.step, plan["steps"], self.state.tokens, seconds, best, self.state.best_scores
-        )
+            state.step, plan["steps"], state.tokens, seconds, best, state.best_scores,
+            "patience" if self._out_of_patience() else "length", state.factor,
+        )  # fmt: skip
 
     def _loop(self, log: MetricsLog, stop: StopRequest, work: Work) -> None:
         state = self.state
         self._pace.again()
+        self._read = (state.tokens, time.monotonic())
         while True:
             total = self._course.total(state.step)
             if state.step in self._course.due(self.settings.evaluations):
@@ -152,8 +133,9 @@ class Trainer:
                 self._pace.evaluated(time.monotonic() - began)
             elif self.settings.save_every and state.step and state.step % self.settings.save_every == 0:
                 self._save(log)
-            if state.step >= total:
+            if state.step >= total or self._out_of_patience():
                 return
+            self._adjust()
             if stop.asked or not self._step(log, stop, work):
                 self._save(log)
                 raise Interrupted(
@@ -169,10 +151,12 @@ class Trainer:
         place, total = self._course.place(state.step), self._course.total(state.step)
         factor = schedules.factor(place, total, self.settings.schedule)
         micro_batches = self.batches(state.step)
-        loss = self._backward(self.network, micro_batches, state.step, stop)
+        with self.health.watching(state.step):
+            loss = self._backward(self.network, micro_batches, state.step, stop)
         if loss is None:
             self.optimizer.forget()
             return False
+        self.health.before_update(state.step)
         norm = self._clip(self.network)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
@@ -181,7 +165,10 @@ class Trainer:
                 "lower training.optimizer.learning_rate"
             )
         self.optimizer.step(factor)
-        state.step += 1
+        findings = self.health.after_update(state.step)
+        state.step, state.factor = state.step + 1, factor
+        if self.average is not None:
+            self.average.update(state.step)
         state.tokens += sum(int(batch.layout.lengths.sum()) for batch in micro_batches)
         log.step(
             state.step,
@@ -189,14 +176,25 @@ class Trainer:
                 "epoch": round(state.step / self.batches.steps_per_epoch, 6),
                 "tokens": state.tokens,
                 "loss": loss,
-                "learning_rate": self.settings.optimizer.learning_rate * factor,
+                "learning_rate": self._now.optimizer.learning_rate * factor,
                 "gradient_norm": norm,
                 "seconds": round(time.monotonic() - began, 4),
             },
         )
+        if findings is not None:
+            log.health(state.step, findings)
         self._pace.stepped()
-        work.update(state.step, f"loss {loss:.3f}")
+        work.update(state.step, self._detail(loss, state.tokens))
         return True
+
+    def _detail(self, loss: float, tokens: int) -> str:
+        """``loss 5.120 (unigram 6.90, bigram 5.20), 3,210 tokens/s``"""
+        beside = ", ".join(f"{name} {level:.2f}" for name, level in self.levels.items())
+        now, (before, at) = time.monotonic(), self._read
+        speed = f", {(tokens - before) / (now - at):,.0f} tokens/s" if now - at > 1e-3 else ""
+        if now - at > SPEED_OVER:
+            self._read = (tokens, now)
+        return f"loss {loss:.3f}{f' ({beside})' if beside else ''}{speed}"
 
     def _backward(
         self, network: nn.Module, micro_batches: list[Batch], step: int, stop: StopRequest | None
@@ -222,23 +220,50 @@ class Trainer:
         return value
 
     def _clip(self, network: nn.Module) -> float:
-        limit = self.settings.clip or math.inf
+        limit = self._now.clip or math.inf
         return float(nn.utils.clip_grad_norm_(network.parameters(), limit))
 
     def _evaluate(self, log: MetricsLog) -> None:
         state, began = self.state, time.monotonic()
-        scores = self.evaluate(self.network, state.step)
+        with self._averaged():
+            scores = self.evaluate(self.network, state.step)
         if not math.isfinite(scores[0].value):
             raise TrainingError(
                 f"step {state.step}: held-out {scores[0].name} {scores[0].value}: the weights are lost; "
                 "start again in another folder (--out) with a lower training.optimizer.learning_rate"
             )
-        log.evaluation(state.step, scores, time.monotonic() - began)
+        log.evaluation(state.step, scores, time.monotonic() - began, self.levels)
         best = state.best_scores.get(scores[0].name)
         if scores[0].better_than(best):
             state.best_step, state.best_scores = state.step, {s.name: s.value for s in scores}
+        self._count(scores[0])
         said = ", ".join(f"{s.name} {s.value:.3f}" for s in scores)
         self.reporter.say(f"  {self.name}: step {state.step:,}, held out: {said}")
+
+    def _averaged(self) -> AbstractContextManager[dict[str, torch.Tensor]]:
+        """Within, the network is as it is to be judged and saved; with the weights as trained, if others."""
+        return nullcontext({}) if self.average is None else self.average.shown()
+
+    def _count(self, score: Score) -> None:
+        """Count the evaluations in a row that did not improve by ``min_delta``."""
+        state, least = self.state, self.settings.min_delta * (1 if score.direction == "higher" else -1)
+        better = score.better_than(None if state.to_beat is None else state.to_beat + least)
+        state.to_beat, state.stale = (score.value, 0) if better else (state.to_beat, state.stale + 1)
+
+    def _out_of_patience(self) -> bool:
+        return self.settings.patience is not None and self.state.stale >= self.settings.patience
+
+    def _adjust(self) -> None:
+        """Take up changes that were asked for, and let those that hold from this step on hold."""
+        done, refused = changes.take_up(self.run, self.settings, self.state.step)
+        for line in (*done, *refused):
+            self.reporter.say(f"  {self.name}: {line}")
+        if done:
+            self._recorded = self.run.plan()
+        now = changes.in_effect(self.settings, self._recorded, self.state.step)
+        if now != self._now:
+            self._now = now
+            self.optimizer.adopt(now.optimizer)
 
     def _save(self, log: MetricsLog) -> None:
         state = self.state
@@ -249,8 +274,11 @@ class Trainer:
         folder = store.checkpoint_path(self.run.checkpoints, state.step)
 
         def fill(partial: Path) -> None:
-            self.keeper.write(partial)
+            with self._averaged() as trained:
+                self.keeper.write(partial)
             save_file(self.optimizer.state_tensors(), partial / OPTIMIZER)
+            if trained:
+                save_file(trained, partial / TRAINED)
 
         store.write_folder(folder, fill, about=vars(state))
         self._saved_step = state.step
@@ -266,8 +294,10 @@ class Trainer:
             return
         about = store.verify_folder(folder)
         self.keeper.restore(folder)
+        if self.average is not None:
+            self.average.restore(load_file(folder / TRAINED))
         self.optimizer.restore(load_file(folder / OPTIMIZER))
-        self.state = _State(**about)
+        self.state = State(**about)
         self._saved_step = self.state.step
         self.reporter.say(f"  {self.name}: going on from step {self.state.step:,} ({folder})")
 
@@ -293,7 +323,8 @@ class Trainer:
             self.run.write_plan(plan)
         self._course = budget.Course.of(plan)
         self._pace = budget.Pace(evaluation=plan.get("seconds_per_evaluation", 0.0))
-        timed = self.length.unit == "seconds"
+        self._recorded = plan
+        timed = self.length.unit == "seconds" and not plan.get("replayed")
         done = self._course.share(self.state.step)
         # A resumed run looks soon: the machine may be another, or busier.
         look = done + RESUMED_LOOK if self.state.step else math.inf

@@ -26,6 +26,7 @@ from pretune.report.page import VerdictItem
 from pretune.report.words import words
 from pretune.tasks import classification as task_module
 from pretune.training import machine
+from pretune.training.changes import replay
 from pretune.training.length import parse_length
 from pretune.training.log import read_log
 from pretune.training.progress import Reporter, Silent
@@ -34,7 +35,7 @@ from pretune.training.settings import OptimizerSettings, TrainingSettings
 from pretune.training.steps import StepBatches
 from pretune.training.trainer import Trainer
 from pretune.types import Score
-from pretune.workflows import cards, pages
+from pretune.workflows import cards, pages, verdicts
 from pretune.workflows.evaluate import Evaluation, assess, read_labelled
 from pretune.workflows.pretrain import RunResult
 
@@ -85,10 +86,13 @@ def finetune(
     training: Mapping[str, Any] | None = None,
     language: str | None = None,
     out: str | Path | None = None,
+    changes: str | Path | None = None,
     reporter: Reporter | None = None,
     started: float | None = None,
 ) -> RunResult:
     """Fine-tune ``model``; the same call goes on where a stopped one ended.
+
+    ``changes`` is the ``plan.json`` of a run whose steps and changes in mid-run are to be made again.
 
     Raises:
         ConfigError: a setting that pretune does not take, or a run folder of other settings.
@@ -109,6 +113,9 @@ def finetune(
     run = Run.open(
         Path(out) if out else default_folder("finetune", resolved, identities(resolved.train)), resolved
     )
+    if changes is not None:
+        with run.starting():
+            replay(run, Path(changes))
     finished = run.summary()
     if finished is not None:
         reporter.say(f"{run.folder}: this run is complete")
@@ -148,6 +155,7 @@ def finetune(
         "validation": {"n": len(parts.validation), **outcome.scores},
         "scored_on": "test" if parts.test else "validation",
         **evaluation.summary(),
+        **verdicts.concluded(run, outcome, resolved.training.patience, resolved.language, reporter),
     }
     _finish(run, resolved, parts.model, evaluation, summary)
     return RunResult(run.folder, summary)

@@ -53,7 +53,12 @@ def pretraining(
     name = str(summary["family"])
     sections = (
         p.Verdict(
-            text["verdict"], (*_origin_finding(language, summary), loss_finding(language, name, summary))
+            text["verdict"],
+            (
+                *_origin_finding(language, summary),
+                loss_finding(language, name, summary),
+                *curve_findings(summary),
+            ),
         ),
         loss_curve(language, {name: rows}, summary, text["is_loss_normal"]),
         sample_section(language, samples),
@@ -94,7 +99,7 @@ def finetuning(
     steps = [row for row in rows if row["kind"] == "step"]
     checks = [row for row in rows if row["kind"] == "evaluation"]
     sections = (
-        p.Verdict(text["verdict"], tuple(items)),
+        p.Verdict(text["verdict"], (*items, *curve_findings(summary))),
         p.Scores(text["scores"], _score_rows(language, evaluation), text["accuracy"],
                  say(language, "scores_note_one", n=len(evaluation.records))),
         mistake_section(language, evaluation.mistakes),
@@ -222,6 +227,11 @@ def _origin_finding(language: str, summary: Summary) -> Iterator[p.VerdictItem]:
     key, status = ("went_down", "good") if loss < before else ("did_not_go_down", "bad")
     figures = {"loss": f"{loss:.3f}", "before": f"{before:.3f}"}
     yield p.VerdictItem(cast(Status, status), say(language, key, start=start, **figures))
+
+
+def curve_findings(summary: Summary) -> tuple[p.VerdictItem, ...]:
+    """What the run's curves say, as its summary holds it."""
+    return tuple(p.VerdictItem(row["status"], row["text"]) for row in summary.get("verdicts", ()))
 
 
 def comparison(

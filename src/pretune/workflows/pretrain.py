@@ -31,15 +31,17 @@ from pretune.registry import find
 from pretune.text.tokenizer import Frame, Tokenizer
 from pretune.text.training import Kind
 from pretune.training import machine
+from pretune.training.changes import replay
 from pretune.training.length import parse_length
 from pretune.training.log import read_log
+from pretune.training.outcome import Outcome
 from pretune.training.progress import Reporter, Silent
 from pretune.training.run import Run, default_folder, environment
 from pretune.training.settings import TrainingSettings
 from pretune.training.steps import StepBatches
-from pretune.training.trainer import Outcome, Trainer
+from pretune.training.trainer import Trainer
 from pretune.types import Score, Traits
-from pretune.workflows import cards, pages
+from pretune.workflows import cards, pages, verdicts
 from pretune.workflows.continued import adopt, load, tokenizer_of
 from pretune.workflows.corpus import Prepared, is_prepared, open_prepared, prepare
 from pretune.workflows.samples import samples, sentences
@@ -120,13 +122,15 @@ def pretrain(
     training: Mapping[str, Any] | None = None,
     language: str | None = None,
     out: str | Path | None = None,
+    changes: str | Path | None = None,
     reporter: Reporter | None = None,
     started: float | None = None,
 ) -> RunResult:
     """Pretrain a model; the same call goes on where a stopped one ended.
 
     The keywords are the settings most often given; ``settings`` takes all of them (see
-    :class:`PretrainSettings`). ``started`` is the ``time.monotonic()`` that a budget in minutes runs from.
+    :class:`PretrainSettings`). ``changes`` is the ``plan.json`` of a run whose steps and changes in mid-run
+    are to be made again. ``started`` is the ``time.monotonic()`` that a budget in minutes runs from.
 
     Raises:
         ConfigError: a setting that pretune does not take, or a run folder of other settings.
@@ -148,6 +152,9 @@ def pretrain(
     run = Run.open(
         Path(out) if out else default_folder("pretrain", resolved, identities(resolved.corpus)), resolved
     )
+    if changes is not None:
+        with run.starting():
+            replay(run, Path(changes))
     finished = run.summary()
     if finished is not None:
         reporter.say(f"{run.folder}: this run is complete")
@@ -186,8 +193,11 @@ def pretrain(
         started=started,
         reserve=3.0,
         name=resolved.family,
+        levels={"unigram": pretraining.held_out.unigram, "bigram": pretraining.held_out.bigram},
     ).train()
-    summary = pretraining.summary(outcome, before)
+    summary = pretraining.summary(outcome, before) | verdicts.concluded(
+        run, outcome, resolved.training.patience, resolved.language, reporter
+    )
     _finish(run, resolved, pretraining, summary)
     return RunResult(run.folder, summary)
 
@@ -376,6 +386,7 @@ class _Pretraining:
             "unigram": self.held_out.unigram,
             "bigram": self.held_out.bigram,
             "targets": self.held_out.targets,
+            "held_out": self.held_out.fingerprint,
             **{name: value for name, value in outcome.scores.items() if name not in ("loss", "perplexity")},
             **self.held_out.majorities,
             "signature": self.signature,

@@ -1,0 +1,129 @@
+"""``pretune runs``: list, show, compare, adjust."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pretune.cli.shared import Json, Language, emit, figure
+
+NAME = "runs"
+HELP = """See the runs that there are, compare them, and change one in its middle. All take --json.
+
+Examples (the runs are there after `pretune quickstart`):
+
+\b
+  pretune runs list
+  pretune runs show runs/quickstart/masked
+  pretune runs compare runs/quickstart/classify-en-random-0 runs/quickstart/classify-en-pretrained-0 --html compared.html
+  pretune runs adjust runs/my-run training.optimizer.learning_rate=3e-4
+"""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+
+
+@app.command(name="list")
+def list_(
+    folder: Annotated[Path | None, typer.Argument(help="Where the runs lie; default: runs/.")] = None,
+    json: Json = False,
+) -> None:
+    """The runs below a folder, newest first."""
+    from pretune.workflows import runs
+
+    found = runs.list_runs(folder)
+    width = max((len(entry["run"]) for entry in found), default=0)
+    lines = [f"{len(found)} runs"] if found else ["no runs"]
+    for entry in found:
+        score = entry["score"]
+        said = f"{score['name']} {score['value']:.3f}" if score else entry.get("why", "")
+        of = f"{entry['step']:,}" + (f"/{entry['steps']:,}" if entry["steps"] else "")
+        what = f"{entry['verb']} {entry['family']}".strip()
+        lines.append(
+            f"{entry['run']:{width}}  {what:18} {entry['state']:9} {of:>13}  {said:16}  {entry['when'][:16]}"
+        )
+    emit({"runs": found}, json, lines)
+
+
+@app.command()
+def show(run: RunFolder, json: Json = False) -> None:
+    """What a run was asked for, its curve, its scores, and what they say."""
+    from pretune.training.changes import described
+    from pretune.workflows import runs
+
+    found = runs.show_run(run)
+    of = f" of {found['steps']:,}" if found["steps"] else ""
+    lines = [
+        f"{found['run']}: {found['verb']} {found['family']}, {found['state']}, step {found['step']:,}{of}",
+        "settings that are not the defaults:",
+        *(f"  {key}: {value}" for key, value in found["settings"].items()),
+        *_curve_lines(found, runs.sparkline),
+    ]
+    if found["scores"]:
+        lines.append("scores:")
+        lines += [f"  {name:14} {figure(score)}" for name, score in found["scores"].items()]
+        lines += [f"  {name:14} {value:.3f} (baseline)" for name, value in found["baselines"].items()]
+    lines += ["changes in mid-run:", *(f"  {line}" for line in described(found["changes"]))] * bool(
+        found["changes"]
+    )
+    lines += [f"  waiting to be taken up: {name}" for name in found["waiting"]]
+    lines += [f"- {verdict['text']}" for verdict in found["verdicts"]]
+    emit(found, json, lines)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Two runs or more.")],
+    html: Annotated[Path | None, typer.Option(help="Write a page with the curves over each other.")] = None,
+    language: Language = None,
+    json: Json = False,
+) -> None:
+    """The settings in which runs differ, and their scores, where these compare."""
+    from pretune.workflows import comparison
+
+    found = comparison.compare_runs(runs, html=html, language=language or "en")
+    lines = ["settings that differ:"]
+    for key, row in found["settings"].items():
+        lines.append(f"  {key}: " + ", ".join(f"{value} ({name})" for name, value in row.items()))
+    if found["why"]:
+        lines.append(f"scores are not compared: {found['why']}")
+    for name, scores in found["scores"].items():
+        lines += [f"{name:24} {kind:14} {figure(score)}" for kind, score in scores.items()]
+    lines += [f"- {finding}" for finding in found["findings"]]
+    lines += [f"page: {found['html']}"] if html else []
+    emit(found, json, lines)
+
+
+@app.command()
+def adjust(
+    run: RunFolder,
+    assignments: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="What changes.")],
+    json: Json = False,
+) -> None:
+    """Change the learning rate (or weight decay, or clipping) of a run in its middle, on record."""
+    from pretune.workflows import runs
+
+    done = runs.adjust_run(run, assignments)
+    said = ", ".join(f"{key} = {value:g}" for key, value in done["set"].items())
+    when = "from the next step on" if done["step"] is None else f"from step {done['step']:,} on"
+    follow = "" if done["state"] == "running" else "; run its command again to go on"
+    emit(done, json, [f"{run}: {said} {when}{follow}"])
+
+
+def _curve_lines(found: dict[str, Any], sparkline: Any) -> list[str]:
+    """Training loss and the deciding held-out score as rows of bars, with their first and last values."""
+    curve = found["curve"]
+    name = next((key for key in (curve[0] if curve else {}) if key != "step"), "")
+    curves = {"training loss": [loss for _, loss in found["training"] if loss is not None]}
+    curves[f"held-out {name}"] = [row[name] for row in curve] if name else []
+    return [
+        f"{title:18} {values[0]:8.3f} {sparkline(values)} {values[-1]:.3f}"
+        for title, values in curves.items()
+        if values
+    ]

@@ -1,0 +1,57 @@
+"""Adafactor (Shazeer & Stern 2018): second moments of a matrix kept as one row and one column.
+
+Without momentum, and without the paper's own step size (section 8): the schedule says how long a step is,
+as for every other optimiser. An update has a root mean square of about 1 before ``lr`` scales it, as Adam's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+DECAY = 0.8
+"""Of the second moments: at step t the old ones keep 1 - t ** -DECAY (section 7.2)."""
+FLOOR = 1e-30
+"""Added to each squared gradient, so that no moment is 0."""
+CLIP = 1.0
+"""Largest root mean square of an update (section 6)."""
+
+
+class Adafactor(torch.optim.Optimizer):
+    """Adam with factored second moments: memory of R + C in place of R * C for each (R, C) matrix."""
+
+    def __init__(self, parameters: Iterable[Any], lr: float = 1e-3, weight_decay: float = 0.0) -> None:
+        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        assert closure is None, "the trainer computes the gradients"
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    update = self._update(parameter, parameter.grad)
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.add_(update, alpha=-group["lr"])
+
+    def _update(self, parameter: nn.Parameter, gradient: Tensor) -> Tensor:
+        state, squares = self.state[parameter], gradient.square() + FLOOR
+        state["step"] = state.get("step", torch.zeros(())) + 1
+        new = float(state["step"]) ** -DECAY
+        if gradient.ndim < 2:
+            update = gradient * _average(state, "squares", squares, new).rsqrt()
+        else:
+            rows = _average(state, "rows", squares.mean(-1), new)  # (..., R)
+            columns = _average(state, "columns", squares.mean(-2), new)  # (..., C)
+            scale = (rows / rows.mean(-1, keepdim=True)).rsqrt()[..., None] * columns.rsqrt()[..., None, :]
+            update = gradient * scale
+        return update / (update.square().mean().sqrt() / CLIP).clamp(min=1.0)
+
+
+def _average(state: dict[str, Tensor], name: str, value: Tensor, new: float) -> Tensor:
+    """The running average of ``value``, of which ``new`` is the share of the new one; all of the first."""
+    state[name] = state[name].mul_(1 - new).add_(value, alpha=new) if name in state else value * new
+    return state[name]

@@ -1,0 +1,61 @@
+"""What the trainer asks of whoever keeps the model, and how training stands and ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from torch import nn
+
+
+class Keeper(Protocol):
+    """Writes the network as a model folder, and reads it back."""
+
+    network: nn.Module
+
+    def write(self, folder: Path) -> None:
+        """Put the model's files into an existing folder."""
+
+    def restore(self, folder: Path) -> None:
+        """Put the weights in a folder into the network."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How training ended."""
+
+    steps: int
+    planned: int
+    """Steps as they were planned before the first one; a length in minutes is corrected on the way."""
+    tokens: int
+    """Tokens without padding that were read, over the whole run."""
+    seconds: float
+    """Wall-clock time of this process from ``started`` on; a run that was resumed took longer."""
+    best_step: int
+    scores: dict[str, float]
+    """Scores of the best checkpoint; the network holds its weights."""
+    ended: Literal["length", "patience"]
+    """Why training ended: at its length, or early for want of improvement."""
+    last_factor: float
+    """Learning rate of the last update, as a share of the peak."""
+
+    def ending(self) -> dict[str, Any]:
+        """Why it ended, as it stands in summary.json."""
+        return {"ended": self.ended, "planned": self.planned, "last_factor": round(self.last_factor, 6)}
+
+
+@dataclass
+class State:
+    """What a checkpoint keeps besides weights and optimiser."""
+
+    step: int = 0
+    tokens: int = 0
+    log_position: int = 0
+    best_step: int | None = None
+    best_scores: dict[str, float] = field(default_factory=dict)
+    to_beat: float | None = None
+    stale: int = 0
+    """Evaluations since the first score last improved by ``min_delta``, on ``to_beat``."""
+    factor: float = 0.0
+    """Of the learning rate in the last update."""

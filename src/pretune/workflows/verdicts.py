@@ -1,0 +1,143 @@
+"""The verdicts on a run's curves in whole sentences, in English and in Chinese, each with its numbers."""
+# ruff: noqa: E501 (a sentence a line)
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pretune.report.page import VerdictItem
+from pretune.training.log import read_log
+from pretune.training.outcome import Outcome
+from pretune.training.progress import Reporter
+from pretune.training.run import Run
+from pretune.training.verdicts import Finding, Kind, Rows, judge
+
+FACTOR = 3.0
+"""By which a learning rate is to be raised or lowered."""
+
+ENGLISH = {
+    "too_short": "{steps} steps are too few to say anything about the curve ({least} are the least).",
+    "diverged": "Training diverged: the training loss fell to {low:.3f} at step {at} and rose to {end:.3f} by step "
+    "{step}. Try a lower learning rate ({lower:.2g} in place of {rate:.2g}) or a longer warm-up.",
+    "learnt_nothing": "The training loss did not move: {start:.3f} at the beginning, {end:.3f} at the end. The "
+    "learning rate ({rate:.2g}) is far too low or far too high{ratio}, or the text cannot be learnt.",
+    "far_too_low": "The training loss did not move: {start:.3f} at the beginning, {end:.3f} at the end. The "
+    "learning rate ({rate:.2g}) is far too low{ratio}. Try ten times as much.",
+    "rate_too_high": "The learning rate ({rate:.2g}) is too high: the held-out loss ({end:.3f}) has not passed a "
+    "unigram model's ({unigram:.3f}){ratio}. Try {lower:.2g}.",
+    "overfitted": "Over-fitting: the held-out {name} was best at step {at} ({best:.3f}) and was {end:.3f} at step "
+    "{step}, while the training loss fell from {training_then:.3f} to {training_now:.3f}. The best checkpoint was "
+    "kept; use more text, fewer steps, dropout or weight decay, or stop early (training.patience).",
+    "spikes": "The training loss jumped {count} times, by {jump:.2f} at step {step}, and came back. If that costs "
+    "quality, lower the learning rate ({rate:.2g}) or training.clip.",
+    "spike": "The training loss jumped once, by {jump:.2f} at step {step}, and came back.",
+    "rate_too_low": "The learning rate ({rate:.2g}) may be too low: the training loss fell by {second:.3f} in the "
+    "second half of the run, nearly as much as in the first ({first:.3f}){ratio}. Try {higher:.2g}.",
+    "still_improving": "Still learning at the end: from step {since} to step {step} the held-out {name} went from "
+    "{from:.3f} to {end:.3f}. A longer run would most likely do better.",
+    "plateau": "Levelled off: since step {since} of {step} the held-out {name} has stayed within {near:.3f} of "
+    "{end:.3f}. More steps of the same will add little; a larger model or more text may.",
+    "dead_units": "{dead:.0%} of the feed-forward units of {layer} say nothing at any token of step {step}. A lower "
+    "learning rate or a smaller model would waste less.",
+    "stopped_early": "Stopped early at step {step} of {planned}: {patience} evaluations in a row were no better. "
+    "The learning rate was still at {share:.0%} of its peak, so the weights have not had the quiet end that "
+    "a schedule gives; a shorter run of the whole schedule may end a little better.",
+    "stopped_early_low": "Stopped early at step {step} of {planned}: {patience} evaluations in a row were no better. "
+    "The learning rate was down at {share:.0%} of its peak.",
+    "ratio": ", and an update changes weights by {ratio:.1e} of their size, where 1e-4 to 1e-2 is usual",
+}
+
+CHINESE = {
+    "too_short": "只有 {steps} 步，太少，无法判断曲线（至少需要 {least} 步）。",
+    "diverged": "训练发散：训练损失在第 {at} 步降到 {low:.3f}，到第 {step} 步又升至 {end:.3f}。"
+    "请降低学习率（由 {rate:.2g} 降到 {lower:.2g}），或延长预热。",
+    "learnt_nothing": "训练损失没有变化：开始为 {start:.3f}，结束为 {end:.3f}。学习率（{rate:.2g}）过低或过高{ratio}，或者文本本身无法学习。",
+    "far_too_low": "训练损失没有变化：开始为 {start:.3f}，结束为 {end:.3f}。学习率（{rate:.2g}）过低{ratio}。可试其十倍。",
+    "rate_too_high": "学习率（{rate:.2g}）过高：验证集损失（{end:.3f}）未能低于一元模型（{unigram:.3f}）{ratio}。可试 {lower:.2g}。",
+    "overfitted": "过拟合：验证集{name}在第 {at} 步最佳（{best:.3f}），到第 {step} 步为 {end:.3f}，"
+    "而训练损失从 {training_then:.3f} 降到 {training_now:.3f}。已保留最佳检查点；"
+    "可增加文本、减少步数、使用 dropout 或权重衰减，或提前停止（training.patience）。",
+    "spikes": "训练损失出现 {count} 次尖峰，最大一次在第 {step} 步，升高 {jump:.2f}，随后恢复。"
+    "若影响效果，可降低学习率（{rate:.2g}）或 training.clip。",
+    "spike": "训练损失出现一次尖峰：第 {step} 步升高 {jump:.2f}，随后恢复。",
+    "rate_too_low": "学习率（{rate:.2g}）可能过低：后半程训练损失下降 {second:.3f}，与前半程（{first:.3f}）相差不多{ratio}。"
+    "可试 {higher:.2g}。",
+    "still_improving": "结束时仍在进步：从第 {since} 步到第 {step} 步，验证集{name}由 {from:.3f} 变为 {end:.3f}。"
+    "延长训练很可能更好。",
+    "plateau": "已趋平：从第 {since} 步（共 {step} 步）起，验证集{name}与 {end:.3f} 的差距始终不超过 {near:.3f}。"
+    "继续训练收效甚微；可尝试更大的模型或更多文本。",
+    "dead_units": "{layer} 的前馈层有 {dead:.0%} 的单元在第 {step} 步对所有词元都没有输出。"
+    "降低学习率或缩小模型可减少浪费。",
+    "stopped_early": "在第 {step} 步（计划 {planned} 步）提前停止：连续 {patience} 次评测没有改进。"
+    "此时学习率仍为峰值的 {share:.0%}，权重没有经历学习率降下来的收尾阶段；缩短总步数、走完整个学习率计划，结果可能略好。",
+    "stopped_early_low": "在第 {step} 步（计划 {planned} 步）提前停止：连续 {patience} 次评测没有改进。"
+    "此时学习率已降到峰值的 {share:.0%}。",
+    "ratio": "，每次更新只改变权重大小的 {ratio:.1e}（通常在 1e-4 到 1e-2 之间）",
+}
+
+LANGUAGES = {"en": ENGLISH, "zh": CHINESE}
+NAMES = {
+    "en": {"macro_f1": "macro F1"},
+    "zh": {"loss": "损失", "accuracy": "准确率", "macro_f1": "宏平均 F1"},
+}
+ANNEALED = 0.1
+"""Share of the peak below which a learning rate has come down."""
+
+
+def verdicts(rows: Rows, outcome: Outcome | None = None, patience: int | None = None) -> tuple[Finding, ...]:
+    """What the curves of a run say, and why it ended where it ended early."""
+    found = judge(rows)
+    if outcome is None or outcome.ended != "patience":
+        return found
+    share = outcome.last_factor
+    kind: Kind = "stopped_early" if share > ANNEALED else "stopped_early_low"
+    figures = {
+        "step": outcome.steps, "planned": outcome.planned, "patience": patience or 0, "share": share,
+    }  # fmt: skip
+    return (Finding(kind, "neutral", figures), *found)
+
+
+def concluded(
+    run: Run, outcome: Outcome, patience: int | None, language: str, reporter: Reporter
+) -> dict[str, Any]:
+    """Why a run ended, what its curves say and how it was changed, for its summary; said on the way."""
+    found = verdicts(read_log(run.metrics), outcome, patience)
+    for finding in found:
+        reporter.say(f"  {sentence(language, finding)}")
+    changes = [change for change in run.plan().get("changes", ()) if "set" in change]
+    return {
+        **outcome.ending(),
+        "verdicts": as_rows(language, found),
+        **({"changes": changes} if changes else {}),
+    }
+
+
+def sentence(language: str, finding: Finding) -> str:
+    """A finding in words."""
+    phrases, figures = LANGUAGES[language], dict(finding.figures)
+    key = "spike" if finding.kind == "spikes" and figures["count"] == 1 else finding.kind
+    if "rate" in figures:
+        rate = float(figures["rate"])
+        figures |= {"lower": rate / FACTOR, "higher": rate * FACTOR}
+    if "name" in figures:
+        figures["name"] = NAMES[language].get(str(figures["name"]), figures["name"])
+    figures["ratio"] = phrases["ratio"].format(ratio=figures["ratio"]) if "ratio" in figures else ""
+    return phrases[key].format(**figures)
+
+
+def items(language: str, findings: Sequence[Finding]) -> tuple[VerdictItem, ...]:
+    """The findings as a page shows them."""
+    return tuple(VerdictItem(finding.status, sentence(language, finding)) for finding in findings)
+
+
+def as_rows(language: str, findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """The findings as summary.json holds them, with their numbers."""
+    return [
+        {"kind": f.kind, "status": f.status, "text": sentence(language, f), "figures": _plain(f.figures)}
+        for f in findings
+    ]
+
+
+def _plain(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in figures.items()}

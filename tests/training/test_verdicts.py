@@ -1,0 +1,149 @@
+"""What curves say: made ones, whose truth is known, and curves of real runs in ``curves/``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pretune.training.verdicts import judge, stretches
+
+Shape = Callable[[float], float]
+CURVES = Path(__file__).with_name("curves")
+
+
+def rows(
+    training: Shape, held_out: Shape | None = None, *, steps: int = 400, checks: int = 10, name: str = "loss",
+    noise: float = 0.05, spikes: tuple[int, ...] = (),
+) -> list[dict[str, Any]]:  # fmt: skip
+    """A run's log: shapes of the share of the run that is done."""
+    draw, found = np.random.default_rng(0), []
+    due = {round(steps * k / checks) for k in range(1, checks + 1)}
+    for step in range(1, steps + 1):
+        loss = training(step / steps) + noise * float(draw.standard_normal()) + 3.0 * (step in spikes)
+        found.append({"kind": "step", "step": step, "loss": loss, "learning_rate": 1e-3})
+        if step in due:
+            score = (held_out or training)(step / steps)
+            direction = "lower" if name == "loss" else "higher"
+            found.append(
+                {"kind": "evaluation", "step": step, "scores": {name: score}, "direction": direction}
+            )
+    return found
+
+
+def kinds(*arguments: Any, **options: Any) -> list[str]:
+    return [finding.kind for finding in judge(rows(*arguments, **options))]
+
+
+def falling(share: float) -> float:
+    """A usual curve: fast, then ever slower."""
+    return 4 + 3 * math.exp(-6 * share)
+
+
+def test_a_usual_curve_that_has_come_to_rest() -> None:
+    assert kinds(falling) == ["plateau"]
+    [finding] = judge(rows(falling))
+    assert 0.5 * 400 <= float(finding.figures["since"]) <= 0.9 * 400
+
+
+def test_a_curve_that_still_falls() -> None:
+    assert kinds(lambda share: 7 - 1.2 * math.log(1 + 20 * share)) == ["still_improving"]
+
+
+def test_divergence_and_not_its_spikes() -> None:
+    found = judge(rows(lambda share: falling(share) if share < 0.6 else 5.5))
+    assert [finding.kind for finding in found] == ["diverged"]
+    assert found[0].status == "bad"
+    assert float(found[0].figures["low"]) == pytest.approx(4.1, abs=0.15)
+    assert float(found[0].figures["end"]) == pytest.approx(5.5, abs=0.05)
+    assert float(found[0].figures["at"]) <= 0.6 * 400
+
+
+def test_over_fitting_needs_both_curves() -> None:
+    rising = lambda share: 4 + 2 * math.exp(-8 * share) + 0.8 * share  # noqa: E731
+    [finding] = judge(rows(falling, rising))
+    assert finding.kind == "overfitted"
+    assert finding.status == "bad"
+    assert finding.figures["at"] == min((rising(k / 10), 40 * k) for k in range(1, 11))[1]
+    assert "overfitted" not in kinds(lambda share: 5.0, rising)
+
+
+def test_accuracy_is_better_when_higher() -> None:
+    rising = lambda share: 0.9 - 0.4 * math.exp(-2 * share)  # noqa: E731
+    assert kinds(falling, rising, name="accuracy") == ["still_improving"]
+    assert "overfitted" in kinds(falling, lambda share: 0.9 - 0.3 * share, name="accuracy")
+
+
+def test_spikes_are_counted_and_placed() -> None:
+    found = {f.kind: f for f in judge(rows(falling, spikes=(200, 201, 310)))}
+    assert found["spikes"].figures["count"] == 2
+    assert found["spikes"].figures["step"] in (200, 310)
+    assert float(found["spikes"].figures["jump"]) == pytest.approx(3, abs=0.3)
+    assert "spikes" not in kinds(falling, noise=0.3)
+
+
+def test_learning_rates_that_are_too_low() -> None:
+    assert "rate_too_low" in kinds(lambda share: 9 - 0.5 * share, noise=0.02)
+    assert kinds(lambda share: 9.0, noise=0.02)[0] == "learnt_nothing"
+    assert "rate_too_low" not in kinds(falling)
+
+
+def test_updates_of_the_usual_size_acquit_the_learning_rate() -> None:
+    steady = rows(lambda share: 9 - 0.5 * share, noise=0.02)
+    steady.append({"kind": "health", "step": 400, "update_ratio": {"layers.0": 1e-3}})
+    assert "rate_too_low" not in [finding.kind for finding in judge(steady)]
+    steady[-1]["update_ratio"] = {"layers.0": 2e-5}
+    found = {finding.kind: finding for finding in judge(steady)}
+    assert found["rate_too_low"].figures["ratio"] == 2e-5
+
+
+def test_dead_units_are_named() -> None:
+    made = rows(falling)
+    made.append({"kind": "health", "step": 400, "dead": {"layers.0": 0.02, "layers.1": 0.4}})
+    found = {finding.kind: finding for finding in judge(made)}
+    assert found["dead_units"].figures == {"layer": "layers.1", "dead": 0.4, "step": 400}
+
+
+@pytest.mark.parametrize("steps", [0, 1, 23])
+def test_a_short_curve_is_not_judged(steps: int) -> None:
+    made = rows(falling, steps=steps, checks=1) if steps else []
+    assert [finding.kind for finding in judge(made)] == ["too_short"]
+
+
+def test_losses_that_are_no_numbers_are_passed_over() -> None:
+    made = rows(falling)
+    made[10]["loss"] = None
+    assert [finding.kind for finding in judge(made)] == ["plateau"]
+
+
+def test_stretches_cover_every_step_once() -> None:
+    losses = [(step, float(step)) for step in range(1, 102)]
+    parts = stretches(losses)
+    assert parts[0].first == 1
+    assert parts[-1].last == 101
+    assert all(b.first == a.last + 1 for a, b in pairwise(parts))
+    assert np.mean([p.mean for p in parts]) == pytest.approx(51, abs=1)
+
+
+REAL = {
+    "good": ({"still_improving"}, set()),
+    "low": ({"far_too_low"}, set()),
+    "high": ({"rate_too_high"}, {"dead_units"}),
+    "over": ({"overfitted"}, set()),
+}
+"""A Llama of 48 to 96 wide on English prose: learning rates 3e-3, 3e-5, 0.3 without clipping, and 1e-2 on 9
+thousand tokens for ten epochs. What must be said, and what may be besides."""
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_curves_of_real_runs(name: str) -> None:
+    lines = (CURVES / f"{name}.jsonl").read_text().splitlines()
+    found = {finding.kind for finding in judge([json.loads(line) for line in lines])}
+    needed, allowed = REAL[name]
+    assert needed <= found <= needed | allowed
