@@ -40,7 +40,8 @@ def features(traits: Traits, count: int = 40) -> EncodedRecords:
     for number in range(count):
         text = " ".join(draw.choice(WORDS, draw.integers(2, 5)))
         ids = reader.encode(text).ids[: MAX_LENGTH - 2]
-        found.append(Feature(number, 0, (ids,), {"label": int(draw.integers(2))}))
+        label = int(draw.integers(2))
+        found.append(Feature(number, 0, (ids,), {"label": label, "labels": (label, number % 2)}))
     return EncodedRecords(found)
 
 

@@ -44,7 +44,13 @@ def test_one_batch_is_learnt_by_heart(family_name: str, objective_name: str) -> 
     objective = kind.Objective(family.TRAITS, SPECIALS)
     draw = np.random.default_rng(0)
     features = [
-        Feature(i, 0, (draw.integers(5, 64, size=draw.integers(4, 10)),), {"label": i % 2}) for i in range(6)
+        Feature(
+            i,
+            0,
+            (draw.integers(5, 64, size=draw.integers(4, 10)),),
+            {"label": i % 2, "labels": (i % 2, i // 3)},
+        )
+        for i in range(6)
     ]
     examples = [objective.build(f, rng(0, 0, f.record)) for f in features]
     batch = objective.collate([[e] for e in examples])

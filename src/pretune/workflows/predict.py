@@ -83,7 +83,7 @@ def answers(
     A text that a language model cannot answer goes to ``log`` as a bad record; without one it is an error.
     """
     stream = iter(records)
-    if model.head == "classification":
+    if model.task_name is not None:
         while chunk := list(itertools.islice(stream, CHUNK)):
             yield from _classified(model, chunk)
         return
@@ -99,12 +99,9 @@ def answers(
 
 
 def _classified(model: Model, records: list[Record]) -> Iterator[dict[str, Any]]:
+    answer = model.task_module.answer
     for record, said in zip(records, model.predict(records), strict=True):
-        alternatives = {str(value): round(share, 6) for value, share in said.alternatives}
-        yield {
-            **_given(record), "label": said.value,
-            "confidence": round(said.confidence or 0.0, 6), "alternatives": alternatives,
-        }  # fmt: skip
+        yield {**_given(record), **answer(said)}
 
 
 def _filled(model: Model, text: str) -> dict[str, Any]:
