@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pretune.checkpoint import hub, store, weights
-from pretune.config import Settings, build
+from pretune.config import Settings, build, digest
 from pretune.data.fingerprints import FILE as FINGERPRINTS
 from pretune.data.fingerprints import Fingerprints
 from pretune.errors import CheckpointError, ConfigError, UnsupportedError, UsageError
@@ -192,6 +193,16 @@ class Model:
     def parameters(self) -> int:
         """Number of weights, shared ones counted once."""
         return sum(p.numel() for p in self.network.parameters())
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of all that decides what it says: weights, tokenizer, labels, settings."""
+        content = hashlib.sha256(self.tokenizer.fingerprint.encode())
+        content.update(digest([self.head, self.labels, self.about, self.config.model_dump()]).encode())
+        for name, tensor in sorted(self.network.state_dict().items()):
+            content.update(name.encode())
+            content.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return content.hexdigest()
 
     # -- keeping it -----------------------------------------------------------------------------
 

@@ -22,6 +22,8 @@ from pretune.types import Feature, Prediction, Record, Score, Specials
 
 COLUMNS = ("text", "label")
 ANSWER = "label"
+ANSWER_FIELDS = ("label", "confidence", "alternatives")
+"""What :func:`answer` gives."""
 OBJECTIVE = "classification"
 HEAD = "classification"
 PROBLEM_TYPE = "single_label_classification"
@@ -36,9 +38,9 @@ DESCRIPTION = {
 Options = Cutting
 """Settings of the task."""
 
-__all__ = ["ANSWER", "BASELINES", "COLUMNS", "DESCRIPTION", "HEAD", "METRICS", "OBJECTIVE", "PER_RECORD",
-           "PROBLEM_TYPE", "Options", "Task", "accepted", "answer", "classes", "label_set", "texts",
-           "truth"]  # fmt: skip
+__all__ = ["ANSWER", "ANSWER_FIELDS", "BASELINES", "COLUMNS", "DESCRIPTION", "HEAD", "METRICS",
+           "OBJECTIVE", "PER_RECORD", "PROBLEM_TYPE", "Options", "Task", "accepted", "answer", "classes",
+           "label_set", "texts", "truth"]  # fmt: skip
 
 
 def accepted(record: Record, *, labelled: bool = True) -> Record:

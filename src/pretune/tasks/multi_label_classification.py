@@ -23,6 +23,8 @@ from pretune.types import Feature, FloatArray, Prediction, Record, Score, Specia
 
 COLUMNS = ("text",)
 ANSWER = "labels"
+ANSWER_FIELDS = ("labels", "confidence", "probabilities")
+"""What :func:`answer` gives."""
 OBJECTIVE = "multi_label_classification"
 HEAD = "classification"
 PROBLEM_TYPE = "multi_label_classification"
@@ -36,9 +38,9 @@ DESCRIPTION = {
 SEPARATORS = ("|", ";")
 """Between the labels of one cell of a table; the first of them that the cell holds."""
 
-__all__ = ["ANSWER", "BASELINES", "COLUMNS", "DESCRIPTION", "HEAD", "METRICS", "OBJECTIVE", "PER_RECORD",
-           "PROBLEM_TYPE", "Options", "Task", "accepted", "answer", "classes", "label_set", "texts",
-           "truth"]  # fmt: skip
+__all__ = ["ANSWER", "ANSWER_FIELDS", "BASELINES", "COLUMNS", "DESCRIPTION", "HEAD", "METRICS",
+           "OBJECTIVE", "PER_RECORD", "PROBLEM_TYPE", "Options", "Task", "accepted", "answer", "classes",
+           "label_set", "texts", "truth"]  # fmt: skip
 
 
 class Options(Settings):
