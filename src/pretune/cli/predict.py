@@ -28,6 +28,7 @@ Examples (models and texts are there after `pretune quickstart`):
 \b
   pretune predict runs/quickstart/classify-en-pretrained-0 --text "And the king sent messengers to the city."
   pretune predict runs/quickstart/classify-zh-pretrained-0 --data runs/quickstart/texts/topic_zh/test.jsonl --out said.jsonl
+  pretune predict runs/quickstart/classify-zh-pretrained-0 --data - --out - < runs/quickstart/texts/topic_zh/test.jsonl
   pretune predict runs/quickstart/masked --text "In the beginning God created the [MASK] and the earth."
 """
 

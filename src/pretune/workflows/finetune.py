@@ -79,6 +79,8 @@ def finetune(
     *,
     settings: FinetuneSettings | Mapping[str, Any] | None = None,
     task: str | None = None,
+    task_options: Mapping[str, Any] | None = None,
+    objective_options: Mapping[str, Any] | None = None,
     train: str | Path | tuple[str, ...] | list[str] | None = None,
     validation: str | Path | tuple[str, ...] | list[str] | None = None,
     test: str | Path | tuple[str, ...] | list[str] | None = None,
@@ -100,7 +102,8 @@ def finetune(
     """
     started = time.monotonic() if started is None else started
     given = {
-        "model": _where(model), "task": task, "train": _paths(train), "validation": _paths(validation),
+        "model": _where(model), "task": task, "task_options": task_options,
+        "objective_options": objective_options, "train": _paths(train), "validation": _paths(validation),
         "test": _paths(test), "budget": budget, "training": training, "max_length": max_length,
         "language": language,
     }  # fmt: skip
