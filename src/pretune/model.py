@@ -154,8 +154,9 @@ class Model:
         wanted = head or own or next(h for h in module.TRAITS.heads if h != "classification")
         chosen = (own_labels if labels is None else labels) if wanted == "classification" else ()
         about = _read_about(folder, config)
-        if own != wanted or about.get("task") is None:
-            about["task"] = _task_of(wanted, config_json)
+        kept = about.pop("task", None)
+        task = kept if kept and own == wanted else _task_of(wanted, config_json)
+        about |= {} if task is None else {"task": task}
         tokenizer = Tokenizer.load(folder)
         if tokenizer.vocabulary_size > config.vocab_size:
             raise CheckpointError(
@@ -213,8 +214,7 @@ class Model:
             config |= {"problem_type": self.task_module.PROBLEM_TYPE}
         hub.write_model(folder, config, weights.export(self.network, self.family.WEIGHTS))
         self.tokenizer.save(folder, model_max_length=self.max_length)
-        kept = {key: value for key, value in self.about.items() if value is not None}
-        store.write_json(folder / ABOUT, {"head": self.head, **kept})
+        store.write_json(folder / ABOUT, {"head": self.head, **self.about})
         if self.fingerprints is not None:
             self.fingerprints.save(folder)
 
@@ -255,7 +255,8 @@ class Model:
         """
         if self.task_name is None:
             raise UsageError(
-                f"this model has a {self.head!r} head; that needs one of a task, such as classification"
+                f"this model has a {self.head!r} head, but no task that pretune has; fine-tune it on one, "
+                "such as classification"
             )
         return find("tasks", self.task_name)
 

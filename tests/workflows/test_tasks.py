@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import pretune
-from pretune.errors import ConfigError, DataError
+from pretune.errors import ConfigError, DataError, UsageError
 from pretune.model import Model
 from pretune.registry import find
 
@@ -136,6 +136,15 @@ def test_a_stock_folder_of_several_labels_is_known_by_its_problem_type(tagged: P
     model = pretune.load(tmp_path)
     assert model.task_name == "multi_label_classification"
     assert model("士兵看见城堡。").alternatives == pretune.load(tagged)("士兵看见城堡。").alternatives
+
+
+def test_a_stock_regression_is_no_classifier(bert: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    stock = transformers.AutoModelForSequenceClassification.from_pretrained(bert / "model", num_labels=1)
+    stock.save_pretrained(tmp_path)
+    transformers.AutoTokenizer.from_pretrained(bert / "model").save_pretrained(tmp_path)
+    with pytest.raises(UsageError, match="no task that pretune has"):
+        pretune.load(tmp_path).classify(["The barn."])
 
 
 def test_evaluation_gives_back_the_scores_of_several_labels(tagged: Path) -> None:
