@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pretune.checkpoint import hub, store, weights
-from pretune.config import build
+from pretune.config import Settings, build, digest
 from pretune.data.fingerprints import FILE as FINGERPRINTS
 from pretune.data.fingerprints import Fingerprints
 from pretune.errors import CheckpointError, ConfigError, UnsupportedError, UsageError
@@ -25,11 +26,8 @@ from pretune.generation.decode import continuation
 from pretune.generation.sampling import Sampling
 from pretune.nn.initialisation import shapes_only
 from pretune.objectives import causal_lm, masked_lm
-from pretune.objectives.classification import Objective as ClassificationObjective
-from pretune.prediction.classify import classify
-from pretune.registry import find
-from pretune.tasks.classification import Options as ClassificationOptions
-from pretune.tasks.classification import Task as ClassificationTask
+from pretune.prediction import heads as prediction
+from pretune.registry import find, names
 from pretune.text.tokenizer import Tokenizer
 from pretune.training import machine
 from pretune.types import Batch, Layout, Prediction, Record, Traits, framed
@@ -150,9 +148,12 @@ class Model:
         module, config = _read_config(folder, config_json)
         config = build(module.Config, config.model_dump() | dict(settings or {}), where="model")
         own, own_labels = _own_head(module, config_json), _own_labels(folder, config_json)
-        about = _read_about(folder, config)
         wanted = head or own or next(h for h in module.TRAITS.heads if h != "classification")
         chosen = (own_labels if labels is None else labels) if wanted == "classification" else ()
+        about = _read_about(folder, config)
+        kept = about.pop("task", None)
+        task = kept if kept and own == wanted else _task_of(wanted, config_json)
+        about |= {} if task is None else {"task": task}
         tokenizer = Tokenizer.load(folder)
         if tokenizer.vocabulary_size > config.vocab_size:
             raise CheckpointError(
@@ -197,12 +198,24 @@ class Model:
         """Number of weights, shared ones counted once."""
         return sum(p.numel() for p in self.network.parameters())
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of all that decides what it says: weights, tokenizer, labels, settings."""
+        content = hashlib.sha256(self.tokenizer.fingerprint.encode())
+        content.update(digest([self.head, self.labels, self.about, self.config.model_dump()]).encode())
+        for name, tensor in sorted(self.network.state_dict().items()):
+            content.update(name.encode())
+            content.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return content.hexdigest()
+
     # -- keeping it -----------------------------------------------------------------------------
 
     def write(self, folder: Path) -> None:
         """Put the model's files, in Hugging Face layout, into an existing folder."""
         head, specials = "+".join(self.heads), self.tokenizer.specials
         config = self.config.to_hugging_face(head, labels=self.labels, specials=specials)
+        if self.task_name is not None:
+            config |= {"problem_type": self.task_module.PROBLEM_TYPE}
         hub.write_model(folder, config, weights.export(self.network, self.family.WEIGHTS))
         self.tokenizer.save(folder, model_max_length=self.max_length)
         store.write_json(folder / ABOUT, {"head": head, **self.about})
@@ -225,34 +238,58 @@ class Model:
 
     def __call__(self, text: str, text_pair: str | None = None) -> Any:
         """What the head does: fill the masks, classify, or continue the text."""
-        if self.head == "classification":
+        if self.task_name is not None:
             return self.classify([text], None if text_pair is None else [text_pair])[0]
         if self.head == "masked_lm":
             return self.fill(text)
         return self.generate(text)
 
-    def task(self, options: ClassificationOptions | None = None) -> ClassificationTask:
-        """The classification task in this model's terms; as it was trained, unless ``options`` are given."""
-        self.needs("classification")
-        kept = options or build(ClassificationOptions, self.about.get("task_options", {}), where=ABOUT)
-        return ClassificationTask(self.labels, self.tokenizer.specials, self.max_length, kept)
+    @property
+    def task_name(self) -> str | None:
+        """The task that it was fine-tuned for; None for a language model."""
+        name = self.about.get("task")
+        return None if name is None else str(name)
+
+    @property
+    def task_module(self) -> ModuleType:
+        """The module of its task.
+
+        Raises:
+            UsageError: it was fine-tuned for none.
+        """
+        if self.task_name is None:
+            raise UsageError(
+                f"this model has a {self.head!r} head, but no task that pretune has; fine-tune it on one, "
+                "such as classification"
+            )
+        return find("tasks", self.task_name)
+
+    def task(self, options: Settings | None = None) -> Any:
+        """The task in this model's terms; as it was trained, unless ``options`` are given."""
+        kind = self.task_module
+        self.needs(kind.HEAD)
+        kept = options or build(kind.Options, self.about.get("task_options") or {}, where=ABOUT)
+        return kind.Task(self.labels, self.tokenizer.specials, self.max_length, kept)
 
     def predict(
-        self, records: Sequence[Record], options: ClassificationOptions | None = None
+        self, records: Sequence[Record], options: Settings | None = None, *, batch_size: int | None = None
     ) -> list[Prediction]:
-        """One prediction a record."""
-        objective = ClassificationObjective(self.family.TRAITS, self.tokenizer.specials)
-        return classify(self.network, self.task(options), objective, self.tokenizer, records)
+        """One prediction a record; ``batch_size`` is the most rows at once, None as many as fit the cache."""
+        task = self.task(options)
+        kind = find("objectives", self.task_module.OBJECTIVE)
+        objective = kind.Objective(self.family.TRAITS, self.tokenizer.specials)
+        return prediction.predict(
+            self.network, task, objective, self.tokenizer, records, batch_size=batch_size
+        )
 
     def classify(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:
-        """The class of each text, or of each pair."""
-        records = [Record({"text": t}, "text", i) for i, t in enumerate(texts)]
+        """The class, or the labels, of each text, or of each pair."""
+        if pairs is not None and len(pairs) != len(texts):
+            raise UsageError(f"{len(texts)} texts and {len(pairs)} second texts do not pair up")
+        columns = [{"text": text} for text in texts]
         if pairs is not None:
-            records = [
-                Record({**r.fields, "text_pair": p}, r.path, r.line)
-                for r, p in zip(records, pairs, strict=True)
-            ]
-        return self.predict(records)
+            columns = [{**row, "text_pair": pair} for row, pair in zip(columns, pairs, strict=True)]
+        return self.predict([Record(row, "text", number) for number, row in enumerate(columns, 1)])
 
     @torch.inference_mode()
     def fill(self, text: str, top_k: int = 5) -> list[list[Filled]]:
@@ -486,6 +523,18 @@ def _own_head(family: ModuleType, config: Mapping[str, Any]) -> str | None:
         for head, name in heads.items():
             if name in architectures[:1]:
                 return str(head)
+    return None
+
+
+def _task_of(head: str, config: Mapping[str, Any]) -> str | None:
+    """The task that a folder's head and ``problem_type`` mean; stock takes one label for a regression."""
+    labels = config.get("id2label")
+    assumed = "regression" if labels is not None and len(labels) == 1 else "single_label_classification"
+    problem = config.get("problem_type") or assumed
+    for name in names("tasks"):
+        kind = find("tasks", name)
+        if head == kind.HEAD and kind.PROBLEM_TYPE in (None, problem):
+            return name
     return None
 
 

@@ -140,3 +140,21 @@ def test_wrong_usage_ends_with_two(cli: Cli, texts: Any, tmp_path: Path) -> None
         said = cli(*words)
         assert said.code == 2, words
         assert named in said.err, words
+
+
+@pytest.mark.slow
+def test_pairs_and_bad_rows_on_the_command_line(cli: Cli, classifier: Path, tmp_path: Path) -> None:
+    said = cli("predict", classifier, "--text", "The barn.", "--text-pair", "士兵看见城堡。")
+    assert json.loads(said.out)["text_pair"] == "士兵看见城堡。"
+    said = cli("predict", classifier, "--text", "a", "--text", "b", "--text-pair", "c")
+    assert said.code == 2
+    assert "give one for each" in said.err
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"text": "a"}\n{\n{"text": "b"}\n', encoding="utf-8")
+    said = cli("predict", classifier, "--data", data, "--out", "-", "--on-bad", "keep")
+    assert said.code == 0
+    rows = [json.loads(line) for line in said.out.splitlines()]
+    assert [row.get("text") for row in rows] == ["a", None, "b"]
+    assert rows[1]["line"] == 2
+    said = cli("predict", classifier, "--data", data, "--out", tmp_path / "said.csv", "--on-bad", "drop")
+    assert said.code == 2

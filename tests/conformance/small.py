@@ -57,7 +57,9 @@ def features(traits: Traits, count: int = 40) -> EncodedRecords:
         text = " ".join(draw.choice(WORDS, draw.integers(2, 5)))
         ids = reader.encode(text).ids[: MAX_LENGTH - 3]
         starts = np.array([1 + 2 * (place % 3 == 0) for place in range(len(ids))], np.uint8)
-        found.append(Feature(number, 0, (ids,), {"label": int(draw.integers(2))}, (starts,)))
+        label = int(draw.integers(2))
+        labels = {"label": label, "labels": (label, number % 2)}
+        found.append(Feature(number, 0, (ids,), labels, (starts,)))
     return EncodedRecords(found)
 
 

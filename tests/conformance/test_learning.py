@@ -50,7 +50,9 @@ def test_one_batch_is_learnt_by_heart(family_name: str, objective_name: str) -> 
     draw = np.random.default_rng(0)
     texts = [draw.integers(5, 64, size=draw.integers(4, 10)) for _ in range(6)]
     features = [
-        Feature(i, 0, (text,), {"label": i % 2}, (np.full(len(text), 3, np.uint8),))
+        Feature(
+            i, 0, (text,), {"label": i % 2, "labels": (i % 2, i // 3)}, (np.full(len(text), 3, np.uint8),)
+        )
         for i, text in enumerate(texts)
     ]
     objective = kind.make(family.TRAITS, SPECIALS, store=EncodedRecords(features))

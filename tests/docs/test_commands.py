@@ -79,7 +79,7 @@ COMMANDS = [*(c for page in PAGES for c in commands_on(page)), *commands_in_help
 def resolve(command: Command, options: dict[str, Any]) -> None:
     """The settings of a command that has them, read as its verb reads them, down to model and objective."""
     paths, assignments = split(options["words"] or [])
-    kept = ("family", "budget", "tokenizer", "language", "train", "validation", "test")
+    kept = ("family", "budget", "tokenizer", "language", "task", "train", "validation", "test")
     values = {key: options[key] for key in kept if options.get(key) is not None}
     if command.verb == "pretrain":
         values |= {"corpus": paths} if paths else {}

@@ -133,3 +133,30 @@ def test_refusals(texts: list[str], labels: list[str], others: list[str], reason
 )
 def test_chinese_prevails(text: str, *, expected: bool) -> None:
     assert chinese_prevails([text]) is expected
+
+
+@pytest.mark.parametrize("kinds", [ENGLISH, CHINESE])
+def test_of_a_pair_both_texts_and_what_they_share_count(kinds: tuple[str, ...]) -> None:
+    """Whether two texts speak of the same: neither text alone, nor both without their overlap, can tell."""
+    rng = np.random.default_rng(0)
+    spaced = " " in kinds[0]
+    pool = [symbol for kind in kinds for symbol in (kind.split() if spaced else kind)]
+
+    def pairs(n: int) -> tuple[list[tuple[str, ...]], list[str]]:
+        found, labels = [], []
+        for _ in range(n):
+            first, other = rng.permutation(pool)[:4], rng.permutation(pool)[:4]
+            same = bool(rng.random() < 0.5)
+            second = rng.permutation(first) if same else other
+            found.append(tuple((" " if spaced else "").join(part) for part in (first, second)))
+            labels.append("same" if same else "other")
+        return found, labels
+
+    train, test = pairs(200), pairs(100)
+    said = tfidf(*train, test[0], seed=0)
+    right = np.mean([p == t for p, t in zip(said.predictions, test[1], strict=True)])
+    joined = tfidf([" ".join(p) for p in train[0]], train[1], [" ".join(p) for p in test[0]], seed=0)
+    blind = np.mean([p == t for p, t in zip(joined.predictions, test[1], strict=True)])
+    assert right > 0.9
+    assert blind < right - 0.1
+    assert "shared ones apart" in said.description

@@ -39,6 +39,7 @@ def run(
         model, data=data, task=task, train=train, out=out, reporter=default_reporter(json)
     )
     lines = [f"{name:14} {figure(score)}   {score['signature']}" for name, score in summary["scores"].items()]
+    first = next(iter(summary["scores"]))
     for name, row in summary.get("baselines", {}).items():
-        lines.append(f"{name:14} {figure(row['accuracy'])} accuracy   {row['description']}")
+        lines.append(f"{name:14} {figure(row[first])} {first}   {row['description']}")
     emit(summary, json, lines)

@@ -43,7 +43,9 @@ def run(
         list[str] | None, typer.Option(help="Chooses the checkpoint; default: a tenth of --train.")
     ] = None,
     test: Annotated[list[str] | None, typer.Option(help="Scored once, at the end.")] = None,
-    task: Annotated[str | None, typer.Option(help="classification, so far the only one.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="classification (the default), multi_label_classification ...")
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="'4 epochs', 10min, '500 steps'.")] = None,
     config: Config = None,
     out: Out = None,
@@ -86,7 +88,8 @@ def run(
             f"on {s['n']:,} {s['scored_on']} records:",
             *(f"  {name:10} {figure(score)}" for name, score in s["scores"].items()),
             *(
-                f"  {name:10} {figure(row['accuracy'])} accuracy (baseline)"
+                f"  {name:10} {figure(row[first])} {first} (baseline)"
+                for first in list(s["scores"])[:1]
                 for name, row in s["baselines"].items()
             ),
             f"model:  {result.model}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json as json_module
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,15 @@ import typer
 from pretune.cli.shared import Json, emit
 
 NAME = "predict"
+
+
+class OnBad(enum.StrEnum):
+    """What becomes of rows that cannot be used."""
+
+    skip = "skip"
+    keep = "keep"
+
+
 HELP = """Say what a model says: label texts, fill masks, or continue a text, whichever its head does.
 
 Examples (models and texts are there after `pretune quickstart`):
@@ -18,6 +28,7 @@ Examples (models and texts are there after `pretune quickstart`):
 \b
   pretune predict runs/quickstart/classify-en-pretrained-0 --text "And the king sent messengers to the city."
   pretune predict runs/quickstart/classify-zh-pretrained-0 --data runs/quickstart/texts/topic_zh/test.jsonl --out said.jsonl
+  pretune predict runs/quickstart/classify-zh-pretrained-0 --data - --out - < runs/quickstart/texts/topic_zh/test.jsonl
   pretune predict runs/quickstart/masked --text "In the beginning God created the [MASK] and the earth."
 """
 
@@ -26,9 +37,21 @@ def run(
     model: Annotated[Path, typer.Argument(help="A run, a model folder, or a Hugging Face folder.")],
     texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts to answer.")] = None,
     text: Annotated[list[str] | None, typer.Option(help="A text to answer; may be repeated.")] = None,
-    data: Annotated[Path | None, typer.Option(help="A file of records with a text each.")] = None,
+    text_pair: Annotated[
+        list[str] | None, typer.Option(help="The second text of each, where the model reads pairs.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A file of records with a text each; - reads stdin.")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Where the answers to --data go, as JSON lines.")
+        Path | None,
+        typer.Option("--out", "-o", help="Where the answers to --data go: .jsonl, .csv, or - for stdout."),
+    ] = None,
+    on_bad: Annotated[
+        OnBad, typer.Option(help="Rows that cannot be used: leave them out, or keep an error in their place.")
+    ] = OnBad.skip,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Rows read at once; default: as many as fit.")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Of a continuation.")] = 50,
     temperature: Annotated[
@@ -41,6 +64,8 @@ def run(
     given = [*(texts or []), *(text or [])]
     if (data is None) == (not given):
         raise typer.BadParameter("give either texts (TEXT or --text) or a file of them (--data)")
+    if text_pair and len(text_pair) != len(given):
+        raise typer.BadParameter(f"{len(given)} texts, but {len(text_pair)} --text-pair: give one for each")
     if data is not None and out is None:
         raise typer.BadParameter("--data needs --out, the file that the answers go to")
     from pretune.training.progress import default_reporter
@@ -49,9 +74,11 @@ def run(
     writing = workflow.Writing(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     if data is not None and out is not None:
         summary = workflow.predict(
-            model, data=data, out=out, writing=writing, reporter=default_reporter(json)
-        )
-        emit(summary, json, [f"{summary['records']:,} records answered in {out}"])
+            model, data=data, out=out, on_bad=on_bad.value, batch_size=batch_size, writing=writing,
+            reporter=default_reporter(json),
+        )  # fmt: skip
+        if str(out) != "-":  # there the answers are all that stdout holds
+            emit(summary, json, [f"{summary['records']:,} records answered in {out}"])
         return
-    for answer in workflow.predict_texts(model, given, writing=writing):
+    for answer in workflow.predict_texts(model, given, pairs=text_pair, writing=writing):
         typer.echo(json_module.dumps(answer, ensure_ascii=False))

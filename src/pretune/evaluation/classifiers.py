@@ -1,4 +1,8 @@
-"""What a fine-tuned classifier must beat: the majority label, and TF-IDF with logistic regression."""
+"""What a fine-tuned classifier must beat: the majority label, and TF-IDF with logistic regression.
+
+Of a pair of texts, the terms of both count together; those that both have count again, as terms of their own,
+and one more feature is the share that the two texts have in common.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,10 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
@@ -25,6 +30,8 @@ MANY = 2000
 """Above so many training texts one fold is held out instead of each in turn, and terms of one text go."""
 
 Label = str | int
+Texts = Sequence[str] | Sequence[tuple[str, ...]]
+"""A text each, or a tuple of a text or a pair each."""
 
 _CHINESE = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _WORD = re.compile(r"\w+")
@@ -34,12 +41,13 @@ _WORD = re.compile(r"\w+")
 class Baseline:
     """What a baseline says of the test texts."""
 
-    predictions: tuple[Label, ...]
+    predictions: tuple[Any, ...]
+    """One value a text, as a task's predictions have them."""
     description: str
     """How it was made, for signatures and reports."""
 
 
-def majority(train_labels: Sequence[Label], test_texts: Sequence[str]) -> Baseline:
+def majority(train_labels: Sequence[Label], test_texts: Sequence[Any]) -> Baseline:
     """Predict the most frequent training label throughout; the first by name among equals.
 
     Raises:
@@ -54,9 +62,9 @@ def majority(train_labels: Sequence[Label], test_texts: Sequence[str]) -> Baseli
 
 
 def tfidf(
-    train_texts: Sequence[str],
+    train_texts: Texts,
     train_labels: Sequence[Label],
-    test_texts: Sequence[str],
+    test_texts: Texts,
     *,
     seed: int,
 ) -> Baseline:
@@ -81,16 +89,8 @@ def tfidf(
         )
     numbers = {label: i for i, label in enumerate(labels)}
     targets = np.array([numbers[label] for label in train_labels])
-    characters = chinese_prevails(train_texts)
-    rarest = 1 if len(targets) <= MANY else 2  # what occurs in one text only is most of the terms by then
-    if characters:
-        vectorizer = CountVectorizer(analyzer="char", ngram_range=(1, 2), min_df=rarest)
-    else:  # the default pattern drops words of one letter, "I" among them
-        vectorizer = CountVectorizer(ngram_range=(1, 2), token_pattern=r"\b\w+\b", min_df=rarest)
-    try:
-        counts = vectorizer.fit_transform(train_texts)
-    except ValueError:
-        raise DataError("TF-IDF baseline: no training text holds a word") from None
+    terms = Terms.of(train_texts, test_texts)
+    counts = terms.train
 
     # many small products: threads would wait for each other far longer than they work
     with threadpool_limits(1):
@@ -98,14 +98,79 @@ def tfidf(
         right = {strength: sum(trial[strength] for trial in trials) for strength in STRENGTHS}
         # max keeps the first among equals: the strongest penalty
         best = max(STRENGTHS, key=right.__getitem__) if trials else 1.0
-        said = _predict(counts, targets, vectorizer.transform(test_texts), (best,))[best]
+        said = _predict(counts, targets, terms.test, (best,))[best]
 
-    grams = "characters 1-2" if characters else "words 1-2"
     tuned = f"best of {len(STRENGTHS)} on {len(trials)} folds" if trials else "too few texts to tune it"
     return Baseline(
         tuple(labels[i] for i in said),
-        f"TF-IDF ({grams}) + logistic regression (C={best:g}, {tuned}, seed={seed})",
+        f"TF-IDF ({terms.grams}) + logistic regression (C={best:g}, {tuned}, seed={seed})",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Term counts of texts, and features that stand beside them unweighted."""
+
+    terms: csr_matrix
+    """(n, terms)"""
+    beside: csr_matrix
+    """(n, 0), or (n, 1) with the share of terms that a pair has in common."""
+
+    def __getitem__(self, rows: IntArray) -> Counted:
+        return Counted(self.terms[rows], self.beside[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The term counts of training and test texts."""
+
+    train: Counted
+    test: Counted
+    grams: str
+    """What a term is, for the description."""
+
+    @classmethod
+    def of(cls, train: Texts, test: Texts) -> Terms:
+        """Count words and pairs of words, or runs of one and two characters where Chinese prevails.
+
+        Raises:
+            DataError: no training text holds a word.
+        """
+        learn, check = _parts(train), _parts(test)
+        joined = ["\n".join(parts) for parts in learn]
+        characters = chinese_prevails(joined)
+        rarest = 1 if len(learn) <= MANY else 2  # what occurs in one text only is most of the terms by then
+        if characters:
+            vectorizer = CountVectorizer(analyzer="char", ngram_range=(1, 2), min_df=rarest)
+        else:  # the default pattern drops words of one letter, "I" among them
+            vectorizer = CountVectorizer(ngram_range=(1, 2), token_pattern=r"\b\w+\b", min_df=rarest)
+        try:
+            vectorizer.fit(joined)
+        except ValueError:
+            raise DataError("TF-IDF baseline: no training text holds a word") from None
+        pairs = any(len(parts) > 1 for parts in learn)
+        grams = "characters 1-2" if characters else "words 1-2"
+        return cls(
+            _counted(vectorizer, learn, pairs), _counted(vectorizer, check, pairs),
+            f"{grams} of both texts, shared ones apart" if pairs else grams,
+        )  # fmt: skip
+
+
+def _parts(texts: Texts) -> list[tuple[str, ...]]:
+    return [(item,) if isinstance(item, str) else item for item in texts]
+
+
+def _counted(vectorizer: CountVectorizer, texts: Sequence[tuple[str, ...]], pairs: bool) -> Counted:
+    joint = vectorizer.transform(["\n".join(parts) for parts in texts])
+    if not pairs:
+        return Counted(joint, csr_matrix((len(texts), 0)))
+    first, second = (
+        vectorizer.transform([parts[n] if len(parts) > n else "" for parts in texts]) for n in (0, 1)
+    )
+    shared = first.minimum(second)
+    smaller = np.minimum(np.asarray(first.sum(1)), np.asarray(second.sum(1)))
+    share = np.asarray(shared.sum(1)) / np.maximum(smaller, 1)  # (n, 1)
+    return Counted(hstack([joint, shared]).tocsr(), csr_matrix(share))
 
 
 def chinese_prevails(texts: Sequence[str]) -> bool:
@@ -118,7 +183,7 @@ def chinese_prevails(texts: Sequence[str]) -> bool:
     return characters > words
 
 
-def _trials(counts: csr_matrix, targets: IntArray, seed: int) -> list[dict[float, int]]:
+def _trials(counts: Counted, targets: IntArray, seed: int) -> list[dict[float, int]]:
     """Return the hits of each strength, a dict a fold.
 
     A fold that leaves a single label, or no word, to learn from is passed over, so with few texts there
@@ -134,28 +199,38 @@ def _trials(counts: csr_matrix, targets: IntArray, seed: int) -> list[dict[float
         splits = list(splitter.split(targets, targets))
     results = []
     for learn, check in splits if len(targets) <= MANY else splits[:1]:
-        if len(np.unique(targets[learn])) > 1 and counts[learn].nnz:
+        if len(np.unique(targets[learn])) > 1 and counts[learn].terms.nnz:
             said = _predict(counts[learn], targets[learn], counts[check], STRENGTHS)
             results.append({c: int((said[c] == targets[check]).sum()) for c in STRENGTHS})
     return results
 
 
 def _predict(
-    counts: csr_matrix, targets: IntArray, other: csr_matrix, strengths: Sequence[float]
+    counts: Counted, targets: IntArray, other: Counted, strengths: Sequence[float]
 ) -> dict[float, IntArray]:
     """Learn from term counts (n, terms) and say the labels of ``other`` (m, terms), for each strength."""
-    known = counts.getnnz(axis=0) > 0  # terms of a held-out fold alone are as unknown as those of a test
-    weighting = TfidfTransformer(sublinear_tf=True)
-    features = weighting.fit_transform(counts[:, known])
-    others = weighting.transform(other[:, known])
-    if features.shape[0] ** 2 <= 10 * features.shape[1]:  # where products of dense rows are the cheaper
-        features, others = _rotated(features, others)
+    features, others = weighted(counts, other)
     classifier = LogisticRegression(max_iter=2000, warm_start=True)
     said = {}
     for strength in sorted(strengths):
         classifier.set_params(C=strength).fit(features, targets)
         said[strength] = classifier.predict(others)
     return said
+
+
+def weighted(counts: Counted, other: Counted) -> tuple[csr_matrix | FloatArray, csr_matrix | FloatArray]:
+    """The TF-IDF features of texts to learn from, and of others, weighted by what the first hold."""
+    known = (
+        counts.terms.getnnz(axis=0) > 0
+    )  # terms of a held-out fold alone are as unknown as those of a test
+    weighting = TfidfTransformer(sublinear_tf=True)
+    features = weighting.fit_transform(counts.terms[:, known])
+    others = weighting.transform(other.terms[:, known])
+    if counts.beside.shape[1]:
+        features, others = hstack([features, counts.beside]).tocsr(), hstack([others, other.beside]).tocsr()
+    if features.shape[0] ** 2 <= 10 * features.shape[1]:  # where products of dense rows are the cheaper
+        return _rotated(features, others)
+    return features, others
 
 
 def _rotated(features: csr_matrix, others: csr_matrix) -> tuple[FloatArray, FloatArray]:

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import pydantic
+import torch
 from torch.nn import functional as F
 
 from pretune.config import Settings
-from pretune.data.packing import collate
-from pretune.errors import UnsupportedError
-from pretune.types import (
-    Batch,
-    Example,
-    Feature,
-    FeatureStore,
-    IntArray,
-    Loss,
-    NetworkLike,
-    Row,
-    Specials,
-    Traits,
-    framed,
-)
+from pretune.errors import ConfigError
+from pretune.objectives._sentence import SentencePlace
+from pretune.types import Batch, Example, Feature, FeatureStore, IntArray, Loss, NetworkLike, Specials, Traits
 
 HEAD = "classification"
 
@@ -32,10 +22,16 @@ class Options(Settings):
     """Settings of classification."""
 
     label_smoothing: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    class_weights: Literal["balanced"] | None = None
+    """``balanced``: a class weighs in inverse proportion to its number of training features."""
 
 
 class Objective:
-    """One class a text; the head reads the place that the family's traits name."""
+    """One class a text; the head reads the place that the family's traits name.
+
+    Args:
+        store: the training features, which balanced class weights are counted on.
+    """
 
     heads = (HEAD,)
     packs = False
@@ -48,43 +44,48 @@ class Objective:
         options: Options | None = None,
         store: FeatureStore | None = None,
     ) -> None:
-        if HEAD not in traits.heads:
-            raise UnsupportedError(
-                f"classification needs a family with that head; this one has {traits.heads}"
-            )
-        self.traits, self.specials = traits, specials
+        self.place = SentencePlace(HEAD, traits, specials)
         self.options = options or Options()
+        self.weights = balanced(store) if self.options.class_weights else None
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
         """Places that each feature needs, (n,), of its token counts, (n, 1 or 2)."""
-        return np.asarray(lengths.sum(1) + self.frame_length(lengths.shape[1]))
-
-    def frame_length(self, sequences: int) -> int:
-        """Special tokens around one text or a pair."""
-        return len(framed(self.specials, (np.zeros(0, np.int64),) * sequences)[0])
+        return self.place.length_bounds(lengths)
 
     def build(self, feature: Feature, rng: np.random.Generator) -> Example:
         """Frame the text or the pair; the target is the class id in ``labels["label"]``, if there is one."""
-        tokens, segments = framed(self.specials, feature.sequences)  # (T,), (T,)
-        place = 0 if self.traits.sentence == "first" else len(tokens) - 1
         label = feature.labels.get("label")
-        targets = {} if label is None else {HEAD: np.array([label], np.int64)}
-        row = Row(
-            tokens, {HEAD: np.array([place], np.int64)}, targets, segments if self.traits.segments else None
-        )
-        return Example(feature.record, (row,))
+        return self.place.build(feature, None if label is None else np.array([label], np.int64))
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """One example a row of the grid."""
-        return collate(groups, pad=self.specials.pad, heads=self.heads, segments=self.traits.segments)
+        return self.place.collate(groups)
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """Cross-entropy in nats, summed over the texts."""
         outputs = network(batch, heads=self.heads)
+        logits = outputs.logits[HEAD].float()
         total = F.cross_entropy(
-            outputs.logits[HEAD].float(),
+            logits,
             batch.targets[HEAD],
+            weight=None if self.weights is None else self.weights.to(logits.device),
             reduction="sum",
             label_smoothing=self.options.label_smoothing,
         )
         yield Loss({HEAD: (total, 1.0)})
+
+
+def balanced(store: FeatureStore | None) -> torch.Tensor:
+    """(C,) weights n / (C * n_c), as scikit-learn's "balanced": over all features they average 1.
+
+    The sum of weighted losses is divided by the number of texts, as without weights, and not by the sum of
+    the weights in the batch, as stock ``CrossEntropyLoss`` does: so the cut into batches changes nothing.
+
+    Raises:
+        ConfigError: there are no training features to count.
+    """
+    if store is None:
+        raise ConfigError("objective_options.class_weights: 'balanced' is counted on training records")
+    counts = np.bincount([int(store[i].labels["label"]) for i in range(len(store))])
+    weights = counts.sum() / (len(counts) * np.maximum(counts, 1))
+    return torch.tensor(weights, dtype=torch.float32)

@@ -64,6 +64,10 @@ class Card:
     tags: tuple[str, ...] = ()
     example: str = ""
     """A text that the model can be tried on."""
+    example_pair: str = ""
+    """The second text, where the model reads pairs."""
+    all_scores: bool = False
+    """Does the model give every label a probability of its own?"""
     sources: tuple[Source, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
     scores: tuple[CardScore, ...] = ()
@@ -94,7 +98,7 @@ def model_card(card: Card) -> str:
         word["with_transformers"],
         _fence("python", _snippet(card)),
         word["with_pretune"],
-        _fence("bash", f"pretune predict . --text {shlex.quote(_one_line(card.example or card.name))}"),
+        _fence("bash", _command(card)),
         f"## {word['training_data']}",
         _sources(card, word["source"], word["licence"], word["size"], word["licence_unknown"])
         or word["no_data"],
@@ -127,10 +131,20 @@ def _front_matter(card: Card) -> str:
     return text
 
 
+def _command(card: Card) -> str:
+    command = f"pretune predict . --text {shlex.quote(_one_line(card.example or card.name))}"
+    pair = card.example_pair
+    return f"{command} --text-pair {shlex.quote(_one_line(pair))}" if pair else command
+
+
 def _snippet(card: Card) -> str:
     pipeline, model = PIPELINES.get(card.head, ("", "AutoModel"))
     text = json.dumps(card.example or card.name, ensure_ascii=False)  # a Python string too
+    if card.example_pair:
+        pair = json.dumps(card.example_pair, ensure_ascii=False)
+        text = f'{{"text": {text}, "text_pair": {pair}}}' if pipeline in IN_A_PIPELINE else f"{text}, {pair}"
     if pipeline in IN_A_PIPELINE:
+        text += ", top_k=None" if card.all_scores else ""
         load = f'from transformers import pipeline\n\nmodel = pipeline("{pipeline}", model=".")'
         return f"{load}\nprint(model({text}))"
     return (

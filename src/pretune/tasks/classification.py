@@ -7,32 +7,68 @@ or it is cut, where the settings say so.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pydantic
 
-from pretune.config import Settings
 from pretune.errors import DataError
 from pretune.metrics.accuracy import accuracy
 from pretune.metrics.macro_f1 import macro_f1
+from pretune.metrics.matthews import matthews
+from pretune.tasks._texts import Cutting, features, text_fields, texts
 from pretune.text.tokenizer import Tokenizer
-from pretune.types import Feature, IntArray, Prediction, Record, Score, Specials, framed
+from pretune.types import Feature, Prediction, Record, Score, Specials
 
 COLUMNS = ("text", "label")
+ANSWER = "label"
+ANSWER_FIELDS = ("label", "confidence", "alternatives")
+"""What :func:`answer` gives."""
 OBJECTIVE = "classification"
 HEAD = "classification"
-METRICS = (accuracy, macro_f1)
+PROBLEM_TYPE = "single_label_classification"
+METRICS = (accuracy, macro_f1, matthews)
+PER_RECORD = "accuracy"
+BASELINES = "label_baselines"
+DESCRIPTION = {
+    "en": "Classifies {text} as one of: {labels}.",
+    "zh": "判断{text}属于以下哪一类：{labels}。",
+}
+
+Options = Cutting
+"""Settings of the task."""
+
+__all__ = ["ANSWER", "ANSWER_FIELDS", "BASELINES", "COLUMNS", "DESCRIPTION", "HEAD", "METRICS",
+           "OBJECTIVE", "PER_RECORD", "PROBLEM_TYPE", "Options", "Task", "accepted", "answer", "classes",
+           "label_set", "texts", "truth"]  # fmt: skip
 
 
-class Options(Settings):
-    """Settings of the task."""
+def accepted(record: Record, *, labelled: bool = True) -> Record:
+    """The record as the task reads it.
 
-    long_texts: Literal["windows", "truncate"] = "windows"
-    """What becomes of a text longer than the model: all of it in windows, or its beginning."""
-    overlap: int = pydantic.Field(default=16, ge=0)
-    """Tokens that neighbouring windows share."""
+    Raises:
+        DataError: the reason why it cannot be used.
+    """
+    return Record(text_fields(record.fields), record.path, record.line)
+
+
+def truth(record: Record) -> str:
+    """The class of a labelled record."""
+    return str(record.fields["label"])
+
+
+def classes(record: Record) -> tuple[str, ...]:
+    """The labels that a record is an example of."""
+    return (truth(record),)
+
+
+def answer(prediction: Prediction) -> dict[str, Any]:
+    """A prediction as it is written to a file."""
+    return {
+        "label": prediction.value,
+        "confidence": round(prediction.confidence or 0.0, 6),
+        "alternatives": {str(value): round(share, 6) for value, share in prediction.alternatives},
+    }
 
 
 def label_set(records: Iterable[Record]) -> tuple[str, ...]:
@@ -41,7 +77,7 @@ def label_set(records: Iterable[Record]) -> tuple[str, ...]:
     Raises:
         DataError: only one class, of which nothing can be learnt.
     """
-    where = {str(r.fields["label"]): r.path for r in records}
+    where = {truth(r): r.path for r in records}
     labels = sorted(where)
     if len(labels) < 2:
         found = f"{where[labels[0]]}: only the label {labels[0]!r}" if labels else "no training record"
@@ -51,6 +87,9 @@ def label_set(records: Iterable[Record]) -> tuple[str, ...]:
 
 class Task:
     """Encodes records for one tokenizer and label set, and decodes what the network says of them."""
+
+    tunes = False
+    """Do the validation records choose any of its settings?"""
 
     def __init__(
         self,
@@ -70,49 +109,43 @@ class Task:
             DataError: names the record and its label.
         """
         for record in records:
-            label = str(record.fields["label"])
+            label = truth(record)
             if label not in self._index:
                 raise DataError(
                     f"{record.where}: the label {label!r} is not among those of training "
                     f"({', '.join(map(repr, self.labels))}); add training records of it, or take it out here"
                 )
 
-    def encode(self, record: Record, number: int, tokenizer: Tokenizer) -> list[Feature]:
+    def encode(
+        self, record: Record, number: int, tokenizer: Tokenizer, *, labelled: bool = True
+    ) -> list[Feature]:
         """One feature, or one a window of a long text; ``number`` is the record's place in its list."""
-        texts = [str(record.fields[c]) for c in ("text", "text_pair") if record.fields.get(c) is not None]
-        sequences = tuple(tokenizer.encode(text).ids for text in texts)
-        label = record.fields.get("label")
-        labels = {} if label is None else {"label": self._index[str(label)]}
-        return [Feature(number, part, window, labels) for part, window in enumerate(self._windows(sequences))]
+        labels = {"label": self._index[truth(record)]} if labelled else {}
+        cuts = features(record, tokenizer, self.specials, self.max_length, self.options)
+        return [Feature(number, part, sequences, labels) for part, sequences in enumerate(cuts)]
 
-    def _windows(self, sequences: tuple[IntArray, ...]) -> list[tuple[IntArray, ...]]:
-        """The last text is cut into windows; a first text takes at most half of the room."""
-        frame = len(framed(self.specials, tuple(s[:0] for s in sequences))[0])
-        room = self.max_length - frame
-        if len(sequences) == 2:
-            first = sequences[0][: max(room // 2, room - len(sequences[1]))]
-            sequences, room = (first, sequences[1]), room - len(first)
-        *fixed, last = sequences
-        if len(last) <= room or self.options.long_texts == "truncate":
-            return [(*fixed, last[:room])]
-        stride = max(1, room - min(self.options.overlap, room // 2))
-        count = 1 + -(-(len(last) - room) // stride)
-        return [(*fixed, last[k * stride : k * stride + room]) for k in range(count)]
-
-    def decode(self, number: int, logits: npt.NDArray[np.float32]) -> Prediction:
-        """The prediction of record ``number`` of its windows' logits, (windows, C)."""
-        logs = logits.astype(np.float64)
+    def decode(
+        self, record: Record, features: Sequence[Feature], logits: Sequence[npt.NDArray[np.float32]]
+    ) -> Prediction:
+        """The prediction of a record of its windows' logits, (1, C) each."""
+        logs = np.concatenate(logits).astype(np.float64)  # (windows, C)
         logs -= np.logaddexp.reduce(logs, axis=1, keepdims=True)
         mean = logs.mean(0)  # (C,)
         probabilities = np.exp(mean - np.logaddexp.reduce(mean))
         order = np.argsort(-probabilities, kind="stable")
         ranked = tuple((self.labels[i], float(probabilities[i])) for i in order)
-        return Prediction(number, ranked[0][0], ranked[0][1], ranked[1:])
+        return Prediction(features[0].record, ranked[0][0], ranked[0][1], ranked[1:])
+
+    def tuned(
+        self, predictions: Sequence[Prediction], records: Sequence[Record]
+    ) -> tuple[Options, list[Prediction]]:
+        """The settings that validation records choose, and the predictions under them: as they were."""
+        return self.options, list(predictions)
 
     def score(
         self, predictions: Sequence[Prediction], records: Sequence[Record], *, language: str = "en"
     ) -> list[Score]:
-        """Accuracy (which decides) and macro F1."""
+        """Accuracy (which decides), macro F1 and Matthews correlation."""
         said = [str(p.value) for p in predictions]
-        truth = [str(r.fields["label"]) for r in records]
-        return [metric(said, truth, language=language) for metric in METRICS]
+        true = [truth(r) for r in records]
+        return [metric(said, true, language=language) for metric in METRICS]

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pretune.registry import find
 from pretune.report.card import Card, CardScore, Source, model_card
 from pretune.types import Score
 from pretune.workflows.corpus import Prepared
+from pretune.workflows.phrases import say
 
 
 def pretrained(settings: Any, prepared: Prepared, summary: dict[str, Any]) -> str:
@@ -62,17 +64,23 @@ def finetuned(settings: Any, summary: dict[str, Any]) -> str:
         )  # fmt: skip
         baselines = tuple((b, row[name]["value"]) for b, row in summary["baselines"].items())
         scores.append(CardScore(str(summary["scored_on"]), value, baselines))
+    language, kind = settings.language, find("tasks", settings.task)
+    what = say(language, "two_texts" if summary["pairs"] else "one_text")
+    comma = "、" if language == "zh" else ", "
     card = Card(
-        name=f"{summary['family']} fine-tuned with pretune",
-        summary=f"Classifies a text as one of: {', '.join(summary['labels'])}.",
-        head="classification",
+        name=say(language, "card_name", family=summary["family"]),
+        summary=kind.DESCRIPTION[language].format(text=what, labels=comma.join(summary["labels"])),
+        head=kind.HEAD,
         family=str(summary["family"]),
         parameters=int(summary["parameters"]),
         base_model="" if settings.from_random else Path(settings.model).name,
         sources=tuple(Source(Path(s).name) for s in settings.train),
         settings=_settings(summary, settings),
         scores=tuple(scores),
-        limits=(f"Knows only these classes; learnt from {summary['train']} labelled texts.",),
+        limits=(say(language, "card_limits", n=f"{summary['train']:,}"),),
+        example=say(language, "example"),
+        example_pair=say(language, "example_pair") if summary["pairs"] else "",
+        all_scores=kind.PROBLEM_TYPE == "multi_label_classification",
         language=settings.language,
     )
     return model_card(card)
@@ -83,6 +91,7 @@ def _settings(summary: dict[str, Any], settings: Any) -> tuple[tuple[str, str], 
     size = (
         f"{training.batch_tokens} tokens" if training.batch_tokens else f"{training.batch_examples} examples"
     )
+    options = {**getattr(settings, "task_options", {}), **summary.get("task_options", {})}
     return (
         ("steps", str(summary["steps"])),
         ("step size", size),
@@ -90,4 +99,5 @@ def _settings(summary: dict[str, Any], settings: Any) -> tuple[tuple[str, str], 
         ("schedule", training.schedule.name),
         ("seed", str(training.seed)),
         ("budget", settings.budget),
+        *((key, str(value)) for key, value in options.items()),
     )

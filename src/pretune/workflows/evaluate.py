@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pretune.checkpoint import store
+from pretune.config import Settings
 from pretune.data.shards import write_corpus
 from pretune.data.sources import RecordLog, read_records
 from pretune.data.windows import Windows
-from pretune.errors import UnsupportedError
-from pretune.evaluation.classifiers import Baseline, majority, tfidf
+from pretune.errors import DataError, UnsupportedError
+from pretune.evaluation.classifiers import Baseline
 from pretune.evaluation.language_model import HeldOut
 from pretune.evaluation.mistakes import Mistake, Slice, by_slice, most_confident
 from pretune.model import Model
 from pretune.registry import find
-from pretune.tasks import classification as task_module
 from pretune.training import machine
 from pretune.training.progress import Reporter, Silent
 from pretune.types import Prediction, Record, Score
@@ -26,11 +26,15 @@ from pretune.types import Prediction, Record, Score
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A classifier on labelled records."""
+    """A model on a task's labelled records."""
 
+    task: str
     records: Sequence[Record]
     predictions: Sequence[Prediction]
+    truth: Sequence[Any]
+    """The true value of each record."""
     scores: list[Score]
+    """The first decides."""
     baselines: dict[str, tuple[Baseline, list[Score]]] = field(default_factory=dict)
     mistakes: list[Mistake] = field(default_factory=list)
     slices: list[Slice] = field(default_factory=list)
@@ -38,6 +42,20 @@ class Evaluation:
     """Texts that stand in the model's pretraining text; None where that is not known."""
     judged: int = 0
     """Texts that were long enough to be looked up there."""
+
+    @property
+    def correct(self) -> list[bool]:
+        """Whether the model is wholly right about each record."""
+        return self.right(p.value for p in self.predictions)
+
+    def right(self, said: Iterable[Any]) -> list[bool]:
+        """Whether each of these values is the true one."""
+        return [value == true for value, true in zip(said, self.truth, strict=True)]
+
+    @property
+    def share(self) -> str:
+        """The name of the score that is the mean of :attr:`correct`."""
+        return str(find("tasks", self.task).PER_RECORD)
 
     def summary(self) -> dict[str, Any]:
         """Scores, baselines and overlap, as they stand in summary.json."""
@@ -53,14 +71,15 @@ class Evaluation:
 
     def rows(self) -> list[dict[str, Any]]:
         """One row a record: what was said, what is true, how sure."""
+        answer = find("tasks", self.task).ANSWER
         return [
             {
-                "text": r.fields["text"],
-                "label": str(r.fields["label"]),
+                **{key: r.fields[key] for key in ("text", "text_pair") if r.fields.get(key) is not None},
+                answer: true,
                 "said": p.value,
                 "confidence": p.confidence,
             }
-            for r, p in zip(self.records, self.predictions, strict=True)
+            for r, true, p in zip(self.records, self.truth, self.predictions, strict=True)
         ]
 
 
@@ -69,27 +88,21 @@ def assess(
     records: Sequence[Record],
     train: Sequence[Record] | None,
     *,
-    options: task_module.Options | None = None,
+    options: Settings | None = None,
 ) -> Evaluation:
-    """Scores of a classifier on ``records``, beside baselines fitted on ``train`` where that is given."""
-    task = model.task(options)
+    """Scores of a model on its task's ``records``, beside baselines fitted on ``train``, if it is given."""
+    kind, task = model.task_module, model.task(options)
     predictions = model.predict(records, options)
-    texts = [str(r.fields["text"]) for r in records]
-    truth = [str(r.fields["label"]) for r in records]
+    truth = [kind.truth(r) for r in records]
+    texts = ["\n".join(kind.texts(r)) for r in records]
+    fitted = {} if train is None else find("evaluation", kind.BASELINES).baselines(train, records)
     baselines = {}
-    if train is not None:
-        of = ([_joined(r) for r in train], [str(r.fields["label"]) for r in train])
-        fitted = {
-            "majority": majority(of[1], texts),
-            "tfidf": tfidf(*of, [_joined(r) for r in records], seed=0),
-        }
-        baselines = {
-            name: (b, [metric(b.predictions, truth) for metric in task_module.METRICS])
-            for name, b in fitted.items()
-        }
+    for name, baseline in fitted.items():
+        said = [Prediction(number, value) for number, value in enumerate(baseline.predictions)]
+        baselines[name] = (baseline, task.score(said, records))
     correct = [p.value == t for p, t in zip(predictions, truth, strict=True)]
     return Evaluation(
-        records, predictions, task.score(predictions, records), baselines,
+        str(model.task_name), records, predictions, truth, task.score(predictions, records), baselines,
         most_confident(records, predictions, truth, k=10),
         by_slice(correct, [len(t) for t in texts]),
         len(model.fingerprints.overlap(texts)) if model.fingerprints is not None else None,
@@ -118,16 +131,20 @@ def evaluate(
     machine.prepare()
     reporter = reporter or Silent()
     loaded = model if isinstance(model, Model) else Model.load(model)
-    if task is not None and task != loaded.head:
+    if task is not None and task not in (loaded.head, loaded.task_name):
         raise UnsupportedError(
             f"{loaded.path}: the model has a {loaded.head!r} head and cannot be scored on {task!r}; "
             "fine-tune it on that task first, or leave the task out"
         )
-    if loaded.head == "classification":
-        records = read_labelled((data,), reporter)
+    if loaded.task_name is not None:
+        name = loaded.task_name
+        records = read_labelled((data,), reporter, name)
         loaded.task().check(records)
-        evaluation = assess(loaded, records, None if train is None else read_labelled((train,), reporter))
-        summary = {"verb": "evaluate", "task": "classification", **evaluation.summary()}
+        learnt = None if train is None else read_labelled((train,), reporter, name)
+        if learnt is not None:
+            loaded.task().check(learnt)
+        evaluation = assess(loaded, records, learnt)
+        summary = {"verb": "evaluate", "task": name, **evaluation.summary()}
         if evaluation.overlap:
             reporter.say(
                 f"  mind: {evaluation.overlap} of {len(records)} texts stand in the text that the model was "
@@ -171,16 +188,20 @@ def _language_model(model: Model, data: str, reporter: Reporter) -> dict[str, An
     }
 
 
-def read_labelled(paths: Sequence[str | Path], reporter: Reporter) -> list[Record]:
-    """All good records of labelled files; what was left out is said."""
+def read_labelled(
+    paths: Sequence[str | Path], reporter: Reporter, task: str = "classification"
+) -> list[Record]:
+    """All records of labelled files that a task can use; what was left out is said."""
+    kind = find("tasks", task)
     log = RecordLog()
-    records = list(read_records(paths, columns=task_module.COLUMNS, log=log))
+    records = []
+    for record in read_records(paths, columns=kind.COLUMNS, log=log):
+        try:
+            records.append(kind.accepted(record))
+        except DataError as error:
+            log.good -= 1
+            log.reject(record.path, record.line, str(error))
     log.finish()
     if log.remarkable:
         reporter.say(f"  {log.summary()}")
     return records
-
-
-def _joined(record: Record) -> str:
-    pair = record.fields.get("text_pair")
-    return str(record.fields["text"]) + ("" if pair is None else f"\n{pair}")

@@ -6,7 +6,8 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pydantic
@@ -21,10 +22,9 @@ from pretune.data.windows import EncodedRecords
 from pretune.errors import ConfigError
 from pretune.metrics.statistics import paired_difference
 from pretune.model import Model
-from pretune.objectives import classification as objective_module
+from pretune.registry import find
 from pretune.report.page import VerdictItem
 from pretune.report.words import words
-from pretune.tasks import classification as task_module
 from pretune.training import machine
 from pretune.training.changes import replay
 from pretune.training.length import parse_length
@@ -34,7 +34,7 @@ from pretune.training.run import Run, default_folder, environment
 from pretune.training.settings import OptimizerSettings, TrainingSettings
 from pretune.training.steps import StepBatches
 from pretune.training.trainer import Trainer
-from pretune.types import Score
+from pretune.types import Record, Score
 from pretune.workflows import cards, pages, verdicts
 from pretune.workflows.evaluate import Evaluation, assess, read_labelled
 from pretune.workflows.pretrain import RunResult
@@ -49,14 +49,17 @@ class FinetuneSettings(Settings):
     model: str
     """A run, a model folder, or any Hugging Face folder of a family that pretune has."""
     train: tuple[str, ...]
-    """Files of labelled records: .jsonl or .csv with ``text`` and ``label`` (``text_pair`` optional)."""
+    """Files of labelled records, with the columns of the task."""
     validation: tuple[str, ...] = ()
     """None: a tenth of the training records is held out."""
     test: tuple[str, ...] = ()
     """Scored once, at the end, beside the baselines."""
-    task: Literal["classification"] = "classification"
-    task_options: task_module.Options = task_module.Options()
-    objective_options: objective_module.Options = objective_module.Options()
+    task: str = "classification"
+    """A module of ``pretune.tasks``."""
+    task_options: dict[str, Any] = pydantic.Field(default_factory=dict)
+    """The task's own settings; what is not given is filled in."""
+    objective_options: dict[str, Any] = pydantic.Field(default_factory=dict)
+    """Those of the objective that the task names."""
     model_settings: dict[str, Any] = pydantic.Field(default_factory=dict)
     """The family's own settings that change no shape, such as hidden_dropout_prob."""
     max_length: int | None = pydantic.Field(default=None, ge=8)
@@ -78,6 +81,8 @@ def finetune(
     *,
     settings: FinetuneSettings | Mapping[str, Any] | None = None,
     task: str | None = None,
+    task_options: Mapping[str, Any] | None = None,
+    objective_options: Mapping[str, Any] | None = None,
     train: str | Path | tuple[str, ...] | list[str] | None = None,
     validation: str | Path | tuple[str, ...] | list[str] | None = None,
     test: str | Path | tuple[str, ...] | list[str] | None = None,
@@ -102,7 +107,8 @@ def finetune(
     """
     started = time.monotonic() if started is None else started
     given = {
-        "model": _where(model), "task": task, "train": _paths(train), "validation": _paths(validation),
+        "model": _where(model), "task": task, "task_options": task_options,
+        "objective_options": objective_options, "train": _paths(train), "validation": _paths(validation),
         "test": _paths(test), "budget": budget, "training": training, "max_length": max_length,
         "language": language,
     }  # fmt: skip
@@ -137,16 +143,17 @@ def finetune(
         reserve=5.0,
         name="finetune",
     ).train()
+    parts.settle()
     scored = parts.test or parts.validation
-    evaluation = assess(
-        parts.model, scored, parts.train if resolved.baselines else None, options=resolved.task_options
-    )
+    evaluation = assess(parts.model, scored, parts.train if resolved.baselines else None)
     summary = {
         "verb": "finetune",
         "task": resolved.task,
         "family": parts.model.family.__name__.rsplit(".", 1)[-1],
         "from_random": resolved.from_random,
         "labels": list(parts.model.labels),
+        "pairs": any(len(parts.kind.texts(record)) > 1 for record in parts.train),
+        "task_options": parts.model.about["task_options"],
         "parameters": parts.model.parameters,
         "steps": outcome.steps,
         "best_step": outcome.best_step,
@@ -185,7 +192,16 @@ def resolve(
         raise ConfigError("finetune: train is empty: give files of labelled records")
     pages.check_language(resolved.language)
     parse_length(resolved.budget)
-    return resolved
+    kind = find("tasks", resolved.task)
+    options = build(kind.Options, resolved.task_options, where="finetune: task_options")
+    objective = build(
+        find("objectives", kind.OBJECTIVE).Options,
+        resolved.objective_options,
+        where="finetune: objective_options",
+    )
+    return resolved.model_copy(
+        update={"task_options": options.model_dump(), "objective_options": objective.model_dump()}
+    )
 
 
 def rehearse(settings: FinetuneSettings) -> dict[str, Any]:
@@ -214,34 +230,26 @@ class _Finetuning:
 
     def __init__(self, settings: FinetuneSettings, reporter: Reporter) -> None:
         self.settings, self.reporter = settings, reporter
-        self.train = read_labelled(settings.train, reporter)
-        self.test = read_labelled(settings.test, reporter) if settings.test else []
+        self.kind = kind = find("tasks", settings.task)
+        self.options = build(kind.Options, settings.task_options, where="finetune: task_options")
+        self.train = read_labelled(settings.train, reporter, settings.task)
+        self.test = read_labelled(settings.test, reporter, settings.task) if settings.test else []
         if settings.validation:
-            self.validation = read_labelled(settings.validation, reporter)
+            self.validation = read_labelled(settings.validation, reporter, settings.task)
         else:
-            hashes = np.array([text_hash(str(r.fields["text"])) for r in self.train], np.uint64)
-            held = split(hashes, VALIDATION_SHARE, seed=0)
-            kept = {str(r.fields["label"]) for r, out in zip(self.train, held, strict=True) if not out}
-            # A class whose few records would all be held out stays in training.
-            aside = [out and str(r.fields["label"]) in kept for r, out in zip(self.train, held, strict=True)]
-            self.validation = [r for r, out in zip(self.train, aside, strict=True) if out]
-            self.train = [r for r, out in zip(self.train, aside, strict=True) if not out]
-        labels = task_module.label_set(self.train)
+            self.train, self.validation = _held_out(self.train, kind)
+        labels = kind.label_set(self.train)
         self.model = self._load(labels)
-        self.task = self.model.task(settings.task_options)
+        self.task = self.model.task(self.options)
         self.task.check(self.validation)
         self.task.check(self.test)
         self._warn_of_overlap()
         self._warn_of_shared_texts()
-        absent = set(labels) - {str(r.fields["label"]) for r in self.validation}
+        absent = set(labels).difference(*(kind.classes(r) for r in self.validation))
         if absent:
             reporter.say(
                 f"  mind: the validation records, which choose the checkpoint, hold no {sorted(absent)}"
             )
-        traits = self.model.family.TRAITS
-        self.objective = objective_module.Objective(
-            traits, self.model.tokenizer.specials, settings.objective_options
-        )
         features = [f for i, r in enumerate(self.train) for f in self.task.encode(r, i, self.model.tokenizer)]
         windowed = len(features) - len(self.train)
         if windowed:
@@ -249,18 +257,38 @@ class _Finetuning:
                 f"  some texts are longer than {self.model.max_length} tokens: {windowed:,} further windows"
             )
         records = EncodedRecords(features)
+        traits, objective = self.model.family.TRAITS, find("objectives", kind.OBJECTIVE)
+        self.objective = objective.Objective(
+            traits,
+            self.model.tokenizer.specials,
+            build(objective.Options, settings.objective_options, where="finetune: objective_options"),
+            records,
+        )
         self.batches = StepBatches(records, self.objective, traits, settings.training, self.model.max_length)
 
     def evaluate(self, network: torch.nn.Module, step: int) -> list[Score]:
-        """Accuracy on the validation records, first, as it decides; then macro F1."""
-        predictions = self.model.predict(self.validation, self.settings.task_options)
-        return self.task.score(predictions, self.validation)
+        """The task's scores on the validation records; the first decides."""
+        predictions = self.model.predict(self.validation, self.options)
+        _, decided = self.task.tuned(predictions, self.validation)
+        scores: list[Score] = self.task.score(decided, self.validation)
+        return scores
+
+    def settle(self) -> None:
+        """Keep with the model what the validation records choose of the task's options."""
+        if self.task.tunes:
+            predictions = self.model.predict(self.validation, self.options)
+            options, _ = self.task.tuned(predictions, self.validation)
+            self.model.about["task_options"] = options.model_dump()
+            changed = {
+                k: v for k, v in options.model_dump().items() if v != self.settings.task_options.get(k)
+            }
+            self.reporter.say(f"  chosen on the validation records: {changed}")
 
     def _load(self, labels: tuple[str, ...]) -> Model:
         settings = self.settings
         model = Model.load(
             Path(settings.model),
-            head="classification",
+            head=self.kind.HEAD,
             labels=labels,
             settings=settings.model_settings,
             seed=settings.training.seed,
@@ -274,14 +302,13 @@ class _Finetuning:
             model.about["max_length"] = settings.max_length
         if settings.from_random:
             model = model.with_random_weights(settings.training.seed)
-        model.about |= {"task": settings.task, "task_options": settings.task_options.model_dump()}
+        model.about |= {"task": settings.task, "task_options": self.options.model_dump()}
         return model
 
     def _warn_of_shared_texts(self) -> None:
-        learnt = {text_hash(str(r.fields["text"]) + str(r.fields.get("text_pair") or "")) for r in self.train}
+        learnt = {text_hash("".join(self.kind.texts(r))) for r in self.train}
         for name, part in (("validation", self.validation), ("test", self.test)):
-            hashes = [text_hash(str(r.fields["text"]) + str(r.fields.get("text_pair") or "")) for r in part]
-            shared = sum(value in learnt for value in hashes)
+            shared = sum(text_hash("".join(self.kind.texts(r))) in learnt for r in part)
             if shared:
                 self.reporter.say(f"  mind: {shared} of the {len(part)} {name} texts are training texts, too")
 
@@ -289,12 +316,27 @@ class _Finetuning:
         scored = self.test or self.validation
         if self.model.fingerprints is None:
             return
-        seen = self.model.fingerprints.overlap([str(r.fields["text"]) for r in scored])
+        seen = self.model.fingerprints.overlap(["\n".join(self.kind.texts(r)) for r in scored])
         if seen:
             self.reporter.say(
                 f"  mind: {len(seen)} of the {len(scored)} texts that it will be scored on stand in the text "
                 f"that it was pretrained on (first: {scored[seen[0]].where}); the scores may flatter it"
             )
+
+
+def _held_out(records: list[Record], kind: ModuleType) -> tuple[list[Record], list[Record]]:
+    """(training, validation) records, split by a hash of the first text, so that its pairs stay together.
+
+    A class whose few records would all be held out stays in training.
+    """
+    hashes = np.array([text_hash(kind.texts(r)[0]) for r in records], np.uint64)
+    held = split(hashes, VALIDATION_SHARE, seed=0)
+    kept = {label for r, out in zip(records, held, strict=True) if not out for label in kind.classes(r)}
+    aside = [out and kept.issuperset(kind.classes(r)) for r, out in zip(records, held, strict=True)]
+    return (
+        [r for r, out in zip(records, aside, strict=True) if not out],
+        [r for r, out in zip(records, aside, strict=True) if out],
+    )
 
 
 def _finish(
@@ -315,17 +357,17 @@ def _finish(
 
 
 def _findings(language: str, evaluation: Evaluation) -> list[VerdictItem]:
-    """Whether the classifier beats each baseline, by a paired bootstrap over the texts."""
-    truth = [str(r.fields["label"]) for r in evaluation.records]
-    ours = [p.value == t for p, t in zip(evaluation.predictions, truth, strict=True)]
+    """Whether the model beats each baseline, by a paired bootstrap over the records."""
+    name = evaluation.share
+    ours = next(s.value for s in evaluation.scores if s.name == name)
     found = []
-    for name, (baseline, scores) in evaluation.baselines.items():
-        theirs = [p == t for p, t in zip(baseline.predictions, truth, strict=True)]
-        difference = paired_difference([ours], [theirs])
-        value = evaluation.scores[0].value
+    for baseline, (made, scores) in evaluation.baselines.items():
+        theirs = evaluation.right(made.predictions)
+        difference = paired_difference([evaluation.correct], [theirs])
+        other = next(s.value for s in scores if s.name == name)
         found.append(
             pages.against_baseline(
-                language, words(language)["ours"], difference, value, name, scores[0].value
+                language, words(language)["ours"], difference, ours, baseline, other, metric=name
             )
         )
     return found

@@ -100,13 +100,15 @@ def finetuning(
     checks = [row for row in rows if row["kind"] == "evaluation"]
     sections = (
         p.Verdict(text["verdict"], (*items, *curve_findings(summary))),
-        p.Scores(text["scores"], _score_rows(language, evaluation), text["accuracy"],
+        p.Scores(text["scores"], _score_rows(language, evaluation),
+                 metric_name(language, evaluation.scores[0].name),
                  say(language, "scores_note_one", n=len(evaluation.records))),
         mistake_section(language, evaluation.mistakes),
         p.Curve(text["loss"], (_smooth(text["training"], steps),), (), text["steps"], "nats"),
-        p.Table(text["validation"], (text["steps"], *checks[0]["scores"]),
+        p.Table(text["validation"], (text["steps"], *(metric_name(language, n) for n in checks[0]["scores"])),
                 tuple((f"{c['step']:,}", *(f"{v:.3f}" for v in c["scores"].values())) for c in checks)),
-        p.Table(text["accuracy"], (text["length"], "n", text["value"]), _slice_rows(evaluation)),
+        p.Table(metric_name(language, evaluation.share), (text["length"], "n", text["value"]),
+                _slice_rows(evaluation)),
         p.Facts(text["settings"], _flat(settings)),
         *_closing(language, environment),
     )  # fmt: skip
@@ -247,14 +249,27 @@ def comparison(
     return p.VerdictItem(cast(Status, status), text)
 
 
+def metric_name(language: str, metric: str) -> str:
+    """What a metric is called on a page; its own name where there is no word for it."""
+    return words(language).get(metric, metric)
+
+
 def against_baseline(
-    language: str, name: str, difference: Difference, value: float, baseline: str, other: float
+    language: str,
+    name: str,
+    difference: Difference,
+    value: float,
+    baseline: str,
+    other: float,
+    *,
+    metric: str = "accuracy",
 ) -> p.VerdictItem:
-    """Whether a classifier beats a baseline on the same texts."""
+    """Whether a model beats a baseline on the same texts."""
     keys = ("beats_baseline", "below_baseline", "level_with_baseline")
     return comparison(
         language, keys, difference, name,
         value=f"{value:.3f}", baseline=words(language)[baseline], other=f"{other:.3f}",
+        metric=metric_name(language, metric),
     )  # fmt: skip
 
 
@@ -302,8 +317,13 @@ def sample_section(language: str, samples: Sequence[Sample]) -> p.Samples:
 
 def mistake_section(language: str, mistakes: Sequence[Mistake], heading: str | None = None) -> p.Mistakes:
     """The most confident mistakes."""
-    rows = tuple(p.MistakeRow(m.text, str(m.said), str(m.truth), m.confidence) for m in mistakes)
+    rows = tuple(p.MistakeRow(m.text, _shown(m.said), _shown(m.truth), m.confidence) for m in mistakes)
     return p.Mistakes(heading or words(language)["mistakes"], rows, say(language, "mistakes_note"))
+
+
+def _shown(value: Any) -> str:
+    """A predicted or true value: several labels with commas between, none as a dash."""
+    return (", ".join(map(str, value)) or "–") if isinstance(value, tuple | list) else str(value)
 
 
 def _score_rows(language: str, evaluation: Evaluation) -> tuple[p.ScoreRow, ...]:

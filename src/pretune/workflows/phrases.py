@@ -27,11 +27,11 @@ ENGLISH = {
     "weights: {difference} points (95 % interval {low} to {high}).",
     "pretraining_unclear": "{name}: whether pretraining helped cannot be told from {n} test texts. Accuracy "
     "{pretrained} against {random} from random weights: {difference} points (95 % interval {low} to {high}).",
-    "beats_baseline": "{name}: accuracy {value} is above {baseline}, {other}, by {difference} points "
+    "beats_baseline": "{name}: {metric} {value} is above {baseline}, {other}, by {difference} points "
     "(95 % interval {low} to {high}).",
-    "below_baseline": "{name}: accuracy {value} is below {baseline}, {other}, by {difference} points "
+    "below_baseline": "{name}: {metric} {value} is below {baseline}, {other}, by {difference} points "
     "(95 % interval {low} to {high}). For this task with so few labels use the baseline, or pretrain for longer.",
-    "level_with_baseline": "{name}: accuracy {value} and {baseline}, {other}, cannot be told apart on {n} test "
+    "level_with_baseline": "{name}: {metric} {value} and {baseline}, {other}, cannot be told apart on {n} test "
     "texts (difference {difference} points, 95 % interval {low} to {high}).",
     "overlap": "{count} of the {n} texts that it was scored on stand in the text that it was pretrained on: the "
     "scores may flatter it.",
@@ -51,6 +51,12 @@ ENGLISH = {
     "next_steps": "Pretrain on your own text: {pretrain}\nFine-tune on your own labels: {finetune}\n"
     "Label new texts: {predict}",
     "intervals_note": "Intervals cover the choice of test texts, not of seeds.",
+    "one_text": "a text",
+    "two_texts": "a pair of texts",
+    "card_name": "{family} fine-tuned with pretune",
+    "card_limits": "Knows only these classes; learnt from {n} labelled records.",
+    "example": "A text to be labelled.",
+    "example_pair": "Another text beside it.",
 }
 
 CHINESE = {
@@ -76,11 +82,11 @@ CHINESE = {
     "相差 {difference} 个百分点（95% 置信区间 {low} 至 {high}）。",
     "pretraining_unclear": "{name}：仅凭 {n} 条测试文本，无法判断预训练是否有效。准确率 {pretrained}，随机初始化为 "
     "{random}，相差 {difference} 个百分点（95% 置信区间 {low} 至 {high}）。",
-    "beats_baseline": "{name}：准确率 {value}，高于{baseline}的 {other}，领先 {difference} 个百分点"
+    "beats_baseline": "{name}：{metric} {value}，高于{baseline}的 {other}，领先 {difference} 个百分点"
     "（95% 置信区间 {low} 至 {high}）。",
-    "below_baseline": "{name}：准确率 {value}，低于{baseline}的 {other}，相差 {difference} 个百分点"
+    "below_baseline": "{name}：{metric} {value}，低于{baseline}的 {other}，相差 {difference} 个百分点"
     "（95% 置信区间 {low} 至 {high}）。标注这么少时，建议直接用基线，或延长预训练。",
-    "level_with_baseline": "{name}：准确率 {value}，与{baseline}的 {other} 在 {n} 条测试文本上分不出高下"
+    "level_with_baseline": "{name}：{metric} {value}，与{baseline}的 {other} 在 {n} 条测试文本上分不出高下"
     "（相差 {difference} 个百分点，95% 置信区间 {low} 至 {high}）。",
     "overlap": "评测用的 {n} 条文本中，有 {count} 条出现在预训练文本里，分数可能偏高。",
     "no_overlap": "评测用的 {n} 条文本中，有 {judged} 条够长，可与预训练文本比对，均未出现在其中。",
@@ -96,6 +102,12 @@ CHINESE = {
     "next_heading": "接下来可以试试",
     "next_steps": "用自己的文本预训练：{pretrain}\n用自己的标注微调：{finetune}\n给新文本打标签：{predict}",
     "intervals_note": "区间反映测试文本的抽样误差，不含随机种子的波动。",
+    "one_text": "一段文本",
+    "two_texts": "一对文本",
+    "card_name": "{family}，用 pretune 微调",
+    "card_limits": "只认识上述类别；训练用了 {n} 条标注数据。",
+    "example": "一段待标注的文本。",
+    "example_pair": "与之配对的另一段文本。",
 }
 
 LANGUAGES = {"en": ENGLISH, "zh": CHINESE}

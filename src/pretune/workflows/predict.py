@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
+import sys
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pretune.data.sources import RecordLog, read_records
 from pretune.errors import DataError, UsageError
-from pretune.generation.sampling import Sampling
-from pretune.model import Filled, Model
+from pretune.model import Model
+from pretune.prediction.formats import FORMATS, Format
+from pretune.prediction.growing import Growing
 from pretune.training import machine
 from pretune.training.progress import Reporter, Silent
 from pretune.types import Record
+from pretune.workflows.answering import Bad, Job, OnBad, Survey, Tally, Writing, answers
 
-CHUNK = 512
-"""Records that are read, answered and written at once: what bounds memory."""
+STREAM = "-"
+"""As data: standard input. As out: standard output."""
 
-
-@dataclass(frozen=True, slots=True)
-class Writing:
-    """How a causal model continues a text."""
-
-    max_new_tokens: int = 50
-    temperature: float = 0.8
-    seed: int = 0
+__all__ = ["Writing", "predict", "predict_texts"]
 
 
 def predict(
@@ -36,102 +29,105 @@ def predict(
     *,
     data: str | Path,
     out: str | Path,
+    on_bad: OnBad = "skip",
+    batch_size: int | None = None,
     writing: Writing | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
-    """Answer every record of ``data`` into ``out`` (JSON lines, in the order of the records).
+    """Answer every record of ``data`` into ``out``, in their order; ``-`` stands for the streams.
 
-    A classifier gives ``label``, ``confidence`` and ``alternatives``; a masked model fills the masks in
-    ``text``; a causal model continues it. The output grows in a ``.partial`` file, renamed at the end.
+    A fine-tuned model gives what its task answers; a masked model fills the masks in ``text``; a causal model
+    continues it. ``out`` is JSON lines, or CSV by its suffix. It grows in a ``.partial`` file, renamed at the
+    end; where one lies there of the same model, data and options, it is gone on with, to the same bytes.
+
+    Args:
+        model: a model or its folder.
+        data: records, read as every verb reads them; twice, the first time to see what there is.
+        out: the file for the answers.
+        on_bad: ``skip`` leaves rows out that cannot be used, as all verbs do, and is an error where they are
+            many; ``keep`` puts ``{"error": ...}`` in their place, so that answer i is that of row i.
+        batch_size: rows that the network reads at once, at most; None: as many as fit.
+        writing: how a causal model continues a text.
+        reporter: who is told how far it is.
 
     Raises:
         DataError: unusable data, or an output that cannot be written.
+        UsageError: ``out`` is no file of a known kind, or was begun with something else.
         CheckpointError: no model there, or a damaged one.
     """
     machine.prepare()
     reporter = reporter or Silent()
-    log, path = RecordLog(), Path(out)
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder; give the file that the answers go to")
+    form = _format(str(out))
     loaded = model if isinstance(model, Model) else Model.load(model)
-    records = read_records((str(data),), columns=("text",), log=log)
-    growing = path.with_name(path.name + ".partial")
-    count = 0
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with growing.open("w", encoding="utf-8") as file:
-            for answer in answers(loaded, records, writing, log):
-                file.write(json.dumps(answer, ensure_ascii=False) + "\n")
-                count += 1
-        log.finish()
-        growing.replace(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error}") from None
-    finally:
-        if not count:
-            growing.unlink(missing_ok=True)
-    if log.remarkable:
-        reporter.say(f"  {log.summary()}")
-    return {"verb": "predict", "records": count, "bad": log.bad, "out": str(path)}
+    job = Job(loaded, str(data), form, on_bad, batch_size, writing or Writing())
+    survey = job.survey()
+    if survey.log.remarkable:
+        reporter.say(f"  {survey.log.summary()}")
+    if str(out) == STREAM:
+        tally = Tally()
+        for piece, reached in job.pieces(survey, Tally(), reporter):
+            tally = reached
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+        job.judge(survey, tally)
+    else:
+        tally = _into(Path(out), job, survey, reporter)
+    if tally.unanswered:
+        reporter.say(f"  {tally.unanswered:,} records without an answer ({tally.examples[0]})")
+    bad = survey.log.bad + tally.unanswered
+    return {"verb": "predict", "records": tally.answered, "bad": bad, "out": str(out)}
 
 
-def answers(
-    model: Model, records: Iterable[Record], writing: Writing | None = None, log: RecordLog | None = None
-) -> Iterator[dict[str, Any]]:
-    """What the model says of each record, in order, read a chunk at a time.
-
-    A text that a language model cannot answer goes to ``log`` as a bad record; without one it is an error.
-    """
-    stream = iter(records)
-    if model.head == "classification":
-        while chunk := list(itertools.islice(stream, CHUNK)):
-            yield from _classified(model, chunk)
-        return
-    answer = _filled if model.head == "masked_lm" else partial(_continued, writing or Writing())
-    for record in stream:
+def _into(out: Path, job: Job, survey: Survey, reporter: Reporter) -> Tally:
+    with closing(Growing(out, {**job.identity(), "data": survey.fingerprint})) as file:
+        tally = Tally(**file.state)
+        if tally.rows:
+            reporter.say(f"  going on after {tally.rows:,} rows that are answered already")
+        for piece, reached in job.pieces(survey, tally, reporter):
+            file.write(piece, asdict(reached))
+            tally = reached
         try:
-            yield {**_given(record), **answer(model, str(record.fields["text"]))}
-        except UsageError as error:
-            if log is None:
-                raise
-            log.good -= 1
-            log.reject(record.path, record.line, str(error))
+            job.judge(survey, tally)
+        except DataError:
+            file.discard()
+            raise
+        file.finish()
+    return tally
 
 
-def _classified(model: Model, records: list[Record]) -> Iterator[dict[str, Any]]:
-    for record, said in zip(records, model.predict(records), strict=True):
-        alternatives = {str(value): round(share, 6) for value, share in said.alternatives}
-        yield {
-            **_given(record), "label": said.value,
-            "confidence": round(said.confidence or 0.0, 6), "alternatives": alternatives,
-        }  # fmt: skip
-
-
-def _filled(model: Model, text: str) -> dict[str, Any]:
-    return {"masks": [[_guess(guess) for guess in mask] for mask in model.fill(text)]}
-
-
-def _guess(guess: Filled) -> dict[str, Any]:
-    return {"token": guess.token, "probability": round(guess.probability, 6)}
-
-
-def _continued(writing: Writing, model: Model, text: str) -> dict[str, Any]:
-    sampling = Sampling(temperature=writing.temperature)
-    written = model.generate(
-        text, max_new_tokens=writing.max_new_tokens, sampling=sampling, seed=writing.seed
-    )
-    return {"continuation": written}
-
-
-def _given(record: Record) -> dict[str, Any]:
-    return {key: record.fields[key] for key in ("id", "text", "text_pair") if key in record.fields}
+def _format(out: str) -> Format:
+    suffix = ".jsonl" if out == STREAM else Path(out).suffix.lower()
+    if Path(out).is_dir():
+        raise UsageError(f"{out}: is a folder; give the file that the answers go to")
+    if suffix not in FORMATS:
+        raise UsageError(f"{out}: answers are written as {' or '.join(FORMATS)}; give a name that ends so")
+    return FORMATS[suffix]
 
 
 def predict_texts(
-    model: Model | str | Path, texts: Iterable[str], *, writing: Writing | None = None
+    model: Model | str | Path,
+    texts: Iterable[str],
+    *,
+    pairs: Iterable[str] | None = None,
+    writing: Writing | None = None,
 ) -> list[dict[str, Any]]:
-    """What ``model`` says of each text."""
+    """What ``model`` says of each text, or of each pair.
+
+    Raises:
+        UsageError: it has no answer to one, or texts and pairs do not pair up.
+    """
     machine.prepare()
     loaded = model if isinstance(model, Model) else Model.load(model)
-    records = [Record({"text": text}, "text", number) for number, text in enumerate(texts, 1)]
-    return list(answers(loaded, records, writing))
+    firsts = list(texts)
+    seconds = [None] * len(firsts) if pairs is None else list(pairs)
+    if len(seconds) != len(firsts):
+        raise UsageError(f"{len(firsts)} texts and {len(seconds)} second texts do not pair up")
+    both = zip(firsts, seconds, strict=True)
+    fields = [{"text": a} if b is None else {"text": a, "text_pair": b} for a, b in both]
+    found = []
+    records = [Record(row, "text", number) for number, row in enumerate(fields, 1)]
+    for answer in answers(loaded, records, writing or Writing()):
+        if isinstance(answer, Bad):
+            raise UsageError(answer.reason)
+        found.append(answer)
+    return found

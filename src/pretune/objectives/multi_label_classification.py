@@ -1,0 +1,84 @@
+"""Several labels a text or a pair: binary cross-entropy of each label at the sentence place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from pretune.config import Settings
+from pretune.errors import ConfigError
+from pretune.objectives._sentence import SentencePlace
+from pretune.types import Batch, Example, Feature, FeatureStore, IntArray, Loss, NetworkLike, Specials, Traits
+
+HEAD = "classification"
+
+
+class Options(Settings):
+    """Settings of multi-label classification."""
+
+    class_weights: Literal["balanced"] | None = None
+    """``balanced``: where a label holds weighs as much, over all training features, as where it does not."""
+
+
+class Objective:
+    """A yes or no for each label; the head reads the place that the family's traits name.
+
+    Args:
+        store: the training features, which balanced class weights are counted on.
+    """
+
+    heads = (HEAD,)
+    packs = False
+    """The reference implementations pool one place a row, so an example keeps a row of its own."""
+
+    def __init__(
+        self,
+        traits: Traits,
+        specials: Specials,
+        options: Options | None = None,
+        store: FeatureStore | None = None,
+    ) -> None:
+        self.place = SentencePlace(HEAD, traits, specials)
+        self.options = options or Options()
+        self.weights = balanced(store) if self.options.class_weights else None
+
+    def length_bounds(self, lengths: IntArray) -> IntArray:
+        """Places that each feature needs, (n,), of its token counts, (n, 1 or 2)."""
+        return self.place.length_bounds(lengths)
+
+    def build(self, feature: Feature, rng: np.random.Generator) -> Example:
+        """Frame the text or the pair; the target is ``labels["labels"]``, (C,) of 0 and 1, if it is there."""
+        labels = feature.labels.get("labels")
+        return self.place.build(feature, None if labels is None else np.array([labels], np.float64))
+
+    def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
+        """One example a row of the grid."""
+        return self.place.collate(groups)
+
+    def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
+        """Binary cross-entropy in nats: the mean over the labels, summed over the texts.
+
+        Divided by the number of texts it is the mean over texts and labels: what stock ``transformers``
+        (``BCEWithLogitsLoss``) reports for ``problem_type: multi_label_classification``.
+        """
+        outputs = network(batch, heads=self.heads)
+        logits, targets = outputs.logits[HEAD].float(), batch.targets[HEAD]  # (N, C), (N, C)
+        weights = None if self.weights is None else self.weights.to(logits.device)
+        total = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights, reduction="sum")
+        yield Loss({HEAD: (total / logits.shape[1], 1.0)})
+
+
+def balanced(store: FeatureStore | None) -> torch.Tensor:
+    """(C,) weight of the texts that have a label: those without it, a text that has it.
+
+    Raises:
+        ConfigError: there are no training features to count.
+    """
+    if store is None:
+        raise ConfigError("objective_options.class_weights: 'balanced' is counted on training records")
+    held = np.sum([store[i].labels["labels"] for i in range(len(store))], axis=0)  # (C,)
+    return torch.tensor((len(store) - held) / np.maximum(held, 1), dtype=torch.float32)

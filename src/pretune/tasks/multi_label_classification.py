@@ -1,0 +1,199 @@
+"""Several labels a text: ``{"text", "labels": [...]}`` records, with ``text_pair`` where it is a pair.
+
+A label is said where its probability reaches a threshold. A text longer than the model is read in windows,
+whose probabilities are averaged geometrically (which is the mean of the logits); or it is cut.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pydantic
+
+from pretune.config import Settings
+from pretune.errors import DataError
+from pretune.metrics.label_sets import best_threshold, exact_match, indicators, macro_f1, micro_f1
+from pretune.tasks._texts import Cutting, features, text_fields, texts
+from pretune.text.tokenizer import Tokenizer
+from pretune.types import Feature, FloatArray, Prediction, Record, Score, Specials
+
+COLUMNS = ("text",)
+ANSWER = "labels"
+ANSWER_FIELDS = ("labels", "confidence", "probabilities")
+"""What :func:`answer` gives."""
+OBJECTIVE = "multi_label_classification"
+HEAD = "classification"
+PROBLEM_TYPE = "multi_label_classification"
+METRICS = (micro_f1, macro_f1, exact_match)
+PER_RECORD = "exact_match"
+BASELINES = "label_set_baselines"
+DESCRIPTION = {
+    "en": "Gives {text} any number of these labels: {labels}.",
+    "zh": "为{text}标注任意多个标签，标签范围：{labels}。",
+}
+SEPARATORS = ("|", ";")
+"""Between the labels of one cell of a table; the first of them that the cell holds."""
+
+__all__ = ["ANSWER", "ANSWER_FIELDS", "BASELINES", "COLUMNS", "DESCRIPTION", "HEAD", "METRICS",
+           "OBJECTIVE", "PER_RECORD", "PROBLEM_TYPE", "Options", "Task", "accepted", "answer", "classes",
+           "label_set", "texts", "truth"]  # fmt: skip
+
+
+class Options(Settings):
+    """Settings of the task."""
+
+    long_texts: Literal["windows", "truncate", "longest_first"] = "windows"
+    """As in classification."""
+    overlap: int = pydantic.Field(default=16, ge=0)
+    """Tokens that neighbouring windows share."""
+    threshold: Annotated[float, pydantic.Field(gt=0, lt=1)] | Literal["validation"] = 0.5
+    """Probability from which a label is said; ``validation``: the one of the best micro F1 there, which
+    then stays with the model."""
+
+
+def accepted(record: Record, *, labelled: bool = True) -> Record:
+    """The record with its labels as a list: a list, or one cell with ``|`` (else ``;``) between them.
+
+    Raises:
+        DataError: the reason why it cannot be used.
+    """
+    fields = text_fields(record.fields)
+    if labelled:
+        fields = {**fields, "labels": _labels(fields.get("labels"))}
+    return Record(fields, record.path, record.line)
+
+
+def _labels(value: Any) -> list[str]:
+    if value is None:
+        raise DataError("'labels' is missing: give a list, which may be empty")
+    if isinstance(value, str):
+        separator = next((s for s in SEPARATORS if s in value), SEPARATORS[0])
+        value = [label for label in value.split(separator) if label.strip()]
+    if not isinstance(value, list | tuple):
+        raise DataError(f"'labels' is {type(value).__name__}, not a list")
+    for label in value:
+        if not isinstance(label, str | int | float) or not str(label).strip():
+            raise DataError(f"'labels' holds {label!r}, which is no label")
+    return sorted({label.strip() if isinstance(label, str) else json.dumps(label) for label in value})
+
+
+def truth(record: Record) -> tuple[str, ...]:
+    """The labels of a labelled record, sorted."""
+    return tuple(record.fields["labels"])
+
+
+def classes(record: Record) -> tuple[str, ...]:
+    """The labels that a record is an example of."""
+    return truth(record)
+
+
+def answer(prediction: Prediction) -> dict[str, Any]:
+    """A prediction as it is written to a file: the labels, and the probability of every label."""
+    return {
+        "labels": list(prediction.value),
+        "confidence": round(prediction.confidence or 0.0, 6),
+        "probabilities": {str(label): round(share, 6) for label, share in prediction.alternatives},
+    }
+
+
+def label_set(records: Iterable[Record]) -> tuple[str, ...]:
+    """The labels of labelled training records, sorted.
+
+    Raises:
+        DataError: no record has a label.
+    """
+    found = list(records)
+    labels = sorted({label for record in found for label in truth(record)})
+    if not labels:
+        where = f"{found[0].path}: no record has a label" if found else "no training record"
+        raise DataError(f"{where}; multi-label classification needs some that have")
+    return tuple(labels)
+
+
+class Task:
+    """Encodes records for one tokenizer and label set, and decodes what the network says of them."""
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        specials: Specials,
+        max_length: int,
+        options: Options | None = None,
+    ) -> None:
+        self.labels, self.specials, self.max_length = tuple(labels), specials, max_length
+        self.options = options or Options()
+        self._cutting = Cutting(long_texts=self.options.long_texts, overlap=self.options.overlap)
+
+    @property
+    def tunes(self) -> bool:
+        """Do the validation records choose any of its settings?"""
+        return self.options.threshold == "validation"
+
+    def check(self, records: Iterable[Record]) -> None:
+        """Every label is one that training saw.
+
+        Raises:
+            DataError: names the record and its label.
+        """
+        for record in records:
+            unknown = [label for label in truth(record) if label not in self.labels]
+            if unknown:
+                raise DataError(
+                    f"{record.where}: the label {unknown[0]!r} is not among those of training "
+                    f"({', '.join(map(repr, self.labels))}); add training records of it, or take it out here"
+                )
+
+    def encode(
+        self, record: Record, number: int, tokenizer: Tokenizer, *, labelled: bool = True
+    ) -> list[Feature]:
+        """One feature, or one a window of a long text; ``number`` is the record's place in its list."""
+        labels = {"labels": indicators([truth(record)], self.labels)[0]} if labelled else {}
+        cuts = features(record, tokenizer, self.specials, self.max_length, self._cutting)
+        return [Feature(number, part, sequences, labels) for part, sequences in enumerate(cuts)]
+
+    def decode(
+        self, record: Record, features: Sequence[Feature], logits: Sequence[npt.NDArray[np.float32]]
+    ) -> Prediction:
+        """The prediction of a record of its windows' logits, (1, C) each."""
+        mean = np.concatenate(logits).astype(np.float64).mean(0)  # (C,)
+        probabilities = np.exp(-np.logaddexp(0.0, -mean))
+        threshold = 0.5 if isinstance(self.options.threshold, str) else self.options.threshold
+        return self._decided(features[0].record, probabilities, threshold)
+
+    def _decided(self, number: int, probabilities: FloatArray, threshold: float) -> Prediction:
+        """The labels at a threshold, surest first in ``alternatives``, where every label stands.
+
+        The confidence is the probability of exactly this set, as if the labels were independent.
+        """
+        said = probabilities >= threshold
+        value = tuple(label for label, yes in zip(self.labels, said, strict=True) if yes)
+        order = np.argsort(-probabilities, kind="stable")
+        ranked = tuple((self.labels[i], float(probabilities[i])) for i in order)
+        return Prediction(
+            number, value, float(np.where(said, probabilities, 1 - probabilities).prod()), ranked
+        )
+
+    def tuned(
+        self, predictions: Sequence[Prediction], records: Sequence[Record]
+    ) -> tuple[Options, list[Prediction]]:
+        """The settings that validation records choose, and the predictions under them."""
+        if not self.tunes:
+            return self.options, list(predictions)
+        shares = np.array([[dict(p.alternatives)[label] for label in self.labels] for p in predictions])
+        threshold = best_threshold(shares, indicators([truth(r) for r in records], self.labels))
+        decided = [
+            self._decided(p.record, row, threshold) for p, row in zip(predictions, shares, strict=True)
+        ]
+        return self.options.model_copy(update={"threshold": threshold}), decided
+
+    def score(
+        self, predictions: Sequence[Prediction], records: Sequence[Record], *, language: str = "en"
+    ) -> list[Score]:
+        """Micro F1 (which decides), macro F1 over all labels, and the share of records wholly right."""
+        said = indicators([p.value for p in predictions], self.labels)
+        true = indicators([truth(r) for r in records], self.labels)
+        return [metric(said, true, language=language) for metric in METRICS]
