@@ -13,7 +13,8 @@ from typing import Any
 from pretune.data.sources import RecordLog, read_records
 from pretune.errors import DataError, UsageError
 from pretune.generation.sampling import Sampling
-from pretune.model import Filled, Model
+from pretune.model import Model
+from pretune.prediction.fill import Filled
 from pretune.training import machine
 from pretune.training.progress import Reporter, Silent
 from pretune.types import Record
