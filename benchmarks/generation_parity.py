@@ -28,9 +28,9 @@ from pretune.generation.sampling import Sampling
 
 PROMPTS = (
     "The capital of France is", "Once upon a time there was a king who", "Water boils at a temperature of",
-    "def fibonacci(n):\n    ", "The three primary colours are", "My favourite book is", "In 1969, the first man",
-    "To make bread you need", "She opened the door and", "The law of gravity says that",
-    "The quick brown fox", "A short list of animals:\n1.",
+    "def fibonacci(n):\n    ", "The three primary colours are", "My favourite book is",
+    "In 1969, the first man", "To make bread you need", "She opened the door and",
+    "The law of gravity says that", "The quick brown fox", "A short list of animals:\n1.",
     "中国的首都是", "床前明月光，", "从前有一个国王，", "人工智能是", "水在一百度时", "今天天气很好，",
     "学习编程的第一步是", "北京是一座", "他打开门，", "春天来了，", "请用一句话介绍你自己：", "一、二、三、",
 )  # fmt: skip
@@ -93,7 +93,9 @@ def beams(pair: Pair) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for width, penalty, early in ((4, 1.0, False), (3, 0.6, True)):
         prompts = PROMPTS[:6] + PROMPTS[12:18]
-        settings = {"num_beams": width, "length_penalty": penalty, "early_stopping": early, "do_sample": False}
+        settings = {
+            "num_beams": width, "length_penalty": penalty, "early_stopping": early, "do_sample": False
+        }  # fmt: skip
         decoding = Decoding(
             max_new_tokens=32, num_beams=width, length_penalty=penalty, early_stopping=early,
             sampling=Sampling(temperature=0),
@@ -122,7 +124,8 @@ def draws(pair: Pair) -> dict[str, Any]:
             decoding = Decoding(max_new_tokens=2, num_return_sequences=DRAWS, sampling=sampling)
             ours = [said.tokens for said in pair.ours.generate_all([prompt], decoding)[0]]
             name = f"{prompt} {sampling.model_dump(exclude_defaults=True)}"
-            found[name] = {"first": same(firsts(rows), firsts(ours)), "both": same(Counter(rows), Counter(ours))}
+            both = same(Counter(rows), Counter(ours))
+            found[name] = {"first": same(firsts(rows), firsts(ours)), "both": both}
     values = [p for part in found.values() for p in part.values()]
     return {**found, "smallest p": min(values), "passed": min(values) > 0.01 / len(values)}
 
@@ -132,7 +135,7 @@ def firsts(rows: list[tuple[int, ...]]) -> Counter[Any]:
 
 
 def same(a: Counter[Any], b: Counter[Any]) -> float:
-    """p of the two-sample chi-square test; outcomes seen less than ten times in all are one."""
+    """The p of the two-sample chi-square test; outcomes seen less than ten times in all are one."""
     frequent = [key for key in a | b if a[key] + b[key] >= 10]
     table = [[counts[key] for key in frequent] for counts in (a, b)]
     for row, counts in zip(table, (a, b), strict=True):
@@ -143,7 +146,7 @@ def same(a: Counter[Any], b: Counter[Any]) -> float:
 
 
 def speed(pair: Pair, pairs: int = 10, new: int = 48) -> dict[str, Any]:
-    """Tokens a second, batch 1, greedy and drawn, in interleaved pairs; and what reading the weights allows."""
+    """Tokens a second, batch 1, in interleaved pairs; and what reading the weights allows."""
     inputs = pair.reader(PROMPTS[1], return_tensors="pt")
     more = {"max_new_tokens": new, "min_new_tokens": new}
 
