@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pretune.errors import PretuneError as PretuneError
     from pretune.model import Model as Model
     from pretune.workflows.evaluate import evaluate as evaluate
+    from pretune.workflows.export import export as export
     from pretune.workflows.finetune import finetune as finetune
     from pretune.workflows.predict import predict as predict
     from pretune.workflows.pretrain import pretrain as pretrain
@@ -22,13 +23,24 @@ _HOMES = {
     "Model": "pretune.model",
     "PretuneError": "pretune.errors",
     "evaluate": "pretune.workflows.evaluate",
+    "export": "pretune.workflows.export",
     "finetune": "pretune.workflows.finetune",
     "predict": "pretune.workflows.predict",
     "pretrain": "pretune.workflows.pretrain",
     "quickstart": "pretune.workflows.quickstart",
 }
 
-__all__ = ["Model", "PretuneError", "evaluate", "finetune", "load", "predict", "pretrain", "quickstart"]
+__all__ = [
+    "Model",
+    "PretuneError",
+    "evaluate",
+    "export",
+    "finetune",
+    "load",
+    "predict",
+    "pretrain",
+    "quickstart",
+]
 
 
 def load(path: Any, **options: Any) -> Model:

@@ -293,7 +293,17 @@ class Model:
             "max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "stop": tuple(stop),
             "sampling": sampling, "seed": seed,
         }  # fmt: skip
-        pieces = self._decoder().write([prompt], build(Decoding, values, where="stream"))
+        return self.stream_with(prompt, build(Decoding, values, where="stream"))
+
+    def stream_with(self, prompt: str, decoding: Decoding) -> Iterator[str]:
+        """:meth:`stream` with all that ``decoding`` says, but for several texts and beams.
+
+        Raises:
+            UsageError: ``decoding`` asks for these.
+        """
+        if decoding.num_beams > 1 or decoding.num_return_sequences > 1:
+            raise UsageError("a stream is one text; leave out num_beams and num_return_sequences")
+        pieces = self._decoder().write([prompt], decoding)
         return (new for _, new, _ in pieces if new)
 
     def generate_all(
