@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from pretune.cli.shared import Config, DryRun, Json, Language, Out, PrintConfig, emit, figure, gather, split
+from pretune.cli.shared import (
+    Config,
+    DryRun,
+    Json,
+    Language,
+    Out,
+    PrintConfig,
+    emit,
+    figure,
+    gather,
+    names_of,
+    split,
+)
 
 NAME = "finetune"
 HELP = """Fine-tune a model on labelled texts, and test it beside its baselines.
@@ -31,7 +43,10 @@ def run(
         list[str] | None, typer.Option(help="Chooses the checkpoint; default: a tenth of --train.")
     ] = None,
     test: Annotated[list[str] | None, typer.Option(help="Scored once, at the end.")] = None,
-    task: Annotated[str | None, typer.Option(help="classification, so far the only one.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="classification, so far the only one.", autocompletion=names_of("tasks")),
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="'4 epochs', 10min, '500 steps'.")] = None,
     config: Config = None,
     out: Out = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pretune.cli.shared import Config, DryRun, Json, Language, Out, PrintConfig, emit, gather, split
+from pretune.cli.shared import Config, DryRun, Json, Language, Out, PrintConfig, emit, gather, names_of, split
 
 NAME = "pretrain"
 HELP = """Pretrain a language model from random weights on raw text.
@@ -24,7 +24,9 @@ Examples (the texts are there after `pretune quickstart`):
 
 def run(
     words: Annotated[list[str] | None, typer.Argument(metavar="CORPUS... [KEY=VALUE...]")] = None,
-    family: Annotated[str | None, typer.Option(help="bert or llama; default bert.")] = None,
+    family: Annotated[
+        str | None, typer.Option(help="bert or llama; default bert.", autocompletion=names_of("families"))
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="30min, '2000 steps', '5M tokens', '3 epochs'.")] = None,
     validation: Annotated[
         list[str] | None, typer.Option(help="Held-out text; default: a share of CORPUS.")
