@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pretune.workflows.data import prepare_data as prepare_data
     from pretune.workflows.data_inspection import inspect_data as inspect_data
     from pretune.workflows.evaluate import evaluate as evaluate
+    from pretune.workflows.export import export as export
     from pretune.workflows.finetune import finetune as finetune
     from pretune.workflows.predict import predict as predict
     from pretune.workflows.pretrain import pretrain as pretrain
@@ -30,6 +31,7 @@ _HOMES = {
     "adjust_run": "pretune.workflows.runs",
     "compare_runs": "pretune.workflows.comparison",
     "evaluate": "pretune.workflows.evaluate",
+    "export": "pretune.workflows.export",
     "finetune": "pretune.workflows.finetune",
     "inspect_data": "pretune.workflows.data_inspection",
     "list_runs": "pretune.workflows.runs",
@@ -41,7 +43,7 @@ _HOMES = {
 }
 
 __all__ = [
-    "Model", "PretuneError", "adjust_run", "compare_runs", "evaluate", "finetune", "inspect_data",
+    "Model", "PretuneError", "adjust_run", "compare_runs", "evaluate", "export", "finetune", "inspect_data",
     "list_runs", "load", "predict", "prepare_data", "pretrain", "quickstart", "show_run",
 ]  # fmt: skip
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from pretune.checkpoint import hub, store, weights
 from pretune.config import Settings, build, digest
@@ -22,38 +19,21 @@ from pretune.data.fingerprints import FILE as FINGERPRINTS
 from pretune.data.fingerprints import Fingerprints
 from pretune.errors import CheckpointError, ConfigError, UnsupportedError, UsageError
 from pretune.families import family_of
-from pretune.generation.decode import continuation
+from pretune.generation.decode import Continuation, Decoding
+from pretune.generation.decoder import Decoder
+from pretune.generation.defaults import Defaults
 from pretune.generation.sampling import Sampling
 from pretune.nn.initialisation import shapes_only
-from pretune.objectives import causal_lm, masked_lm
 from pretune.prediction import heads as prediction
+from pretune.prediction.fill import Filled, Masks, fill
+from pretune.prediction.score import TextScore, score_causal, score_masked
 from pretune.registry import find, names
 from pretune.text.tokenizer import Tokenizer
 from pretune.training import machine
-from pretune.types import Batch, Layout, Prediction, Record, Traits, framed
+from pretune.types import Prediction, Record, Traits
 
 ABOUT = "pretune.json"
 """What pretune knows of a model beyond Hugging Face's config.json."""
-
-
-@dataclass(frozen=True, slots=True)
-class Filled:
-    """A token for a mask, with the probability that the model gives it, and the whole text."""
-
-    token: str
-    probability: float
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class TextScore:
-    """How probable a causal model finds a text."""
-
-    nats: float
-    """Negative log-probability of the whole text, its end included."""
-    tokens: tuple[tuple[str, float], ...]
-    """Each token with its own log-probability."""
-    bits_per_byte: float
 
 
 class Model:
@@ -75,6 +55,7 @@ class Model:
         fingerprints: Fingerprints | None = None,
         path: Path | None = None,
         untrained: tuple[str, ...] = (),
+        defaults: Defaults | None = None,
     ) -> None:
         self.family, self.config, self.network = family, config, network
         self.tokenizer, self.heads, self.labels = tokenizer, tuple(head.split("+")), labels
@@ -85,6 +66,8 @@ class Model:
         """The folder that it was loaded from or saved to."""
         self.untrained = untrained
         """Parameters of the head that the folder had no weights for: it must be trained before use."""
+        self.defaults = defaults or Defaults.of(tokenizer.specials)
+        """How it is decoded where nothing else is asked for."""
 
     # -- making one -----------------------------------------------------------------------------
 
@@ -171,6 +154,7 @@ class Model:
         return cls(
             module, config, network.eval(), tokenizer, wanted, labels=chosen, about=about,
             fingerprints=Fingerprints.load(folder), path=folder, untrained=tuple(missing),
+            defaults=Defaults.load(folder, config_json, tokenizer.specials),
         )  # fmt: skip
 
     def with_random_weights(self, seed: int) -> Model:
@@ -219,6 +203,8 @@ class Model:
         hub.write_model(folder, config, weights.export(self.network, self.family.WEIGHTS))
         self.tokenizer.save(folder, model_max_length=self.max_length)
         store.write_json(folder / ABOUT, {"head": head, **self.about})
+        if self.head == "causal_lm":
+            self.defaults.write(folder, self.tokenizer.specials)
         if self.fingerprints is not None:
             self.fingerprints.save(folder)
 
@@ -291,75 +277,116 @@ class Model:
             columns = [{**row, "text_pair": pair} for row, pair in zip(columns, pairs, strict=True)]
         return self.predict([Record(row, "text", number) for number, row in enumerate(columns, 1)])
 
-    @torch.inference_mode()
-    def fill(self, text: str, top_k: int = 5) -> list[list[Filled]]:
-        """For each mask token in ``text``, the likeliest tokens, best first."""
+    def fill(
+        self,
+        text: str,
+        top_k: int | None = None,
+        *,
+        targets: Sequence[str] = (),
+        joint: bool = False,
+        whole_words: bool = False,
+    ) -> list[list[Filled]]:
+        """For each mask token in ``text``, the likeliest tokens, best first.
+
+        Args:
+            top_k: how many; default 5, or all ``targets``.
+            targets: what may stand there and nothing else; a word of several tokens is welcome.
+            joint: all masks together, left to right, by a beam: guess i of each mask belongs to filling i,
+                whose probability it carries.
+            whole_words: words of several tokens, too, compared by their probability a token.
+        """
         self.needs("masked_lm")
-        specials = self.tokenizer.specials
-        encoded = self.tokenizer.encode(text, parse_specials=True)
-        gaps = np.flatnonzero(encoded.ids == specials.mask)
-        if len(gaps) == 0 or specials.mask is None:
-            mask = None if specials.mask is None else self.tokenizer.token(specials.mask)
-            raise UsageError(f"the text holds no {mask}: put one where a token is to be filled in")
-        tokens, _ = framed(specials, (encoded.ids,))
-        if len(tokens) > self.max_length:
-            raise UsageError(f"the text is {len(tokens)} tokens long, the model reads {self.max_length}")
-        places = torch.from_numpy(np.flatnonzero(tokens == specials.mask))
-        logits = self._run(_single(tokens.tolist(), {masked_lm.HEAD: places}), masked_lm.HEAD)  # (N, V)
-        logits[:, list(specials.all)] = -torch.inf
-        shares, best = logits.softmax(-1).topk(top_k, -1)
-        found = []
-        for gap, ids, share in zip(encoded.offsets[gaps], best.tolist(), shares.tolist(), strict=True):
-            words = [self.tokenizer.decode([token]) for token in ids]
-            whole = [text[: gap[0]] + word + text[gap[1] :] for word in words]
-            found.append([Filled(*guess) for guess in zip(words, share, whole, strict=True)])
-        return found
+        masks = Masks(self.network, self.tokenizer, self.max_length)
+        return fill(masks, text, top_k, targets=targets, joint=joint, whole_words=whole_words)
 
     def generate(
-        self, prompt: str, *, max_new_tokens: int = 50, sampling: Sampling | None = None, seed: int = 0
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int = 50,
+        min_new_tokens: int = 0,
+        stop: Sequence[str] = (),
+        sampling: Sampling | None = None,
+        num_beams: int = 1,
+        seed: int = 0,
     ) -> str:
-        """Continue ``prompt``; the continuation alone is returned, and ends where the model ends the text."""
+        """Continue ``prompt``; the continuation alone is returned, and ends where the model ends the text.
+
+        Without ``sampling`` the model's own is taken: its generation_config.json, or ``Sampling()``.
+        """
+        values = {
+            "max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "stop": tuple(stop),
+            "sampling": sampling, "num_beams": num_beams, "seed": seed,
+        }  # fmt: skip
+        return self.generate_all([prompt], build(Decoding, values, where="generate"))[0][0].text
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int = 50,
+        min_new_tokens: int = 0,
+        stop: Sequence[str] = (),
+        sampling: Sampling | None = None,
+        seed: int = 0,
+    ) -> Iterator[str]:
+        """The text of :meth:`generate` piece by piece, as soon as its characters are whole."""
+        values = {
+            "max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "stop": tuple(stop),
+            "sampling": sampling, "seed": seed,
+        }  # fmt: skip
+        return self.stream_with(prompt, build(Decoding, values, where="stream"))
+
+    def stream_with(self, prompt: str, decoding: Decoding) -> Iterator[str]:
+        """:meth:`stream` with all that ``decoding`` says, but for several texts and beams.
+
+        Raises:
+            UsageError: ``decoding`` asks for these.
+        """
+        if decoding.num_beams > 1 or decoding.num_return_sequences > 1:
+            raise UsageError("a stream is one text; leave out num_beams and num_return_sequences")
+        pieces = self._decoder().write([prompt], decoding)
+        return (new for _, new, _ in pieces if new)
+
+    def generate_all(
+        self, prompts: Sequence[str], decoding: Decoding | None = None
+    ) -> list[list[Continuation]]:
+        """Continue each prompt ``decoding.num_return_sequences`` times, several prompts at once."""
+        return self._decoder().all(prompts, decoding or Decoding())
+
+    def score(self, text: str, *, stride: int | None = None, within_word: bool = False) -> TextScore:
+        """How probable the model finds a text, a token at a time; see `prediction.score`.
+
+        A causal model gives the log-probability, a masked one the pseudo-log-likelihood.
+
+        Args:
+            stride: of a text longer than the model reads: how many tokens a window scores; the others that it
+                reads are their context. Default: half of what the model reads.
+            within_word: of a masked model: a token is scored without the later ones of its word.
+        """
+        return self.score_all([text], stride=stride, within_word=within_word)[0]
+
+    def score_all(
+        self, texts: Sequence[str], *, stride: int | None = None, within_word: bool = False
+    ) -> list[TextScore]:
+        """:meth:`score` of each text, several at once."""
+        scorers = {"causal_lm": score_causal, "masked_lm": score_masked}
+        if self.head not in scorers:
+            raise UsageError(f"this model has a {self.head!r} head; a score needs {' or '.join(scorers)}")
+        self.needs(self.head)
+        return scorers[self.head](
+            self.network,
+            self.tokenizer,
+            texts,
+            max_length=self.max_length,
+            stride=stride,
+            within_word=within_word,
+        )
+
+    def _decoder(self) -> Decoder:
         self.needs("causal_lm")
-        ids = self._prompt(prompt)
-        if not ids:
-            raise UsageError("the prompt is empty, and this tokenizer has no start token: give some text")
-        generator = torch.Generator().manual_seed(seed)
-        self.network.eval()
         limit = int(self.config.max_position_embeddings)
-        drawn = continuation(
-            self.network, ids, self.tokenizer.specials, sampling or Sampling(), generator,
-            max_new_tokens=max_new_tokens, max_length=limit,
-        )  # fmt: skip
-        return self.tokenizer.decode(list(drawn))
-
-    @torch.inference_mode()
-    def score(self, text: str) -> TextScore:
-        """The log-probability of a text, a token at a time, read in windows where it is long."""
-        self.needs("causal_lm")
-        specials = self.tokenizer.specials
-        end = [specials.end] if specials.end is not None else []
-        ids = [*self._prompt(text), *end]
-        if len(ids) < 2:
-            raise UsageError("there is nothing to score in an empty text")
-        values: list[float] = []
-        for start in range(0, len(ids) - 1, self.max_length):
-            window = torch.tensor(ids[start : start + self.max_length + 1])
-            batch = _single(window[:-1].tolist(), {causal_lm.HEAD: None})
-            logs = F.log_softmax(self._run(batch, causal_lm.HEAD).float(), -1)  # (N, V)
-            values += logs.gather(1, window[1:, None]).squeeze(1).tolist()
-        nats = -sum(values)
-        tokens = tuple((self.tokenizer.token(i), v) for i, v in zip(ids[1:], values, strict=True))
-        return TextScore(nats, tokens, nats / math.log(2) / max(1, len(text.encode())))
-
-    def _prompt(self, text: str) -> list[int]:
-        specials = self.tokenizer.specials
-        start = specials.start if specials.start is not None else specials.end
-        return [*([] if start is None else [start]), *self.tokenizer.encode(text).ids.tolist()]
-
-    def _run(self, batch: Batch, head: str) -> torch.Tensor:
-        self.network.eval()
-        logits: torch.Tensor = self.network(batch, heads=(head,)).logits[head]
-        return logits.clone()
+        return Decoder(self.network, self.tokenizer, self.defaults, limit)
 
     def needs(self, head: str) -> None:
         """See that the model has a trained head of this kind.
@@ -562,8 +589,3 @@ def _read_about(folder: Path, config: Any) -> dict[str, Any]:
     if length is not None and not (isinstance(length, int) and 1 <= length <= most):
         raise CheckpointError(f"{path}: max_length = {length!r}: must be a number from 1 to {most}")
     return about
-
-
-def _single(ids: Sequence[int], places: Mapping[str, torch.Tensor | None]) -> Batch:
-    """One text as a batch."""
-    return Batch(torch.tensor([list(ids)]), Layout(torch.tensor([len(ids)])), places=dict(places))

@@ -18,6 +18,7 @@ from pretune.cli.shared import (
     emit,
     figure,
     gather,
+    names_of,
     split,
 )
 
@@ -44,7 +45,11 @@ def run(
     ] = None,
     test: Annotated[list[str] | None, typer.Option(help="Scored once, at the end.")] = None,
     task: Annotated[
-        str | None, typer.Option(help="classification (the default), multi_label_classification ...")
+        str | None,
+        typer.Option(
+            help="classification (the default), multi_label_classification ...",
+            autocompletion=names_of("tasks"),
+        ),
     ] = None,
     budget: Annotated[str | None, typer.Option(help="'4 epochs', 10min, '500 steps'.")] = None,
     config: Config = None,

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pretune.cli.shared import Changes, Config, DryRun, Json, Language, Out, PrintConfig, emit, gather, split
+from pretune.cli.shared import (
+    Changes,
+    Config,
+    DryRun,
+    Json,
+    Language,
+    Out,
+    PrintConfig,
+    emit,
+    gather,
+    names_of,
+    split,
+)
 
 if TYPE_CHECKING:
     from pretune.workflows.pretrain import RunResult
@@ -29,7 +41,12 @@ Examples (the texts are there after `pretune quickstart`):
 
 def run(
     words: Annotated[list[str] | None, typer.Argument(metavar="CORPUS... [KEY=VALUE...]")] = None,
-    family: Annotated[str | None, typer.Option(help="bert, gpt2, llama or modernbert; default bert.")] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(
+            help="bert, gpt2, llama or modernbert; default bert.", autocompletion=names_of("families")
+        ),
+    ] = None,
     start_from: Annotated[
         str | None,
         typer.Option("--from", help="A run or model folder to go on from; default: random weights."),

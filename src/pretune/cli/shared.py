@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +40,17 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Positional words as (paths, key=value assignments); an existing path is a path whatever its name."""
     paths = [word for word in words if "=" not in word or Path(word).exists()]
     return paths, [word for word in words if word not in paths]
+
+
+def names_of(room: str) -> Callable[[str], list[str]]:
+    """What the shell completes to: the names in a room (families, say) that begin as typed."""
+
+    def complete(incomplete: str) -> list[str]:
+        from pretune.registry import names
+
+        return [name for name in names(room) if name.startswith(incomplete)]
+
+    return complete
 
 
 def emit(summary: Mapping[str, Any], as_json: bool, lines: Sequence[str]) -> None:

@@ -1,9 +1,14 @@
-"""Sampling as pure functions of logits."""
+"""Sampling as pure functions of logits, in the order and with the results of stock transformers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pydantic
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from pretune.config import Settings
 
@@ -16,28 +21,122 @@ class Sampling(Settings):
     """Only the k likeliest tokens; 0: all."""
     top_p: float = pydantic.Field(default=0.95, gt=0, le=1)
     """Only the likeliest tokens that together have this probability (Holtzman et al. 2020)."""
+    min_p: float = pydantic.Field(default=0.0, ge=0, le=1)
+    """Only tokens at least this share as likely as the likeliest (Nguyen et al. 2024)."""
+    repetition_penalty: float = pydantic.Field(default=1.0, gt=0)
+    """Divides the logits of tokens that the text holds already (Keskar et al. 2019); 1: none."""
+    no_repeat_ngram_size: int = pydantic.Field(default=0, ge=0)
+    """No run of so many tokens occurs twice in the text; 0: any may."""
+
+    @property
+    def looks_back(self) -> bool:
+        """Does the next token depend on the text itself, beyond its logits?"""
+        return self.repetition_penalty != 1 or self.no_repeat_ngram_size > 0
 
 
-def probabilities(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+def adjusted(logits: Tensor, sampling: Sampling, history: Tensor | None, forbidden: Sequence[int]) -> Tensor:
+    """Logits (B, V) after what also holds where nothing is drawn: repetitions and forbidden tokens.
+
+    Args:
+        history: (B, T) the texts so far, -1 behind the shorter ones; needed if ``sampling.looks_back``.
+        forbidden: ids that must not come now, such as the end of a text that is still too short.
+    """
+    if history is not None and sampling.repetition_penalty != 1:
+        logits = penalise_repetition(logits, history, sampling.repetition_penalty)
+    if history is not None and sampling.no_repeat_ngram_size:
+        logits = forbid_repeated_ngrams(logits, history, sampling.no_repeat_ngram_size)
+    if forbidden:
+        logits = logits.index_fill(-1, torch.tensor(list(forbidden)), -torch.inf)
+    return logits
+
+
+def penalise_repetition(logits: Tensor, history: Tensor, penalty: float) -> Tensor:
+    """Positive logits of tokens in ``history`` divided by ``penalty``, negative ones multiplied."""
+    ids = history.where(history >= 0, logits.shape[-1])  # what is no token goes to a column of its own
+    padded = F.pad(logits, (0, 1))
+    seen = padded.gather(1, ids)
+    return padded.scatter(1, ids, torch.where(seen < 0, seen * penalty, seen / penalty))[:, :-1]
+
+
+def forbid_repeated_ngrams(logits: Tensor, history: Tensor, size: int) -> Tensor:
+    """No token that would repeat a run of ``size`` tokens of ``history`` (Paulus et al. 2018)."""
+    lengths = (history >= 0).sum(-1)  # (B,)
+    if size > history.shape[1]:
+        return logits
+    back = lengths[:, None] + torch.arange(1 - size, 0)  # (B, n - 1), the tokens that a run would begin with
+    begun = history.gather(1, back.clamp(min=0)).masked_fill(back < 0, -2)
+    runs = history.unfold(1, size, 1)  # (B, T - n + 1, n)
+    again = (runs[..., :-1] == begun[:, None]).all(-1) & (runs[..., -1] >= 0)
+    last = runs[..., -1].where(again, logits.shape[-1])
+    banned = logits.new_zeros(len(logits), logits.shape[-1] + 1, dtype=torch.bool).scatter_(1, last, True)
+    return logits.masked_fill(banned[:, :-1], -torch.inf)
+
+
+def keep_top_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k greatest logits of each row and those equal to the last of them: (B, M) logits and ids.
+
+    A row with fewer than M of them is filled up with -inf.
+    """
+    least = logits.topk(min(k, logits.shape[-1]), -1).values[:, -1:]
+    count = int((logits >= least).sum(-1).max())
+    values, ids = logits.topk(count, -1)
+    return values.masked_fill(values < least, -torch.inf), ids
+
+
+def keep_top_p(logits: Tensor, share: float) -> Tensor:
+    """-inf for all but the likeliest tokens that together have ``share`` of the probability."""
+    ranked, order = logits.sort(descending=False)
+    beyond = ranked.softmax(-1).cumsum(-1) <= 1 - share
+    beyond[..., -1:] = False
+    return logits.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
+
+
+def keep_min_p(logits: Tensor, share: float) -> Tensor:
+    """-inf for tokens less than ``share`` times as likely as the likeliest."""
+    likely = logits.softmax(-1)
+    return logits.masked_fill(likely < share * likely.amax(-1, keepdim=True), -torch.inf)
+
+
+def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor | None]:
+    """What may be drawn: the probabilities (B, M), and the ids that they belong to; None: 0, 1, 2, ...
+
+    ``sampling.temperature`` must be greater than 0. After top-k only M tokens are left, so that nothing is
+    sorted that is as wide as the vocabulary.
+    """
+    logits = logits.float() / sampling.temperature
+    ids = None
+    if 0 < sampling.top_k < logits.shape[-1]:
+        logits, ids = keep_top_k(logits, sampling.top_k)
+    if sampling.top_p < 1:
+        logits = keep_top_p(logits, sampling.top_p)
+    if sampling.min_p:
+        logits = keep_min_p(logits, sampling.min_p)
+    return logits.softmax(-1), ids
+
+
+def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     """The distribution, (B, V), that the next tokens are drawn from, of their logits, (B, V)."""
     if sampling.temperature == 0:
-        return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
-    scaled = logits.float() / sampling.temperature
-    if 0 < sampling.top_k < scaled.shape[-1]:
-        threshold = scaled.topk(sampling.top_k, -1).values[:, -1:]
-        scaled = scaled.masked_fill(scaled < threshold, -torch.inf)
-    share = scaled.softmax(-1)
-    if sampling.top_p < 1:
-        ranked, order = share.sort(-1, descending=True)
-        beyond = ranked.cumsum(-1) - ranked >= sampling.top_p  # the token that crosses the line stays
-        share = share.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), 0.0)
-        share = share / share.sum(-1, keepdim=True)
-    return share  # (B, V)
+        return F.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
+    share, ids = candidates(logits, sampling)
+    return share if ids is None else torch.zeros_like(logits, dtype=share.dtype).scatter(-1, ids, share)
 
 
-def draw(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator | None) -> torch.Tensor:
-    """Next tokens, (B,), of their logits, (B, V)."""
-    share = probabilities(logits, sampling)
+def draw(logits: Tensor, sampling: Sampling, streams: Sequence[torch.Generator]) -> Tensor:
+    """Next tokens, (B,), of their logits, (B, V); each row draws from a stream of its own."""
     if sampling.temperature == 0:
-        return share.argmax(-1)
-    return torch.multinomial(share, 1, generator=generator).squeeze(-1)
+        return logits.argmax(-1)
+    share, ids = candidates(logits, sampling)
+    sums = share.double().cumsum(-1)  # (B, M)
+    levels = torch.stack([torch.rand(1, generator=stream, dtype=torch.float64) for stream in streams])
+    places = torch.searchsorted(
+        sums, levels * sums[:, -1:], right=True
+    )  # right: past what has no probability
+    places = places.clamp(max=share.shape[-1] - 1)
+    return (places if ids is None else ids.gather(-1, places)).squeeze(-1)
+
+
+def stream(seed: int, number: int) -> torch.Generator:
+    """The random numbers of the sequence ``number`` that is drawn for a prompt."""
+    state = np.random.SeedSequence([seed, number]).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(state[0]) << 31 ^ int(state[1]))

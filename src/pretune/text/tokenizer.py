@@ -161,6 +161,11 @@ class Tokenizer:
         """The id of a token as the vocabulary writes it."""
         return self._backend.token_to_id(token)
 
+    @cached_property
+    def spaces_in_tokens(self) -> bool:
+        """Do tokens hold the spaces of the text? Those of WordPiece do not."""
+        return bool(json.loads(self._backend.to_str())["model"].get("type") != "WordPiece")
+
     def byte_lengths(self) -> IntArray:
         """(V,) bytes of text that each id stands for, 0 for specials: the unit of bits per byte.
 
@@ -315,12 +320,18 @@ class Tokenizer:
 
 
 class TextStream:
-    """The text of ids that arrive one by one, given out as soon as its characters are whole."""
+    """The text of ids that arrive one by one, given out as soon as its characters are whole.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    Args:
+        before: ids that they follow, such as the end of a prompt: decoders drop the space of a first token.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, before: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
-        self._ids: list[int] = []
-        self._done = 0  # ids before this are given out; they stay one round as the context of the next
+        self._ids = [int(id) for id in before]
+        self._done = len(
+            self._ids
+        )  # ids before this are given out; they stay a round as the context of the next
 
     def push(self, id: int) -> str:
         """The text that became whole with ``id``; empty while a character still lacks bytes."""

@@ -14,7 +14,8 @@ from pretune.config import digest
 from pretune.data.sources import RecordLog, read_records
 from pretune.errors import DataError, UsageError
 from pretune.generation.sampling import Sampling
-from pretune.model import Filled, Model
+from pretune.model import Model
+from pretune.prediction.fill import Filled
 from pretune.prediction.formats import FORMATS, Format
 from pretune.training.progress import Reporter, working
 from pretune.types import Record

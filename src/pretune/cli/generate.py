@@ -1,0 +1,143 @@
+"""``pretune generate``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pretune.cli.shared import Json, emit
+
+NAME = "generate"
+HELP = """Continue texts with a causal model.
+
+What is not given is decided by the model: its generation_config.json, or temperature 0.8, top-k 50, top-p 0.95.
+On a terminal a single text appears as it is written.
+
+Examples (models and texts are there after `pretune quickstart`):
+
+\b
+  pretune generate runs/quickstart/causal "And it came to pass"
+  pretune generate runs/quickstart/causal 当事人可以 --temperature 0 --stop 。
+  pretune generate runs/quickstart/causal "In the beginning" --num-return-sequences 3 --top-p 0.9 --seed 7
+  pretune generate runs/quickstart/causal --data runs/quickstart/texts/topic_zh/test.jsonl --out written.jsonl
+"""
+
+
+def run(
+    model: Annotated[Path, typer.Argument(help="A run, a model folder, or a Hugging Face folder.")],
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="[PROMPT]...", help="Texts to continue.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="A file of records, whose text is continued.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where the answers to --data go, as JSON lines.")
+    ] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=0, help="Default 50.")] = None,
+    min_new_tokens: Annotated[
+        int | None, typer.Option(min=0, help="The model cannot end the text before.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="0: the likeliest token.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=0, help="Only the k likeliest tokens; 0: all.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Only the likeliest with this probability together.")
+    ] = None,
+    min_p: Annotated[
+        float | None, typer.Option(help="Only those at least this share as likely as the likeliest.")
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(help="Makes repeated tokens less likely; 1: no.")
+    ] = None,
+    no_repeat_ngram_size: Annotated[
+        int | None, typer.Option(min=0, help="No run of so many tokens comes twice.")
+    ] = None,
+    num_beams: Annotated[
+        int | None, typer.Option(min=1, help="Search among so many texts, draw nothing.")
+    ] = None,
+    length_penalty: Annotated[
+        float | None, typer.Option(help="Of beams: more than 1 favours long texts.")
+    ] = None,
+    early_stopping: Annotated[
+        bool | None, typer.Option("--early-stopping", help="Beams end when enough have ended.")
+    ] = None,
+    num_return_sequences: Annotated[
+        int | None, typer.Option(min=1, help="Continuations of each text.")
+    ] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(help="A string that ends the text, which is cut before it; may be repeated."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="The same seed draws the same text; default 0.")
+    ] = None,
+    stream: Annotated[
+        bool | None,
+        typer.Option("--stream/--no-stream", help="Print as it is written; default on a terminal."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Parse, generate, print."""
+    if (data is None) == (not prompts):
+        raise typer.BadParameter("give either texts to continue or a file of them (--data)")
+    if (data is None) != (out is None):
+        raise typer.BadParameter(
+            "--data and --out go together: the records, and the file that the answers go to"
+        )
+    options: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "temperature": temperature,
+        "top_k": top_k, "top_p": top_p, "min_p": min_p, "repetition_penalty": repetition_penalty,
+        "no_repeat_ngram_size": no_repeat_ngram_size, "num_beams": num_beams, "length_penalty": length_penalty,
+        "early_stopping": early_stopping, "num_return_sequences": num_return_sequences,
+        "stop": tuple(stop) if stop else None, "seed": seed,
+    }  # fmt: skip
+    if data is not None and out is not None:
+        _file(model, data, out, options, json)
+        return
+    several = len(prompts or []) > 1 or (num_return_sequences or 1) > 1 or (num_beams or 1) > 1
+    if stream and (several or json):
+        raise typer.BadParameter("--stream is for one text, without --num-beams and --json")
+    if stream or (stream is None and sys.stdout.isatty() and not several and not json):
+        _streamed(model, (prompts or [""])[0], options)
+        return
+    _whole(model, prompts or [], options, json)
+
+
+def _file(model: Path, data: Path, out: Path, options: dict[str, Any], json: bool) -> None:
+    from pretune.training.progress import default_reporter
+    from pretune.workflows import generate as workflow
+
+    summary = workflow.generate_file(
+        model, data=data, out=out, options=options, reporter=default_reporter(json)
+    )
+    emit(summary, json, [f"{summary['records']:,} texts continued in {out}"])
+
+
+def _streamed(model: Path, prompt: str, options: dict[str, Any]) -> None:
+    from pretune.workflows import generate as workflow
+
+    loaded = workflow.prepared(model)
+    pieces = loaded.stream_with(prompt, workflow.resolve(loaded, options))
+    typer.echo(_shown(prompt), nl=False)
+    for piece in pieces:
+        typer.echo(_shown(piece), nl=False)
+        sys.stdout.flush()
+    typer.echo()
+
+
+def _whole(model: Path, prompts: list[str], options: dict[str, Any], json: bool) -> None:
+    from pretune.workflows import generate as workflow
+
+    found = workflow.generate(model, prompts, options)
+    answers = [
+        {"text": prompt, "continuations": [workflow.described(one) for one in said]}
+        for prompt, said in zip(prompts, found, strict=True)
+    ]
+    lines = [_shown(prompt + one.text) for prompt, said in zip(prompts, found, strict=True) for one in said]
+    emit({"verb": "generate", "answers": answers}, json, lines)
+
+
+def _shown(text: str) -> str:
+    """A model may write what would steer a terminal."""
+    return text.replace("\x1b", "\N{SYMBOL FOR ESCAPE}")

@@ -1,0 +1,113 @@
+"""Beam search for the likeliest continuation (Wu et al. 2016, section 7), as stock transformers does it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pretune.generation.decode import Continuation, Decoding
+from pretune.generation.reader import Reader
+from pretune.generation.sampling import Sampling, adjusted
+from pretune.generation.writer import Writer
+from pretune.text.tokenizer import Tokenizer
+
+NONE = -1e9
+"""The score of a place that no beam has yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    score: float
+    tokens: tuple[int, ...]
+
+
+@torch.inference_mode()
+def search(
+    network: nn.Module,
+    tokenizer: Tokenizer,
+    prompt: Sequence[int],
+    decoding: Decoding,
+    sampling: Sampling,
+    ends: Sequence[int],
+    *,
+    max_length: int,
+) -> list[Continuation]:
+    """The ``num_return_sequences`` best continuations of a prompt, best first."""
+    width, limit = decoding.num_beams, decoding.max_new_tokens
+    if not limit:
+        return [Continuation("", (), "length", 0.0)] * decoding.num_return_sequences
+    reader = Reader(network, [prompt], max_length=max_length, caching=decoding.cache)
+    logits = reader.read()
+    scores = torch.zeros(1)  # of the running beams; at first there is one
+    finished: list[_Finished] = []
+    for count in range(1, limit + 1):
+        logs = logits.float().log_softmax(-1)
+        history = reader.history() if sampling.looks_back else None
+        logs = adjusted(logs, sampling, history, ends if count <= decoding.min_new_tokens else ())
+        values, beams, tokens = _best(logs + scores[:, None], max(2, 1 + len(ends)) * width)
+        written = [
+            (*reader.texts[beam][len(prompt) :], token) for beam, token in zip(beams, tokens, strict=True)
+        ]
+        over = [count == limit or _ends(text, ends, decoding, tokenizer, prompt) for text in written]
+        closed = len(finished) == width and decoding.early_stopping
+        finished += [
+            _Finished(value / count**decoding.length_penalty, text)
+            for value, text, ended in zip(values[:width], written[:width], over[:width], strict=True)
+            if ended and not closed and value > NONE
+        ]
+        finished = sorted(finished, key=lambda beam: -beam.score)[:width]
+        running = [k for k, ended in enumerate(over) if not ended and values[k] > NONE][:width]
+        if not running or not _may_improve(values[running[0]], finished, count, decoding):
+            break
+        reader.select([beams[k] for k in running])
+        scores = torch.tensor([values[k] for k in running])
+        logits = reader.add([tokens[k] for k in running])
+    return [
+        _continuation(beam, tokenizer, prompt, decoding, ends)
+        for beam in finished[: decoding.num_return_sequences]
+    ]
+
+
+def _best(sums: Tensor, count: int) -> tuple[list[float], list[int], list[int]]:
+    """The greatest of (K, V) sums: their values, beams and tokens."""
+    values, places = sums.flatten().topk(min(count, sums.numel()))
+    size = sums.shape[1]
+    return values.tolist(), (places // size).tolist(), (places % size).tolist()
+
+
+def _ends(
+    text: Sequence[int], ends: Sequence[int], decoding: Decoding, tokenizer: Tokenizer, prompt: Sequence[int]
+) -> bool:
+    if text[-1] in ends:
+        return True
+    return bool(decoding.stop) and _write(text, tokenizer, prompt, decoding).reason == "stop"
+
+
+def _may_improve(best: float, finished: Sequence[_Finished], count: int, decoding: Decoding) -> bool:
+    """Can a running beam still come among the finished, at its present length?"""
+    if len(finished) < decoding.num_beams:
+        return True
+    return not decoding.early_stopping and best / count**decoding.length_penalty > finished[-1].score
+
+
+def _write(text: Sequence[int], tokenizer: Tokenizer, prompt: Sequence[int], decoding: Decoding) -> Writer:
+    writer = Writer(tokenizer, prompt, decoding.stop)
+    for token in text:
+        writer.take(token)
+        if writer.reason:
+            break
+    return writer
+
+
+def _continuation(
+    beam: _Finished, tokenizer: Tokenizer, prompt: Sequence[int], decoding: Decoding, ends: Sequence[int]
+) -> Continuation:
+    ended = beam.tokens[-1] in ends
+    tokens = beam.tokens[:-1] if ended else beam.tokens
+    writer = _write(tokens, tokenizer, prompt, decoding)
+    if not writer.reason:
+        writer.finish("end" if ended else "length")
+    return Continuation(writer.text, tokens, writer.reason, beam.score)

@@ -1,0 +1,93 @@
+"""Prompts in, continuations out: a network, its tokenizer and its maker's defaults together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from pretune.errors import UsageError
+from pretune.generation import beams
+from pretune.generation.decode import Continuation, Decoding, check, write
+from pretune.generation.defaults import Defaults
+from pretune.generation.sampling import Sampling
+from pretune.generation.writer import Writer
+from pretune.text.tokenizer import Tokenizer
+
+ROWS = 16
+"""Texts that are written at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """Continues prompts with a causal network."""
+
+    network: nn.Module
+    tokenizer: Tokenizer
+    defaults: Defaults
+    max_length: int
+    """Tokens that the network reads at most."""
+
+    def all(self, prompts: Sequence[str], decoding: Decoding) -> list[list[Continuation]]:
+        """``decoding.num_return_sequences`` continuations of each prompt, in the order of the prompts."""
+        sampling = self._sampling(decoding)
+        ids = [self.prompt(prompt) for prompt in prompts]
+        self.network.eval()
+        if decoding.num_beams > 1:
+            return [
+                beams.search(
+                    self.network, self.tokenizer, prompt, decoding, sampling, self.defaults.ends,
+                    max_length=self.max_length,
+                )
+                for prompt in ids
+            ]  # fmt: skip
+        each = decoding.num_return_sequences
+        found: list[list[Continuation]] = [[] for _ in prompts]
+        # Prompts of similar length share a batch, which is as wide as its longest.
+        order = np.argsort([len(prompt) for prompt in ids], kind="stable").tolist()
+        size = max(1, ROWS // each)
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
+            pieces = self._write([ids[i] for i in chosen], decoding, sampling)
+            writers = {row: writer for row, _, writer in pieces}
+            for row, writer in sorted(writers.items()):
+                said = Continuation(writer.text, tuple(writer.tokens), writer.reason)
+                found[chosen[row // each]].append(said)
+        return found
+
+    def write(self, prompts: Sequence[str], decoding: Decoding) -> Iterator[tuple[int, str, Writer]]:
+        """Text as it is written, see `decode.write`; wrong prompts and settings are refused at once."""
+        sampling = self._sampling(decoding)
+        ids = [self.prompt(prompt) for prompt in prompts]
+        self.network.eval()
+        return self._write(ids, decoding, sampling)
+
+    def prompt(self, text: str) -> list[int]:
+        """The ids of a prompt, with what the tokenizer puts before a text.
+
+        Raises:
+            UsageError: it is empty, and there is no token to begin a text with.
+        """
+        specials = self.tokenizer.specials
+        ids = [*specials.single[0], *self.tokenizer.encode(text).ids.tolist()]
+        begin = specials.start if specials.start is not None else specials.end
+        if not ids and begin is not None:
+            return [begin]
+        if not ids:
+            raise UsageError("the prompt is empty, and this tokenizer has no start token: give some text")
+        return ids
+
+    def _write(
+        self, prompts: Sequence[Sequence[int]], decoding: Decoding, sampling: Sampling
+    ) -> Iterator[tuple[int, str, Writer]]:
+        return write(
+            self.network, self.tokenizer, prompts, decoding, sampling, self.defaults.ends,
+            max_length=self.max_length,
+        )  # fmt: skip
+
+    def _sampling(self, decoding: Decoding) -> Sampling:
+        sampling = decoding.sampling or self.defaults.sampling
+        check(decoding, sampling)
+        return sampling

@@ -1,0 +1,69 @@
+"""Answers to the records of a file, written as they come."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pretune.data.sources import RecordLog, read_records
+from pretune.errors import DataError, UsageError
+from pretune.types import Record
+
+Answer = Callable[[Sequence[Record]], Iterable[dict[str, Any]]]
+
+
+def answer_file(data: str | Path, out: str | Path, answer: Answer, *, chunk: int) -> tuple[int, RecordLog]:
+    """Answer the records of ``data``, ``chunk`` at a time, into the JSON lines of ``out``: (answers, log).
+
+    The output grows in a ``.partial`` file, which gets its name at the end. A record that ``answer`` refuses
+    with a UsageError is a bad record.
+
+    Raises:
+        DataError: unusable data, or an output that cannot be written.
+    """
+    log, path = RecordLog(), Path(out)
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; give the file that the answers go to")
+    records = read_records((str(data),), columns=("text",), log=log)
+    growing, count = path.with_name(path.name + ".partial"), 0
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with growing.open("w", encoding="utf-8") as file:
+            for said in _answers(records, answer, chunk, log):
+                file.write(json.dumps(said, ensure_ascii=False) + "\n")
+                count += 1
+        log.finish()
+        growing.replace(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error}") from None
+    finally:
+        if not count:
+            growing.unlink(missing_ok=True)
+    return count, log
+
+
+def _answers(
+    records: Iterator[Record], answer: Answer, chunk: int, log: RecordLog
+) -> Iterator[dict[str, Any]]:
+    while some := list(itertools.islice(records, chunk)):
+        try:
+            said = list(answer(some))
+        except UsageError:  # one of them: they are asked again, each alone
+            said = [one for record in some for one in _alone(record, answer, log)]
+        yield from said
+
+
+def _alone(record: Record, answer: Answer, log: RecordLog) -> Iterator[dict[str, Any]]:
+    try:
+        yield from answer([record])
+    except UsageError as error:
+        log.good -= 1
+        log.reject(record.path, record.line, str(error))
+
+
+def given(record: Record) -> dict[str, Any]:
+    """What of a record is repeated in its answer."""
+    return {key: record.fields[key] for key in ("id", "text") if key in record.fields}

@@ -1,0 +1,83 @@
+"""How probable a language model finds texts, given or from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pretune.model import Model
+from pretune.prediction.score import TextScore
+from pretune.training import machine
+from pretune.training.progress import Reporter, Silent
+from pretune.types import Record
+from pretune.workflows.lines import answer_file, given
+
+CHUNK = 64
+"""Records that are read and scored at once."""
+
+
+def score_texts(
+    model: Model | str | Path,
+    texts: Sequence[str],
+    *,
+    stride: int | None = None,
+    within_word: bool = False,
+) -> list[TextScore]:
+    """The score of each text: see `Model.score`."""
+    machine.prepare()
+    loaded = model if isinstance(model, Model) else Model.load(model)
+    return loaded.score_all(texts, stride=stride, within_word=within_word)
+
+
+def score_file(
+    model: Model | str | Path,
+    *,
+    data: str | Path,
+    out: str | Path,
+    stride: int | None = None,
+    within_word: bool = False,
+    tokens: bool = False,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Score the ``text`` of every record of ``data`` into ``out``, JSON lines in the order of the records.
+
+    Args:
+        tokens: write the log-probability of every token, too.
+
+    Raises:
+        DataError: unusable data, or an output that cannot be written.
+        CheckpointError: no model there, or a damaged one.
+    """
+    reporter = reporter or Silent()
+    machine.prepare()
+    loaded = model if isinstance(model, Model) else Model.load(model)
+    loaded.score_all([], stride=stride, within_word=within_word)  # what is wrong for all is said at once
+    total = [0.0, 0]
+
+    def answer(records: Sequence[Record]) -> Iterable[dict[str, Any]]:
+        texts = [str(record.fields["text"]) for record in records]
+        scores = loaded.score_all(texts, stride=stride, within_word=within_word)
+        for record, score in zip(records, scores, strict=True):
+            total[0], total[1] = total[0] + score.nats, total[1] + len(score.tokens)
+            yield {**given(record), **described(score, tokens=tokens)}
+
+    count, log = answer_file(data, out, answer, chunk=CHUNK)
+    if log.bad:
+        reporter.say(f"  {log.summary()}")
+    return {
+        "verb": "score", "records": count, "bad": log.bad, "nats": total[0], "tokens": total[1],
+        "nats_per_token": total[0] / max(1, total[1]), "out": str(out),
+    }  # fmt: skip
+
+
+def described(score: TextScore, *, tokens: bool = False) -> dict[str, Any]:
+    """A score as JSON holds it."""
+    found: dict[str, Any] = {
+        "measure": "pseudo-log-likelihood" if score.pseudo else "log-probability",
+        "nats": round(score.nats, 6), "tokens": len(score.tokens), "perplexity": round(score.perplexity, 6),
+        "bits_per_byte": round(score.bits_per_byte, 6),
+    }  # fmt: skip
+    if tokens:
+        found["log_probabilities"] = [[token, round(value, 6)] for token, value in score.tokens]
+    return found
