@@ -24,7 +24,8 @@ from pretune.data.windows import Windows
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.evaluation.language_model import HeldOut
 from pretune.evaluation.ngrams import NgramBaselines
-from pretune.model import Model, outline
+from pretune.model import Model
+from pretune.model.folder import outline
 from pretune.nn.initialisation import shapes_only
 from pretune.objectives import objective_of
 from pretune.registry import find

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,25 +13,29 @@ from torch import nn
 
 from pretune.checkpoint import hub, store, weights
 from pretune.config import Settings, build, digest
-from pretune.data.fingerprints import FILE as FINGERPRINTS
 from pretune.data.fingerprints import Fingerprints
-from pretune.errors import CheckpointError, ConfigError, UnsupportedError, UsageError
-from pretune.families import family_of
+from pretune.errors import CheckpointError, UnsupportedError, UsageError
 from pretune.generation.decode import Continuation, Decoding
 from pretune.generation.decoder import Decoder
 from pretune.generation.defaults import Defaults
 from pretune.generation.sampling import Sampling
-from pretune.nn.initialisation import shapes_only
+from pretune.model.folder import (
+    ABOUT,
+    model_folder,
+    own_head,
+    own_labels,
+    read_about,
+    read_config,
+    task_of,
+    verify,
+)
+from pretune.model.making import check_fit, check_memory, check_sizes, random_network
 from pretune.prediction import heads as prediction
 from pretune.prediction.fill import Filled, Masks, fill
 from pretune.prediction.score import TextScore, score_causal, score_masked
-from pretune.registry import find, names
+from pretune.registry import find
 from pretune.text.tokenizer import Tokenizer
-from pretune.training import machine
 from pretune.types import Prediction, Record, Traits
-
-ABOUT = "pretune.json"
-"""What pretune knows of a model beyond Hugging Face's config.json."""
 
 
 class Model:
@@ -100,9 +102,9 @@ class Model:
             settings
         )
         config = build(module.Config, values, where="model")
-        _check_sizes(config, tokenizer, max_length)
-        _check_memory(module, config, head, labels)
-        network = _network(module, config, head, labels, seed)
+        check_sizes(config, tokenizer, max_length)
+        check_memory(module, config, head, labels)
+        network = random_network(module, config, head, labels, seed)
         return cls(module, config, network, tokenizer, head, labels=labels, about={"max_length": max_length})
 
     @classmethod
@@ -126,16 +128,16 @@ class Model:
             UnsupportedError: an architecture or head that pretune does not have.
         """
         folder = model_folder(Path(path))
-        _verify(folder)
+        verify(folder)
         config_json = hub.read_config(folder)
-        module, config = _read_config(folder, config_json)
+        module, config = read_config(folder, config_json)
         config = build(module.Config, config.model_dump() | dict(settings or {}), where="model")
-        own, own_labels = _own_head(module, config_json), _own_labels(folder, config_json)
+        own, known = own_head(module, config_json), own_labels(folder, config_json)
         wanted = head or own or next(h for h in module.TRAITS.heads if h != "classification")
-        chosen = (own_labels if labels is None else labels) if wanted == "classification" else ()
-        about = _read_about(folder, config)
+        chosen = (known if labels is None else labels) if wanted == "classification" else ()
+        about = read_about(folder, config)
         kept = about.pop("task", None)
-        task = kept if kept and own == wanted else _task_of(wanted, config_json)
+        task = kept if kept and own == wanted else task_of(wanted, config_json)
         about |= {} if task is None else {"task": task}
         tokenizer = Tokenizer.load(folder)
         if tokenizer.vocabulary_size > config.vocab_size:
@@ -144,12 +146,12 @@ class Model:
                 f"{config.vocab_size:,} (vocab_size in config.json): they do not belong together"
             )
         tensors = hub.read_tensors(folder)
-        if own == wanted and chosen != own_labels:  # its classes mean nothing here
+        if own == wanted and chosen != known:  # its classes mean nothing here
             tensors = {k: v for k, v in tensors.items() if k.split(".")[0] not in ("classifier", "score")}
-        _check_fit(folder, module, config, wanted, chosen, tensors)
-        network = _network(module, config, wanted, chosen, seed)
+        check_fit(folder, module, config, wanted, chosen, tensors)
+        network = random_network(module, config, wanted, chosen, seed)
         missing = weights.load_into(network, tensors, module.WEIGHTS)
-        if missing and own == wanted and chosen == own_labels:
+        if missing and own == wanted and chosen == known:
             raise CheckpointError(f"{folder}: has no weights for {', '.join(missing[:5])}")
         return cls(
             module, config, network.eval(), tokenizer, wanted, labels=chosen, about=about,
@@ -160,7 +162,7 @@ class Model:
     def with_random_weights(self, seed: int) -> Model:
         """The same architecture, tokenizer and head, knowing nothing: the control of an experiment."""
         head = "+".join(self.heads)
-        network = _network(self.family, self.config, head, self.labels, seed)
+        network = random_network(self.family, self.config, head, self.labels, seed)
         return Model(
             self.family, self.config, network, self.tokenizer, head, labels=self.labels, about=self.about
         )
@@ -401,191 +403,3 @@ class Model:
             )
         if self.head != head:
             raise UsageError(f"this model has a {self.head!r} head; that needs a {head!r} one")
-
-
-@dataclass(frozen=True, slots=True)
-class Outline:
-    """What a model folder says of itself, before any weight is read."""
-
-    folder: Path
-    family: str
-    config: Any
-    head: str | None
-    """None: the folder holds a body without a head."""
-    max_length: int
-
-
-def outline(path: Path | str) -> Outline:
-    """The outline of a model folder or of a run.
-
-    Raises:
-        CheckpointError: no model there, or a damaged one.
-        UnsupportedError: an architecture that pretune does not have.
-    """
-    folder = model_folder(Path(path))
-    values = hub.read_config(folder)
-    module, config = _read_config(folder, values)
-    longest = int(_read_about(folder, config).get("max_length") or config.max_position_embeddings)
-    name = module.__name__.rpartition(".")[2]
-    return Outline(folder, name, config, _own_head(module, values), longest)
-
-
-def model_folder(path: Path) -> Path:
-    """The model folder that a path means: itself, or ``model/`` inside a run.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    for folder in (path, path / "model"):
-        if (folder / "config.json").exists():
-            return folder
-    if not path.exists():
-        raise CheckpointError(
-            f"{path}: no such file or folder; give a run or a model folder (pretune fetches none from a hub)"
-        )
-    if path.is_file():
-        raise CheckpointError(
-            f"{path}: is a file; give the folder with config.json and model.safetensors in it"
-        )
-    if (path / "config.yaml").exists():
-        raise CheckpointError(f"{path}: this run has no finished model yet; run its command again to go on")
-    raise CheckpointError(f"{path}: holds no model (no config.json)")
-
-
-def _read_config(folder: Path, values: Mapping[str, Any]) -> tuple[ModuleType, Any]:
-    """The family that reads a folder, and its config."""
-    try:
-        module = family_of(str(values.get("model_type")))
-        return module, module.Config.from_hugging_face(values)
-    except ConfigError as error:
-        raise CheckpointError(f"{folder}: {error}") from None
-    except UnsupportedError as error:
-        raise UnsupportedError(f"{folder}: {error}") from None
-
-
-def _network(family: ModuleType, config: Any, head: str, labels: Sequence[str], seed: int) -> nn.Module:
-    """A network with random weights that depend on the seed alone, and leave torch's generator as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network: nn.Module = family.Network(config, heads=head.split("+"), num_labels=len(labels))
-    return network
-
-
-def _sketch(family: ModuleType, config: Any, head: str, labels: Sequence[str]) -> nn.Module:
-    """A network without values, which takes no memory: its shapes can be judged before it is made.
-
-    Raises:
-        ConfigError: sizes that no tensor can have.
-    """
-    try:
-        with shapes_only():
-            network: nn.Module = family.Network(config, heads=head.split("+"), num_labels=len(labels))
-    except (RuntimeError, OverflowError, TypeError) as error:  # what torch says of them
-        raise ConfigError(f"model: sizes that no tensor can have: {str(error).splitlines()[0]}") from None
-    return network
-
-
-def _check_sizes(config: Any, tokenizer: Tokenizer, max_length: int) -> None:
-    if config.vocab_size < tokenizer.vocabulary_size:
-        raise ConfigError(
-            f"model: vocab_size = {config.vocab_size}: the tokenizer has {tokenizer.vocabulary_size} tokens; "
-            "leave vocab_size out, or give that or more"
-        )
-    if config.max_position_embeddings < max_length:
-        raise ConfigError(
-            f"model: max_position_embeddings = {config.max_position_embeddings}: max_length is {max_length}; "
-            "leave max_position_embeddings out, or give that or more"
-        )
-
-
-def _check_memory(family: ModuleType, config: Any, head: str, labels: Sequence[str]) -> None:
-    count = sum(p.numel() for p in _sketch(family, config, head, labels).parameters())
-    needed, there = 16 * count, machine.memory()  # weights, gradients, AdamW's two moments, in fp32
-    if there and needed > there:
-        raise ConfigError(
-            f"model: {count:,} parameters take {needed / 2**30:,.0f} GiB to train, this machine has "
-            f"{there / 2**30:,.0f}; give a smaller hidden_size, num_hidden_layers or vocabulary"
-        )
-
-
-def _check_fit(
-    folder: Path,
-    family: ModuleType,
-    config: Any,
-    head: str,
-    labels: Sequence[str],
-    tensors: Mapping[str, torch.Tensor],
-) -> None:
-    """The sizes in config.json are those of the weights, which are bounded by their file."""
-    if config.num_hidden_layers > len(tensors):
-        raise CheckpointError(
-            f"{folder}: config.json says num_hidden_layers = {config.num_hidden_layers}, "
-            f"the weights are only {len(tensors)} tensors"
-        )
-    try:
-        weights.load_into(_sketch(family, config, head, labels), dict(tensors), family.WEIGHTS)
-    except (CheckpointError, ConfigError) as error:
-        raise CheckpointError(f"{folder}: {error}") from None
-
-
-def _verify(folder: Path) -> None:
-    """Compare a folder of ours with its manifest: safetensors alone does not notice a flipped bit."""
-    if not ((folder / ABOUT).exists() and (folder / store.MANIFEST).exists()):
-        return  # another program's, or written without a manifest
-    try:
-        # The card may be edited, and the fingerprints of a private text may be taken out.
-        removed = () if (folder / FINGERPRINTS).exists() else (FINGERPRINTS,)
-        store.verify_folder(folder, but=("README.md", *removed))
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{error}; save or copy the model again, or, where the change is yours, remove {store.MANIFEST}"
-        ) from None
-
-
-def _own_head(family: ModuleType, config: Mapping[str, Any]) -> str | None:
-    architectures = config.get("architectures")
-    if not isinstance(architectures, list):
-        return None
-    for heads in family.HF_TYPES.values():
-        for head, name in heads.items():
-            if name in architectures[:1]:
-                return str(head)
-    return None
-
-
-def _task_of(head: str, config: Mapping[str, Any]) -> str | None:
-    """The task that a folder's head and ``problem_type`` mean; stock takes one label for a regression."""
-    labels = config.get("id2label")
-    assumed = "regression" if labels is not None and len(labels) == 1 else "single_label_classification"
-    problem = config.get("problem_type") or assumed
-    for name in names("tasks"):
-        kind = find("tasks", name)
-        if head == kind.HEAD and kind.PROBLEM_TYPE in (None, problem):
-            return name
-    return None
-
-
-def _own_labels(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
-    try:
-        labels = {int(number): str(label) for number, label in (config.get("id2label") or {}).items()}
-    except (AttributeError, ValueError):
-        labels = {-1: ""}
-    if sorted(labels) != list(range(len(labels))):
-        raise CheckpointError(f"{folder}: config.json: id2label must map 0, 1, 2 ... to labels")
-    return tuple(labels[number] for number in range(len(labels)))
-
-
-def _read_about(folder: Path, config: Any) -> dict[str, Any]:
-    path = folder / ABOUT
-    if not path.exists():
-        return {}
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged: {error}") from None
-    if not isinstance(about, dict):
-        raise CheckpointError(f"{path}: damaged: expected an object")
-    length, most = about.get("max_length"), config.max_position_embeddings
-    if length is not None and not (isinstance(length, int) and 1 <= length <= most):
-        raise CheckpointError(f"{path}: max_length = {length!r}: must be a number from 1 to {most}")
-    return about

@@ -1,0 +1,153 @@
+"""A model folder, as far as it can be read and judged before any weight is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pretune.checkpoint import hub, store
+from pretune.data.fingerprints import FILE as FINGERPRINTS
+from pretune.errors import CheckpointError, ConfigError, UnsupportedError
+from pretune.families import family_of
+from pretune.registry import find, names
+
+ABOUT = "pretune.json"
+"""What pretune knows of a model beyond Hugging Face's config.json."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What a model folder says of itself, before any weight is read."""
+
+    folder: Path
+    family: str
+    config: Any
+    head: str | None
+    """None: the folder holds a body without a head."""
+    max_length: int
+
+
+def outline(path: Path | str) -> Outline:
+    """The outline of a model folder or of a run.
+
+    Raises:
+        CheckpointError: no model there, or a damaged one.
+        UnsupportedError: an architecture that pretune does not have.
+    """
+    folder = model_folder(Path(path))
+    values = hub.read_config(folder)
+    module, config = read_config(folder, values)
+    longest = int(read_about(folder, config).get("max_length") or config.max_position_embeddings)
+    name = module.__name__.rpartition(".")[2]
+    return Outline(folder, name, config, own_head(module, values), longest)
+
+
+def model_folder(path: Path) -> Path:
+    """The model folder that a path means: itself, or ``model/`` inside a run.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    for folder in (path, path / "model"):
+        if (folder / "config.json").exists():
+            return folder
+    if not path.exists():
+        raise CheckpointError(
+            f"{path}: no such file or folder; give a run or a model folder (pretune fetches none from a hub)"
+        )
+    if path.is_file():
+        raise CheckpointError(
+            f"{path}: is a file; give the folder with config.json and model.safetensors in it"
+        )
+    if (path / "config.yaml").exists():
+        raise CheckpointError(f"{path}: this run has no finished model yet; run its command again to go on")
+    raise CheckpointError(f"{path}: holds no model (no config.json)")
+
+
+def read_config(folder: Path, values: Mapping[str, Any]) -> tuple[ModuleType, Any]:
+    """The family that reads a folder, and its config."""
+    try:
+        module = family_of(str(values.get("model_type")))
+        return module, module.Config.from_hugging_face(values)
+    except ConfigError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{folder}: {error}") from None
+
+
+def verify(folder: Path) -> None:
+    """Compare a folder of ours with its manifest: safetensors alone does not notice a flipped bit."""
+    if not ((folder / ABOUT).exists() and (folder / store.MANIFEST).exists()):
+        return  # another program's, or written without a manifest
+    try:
+        # The card may be edited, and the fingerprints of a private text may be taken out.
+        removed = () if (folder / FINGERPRINTS).exists() else (FINGERPRINTS,)
+        store.verify_folder(folder, but=("README.md", *removed))
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}; save or copy the model again, or, where the change is yours, remove {store.MANIFEST}"
+        ) from None
+
+
+def own_head(family: ModuleType, config: Mapping[str, Any]) -> str | None:
+    """The head of the stock class that a config.json names first; None for a body without one."""
+    architectures = config.get("architectures")
+    if not isinstance(architectures, list):
+        return None
+    for heads in family.HF_TYPES.values():
+        for head, name in heads.items():
+            if name in architectures[:1]:
+                return str(head)
+    return None
+
+
+def task_of(head: str, config: Mapping[str, Any]) -> str | None:
+    """The task that a folder's head and ``problem_type`` mean; stock takes one label for a regression."""
+    labels = config.get("id2label")
+    assumed = "regression" if labels is not None and len(labels) == 1 else "single_label_classification"
+    problem = config.get("problem_type") or assumed
+    for name in names("tasks"):
+        kind = find("tasks", name)
+        if head == kind.HEAD and kind.PROBLEM_TYPE in (None, problem):
+            return name
+    return None
+
+
+def own_labels(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The classes of ``id2label``, in the order of their numbers.
+
+    Raises:
+        CheckpointError: the numbers have gaps.
+    """
+    try:
+        labels = {int(number): str(label) for number, label in (config.get("id2label") or {}).items()}
+    except (AttributeError, ValueError):
+        labels = {-1: ""}
+    if sorted(labels) != list(range(len(labels))):
+        raise CheckpointError(f"{folder}: config.json: id2label must map 0, 1, 2 ... to labels")
+    return tuple(labels[number] for number in range(len(labels)))
+
+
+def read_about(folder: Path, config: Any) -> dict[str, Any]:
+    """What :data:`ABOUT` holds; nothing for a folder that another program wrote.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    path = folder / ABOUT
+    if not path.exists():
+        return {}
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged: {error}") from None
+    if not isinstance(about, dict):
+        raise CheckpointError(f"{path}: damaged: expected an object")
+    length, most = about.get("max_length"), config.max_position_embeddings
+    if length is not None and not (isinstance(length, int) and 1 <= length <= most):
+        raise CheckpointError(f"{path}: max_length = {length!r}: must be a number from 1 to {most}")
+    return about

@@ -1,0 +1,96 @@
+"""Making a network: what must fit together is compared before memory is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from pretune.checkpoint import weights
+from pretune.errors import CheckpointError, ConfigError
+from pretune.nn.initialisation import shapes_only
+from pretune.text.tokenizer import Tokenizer
+from pretune.training import machine
+
+
+def random_network(family: ModuleType, config: Any, head: str, labels: Sequence[str], seed: int) -> nn.Module:
+    """A network with random weights that depend on the seed alone, and leave torch's generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network: nn.Module = family.Network(config, heads=head.split("+"), num_labels=len(labels))
+    return network
+
+
+def sketch(family: ModuleType, config: Any, head: str, labels: Sequence[str]) -> nn.Module:
+    """A network without values, which takes no memory: its shapes can be judged before it is made.
+
+    Raises:
+        ConfigError: sizes that no tensor can have.
+    """
+    try:
+        with shapes_only():
+            network: nn.Module = family.Network(config, heads=head.split("+"), num_labels=len(labels))
+    except (RuntimeError, OverflowError, TypeError) as error:  # what torch says of them
+        raise ConfigError(f"model: sizes that no tensor can have: {str(error).splitlines()[0]}") from None
+    return network
+
+
+def check_sizes(config: Any, tokenizer: Tokenizer, max_length: int) -> None:
+    """The network has an embedding for each token, and a position for each place.
+
+    Raises:
+        ConfigError: it has too few.
+    """
+    if config.vocab_size < tokenizer.vocabulary_size:
+        raise ConfigError(
+            f"model: vocab_size = {config.vocab_size}: the tokenizer has {tokenizer.vocabulary_size} tokens; "
+            "leave vocab_size out, or give that or more"
+        )
+    if config.max_position_embeddings < max_length:
+        raise ConfigError(
+            f"model: max_position_embeddings = {config.max_position_embeddings}: max_length is {max_length}; "
+            "leave max_position_embeddings out, or give that or more"
+        )
+
+
+def check_memory(family: ModuleType, config: Any, head: str, labels: Sequence[str]) -> None:
+    """The network can be trained in this machine's memory.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    count = sum(p.numel() for p in sketch(family, config, head, labels).parameters())
+    needed, there = 16 * count, machine.memory()  # weights, gradients, AdamW's two moments, in fp32
+    if there and needed > there:
+        raise ConfigError(
+            f"model: {count:,} parameters take {needed / 2**30:,.0f} GiB to train, this machine has "
+            f"{there / 2**30:,.0f}; give a smaller hidden_size, num_hidden_layers or vocabulary"
+        )
+
+
+def check_fit(
+    folder: Path,
+    family: ModuleType,
+    config: Any,
+    head: str,
+    labels: Sequence[str],
+    tensors: Mapping[str, torch.Tensor],
+) -> None:
+    """The sizes in config.json are those of the weights, which are bounded by their file.
+
+    Raises:
+        CheckpointError: they are not.
+    """
+    if config.num_hidden_layers > len(tensors):
+        raise CheckpointError(
+            f"{folder}: config.json says num_hidden_layers = {config.num_hidden_layers}, "
+            f"the weights are only {len(tensors)} tensors"
+        )
+    try:
+        weights.load_into(sketch(family, config, head, labels), dict(tensors), family.WEIGHTS)
+    except (CheckpointError, ConfigError) as error:
+        raise CheckpointError(f"{folder}: {error}") from None
