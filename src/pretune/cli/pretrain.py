@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -108,8 +109,15 @@ def _outcome(result: RunResult) -> list[str]:
             f"{name} {s[name]:.3f} (majority {s[name.replace('accuracy', 'majority')]:.3f})"
             for name in accuracies
         ),
-        f"{s['steps']:,} steps, {s['tokens']:,} tokens, {s['seconds']:.0f} s",
+        f"{s['steps']:,} steps, {s['tokens']:,} tokens, {s['seconds']:.0f} s{_planned(s)}",
         f"model:  {result.model}",
         f"report: {result.report}",
         f"next:   pretune finetune {result.folder} --train labelled.jsonl",
     ]
+
+
+def _planned(summary: Mapping[str, Any]) -> str:
+    """What a length in minutes was planned as, beside what it became."""
+    if "budget_seconds" not in summary:
+        return ""
+    return f" (planned: {summary['planned']:,} steps, {summary['budget_seconds']:.0f} s)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +32,12 @@ class Length:
         if self.unit == "seconds":
             return f"{self.amount / 60:g} min" if self.amount >= 60 else f"{self.amount:g} s"
         return f"{self.amount:,.0f} {self.unit}" if self.unit != "epochs" else f"{self.amount:g} epochs"
+
+    def seconds_left(self, started: float, reserve: float) -> float | None:
+        """Seconds until ``reserve`` before the end of a time that runs from ``started``; None for no time."""
+        if self.unit != "seconds":
+            return None
+        return started + self.amount - reserve - time.monotonic()
 
     def steps(self, steps_per_epoch: float, units_per_step: float) -> int:
         """Number of optimiser steps; not for ``seconds``, which need a measurement.

@@ -315,10 +315,10 @@ class Trainer:
             self.started -= plan.get("spent", 0.0)  # the time that was used before counts, too
         else:
             if self.length.unit == "seconds":
-                plan = self._measure()
+                plan |= self._measure()
             else:
                 steps = self.length.steps(self.batches.steps_per_epoch, self.batches.tokens_per_step)
-                plan = {"steps": steps}
+                plan |= {"steps": steps}
             plan |= {"machine": machine.describe(), "data": self.batches.fingerprint, "changes": []}
             self.run.write_plan(plan)
         self._course = budget.Course.of(plan)

@@ -11,85 +11,34 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-import pydantic
-import torch
+from typing import Any
 
 from pretune.checkpoint import store
-from pretune.config import Settings, build
 from pretune.data.sources import RecordLog, identities, read_records
-from pretune.data.windows import Windows
-from pretune.errors import ConfigError, UnsupportedError
-from pretune.evaluation.language_model import HeldOut
-from pretune.evaluation.ngrams import NgramBaselines
-from pretune.model import Model
-from pretune.model.folder import outline
+from pretune.errors import UnsupportedError
 from pretune.nn.initialisation import shapes_only
 from pretune.objectives import objective_of
 from pretune.registry import find
-from pretune.text.tokenizer import Frame, Tokenizer
-from pretune.text.training import Kind
+from pretune.text.tokenizer import Tokenizer
 from pretune.training import machine
 from pretune.training.changes import replay
 from pretune.training.length import parse_length
 from pretune.training.log import read_log
-from pretune.training.outcome import Outcome
 from pretune.training.progress import Reporter, Silent
 from pretune.training.run import Run, default_folder, environment
-from pretune.training.settings import TrainingSettings
-from pretune.training.steps import StepBatches
 from pretune.training.trainer import Trainer
-from pretune.types import Score, Traits
+from pretune.types import Traits
 from pretune.workflows import cards, pages, verdicts
-from pretune.workflows.continued import adopt, load, tokenizer_of
-from pretune.workflows.corpus import Prepared, is_prepared, open_prepared, prepare
+from pretune.workflows.continued import tokenizer_of
+from pretune.workflows.corpus import is_prepared, open_prepared, prepare
+from pretune.workflows.pretrain_settings import ASSUMED, shape
+from pretune.workflows.pretrain_settings import PretrainSettings as PretrainSettings
+from pretune.workflows.pretrain_settings import resolve as resolve
+from pretune.workflows.pretraining import Pretraining
 from pretune.workflows.samples import samples, sentences
 
-_ASSUMED = 8192
-"""Tokens of a vocabulary that is not measured yet."""
-OBJECTIVES = {"encoder": "masked_lm", "decoder": "causal_lm"}
-
-
-class PretrainSettings(Settings):
-    """What ``pretrain`` takes, from a YAML file, ``key=value`` and keywords alike."""
-
-    corpus: tuple[str, ...]
-    """Files and folders of .txt and .jsonl text, or one folder that was prepared before."""
-    start_from: str | None = None
-    """A run or model folder to go on from, with its own tokenizer; None: begin with random weights."""
-    family: str = "bert"
-    objective: str | None = None
-    """masked_lm, causal_lm or masked_lm+next_sentence; None: masked_lm for an encoder, else causal_lm."""
-    objective_options: dict[str, Any] = pydantic.Field(default_factory=dict)
-    model: dict[str, Any] = pydantic.Field(default_factory=dict)
-    """The family's own settings: hidden_size, num_hidden_layers ..."""
-    tokenizer: str | None = None
-    """A tokenizer.json or a folder with one; None: one is trained on the text."""
-    tokenizer_kind: Kind = "bpe"
-    """Of the one that is trained: bpe, wordpiece or unigram."""
-    vocabulary_size: int | Literal["auto"] = 8192
-    """Of the one that is trained, 300 at least; auto: as many tokens as the text and the model repay."""
-    max_length: int = pydantic.Field(default=128, ge=8)
-    """Tokens that the model reads at once, special ones included."""
-    budget: str = "10min"
-    """Length: minutes of wall-clock for the whole command, or steps, tokens, epochs."""
-    validation: tuple[str, ...] = ()
-    held_out: float = pydantic.Field(default=0.02, gt=0, lt=1)
-    """Share of the documents kept from training, where no validation files are given."""
-    evaluation_tokens: int = pydantic.Field(50_000, ge=1)
-    """Held-out tokens that an evaluation reads at most."""
-    training: TrainingSettings = TrainingSettings(batch_tokens=1024)
-    language: str = "en"
-    """Of the report: en or zh."""
-
-    @pydantic.field_validator("vocabulary_size", mode="before")
-    @classmethod
-    def _a_size(cls, value: object) -> object:
-        if value == "auto" or (isinstance(value, int) and value >= 300):
-            return value
-        raise ValueError("should be a number of tokens, 300 at least, or auto")
+RESERVE = 3.0
+"""Seconds of a length in minutes that remain after training: model, samples, report."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +125,7 @@ def pretrain(
             validation=resolved.validation,
             reporter=reporter,
         )
-        pretraining = _Pretraining(resolved, prepared, reporter)
+        pretraining = Pretraining(resolved, prepared, run, length.seconds_left(started, RESERVE), reporter)
     reporter.say(
         f"  {resolved.family}, {pretraining.model.parameters:,} parameters; on the held-out text a unigram "
         f"model has {pretraining.held_out.unigram:.2f} nats, a bigram model {pretraining.held_out.bigram:.2f}"
@@ -192,64 +141,16 @@ def pretrain(
         run=run,
         reporter=reporter,
         started=started,
-        reserve=3.0,
+        reserve=RESERVE,
         name=resolved.family,
         levels={"unigram": pretraining.held_out.unigram, "bigram": pretraining.held_out.bigram},
     ).train()
     summary = pretraining.summary(outcome, before) | verdicts.concluded(
         run, outcome, resolved.training.patience, resolved.language, reporter
     )
-    _finish(run, resolved, pretraining, summary)
-    return RunResult(run.folder, summary)
-
-
-def resolve(
-    settings: PretrainSettings | Mapping[str, Any] | None, given: Mapping[str, Any]
-) -> PretrainSettings:
-    """The settings with keywords laid over them, checked.
-
-    Raises:
-        ConfigError: names the wrong key or value.
-    """
-    # What was left out is not given: a checkpoint may say otherwise.
-    if isinstance(settings, PretrainSettings):
-        settings = settings.model_dump(exclude_unset=True)
-    values = dict(settings or {}) | dict(given)
-    if values.get("start_from"):
-        values = adopt(values, max_length=PretrainSettings.model_fields["max_length"].default)
-    if isinstance(values.get("training"), Mapping):
-        training = dict(values["training"])
-        if "batch_tokens" not in training and "batch_examples" not in training:
-            training["batch_tokens"] = 1024
-        values["training"] = training
-    if isinstance(values.get("corpus"), str | Path):
-        values["corpus"] = (str(values["corpus"]),)
-    resolved = build(PretrainSettings, values, where="pretrain")
-    if not resolved.corpus:
-        raise ConfigError("pretrain: corpus is empty: give files or folders of text")
-    pages.check_language(resolved.language)
-    parse_length(resolved.budget)
-    family = find("families", resolved.family)
-    kind = objective_of(resolved.objective or OBJECTIVES[family.TRAITS.kind])
-    resolved = resolved.model_copy(update={"objective": kind.name})
-    saved = {head for heads in family.HF_TYPES.values() for head in heads}
-    if not kind.pretrains or "+".join(kind.heads) not in saved:
-        raise UnsupportedError(
-            f"pretrain: objective = {resolved.objective!r}: family {resolved.family!r} pretrains by "
-            f"{OBJECTIVES[family.TRAITS.kind]!r}"
-        )
-    kind.check(resolved.objective_options, "pretrain: objective_options")
-    _shape(resolved)
-    return resolved
-
-
-def _shape(settings: PretrainSettings) -> Any:
-    """The family's config, as far as it is known before the tokenizer is."""
-    if settings.start_from:
-        return outline(settings.start_from).config
-    size = _ASSUMED if settings.vocabulary_size == "auto" else settings.vocabulary_size
-    values = {"vocab_size": size, "max_position_embeddings": settings.max_length}
-    return build(find("families", settings.family).Config, values | settings.model, where="pretrain: model")
+    if length.unit == "seconds":
+        summary["budget_seconds"] = length.amount
+    return RunResult(run.folder, _finish(run, resolved, pretraining, summary))
 
 
 def _given_tokenizer(settings: PretrainSettings) -> Tokenizer | None:
@@ -258,7 +159,7 @@ def _given_tokenizer(settings: PretrainSettings) -> Tokenizer | None:
     return Tokenizer.load(Path(settings.tokenizer)) if settings.tokenizer else None
 
 
-def _loss_before(run: Run, parts: _Pretraining, reporter: Reporter) -> dict[str, float]:
+def _loss_before(run: Run, parts: Pretraining, reporter: Reporter) -> dict[str, float]:
     """The held-out scores of the checkpoint as it was, measured once and kept in the run."""
     path = run.folder / "before.json"
     if path.exists():
@@ -284,7 +185,7 @@ def _check_tokenizer(settings: PretrainSettings, tokenizer: Tokenizer | None) ->
 def _parameters(settings: PretrainSettings, **size: int) -> int:
     """How many parameters the model will have, without making it."""
     heads = objective_of(str(settings.objective)).heads
-    config = _shape(settings).model_copy(update=size)
+    config = shape(settings).model_copy(update=size)
     with shapes_only():
         network = find("families", settings.family).Network(config, heads=heads)
     return sum(p.numel() for p in network.parameters())
@@ -292,8 +193,8 @@ def _parameters(settings: PretrainSettings, **size: int) -> int:
 
 def _largest_vocabulary(settings: PretrainSettings) -> int:
     """Tokens whose embeddings are half of the parameters: more would make the model mostly a table."""
-    once, twice = (_parameters(settings, vocab_size=size) for size in (_ASSUMED, 2 * _ASSUMED))
-    return (2 * once - twice) * _ASSUMED // (twice - once)
+    once, twice = (_parameters(settings, vocab_size=size) for size in (ASSUMED, 2 * ASSUMED))
+    return (2 * once - twice) * ASSUMED // (twice - once)
 
 
 def rehearse(settings: PretrainSettings) -> dict[str, Any]:
@@ -316,93 +217,12 @@ def rehearse(settings: PretrainSettings) -> dict[str, Any]:
     }
 
 
-class _Pretraining:
-    """The parts of one pretraining run, made from settings and prepared text alone."""
+def _finish(
+    run: Run, settings: PretrainSettings, parts: Pretraining, summary: dict[str, Any]
+) -> dict[str, Any]:
+    """Write model, card and report; the summary comes last, its time up to here."""
+    trained = time.monotonic()
 
-    def __init__(self, settings: PretrainSettings, prepared: Prepared, reporter: Reporter) -> None:
-        self.settings = settings
-        self.signature = ""
-        kind = objective_of(str(settings.objective))
-        traits: Traits = find("families", settings.family).TRAITS
-        if settings.start_from:
-            seed = settings.training.seed
-            self.model, self.new_heads = load(settings.start_from, kind.heads, seed, reporter)
-        else:
-            self.new_heads = ()
-            self.model = self._new_model(prepared, kind.heads, traits)
-        tokenizer = self.model.tokenizer
-        specials = tokenizer.specials
-        self.model.fingerprints = prepared.fingerprints.merged(self.model.fingerprints)
-        windowing = kind.windowing(specials, settings.max_length)
-        self.prepared = prepared
-        self.train = Windows.of(prepared.train, windowing)
-        self.objective = kind.make(traits, specials, settings.objective_options, self.train)
-        self.batches = StepBatches(self.train, self.objective, traits, settings.training, settings.max_length)
-        held = Windows.of(prepared.validation, windowing)
-        self.held_out = HeldOut(
-            held, kind.make(traits, specials, store=held), kind.contexts, tokenizer,
-            max_tokens=settings.evaluation_tokens, max_length=settings.max_length,
-            every_token=kind.every_token,
-        )  # fmt: skip
-        end = [] if windowing.end is None else [windowing.end]
-        corpus = prepared.train
-        documents = (np.append(corpus.document(i), np.array(end, np.int64)) for i in range(len(corpus)))
-        self.held_out.measure_baselines(
-            NgramBaselines.fit(documents, specials.vocabulary_size, start=windowing.start)
-        )
-
-    def _new_model(self, prepared: Prepared, heads: tuple[str, ...], traits: Traits) -> Model:
-        settings = self.settings
-        frame: Frame = "cls_sep" if traits.kind == "encoder" else "start"
-        tokenizer = (
-            prepared.tokenizer
-            if settings.tokenizer
-            else prepared.tokenizer.with_frame(frame, segments=traits.segments)
-        )
-        return Model.create(
-            settings.family, settings.model, tokenizer, "+".join(heads),
-            max_length=settings.max_length, seed=settings.training.seed,
-        )  # fmt: skip
-
-    def evaluate(self, network: torch.nn.Module, step: int) -> list[Score]:
-        """Held-out loss; what decides which checkpoint is best."""
-        scores = self.held_out.scores(network)
-        self.signature = scores[0].signature
-        return scores
-
-    def summary(self, outcome: Outcome, before: Mapping[str, float] | None) -> dict[str, Any]:
-        """What came out, as it stands in summary.json."""
-        loss = outcome.scores["loss"]
-        return {
-            "verb": "pretrain",
-            "family": self.settings.family,
-            "objective": self.settings.objective,
-            "parameters": self.model.parameters,
-            "steps": outcome.steps,
-            "best_step": outcome.best_step,
-            "tokens": outcome.tokens,
-            "seconds": round(outcome.seconds, 1),
-            "loss": loss,
-            **({} if before is None else self._origin(before)),
-            "unigram": self.held_out.unigram,
-            "bigram": self.held_out.bigram,
-            "targets": self.held_out.targets,
-            "held_out": self.held_out.fingerprint,
-            **{name: value for name, value in outcome.scores.items() if name not in ("loss", "perplexity")},
-            **self.held_out.majorities,
-            "signature": self.signature,
-        }
-
-    def _origin(self, before: Mapping[str, float]) -> dict[str, Any]:
-        """Where it started from, and what that was worth on the held-out text."""
-        return {
-            "start_from": self.settings.start_from,
-            "new_heads": list(self.new_heads),
-            "before": dict(before),
-        }
-
-
-def _finish(run: Run, settings: PretrainSettings, parts: _Pretraining, summary: dict[str, Any]) -> None:
     def fill(folder: Path) -> None:
         parts.model.write(folder)
         card = cards.pretrained(settings, parts.prepared, summary)
@@ -414,4 +234,6 @@ def _finish(run: Run, settings: PretrainSettings, parts: _Pretraining, summary: 
         run.folder / "report.html", settings, summary, read_log(run.metrics), samples(parts.model, texts),
         environment(), language=settings.language,
     )  # fmt: skip
+    summary |= {"seconds": round(summary["seconds"] + time.monotonic() - trained, 1)}
     run.finish(summary)
+    return summary

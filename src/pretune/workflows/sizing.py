@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,29 +12,39 @@ from torch import nn
 from pretune.planning.size import LADDER, Shape, Trial, largest
 from pretune.training import optimizers
 from pretune.training.settings import OptimizerSettings
-from pretune.training.steps import StepBatches
+from pretune.training.steps import Batches
 from pretune.types import ObjectiveLike
 
 STEPS = 3
 """Measured a shape, after one that warms up."""
 
-Create = Callable[[Shape], tuple[nn.Module, ObjectiveLike, StepBatches]]
-"""A network of that shape on throw-away weights, and what it is to be trained by and on."""
+Create = Callable[[Shape], nn.Module]
+"""A network of that shape, on weights that are thrown away."""
 
 
-def fitted(create: Create, optimizer: OptimizerSettings, seconds: float, corpus_tokens: int) -> Trial:
+def decided(model: Mapping[str, Any]) -> bool:
+    """Do the model's settings say how large it is?"""
+    return not model.keys().isdisjoint(LADDER[0].settings())
+
+
+def fitted(
+    create: Create,
+    objective: ObjectiveLike,
+    batches: Batches,
+    optimizer: OptimizerSettings,
+    *,
+    seconds: float,
+    corpus_tokens: int,
+) -> Trial:
     """The shape to train for ``seconds``: the largest that reads enough text in that time."""
-
-    def trials() -> Iterator[Trial]:
-        for shape in LADDER:
-            yield tried(shape, create, optimizer)
-
-    return largest(trials(), seconds, corpus_tokens)
+    trials = (tried(shape, create(shape), objective, batches, optimizer) for shape in LADDER)
+    return largest(trials, seconds, corpus_tokens)
 
 
-def tried(shape: Shape, create: Create, settings: OptimizerSettings) -> Trial:
+def tried(
+    shape: Shape, network: nn.Module, objective: ObjectiveLike, batches: Batches, settings: OptimizerSettings
+) -> Trial:
     """What a step of this shape costs here, its optimiser included."""
-    network, objective, batches = create(shape)
     optimizer = optimizers.build(network, settings)
     network.train()
     began = 0.0

@@ -1,0 +1,113 @@
+"""The settings of a pretraining run, and how they are checked and completed before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+
+from pretune.config import Settings, build
+from pretune.errors import ConfigError, UnsupportedError
+from pretune.model.folder import outline
+from pretune.objectives import objective_of
+from pretune.registry import find
+from pretune.text.training import Kind
+from pretune.training.length import parse_length
+from pretune.training.settings import TrainingSettings
+from pretune.workflows import pages
+from pretune.workflows.continued import adopt
+
+ASSUMED = 8192
+"""Tokens of a vocabulary that is not measured yet."""
+OBJECTIVES = {"encoder": "masked_lm", "decoder": "causal_lm"}
+
+
+class PretrainSettings(Settings):
+    """What ``pretrain`` takes, from a YAML file, ``key=value`` and keywords alike."""
+
+    corpus: tuple[str, ...]
+    """Files and folders of .txt and .jsonl text, or one folder that was prepared before."""
+    start_from: str | None = None
+    """A run or model folder to go on from, with its own tokenizer; None: begin with random weights."""
+    family: str = "bert"
+    objective: str | None = None
+    """masked_lm, causal_lm or masked_lm+next_sentence; None: masked_lm for an encoder, else causal_lm."""
+    objective_options: dict[str, Any] = pydantic.Field(default_factory=dict)
+    model: dict[str, Any] = pydantic.Field(default_factory=dict)
+    """The family's own settings: hidden_size, num_hidden_layers ..."""
+    tokenizer: str | None = None
+    """A tokenizer.json or a folder with one; None: one is trained on the text."""
+    tokenizer_kind: Kind = "bpe"
+    """Of the one that is trained: bpe, wordpiece or unigram."""
+    vocabulary_size: int | Literal["auto"] = 8192
+    """Of the one that is trained, 300 at least; auto: as many tokens as the text and the model repay."""
+    max_length: int = pydantic.Field(default=128, ge=8)
+    """Tokens that the model reads at once, special ones included."""
+    budget: str = "10min"
+    """Length: minutes of wall-clock for the whole command, or steps, tokens, epochs."""
+    validation: tuple[str, ...] = ()
+    held_out: float = pydantic.Field(default=0.02, gt=0, lt=1)
+    """Share of the documents kept from training, where no validation files are given."""
+    evaluation_tokens: int = pydantic.Field(50_000, ge=1)
+    """Held-out tokens that an evaluation reads at most."""
+    training: TrainingSettings = TrainingSettings(batch_tokens=1024)
+    language: str = "en"
+    """Of the report: en or zh."""
+
+    @pydantic.field_validator("vocabulary_size", mode="before")
+    @classmethod
+    def _a_size(cls, value: object) -> object:
+        if value == "auto" or (isinstance(value, int) and value >= 300):
+            return value
+        raise ValueError("should be a number of tokens, 300 at least, or auto")
+
+
+def resolve(
+    settings: PretrainSettings | Mapping[str, Any] | None, given: Mapping[str, Any]
+) -> PretrainSettings:
+    """The settings with keywords laid over them, checked.
+
+    Raises:
+        ConfigError: names the wrong key or value.
+    """
+    # What was left out is not given: a checkpoint may say otherwise.
+    if isinstance(settings, PretrainSettings):
+        settings = settings.model_dump(exclude_unset=True)
+    values = dict(settings or {}) | dict(given)
+    if values.get("start_from"):
+        values = adopt(values, max_length=PretrainSettings.model_fields["max_length"].default)
+    if isinstance(values.get("training"), Mapping):
+        training = dict(values["training"])
+        if "batch_tokens" not in training and "batch_examples" not in training:
+            training["batch_tokens"] = 1024
+        values["training"] = training
+    if isinstance(values.get("corpus"), str | Path):
+        values["corpus"] = (str(values["corpus"]),)
+    resolved = build(PretrainSettings, values, where="pretrain")
+    if not resolved.corpus:
+        raise ConfigError("pretrain: corpus is empty: give files or folders of text")
+    pages.check_language(resolved.language)
+    parse_length(resolved.budget)
+    family = find("families", resolved.family)
+    kind = objective_of(resolved.objective or OBJECTIVES[family.TRAITS.kind])
+    resolved = resolved.model_copy(update={"objective": kind.name})
+    saved = {head for heads in family.HF_TYPES.values() for head in heads}
+    if not kind.pretrains or "+".join(kind.heads) not in saved:
+        raise UnsupportedError(
+            f"pretrain: objective = {resolved.objective!r}: family {resolved.family!r} pretrains by "
+            f"{OBJECTIVES[family.TRAITS.kind]!r}"
+        )
+    kind.check(resolved.objective_options, "pretrain: objective_options")
+    shape(resolved)
+    return resolved
+
+
+def shape(settings: PretrainSettings) -> Any:
+    """The family's config, as far as it is known before the tokenizer is."""
+    if settings.start_from:
+        return outline(settings.start_from).config
+    size = ASSUMED if settings.vocabulary_size == "auto" else settings.vocabulary_size
+    values = {"vocab_size": size, "max_position_embeddings": settings.max_length}
+    return build(find("families", settings.family).Config, values | settings.model, where="pretrain: model")

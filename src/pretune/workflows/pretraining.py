@@ -1,0 +1,138 @@
+"""The parts of a pretraining run: model, objective, batches and held-out text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from pretune.data.windows import Windows
+from pretune.evaluation.language_model import HeldOut
+from pretune.evaluation.ngrams import NgramBaselines
+from pretune.model import Model
+from pretune.objectives import objective_of
+from pretune.registry import find
+from pretune.text.tokenizer import Frame, Tokenizer
+from pretune.training.outcome import Outcome
+from pretune.training.progress import Reporter
+from pretune.training.run import Run
+from pretune.training.steps import StepBatches
+from pretune.types import Score, Traits
+from pretune.workflows import sizing
+from pretune.workflows.continued import load, tokenizer_of
+from pretune.workflows.corpus import Prepared
+from pretune.workflows.pretrain_settings import PretrainSettings
+
+
+class Pretraining:
+    """The parts of one pretraining run, made from settings and prepared text alone."""
+
+    def __init__(
+        self,
+        settings: PretrainSettings,
+        prepared: Prepared,
+        run: Run,
+        seconds: float | None,
+        reporter: Reporter,
+    ) -> None:
+        """``seconds`` are left for training, where the length is a time."""
+        self.settings, self.run, self.reporter = settings, run, reporter
+        self.signature = ""
+        kind = objective_of(str(settings.objective))
+        traits: Traits = find("families", settings.family).TRAITS
+        started_from = settings.start_from
+        tokenizer = tokenizer_of(started_from) if started_from else self._framed(prepared.tokenizer, traits)
+        specials = tokenizer.specials
+        windowing = kind.windowing(specials, settings.max_length)
+        self.prepared = prepared
+        self.train = Windows.of(prepared.train, windowing)
+        self.objective = kind.make(traits, specials, settings.objective_options, self.train)
+        self.batches = StepBatches(self.train, self.objective, traits, settings.training, settings.max_length)
+        self.new_heads: tuple[str, ...] = ()
+        if started_from:
+            seed = settings.training.seed
+            self.model, self.new_heads = load(started_from, kind.heads, seed, reporter)
+        else:
+            self.model = self._new_model(tokenizer, kind.heads, seconds)
+        self.model.fingerprints = prepared.fingerprints.merged(self.model.fingerprints)
+        held = Windows.of(prepared.validation, windowing)
+        self.held_out = HeldOut(
+            held, kind.make(traits, specials, store=held), kind.contexts, tokenizer,
+            max_tokens=settings.evaluation_tokens, max_length=settings.max_length,
+            every_token=kind.every_token,
+        )  # fmt: skip
+        end = [] if windowing.end is None else [windowing.end]
+        corpus = prepared.train
+        documents = (np.append(corpus.document(i), np.array(end, np.int64)) for i in range(len(corpus)))
+        self.held_out.measure_baselines(
+            NgramBaselines.fit(documents, specials.vocabulary_size, start=windowing.start)
+        )
+
+    def _framed(self, tokenizer: Tokenizer, traits: Traits) -> Tokenizer:
+        """A tokenizer that was given keeps its own frame; one that was trained gets the family's."""
+        frame: Frame = "cls_sep" if traits.kind == "encoder" else "start"
+        return tokenizer if self.settings.tokenizer else tokenizer.with_frame(frame, segments=traits.segments)
+
+    def _new_model(self, tokenizer: Tokenizer, heads: tuple[str, ...], seconds: float | None) -> Model:
+        settings = self.settings
+
+        def create(shape: Mapping[str, Any]) -> Model:
+            return Model.create(
+                settings.family, {**settings.model, **shape}, tokenizer, "+".join(heads),
+                max_length=settings.max_length, seed=settings.training.seed,
+            )  # fmt: skip
+
+        if seconds is None or sizing.decided(settings.model):
+            return create({})
+        plan = self.run.plan()
+        if "model" not in plan:
+            trial = sizing.fitted(
+                lambda shape: create(shape.settings()).network, self.objective, self.batches,
+                settings.training.optimizer, seconds=seconds, corpus_tokens=self.prepared.train.tokens,
+            )  # fmt: skip
+            self.reporter.say(
+                f"  {trial.shape}: {trial.tokens_per_second:,.0f} tokens/s here; the largest size that the "
+                "time and the text repay (model.hidden_size=... decides it yourself)"
+            )
+            plan |= {"model": trial.shape.settings()}
+            self.run.write_plan(plan)
+        return create(plan["model"])
+
+    def evaluate(self, network: torch.nn.Module, step: int) -> list[Score]:
+        """Held-out loss; what decides which checkpoint is best."""
+        scores = self.held_out.scores(network)
+        self.signature = scores[0].signature
+        return scores
+
+    def summary(self, outcome: Outcome, before: Mapping[str, float] | None) -> dict[str, Any]:
+        """What came out, as it stands in summary.json."""
+        loss = outcome.scores["loss"]
+        return {
+            "verb": "pretrain",
+            "family": self.settings.family,
+            "objective": self.settings.objective,
+            "parameters": self.model.parameters,
+            "steps": outcome.steps,
+            "best_step": outcome.best_step,
+            "tokens": outcome.tokens,
+            "seconds": round(outcome.seconds, 1),
+            "loss": loss,
+            **({} if before is None else self._origin(before)),
+            "unigram": self.held_out.unigram,
+            "bigram": self.held_out.bigram,
+            "targets": self.held_out.targets,
+            "held_out": self.held_out.fingerprint,
+            **{name: value for name, value in outcome.scores.items() if name not in ("loss", "perplexity")},
+            **self.held_out.majorities,
+            "signature": self.signature,
+        }
+
+    def _origin(self, before: Mapping[str, float]) -> dict[str, Any]:
+        """Where it started from, and what that was worth on the held-out text."""
+        return {
+            "start_from": self.settings.start_from,
+            "new_heads": list(self.new_heads),
+            "before": dict(before),
+        }
