@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
 import threading
@@ -26,6 +27,9 @@ _DECLARED = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_:-]
 _WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "x-gbk": "gb18030", "big5": "big5hkscs",
           "iso-8859-1": "windows-1252", "latin-1": "windows-1252", "ascii": "windows-1252"}  # fmt: skip
 """What browsers read under a declared name (WHATWG Encoding Standard)."""
+
+
+logging.getLogger("trafilatura").addHandler(logging.NullHandler())  # our log says what it says
 
 
 class _TooLong(BaseException):
