@@ -76,7 +76,8 @@ DAMAGED: dict[str, tuple[str, bytes, str, int | None]] = {
     "cut Zstandard": ("x.jsonl.zst", cut(ZST.compress(LINES)), "cut off: the Zstandard data end", 1000),
     "broken Zstandard": ("x.jsonl.zst", flipped(ZST.compress(LINES), 0.6), "Zstandard data are broken", 0),
     "no Zstandard": ("x.txt.zst", LINES, "Zstandard data are broken", None),
-    "cut zip": ("x.zip", cut(zipped({"a.jsonl": LINES})), "no zip archive, or cut off", None),
+    "cut zip": ("x.zip", cut(zipped({"a.txt": b"a", "b.jsonl": LINES})), "no zip archive, or cut off", 2000),
+    "no zip": ("x.zip", LINES, "no zip archive, or cut off", None),
     "zip with a broken member": (
         "x.zip", flipped(zipped({"a.jsonl": LINES, "b.txt": b"good"}, zipfile.ZIP_STORED), 0.5),
         r"x\.zip/a\.jsonl: damaged after [\d,]+ bytes: Bad CRC-32", 1,
@@ -207,6 +208,7 @@ def test_a_few_broken_characters_of_another_encoding_are_replaced(encoding: str,
     assert log.notes[0] == f"{file}: read as {encoding.upper()}"
 
 
+@pytest.mark.slow
 def test_a_line_of_200_megabytes_is_named_in_bounded_memory(tmp_path: Path) -> None:
     for name, before, after in (
         ("x.jsonl", b'{"text": "', b'"}\n{"text": "b"}\n'),
@@ -247,6 +249,37 @@ def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (tmp_path / "c.zip").write_bytes(zipped({"c.txt": zeros}))
     _, log = read(tmp_path)
     assert [line.rpartition(": ")[2] for line in log.damaged] == ["no text is packed so tightly"] * 3
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("seekable", [True, False])
+def test_of_a_cut_archive_the_members_before_the_cut_are_read(
+    method: int, seekable: bool, tmp_path: Path
+) -> None:
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return seekable
+
+        def tell(self) -> int:
+            return super().tell() if seekable else unsupported()
+
+    def unsupported() -> int:
+        raise io.UnsupportedOperation
+
+    out = Pipe()
+    with zipfile.ZipFile(out, "w", method) as archive:  # into a pipe, sizes follow the data
+        for name, content in (("b.txt", b"two"), ("a/", b""), ("a/c.txt", b"three"), ("d.jsonl", LINES)):
+            archive.writestr(name, content)
+    (tmp_path / "x.zip").write_bytes(cut(out.getvalue()))
+    if not seekable and method == zipfile.ZIP_STORED:  # nothing says where a member ends
+        with pytest.raises(DataError, match=r"x\.zip: no zip archive, or cut off"):
+            read(tmp_path / "x.zip")
+        return
+    texts, log = read(tmp_path / "x.zip")
+    assert texts[:2] == ["two", "three"]
+    assert len(texts) > 2000
+    assert [line.partition(": ")[0] for line in log.damaged][-1] == str(tmp_path / "x.zip")
+    assert log.bad <= 2
 
 
 def test_an_encrypted_member_is_named(tmp_path: Path) -> None:

@@ -307,6 +307,7 @@ print(*identities(["-"]))
         (zstandard.ZstdCompressor().compress(b"plain"), ("standard input", "plain")),
         (zipped({"a.txt": b"inside"}), ("standard input/a.txt", "inside")),
     ],
+    ids=["lines", "lines in GB18030", "text", "gzip", "Zstandard", "zip"],
 )
 def test_standard_input_is_read_again_and_again(
     content: bytes, first: tuple[str, str], tmp_path: Path

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from pretune.data import salvage
 from pretune.data.compression import BLOCK_BYTES, refuse_bomb
 from pretune.data.damage import Damage, told
 from pretune.data.finding import is_hidden
@@ -23,7 +24,8 @@ _FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Runtim
 def members(path: Path, said: str, log: RecordLog) -> Iterator[Item]:
     """The files in an archive, sorted by name; each is to be read before the next is asked for.
 
-    ``said`` is what errors call the archive.
+    ``said`` is what errors call the archive. Of one that is cut off, the members that are left come in the
+    order in which they lie there.
 
     Raises:
         Damage: it is no zip archive, or cut off.
@@ -31,41 +33,50 @@ def members(path: Path, said: str, log: RecordLog) -> Iterator[Item]:
     try:
         archive = zipfile.ZipFile(path)
     except _FAULTS as error:
+        for left in salvage.found(path):
+            if not left.name.endswith("/"):
+                yield from _item(left.name, left.flags, left.blocks, said, log)
         raise Damage(told(error, "no zip archive, or cut off: ")) from None
     with archive:
         for info in sorted(archive.infolist(), key=lambda one: one.filename):
-            if info.is_dir():
-                continue
-            inner = PurePosixPath(_readable(info).replace("\\", "/"))
-            name = f"{said}/{inner}"
-            if any(map(is_hidden, inner.parts)) and ".." not in inner.parts:
-                log.leave_out(name, "hidden")
-            elif inner.is_absolute() or ".." in inner.parts or ":" in inner.parts[0]:
-                log.reject_file(name, "its name leads out of the archive")
-            elif info.flag_bits & _ENCRYPTED:
-                log.reject_file(name, "it is encrypted: unpack the archive first")
-            else:
-                yield Item(name, inner.suffix.lower(), partial(_blocks, archive, info, log))
+            if not info.is_dir():
+                blocks = partial(_blocks, archive, info)
+                yield from _item(info.filename, info.flag_bits, blocks, said, log)
             log.bytes_read += info.compress_size
 
 
-def _readable(info: zipfile.ZipInfo) -> str:
+def _item(
+    member: str, flags: int, blocks: Callable[[], Iterator[bytes]], said: str, log: RecordLog
+) -> Iterator[Item]:
+    inner = PurePosixPath(_readable(member, flags).replace("\\", "/"))
+    name = f"{said}/{inner}"
+    if inner.is_absolute() or ".." in inner.parts or ":" in inner.parts[0]:
+        log.reject_file(name, "its name leads out of the archive")
+    elif any(map(is_hidden, inner.parts)):
+        log.leave_out(name, "hidden")
+    elif flags & _ENCRYPTED:
+        log.reject_file(name, "it is encrypted: unpack the archive first")
+    else:
+        yield Item(name, inner.suffix.lower(), blocks)
+
+
+def _readable(name: str, flags: int) -> str:
     """The name of a member; Windows writes Chinese ones in GBK and does not say so."""
-    if info.flag_bits & _SAYS_UTF8:
-        return info.filename
+    if flags & _SAYS_UTF8:
+        return name
     try:
-        raw = info.filename.encode("cp437")
+        raw = name.encode("cp437")
     except UnicodeEncodeError:
-        return info.filename
+        return name
     for encoding in ("utf-8", "gb18030"):
         try:
             return raw.decode(encoding)
         except UnicodeDecodeError:
             continue
-    return info.filename
+    return name
 
 
-def _blocks(archive: zipfile.ZipFile, info: zipfile.ZipInfo, log: RecordLog) -> Iterator[bytes]:
+def _blocks(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
     written = 0
     try:
         with archive.open(info) as member:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
 import threading
@@ -26,6 +27,9 @@ _DECLARED = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_:-]
 _WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "x-gbk": "gb18030", "big5": "big5hkscs",
           "iso-8859-1": "windows-1252", "latin-1": "windows-1252", "ascii": "windows-1252"}  # fmt: skip
 """What browsers read under a declared name (WHATWG Encoding Standard)."""
+
+
+logging.getLogger("trafilatura").addHandler(logging.NullHandler())  # our log says what it says
 
 
 class _TooLong(BaseException):
@@ -97,7 +101,10 @@ def _main_text(page: str) -> str:
 
 @contextmanager
 def _time_limit(seconds: float, name: str) -> Iterator[None]:
-    """End what takes too long; only the main thread can, elsewhere the size of the page bounds the time."""
+    """End what takes too long, in time of this process, so that a busy machine changes nothing.
+
+    Only the main thread can; elsewhere the size of the page bounds the time.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -105,12 +112,12 @@ def _time_limit(seconds: float, name: str) -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise _TooLong
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
         yield
     except _TooLong:
         raise Damage(f"the page takes longer than {seconds:g} seconds") from None
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
