@@ -29,7 +29,7 @@ def test_what_was_meant_stays(text: str) -> None:
     [
         ("The MÃ¼nchen cafÃ© costs â‚¬5", "The München café costs €5"),
         ("你好，世界！".encode().decode("latin-1"), "你好，世界！"),
-        ("的确，你好。世界！".encode().decode("gb18030"), "的确，你好。世界！"),
+        ("这是我们的家乡，山水很美".encode().decode("gb18030"), "这是我们的家乡，山水很美"),
         ("fish &amp; chips &lt; 5", "fish & chips < 5"),
         ("one\r\ntwo\rthree\x0cfour\u2028five", "one\ntwo\nthree\nfour\nfive"),
         ("a\x00b\x08c\x7fd\ufeffe中\x01", "abcde中"),
@@ -46,7 +46,13 @@ def test_what_was_misread_is_mended(broken: str, mended: str) -> None:
 
 def test_the_cheap_tests_skip_nothing_that_ftfy_would_mend() -> None:
     plain = ftfy.TextFixerConfig(fix_character_width=False, uncurl_quotes=False, normalization=None)
-    sentences = ("naïve café “quoted” – dash", "Übergröße £5", "русский текст", "你好，世界！中文", "Ελληνικά")
+    sentences = (
+        "naïve café “quoted” – dash",
+        "Übergröße £5",
+        "русский текст",
+        "你好，世界！中文",
+        "Ελληνικά",
+    )
     for sentence in sentences:
         for encoding in ("latin-1", "windows-1252", "windows-1251", "macroman", "cp437"):
             data = sentence.encode("utf-8")
