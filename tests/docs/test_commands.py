@@ -23,6 +23,7 @@ from pretune.config import build
 from pretune.objectives import objective_of
 from pretune.registry import find
 from pretune.training.length import parse_length
+from pretune.workflows import data_folder
 from pretune.workflows import finetune as finetuning
 from pretune.workflows import pretrain as pretraining
 from pretune.workflows import quickstart as starting
@@ -78,6 +79,11 @@ COMMANDS = [*(c for page in PAGES for c in commands_on(page)), *commands_in_help
 
 def resolve(command: Command, options: dict[str, Any]) -> None:
     """The settings of a command that has them, read as its verb reads them, down to model and objective."""
+    if command.verb == "data":
+        if "rules" in options:  # `inspect` takes no settings
+            cleaning = {key: options[key] for key in ("rules", "duplicates", "against")}
+            data_folder.resolve(VERBS["data"].gathered(options["words"], options["config"], cleaning), {})
+        return
     paths, assignments = split(options["words"] or [])
     kept = ("family", "budget", "tokenizer", "language", "task", "train", "validation", "test")
     values = {key: options[key] for key in kept if options.get(key) is not None}

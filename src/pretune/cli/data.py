@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -65,18 +67,17 @@ def prepare(
     json: Json = False,
 ) -> None:
     """Parse, prepare, print."""
-    paths, assignments = split(words or [])
-    options = {
-        "rules": rules,
-        "duplicates": duplicates,
-        "languages": _listed(languages),
-        "redact": _listed(redact),
-        "against": against,
-    }
-    values = gather(config, {"sources": paths}, [])
-    cleaning = values.get("cleaning") or {}
-    values["cleaning"] = {**cleaning, **{key: value for key, value in options.items() if value}}
-    values = gather(None, values, assignments)
+    values = gathered(
+        words,
+        config,
+        {
+            "rules": rules,
+            "duplicates": duplicates,
+            "languages": _listed(languages),
+            "redact": _listed(redact),
+            "against": against,
+        },
+    )
 
     from pretune import config as settings_module
     from pretune.training.progress import default_reporter
@@ -121,6 +122,15 @@ def inspect(
 
     found = workflow.inspect_data(words or [], sample=sample, reporter=default_reporter(quiet=json))
     emit(found, json, workflow.lines(found))
+
+
+def gathered(words: list[str] | None, config: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a YAML file, with options laid over those of ``cleaning``, and ``key=value`` over both."""
+    paths, assignments = split(words or [])
+    values = gather(config, {"sources": paths}, [])
+    given = {key: value for key, value in options.items() if value}
+    values["cleaning"] = {**(values.get("cleaning") or {}), **given}
+    return gather(None, values, assignments)
 
 
 def _listed(words: str | None) -> list[str]:

@@ -87,7 +87,7 @@ _WEB = {
 }
 _LIGHT = {
     "max_broken": 0.02, "min_units": 5, "min_letters": 0.3, "max_symbols": 0.5,
-    "max_duplicate_line_characters": 0.7, "max_top_4_grams": 0.5, "max_repeated_10_grams": 0.7,
+    "max_duplicate_line_characters": 0.7, "max_repeated_10_grams": 0.7,
 }  # fmt: skip
 
 Preset = dict[str, float]

@@ -214,6 +214,8 @@ def _several(
     places: IntArray, keys: npt.NDArray[np.uint64]
 ) -> tuple[IntArray, npt.NDArray[np.uint64], IntArray]:
     """The places whose key comes several times, with their keys, group by group; and where groups begin."""
+    if len(keys) < 2:
+        return places[:0], keys[:0], np.zeros(0, np.int64)
     order = np.argsort(keys)
     ordered = keys[order]
     same = ordered[1:] == ordered[:-1]

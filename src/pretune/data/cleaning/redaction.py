@@ -91,7 +91,7 @@ def _identity(match: re.Match[str]) -> bool:
 def _card(match: re.Match[str]) -> bool:
     digits = re.sub(r"\D", "", match[0])
     lengths = {"3": (14, 15, 16), "4": (13, 16, 19), "5": (16,), "6": (16, 17, 18, 19)}[digits[0]]
-    return len(digits) in lengths and len(set(digits)) > 2 and luhn(digits)
+    return len(digits) in lengths and len(set(digits)) > 1 and luhn(digits)
 
 
 def _phone(match: re.Match[str]) -> bool:

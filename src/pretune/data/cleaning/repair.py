@@ -24,6 +24,7 @@ _UNSEEN = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff\u206a-\u20
 _LIGATURES = re.compile("[\ufb00-\ufb06]")
 _COMBINED = re.compile(r"[A-Za-z\u00c0-\u024f\u0370-\u052f\u1e00-\u1fff][\u0300-\u036f]+")
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_HALF = re.compile("[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")
 # Text misread by a one-byte encoding holds letters of it, by one of the two-byte ones box drawing or kana
 # of half width. Typographic marks and Chinese are none of these.
 _SUSPECT = re.compile("[\x80-\u052f\u2500-\u25a0\uff61-\uff9f]")
@@ -35,7 +36,8 @@ def repair(text: str) -> str:
     """The text with encoding faults mended, line ends even, control characters and half pairs gone."""
     if text.isascii():
         return _ascii(text)
-    text = _SURROGATES.sub("", fixes.fix_surrogates(text)) if _SURROGATES.search(text) else text
+    if _SURROGATES.search(text):
+        text = fixes.fix_surrogates(_HALF.sub("", text))
     text = _LINE_ENDS.sub("\n", text)
     if "&" in text and _ENTITY.search(text) and "<" not in text:
         text = fixes.unescape_html(text)

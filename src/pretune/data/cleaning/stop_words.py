@@ -11,7 +11,7 @@ import stopwordsiso
 from pretune.data.cleaning.characters import is_han
 
 _HAN_RUN = re.compile(r"[㐀-䶿一-鿿豈-﫿]+")
-_LATIN_WORD = re.compile(r"(?<![^\W_])[A-Za-z]+(?:['’][A-Za-z]+)*(?![^\W_])[ \t]*")
+_LATIN_WORD = re.compile(r"(?<![A-Za-z0-9_À-ɏ])[A-Za-z]+(?:['’][A-Za-z]+)*(?![A-Za-z0-9_À-ɏ])[ \t]*")
 
 
 def without_stop_words(text: str) -> str:
