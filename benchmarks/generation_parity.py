@@ -23,6 +23,7 @@ import torch
 import transformers
 
 import pretune
+from pretune.generation import decoder
 from pretune.generation.decode import Decoding
 from pretune.generation.sampling import Sampling
 
@@ -107,35 +108,44 @@ def beams(pair: Pair) -> dict[str, Any]:
 
 
 def draws(pair: Pair) -> dict[str, Any]:
-    """Two samples of the next two tokens, one of each side, from one distribution? (chi-square)"""
+    """Our draws of a next token against stock's probabilities, and against draws from these (chi-square)."""
     found: dict[str, Any] = {}
+    decoder.ROWS = 250
     torch.manual_seed(0)
-    for prompt in (PROMPTS[1], PROMPTS[12]):
+    for prompt in (PROMPTS[1], PROMPTS[5], PROMPTS[12], PROMPTS[16]):
         for sampling in SETTINGS:
             inputs = pair.reader(prompt, return_tensors="pt")
-            length = inputs["input_ids"].shape[1]
-            rows = [
-                tuple(row[length:].tolist())
-                for _ in range(DRAWS // 500)
-                for row in pair.stock.generate(
-                    **inputs, **stock_settings(sampling), max_new_tokens=2, num_return_sequences=500
-                )
-            ]
-            decoding = Decoding(max_new_tokens=2, num_return_sequences=DRAWS, sampling=sampling)
-            ours = [said.tokens for said in pair.ours.generate_all([prompt], decoding)[0]]
+            said = pair.stock.generate(
+                **inputs, **stock_settings(sampling), max_new_tokens=1, output_scores=True,
+                return_dict_in_generate=True,
+            )  # fmt: skip
+            share = said.scores[0][0].double().softmax(-1)
+            stock = Counter(torch.multinomial(share, DRAWS, replacement=True).tolist())
+            decoding = Decoding(max_new_tokens=1, num_return_sequences=DRAWS, sampling=sampling)
+            drawn = [one.tokens for one in pair.ours.generate_all([prompt], decoding)[0]]
+            ours = Counter(tokens[0] if tokens else pair.ours.defaults.ends[0] for tokens in drawn)
             name = f"{prompt} {sampling.model_dump(exclude_defaults=True)}"
-            both = same(Counter(rows), Counter(ours))
-            found[name] = {"first": same(firsts(rows), firsts(ours)), "both": both}
-    values = [p for part in found.values() for p in part.values()]
+            found[name] = {"tokens": len(ours), "fit": fit(share, ours), "two samples": same(stock, ours)}
+    values = [part[test] for part in found.values() for test in ("fit", "two samples")]
     return {**found, "smallest p": min(values), "passed": min(values) > 0.01 / len(values)}
 
 
-def firsts(rows: list[tuple[int, ...]]) -> Counter[Any]:
-    return Counter(row[:1] for row in rows)
+def fit(share: torch.Tensor, counts: Counter[Any]) -> float:
+    """The p of a chi-square test of counts; tokens that are expected less than five times are one."""
+    frequent = torch.nonzero(share * DRAWS >= 5)[:, 0].tolist()
+    expected = [float(share[token]) * DRAWS for token in frequent]
+    observed = [counts[token] for token in frequent]
+    impossible = sum(count for token, count in counts.items() if share[token] == 0)
+    if impossible:
+        return 0.0
+    if DRAWS - sum(expected) > 1e-6:
+        expected.append(DRAWS - sum(expected))
+        observed.append(DRAWS - sum(observed))
+    return 1.0 if len(expected) < 2 else float(scipy.stats.chisquare(observed, expected).pvalue)
 
 
 def same(a: Counter[Any], b: Counter[Any]) -> float:
-    """The p of the two-sample chi-square test; outcomes seen less than ten times in all are one."""
+    """The p of the two-sample chi-square test; tokens seen less than ten times in all are one."""
     frequent = [key for key in a | b if a[key] + b[key] >= 10]
     table = [[counts[key] for key in frequent] for counts in (a, b)]
     for row, counts in zip(table, (a, b), strict=True):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pretune.cli.shared import Json, emit
+from pretune.cli.shared import Json, emit, typed
 
 NAME = "generate"
 HELP = """Continue texts with a causal model.
@@ -95,13 +95,14 @@ def run(
     if data is not None and out is not None:
         _file(model, data, out, options, json)
         return
-    several = len(prompts or []) > 1 or (num_return_sequences or 1) > 1 or (num_beams or 1) > 1
+    texts = typed(prompts)
+    several = len(texts) > 1 or (num_return_sequences or 1) > 1 or (num_beams or 1) > 1
     if stream and (several or json):
         raise typer.BadParameter("--stream is for one text, without --num-beams and --json")
     if stream or (stream is None and sys.stdout.isatty() and not several and not json):
-        _streamed(model, (prompts or [""])[0], options)
+        _streamed(model, texts[0], options)
         return
-    _whole(model, prompts or [], options, json)
+    _whole(model, texts, options, json)
 
 
 def _file(model: Path, data: Path, out: Path, options: dict[str, Any], json: bool) -> None:

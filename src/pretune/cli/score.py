@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pretune.cli.shared import Json, emit
+from pretune.cli.shared import Json, emit, typed
 
 if TYPE_CHECKING:
     from pretune.prediction.score import TextScore
@@ -51,7 +51,7 @@ def run(
     json: Json = False,
 ) -> None:
     """Parse, score, print."""
-    told = [*(texts or []), *(text or [])]
+    told = typed([*(texts or []), *(text or [])])
     if (data is None) == (not told):
         raise typer.BadParameter("give either texts (TEXT or --text) or a file of them (--data)")
     if (data is None) != (out is None):

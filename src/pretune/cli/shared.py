@@ -53,6 +53,11 @@ def names_of(room: str) -> Callable[[str], list[str]]:
     return complete
 
 
+def typed(words: Sequence[str] | None) -> list[str]:
+    """Texts from the command line; bytes that are no UTF-8 become question marks."""
+    return [word.encode("utf-8", "replace").decode() for word in words or ()]
+
+
 def emit(summary: Mapping[str, Any], as_json: bool, lines: Sequence[str]) -> None:
     """The outcome on stdout: one JSON object, or lines for a person."""
     typer.echo(json.dumps(summary, ensure_ascii=False) if as_json else "\n".join(lines))

@@ -99,17 +99,18 @@ def write(
     ends: Sequence[int],
     *,
     max_length: int,
+    numbers: Sequence[int] = (0,),
 ) -> Iterator[tuple[int, str, Writer]]:
     """Text as it is written: (row, new text, all of the row so far); a row's last has a ``reason``.
 
-    Rows are the prompts, each ``num_return_sequences`` times. The same seed and prompt give the same text,
-    whatever stands beside it, up to the rounding of matrix products.
+    Rows are the prompts, each once for every one of ``numbers``. The same seed, number and prompt give the
+    same text, whatever stands beside it, up to the rounding of matrix products.
 
     Where a text outgrows ``max_length`` its beginning is forgotten: see `reader.Reader`.
     """
-    each = decoding.num_return_sequences
-    writers = [Writer(tokenizer, prompt, decoding.stop) for prompt in prompts for _ in range(each)]
-    streams = [stream(decoding.seed, number) for _ in prompts for number in range(each)]
+    each = len(numbers)
+    writers = [Writer(tokenizer, prompt, decoding.stop) for prompt in prompts for _ in numbers]
+    streams = [stream(decoding.seed, number) for _ in prompts for number in numbers]
     live = list(range(len(writers)))
     if not decoding.max_new_tokens:
         yield from ((row, writers[row].finish("length"), writers[row]) for row in live)

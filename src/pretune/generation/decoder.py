@@ -43,18 +43,13 @@ class Decoder:
                 )
                 for prompt in ids
             ]  # fmt: skip
-        each = decoding.num_return_sequences
         found: list[list[Continuation]] = [[] for _ in prompts]
-        # Prompts of similar length share a batch, which is as wide as its longest.
-        order = np.argsort([len(prompt) for prompt in ids], kind="stable").tolist()
-        size = max(1, ROWS // each)
-        for start in range(0, len(order), size):
-            chosen = order[start : start + size]
-            pieces = self._write([ids[i] for i in chosen], decoding, sampling)
+        for chosen, numbers in _batches([len(prompt) for prompt in ids], decoding.num_return_sequences):
+            pieces = self._write([ids[i] for i in chosen], decoding, sampling, numbers)
             writers = {row: writer for row, _, writer in pieces}
             for row, writer in sorted(writers.items()):
                 said = Continuation(writer.text, tuple(writer.tokens), writer.reason)
-                found[chosen[row // each]].append(said)
+                found[chosen[row // len(numbers)]].append(said)
         return found
 
     def write(self, prompts: Sequence[str], decoding: Decoding) -> Iterator[tuple[int, str, Writer]]:
@@ -80,14 +75,30 @@ class Decoder:
         return ids
 
     def _write(
-        self, prompts: Sequence[Sequence[int]], decoding: Decoding, sampling: Sampling
+        self,
+        prompts: Sequence[Sequence[int]],
+        decoding: Decoding,
+        sampling: Sampling,
+        numbers: Sequence[int] = (0,),
     ) -> Iterator[tuple[int, str, Writer]]:
         return write(
             self.network, self.tokenizer, prompts, decoding, sampling, self.defaults.ends,
-            max_length=self.max_length,
+            max_length=self.max_length, numbers=numbers,
         )  # fmt: skip
 
     def _sampling(self, decoding: Decoding) -> Sampling:
         sampling = decoding.sampling or self.defaults.sampling
         check(decoding, sampling)
         return sampling
+
+
+def _batches(lengths: Sequence[int], each: int) -> Iterator[tuple[list[int], range]]:
+    """Prompts, and which of the ``each`` sequences of them, that are written at once: ``ROWS`` together.
+
+    Prompts of similar length share a batch, which is as wide as its longest.
+    """
+    order = np.argsort(lengths, kind="stable").tolist()
+    size = max(1, ROWS // each)
+    for start in range(0, len(order), size):
+        for number in range(0, each, ROWS):
+            yield order[start : start + size], range(number, min(each, number + ROWS))
