@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pretune.workflows.predict import predict as predict
     from pretune.workflows.pretrain import pretrain as pretrain
     from pretune.workflows.quickstart import quickstart as quickstart
+    from pretune.workflows.tokenizer import inspect_tokenizers as inspect_tokenizers
+    from pretune.workflows.tokenizer import train_tokenizer as train_tokenizer
 
 _HOMES = {
     "Model": "pretune.model",
@@ -26,9 +28,14 @@ _HOMES = {
     "predict": "pretune.workflows.predict",
     "pretrain": "pretune.workflows.pretrain",
     "quickstart": "pretune.workflows.quickstart",
+    "inspect_tokenizers": "pretune.workflows.tokenizer",
+    "train_tokenizer": "pretune.workflows.tokenizer",
 }
 
-__all__ = ["Model", "PretuneError", "evaluate", "finetune", "load", "predict", "pretrain", "quickstart"]
+__all__ = [
+    "Model", "PretuneError", "evaluate", "finetune", "inspect_tokenizers", "load", "predict", "pretrain",
+    "quickstart", "train_tokenizer",
+]  # fmt: skip
 
 
 def load(path: Any, **options: Any) -> Model:

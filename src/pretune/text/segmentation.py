@@ -67,7 +67,7 @@ def starts(text: str, offsets: IntArray) -> npt.NDArray[np.uint8]:
 
 @cache
 def _table() -> npt.NDArray[np.uint8]:
-    """(65537,) kind of each character of the basic plane and what mark it is; the last stands for all others."""
+    """(65537,) kind of each character of the basic plane and what mark it is; the last is all others."""
     kinds = np.array([*(_kind(chr(code)) for code in range(0x10000)), _OTHER], np.uint8)
     kinds[[ord(c) for c in "'’.,"]] |= _INSIDE
     kinds[[ord(c) for c in "。！？…｡.!?\n"]] |= _ENDER
