@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pretune.workflows.runs import adjust_run as adjust_run
     from pretune.workflows.runs import list_runs as list_runs
     from pretune.workflows.runs import show_run as show_run
+    from pretune.workflows.tokenizer import inspect_tokenizers as inspect_tokenizers
+    from pretune.workflows.tokenizer import train_tokenizer as train_tokenizer
 
 _HOMES = {
     "Model": "pretune.model",
@@ -34,17 +36,20 @@ _HOMES = {
     "export": "pretune.workflows.export",
     "finetune": "pretune.workflows.finetune",
     "inspect_data": "pretune.workflows.data_inspection",
+    "inspect_tokenizers": "pretune.workflows.tokenizer",
     "list_runs": "pretune.workflows.runs",
     "predict": "pretune.workflows.predict",
     "prepare_data": "pretune.workflows.data",
     "pretrain": "pretune.workflows.pretrain",
     "quickstart": "pretune.workflows.quickstart",
     "show_run": "pretune.workflows.runs",
+    "train_tokenizer": "pretune.workflows.tokenizer",
 }
 
 __all__ = [
     "Model", "PretuneError", "adjust_run", "compare_runs", "evaluate", "export", "finetune", "inspect_data",
-    "list_runs", "load", "predict", "prepare_data", "pretrain", "quickstart", "show_run",
+    "inspect_tokenizers", "list_runs", "load", "predict", "prepare_data", "pretrain", "quickstart",
+    "show_run", "train_tokenizer",
 ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,7 +20,7 @@ from pretune.config import digest
 from pretune.data.deduplicate import text_hash
 from pretune.errors import DataError
 from pretune.text.segmentation import starts
-from pretune.text.tokenizer import Tokenizer, well_formed
+from pretune.text.tokenizer import Encoded, Tokenizer, well_formed
 from pretune.types import BoolArray, IntArray
 
 SCHEMA = 1
@@ -233,9 +234,8 @@ def _name(kind: str, shard: int) -> str:
 def _tokenised(
     documents: Iterable[str], tokenizer: Tokenizer
 ) -> Iterator[tuple[str, IntArray, npt.NDArray[np.uint8]]]:
-    for batch in _batches(documents):
-        pieces = [list(cut(text, _PIECE_CHARACTERS)) for text in batch]
-        encoded = iter(tokenizer.encode_batch([piece for parts in pieces for piece in parts]))
+    for batch, pieces, found_pieces in _encoded(documents, tokenizer):
+        encoded = iter(found_pieces)
         for text, parts in zip(batch, pieces, strict=True):
             ids, flags = [np.zeros(0, np.int64)], [np.zeros(0, np.uint8)]
             for piece in parts:
@@ -243,6 +243,22 @@ def _tokenised(
                 ids.append(found.ids)
                 flags.append(starts(piece, found.offsets))
             yield text, np.concatenate(ids), np.concatenate(flags)
+
+
+def _encoded(
+    documents: Iterable[str], tokenizer: Tokenizer
+) -> Iterator[tuple[list[str], list[list[str]], list[Encoded]]]:
+    """(texts, their pieces, all pieces encoded), a batch at a time; the next is encoded meanwhile."""
+    with ThreadPoolExecutor(1) as thread:
+        waiting: tuple[list[str], list[list[str]], Future[list[Encoded]]] | None = None
+        for batch in _batches(documents):
+            pieces = [list(cut(text, _PIECE_CHARACTERS)) for text in batch]
+            flat = [piece for parts in pieces for piece in parts]
+            ready, waiting = waiting, (batch, pieces, thread.submit(tokenizer.encode_batch, flat))
+            if ready:
+                yield ready[0], ready[1], ready[2].result()
+        if waiting:
+            yield waiting[0], waiting[1], waiting[2].result()
 
 
 def _batches(documents: Iterable[str]) -> Iterator[list[str]]:

@@ -16,6 +16,7 @@ from pretune.types import BoolArray, IntArray
 WORD, SENTENCE = 1, 2
 
 _SPACE, _LETTER, _HAN, _OTHER = range(4)
+_KIND, _INSIDE, _ENDER = 3, 4, 8  # bits
 _CLOSERS = "\"'”’」』）)\\]】》〉}"
 _SENTENCE_END = re.compile(
     rf"[。！？…｡]+[{_CLOSERS}]*"
@@ -49,14 +50,14 @@ def starts(text: str, offsets: IntArray) -> npt.NDArray[np.uint8]:
     size = len(text)
     if not size:
         return np.zeros(len(offsets), np.uint8)
-    kinds = _kinds(text)
+    kinds, enders = _kinds(text)
     visible = kinds != _SPACE
     begin, end = offsets[:, 0].clip(0, size - 1), offsets[:, 1].clip(0, size)
     following = np.where(visible, np.arange(size), size)
     following = np.minimum.accumulate(following[::-1])[::-1]
     first = np.where(following[begin] < end, following[begin], begin)
     word = _word_starts(text, kinds)[first]
-    passed = np.concatenate([[0], np.cumsum(_sentence_starts(text, following))])
+    passed = np.concatenate([[0], np.cumsum(_sentence_starts(text, enders, following))])
     sentence = passed[np.maximum(end, begin)] > passed[begin]
     fresh = np.ones(len(offsets), bool)
     fresh[1:] = begin[1:] != begin[:-1]
@@ -66,8 +67,11 @@ def starts(text: str, offsets: IntArray) -> npt.NDArray[np.uint8]:
 
 @cache
 def _table() -> npt.NDArray[np.uint8]:
-    """(65536,) kind of each character of the basic plane."""
-    return np.array([_kind(chr(code)) for code in range(0x10000)], np.uint8)
+    """(65537,) kind of each character of the basic plane and what mark it is; the last is all others."""
+    kinds = np.array([*(_kind(chr(code)) for code in range(0x10000)), _OTHER], np.uint8)
+    kinds[[ord(c) for c in "'’.,"]] |= _INSIDE
+    kinds[[ord(c) for c in "。！？…｡.!?\n"]] |= _ENDER
+    return kinds
 
 
 def _kind(character: str) -> int:
@@ -80,25 +84,20 @@ def _kind(character: str) -> int:
     return _OTHER
 
 
-def _kinds(text: str) -> npt.NDArray[np.uint8]:
+def _kinds(text: str) -> tuple[npt.NDArray[np.uint8], list[int]]:
+    """(kind of each character, the characters at which a sentence's end may begin)."""
     codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-    kinds = _table()[np.minimum(codes, 0xFFFF)]
-    beyond = codes > 0xFFFF
-    if beyond.any():  # the planes above hold rare Han, and signs that stand for themselves
-        kinds = np.where(beyond, np.where((codes >= 0x20000) & (codes < 0x40000), _HAN, _OTHER), kinds)
+    found: npt.NDArray[np.uint8] = _table()[np.minimum(codes, 0x10000)]
+    if codes.max() > 0xFFFF:  # the planes above hold rare Han, and signs that stand for themselves
+        found[(codes >= 0x20000) & (codes < 0x40000)] = _HAN
+    kinds = found & np.uint8(_KIND)
     # An apostrophe, a full stop or a comma inside a word or number is a part of it: don't, 3.14, 1,000.
-    marks = np.isin(codes, _INSIDE)
-    marks[0] = marks[-1] = False
-    at = np.flatnonzero(marks)
+    at = np.flatnonzero(found[1:-1] & _INSIDE) + 1
     joins = (kinds[at - 1] == _LETTER) & (kinds[at + 1] == _LETTER)
     decimal = (codes[at] != ord("'")) & (codes[at] != ord("’"))
     joins &= ~decimal | (_is_digit(codes[at - 1]) & _is_digit(codes[at + 1]))
-    kinds = kinds.astype(np.uint8)
     kinds[at[joins]] = _LETTER
-    return kinds
-
-
-_INSIDE = np.array([ord(c) for c in "'’.,"], np.uint32)
+    return kinds, np.flatnonzero(found & _ENDER).tolist()
 
 
 def _is_digit(codes: npt.NDArray[np.uint32]) -> BoolArray:
@@ -119,9 +118,15 @@ def _word_starts(text: str, kinds: npt.NDArray[np.uint8]) -> BoolArray:
     return word
 
 
-def _sentence_starts(text: str, following: IntArray) -> BoolArray:
+def _sentence_starts(text: str, enders: list[int], following: IntArray) -> BoolArray:
     found = np.zeros(len(text), bool)
-    ends = [m.end() for m in _SENTENCE_END.finditer(text) if not m["stop"] or _ends(text, m)]
+    ends, passed = [], 0
+    for at in enders:  # in place of finditer, which tries every character
+        match = _SENTENCE_END.match(text, at) if at >= passed else None
+        if match:
+            passed = match.end()
+            if not match["stop"] or _ends(text, match):
+                ends.append(passed)
     after = np.array([0, *ends], np.int64)
     after = following[after[after < len(text)]]
     found[after[after < len(text)]] = True
@@ -149,7 +154,7 @@ def count_words(text: str) -> int:
     text = well_formed(text)
     if not text:
         return 0
-    kinds = _kinds(text)
+    kinds, _ = _kinds(text)
     return int((_word_starts(text, kinds) & ((kinds == _LETTER) | (kinds == _HAN))).sum())
 
 
@@ -157,6 +162,6 @@ def mostly_chinese(text: str) -> bool:
     """Is at least a third of the letters of ``text`` Chinese characters?"""
     if text.isascii():
         return False
-    kinds = _kinds(well_formed(text))
+    kinds, _ = _kinds(well_formed(text))
     han = int((kinds == _HAN).sum())
     return han > 0 and 3 * han >= han + int((kinds == _LETTER).sum())

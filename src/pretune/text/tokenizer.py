@@ -135,18 +135,27 @@ class Tokenizer:
             parse_specials: read the names of special tokens in the text as these tokens, as a prompt with
                 ``[MASK]`` or a rendered chat template wants it; raw text must not.
         """
-        backend = self._parsing if parse_specials else self._backend
-        text = well_formed(text)
-        with rust_errors("this tokenizer"):
-            return self._encoded(text, backend.encode(text, add_special_tokens=False), parse_specials)
+        return self.encode_batch([text], parse_specials=parse_specials)[0]
 
     def encode_batch(self, texts: Sequence[str], *, parse_specials: bool = False) -> list[Encoded]:
         """``encode`` of each text, on as many threads as `tokenizers` takes."""
-        backend = self._parsing if parse_specials else self._backend
         texts = [well_formed(text) for text in texts]
+        backend = self._parsing if parse_specials else self._backend
+        sizes = None if parse_specials else self._sizes
         with rust_errors("this tokenizer"):
-            found = backend.encode_batch(texts, add_special_tokens=False)
-        return [self._encoded(text, item, parse_specials) for text, item in zip(texts, found, strict=True)]
+            if sizes is None:
+                return [_encoded(item) for item in backend.encode_batch(texts, add_special_tokens=False)]
+            found = [
+                np.array(item.ids, np.int64)
+                for item in backend.encode_batch_fast(texts, add_special_tokens=False)
+            ]
+            spans = [byte_offsets(text, sizes[ids]) for text, ids in zip(texts, found, strict=True)]
+            return [
+                _encoded(backend.encode(text, add_special_tokens=False))
+                if span is None
+                else Encoded(ids, span)
+                for text, ids, span in zip(texts, found, spans, strict=True)
+            ]
 
     def decode(self, ids: Sequence[int] | IntArray, skip_special: bool = True) -> str:
         """The text of ``ids``; bytes that are no UTF-8 become U+FFFD."""
@@ -264,14 +273,6 @@ class Tokenizer:
             write_vocabulary(folder / VOCABULARY, self._backend)
         write_object(folder / SPECIAL_MAP, roles)
 
-    def _encoded(self, text: str, encoding: tokenizers.Encoding, parsed: bool) -> Encoded:
-        ids = np.array(encoding.ids, np.int64)
-        sizes = self._sizes
-        offsets = None if sizes is None or parsed else byte_offsets(text, sizes[ids])
-        if offsets is None:
-            offsets = np.fromiter(chain.from_iterable(encoding.offsets), np.int64).reshape(-1, 2)
-        return Encoded(ids, offsets)
-
     @cached_property
     def _sizes(self) -> IntArray | None:
         return self.byte_lengths() if keeps_bytes(self.describe()) else None
@@ -352,6 +353,11 @@ class TextStream:
             self._ids = self._ids[self._done :]
             self._done = len(self._ids)
         return text[len(known) :]
+
+
+def _encoded(encoding: tokenizers.Encoding) -> Encoded:
+    offsets = np.fromiter(chain.from_iterable(encoding.offsets), np.int64).reshape(-1, 2)
+    return Encoded(np.array(encoding.ids, np.int64), offsets)
 
 
 def _copy(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
