@@ -51,11 +51,15 @@ def checked(settings: TrainingSettings, values: Mapping[str, Any]) -> TrainingSe
     return build(TrainingSettings, tree["training"], where="training")
 
 
+def made(plan: Plan, step: int) -> list[Mapping[str, Any]]:
+    """What was set up to ``step``, in the order in which it holds."""
+    return [c["set"] for c in plan.get("changes", ()) if "set" in c and c["step"] <= step]
+
+
 def in_effect(settings: TrainingSettings, plan: Plan, step: int) -> TrainingSettings:
     """The settings that hold at ``step``: as the run began, with every change up to there."""
-    for change in plan.get("changes", ()):
-        if "set" in change and change["step"] <= step:
-            settings = checked(settings, change["set"])
+    for values in made(plan, step):
+        settings = checked(settings, values)
     return settings
 
 

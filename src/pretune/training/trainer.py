@@ -77,6 +77,7 @@ class Trainer:
         self._now = settings
         """The settings with the changes in mid-run."""
         self._recorded: dict[str, Any] = {}
+        self._made: list[Mapping[str, Any]] = []
         self.state = State()
         self._saved_step: int | None = None
         self._course = budget.Course((budget.Stretch(0, 0, 0.0),))
@@ -260,10 +261,11 @@ class Trainer:
             self.reporter.say(f"  {self.name}: {line}")
         if done:
             self._recorded = self.run.plan()
-        now = changes.in_effect(self.settings, self._recorded, self.state.step)
-        if now != self._now:
-            self._now = now
-            self.optimizer.adopt(now.optimizer)
+        made = changes.made(self._recorded, self.state.step)
+        if made != self._made:
+            self._made = made
+            self._now = changes.in_effect(self.settings, self._recorded, self.state.step)
+            self.optimizer.adopt(self._now.optimizer)
 
     def _save(self, log: MetricsLog) -> None:
         state = self.state
