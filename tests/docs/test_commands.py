@@ -45,6 +45,8 @@ class Command:
     where: str
     words: tuple[str, ...]
     settings: str = ""
+    standard_input: str = ""
+    """The file that the line redirects into it."""
 
     @property
     def verb(self) -> str:
@@ -57,8 +59,9 @@ def commands_of(script: str, where: str, settings: str = "") -> Iterator[Command
         while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):  # OMP_NUM_THREADS=2 pretune ...
             del words[0]
         if words and words[0] == "pretune":
-            end = next((i for i, word in enumerate(words) if word in (">", "|", "&&")), len(words))
-            yield Command(where, tuple(words[:end]), settings)
+            end = next((i for i, word in enumerate(words) if word in (">", "<", "|", "&&")), len(words))
+            given = words[words.index("<") + 1] if "<" in words else ""
+            yield Command(where, tuple(words[:end]), settings, given)
 
 
 def commands_on(page: Path) -> Iterator[Command]:
@@ -126,7 +129,7 @@ def test_a_printed_command_parses(command: Command) -> None:
         assert words[0] in verb.commands, f"there is no verb {command.verb} {words[0]!r}"
         verb, words = verb.commands[words[0]], words[1:]
     with verb.make_context(command.verb, list(words)) as context:
-        if "words" in context.params:
+        if command.verb in ("pretrain", "finetune"):
             resolve(command, context.params)
 
 

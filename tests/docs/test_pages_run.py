@@ -58,6 +58,12 @@ def after_quickstart(brief: None, tmp_path_factory: pytest.TempPathFactory) -> P
         lines = file.read_text(encoding="utf-8").splitlines()
         file.write_text("\n".join(lines[:: max(1, len(lines) // kept)][:kept]) + "\n", encoding="utf-8")
     own_files(place, texts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        corpus = "runs/quickstart/texts/pretrain_en.jsonl"
+        done = RUNNER.invoke(app, ["pretrain", corpus, "--budget", "200 steps", "--out", "runs/my-run"])
+        assert done.exit_code == 0, done.output
+    (place / "runs" / "my-run" / "summary.json").unlink()  # as if it had been stopped
     return place
 
 
@@ -74,6 +80,10 @@ def own_files(place: Path, texts: Path) -> None:
             table.writeheader()
             table.writerows(rows)
     shutil.copy(texts / "topic_en" / "test.jsonl", place / "new.jsonl")
+    with (place / "notes.jsonl").open("w", encoding="utf-8") as file:
+        for number, row in enumerate(rows):
+            several = {"text": row["text"], "labels": ["urgent", "complaint"][: number % 3]}
+            file.write(json.dumps(several, ensure_ascii=False) + "\n")
     shutil.copytree(place / "runs" / "quickstart" / "masked" / "model", place / "path" / "to" / "bert")
 
 
@@ -94,7 +104,8 @@ def run(command: Command, place: Path) -> None:
         for word in command.words:
             if word.endswith((".yaml", ".yml")):
                 (place / word).write_text(command.settings, encoding="utf-8")
-    done = RUNNER.invoke(app, list(command.words[1:]))
+    given = (place / command.standard_input).read_bytes() if command.standard_input else None
+    done = RUNNER.invoke(app, list(command.words[1:]), input=given)
     ended = done.exception
     if isinstance(ended, PretuneError):
         pytest.fail(f"{' '.join(command.words)}\n{ended}")

@@ -296,10 +296,10 @@ def held_out(text_hash: int, fraction: float, seed: int) -> bool:
     return _rank(text_hash, seed) < fraction * 2.0**64
 
 
-def split(hashes: npt.NDArray[np.uint64], fraction: float, seed: int) -> BoolArray:
-    """(documents,) True where held out, with at least one document on each side.
+def split(hashes: npt.NDArray[np.uint64], fraction: float, seed: int, least: int = 1) -> BoolArray:
+    """(documents,) True where held out: ``least`` different ones at least, and never all of them.
 
-    Chosen by ``held_out``; where that leaves a side empty, the document nearest to the border changes sides.
+    Chosen by ``held_out``; where that leaves too few, the documents nearest to the border change sides.
     A corpus of fewer than about 20 documents should be ``cut`` into pieces first (``enough_documents``): one
     whole book of three is no sample.
 
@@ -308,10 +308,11 @@ def split(hashes: npt.NDArray[np.uint64], fraction: float, seed: int) -> BoolArr
     """
     ranks = np.array([_rank(int(value), seed) for value in hashes], np.uint64)
     chosen = np.array([held_out(int(value), fraction, seed) for value in hashes], bool)
-    if len(np.unique(ranks)) < 2:
+    different = np.unique(ranks)
+    if len(different) < 2:
         raise DataError("a held-out part needs at least two different documents")
-    if fraction > 0 and not chosen.any():
-        chosen = ranks == ranks.min()
+    if fraction > 0 and len(np.unique(ranks[chosen])) < least:
+        chosen = ranks <= different[min(least, len(different) - 1) - 1]
     elif chosen.all():
         chosen = ranks != ranks.max()
     return chosen

@@ -28,6 +28,8 @@ from pretune.text.training import Kind, train_tokenizer
 from pretune.training.progress import Reporter
 
 PREPARED = "prepared.json"
+SEVERAL = 20
+"""Documents from which on two are held out at least."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,9 @@ class _Documents:
                 f"{', '.join(sources)}: {len(self._spool)} document{self.remark()}: too little to train "
                 "on one part and hold out another; give more text, or other text as validation"
             )
-        self._held = split(self._spool.hashes, held_out, seed=0)
+        # A sentence pair needs a second document to draw from; of a handful of texts one must do.
+        least = 2 if len(self._spool) >= SEVERAL else 1
+        self._held = split(self._spool.hashes, held_out, seed=0, least=least)
 
     def training_texts(self) -> Iterator[str]:
         """The documents to train on."""

@@ -16,7 +16,7 @@ from typing import Any
 from pretune.checkpoint import store
 from pretune.data.sources import RecordLog, identities, read_records
 from pretune.errors import UnsupportedError
-from pretune.nn.initialisation import shapes_only
+from pretune.model.making import sketch
 from pretune.objectives import objective_of
 from pretune.registry import find
 from pretune.text.tokenizer import Tokenizer
@@ -186,8 +186,7 @@ def _parameters(settings: PretrainSettings, **size: int) -> int:
     """How many parameters the model will have, without making it."""
     heads = objective_of(str(settings.objective)).heads
     config = shape(settings).model_copy(update=size)
-    with shapes_only():
-        network = find("families", settings.family).Network(config, heads=heads)
+    network = sketch(find("families", settings.family), config, "+".join(heads), ())
     return sum(p.numel() for p in network.parameters())
 
 
