@@ -16,7 +16,7 @@ from pretune.text.training import train_tokenizer
 
 SMALLEST, LARGEST = 1024, 65_536
 _HELD_OUT = 10  # every tenth piece of the sample is measured on, and not learnt from
-_TRAINED_CHARACTERS = 5_000_000
+_TRAINED_CHARACTERS = 3_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def advise_vocabulary_size(
     kinds of tokenizer follow the same curve closely enough to take its advice.
 
     Args:
-        texts: what the model will be trained on; 5 million characters of it are read closely.
+        texts: what the model will be trained on; 3 million characters of it are read closely.
         least_gain: share of the tokens that a vocabulary of twice the size must save to be worth it.
         sightings: a token should be seen this often on average, so that its embedding is learnt:
             the text must have at least this many times as many tokens as the vocabulary.
@@ -62,7 +62,8 @@ def advise_vocabulary_size(
         raise DataError("no text to measure a vocabulary on")
     held = sample[::_HELD_OUT]
     learnt = [piece for i, piece in enumerate(sample) if i % _HELD_OUT] or held
-    largest = train_tokenizer(learnt, min(LARGEST, max(most, SMALLEST)))
+    most = min(most, LARGEST, 2 * total // sightings)  # a byte is a token at most
+    largest = train_tokenizer(learnt, max(most, SMALLEST))
     sizes = [SMALLEST << step for step in range(7) if SMALLEST << step <= min(most, largest.vocabulary_size)]
     held_bytes = sum(len(piece.encode()) for piece in held)
     measured = [

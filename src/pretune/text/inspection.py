@@ -106,7 +106,8 @@ class _Known:
     def __call__(self, character: str) -> bool:
         if character not in self._found:
             ids = self._tokenizer.encode(character).ids
-            whole = len(ids) == 0 or (len(ids) <= 2 and "\ufffd" not in self._tokenizer.decode(ids[-1:]))
+            # Two tokens: a space, or SentencePiece's mark of a word, and then the character.
+            whole = len(ids) <= 1 or (len(ids) == 2 and "\ufffd" not in self._tokenizer.decode(ids[1:]))
             unknown = self._tokenizer.specials.unknown
             self._found[character] = character.isspace() or (whole and unknown not in ids.tolist())
         return self._found[character]

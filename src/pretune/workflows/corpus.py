@@ -53,7 +53,7 @@ def prepare(
     validation: tuple[str, ...],
     reporter: Reporter,
     tokenizer_kind: Kind = "bpe",
-    largest_vocabulary: int = LARGEST,
+    largest_vocabulary: int | None = None,
 ) -> Prepared:
     """Read, deduplicate, split and tokenize ``sources`` into ``folder``, or open what lies there.
 
@@ -84,7 +84,9 @@ def prepare(
         if tokenizer is None:
             size = vocabulary_size
             if size == "auto":
-                advice = advise_vocabulary_size(documents.training_texts(), most=largest_vocabulary)
+                advice = advise_vocabulary_size(
+                    documents.training_texts(), most=largest_vocabulary or LARGEST
+                )
                 size = advice.size
                 reporter.say(f"  a vocabulary of {size:,} tokens: {advice.reason}")
             reporter.say(f"  training a tokenizer of {size:,} tokens")

@@ -120,7 +120,7 @@ def pretrain(
             tokenizer=tokenizer_given,
             vocabulary_size=resolved.vocabulary_size,
             tokenizer_kind=resolved.tokenizer_kind,
-            largest_vocabulary=_largest_vocabulary(resolved),
+            largest_vocabulary=_largest_vocabulary(resolved) if resolved.vocabulary_size == "auto" else None,
             held_out=resolved.held_out,
             validation=resolved.validation,
             reporter=reporter,
