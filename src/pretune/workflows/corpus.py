@@ -28,6 +28,9 @@ from pretune.text.training import Kind, train_tokenizer
 from pretune.training.progress import Reporter
 
 PREPARED = "prepared.json"
+SAMPLE = 600
+"""Characters that a tokenizer learns from, for each of its tokens: four times as many make texts 0.5 % shorter,
+and take two and a half times as long (vocabulary 8,192)."""
 SEVERAL = 20
 """Documents from which on two are held out at least."""
 
@@ -90,7 +93,10 @@ def prepare(
                 size = advice.size
                 reporter.say(f"  a vocabulary of {size:,} tokens: {advice.reason}")
             reporter.say(f"  training a tokenizer of {size:,} tokens")
-            tokenizer = train_tokenizer(documents.training_texts(), size, kind=tokenizer_kind)
+            sample = SAMPLE * size
+            tokenizer = train_tokenizer(
+                documents.training_texts(), size, kind=tokenizer_kind, max_characters=sample
+            )
         _write(documents, tokenizer, partial, sources)
         shutil.rmtree(folder, ignore_errors=True)  # without prepared.json it is of no use
         partial.replace(folder)

@@ -15,12 +15,15 @@ from pretune.objectives import objective_of
 from pretune.registry import find
 from pretune.text.training import Kind
 from pretune.training.length import parse_length
-from pretune.training.settings import TrainingSettings
+from pretune.training.settings import OptimizerSettings, TrainingSettings
 from pretune.workflows import pages
 from pretune.workflows.continued import adopt
 
 ASSUMED = 8192
 """Tokens of a vocabulary that is not measured yet."""
+BATCH_TOKENS = 1024
+OPTIMIZER: dict[str, Any] = {"name": "muon", "learning_rate": 5e-3}
+"""From random weights; docs/lab-notes.md has the comparison. A checkpoint goes on with AdamW."""
 OBJECTIVES = {"encoder": "masked_lm", "decoder": "causal_lm"}
 
 
@@ -31,7 +34,7 @@ class PretrainSettings(Settings):
     """Files and folders of .txt and .jsonl text, or one folder that was prepared before."""
     start_from: str | None = None
     """A run or model folder to go on from, with its own tokenizer; None: begin with random weights."""
-    family: str = "bert"
+    family: str = "modernbert"
     objective: str | None = None
     """masked_lm, causal_lm or masked_lm+next_sentence; None: masked_lm for an encoder, else causal_lm."""
     objective_options: dict[str, Any] = pydantic.Field(default_factory=dict)
@@ -52,7 +55,9 @@ class PretrainSettings(Settings):
     """Share of the documents kept from training, where no validation files are given."""
     evaluation_tokens: int = pydantic.Field(50_000, ge=1)
     """Held-out tokens that an evaluation reads at most."""
-    training: TrainingSettings = TrainingSettings(batch_tokens=1024)
+    training: TrainingSettings = TrainingSettings(
+        batch_tokens=BATCH_TOKENS, optimizer=OptimizerSettings(**OPTIMIZER)
+    )
     language: str = "en"
     """Of the report: en or zh."""
 
@@ -79,10 +84,7 @@ def resolve(
     if values.get("start_from"):
         values = adopt(values, max_length=PretrainSettings.model_fields["max_length"].default)
     if isinstance(values.get("training"), Mapping):
-        training = dict(values["training"])
-        if "batch_tokens" not in training and "batch_examples" not in training:
-            training["batch_tokens"] = 1024
-        values["training"] = training
+        values["training"] = _completed(dict(values["training"]), fresh=not values.get("start_from"))
     if isinstance(values.get("corpus"), str | Path):
         values["corpus"] = (str(values["corpus"]),)
     resolved = build(PretrainSettings, values, where="pretrain")
@@ -102,6 +104,16 @@ def resolve(
     kind.check(resolved.objective_options, "pretrain: objective_options")
     shape(resolved)
     return resolved
+
+
+def _completed(training: dict[str, Any], *, fresh: bool) -> dict[str, Any]:
+    """Settings of training that were given in part, with the recipe for the rest."""
+    if "batch_tokens" not in training and "batch_examples" not in training:
+        training["batch_tokens"] = BATCH_TOKENS
+    optimizer = training.get("optimizer") or {}
+    if fresh and isinstance(optimizer, Mapping) and optimizer.get("name", "muon") == "muon":
+        training["optimizer"] = {**OPTIMIZER, **optimizer}
+    return training
 
 
 def shape(settings: PretrainSettings) -> Any:

@@ -51,19 +51,14 @@ SHARES = {"masked": 0.53, "causal": 1.0}
 """Of the time that is left for pretraining when each begins."""
 
 MASKED: dict[str, Any] = {
-    "family": "bert",
-    "model": {
-        "hidden_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "initializer_range": 0.06,
-    },
+    "family": "modernbert",
+    "model": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2},
     "max_length": 64,
     "objective_options": {"rate": 0.3},
     "training": {
         "batch_tokens": 512,
         "evaluations": 6,
-        "optimizer": {"learning_rate": 1e-3},
+        "optimizer": {"name": "muon", "learning_rate": 5e-3},
         "schedule": {"warmup": 0.1},
     },
 }
@@ -87,7 +82,7 @@ FINETUNE: dict[str, Any] = {
     "baselines": False,
     "budget": "8 epochs",
     "task_options": {"long_texts": "truncate"},
-    "model_settings": {"hidden_dropout_prob": 0.1},
+    "model_settings": {"embedding_dropout": 0.1, "mlp_dropout": 0.1},
 }
 LEARNING_RATES = {"pretrained": 1e-3, "random": 2e-3}
 """The best of three each on validation records, found with equal effort."""
