@@ -31,6 +31,7 @@ HF_TYPES = {
 }
 
 REFERENCE: Mapping[str, Any] = {
+    "classifier_pooling": "cls",
     "vocab_size": 50368,
     "hidden_size": 768,
     "num_hidden_layers": 22,
@@ -82,7 +83,7 @@ class Config(settings.Settings):
     classifier_bias: bool = False
     """Of the transform before the vocabulary or the classes."""
     classifier_activation: ActivationName = "gelu"
-    classifier_pooling: Literal["cls", "mean"] = "cls"
+    classifier_pooling: Literal["cls", "mean"] = "mean"
     """A text is classified by its first place, or by the mean of all its places."""
     tie_word_embeddings: bool = True
 

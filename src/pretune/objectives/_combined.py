@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -35,6 +36,10 @@ class Hiding(Protocol):
     @property
     def heads(self) -> tuple[str, ...]: ...
 
+    @property
+    def smoothing(self) -> Mapping[str, float]:
+        """Head to the share of its targets that is spread over the vocabulary."""
+
     def hide(self, example: Example, rng: np.random.Generator) -> Example:
         """The example with its own places, targets, and what is hidden."""
 
@@ -63,7 +68,8 @@ class Combined:
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """A group of examples a row of the grid."""
-        return collate(groups, pad=self.specials.pad, heads=self.heads, segments=self.segments)
+        batch = collate(groups, pad=self.specials.pad, heads=self.heads, segments=self.segments)
+        return replace(batch, smoothing=self.hiding.smoothing)
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """All terms, of one forward pass."""

@@ -149,7 +149,12 @@ class Objective:
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """A group of examples a row of the grid."""
         batch = collate(groups, pad=self.specials.pad, heads=self.heads)
-        return replace(batch, smoothing={HEAD: self.options.label_smoothing})
+        return replace(batch, smoothing=self.smoothing)
+
+    @property
+    def smoothing(self) -> dict[str, float]:
+        """Head to the share of its targets that is spread over the vocabulary."""
+        return {HEAD: self.options.label_smoothing}
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """Cross-entropy in nats, summed over the predicted places."""

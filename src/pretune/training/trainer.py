@@ -41,6 +41,8 @@ SPEED_OVER = 10.0
 """Seconds after which the tokens a second that are shown are counted anew."""
 TRAINED = "trained.safetensors"
 """The weights as trained, of a run whose checkpoints show their average as the model."""
+LOOK_AFTER = 0.05
+"""Share of a length in minutes after which to look at the clock, however few steps were made in it."""
 RESUMED_LOOK = 0.02
 """Share of the schedule after which a resumed run looks at the clock."""
 
@@ -83,6 +85,7 @@ class Trainer:
         self._course = budget.Course((budget.Stretch(0, 0, 0.0),))
         self._pace = budget.Pace(evaluation=0.0)
         self._look = 0.0
+        self._look_at = math.inf
         self._read = (0, 0.0)
 
     def train(self) -> Outcome:
@@ -143,7 +146,7 @@ class Trainer:
                     f"stopped at step {state.step} of {total}; a checkpoint is saved in {self.run.folder}, "
                     "run the same command to go on"
                 )
-            if self._course.share(state.step) >= self._look:
+            if self._course.share(state.step) >= self._look or time.monotonic() >= self._look_at:
                 self._correct()
 
     def _step(self, log: MetricsLog, stop: StopRequest, work: Work) -> bool:
@@ -331,6 +334,7 @@ class Trainer:
         # A resumed run looks soon: the machine may be another, or busier.
         look = done + RESUMED_LOOK if self.state.step else math.inf
         self._look = min(budget.next_look(done), look) if timed else math.inf
+        self._look_at = time.monotonic() + LOOK_AFTER * self.length.amount if timed else math.inf
         return plan
 
     def _measure(self) -> dict[str, Any]:
@@ -362,6 +366,7 @@ class Trainer:
         """
         step, course = self.state.step, self._course
         self._look = budget.next_look(course.share(step))
+        self._look_at = time.monotonic() + LOOK_AFTER * self.length.amount
         if step < course.last.start:
             return
         total = budget.corrected(course, step, self._left(), self._pace, self.settings.evaluations)

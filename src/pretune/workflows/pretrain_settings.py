@@ -22,7 +22,9 @@ from pretune.workflows.continued import adopt
 ASSUMED = 8192
 """Tokens of a vocabulary that is not measured yet."""
 BATCH_TOKENS = 1024
-OPTIMIZER: dict[str, Any] = {"name": "muon", "learning_rate": 5e-3}
+OPTIMIZER: dict[str, Any] = {
+    "name": "muon", "learning_rate": 5e-3, "muon_learning_rate": 0.01, "weight_decay": 0.1,
+}  # fmt: skip
 """From random weights; docs/lab-notes.md has the comparison. A checkpoint goes on with AdamW."""
 OBJECTIVES = {"encoder": "masked_lm", "decoder": "causal_lm"}
 
