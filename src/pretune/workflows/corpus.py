@@ -29,8 +29,8 @@ from pretune.training.progress import Reporter
 
 PREPARED = "prepared.json"
 SAMPLE = 600
-"""Characters that a tokenizer learns from, for each of its tokens: four times as many make texts 0.5 % shorter,
-and take two and a half times as long (vocabulary 8,192)."""
+"""Characters that a tokenizer learns from, for each of its tokens: four times as many make texts 0.5 %
+shorter, and take two and a half times as long (vocabulary 8,192)."""
 SEVERAL = 20
 """Documents from which on two are held out at least."""
 
