@@ -11,9 +11,9 @@ import pydantic
 from pretune.config import Settings, build
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.model.folder import outline
-from pretune.objectives import objective_of
-from pretune.registry import find
-from pretune.text.training import Kind
+from pretune.objectives import Kind, objective_of
+from pretune.registry import find, names
+from pretune.text.training import Kind as TokenizerKind
 from pretune.training.length import parse_length
 from pretune.training.settings import OptimizerSettings, TrainingSettings
 from pretune.workflows import pages
@@ -26,6 +26,8 @@ OPTIMIZER: dict[str, Any] = {
     "name": "muon", "learning_rate": 5e-3, "muon_learning_rate": 0.01, "weight_decay": 0.1,
 }  # fmt: skip
 """From random weights; docs/lab-notes.md has the comparison. A checkpoint goes on with AdamW."""
+FAMILIES = ("modernbert", "llama", "bert")
+"""In this order, where none is named."""
 OBJECTIVES = {"encoder": "masked_lm", "decoder": "causal_lm"}
 
 
@@ -36,7 +38,8 @@ class PretrainSettings(Settings):
     """Files and folders of .txt and .jsonl text, or one folder that was prepared before."""
     start_from: str | None = None
     """A run or model folder to go on from, with its own tokenizer; None: begin with random weights."""
-    family: str = "modernbert"
+    family: str = FAMILIES[0]
+    """Where only an objective is named, the first of ``FAMILIES`` that has it."""
     objective: str | None = None
     """masked_lm, causal_lm or masked_lm+next_sentence; None: masked_lm for an encoder, else causal_lm."""
     objective_options: dict[str, Any] = pydantic.Field(default_factory=dict)
@@ -44,7 +47,7 @@ class PretrainSettings(Settings):
     """The family's own settings: hidden_size, num_hidden_layers ..."""
     tokenizer: str | None = None
     """A tokenizer.json or a folder with one; None: one is trained on the text."""
-    tokenizer_kind: Kind = "bpe"
+    tokenizer_kind: TokenizerKind = "bpe"
     """Of the one that is trained: bpe, wordpiece or unigram."""
     vocabulary_size: int | Literal["auto"] = 8192
     """Of the one that is trained, 300 at least; auto: as many tokens as the text and the model repay."""
@@ -94,18 +97,32 @@ def resolve(
         raise ConfigError("pretrain: corpus is empty: give files or folders of text")
     pages.check_language(resolved.language)
     parse_length(resolved.budget)
+    if resolved.objective and "family" not in values:
+        resolved = resolved.model_copy(update={"family": _family_of(resolved.objective)})
     family = find("families", resolved.family)
     kind = objective_of(resolved.objective or OBJECTIVES[family.TRAITS.kind])
     resolved = resolved.model_copy(update={"objective": kind.name})
-    saved = {head for heads in family.HF_TYPES.values() for head in heads}
-    if not kind.pretrains or "+".join(kind.heads) not in saved:
+    if not kind.pretrains or not _saves(resolved.family, kind):
+        others = [name for name in names("families") if kind.pretrains and _saves(name, kind)]
         raise UnsupportedError(
             f"pretrain: objective = {resolved.objective!r}: family {resolved.family!r} pretrains by "
-            f"{OBJECTIVES[family.TRAITS.kind]!r}"
+            f"{OBJECTIVES[family.TRAITS.kind]!r}" + (f"; {' and '.join(others)} by this" if others else "")
         )
     kind.check(resolved.objective_options, "pretrain: objective_options")
     shape(resolved)
     return resolved
+
+
+def _family_of(objective: str) -> str:
+    """The family to train by an objective, where none is named."""
+    kind = objective_of(objective)
+    return next((name for name in FAMILIES if _saves(name, kind)), FAMILIES[0])
+
+
+def _saves(family: str, kind: Kind) -> bool:
+    """Is there a stock class that a network with these heads can be saved as?"""
+    types: Mapping[str, Mapping[str, str]] = find("families", family).HF_TYPES
+    return any("+".join(kind.heads) in heads for heads in types.values())
 
 
 def _completed(training: dict[str, Any], *, fresh: bool) -> dict[str, Any]:
