@@ -31,7 +31,8 @@ SOURCE = str(Path(pretune.__file__).parents[1])
 def command(texts: Any, out: Path) -> list[str]:
     sizes = ("hidden_size=32", "num_hidden_layers=2", "num_attention_heads=2", "hidden_dropout_prob=0.1")
     return [
-        "pretrain", str(texts.corpus), "--family", "bert", "--out", str(out), "--budget", "60 steps", "vocabulary_size=350",
+        "pretrain", str(texts.corpus), "--family", "bert", "--out", str(out), "--budget", "60 steps",
+        "vocabulary_size=350",
         "max_length=32", *(f"model.{size}" for size in sizes), "training.batch_tokens=512",
         "training.evaluations=2", "training.save_every=10",
     ]  # fmt: skip

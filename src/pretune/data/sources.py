@@ -84,6 +84,28 @@ def read_records(
         log.bytes_read = after
 
 
+def listing(paths: Iterable[str | Path]) -> list[tuple[str, int, int]]:
+    """(file, size, time of its last change) of what :func:`read_records` will read, in its order.
+
+    Standard input is named by its content. A ``datasets`` name has no files here.
+
+    Raises:
+        DataError: as :func:`read_records`.
+    """
+    found = []
+    for job in _jobs([str(path) for path in paths], ("text",), RecordLog()):
+        if job.path is None:
+            continue
+        try:
+            about = job.path.stat()
+        except OSError:
+            continue  # it vanished; reading it will say so
+        piped = job.name == standard_input.NAME
+        name, changed = (identities(["-"])[0], 0) if piped else (str(job.path), about.st_mtime_ns)
+        found.append((name, about.st_size, changed))
+    return found
+
+
 def identities(paths: Iterable[str | Path]) -> list[str]:
     """What tells one reading from another: the names, and for standard input its content."""
     return [

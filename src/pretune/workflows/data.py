@@ -30,7 +30,7 @@ from pretune.data.cleaning.tally import Tally
 from pretune.data.deduplicate import ExactDuplicates
 from pretune.data.near_duplicates import NearDuplicates
 from pretune.data.parts import NOTES, Memory, Note, Part, PartWriter, read_notes, write_note
-from pretune.data.sources import RecordLog, read_records
+from pretune.data.sources import RecordLog, listing, read_records
 from pretune.errors import DataError, Interrupted, PretuneError
 from pretune.training.progress import Reporter, Silent, Work, working
 from pretune.training.signals import StopRequest
@@ -40,7 +40,6 @@ from pretune.workflows.data_folder import (
     PrepareSettings,
     default_folder,
     finished,
-    listing,
     open_partial,
     resolve,
     versions,

@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from pretune.checkpoint.store import write_json
 from pretune.config import Settings, build, differences, digest
 from pretune.data.cleaning.settings import CleaningSettings
 from pretune.data.parts import NOTES
-from pretune.data.sources import RecordLog, read_records
+from pretune.data.sources import RecordLog, listing, read_records
 from pretune.errors import ConfigError
 from pretune.training.progress import Reporter
 
@@ -85,17 +85,6 @@ def default_folder(settings: PrepareSettings) -> Path:
 def versions() -> dict[str, str]:
     """Of what decides about the result."""
     return {name: metadata.version(name) for name in _PACKAGES}
-
-
-def listing(sources: Sequence[str]) -> list[tuple[str, int, int]]:
-    """(file, size, time of its last change) of what lies under the sources that are files or folders."""
-    found = []
-    for source in map(Path, sources):
-        inside = sorted(source.rglob("*")) if source.is_dir() else [source]
-        for path in (path for path in inside if path.is_file()):
-            about = path.stat()
-            found.append((str(path), about.st_size, about.st_mtime_ns))
-    return found
 
 
 def finished(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -18,11 +18,10 @@ from pretune.data.cleaning.rules import UNSPACED, judges
 from pretune.data.cleaning.steps import Drop
 from pretune.data.deduplicate import ExactDuplicates
 from pretune.data.near_duplicates import NearDuplicates, grams, signatures
-from pretune.data.sources import RecordLog, read_records
+from pretune.data.sources import RecordLog, listing, read_records
 from pretune.errors import ConfigError
 from pretune.training.progress import Reporter, Silent, working
 from pretune.types import Record
-from pretune.workflows.data_folder import listing
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 PRESETS = ("light", "web")
