@@ -10,7 +10,7 @@ import pytest
 
 from pretune.data import shards
 from pretune.data.deduplicate import text_hash
-from pretune.data.shards import Corpus, cut, enough_documents, held_out, split, write_corpus
+from pretune.data.shards import Corpus, cut, held_out, piece_size, split, write_corpus
 from pretune.data.windows import EncodedRecords, Windows
 from pretune.errors import ConfigError, DataError
 from pretune.text.segmentation import starts
@@ -139,10 +139,14 @@ def test_a_small_corpus_has_both_sides(n: int) -> None:
 
 def test_few_documents_are_cut_and_many_are_not() -> None:
     book = "One sentence of the book.\n" * 1000
-    pieces = list(enough_documents([book, book]))
+    size = piece_size(2, 2 * len(book))
+    assert size is not None
+    pieces = [piece for text in (book, book) for piece in cut(text, size)]
     assert 20 <= len(pieces) <= 45
     assert "".join(pieces) == book + book
-    assert list(enough_documents(str(i) for i in range(50))) == [str(i) for i in range(50)]
+    assert piece_size(1000, 10**9) is None
+    assert piece_size(153, 8_000_000) == 8_000  # books among web pages
+    assert piece_size(60, 9_000) == 450  # sentences
     assert "".join(cut("渡船。" * 50, 40)) == "渡船。" * 50
 
 

@@ -42,7 +42,7 @@ class Notes:
     def work(self, name: str, total: int) -> Notes:
         return self
 
-    def update(self, done: int, detail: str = "") -> None:
+    def update(self, done: int, detail: str = "", total: int | None = None) -> None:
         pass
 
     def close(self) -> None:

@@ -29,8 +29,17 @@ def verbs() -> list[ModuleType]:
     return [importlib.import_module(f"pretune.cli.{name}") for name in sorted(names, key=ORDER.index)]
 
 
+class Ordered(typer.core.TyperGroup):
+    """Lists groups of verbs among the verbs, all in :data:`ORDER`."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        """The names in the order in which help shows them."""
+        return sorted(self.commands, key=ORDER.index)
+
+
 app = typer.Typer(
     name="pretune",
+    cls=Ordered,
     help="Raw text in, a Transformer language model out.\n\nNew here? Run: pretune quickstart",
     no_args_is_help=True,
     add_completion=True,

@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,6 +24,8 @@ from pretune.types import BoolArray, IntArray
 
 SCHEMA = 1
 INDEX = "corpus.json"
+ENOUGH_DOCUMENTS = 1000
+SHORTEST_PIECE = 4000
 _BATCH_CHARACTERS = 1 << 20  # what is tokenised at once: enough for the tokenizer's threads
 _PIECE_CHARACTERS = 1 << 18
 _MIX = (1 << 64) - 1
@@ -300,8 +301,7 @@ def split(hashes: npt.NDArray[np.uint64], fraction: float, seed: int, least: int
     """(documents,) True where held out: ``least`` different ones at least, and never all of them.
 
     Chosen by ``held_out``; where that leaves too few, the documents nearest to the border change sides.
-    A corpus of fewer than about 20 documents should be ``cut`` into pieces first (``enough_documents``): one
-    whole book of three is no sample.
+    A small corpus should be ``cut`` into pieces first (``piece_size``): one whole book of three is no sample.
 
     Raises:
         DataError: all documents are the same text, or there is only one.
@@ -318,20 +318,17 @@ def split(hashes: npt.NDArray[np.uint64], fraction: float, seed: int, least: int
     return chosen
 
 
-def enough_documents(documents: Iterable[str], least: int = 20) -> Iterator[str]:
-    """The documents; if they are fewer than ``least``, cut into about ``least`` pieces altogether.
+def piece_size(documents: int, characters: int) -> int | None:
+    """Characters to ``cut`` the documents of a small corpus into, so that a share can be held out.
 
-    Holds no more than ``least`` documents at a time.
+    Of few documents, or of some long among many short ones, a share of whole documents is no sample. None
+    where there are enough: a thousand.
     """
-    iterator = iter(documents)
-    first = list(islice(iterator, least))
-    if len(first) < least:
-        size = max(sum(map(len, first)) // least, 200)  # a piece shorter than a paragraph scores nothing
-        for text in first:
-            yield from cut(text, size)
-    else:
-        yield from first
-        yield from iterator
+    if documents >= ENOUGH_DOCUMENTS:
+        return None
+    size = max(characters // ENOUGH_DOCUMENTS, SHORTEST_PIECE)
+    # A handful of short texts still gives twenty pieces, if each is as long as a paragraph.
+    return size if characters // size >= 20 else max(characters // 20, 200)
 
 
 def _rank(text_hash: int, seed: int) -> int:

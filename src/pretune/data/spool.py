@@ -34,10 +34,12 @@ class Spool:
     def __init__(self, documents: Iterable[str], path: Path) -> None:
         self.path = path
         hashes = array("Q")
+        self.characters = 0
         with path.open("wb") as file, zstandard.ZstdCompressor(LEVEL).stream_writer(file) as packed:
             for text in documents:
                 packed.write(orjson.dumps(well_formed(text)) + b"\n")
                 hashes.append(text_hash(text))
+                self.characters += len(text)
         self.hashes: npt.NDArray[np.uint64] = np.frombuffer(hashes, np.uint64)
         """(documents,)"""
 

@@ -29,8 +29,8 @@ class Reporter(Protocol):
 class Work(Protocol):
     """A stretch of work under way."""
 
-    def update(self, done: int, detail: str = "") -> None:
-        """So many pieces are done."""
+    def update(self, done: int, detail: str = "", total: int | None = None) -> None:
+        """So many pieces are done; ``total`` is how many there are, where that has changed."""
 
     def close(self) -> None:
         """It ended, or was stopped."""
@@ -46,7 +46,7 @@ class Silent:
         """Begin work in silence."""
         return self
 
-    def update(self, done: int, detail: str = "") -> None:
+    def update(self, done: int, detail: str = "", total: int | None = None) -> None:
         """Go on in silence."""
 
     def close(self) -> None:
@@ -93,10 +93,11 @@ class _Bar:
         self._task = self._progress.add_task(terminal.left() + name, total=total, detail="")
         self._progress.start()
 
-    def update(self, done: int, detail: str = "") -> None:
+    def update(self, done: int, detail: str = "", total: int | None = None) -> None:
         self._progress.update(
-            self._task, completed=done, detail=detail, description=self._terminal.left() + self._name
-        )
+            self._task, completed=done, total=total, detail=detail,
+            description=self._terminal.left() + self._name,
+        )  # fmt: skip
 
     def close(self) -> None:
         self._progress.stop()
@@ -107,8 +108,9 @@ class _Lines:
         self._terminal, self._name, self._total = terminal, name, total
         self._start = self._last = time.monotonic()
 
-    def update(self, done: int, detail: str = "") -> None:
+    def update(self, done: int, detail: str = "", total: int | None = None) -> None:
         now = time.monotonic()
+        self._total = max(done, self._total if total is None else total)
         if now - self._last < LINE_EVERY or done == 0:
             return
         self._last = now

@@ -188,7 +188,7 @@ class Trainer:
         if findings is not None:
             log.health(state.step, findings)
         self._pace.stepped()
-        work.update(state.step, self._detail(loss, state.tokens))
+        work.update(state.step, self._detail(loss, state.tokens), self._course.last.end)
         return True
 
     def _detail(self, loss: float, tokens: int) -> str:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from pretune.checkpoint import store
 from pretune.data.deduplicate import ExactDuplicates
 from pretune.data.fingerprints import Fingerprints
-from pretune.data.shards import Corpus, enough_documents, split, write_corpus
+from pretune.data.shards import Corpus, cut, piece_size, split, write_corpus
 from pretune.data.sources import RecordLog, read_records
 from pretune.data.spool import Spool
 from pretune.errors import CheckpointError, DataError
@@ -103,7 +103,8 @@ def prepare(
     except (OSError, SafetensorError) as error:
         raise DataError(f"{folder}: the prepared text could not be written: {error}") from error
     finally:
-        spool.unlink(missing_ok=True)
+        for path in (spool, _cut_up(spool)):
+            path.unlink(missing_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
     prepared = open_prepared(folder, tokenizer)
     train, held = prepared.train, prepared.validation
@@ -122,6 +123,11 @@ def _write(documents: _Documents, tokenizer: Tokenizer, folder: Path, sources: t
     Fingerprints.of(documents.training_texts()).save(folder)
     about = {"sources": list(sources), "train": train.fingerprint, "validation": held.fingerprint}
     store.write_json(folder / PREPARED, about)
+
+
+def _cut_up(spool: Path) -> Path:
+    """Where the pieces of a small corpus are spooled."""
+    return spool.with_name(f"pieces.{spool.name}")
 
 
 def is_prepared(sources: tuple[str, ...]) -> bool:
@@ -162,7 +168,7 @@ class _Documents:
         self.validation = validation
         self.duplicates = 0
         self.log = RecordLog()
-        self._spool = Spool(self._texts(sources, self.log), spool)
+        self._spool = self._pieces(Spool(self._unique(sources, self.log), spool))
         self._held = np.zeros(len(self._spool), bool)
         if validation:
             return
@@ -182,7 +188,7 @@ class _Documents:
     def validation_texts(self) -> Iterator[str]:
         """The documents held out."""
         if self.validation:
-            return self._texts(self.validation, RecordLog())
+            return self._unique(self.validation, RecordLog())
         return self._spool.texts(self._held)
 
     def remark(self) -> str:
@@ -192,9 +198,15 @@ class _Documents:
             parts.append(self.log.summary())
         return "".join(f"; {part}" for part in parts)
 
-    def _texts(self, paths: tuple[str, ...], log: RecordLog) -> Iterator[str]:
-        """Each document once; of a handful of long ones, pieces, so that a share can be held out."""
-        return enough_documents(self._unique(paths, log))
+    def _pieces(self, whole: Spool) -> Spool:
+        """The documents; of a small corpus their pieces, so that a share of them is a sample."""
+        size = piece_size(len(whole), whole.characters)
+        if size is None or self.validation:
+            return whole
+        cut_up = Spool((piece for text in whole.texts() for piece in cut(text, size)), _cut_up(whole.path))
+        cut_up.path.replace(whole.path)
+        cut_up.path = whole.path
+        return cut_up
 
     def _unique(self, paths: tuple[str, ...], log: RecordLog) -> Iterator[str]:
         seen, duplicates = ExactDuplicates(), 0

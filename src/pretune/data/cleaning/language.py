@@ -15,6 +15,8 @@ UNKNOWN = "und"
 READ = 4000
 """Characters that are looked at, from the middle of the text, where mastheads and licences are not."""
 _CERTAIN = 0.5
+_WRITTEN_AS = {"wuu": "zh"}
+"""Codes that py3langid gives to Chinese among Latin letters."""
 _ENGLISH = frozenset(
     ("the", "of", "and", "to", "that", "was", "with", "for", "he", "it", "his", "her", "from", "they", "this")
 )
@@ -51,7 +53,7 @@ def _latin(part: str) -> str:
     if sum(map(len, words)) < 8 and part.isascii():
         return UNKNOWN
     name, certainty = _identifier().classify(part[:600])
-    return str(name) if certainty >= _CERTAIN else UNKNOWN
+    return _WRITTEN_AS.get(name, str(name)) if certainty >= _CERTAIN else UNKNOWN
 
 
 @cache
