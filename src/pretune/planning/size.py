@@ -28,7 +28,7 @@ class Shape:
 
 LADDER = (Shape(128, 2, 2), Shape(192, 3, 3), Shape(256, 4, 4), Shape(384, 6, 6), Shape(512, 8, 8))
 """From what learns within a minute on two cores to what wants hours there; heads of 64 dimensions."""
-TOKENS_PER_PARAMETER = 1.0
+TOKENS_PER_PARAMETER = 2.0
 """Tokens that a model must be able to read, for each of its parameters outside the embeddings, to be worth
 its size. Far below the 20 of Hoffmann et al. (2022), whose models are a thousand times larger."""
 EPOCHS = 4.0
