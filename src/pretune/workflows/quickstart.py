@@ -45,7 +45,7 @@ LANGUAGES = ("zh", "en")
 MARKER = "quickstart.json"
 SEEDS = (0, 1, 2)
 VOCABULARY = 4096
-OTHER_STAGES = 130.0
+OTHER_STAGES = 115.0
 """Seconds of five minutes, on two cores, that all but pretraining takes, with a margin."""
 SHARES = {"masked": 0.53, "causal": 1.0}
 """Of the time that is left for pretraining when each begins."""
