@@ -187,7 +187,10 @@ def _result() -> pretraining.RunResult:
         "difference": {"mean": 0.1, "interval": [0.0, 0.2]},
     }  # fmt: skip
     summary = {
-        "pretraining": {"masked": {"family": "bert", **figures}, "causal": {"family": "llama", **figures}},
+        "pretraining": {
+            "masked": {"family": starting.MASKED["family"], **figures},
+            "causal": {"family": "llama", **figures},
+        },
         "classification": {"zh": classified, "en": classified},
     }
     return pretraining.RunResult(Path("runs/quickstart"), summary)
