@@ -76,6 +76,7 @@ class Stopping:
 
 
 @pytest.mark.parametrize(("kind", "family"), CASES)
+@pytest.mark.slow
 def test_resumed_equals_uninterrupted(
     kind: str, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ def test_matthews_is_that_of_scikit_learn(pairs: list[tuple[str, str]]) -> None:
     assert matthews(said, true).value == pytest.approx(matthews_corrcoef(true, said), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_intervals_are_those_of_drawing_records() -> None:
     rng = np.random.default_rng(0)
     true = (rng.random((120, 4)) < [0.5, 0.3, 0.1, 0.03]).astype(np.int64)

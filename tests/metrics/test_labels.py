@@ -30,6 +30,7 @@ def test_values_are_those_of_scikit_learn(pairs: list[tuple[str, str]]) -> None:
     assert 0 <= score.interval[0] <= score.interval[1] <= 1
 
 
+@pytest.mark.slow
 def test_macro_f1_interval_is_that_of_drawing_items() -> None:
     rng = np.random.default_rng(0)
     # one label is rare enough to vanish from many resamples

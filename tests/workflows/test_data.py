@@ -121,6 +121,7 @@ def test_the_order_is_that_of_the_input_and_readers_find_the_text(raw: Path, tmp
     assert [r.fields["text"] for r in read_records([done.folder], log=log)] == [row["text"] for row in rows]
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes_as_one(raw: Path, tmp_path: Path) -> None:
     one = pretune.prepare_data(SETTINGS, sources=raw, out=tmp_path / "one")
     two = pretune.prepare_data(SETTINGS, sources=raw, out=tmp_path / "two", processes=2)
