@@ -69,7 +69,7 @@ def rust_errors(what: str) -> Iterator[None]:
         yield
     except (CheckpointError, KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
         raise
-    except BaseException as error:
+    except BaseException as error:  # a Rust panic is no Exception, and has no class to be caught by
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise CheckpointError(f"{what}: not a tokenizer that can be used: {error}") from None

@@ -17,7 +17,6 @@ from pretune.checkpoint import store
 from pretune.config import Settings, build
 from pretune.data.deduplicate import text_hash
 from pretune.data.shards import split
-from pretune.data.sources import identities
 from pretune.data.windows import EncodedRecords
 from pretune.errors import ConfigError
 from pretune.metrics.statistics import paired_difference
@@ -26,17 +25,17 @@ from pretune.registry import find
 from pretune.report.page import VerdictItem
 from pretune.report.words import words
 from pretune.training import machine
-from pretune.training.changes import replay
 from pretune.training.length import parse_length
 from pretune.training.log import read_log
 from pretune.training.progress import Reporter, Silent
-from pretune.training.run import Run, default_folder, environment
+from pretune.training.run import Run, environment
 from pretune.training.settings import OptimizerSettings, TrainingSettings
 from pretune.training.steps import StepBatches
 from pretune.training.trainer import Trainer
 from pretune.types import Record, Score
 from pretune.workflows import cards, pages, verdicts
 from pretune.workflows.evaluate import Evaluation, assess, read_labelled
+from pretune.workflows.opening import open_run
 from pretune.workflows.pretrain import RunResult
 
 VALIDATION_SHARE = 0.1
@@ -116,17 +115,11 @@ def finetune(
     reporter = reporter or Silent()
     machine.prepare()
     length = parse_length(resolved.budget)
-    run = Run.open(
-        Path(out) if out else default_folder("finetune", resolved, identities(resolved.train)), resolved
+    run, finished = open_run(
+        "finetune", resolved, resolved.train, out=out, changes=changes, reporter=reporter
     )
-    if changes is not None:
-        with run.starting():
-            replay(run, Path(changes))
-    finished = run.summary()
     if finished is not None:
-        reporter.say(f"{run.folder}: this run is complete")
         return RunResult(run.folder, finished)
-    reporter.say(f"{run.folder}")
 
     with run.starting():
         parts = _Finetuning(resolved, reporter)

@@ -14,23 +14,23 @@ from pathlib import Path
 from typing import Any
 
 from pretune.checkpoint import store
-from pretune.data.sources import RecordLog, identities, read_records
+from pretune.data.sources import RecordLog, read_records
 from pretune.errors import UnsupportedError
 from pretune.model.making import sketch
 from pretune.objectives import objective_of
 from pretune.registry import find
 from pretune.text.tokenizer import Tokenizer
 from pretune.training import machine
-from pretune.training.changes import replay
 from pretune.training.length import parse_length
 from pretune.training.log import read_log
 from pretune.training.progress import Reporter, Silent
-from pretune.training.run import Run, default_folder, environment
+from pretune.training.run import Run, environment
 from pretune.training.trainer import Trainer
 from pretune.types import Traits
 from pretune.workflows import cards, pages, verdicts
 from pretune.workflows.continued import tokenizer_of
 from pretune.workflows.corpus import is_prepared, open_prepared, prepare
+from pretune.workflows.opening import open_run
 from pretune.workflows.pretrain_settings import ASSUMED, shape
 from pretune.workflows.pretrain_settings import PretrainSettings as PretrainSettings
 from pretune.workflows.pretrain_settings import resolve as resolve
@@ -99,17 +99,11 @@ def pretrain(
     reporter = reporter or Silent()
     machine.prepare()
     length = parse_length(resolved.budget)
-    run = Run.open(
-        Path(out) if out else default_folder("pretrain", resolved, identities(resolved.corpus)), resolved
+    run, finished = open_run(
+        "pretrain", resolved, resolved.corpus, out=out, changes=changes, reporter=reporter
     )
-    if changes is not None:
-        with run.starting():
-            replay(run, Path(changes))
-    finished = run.summary()
     if finished is not None:
-        reporter.say(f"{run.folder}: this run is complete")
         return RunResult(run.folder, finished)
-    reporter.say(f"{run.folder}")
 
     with run.starting():
         tokenizer_given = _given_tokenizer(resolved)
