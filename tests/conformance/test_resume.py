@@ -16,6 +16,7 @@ import torch
 from pretune.errors import ConfigError, Interrupted
 from pretune.training import changes
 from pretune.training import trainer as trainer_module
+from pretune.training.gradients import never
 
 
 def _load_small() -> ModuleType:
@@ -232,7 +233,7 @@ def test_accumulation_and_packing_change_rounding_only(kind: str, family: str, t
             tmp_path / f"{rows}-{packing}", kind, family=family, dropout=False,
             micro_batch=rows, packing=packing, batch_tokens=300,
         )  # fmt: skip
-        made._backward(made.network, made.batches(3), 3, None)
+        made.gradients.add(made.batches(3), 3, never)
         gradients.append(
             torch.cat([p.grad.flatten() for p in made.network.parameters() if p.grad is not None])
         )

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from pretune.training.gradients import Gradients, never
 from pretune.training.health import Health, group_of
 
 
@@ -70,7 +71,7 @@ def test_a_dead_unit_is_found(tmp_path: Path) -> None:
     handle = network.layers[0].register_forward_hook(lambda m, i, o: outputs.append(o.detach()))
     before = [p.detach().clone() for p in network.layers[0].parameters()]
     with health.watching(0):
-        made._backward(network, made.batches(0), 0, None)
+        Gradients(network, made.objective, made.settings.seed).add(made.batches(0), 0, never)
     handle.remove()
     health.before_update(0)
     made.optimizer.step(1.0)

@@ -1,0 +1,136 @@
+"""How long a run is: decided once, stored in its plan, corrected on the way where the length is a time."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pretune.errors import ConfigError
+from pretune.training import budget, machine
+from pretune.training.length import Length
+from pretune.training.run import Run
+from pretune.training.steps import Batches
+
+LOOK_AFTER = 0.05
+"""Share of a length in minutes after which to look at the clock, however few steps were made in it."""
+RESUMED_LOOK = 0.02
+"""Share of the schedule after which a resumed run looks at the clock."""
+
+
+class Timing:
+    """The course of a run and the clock that it is held against."""
+
+    def __init__(self, length: Length, run: Run, evaluations: int, started: float, reserve: float) -> None:
+        """``started``: when the command began. ``reserve``: seconds that the work after training takes."""
+        self.length, self.run, self.evaluations = length, run, evaluations
+        self.started, self.reserve = started, reserve
+        self.course = budget.Course((budget.Stretch(0, 0, 0.0),))
+        self.pace = budget.Pace(evaluation=0.0)
+        self._look, self._look_at = math.inf, math.inf
+
+    @property
+    def timed(self) -> bool:
+        """Is the length a time?"""
+        return self.length.unit == "seconds"
+
+    def plan(
+        self,
+        batches: Batches,
+        step: int,
+        trial: Callable[[], tuple[Callable[[int], None], Callable[[], None]]],
+        say: Callable[[str], None],
+    ) -> dict[str, Any]:
+        """The plan of a run that stands at ``step``: as the run has it, or decided now and stored there.
+
+        Args:
+            trial: gives a step and an evaluation, to be timed, on weights that are thrown away.
+
+        Raises:
+            ConfigError: the data are no longer those that the run began with.
+        """
+        plan = self.run.plan()
+        if "steps" in plan:
+            if plan.get("data") != batches.fingerprint:
+                raise ConfigError(
+                    f"{self.run.folder}: the data (or the tokenizer) are no longer those that this run began "
+                    "with; put them back to go on, or give another folder with --out"
+                )
+            if plan.get("machine") != machine.describe():
+                say(f"planned on {plan.get('machine')}, going on with {machine.describe()}")
+            self.started -= plan.get("spent", 0.0)  # the time that was used before counts, too
+        else:
+            if self.timed:
+                plan |= self._measure(*trial(), say)
+            else:
+                plan |= {"steps": self.length.steps(batches.steps_per_epoch, batches.tokens_per_step)}
+            plan |= {"machine": machine.describe(), "data": batches.fingerprint, "changes": []}
+            self.run.write_plan(plan)
+        self.course = budget.Course.of(plan)
+        self.pace = budget.Pace(evaluation=plan.get("seconds_per_evaluation", 0.0))
+        if self.timed and not plan.get("replayed"):
+            done = self.course.share(step)
+            # A resumed run looks soon: the machine may be another, or busier.
+            self._look = min(budget.next_look(done), done + RESUMED_LOOK if step else math.inf)
+            self._look_at = time.monotonic() + LOOK_AFTER * self.length.amount
+        return plan
+
+    def _measure(
+        self, step: Callable[[int], None], evaluate: Callable[[], None], say: Callable[[str], None]
+    ) -> dict[str, Any]:
+        seconds = budget.measured(step, patience=min(10.0, 0.05 * self.length.amount))
+        at = time.monotonic()
+        evaluate()
+        evaluation = time.monotonic() - at
+        steps = budget.affordable(self._left(), seconds, evaluation, self.evaluations)
+        say(f"{seconds:.3f} s a step, so {steps:,} steps in {self.length}")
+        return {"steps": steps, "seconds_per_step": seconds, "seconds_per_evaluation": evaluation}
+
+    def _left(self) -> float:
+        """Seconds until training must end, of a length in minutes."""
+        return self.started + self.length.amount - time.monotonic() - self.reserve
+
+    def keep(self, step: int) -> None:
+        """Fit the number of steps to the time that is left, if it is time to look; the plan records it.
+
+        Changes that a resumed run has yet to come to are made as they were.
+        """
+        if self.course.share(step) < self._look and time.monotonic() < self._look_at:
+            return
+        course = self.course
+        self._look = budget.next_look(course.share(step))
+        self._look_at = time.monotonic() + LOOK_AFTER * self.length.amount
+        if step < course.last.start:
+            return
+        total = budget.corrected(course, step, self._left(), self.pace, self.evaluations)
+        self.pace.again()
+        if total is None:
+            return
+        plan = self.run.plan()
+        plan["changes"].append({"step": step, "steps": [course.total(step), total]})
+        self.run.write_plan(plan)
+        self.course = budget.Course.of(plan)
+
+    def note(self) -> None:
+        """Keep how much of a length in minutes is used, for a resume to go on with the rest."""
+        if self.timed:
+            self.run.write_plan(self.run.plan() | {"spent": time.monotonic() - self.started})
+
+
+class Speed:
+    """Tokens a second, as a person is shown them."""
+
+    OVER = 10.0
+    """Seconds after which they are counted anew."""
+
+    def __init__(self, tokens: int) -> None:
+        self._tokens, self._at = tokens, time.monotonic()
+
+    def said(self, tokens: int) -> str:
+        """``, 3,210 tokens/s``, with ``tokens`` read by now."""
+        now = time.monotonic()
+        seconds, read = now - self._at, tokens - self._tokens
+        if seconds > self.OVER:
+            self._tokens, self._at = tokens, now
+        return f", {read / seconds:,.0f} tokens/s" if seconds > 1e-3 else ""
