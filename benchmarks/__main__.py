@@ -35,7 +35,9 @@ def cell(name: str) -> ModuleType:
 def machine() -> dict[str, Any]:
     """What the figures hold for."""
     packages = ("torch", "transformers", "tokenizers", "accelerate")
-    versions = {p.metadata["Name"]: p.version for p in metadata.distributions() if p.metadata["Name"] in packages}
+    versions = {
+        p.metadata["Name"]: p.version for p in metadata.distributions() if p.metadata["Name"] in packages
+    }
     model = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
          if line.startswith("model name")), platform.processor(),
@@ -52,7 +54,9 @@ def parsed(arguments: list[str]) -> tuple[str, Options]:
     parser.add_argument("--models", default="")
     for number in ("pairs", "seconds", "limit", "trials", "minutes"):
         parser.add_argument(f"--{number}", default="")
-    parser.add_argument("--smoke", default="", help="1: tiny sizes, to see that it runs; no figure means anything")
+    parser.add_argument(
+        "--smoke", default="", help="1: tiny sizes, to see that it runs; no figure means anything"
+    )
     given = parser.parse_args(arguments)
     options = Options(out=RESULTS, models=Options.models.expanduser())
     if given.smoke:

@@ -12,9 +12,10 @@ from typing import Any
 import pretune
 from benchmarks.measure import peak_memory, window
 from pretune.training.log import read_log
+from pretune.workflows.corpus import open_prepared
 
 
-class Enough(Exception):  # noqa: N818 - no error: the window is full
+class Enough(Exception):
     """Ends a run whose window is full."""
 
 
@@ -22,8 +23,8 @@ class Clock:
     """A reporter that notes when each step ended, and ends the run when the window is full."""
 
     def __init__(self, stage: str, seconds: float) -> None:
-        self.stage, self.seconds, self.marks = stage, seconds, [(0.0, 0)]
-        self.marks.clear()
+        self.stage, self.seconds = stage, seconds
+        self.marks: list[tuple[float, int]] = []
         self._current = ""
 
     def say(self, text: str) -> None:
@@ -59,7 +60,11 @@ def rate(config: Mapping[str, Any]) -> dict[str, Any]:
             pass
         tokens = {row["step"]: row["tokens"] for row in read_log(out / "metrics.jsonl") if "tokens" in row}
     marks = [(at, tokens[step]) for at, step in clock.marks if step in tokens]
-    return {"tokens a second": window(marks, config["warm"]), "peak bytes": peak_memory(), "steps": len(marks)}
+    return {
+        "tokens a second": window(marks, config["warm"]),
+        "peak bytes": peak_memory(),
+        "steps": len(marks),
+    }
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,8 +106,6 @@ def prepared(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def corpus_tokens(run: Path) -> int:
     """Tokens of the corpus that a run prepared."""
-    from pretune.workflows.corpus import open_prepared
-
     return open_prepared(run / "data").train.tokens
 
 

@@ -36,8 +36,8 @@ class Watch(transformers.TrainerCallback):
     """Notes when each step ended, and ends training when the window is full."""
 
     def __init__(self, seconds: float | None) -> None:
-        self.seconds, self.marks = seconds, []
-        self.marks: list[tuple[float, int]]
+        self.seconds = seconds
+        self.marks: list[tuple[float, int]] = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """A step ended."""
@@ -56,7 +56,9 @@ def model(config: Mapping[str, Any], vocabulary: int, length: int) -> Any:
     drops = {} if dropout is None else {"dropout": dropout}
     torch.manual_seed(config.get("seed", 0))
     made = MODELS[config["family"]](vocabulary, length, size, drops.get("dropout"))
-    kind = transformers.AutoModelForCausalLM if config["family"] in CAUSAL else transformers.AutoModelForMaskedLM
+    kind = (
+        transformers.AutoModelForCausalLM if config["family"] in CAUSAL else transformers.AutoModelForMaskedLM
+    )
     return kind.from_config(made, attn_implementation=config.get("attention", "sdpa"))
 
 
@@ -143,7 +145,11 @@ def rate(config: Mapping[str, Any]) -> dict[str, Any]:
         trainer(config, out, watch).train()
     per_step = config.get("batch", 8) * config["length"]
     marks = [(at, step * per_step) for at, step in watch.marks]
-    return {"tokens a second": window(marks, config["warm"]), "peak bytes": peak_memory(), "steps": len(marks)}
+    return {
+        "tokens a second": window(marks, config["warm"]),
+        "peak bytes": peak_memory(),
+        "steps": len(marks),
+    }
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,7 +164,6 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         side = trainer({**config, "arguments": settings}, out, Watch(None))
         side.train()
         held = Blocks(text.blocks(Path(config["corpus"]), config["length"])[:64], labelled=True)
-        side.data_collator = side.data_collator
         side.evaluate(held)
         side.save_model(config["out"])
     reader = transformers.AutoTokenizer.from_pretrained(Path(config["corpus"]) / "tokenizer")
@@ -173,7 +178,9 @@ class Labelled(torch.utils.data.Dataset[dict[str, Any]]):
     def __init__(self, path: str, reader: Any, labels: list[str], padding: str | bool, limit: int) -> None:
         records = read(path)[:limit]
         pairs = [r["text_pair"] for r in records] if "text_pair" in records[0] else None
-        encoded = reader([r["text"] for r in records], pairs, truncation=True, max_length=128, padding=padding)
+        encoded = reader(
+            [r["text"] for r in records], pairs, truncation=True, max_length=128, padding=padding
+        )
         self.rows = [
             {key: encoded[key][i] for key in encoded} | {"labels": labels.index(str(r["label"]))}
             for i, r in enumerate(records)

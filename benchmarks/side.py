@@ -13,7 +13,7 @@ from benchmarks.measure import THREADS
 
 def main() -> None:
     """``python -m benchmarks.side ours.rate`` and the like."""
-    room, name = sys.argv[1].split(".")
+    room, name = sys.argv[1].rsplit(".", 1)
     torch.set_num_threads(THREADS)
     result = importlib.import_module(f"benchmarks.{room}").SIDES[name](json.load(sys.stdin))
     print(json.dumps(result), flush=True)

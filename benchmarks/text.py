@@ -13,8 +13,8 @@ import numpy as np
 import pretune
 from benchmarks.measure import Options
 from pretune.text.tokenizer import Tokenizer
-from pretune.workflows.corpus import open_prepared, prepare
 from pretune.training.progress import Silent
+from pretune.workflows.corpus import open_prepared, prepare
 
 TUNING_WORDS = ("news", "manual", "debian", "doc", "daily")
 """A document whose source names one of these belongs to the corpus that settings are chosen on."""
@@ -93,7 +93,11 @@ def text(
         )  # fmt: skip
     opened = open_prepared(prepared)
     return Text(
-        prepared, prepared / "tokenizer", label, opened.train.tokens, opened.tokenizer.specials.vocabulary_size
+        prepared,
+        prepared / "tokenizer",
+        label,
+        opened.train.tokens,
+        opened.tokenizer.specials.vocabulary_size,
     )
 
 

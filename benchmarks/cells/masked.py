@@ -7,7 +7,9 @@ from typing import Any
 from benchmarks import text
 from benchmarks.measure import Options, compared
 
-ABOUT = "tokens/s of masked LM: bert 4 x 256, V = 30,522, T = 128, dropout 0.1, AdamW on both sides; to reach 2.3"
+ABOUT = (
+    "tokens/s of masked LM: bert 4 x 256, V = 30,522, T = 128, dropout 0.1, AdamW on both sides; to reach 2.3"
+)
 NEEDS = "accelerate (for Trainer); DATA for the English text of the shared sets"
 LENGTH = 128
 BATCHES = (8, 16, 32)
