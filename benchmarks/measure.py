@@ -140,6 +140,12 @@ def peak_memory() -> int:
     raise RuntimeError("/proc/self/status has no VmHWM; this benchmark needs Linux")
 
 
+def full(marks: Sequence[tuple[float, float]], warm: float, seconds: float) -> bool:
+    """Is the window over: ``seconds`` after the warm-up, and five steps of it at least?"""
+    counted = sum(at >= marks[0][0] + warm for at, _ in marks)
+    return marks[-1][0] - marks[0][0] > warm + seconds and counted > 5
+
+
 def window(marks: Sequence[tuple[float, float]], warm: float) -> float:
     """Units a second, from the first mark at least ``warm`` seconds after the first to the last.
 

@@ -6,11 +6,12 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pretune
-from benchmarks.measure import peak_memory, window
+from benchmarks.measure import full, peak_memory, window
 from pretune.training.log import read_log
 from pretune.workflows.corpus import open_prepared
 
@@ -22,8 +23,8 @@ class Enough(Exception):
 class Clock:
     """A reporter that notes when each step ended, and ends the run when the window is full."""
 
-    def __init__(self, stage: str, seconds: float) -> None:
-        self.stage, self.seconds = stage, seconds
+    def __init__(self, stage: str, warm: float, seconds: float) -> None:
+        self.stage, self.warm, self.seconds = stage, warm, seconds
         self.marks: list[tuple[float, int]] = []
         self._current = ""
 
@@ -41,7 +42,7 @@ class Clock:
             return
         now = time.perf_counter()
         self.marks.append((now, done))
-        if now - self.marks[0][0] > self.seconds:
+        if full(self.marks, self.warm, self.seconds):
             raise Enough
 
     def close(self) -> None:
@@ -50,14 +51,12 @@ class Clock:
 
 def rate(config: Mapping[str, Any]) -> dict[str, Any]:
     """Tokens a second of pretraining, from step to step: data, logging and optimiser included."""
-    clock = Clock(config["settings"]["family"], config["warm"] + config["seconds"])
+    clock = Clock(config["settings"]["family"], config["warm"], config["seconds"])
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "run"
         settings = {"budget": "100000 steps", **config["settings"]}
-        try:
+        with suppress(Enough):
             pretune.pretrain(settings, out=out, reporter=clock)
-        except Enough:
-            pass
         tokens = {row["step"]: row["tokens"] for row in read_log(out / "metrics.jsonl") if "tokens" in row}
     marks = [(at, tokens[step]) for at, step in clock.marks if step in tokens]
     return {

@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from benchmarks import text
-from benchmarks.measure import peak_memory, window
+from benchmarks.measure import full, peak_memory, window
 from pretune.workflows.corpus import open_prepared
 
 
@@ -35,14 +35,14 @@ class Blocks(torch.utils.data.Dataset[dict[str, Any]]):
 class Watch(transformers.TrainerCallback):
     """Notes when each step ended, and ends training when the window is full."""
 
-    def __init__(self, seconds: float | None) -> None:
-        self.seconds = seconds
+    def __init__(self, warm: float = 0.0, seconds: float | None = None) -> None:
+        self.warm, self.seconds = warm, seconds
         self.marks: list[tuple[float, int]] = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """A step ended."""
         self.marks.append((time.perf_counter(), state.global_step))
-        if self.seconds is not None and self.marks[-1][0] - self.marks[0][0] > self.seconds:
+        if self.seconds is not None and full(self.marks, self.warm, self.seconds):
             control.should_training_stop = True
         return control
 
@@ -139,7 +139,7 @@ def trainer(config: Mapping[str, Any], out: str, watch: Watch) -> transformers.T
 
 def rate(config: Mapping[str, Any]) -> dict[str, Any]:
     """Tokens a second of training, from step to step."""
-    watch = Watch(config["warm"] + config["seconds"])
+    watch = Watch(config["warm"], config["seconds"])
     with tempfile.TemporaryDirectory() as out:
         config = {**config, "arguments": {"max_steps": 100_000, **config.get("arguments", {})}}
         trainer(config, out, watch).train()
@@ -161,7 +161,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         "warmup_steps": max(1, round(0.06 * steps)), "weight_decay": 0.01, **config.get("arguments", {}),
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as out:
-        side = trainer({**config, "arguments": settings}, out, Watch(None))
+        side = trainer({**config, "arguments": settings}, out, Watch())
         side.train()
         held = Blocks(text.blocks(Path(config["corpus"]), config["length"])[:64], labelled=True)
         side.evaluate(held)
