@@ -1,4 +1,4 @@
-"""The peer's sides: stock models in the stock ``Trainer``, as run_mlm.py, run_clm.py and run_glue.py use it."""
+"""The peer's sides: stock models in stock ``Trainer``, as run_mlm.py, run_clm.py, run_glue.py use it."""
 
 from __future__ import annotations
 

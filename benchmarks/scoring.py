@@ -44,7 +44,7 @@ def hidden(row: np.ndarray[Any, Any], specials: set[int], mask: int, rng: np.ran
 
 
 def score(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Nats a target; for a causal model bits per byte of text besides; the unigram baseline on the same targets."""
+    """Nats a target, the unigram baseline on the same targets; of a causal model bits per byte besides."""
     prepared, length, causal = Path(config["corpus"]), config["length"], config["causal"]
     opened = open_prepared(prepared)
     specials = opened.tokenizer.specials

@@ -40,7 +40,7 @@ def source_files(options: Options, language: str) -> tuple[Path, str]:
 
 
 def documents(path: Path, characters: int, *, part: str = "all") -> Iterator[str]:
-    """Texts in an order that mixes the sources, until ``characters`` are full; part: all, tuning, reported."""
+    """Texts in an order that mixes the sources, up to ``characters``; part: all, tuning, reported."""
     with path.open(encoding="utf-8") as lines:
         records = [json.loads(line) for line in lines]
     for_tuning = [is_tuning(str(record.get("source", ""))) for record in records]
@@ -102,7 +102,7 @@ def text(
 
 
 def blocks(prepared: Path, length: int) -> np.ndarray[Any, Any]:
-    """(n, length) training ids as run_mlm.py and run_clm.py group them: framed, end to end, cut, rest dropped."""
+    """(n, length) training ids as run_mlm.py and run_clm.py group them: framed, end to end, cut."""
     opened = open_prepared(prepared)
     before, after = opened.tokenizer.specials.single
     parts = [

@@ -1,4 +1,4 @@
-"""A table of trials that can be gone on with, and the search that fills it: pure functions of what is done."""
+"""A table of trials that can be gone on with, and the search that fills it."""
 
 from __future__ import annotations
 

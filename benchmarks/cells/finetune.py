@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.measure import Options, compared
 
-ABOUT = "examples/s of fine-tuning all-MiniLM-L6-v2 with evaluation, single texts and pairs; to reach 2, 1.3 tuned"
+ABOUT = "examples/s of fine-tuning all-MiniLM-L6-v2, evaluation included; to reach 2, 1.3 tuned"
 NEEDS = "accelerate (for Trainer); DATA (sentiment_en, qa_yesno_en); MODELS with all-MiniLM-L6-v2"
 SETS = ("sentiment_en", "qa_yesno_en")
 EXAMPLES, HELD = 640, 160

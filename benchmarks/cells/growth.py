@@ -39,7 +39,7 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def grow(source: Path, target: Path, size: int) -> None:
-    """Documents of ``source`` over and over, each time numbered and with its words turned round by as many."""
+    """Documents of ``source`` over and over, numbered, their words turned round by the turn."""
     target.parent.mkdir(parents=True, exist_ok=True)
     written = 0
     with target.open("w", encoding="utf-8") as out:

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks import text
 from benchmarks.measure import Options, child, ratios, spread
 
-ABOUT = "building batches as a share of a step (to stay under 0.01); tokenising beside encode_batch (to reach 0.9)"
+ABOUT = "batches as a share of a step (under 0.01); tokenising beside encode_batch (to reach 0.9)"
 NEEDS = "DATA for the English text of the shared sets"
 
 

@@ -2,8 +2,8 @@
 
 Phases, each for masked and causal: both sides are tuned by twelve trials of a million tokens on one corpus
 (news and manuals); on the rest, in English and Chinese, the peer's best setting is trained on five million
-tokens, and ours in complete runs of rising length, three seeds each, every run with its own schedule. Models are
-scored inside stock transformers. Every trial is a line of ``trials.jsonl``; a rerun does what is missing.
+tokens, and ours in complete runs of rising length, three seeds each, every run with its own schedule. Models
+are scored inside stock transformers. Every trial is a line of ``trials.jsonl``; a rerun does what is missing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks import text
 from benchmarks.measure import Options, child
 from benchmarks.trials import Config, Stages, Table, crossing, key, next_trial
 
-ABOUT = "wall-clock to the loss at which their tuned run ends (5M tokens), masked and causal, en and zh; to reach 5"
+ABOUT = "wall-clock to the loss where their tuned run ends (5M tokens), masked, causal, en, zh; to reach 5"
 NEEDS = (
     "accelerate; DATA; about ten hours (the plan says how many), in parts: TRIALS=n or MINUTES=m, then again"
 )
