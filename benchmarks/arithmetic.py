@@ -31,7 +31,7 @@ FORMULA = (
 def operations_per_token(
     *, layers: int, width: int, length: int, body: int, head: int, share: float, causal: bool
 ) -> float:
-    """``FORMULA``: ``body`` and ``head`` are counts of matmul parameters, ``share`` the head's places a token."""
+    """``FORMULA``: ``body`` and ``head`` count matmul parameters, ``share`` the head's places a token."""
     attention = 12 * layers * length * width * (0.5 if causal else 1.0)
     return 6 * body + 6 * head * share + attention
 

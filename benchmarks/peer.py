@@ -168,8 +168,9 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         side.save_model(config["out"])
     reader = transformers.AutoTokenizer.from_pretrained(Path(config["corpus"]) / "tokenizer")
     reader.save_pretrained(config["out"])
+    tokens = steps * config.get("batch", 8) * config["length"]
     return {"seconds": time.perf_counter() - began, "model": config["out"], "steps": steps,
-            "tokens": steps * config.get("batch", 8) * config["length"], "peak bytes": peak_memory()}  # fmt: skip
+            "tokens": tokens, "peak bytes": peak_memory()}  # fmt: skip
 
 
 class Labelled(torch.utils.data.Dataset[dict[str, Any]]):

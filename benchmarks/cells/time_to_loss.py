@@ -223,6 +223,6 @@ def run(options: Options) -> dict[str, Any]:
             part = reported(work, objective, language)
             found["parts"][f"{objective}, {language}"] = part or "trials are missing: run it again"
             if part:
-                print(f"  {objective}, {language}: times faster {part['times faster']}"
-                      + ("" if part["counts"] else " (does not count: the peer ends too near a unigram model)"))  # fmt: skip
+                remark = "" if part["counts"] else " (does not count: the peer ends too near a unigram model)"
+                print(f"  {objective}, {language}: times faster {part['times faster']}{remark}", flush=True)
     return found
