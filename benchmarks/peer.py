@@ -163,7 +163,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as out:
         side = trainer({**config, "arguments": settings}, out, Watch())
         side.train()
-        held = Blocks(text.blocks(Path(config["corpus"]), config["length"])[:64], labelled=True)
+        held = Blocks(text.blocks(Path(config["corpus"]), config["length"], held=True), labelled=True)
         side.evaluate(held)
         side.save_model(config["out"])
     reader = transformers.AutoTokenizer.from_pretrained(Path(config["corpus"]) / "tokenizer")

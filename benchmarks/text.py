@@ -101,13 +101,11 @@ def text(
     )
 
 
-def blocks(prepared: Path, length: int) -> np.ndarray[Any, Any]:
-    """(n, length) training ids as run_mlm.py and run_clm.py group them: framed, end to end, cut."""
+def blocks(prepared: Path, length: int, *, held: bool = False) -> np.ndarray[Any, Any]:
+    """(n, length) ids as run_mlm.py and run_clm.py group them: framed, end to end, cut."""
     opened = open_prepared(prepared)
     before, after = opened.tokenizer.specials.single
-    parts = [
-        np.concatenate([before, opened.train.document(i), after]).astype(np.int64)
-        for i in range(len(opened.train))
-    ]
+    corpus = opened.validation if held else opened.train
+    parts = [np.concatenate([before, corpus.document(i), after]).astype(np.int64) for i in range(len(corpus))]
     ids = np.concatenate(parts)
     return ids[: len(ids) // length * length].reshape(-1, length)

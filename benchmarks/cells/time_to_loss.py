@@ -126,7 +126,7 @@ def our_side(config: Config, prepared: str, out: str) -> dict[str, Any]:
         "corpus": [prepared], "family": OURS[config["objective"]], "max_length": length,
         "budget": f"{config['tokens']} tokens",
         "training": {
-            "batch_tokens": config["batch"] * length, "seed": config["seed"], "evaluations": 2,
+            "batch_tokens": config["batch"] * length, "seed": config["seed"], "evaluations": 1,
             "schedule": {"warmup": config["warmup"]},
             "optimizer": {"name": "muon", "learning_rate": config["learning_rate"],
                           "muon_learning_rate": config["muon_learning_rate"], "weight_decay": 0.1},
