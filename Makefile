@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
 
-.PHONY: install quickstart test check conformance wheel clean
+.PHONY: install quickstart test check conformance bench wheel clean
 
 install: $(STAMP)
 
@@ -31,6 +31,12 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/python tests/architecture/lengths.py
 	$(BIN)/python -m pytest -q -m "not slow"
+
+# make bench lists them; NAME=masked (or all) DATA=folder MODELS=folder PAIRS=10 SECONDS=20 LIMIT= TRIALS= MINUTES= SMOKE=1
+bench: install
+	$(BIN)/python -m benchmarks "$(NAME)" --data "$(DATA)" --models "$(MODELS)" --pairs "$(PAIRS)" --limit "$(LIMIT)" \
+	  --seconds "$(if $(filter file command% environment,$(origin SECONDS)),$(SECONDS))" --trials "$(TRIALS)" \
+	  --minutes "$(MINUTES)" --smoke "$(SMOKE)"
 
 wheel: install
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m build --wheel --outdir dist

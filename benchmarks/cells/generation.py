@@ -1,20 +1,11 @@
-"""Our decoding beside stock ``generate`` on one causal model: tokens, distributions, speed.
-
-    python benchmarks/generation_parity.py FOLDER [greedy|beams|draws|speed ...]
-
-FOLDER is a Hugging Face folder that both read, such as SmolLM2-135M-Instruct (or PRETUNE_CAUSAL_MODEL). Needs
-transformers. Prints a JSON object for each part, and exits 1 where parity fails.
-"""
+"""Our decoding beside stock ``generate`` on one causal model: tokens, distributions, speed."""
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +14,7 @@ import torch
 import transformers
 
 import pretune
+from benchmarks.measure import Options, child
 from pretune.generation import decoder
 from pretune.generation.decode import Decoding
 from pretune.generation.sampling import Sampling
@@ -212,21 +204,29 @@ PARTS: dict[str, Callable[[Pair], dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def main() -> int:
-    words = sys.argv[1:] or [os.environ.get("PRETUNE_CAUSAL_MODEL", "")]
-    folder = Path(words[0])
-    if not (folder / "config.json").exists():
-        print(f"skipped: {folder or 'no folder given'}: no model there", file=sys.stderr)
-        return 0
+def measured(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts that a config names, in a process of their own."""
     transformers.utils.logging.set_verbosity_error()
     torch.set_flush_denormal(True)
-    pair, passed = Pair(folder), True
-    for name in words[1:] or PARTS:
-        result = PARTS[name](pair)
-        passed &= result["passed"]
-        print(json.dumps({"part": name, **result}, ensure_ascii=False, indent=1), flush=True)
-    return 0 if passed else 1
+    pair = Pair(Path(config["model"]))
+    return {name: PARTS[name](pair) for name in config["parts"]}
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+SIDES = {"measured": measured}
+ABOUT = "tokens, distributions and speed of our decoding beside stock generate, on SmolLM2-135M-Instruct"
+NEEDS = "MODELS with SmolLM2-135M-Instruct"
+
+
+def run(options: Options) -> dict[str, Any]:
+    """All parts; the smoke run makes greedy texts only."""
+    model = options.models / "SmolLM2-135M-Instruct"
+    if not (model / "config.json").exists():
+        raise RuntimeError(f"{model}: no model there; give MODELS=folder that holds SmolLM2-135M-Instruct")
+    config = {"model": str(model), "parts": ["greedy"] if options.smoke else list(PARTS)}
+    found = child(
+        "cells.generation.measured", config, limit=max(3600.0, options.limit), log=options.out / "log"
+    )
+    for name, part in found.items():
+        if isinstance(part, dict):
+            print(f"  {name}: {'passed' if part['passed'] else 'FAILED'} {part.get('ours / stock', '')}")
+    return {"model": model.name, "parts": found}

@@ -1,0 +1,135 @@
+"""How many operations a training step takes, and how many this machine could make."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.measure import timed
+from pretune.training import machine
+from pretune.training.progress import Silent
+from pretune.training.run import Run
+from pretune.workflows.corpus import open_prepared
+from pretune.workflows.pretrain_settings import resolve
+from pretune.workflows.pretraining import Pretraining
+
+SHAPES = ((4096, 384, 384), (4096, 384, 1024), (4096, 1024, 384), (4096, 384, 8192), (1024, 1024, 1024),
+          (2048, 2048, 2048), (4096, 4096, 4096))  # fmt: skip
+"""(m, k, n) of (m, k) @ (k, n); those of a model 384 wide among them."""
+FORMULA = (
+    "per token, forward + backward: 6 x matmul parameters of the layers, + 6 x those of the head x share of "
+    "places where it is computed, + 12 x layers x length x width (half if causal)"
+)
+
+
+def operations_per_token(
+    *, layers: int, width: int, length: int, body: int, head: int, share: float, causal: bool
+) -> float:
+    """``FORMULA``: ``body`` and ``head`` count matmul parameters, ``share`` the head's places a token."""
+    attention = 12 * layers * length * width * (0.5 if causal else 1.0)
+    return 6 * body + 6 * head * share + attention
+
+
+def matmul_parameters(network: torch.nn.Module) -> tuple[int, int]:
+    """(of the layers, of the heads): weights of linear maps; an embedding that is looked up is none."""
+    body = head = 0
+    for name, module in network.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            if name.startswith("heads."):
+                head += module.weight.numel()
+            else:
+                body += module.weight.numel()
+    return body, head
+
+
+def peak(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The best fp32 rate of a matrix product over several shapes, in operations a second."""
+    machine.prepare()
+    rates = {}
+    for m, k, n in SHAPES:
+        a, b, out = torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)
+
+        def product(a: torch.Tensor = a, b: torch.Tensor = b, out: torch.Tensor = out) -> None:
+            torch.mm(a, b, out=out)
+
+        # The fastest of several stretches: the peak is what the machine can do, undisturbed.
+        calls = max(timed(product, config["seconds"] / len(SHAPES) / 4) for _ in range(4))
+        rates[f"{m}x{k}x{n}"] = 2 * m * k * n * calls
+    return {"operations a second": max(rates.values()), "shapes": rates}
+
+
+def parts(config: Mapping[str, Any], folder: Path) -> Pretraining:
+    """Model, objective and batches of a pretraining run over prepared text."""
+    settings = resolve(config["settings"], {})
+    prepared = open_prepared(Path(settings.corpus[0]))
+    return Pretraining(settings, prepared, Run(folder), None, Silent())
+
+
+def gradients(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Tokens a second of forward and backward alone, and the operations that a token takes."""
+    machine.prepare()
+    with tempfile.TemporaryDirectory() as scratch:
+        made = parts(config, Path(scratch) / "run")
+    network, objective = made.model.network.train(), made.objective
+    steps = [made.batches(step) for step in range(8)]
+    tokens = sum(int(b.layout.lengths.sum()) for batches in steps for b in batches) / len(steps)
+    targets = sum(sum(b.counts.values()) for batches in steps for b in batches) / len(steps)
+    numbers = count()
+
+    def backward() -> None:
+        for batch in steps[next(numbers) % len(steps)]:
+            for loss in objective.loss(network, batch):
+                torch.stack(
+                    [w * t / max(1, batch.counts[name]) for name, (t, w) in loss.terms.items()]
+                ).sum().backward()
+        network.zero_grad(set_to_none=True)
+
+    rate = timed(backward, config["seconds"]) * tokens
+    body, head = matmul_parameters(network)
+    shape = made.model.config
+    operations = operations_per_token(
+        layers=shape.num_hidden_layers, width=shape.hidden_size, length=config["settings"]["max_length"],
+        body=body, head=head, share=targets / tokens, causal=config["causal"],
+    )  # fmt: skip
+    return {"tokens a second": rate, "operations a token": operations, "matmul parameters": [body, head],
+            "head's share of places": targets / tokens}  # fmt: skip
+
+
+def loading(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Seconds that the batches of a step take to build, where nothing else runs."""
+    machine.prepare()
+    with tempfile.TemporaryDirectory() as scratch:
+        made = parts(config, Path(scratch) / "run")
+    numbers = count()
+    steps = timed(lambda: made.batches(next(numbers)), config["seconds"])
+    return {"seconds a step": 1 / steps, "tokens a step": made.batches.tokens_per_step}
+
+
+def tokenizing(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Bytes a second of ours and of ``tokenizers``' own encode_batch, in turns, on the same documents."""
+    import tokenizers
+
+    from benchmarks.text import documents
+    from pretune.text.tokenizer import Tokenizer
+
+    texts = list(documents(Path(config["source"]), config["characters"]))
+    size = sum(len(t.encode()) for t in texts)
+    ours = Tokenizer.load(config["tokenizer"])
+    theirs = tokenizers.Tokenizer.from_file(str(Path(config["tokenizer"]) / "tokenizer.json"))
+    rates: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for number in range(config["pairs"] + 1):
+        for name, encode in (("ours", ours.encode_batch), ("theirs", theirs.encode_batch)):
+            began = time.perf_counter()
+            encode(texts)
+            if number:
+                rates[name].append(size / (time.perf_counter() - began))
+    return {"bytes a second": rates}
+
+
+SIDES = {"peak": peak, "gradients": gradients, "loading": loading, "tokenizing": tokenizing}

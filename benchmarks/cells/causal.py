@@ -1,0 +1,48 @@
+"""Causal language modelling: our decoder beside stock GPT-2 and Llama, as they come and tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from benchmarks import text
+from benchmarks.measure import Options, compared, interleaved, spread
+
+ABOUT = "tokens/s of causal LM, 4 x 256, V = 8,192, T = 256, beside GPT-2 and Llama; to reach 1.5, 1.2 tuned"
+NEEDS = (
+    "accelerate (for Trainer); a C++ compiler for torch.compile; DATA for the English text of the shared sets"
+)
+LENGTH = 256
+TUNED = {"dropout": 0.0, "flush": True, "arguments": {"optim": "adamw_torch_fused"}}
+TRIED: tuple[Mapping[str, Any], ...] = (
+    {"batch": 4}, {"batch": 8}, {"batch": 16}, {"batch": 16, "workers": 1}, {"batch": 16, "compile": True},
+)  # fmt: skip
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Tune each peer by one window a setting, then all in turns."""
+    made = text.text(options, frame="start")
+    window = {"seconds": options.seconds, "warm": 1.0 if options.smoke else 5.0}
+    settings = {"corpus": [str(made.prepared)], "family": "llama", "max_length": LENGTH}
+    sides: dict[str, tuple[str, Mapping[str, Any]]] = {"ours": ("ours.rate", {"settings": settings} | window)}
+    for family in ("gpt2", "llama"):
+        peer = {"corpus": str(made.prepared), "length": LENGTH, "family": family} | window
+        sides[f"{family}, defaults"] = ("peer.rate", peer)
+        sides[f"{family}, tuned"] = ("peer.rate", peer | TUNED | fastest(peer | TUNED, options))
+    about = {"text": made.label, "vocabulary": made.vocabulary, "optimisers": "ours Muon, theirs AdamW"}
+    return about | compared(sides, options, "tokens a second")
+
+
+def fastest(peer: Mapping[str, Any], options: Options) -> Mapping[str, Any]:
+    """The setting of ``TRIED`` with the most tokens a second."""
+    tried = TRIED[:2] if options.smoke else TRIED
+    # torch.compile is warmed up for as long as it compiles: a minute here.
+    sides = {
+        str(number): ("peer.rate", {**peer, **setting} | ({"warm": 120.0} if "compile" in setting else {}))
+        for number, setting in enumerate(tried)
+    }
+    found = interleaved(sides, replace(options, pairs=min(2, options.pairs)), "tokens a second")
+    best = max(found, key=lambda name: spread(found[name]).median)
+    print(f"  {peer['family']} tuned: {tried[int(best)]}")
+    return tried[int(best)] | ({"warm": 120.0} if "compile" in tried[int(best)] else {})

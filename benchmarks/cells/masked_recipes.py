@@ -1,0 +1,27 @@
+"""Masked language modelling: each side's recommended recipe at one size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks import text
+from benchmarks.cells.masked import LENGTH
+from benchmarks.measure import Options, compared
+
+ABOUT = "tokens/s of masked LM by each side's recipe: our ModernBERT + Muon, their BERT + AdamW; to reach 3.3"
+NEEDS = "accelerate (for Trainer); DATA for the English text of the shared sets"
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Our defaults of ``pretrain`` beside those of run_mlm.py."""
+    made = text.text(options, vocabulary=30_522, kind="wordpiece")
+    window = {"seconds": options.seconds, "warm": 1.0 if options.smoke else 5.0}
+    settings = {"corpus": [str(made.prepared)], "max_length": LENGTH, "family": "modernbert"}
+    peer = {"corpus": str(made.prepared), "length": LENGTH, "family": "bert"} | window
+    sides = {
+        "ours": ("ours.rate", {"settings": settings} | window),
+        "bert + AdamW, Trainer, batch 8": ("peer.rate", peer),
+        "bert + AdamW, Trainer, batch 32": ("peer.rate", peer | {"batch": 32}),
+    }
+    about = {"text": made.label, "vocabulary": made.vocabulary, "optimisers": "ours Muon, theirs AdamW"}
+    return about | compared(sides, options, "tokens a second")
