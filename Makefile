@@ -26,8 +26,8 @@ test: install
 	$(BIN)/python -m pytest -q --durations=8
 
 check: install
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/python tests/architecture/lengths.py
 	$(BIN)/python -m pytest -q -m "not slow"
