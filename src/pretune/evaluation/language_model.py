@@ -16,7 +16,7 @@ from pretune.errors import DataError
 from pretune.evaluation.ngrams import NgramBaselines
 from pretune.metrics.cross_entropy import cross_entropy
 from pretune.text.tokenizer import Tokenizer
-from pretune.types import Example, Feature, FeatureStore, IntArray, ObjectiveLike, Score, Specials
+from pretune.types import Batch, Example, Feature, FeatureStore, IntArray, ObjectiveLike, Score, Specials
 
 Contexts = Callable[[Feature, Example, Specials], tuple[IntArray, IntArray]]
 VOCABULARY_HEADS = ("masked_lm", "causal_lm")
@@ -50,8 +50,10 @@ class HeldOut:
         examples = [objective.build(f, validation_rng(i)) for i, f in zip(chosen, features, strict=True)]
         bounds = objective.length_bounds(store.lengths)[chosen]
         together = pack(bounds, max_length) if objective.packs else [[k] for k in range(len(examples))]
-        rows = [[examples[k] for k in row] for row in together]
-        self._batches = [objective.collate(rows[k : k + ROWS]) for k in range(0, len(rows), ROWS)]
+        self._rows = [[examples[k] for k in row] for row in together]
+        self._objective = objective
+        self._batches = self._collated(ROWS)
+        self._at_once = ROWS
         pairs = [contexts(f, e, tokenizer.specials) for f, e in zip(features, examples, strict=True)]
         self._previous = np.concatenate([previous for previous, _ in pairs])  # (N,)
         self._targets = np.concatenate([target for _, target in pairs])  # (N,)
@@ -69,11 +71,13 @@ class HeldOut:
         self.bigram = float(ngrams.bigram_nats(self._previous, self._targets).mean())
 
     @torch.inference_mode()
-    def scores(self, network: nn.Module) -> list[Score]:
+    def scores(self, network: nn.Module, rows: int = ROWS) -> list[Score]:
         """``loss`` in nats per target first, as it decides; ``bits_per_byte`` where all tokens are scored.
 
-        Of a head that chooses among classes, its accuracy follows.
+        Of a head that chooses among classes, its accuracy follows. ``rows`` of the grid are read at once.
         """
+        if rows != self._at_once:
+            self._batches, self._at_once = self._collated(rows), rows
         training = network.training
         network.eval()
         nats, right = 0.0, dict.fromkeys(self._classes, 0)
@@ -85,6 +89,10 @@ class HeldOut:
         network.train(training)
         scores = cross_entropy(nats, self.targets, tokenizer=self._tokenizer, text_bytes=self._bytes)
         return scores + [self._accuracy(head, count) for head, count in right.items()]
+
+    def _collated(self, rows: int) -> list[Batch]:
+        starts = range(0, len(self._rows), rows)
+        return [self._objective.collate(self._rows[k : k + rows]) for k in starts]
 
     @property
     def majorities(self) -> dict[str, float]:

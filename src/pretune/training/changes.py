@@ -1,9 +1,10 @@
 """Settings that change in mid-run: asked for at any time, recorded with the step from which they hold.
 
-Recorded changes stand in the ``changes`` of the run's plan, beside the corrections of its length, each as
-``{"step", "set": {key: value}, "asked"}``. What holds at a step is a function of the plan alone, so a resume
-and a repeat make each change again at its step. While a process trains, it alone writes the plan: whoever
-wants a change leaves a request in the run's folder, which is taken up between two steps.
+Recorded changes stand in the ``changes`` of the run's plan, beside the corrections of its length and the
+steps that were left out (see `recovery`), each as ``{"step", "set": {key: value}, "asked"}``. What holds at a
+step is a function of the plan alone, so a resume and a repeat make each change again at its step. While a
+process trains, it alone writes the plan: whoever wants a change leaves a request in the run's folder, which
+is taken up between two steps.
 """
 
 from __future__ import annotations
@@ -109,6 +110,7 @@ def replay(run: Run, path: Path) -> None:
     try:
         source = json.loads(path.read_text(encoding="utf-8"))
         kept = {key: source[key] for key in ("steps", "machine", "data", "changes")}
+        kept |= {key: source[key] for key in ("memory",) if key in source}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: no plan of a run ({error}); give RUN/plan.json") from None
     there = run.plan()
@@ -135,6 +137,14 @@ def described(changes: Iterable[Mapping[str, Any]]) -> list[str]:
         if "steps" in change:
             old, new = change["steps"]
             lines.append(f"from step {change['step']:,}: {old:,} steps became {new:,}")
+        elif "rolled_back_at" in change:
+            lines.append(
+                f"from step {change['step']:,}: {len(change['skip'])} steps are left out, for the last of "
+                f"them were bad (at step {change['rolled_back_at']:,} the run went back)"
+            )
+        elif "skip" in change:
+            loss, norm = change["found"][str(change["step"])]
+            lines.append(f"step {change['step']:,} is left out: loss {loss}, gradient norm {norm}")
         else:
             values = ", ".join(f"{key} = {value:g}" for key, value in change.get("set", {}).items())
             lines.append(f"from step {change['step']:,}: {values}")

@@ -73,6 +73,10 @@ class Health:
             self._found = {"gradient_norm": {name: _norm(found) for name, found in gradients.items()}}
             self._before = {name: [p.detach().clone() for p in g] for name, g in self._groups.items()}
 
+    def forget(self) -> None:
+        """The step changed nothing: what was seen of it does not count."""
+        self._before, self._found = {}, {}
+
     @torch.no_grad()
     def after_update(self, step: int) -> Findings | None:
         """Everything that was seen in this step, or None where it was not watched."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from pretune.errors import CheckpointError
 from pretune.training.health import Findings, rounded
 from pretune.types import Score
 
@@ -22,39 +23,56 @@ class MetricsLog:
     """
 
     def __init__(
-        self, path: Path, tensorboard: Path | None, *, position: int = 0, step: int = 0, tokens: int = 0
+        self,
+        path: Path,
+        tensorboard: Path | None,
+        *,
+        position: int = 0,
+        step: int = 0,
+        tokens: int = 0,
+        say: Callable[[str], None] | None = None,
     ) -> None:
+        """``say`` is told where the curves for TensorBoard cannot be written; training goes on without."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab"):
-            pass
-        if path.stat().st_size > position:
-            os.truncate(path, position)
-        self._file = path.open("a", encoding="utf-8")
+        self.path, self.tensorboard, self._say = path, tensorboard, say
+        self._file = path.open("ab", buffering=0)  # what could not be written is not tried again on closing
+        self._board: SummaryWriter | None = None
+        self.back_to(position, step, tokens)
+
+    def back_to(self, position: int, step: int, tokens: int) -> None:
+        """Forget what came after ``position``, where ``step`` steps and ``tokens`` tokens were done."""
+        if self.path.stat().st_size > position:
+            os.truncate(self.path, position)
         self._tokens = tokens
-        self._board = SummaryWriter(str(tensorboard), purge_step=step + 1) if tensorboard else None
+        self._close_board()
+        if self.tensorboard:
+            try:
+                self._board = SummaryWriter(str(self.tensorboard), purge_step=step + 1)
+            except OSError as error:
+                self._lose_board(error)
 
     def position(self) -> int:
         """Bytes written so far, all of them on their way to the disk."""
-        self._file.flush()
-        return self._file.tell()
+        return self.path.stat().st_size
 
     def step(self, step: int, values: dict[str, Any]) -> None:
         """One optimiser step."""
         self._write({"kind": "step", "step": step, **values})
-        if self._board:
-            for name in ("loss", "learning_rate", "gradient_norm"):
-                self._board.add_scalar(f"train/{name}", values[name], step)
-            speed = (values["tokens"] - self._tokens) / max(1e-9, values["seconds"])
-            self._board.add_scalar("train/tokens_per_second", speed, step)
+        curves = {f"train/{name}": values[name] for name in ("loss", "learning_rate", "gradient_norm")}
+        speed = (values["tokens"] - self._tokens) / max(1e-9, values["seconds"])
+        self._draw(step, curves | {"train/tokens_per_second": speed})
         self._tokens = values["tokens"]
+
+    def skipped(self, step: int, tokens: int, found: Mapping[str, Any]) -> None:
+        """A step that changed nothing; ``found`` is why, ``tokens`` are those read so far."""
+        self._write({"kind": "skipped", "step": step, "tokens": tokens, **found})
 
     def health(self, step: int, findings: Findings) -> None:
         """What a step showed within the network."""
         self._write({"kind": "health", "step": step, **rounded(findings)})
-        if self._board:
-            for kind, found in findings.items():
-                for name, value in found.items():
-                    self._board.add_scalar(f"{kind}/{name}", value, step)
+        self._draw(
+            step, {f"{kind}/{name}": v for kind, found in findings.items() for name, v in found.items()}
+        )
 
     def evaluation(
         self, step: int, scores: list[Score], seconds: float, levels: Mapping[str, float] | None = None
@@ -64,20 +82,51 @@ class MetricsLog:
         row = {"kind": "evaluation", "step": step, "scores": rows, "direction": scores[0].direction}
         beside = {"levels": dict(levels)} if levels else {}
         self._write(row | beside | {"seconds": round(seconds, 3)})
-        if self._board:
-            for name, value in (rows | dict(levels or {})).items():
-                self._board.add_scalar(f"validation/{name}", value, step)
+        curves = rows | dict(levels or {})
+        self._draw(step, {f"validation/{name}": value for name, value in curves.items()})
 
     def close(self) -> None:
         """Flush and close."""
         self._file.close()
-        if self._board:
+        self._close_board()
+
+    def _draw(self, step: int, values: Mapping[str, float]) -> None:
+        if self._board is None:
+            return
+        try:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+        except OSError as error:
+            self._lose_board(error)
+
+    def _close_board(self) -> None:
+        if self._board is None:
+            return
+        try:
             self._board.close()
+        except OSError as error:
+            self._lose_board(error)
+        self._board = None
+
+    def _lose_board(self, error: OSError) -> None:
+        """Curves are a comfort, and ``metrics.jsonl`` has them all: no run ends for want of them."""
+        self._board = None
+        if self._say is not None:
+            self._say(
+                f"{self.tensorboard}: cannot be written ({error}); going on without TensorBoard's curves"
+            )
 
     def _write(self, row: dict[str, Any]) -> None:
         clean = {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in row.items()}
-        self._file.write(json.dumps(clean) + "\n")
-        self._file.flush()
+        line = (json.dumps(clean) + "\n").encode()
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path}: could not be written: {error}; the checkpoints are untouched: make room and "
+                "run the same command to go on"
+            ) from error
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

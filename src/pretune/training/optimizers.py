@@ -62,6 +62,7 @@ class Optimizers:
             name, _, slot = key.rpartition("/")
             states.setdefault(name, {})[slot] = tensor.clone()
         for part in self.parts:
+            part.state.clear()
             for group in part.param_groups:
                 for parameter in group["params"]:
                     found = states.pop(self._names[parameter], None)

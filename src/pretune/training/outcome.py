@@ -59,3 +59,7 @@ class State:
     """Evaluations since the first score last improved by ``min_delta``, on ``to_beat``."""
     factor: float = 0.0
     """Of the learning rate in the last update."""
+    losses: list[float] = field(default_factory=list)
+    """Of the last accepted steps: what a loss must be like."""
+    bad: int = 0
+    """Steps in a row, up to this one, that changed nothing since they went wrong."""

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pretune.checkpoint import store
+from pretune.errors import CheckpointError
 from pretune.training.average import WeightAverage
 from pretune.training.optimizers import Optimizers
 from pretune.training.outcome import Keeper, State
@@ -61,16 +62,27 @@ class Saver:
         """Put the newest good checkpoint back; where it is and what it says. None: there is none."""
         store.clear_partial(self.folder)
         folder = store.newest_good(self.folder, say)
-        if folder is None:
-            return None
-        about = store.verify_folder(folder)
+        return None if folder is None else (self.restore(folder, say), folder)
+
+    def restore(self, folder: Path, say: Callable[[str], None]) -> State:
+        """Put a checkpoint back: weights, average, optimiser; what it says.
+
+        Raises:
+            CheckpointError: it is damaged; nothing was changed.
+        """
+        state = State(**store.verify_folder(folder))
         self.keeper.restore(folder)
         if self.average is not None:
             self.average.restore(load_file(folder / TRAINED))
         self.optimizer.restore(load_file(folder / OPTIMIZER))
-        state = State(**about)
         self._newest = state.step
-        return state, folder
+        if state.best_step is not None:
+            try:
+                store.verify_folder(store.checkpoint_path(self.folder, state.best_step))
+            except CheckpointError as error:
+                say(f"{error}; it was the best so far, which is now sought from step {state.step} on")
+                state.best_step, state.best_scores = None, {}
+        return state
 
     def choose(self, best: int, last: int) -> None:
         """At the end: the network is the one that was judged best."""

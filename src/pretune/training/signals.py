@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
+
+from torch import nn
+
+from pretune.errors import Interrupted
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -26,6 +32,24 @@ class StopRequest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._restore()
+
+    @contextmanager
+    def leaving(self, network: nn.Module, message: str) -> Iterator[None]:
+        """Within, work that calls ``network`` batch by batch is left between two of them.
+
+        Raises:
+            Interrupted: with ``message``; a stop was asked for.
+        """
+
+        def look(module: nn.Module, inputs: Any) -> None:
+            if self.asked:
+                raise Interrupted(message)
+
+        handle = network.register_forward_pre_hook(look)
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True

@@ -22,6 +22,8 @@ class Batches(Protocol):
     tokens_per_step: float
     fingerprint: str
     """Of the data, the tokenizer and the cutting."""
+    micro_batch: int
+    """Rows that go through the network at once; may change between two calls, where memory runs out."""
 
     def __call__(self, step: int) -> list[Batch]:
         """The micro-batches of ``step``."""

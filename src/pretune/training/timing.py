@@ -62,7 +62,8 @@ class Timing:
             self.started -= plan.get("spent", 0.0)  # the time that was used before counts, too
         else:
             if self.timed:
-                plan |= self._measure(*trial(), say)
+                measured = self._measure(*trial(), say)
+                plan = self.run.plan() | measured  # which may have learnt what fits into memory
             else:
                 plan |= {"steps": self.length.steps(batches.steps_per_epoch, batches.tokens_per_step)}
             plan |= {"machine": machine.describe(), "data": batches.fingerprint, "changes": []}

@@ -2,7 +2,8 @@
 
 All that a step needs is a function of its number: so a run that was stopped anywhere and resumed is bit for
 bit the run that was not, with dropout on. What a step's gradients are, is said in `gradients`; what a
-checkpoint holds, in `saving`; how many steps there are, in `timing`.
+checkpoint holds, in `saving`; how many steps there are, in `timing`; which steps are left out, in `recovery`;
+how many rows fit, in `memory`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from pretune.errors import Interrupted, TrainingError
-from pretune.training import changes, lock, optimizers, schedules
+from pretune.training import changes, lock, memory, optimizers, schedules
 from pretune.training.average import WeightAverage
 from pretune.training.gradients import Gradients, never
 from pretune.training.health import Health
@@ -24,6 +25,7 @@ from pretune.training.length import Length
 from pretune.training.log import MetricsLog
 from pretune.training.outcome import Keeper, Outcome, State
 from pretune.training.progress import Reporter, Silent, Work, working
+from pretune.training.recovery import Left, Recovery
 from pretune.training.run import Run
 from pretune.training.saving import Saver
 from pretune.training.settings import TrainingSettings
@@ -65,23 +67,27 @@ class Trainer:
         self.gradients = Gradients(self.network, objective, settings.seed)
         self.timing = Timing(length, run, settings.evaluations, self.started, reserve)
         self.health = Health(self.network, settings.health_every)
+        self.recovery = Recovery(run)
+        self.memory = memory.Memory(run, "training", batches.micro_batch, self._say)
         self._now = settings
         """The settings with the changes in mid-run."""
         self._recorded: dict[str, Any] = {}
         self._made: list[Mapping[str, Any]] = []
         self.state = State()
         self._speed = Speed(0)
+        self._learnt = False
+        """Did a step change the weights since they were saved?"""
 
     def train(self) -> Outcome:
         """Train to the end, from wherever the run's folder says that it stopped.
 
         Raises:
             Interrupted: a signal came; a checkpoint was saved.
-            TrainingError: the loss is no longer a number.
+            TrainingError: the loss is no longer a number, or one row does not fit into memory.
         """
-        with StopRequest() as stop, lock.held(self.run.folder):
+        with StopRequest() as stop, lock.held(self.run.folder), memory.explained(self.name):
             self._resume()
-            plan = self.timing.plan(self.batches, self.state.step, self._trial, self._say)
+            plan = self.timing.plan(self.batches, self.state.step, lambda: self._trial(stop), self._say)
             self._recorded = plan
             log = MetricsLog(
                 self.run.metrics,
@@ -89,6 +95,7 @@ class Trainer:
                 position=self.state.log_position,
                 step=self.state.step,
                 tokens=self.state.tokens,
+                say=self._say,
             )
             try:
                 with working(self.reporter, self.name, self.timing.course.last.end) as work:
@@ -105,54 +112,69 @@ class Trainer:
         )  # fmt: skip
 
     def _loop(self, log: MetricsLog, stop: StopRequest, work: Work) -> None:
-        state, timing = self.state, self.timing
+        timing = self.timing
         timing.pace.again()
-        self._speed = Speed(state.tokens)
+        self._speed = Speed(self.state.tokens)
         while True:
+            state = self.state  # another one after a way back
             total = timing.course.total(state.step)
             if state.step in timing.course.due(self.settings.evaluations):
                 began = time.monotonic()
                 self._save(log)
-                self._evaluate(log)
+                with stop.leaving(self.network, self._stopped()):
+                    self._evaluate(log)
                 timing.pace.evaluated(time.monotonic() - began)
-            elif self.settings.save_every and state.step and state.step % self.settings.save_every == 0:
+            elif self._save_is_due(state.step):
                 self._save(log)
             if state.step >= total or self._out_of_patience():
                 return
             self._adjust()
             if stop.asked or not self._step(log, stop, work):
                 self._save(log)
-                raise Interrupted(
-                    f"stopped at step {state.step} of {total}; a checkpoint is saved in {self.run.folder}, "
-                    "run the same command to go on"
-                )
-            timing.keep(state.step)
+                raise Interrupted(self._stopped())
+            timing.keep(self.state.step)
+
+    def _save_is_due(self, step: int) -> bool:
+        """Whether it is time for a checkpoint; one of unchanged weights would push out a better one."""
+        every = self.settings.save_every
+        return bool(every and step and step % every == 0 and self._learnt)
+
+    def _stopped(self) -> str:
+        step = self.state.step
+        return (
+            f"stopped at step {step} of {self.timing.course.total(step)}; a checkpoint is saved in "
+            f"{self.run.folder}, run the same command to go on"
+        )
 
     def _step(self, log: MetricsLog, stop: StopRequest, work: Work) -> bool:
         """One optimiser step; False, with nothing changed, where a stop was asked for within it."""
         state, began = self.state, time.monotonic()
-        course = self.timing.course
-        factor = schedules.factor(course.place(state.step), course.total(state.step), self.settings.schedule)
-        micro_batches = self.batches(state.step)
-        with self.health.watching(state.step):
-            loss = self.gradients.add(micro_batches, state.step, lambda: stop.asked)
-        if loss is None:
+        left = self.recovery.left_out(self._recorded, state.step)
+        if left is not None:
+            self._leave_out(left, log)
+            return True
+        found = self.memory.fitted(
+            state.step, lambda rows: self._gradients_of(rows, stop), self.optimizer.forget
+        )
+        if found is None:
             self.optimizer.forget()
             return False
-        self.health.before_update(state.step)
-        norm = self._clip(self.network)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingError(
-                f"step {state.step}: loss {loss}, gradient norm {norm}: the weights would be lost. The last "
-                f"checkpoint in {self.run.checkpoints} is intact; begin in another folder (--out) with a "
-                "lower training.optimizer.learning_rate"
-            )
+        loss, norm, tokens = found
+        if self.recovery.is_bad(state, loss, norm):
+            self.optimizer.forget()
+            self.health.forget()
+            self._recorded = self.recovery.note(state.step, loss, norm)
+            self._leave_out(Left(loss, norm), log)
+            return True
+        course = self.timing.course
+        factor = schedules.factor(course.place(state.step), course.total(state.step), self.settings.schedule)
         self.optimizer.step(factor)
+        self.recovery.accept(state, loss)
+        self._learnt = True
         findings = self.health.after_update(state.step)
-        state.step, state.factor = state.step + 1, factor
+        state.step, state.factor, state.tokens = state.step + 1, factor, state.tokens + tokens
         if self.average is not None:
             self.average.update(state.step)
-        state.tokens += sum(int(batch.layout.lengths.sum()) for batch in micro_batches)
         log.step(
             state.step,
             {
@@ -169,6 +191,33 @@ class Trainer:
         self.timing.pace.stepped()
         work.update(state.step, self._detail(loss, state.tokens), self.timing.course.last.end)
         return True
+
+    def _gradients_of(self, rows: int, stop: StopRequest) -> tuple[float, float, int] | None:
+        """Loss, gradient norm and tokens of the step that is next, ``rows`` at once; None: stopped within."""
+        step, self.batches.micro_batch = self.state.step, rows
+        micro_batches = self.batches(step)
+        with self.health.watching(step):
+            loss = self.gradients.add(micro_batches, step, lambda: stop.asked)
+        if loss is None:
+            return None
+        self.health.before_update(step)
+        tokens = sum(int(batch.layout.lengths.sum()) for batch in micro_batches)
+        return loss, self._clip(self.network), tokens
+
+    def _leave_out(self, left: Left, log: MetricsLog) -> None:
+        """Pass over a step that went wrong, now or before; after several in a row go back."""
+        self.recovery.pass_over(self.state, left)
+        log.skipped(self.state.step, self.state.tokens, left.row())
+        if not self.recovery.goes_back(self.state):
+            return
+        at = self.state.step
+        folder, self._recorded = self.recovery.go_back(self.state)
+        self.state, self._learnt = self.saver.restore(folder, self.reporter.say), False
+        log.back_to(self.state.log_position, self.state.step, self.state.tokens)
+        self._say(
+            f"the last steps before {at:,} had no usable loss or gradient; back to {folder}, going on "
+            f"without steps {self.state.step:,} to {at - 1:,}"
+        )
 
     def _detail(self, loss: float, tokens: int) -> str:
         """``loss 5.120 (unigram 6.90, bigram 5.20), 3,210 tokens/s``"""
@@ -224,6 +273,7 @@ class Trainer:
         self.timing.note()
         self.state.log_position = log.position()
         self.saver.save(self.state)
+        self._learnt = False
 
     def _resume(self) -> None:
         found = self.saver.resume(self.reporter.say)
@@ -234,18 +284,26 @@ class Trainer:
     def _say(self, text: str) -> None:
         self.reporter.say(f"  {self.name}: {text}")
 
-    def _trial(self) -> tuple[Callable[[int], None], Callable[[], None]]:
+    def _trial(self, stop: StopRequest) -> tuple[Callable[[int], None], Callable[[], None]]:
         """A step and an evaluation on weights that are thrown away, to be timed."""
         network = copy.deepcopy(self.network)
         optimizer = optimizers.build(network, self.settings.optimizer)
         gradients = Gradients(network, self.objective, self.settings.seed)
 
-        def step(number: int) -> None:
-            gradients.add(self.batches(number), number, never)
+        message = "stopped before the first step; run the same command to begin again"
+
+        def attempt(number: int, rows: int) -> None:
+            self.batches.micro_batch = rows
+            with stop.leaving(network, message):
+                gradients.add(self.batches(number), number, never)
             self._clip(network)
+
+        def step(number: int) -> None:
+            self.memory.fitted(0, lambda rows: attempt(number, rows), optimizer.forget)
             optimizer.step(1.0)
 
         def evaluate() -> None:
-            self.evaluate(network, 0)
+            with stop.leaving(network, message):
+                self.evaluate(network, 0)
 
         return step, evaluate

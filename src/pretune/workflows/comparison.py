@@ -220,7 +220,7 @@ def _curves(language: str, runs: Runs, summaries: Any) -> p.Curve:
     levels: tuple[tuple[str, float], ...] = ()
     for name, run in runs.items():
         rows = read_log(run.metrics)
-        tokens = {row["step"]: row["tokens"] for row in rows if row["kind"] == "step"}
+        tokens = {row["step"]: row["tokens"] for row in rows if row["kind"] in ("step", "skipped")}
         checks = [row for row in rows if row["kind"] == "evaluation" and row["step"] in tokens]
         ys = tuple(float(next(iter(c["scores"].values()))) for c in checks)
         series.append(p.Series(name, tuple(float(tokens[c["step"]]) for c in checks), ys))

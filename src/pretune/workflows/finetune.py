@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pydantic
-import torch
 
 from pretune.checkpoint import store
 from pretune.config import Settings, build
@@ -21,12 +20,14 @@ from pretune.data.windows import EncodedRecords
 from pretune.errors import ConfigError
 from pretune.metrics.statistics import paired_difference
 from pretune.model import Model
+from pretune.prediction.heads import BATCH_TOKENS
 from pretune.registry import find
 from pretune.report.page import VerdictItem
 from pretune.report.words import words
 from pretune.training import machine
 from pretune.training.length import parse_length
 from pretune.training.log import read_log
+from pretune.training.memory import Memory
 from pretune.training.progress import Reporter, Silent
 from pretune.training.run import Run, environment
 from pretune.training.settings import OptimizerSettings, TrainingSettings
@@ -123,11 +124,12 @@ def finetune(
 
     with run.starting():
         parts = _Finetuning(resolved, reporter)
+    memory = Memory(run, "evaluation", min(BATCH_TOKENS, len(parts.validation)), reporter.say)
     outcome = Trainer(
         keeper=parts.model,
         objective=parts.objective,
         batches=parts.batches,
-        evaluate=parts.evaluate,
+        evaluate=lambda network, step: memory.fitted(step, parts.evaluate),
         settings=resolved.training,
         length=length,
         run=run,
@@ -259,9 +261,9 @@ class _Finetuning:
         )
         self.batches = StepBatches(records, self.objective, traits, settings.training, self.model.max_length)
 
-    def evaluate(self, network: torch.nn.Module, step: int) -> list[Score]:
-        """The task's scores on the validation records; the first decides."""
-        predictions = self.model.predict(self.validation, self.options)
+    def evaluate(self, rows: int) -> list[Score]:
+        """The task's scores on the validation records, so many rows at once; the first decides."""
+        predictions = self.model.predict(self.validation, self.options, batch_size=rows)
         _, decided = self.task.tuned(predictions, self.validation)
         scores: list[Score] = self.task.score(decided, self.validation)
         return scores

@@ -288,7 +288,7 @@ def loss_curve(language: str, runs: Mapping[str, Rows], summary: Summary, headin
     series = []
     for name, rows in runs.items():
         steps = [row for row in rows if row["kind"] == "step"]
-        tokens = {row["step"]: row["tokens"] for row in steps}
+        tokens = {row["step"]: row["tokens"] for row in rows if row["kind"] in ("step", "skipped")}
         checks = [row for row in rows if row["kind"] == "evaluation"]
         xs = tuple(float(tokens[c["step"]]) for c in checks)
         series.append(

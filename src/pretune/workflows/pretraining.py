@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from pretune.data.windows import Windows
-from pretune.evaluation.language_model import HeldOut
+from pretune.evaluation.language_model import ROWS, HeldOut
 from pretune.evaluation.ngrams import NgramBaselines
 from pretune.model import Model
 from pretune.objectives import objective_of
 from pretune.registry import find
 from pretune.text.tokenizer import Frame, Tokenizer
+from pretune.training.memory import Memory
 from pretune.training.outcome import Outcome
 from pretune.training.progress import Reporter
 from pretune.training.run import Run
@@ -57,6 +58,7 @@ class Pretraining:
         else:
             self.model = self._new_model(tokenizer, kind.heads, seconds)
         self.model.fingerprints = prepared.fingerprints.merged(self.model.fingerprints)
+        self.memory = Memory(run, "evaluation", ROWS, reporter.say)
         held = Windows.of(prepared.validation, windowing)
         self.held_out = HeldOut(
             held, kind.make(traits, specials, store=held), kind.contexts, tokenizer,
@@ -102,7 +104,7 @@ class Pretraining:
 
     def evaluate(self, network: torch.nn.Module, step: int) -> list[Score]:
         """Held-out loss; what decides which checkpoint is best."""
-        scores = self.held_out.scores(network)
+        scores = self.memory.fitted(step, lambda rows: self.held_out.scores(network, rows))
         self.signature = scores[0].signature
         return scores
 
