@@ -1,7 +1,7 @@
 """The atomic store: a folder is whole and verified under its name, or it is not there at all.
 
 A folder is written under a temporary name, each file flushed to disk, ``manifest.json`` (size and SHA-256
-of every file) last, then renamed once. Reading verifies the manifest before anything is used:
+of every file, and of itself) last, then renamed once. Reading verifies the manifest before anything is used:
 safetensors alone would not notice a flipped bit.
 """
 
@@ -60,6 +60,7 @@ def verify_folder(folder: Path, but: Container[str] = ()) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         files, schema, about = manifest["files"], manifest["schema"], dict(manifest["about"])
+        _check_manifest(manifest)
         expected = {str(name): (file["size"], file["sha256"]) for name, file in files.items()}
     except FileNotFoundError:
         raise CheckpointError(f"{folder}: no {MANIFEST}: this is no complete checkpoint") from None
@@ -139,7 +140,8 @@ def _seal(folder: Path, about: Mapping[str, Any]) -> None:
         _sync(path)
         files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": _sha256(path)}
     manifest = folder / MANIFEST
-    manifest.write_text(json.dumps({"schema": SCHEMA, "about": dict(about), "files": files}, indent=1))
+    content = {"schema": SCHEMA, "about": dict(about), "files": files}
+    manifest.write_text(json.dumps(content | {"sha256": _digest(content)}, indent=1))
     _sync(manifest)
     _sync(folder)
 
@@ -152,6 +154,17 @@ def _put_in_place(partial: Path, folder: Path) -> None:
     partial.rename(folder)
     _sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _check_manifest(manifest: Mapping[str, Any]) -> None:
+    """A manifest vouches for itself, too: a flipped digit in it is still JSON."""
+    content = {key: manifest[key] for key in ("schema", "about", "files")}
+    if manifest != content | {"sha256": _digest(content)} and manifest != content:  # older ones have no digest
+        raise ValueError("its content changed after it was written (SHA-256 differs)")
 
 
 def _verify_file(path: Path, expected: int, sha256: str) -> None:
