@@ -110,9 +110,15 @@ def in_preparation(setting: Setting, tries: int) -> list[Row]:
             check(ended.code in (130, -signal.SIGTERM), ended)
             check(ended.after < SECONDS, f"{ended.after:.1f} s")
             check(not (run / "data").exists(), "half of a preparation under its name")
+            parts = {
+                path.name: path.stat().st_ino for path in (run / "data.partial").iterdir() if path.is_dir()
+            }
             again = setting.run(run, source=setting.raw)
             check(again.code == 0, again.err)
             check("training a tokenizer" not in again.err, f"the tokenizer was trained again: {again.err}")
+            finished = ["tokenizer", "train"] if at == 2 else []
+            for name in finished:
+                check(parts[name] == (run / "data" / name).stat().st_ino, f"{name} was made again")
             same = (run / "model" / "model.safetensors").read_bytes()
             check(
                 same == (setting.first / "model" / "model.safetensors").read_bytes(),

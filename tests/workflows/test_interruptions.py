@@ -123,13 +123,48 @@ def test_a_preparation_that_is_interrupted_is_done_again(
     assert "run the same command to go on" in said.err
     assert not (run / "data").exists()
     monkeypatch.undo()
-    # What a process that was killed outright leaves, of this version or another.
+    # What another version may have left, which says of no text that it was made from it.
+    shutil.rmtree(run / "data.partial")
     (run / "data.partial" / "train").mkdir(parents=True)
     (run / "data" / "train").mkdir(parents=True)
     (run / "data" / "train" / "tokens-00000.bin").write_bytes(b"half")
     sys.argv = ["pretune"]
     assert pretune.pretrain(saved(run), out=run).summary["steps"] == 2
     assert not (run / "data.partial").exists()
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_an_interrupted_preparation_goes_on_with_its_finished_parts(
+    changed: bool, texts: Any, tmp_path: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not with those of a text that has changed since."""
+    run, write = tmp_path / "run", corpus_module.write_corpus
+    corpus = tmp_path / "corpus.jsonl"
+    shutil.copy(texts.corpus, corpus)
+    words = [str(corpus) if word == str(texts.corpus) else word for word in command(texts, run)]
+
+    def interrupted(documents: Iterator[str], tokenizer: Any, folder: Path) -> Any:
+        if folder.name == "validation":
+            raise KeyboardInterrupt
+        return write(documents, tokenizer, folder)
+
+    monkeypatch.setattr(corpus_module, "write_corpus", interrupted)
+    assert cli(*words, "--budget", "2 steps").code == 130
+    monkeypatch.undo()
+    finished = (run / "data.partial" / "train").stat().st_ino
+    if changed:
+        with corpus.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"text": "The castle saw a shepherd who was not there before."}) + "\n")
+    said = cli(*words, "--budget", "2 steps")
+    assert said.code == 0
+    assert ("training a tokenizer" in said.err) is changed
+    assert ((run / "data" / "train").stat().st_ino != finished) is changed
+    fresh = tmp_path / "fresh"
+    again = [str(fresh) if word == str(run) else word for word in words]
+    assert cli(*again, "--budget", "2 steps").code == 0
+    for name in ("data/prepared.json", "data/train/corpus.json", "model/model.safetensors"):
+        assert (run / name).read_bytes() == (fresh / name).read_bytes()
+    assert {p.name for p in (run / "data").iterdir()} == {p.name for p in (fresh / "data").iterdir()}
 
 
 def saved(run: Path) -> dict[str, Any]:

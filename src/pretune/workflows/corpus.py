@@ -16,6 +16,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from pretune.checkpoint import store
+from pretune.config import digest
 from pretune.data.deduplicate import ExactDuplicates
 from pretune.data.fingerprints import Fingerprints
 from pretune.data.shards import Corpus, cut, piece_size, split, write_corpus
@@ -27,7 +28,9 @@ from pretune.text.tokenizer import Tokenizer
 from pretune.text.training import Kind, train_tokenizer
 from pretune.training.progress import Reporter
 
-PREPARED = "prepared.json"
+PREPARED, TOKENIZER = "prepared.json", "tokenizer"
+TEXT = "text.sha256"
+"""In a preparation that is under way: of what it is one."""
 SAMPLE = 600
 """Characters that a tokenizer learns from, for each of its tokens: four times as many make texts 0.5 %
 shorter, and take two and a half times as long (vocabulary 8,192)."""
@@ -80,10 +83,15 @@ def prepare(
     # It gets its name when it is whole: what a killed process left half-made never stands in the way.
     partial = folder.with_name(f"{folder.name}.partial")
     spool = folder.with_name(f"{folder.name}.text.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    kept = False
     try:
-        partial.mkdir(parents=True)
+        partial.mkdir(parents=True, exist_ok=True)
         documents = _Documents(sources, validation, held_out, spool)
+        given = None if tokenizer is None else tokenizer.fingerprint
+        _begin(partial, documents.digest(vocabulary_size, tokenizer_kind, largest_vocabulary, given))
+        if tokenizer is None and (partial / TOKENIZER).exists():
+            tokenizer = Tokenizer.load(partial / TOKENIZER)
+            reporter.say("  the tokenizer is there already, from before this was stopped")
         if tokenizer is None:
             size = vocabulary_size
             if size == "auto":
@@ -102,10 +110,14 @@ def prepare(
         partial.replace(folder)
     except (OSError, SafetensorError) as error:
         raise DataError(f"{folder}: the prepared text could not be written: {error}") from error
+    except KeyboardInterrupt:
+        kept = True  # the same command goes on from the parts that are finished
+        raise
     finally:
         for path in (spool, _cut_up(spool)):
             path.unlink(missing_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
+        if not kept:
+            shutil.rmtree(partial, ignore_errors=True)
     prepared = open_prepared(folder, tokenizer)
     train, held = prepared.train, prepared.validation
     reporter.say(
@@ -116,13 +128,32 @@ def prepare(
 
 
 def _write(documents: _Documents, tokenizer: Tokenizer, folder: Path, sources: tuple[str, ...]) -> None:
-    """Training text, held-out text, fingerprints; each in bounded memory."""
-    tokenizer.save(folder / "tokenizer")
-    train = write_corpus(documents.training_texts(), tokenizer, folder / "train")
+    """Training text, held-out text, fingerprints; each in bounded memory. Finished parts stay as they are."""
+    if not (folder / TOKENIZER).exists():
+        tokenizer.save(folder / f"{TOKENIZER}.partial")
+        (folder / f"{TOKENIZER}.partial").replace(folder / TOKENIZER)
+    if (folder / "train").exists():
+        train = Corpus.open(folder / "train")
+    else:
+        train = write_corpus(documents.training_texts(), tokenizer, folder / "train")
+    shutil.rmtree(folder / "validation", ignore_errors=True)  # its files may have changed
     held = write_corpus(documents.validation_texts(), tokenizer, folder / "validation")
     Fingerprints.of(documents.training_texts()).save(folder)
     about = {"sources": list(sources), "train": train.fingerprint, "validation": held.fingerprint}
     store.write_json(folder / PREPARED, about)
+    (folder / TEXT).unlink()
+
+
+def _begin(folder: Path, text: str) -> None:
+    """Leave in ``folder`` only what a preparation of the same text that was stopped has finished."""
+    mark = folder / TEXT
+    if not mark.exists() or mark.read_text(encoding="utf-8") != text:
+        shutil.rmtree(folder)
+        folder.mkdir()
+        store.write_text(mark, text)
+    for pattern in ("*.partial", ".*.partial-*"):
+        for leftover in folder.glob(pattern):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _cut_up(spool: Path) -> Path:
@@ -147,7 +178,7 @@ def open_prepared(folder: Path, tokenizer: Tokenizer | None = None) -> Prepared:
         sources = tuple(str(source) for source in about["sources"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / PREPARED}: damaged: {error}; prepare the text again") from None
-    own = Tokenizer.load(folder / "tokenizer")
+    own = Tokenizer.load(folder / TOKENIZER)
     if tokenizer is not None and tokenizer.fingerprint != own.fingerprint:
         raise DataError(
             f"{folder}: was prepared with another tokenizer; prepare the text again with this one"
@@ -190,6 +221,10 @@ class _Documents:
         if self.validation:
             return self._unique(self.validation, RecordLog())
         return self._spool.texts(self._held)
+
+    def digest(self, *choices: object) -> str:
+        """Of the documents to train on, in their order, and of the choices that go with them."""
+        return digest([self._spool.hashes[~self._held].tolist(), choices])
 
     def remark(self) -> str:
         """What was left out of the sources."""
