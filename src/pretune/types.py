@@ -315,6 +315,12 @@ class Score:
     interval: tuple[float, float] | None = None
     """95 % confidence interval."""
 
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Score:
+        """What :meth:`as_dict` gave."""
+        low_high = row["interval"]
+        return cls(**{**row, "interval": None if low_high is None else (low_high[0], low_high[1])})
+
     def better_than(self, other: float | None) -> bool:
         if other is None:
             return True

@@ -22,6 +22,7 @@ from pretune.training.run import Run
 from pretune.training.settings import TrainingSettings
 from pretune.training.steps import StepBatches
 from pretune.training.trainer import Trainer
+from pretune.training.world import World
 from pretune.types import Feature, Score, Traits
 
 WORDS = ["the", "king", "sent", "word", "to", "city", "人民", "法院", "应当", "依法", "审理", "案件"]
@@ -64,7 +65,14 @@ def features(traits: Traits, count: int = 40) -> EncodedRecords:
 
 
 def trainer(
-    folder: Path, kind: str, *, family: str, dropout: bool = True, steps: int = 12, **settings: Any
+    folder: Path,
+    kind: str,
+    *,
+    family: str,
+    dropout: bool = True,
+    steps: int = 12,
+    world: World | None = None,
+    **settings: Any,
 ) -> Trainer:
     chosen_objective = objective_of(kind)
     head = "+".join(chosen_objective.heads)
@@ -80,17 +88,18 @@ def trainer(
     chosen = TrainingSettings(**({"batch_tokens": 100, "micro_batch": 2, "evaluations": 4} | settings))
     store = features(traits)
     objective = chosen_objective.make(model.family.TRAITS, reader.specials, store=store)
-    batches = StepBatches(store, objective, model.family.TRAITS, chosen, MAX_LENGTH)
+    batches = StepBatches(store, objective, model.family.TRAITS, chosen, MAX_LENGTH, world)
 
     def evaluate(network: nn.Module, step: int) -> list[Score]:
         # Not the loss that is trained on, so that the best checkpoint is not simply the last.
         total = sum(float(p.detach().sum()) for p in network.parameters())
         return [Score("wandering", abs(total) % 1.0, 1, "test")]
 
-    run = Run.open(folder, chosen)
+    with (world or World()).in_turn():
+        run = Run.open(folder, chosen)
     return Trainer(
         keeper=model, objective=objective, batches=batches, evaluate=evaluate, settings=chosen,
-        length=parse_length(f"{steps} steps"), run=run, reporter=Silent(),
+        length=parse_length(f"{steps} steps"), run=run, reporter=Silent(), world=world,
     )  # fmt: skip
 
 

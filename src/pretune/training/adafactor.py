@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pretune.training.sharding import part_of, whole_of
+
 DECAY = 0.8
 """Of the second moments: at step t the old ones keep 1 - t ** -DECAY (section 7.2)."""
 FLOOR = 1e-30
@@ -33,12 +35,15 @@ class Adafactor(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    update = self._update(parameter, parameter.grad)
+                    update = part_of(self._update(parameter, parameter.grad), parameter)
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.add_(update, alpha=-group["lr"])
 
     def _update(self, parameter: nn.Parameter, gradient: Tensor) -> Tensor:
-        state, squares = self.state[parameter], gradient.square() + FLOOR
+        state = self.state[parameter]
+        if gradient.ndim >= 2:
+            gradient = whole_of(gradient)  # where ranks hold parts of it: rows and columns are of all
+        squares = gradient.square() + FLOOR
         state["step"] = state.get("step", torch.zeros(())) + 1
         new = float(state["step"]) ** -DECAY
         if gradient.ndim < 2:
@@ -48,7 +53,7 @@ class Adafactor(torch.optim.Optimizer):
             columns = _average(state, "columns", squares.mean(-2), new)  # (..., C)
             scale = (rows / rows.mean(-1, keepdim=True)).rsqrt()[..., None] * columns.rsqrt()[..., None, :]
             update = gradient * scale
-        return update / (update.square().mean().sqrt() / CLIP).clamp(min=1.0)
+        return update / (whole_of(update.square().mean()).sqrt() / CLIP).clamp(min=1.0)
 
 
 def _average(state: dict[str, Tensor], name: str, value: Tensor, new: float) -> Tensor:

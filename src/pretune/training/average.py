@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pretune.errors import CheckpointError
+from pretune.training.sharding import part_of
 
 
 class WeightAverage:
@@ -59,4 +60,4 @@ class WeightAverage:
     @torch.no_grad()
     def _fill(self, values: Mapping[str, torch.Tensor]) -> None:
         for name, weight in self._weights.items():
-            weight.copy_(values[name])
+            weight.copy_(part_of(values[name], weight))

@@ -146,11 +146,21 @@ def corrected(course: Course, step: int, left: float, pace: Pace, evaluations: i
     return None if abs(total - old) <= TOLERANCE * max(1, old - step) else total
 
 
-def measured(trial: Callable[[int], None], *, patience: float, least: int = 4, most: int = 50) -> float:
-    """Seconds a step, of steps on weights that are thrown away; the first, which warms up, does not count."""
+def measured(
+    trial: Callable[[int], None],
+    *,
+    patience: float,
+    least: int = 4,
+    most: int = 50,
+    agreed: Callable[[bool], bool] = bool,
+) -> float:
+    """Seconds a step, of steps on weights that are thrown away; the first, which warms up, does not count.
+
+    ``agreed`` makes of whether to go on what all ranks do.
+    """
     times: list[float] = []
     began = time.monotonic()
-    while len(times) < least or (time.monotonic() - began < patience and len(times) < most):
+    while agreed(len(times) < least or (time.monotonic() - began < patience and len(times) < most)):
         at = time.monotonic()
         trial(len(times))
         times.append(time.monotonic() - at)

@@ -1,7 +1,7 @@
 """How a network fares within: gradients, updates and activations, seen without touching the training.
 
 Hooks look at what passes and add up sums; they draw no random number and change no tensor, so a run that is
-watched is bit for bit the run that is not.
+watched is bit for bit the run that is not. Of several ranks, activations are those of the rank's own rows.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pretune.nn.feedforward import FeedForward, GatedFeedForward
+from pretune.training.sharding import whole_of
 
 QUIET = 0.01
 """An activation below this share of its layer's root mean square says nothing."""
@@ -145,7 +146,7 @@ def _input_into(activity: _Activity) -> Callable[[nn.Module, Any], None]:
 
 
 def _norm(tensors: list[Tensor]) -> float:
-    return float(sum(float(t.float().square().sum()) for t in tensors) ** 0.5)
+    return float(sum(float(whole_of(t.float().square().sum())) for t in tensors) ** 0.5)
 
 
 def rounded(findings: Mapping[str, Mapping[str, float]]) -> Findings:

@@ -129,6 +129,37 @@ class MetricsLog:
             ) from error
 
 
+class NoLog:
+    """What the ranks write that do not lead: nothing."""
+
+    def position(self) -> int:
+        """Nothing is written."""
+        return 0
+
+    def back_to(self, position: int, step: int, tokens: int) -> None:
+        """There is nothing to forget."""
+
+    def step(self, step: int, values: dict[str, Any]) -> None:
+        """Write nothing."""
+
+    def skipped(self, step: int, tokens: int, found: Mapping[str, Any]) -> None:
+        """Write nothing."""
+
+    def health(self, step: int, findings: Findings) -> None:
+        """Write nothing."""
+
+    def evaluation(
+        self, step: int, scores: list[Score], seconds: float, levels: Mapping[str, float] | None = None
+    ) -> None:
+        """Write nothing."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+Log = MetricsLog | NoLog
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The rows of a ``metrics.jsonl``; a half-written last line is left out."""
     rows = []

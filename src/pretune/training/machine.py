@@ -25,6 +25,7 @@ def memory() -> int:
         return 0
 
 
-def describe() -> str:
+def describe(processes: int = 1) -> str:
     """Device, threads and processes: what a choice made by measurement holds for."""
-    return f"cpu, {torch.get_num_threads()} threads, 1 process"
+    number = "1 process" if processes == 1 else f"{processes} processes"
+    return f"cpu, {torch.get_num_threads()} threads, {number}"

@@ -27,9 +27,13 @@ SHORTER = "shorten max_length, or take a smaller model (see `pretune plan`)"
 class Memory:
     """How many rows at once fit one kind of work (``training`` or ``evaluation``) of a run."""
 
-    def __init__(self, run: Run, work: str, rows: int, say: Callable[[str], None]) -> None:
-        """``rows``: as many as are tried first."""
-        self.run, self.work, self.most, self.say = run, work, rows, say
+    def __init__(
+        self, run: Run, work: str, rows: int, say: Callable[[str], None], *, alone: bool = True
+    ) -> None:
+        """``rows``: as many as are tried first. ``alone``: False where ranks wait for each other within a
+        step, so that one of them cannot begin it anew by itself.
+        """
+        self.run, self.work, self.most, self.say, self.alone = run, work, rows, say, alone
         self._found: list[tuple[int, int]] = []
         self._read()
 
@@ -55,6 +59,11 @@ class Memory:
                 if not ran_out(error):
                     raise
                 said = first_line(error)
+            if not self.alone:
+                raise TrainingError(
+                    f"step {step}: {self.rows(step)} rows at once do not fit into the memory of a rank in "
+                    f"{self.work} ({said}); set training.micro_batch lower, or train with fewer ranks"
+                )
             # Only here: the traceback of an error that is being handled holds on to all that was computed.
             if drop is not None:
                 drop()

@@ -2,7 +2,8 @@
 
 For the matrices between hidden states only; embeddings, heads, norms and biases take AdamW. torch's own
 ``torch.optim.Muon`` iterates in bfloat16, which a CPU without bfloat16 units computes several times slower
-than float32, and one matrix at a time; here matrices of one shape are iterated together, in float32.
+than float32, and one matrix at a time; here matrices of one shape are iterated together, in float32. Where
+ranks hold parts of a matrix, each of them iterates the whole one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from pretune.training.sharding import part_of, whole_of
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic iteration: they push singular values to about 1 fast rather than exactly."""
@@ -47,11 +50,13 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     alike.setdefault(parameter.shape, []).append(parameter)
             for shape, parameters in alike.items():
-                updates = orthogonalised(torch.stack([self._direction(p, group) for p in parameters]))
+                updates = orthogonalised(
+                    torch.stack([whole_of(self._direction(p, group)) for p in parameters])
+                )
                 length = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
                 for parameter, update in zip(parameters, updates, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(update, alpha=-length)
+                    parameter.add_(part_of(update, parameter), alpha=-length)
 
     def _direction(self, parameter: nn.Parameter, group: dict[str, Any]) -> Tensor:
         state, gradient = self.state[parameter], parameter.grad

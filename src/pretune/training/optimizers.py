@@ -12,6 +12,7 @@ from pretune.errors import CheckpointError
 from pretune.training.adafactor import Adafactor
 from pretune.training.muon import Muon
 from pretune.training.settings import OptimizerSettings
+from pretune.training.sharding import part_of, whole_of
 
 
 class Optimizers:
@@ -43,9 +44,9 @@ class Optimizers:
             part.zero_grad(set_to_none=True)
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
-        """The state as ``<parameter>/<name>`` tensors."""
+        """The state as ``<parameter>/<name>`` tensors, whole: all ranks must ask for it."""
         return {
-            f"{self._names[parameter]}/{key}": torch.as_tensor(value).detach().clone().contiguous()
+            f"{self._names[parameter]}/{key}": whole_of(torch.as_tensor(value).detach()).clone().contiguous()
             for part in self.parts
             for parameter, state in part.state.items()
             for key, value in state.items()
@@ -67,13 +68,18 @@ class Optimizers:
                 for parameter in group["params"]:
                     found = states.pop(self._names[parameter], None)
                     if found is not None:
-                        part.state[parameter] = found
+                        part.state[parameter] = {key: _placed(t, parameter) for key, t in found.items()}
         if states:
             raise CheckpointError(f"optimizer.safetensors: the network has no parameter {min(states)!r}")
 
     def _groups(self) -> Iterator[dict[str, Any]]:
         for part in self.parts:
             yield from part.param_groups
+
+
+def _placed(tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """State as the optimisers keep it: what is shaped like its parameter is spread like it."""
+    return part_of(tensor, parameter) if tensor.shape == parameter.shape else tensor
 
 
 def build(network: nn.Module, settings: OptimizerSettings) -> Optimizers:

@@ -95,8 +95,10 @@ class Recovery:
         """Whether as many steps in a row were bad as the weights are to be doubted for."""
         return state.bad >= IN_A_ROW
 
-    def go_back(self, state: State) -> tuple[Path, dict[str, Any]]:
+    def go_back(self, state: State) -> tuple[str, dict[str, Any]]:
         """Find the checkpoint to go back to and write into the plan which steps are left out from there.
+
+        Gives the checkpoint's name and the plan.
 
         Checkpoints after it go before that is written: whenever the process dies, what lies there is a
         state of the run as its plan tells it.
@@ -116,7 +118,9 @@ class Recovery:
             if _step_of(later) > start:
                 store.remove_folder(later)
         skip = list(range(start, state.step))
-        return folder, self._record({"step": start, "skip": skip, "found": {}, "rolled_back_at": state.step})
+        return folder.name, self._record(
+            {"step": start, "skip": skip, "found": {}, "rolled_back_at": state.step}
+        )
 
     def hopeless(self, why: str) -> TrainingError:
         """The error of a run that cannot be helped."""

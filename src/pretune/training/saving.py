@@ -1,10 +1,15 @@
-"""The checkpoints of a run: written whole, verified before anything changes, the best and the newest kept."""
+"""The checkpoints of a run: written whole, verified before anything changes, the best and the newest kept.
+
+However many ranks train and whatever each of them holds, rank 0 writes the one folder that a process alone
+would write, so that any number of ranks can go on from it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,6 +19,9 @@ from pretune.errors import CheckpointError
 from pretune.training.average import WeightAverage
 from pretune.training.optimizers import Optimizers
 from pretune.training.outcome import Keeper, State
+from pretune.training.parallel import Parallel
+from pretune.training.sharding import whole_of
+from pretune.training.world import World
 
 OPTIMIZER = "optimizer.safetensors"
 TRAINED = "trained.safetensors"
@@ -24,8 +32,16 @@ class Saver:
     """Writes what a run needs to go on, and puts it back."""
 
     def __init__(
-        self, folder: Path, keeper: Keeper, optimizer: Optimizers, average: WeightAverage | None, keep: int
+        self,
+        folder: Path,
+        keeper: Keeper,
+        optimizer: Optimizers,
+        average: WeightAverage | None,
+        keep: int,
+        parallel: Parallel,
+        world: World,
     ) -> None:
+        self.parallel, self.world = parallel, world
         self.folder, self.keeper, self.optimizer = folder, keeper, optimizer
         self.average, self.keep = average, keep
         self._newest: int | None = None
@@ -34,9 +50,18 @@ class Saver:
         """Is ``step`` saved? A resume from there comes to the same point, its evaluation made again."""
         return step == self._newest
 
-    def averaged(self) -> AbstractContextManager[dict[str, torch.Tensor]]:
-        """Within, the network is as it is to be judged and saved; with the weights as trained, if others."""
-        return nullcontext({}) if self.average is None else self.average.shown()
+    @contextmanager
+    def shown(self) -> Iterator[dict[str, torch.Tensor]]:
+        """Within, the keeper's network is as it is to be judged and saved; with the weights as trained, if
+        others.
+        """
+        if self.average is None:
+            self.parallel.gather()
+            yield {}
+            return
+        with self.average.shown() as trained:
+            self.parallel.gather()
+            yield {name: whole_of(weight) for name, weight in trained.items()}
 
     def save(self, state: State) -> None:
         """Write the checkpoint of ``state``; older ones go, but for the best.
@@ -44,25 +69,32 @@ class Saver:
         Raises:
             CheckpointError: the disk refused; what was saved before is untouched.
         """
+        tensors = self.optimizer.state_tensors()
+        with self.shown() as trained:
+            self.world.lead(lambda: self._write(state, tensors, trained))
+        self._newest = state.step
 
+    def _write(
+        self, state: State, tensors: dict[str, torch.Tensor], trained: dict[str, torch.Tensor]
+    ) -> None:
         def fill(partial: Path) -> None:
-            with self.averaged() as trained:
-                self.keeper.write(partial)
-            save_file(self.optimizer.state_tensors(), partial / OPTIMIZER)
+            self.keeper.write(partial)
+            save_file(tensors, partial / OPTIMIZER)
             if trained:
                 save_file(trained, partial / TRAINED)
 
         store.write_folder(store.checkpoint_path(self.folder, state.step), fill, about=vars(state))
-        self._newest = state.step
         for old in store.checkpoints(self.folder)[self.keep :]:
             if state.best_step is None or old != store.checkpoint_path(self.folder, state.best_step):
                 store.remove_folder(old)
 
     def resume(self, say: Callable[[str], None]) -> tuple[State, Path] | None:
         """Put the newest good checkpoint back; where it is and what it says. None: there is none."""
-        store.clear_partial(self.folder)
-        folder = store.newest_good(self.folder, say)
-        return None if folder is None else (self.restore(folder, say), folder)
+        name = self.world.lead(lambda: self._found(say))
+        if name is None:
+            return None
+        folder = self.folder / name
+        return self.restore(folder, say), folder
 
     def restore(self, folder: Path, say: Callable[[str], None]) -> State:
         """Put a checkpoint back: weights, average, optimiser; what it says.
@@ -70,25 +102,39 @@ class Saver:
         Raises:
             CheckpointError: it is damaged; nothing was changed.
         """
-        state = State(**store.verify_folder(folder))
+        state = State(**self.world.lead(lambda: self._verified(folder, say)))
         self.keeper.restore(folder)
+        self.parallel.spread()
         if self.average is not None:
             self.average.restore(load_file(folder / TRAINED))
         self.optimizer.restore(load_file(folder / OPTIMIZER))
         self._newest = state.step
-        if state.best_step is not None:
-            try:
-                store.verify_folder(store.checkpoint_path(self.folder, state.best_step))
-            except CheckpointError as error:
-                say(f"{error}; it was the best so far, which is now sought from step {state.step} on")
-                state.best_step, state.best_scores = None, {}
         return state
 
+    def _found(self, say: Callable[[str], None]) -> str | None:
+        """The name of the newest good checkpoint."""
+        store.clear_partial(self.folder)
+        folder = store.newest_good(self.folder, say)
+        return None if folder is None else folder.name
+
+    def _verified(self, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+        """What a checkpoint says; without the best so far, where that is damaged."""
+        about = store.verify_folder(folder)
+        if about["best_step"] is not None:
+            try:
+                store.verify_folder(store.checkpoint_path(self.folder, about["best_step"]))
+            except CheckpointError as error:
+                say(f"{error}; it was the best so far, which is now sought from step {about['step']} on")
+                about |= {"best_step": None, "best_scores": {}}
+        return about
+
     def choose(self, best: int, last: int) -> None:
-        """At the end: the network is the one that was judged best."""
+        """At the end: the keeper's network is the one that was judged best."""
         if best != last:
             folder = store.checkpoint_path(self.folder, best)
-            store.verify_folder(folder)
+            self.world.lead(lambda: store.verify_folder(folder))
             self.keeper.restore(folder)
-        elif self.average is not None:
+            return
+        if self.average is not None:
             self.average.apply()
+        self.parallel.gather()

@@ -74,6 +74,8 @@ class TrainingSettings(Settings):
     micro_batch: int | None = pydantic.Field(default=None, gt=0)
     """Rows of the grid that go through the network at once; None: as many as make 4,096 tokens.
     It changes memory and speed, not what is learnt."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Under torchrun: each process holds all weights (ddp), or a part of each of them (fsdp)."""
     packing: bool = True
     """Several short texts in one row, where objective and family can; they never see each other."""
     clip: float = pydantic.Field(default=1.0, ge=0)

@@ -17,10 +17,15 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Within this context SIGINT and SIGTERM set ``asked``; a second one ends the process as usual."""
+    """Within this context SIGINT and SIGTERM set ``asked``; a second one ends the process as usual.
 
-    def __init__(self) -> None:
+    Args:
+        insists: False: a second one only asks again. torchrun passes on what a terminal sent already.
+    """
+
+    def __init__(self, *, insists: bool = True) -> None:
         self.asked = False
+        self._insists = insists
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -53,7 +58,8 @@ class StopRequest:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        self._restore()
+        if self._insists:
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

@@ -1,7 +1,13 @@
-"""The batches of a step: which features, in which rows, in which micro-batches."""
+"""The batches of a step: which features, in which rows, in which micro-batches of which rank.
+
+What is in a step, and which of it share a row, is decided for all ranks together; row r then goes to rank
+r modulo their number, and each rank builds its own rows only.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -10,7 +16,8 @@ from pretune.data.order import StepPlan, rng
 from pretune.data.packing import pack
 from pretune.errors import ConfigError
 from pretune.training.settings import TrainingSettings
-from pretune.types import Batch, FeatureStore, IntArray, ObjectiveLike, Traits
+from pretune.training.world import World
+from pretune.types import Batch, Example, FeatureStore, IntArray, ObjectiveLike, Traits
 
 MICRO_BATCH_TOKENS = 4096
 
@@ -26,7 +33,7 @@ class Batches(Protocol):
     """Rows that go through the network at once; may change between two calls, where memory runs out."""
 
     def __call__(self, step: int) -> list[Batch]:
-        """The micro-batches of ``step``."""
+        """The micro-batches of ``step`` on this rank, as many as on any other."""
 
 
 class StepBatches:
@@ -39,7 +46,9 @@ class StepBatches:
         traits: Traits,
         settings: TrainingSettings,
         max_length: int,
+        world: World | None = None,
     ) -> None:
+        self.world = world or World()
         self.store, self.objective, self.settings = store, objective, settings
         self.bounds = objective.length_bounds(store.lengths)  # (n,)
         if len(self.bounds) and int(self.bounds.max()) > max_length:
@@ -59,13 +68,26 @@ class StepBatches:
     def __call__(self, step: int) -> list[Batch]:
         """The micro-batches of ``step``: its features, built with randomness keyed by feature and epoch."""
         members = self.plan.step(step)
-        examples = [
-            self.objective.build(self.store[i], rng(self.settings.seed, epoch, i)) for epoch, i in members
-        ]
         bounds = self.bounds[[i for _, i in members]]
-        rows = [[examples[k] for k in row] for row in arrange(bounds, self.max_length, packs=self.packs)]
-        starts = range(0, len(rows), self.micro_batch)
-        return [self.objective.collate(rows[k : k + self.micro_batch]) for k in starts]
+        rows = arrange(bounds, self.max_length, packs=self.packs)
+        most = -(-len(rows) // self.world.size)  # rows of the rank that has the most
+        built = [self._built([members[k] for k in row]) for row in rows[self.world.rank :: self.world.size]]
+        starts = range(0, most, self.micro_batch)
+        batches = [self.objective.collate(built[k : k + self.micro_batch]) for k in starts if k < len(built)]
+        if len(batches) < len(starts):
+            filler = built[0] if built else self._built([members[k] for k in rows[0]])
+            batches += [replace(self.objective.collate([filler]), counts={})] * (len(starts) - len(batches))
+        return batches
+
+    def _built(self, members: Sequence[tuple[int, int]]) -> list[Example]:
+        """The examples of one row, of its (epoch, feature)."""
+        seed = self.settings.seed
+        return [self.objective.build(self.store[i], rng(seed, epoch, i)) for epoch, i in members]
+
+
+def weighs(batch: Batch) -> bool:
+    """Does the batch count? One without counts only keeps this rank in step with those that have more."""
+    return bool(batch.counts)
 
 
 def arrange(bounds: IntArray, capacity: int, *, packs: bool) -> list[list[int]]:

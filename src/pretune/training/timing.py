@@ -1,4 +1,7 @@
-"""How long a run is: decided once, stored in its plan, corrected on the way where the length is a time."""
+"""How long a run is: decided once, stored in its plan, corrected on the way where the length is a time.
+
+Of several ranks, rank 0's clock decides and rank 0 alone reads and writes the plan.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from pretune.training import budget, machine
 from pretune.training.length import Length
 from pretune.training.run import Run
 from pretune.training.steps import Batches
+from pretune.training.world import World
 
 LOOK_AFTER = 0.05
 """Share of a length in minutes after which to look at the clock, however few steps were made in it."""
@@ -22,8 +26,17 @@ RESUMED_LOOK = 0.02
 class Timing:
     """The course of a run and the clock that it is held against."""
 
-    def __init__(self, length: Length, run: Run, evaluations: int, started: float, reserve: float) -> None:
+    def __init__(
+        self,
+        length: Length,
+        run: Run,
+        evaluations: int,
+        started: float,
+        reserve: float,
+        world: World | None = None,
+    ) -> None:
         """``started``: when the command began. ``reserve``: seconds that the work after training takes."""
+        self.world = world or World()
         self.length, self.run, self.evaluations = length, run, evaluations
         self.started, self.reserve = started, reserve
         self.course = budget.Course((budget.Stretch(0, 0, 0.0),))
@@ -50,15 +63,16 @@ class Timing:
         Raises:
             ConfigError: the data are no longer those that the run began with.
         """
-        plan = self.run.plan()
+        plan = self.world.lead(self.run.plan)
+        here = machine.describe(self.world.size)
         if "steps" in plan:
             if plan.get("data") != batches.fingerprint:
                 raise ConfigError(
                     f"{self.run.folder}: the data (or the tokenizer) are no longer those that this run began "
                     "with; put them back to go on, or give another folder with --out"
                 )
-            if plan.get("machine") != machine.describe():
-                say(f"planned on {plan.get('machine')}, going on with {machine.describe()}")
+            if plan.get("machine") != here:
+                say(f"planned on {plan.get('machine')}, going on with {here}")
             self.started -= plan.get("spent", 0.0)  # the time that was used before counts, too
         else:
             if self.timed:
@@ -66,8 +80,8 @@ class Timing:
                 plan = self.run.plan() | measured  # which may have learnt what fits into memory
             else:
                 plan |= {"steps": self.length.steps(batches.steps_per_epoch, batches.tokens_per_step)}
-            plan |= {"machine": machine.describe(), "data": batches.fingerprint, "changes": []}
-            self.run.write_plan(plan)
+            plan |= {"machine": here, "data": batches.fingerprint, "changes": []}
+            self._write(plan)
         self.course = budget.Course.of(plan)
         self.pace = budget.Pace(evaluation=plan.get("seconds_per_evaluation", 0.0))
         if self.timed and not plan.get("replayed"):
@@ -80,13 +94,16 @@ class Timing:
     def _measure(
         self, step: Callable[[int], None], evaluate: Callable[[], None], say: Callable[[str], None]
     ) -> dict[str, Any]:
-        seconds = budget.measured(step, patience=min(10.0, 0.05 * self.length.amount))
+        patience = min(10.0, 0.05 * self.length.amount)
+        seconds = budget.measured(step, patience=patience, agreed=self.world.broadcast)
         at = time.monotonic()
         evaluate()
         evaluation = time.monotonic() - at
         steps = budget.affordable(self._left(), seconds, evaluation, self.evaluations)
-        say(f"{seconds:.3f} s a step, so {steps:,} steps in {self.length}")
-        return {"steps": steps, "seconds_per_step": seconds, "seconds_per_evaluation": evaluation}
+        decided = {"steps": steps, "seconds_per_step": seconds, "seconds_per_evaluation": evaluation}
+        decided = self.world.broadcast(decided)
+        say(f"{decided['seconds_per_step']:.3f} s a step, so {decided['steps']:,} steps in {self.length}")
+        return decided
 
     def _left(self) -> float:
         """Seconds until training must end, of a length in minutes."""
@@ -97,26 +114,35 @@ class Timing:
 
         Changes that a resumed run has yet to come to are made as they were.
         """
-        if self.course.share(step) < self._look and time.monotonic() < self._look_at:
+        if math.isinf(self._look_at):
+            return
+        due = self.course.share(step) >= self._look or time.monotonic() >= self._look_at
+        if not self.world.broadcast(due):
             return
         course = self.course
         self._look = budget.next_look(course.share(step))
         self._look_at = time.monotonic() + LOOK_AFTER * self.length.amount
         if step < course.last.start:
             return
-        total = budget.corrected(course, step, self._left(), self.pace, self.evaluations)
+        total = self.world.broadcast(
+            budget.corrected(course, step, self._left(), self.pace, self.evaluations)
+        )
         self.pace.again()
         if total is None:
             return
-        plan = self.run.plan()
+        plan = self.world.lead(self.run.plan)
         plan["changes"].append({"step": step, "steps": [course.total(step), total]})
-        self.run.write_plan(plan)
+        self._write(plan)
         self.course = budget.Course.of(plan)
 
     def note(self) -> None:
         """Keep how much of a length in minutes is used, for a resume to go on with the rest."""
-        if self.timed:
+        if self.timed and self.world.main:
             self.run.write_plan(self.run.plan() | {"spent": time.monotonic() - self.started})
+
+    def _write(self, plan: dict[str, Any]) -> None:
+        if self.world.main:
+            self.run.write_plan(plan)
 
 
 class Speed:

@@ -12,17 +12,18 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 from torch import nn
 
 from pretune.errors import Interrupted, TrainingError
-from pretune.training import changes, lock, memory, optimizers, schedules
+from pretune.training import changes, lock, memory, optimizers, parallel, schedules
 from pretune.training.average import WeightAverage
 from pretune.training.gradients import Gradients, never
 from pretune.training.health import Health
 from pretune.training.length import Length
-from pretune.training.log import MetricsLog
+from pretune.training.log import Log, MetricsLog, NoLog
 from pretune.training.outcome import Keeper, Outcome, State
 from pretune.training.progress import Reporter, Silent, Work, working
 from pretune.training.recovery import Left, Recovery
@@ -30,8 +31,9 @@ from pretune.training.run import Run
 from pretune.training.saving import Saver
 from pretune.training.settings import TrainingSettings
 from pretune.training.signals import StopRequest
-from pretune.training.steps import Batches
+from pretune.training.steps import Batches, weighs
 from pretune.training.timing import Speed, Timing
+from pretune.training.world import World
 from pretune.types import ObjectiveLike, Score
 
 
@@ -53,22 +55,32 @@ class Trainer:
         reserve: float = 2.0,
         name: str = "training",
         levels: Mapping[str, float] | None = None,
+        world: World | None = None,
     ) -> None:
-        """``levels``: losses of simpler models on the same targets, shown and logged beside the loss."""
-        self.keeper, self.network, self.objective = keeper, keeper.network, objective
+        """``levels``: losses of simpler models on the same targets, shown and logged beside the loss.
+
+        ``batches`` and ``evaluate`` are this rank's, of ``world``.
+        """
+        self.world = world or World()
+        self.parallel = parallel.shared(keeper.network, self.world, settings.parallel)
+        self.keeper, self.network, self.objective = keeper, self.parallel.network, objective
         self.batches, self.evaluate = batches, evaluate
         self.settings, self.run = settings, run
-        self.reporter = reporter or Silent()
+        self.reporter = reporter if reporter and self.world.main else Silent()
         self.started = time.monotonic() if started is None else started
         self.name, self.levels = name, dict(levels or {})
         self.optimizer = optimizers.build(self.network, settings.optimizer)
         self.average = None if settings.ema is None else WeightAverage(self.network, settings.ema)
-        self.saver = Saver(run.checkpoints, keeper, self.optimizer, self.average, settings.keep)
-        self.gradients = Gradients(self.network, objective, settings.seed)
-        self.timing = Timing(length, run, settings.evaluations, self.started, reserve)
+        self.saver = Saver(
+            run.checkpoints, keeper, self.optimizer, self.average, settings.keep, self.parallel, self.world
+        )
+        self.gradients = Gradients(self.network, objective, settings.seed, self.parallel)
+        self.timing = Timing(length, run, settings.evaluations, self.started, reserve, self.world)
         self.health = Health(self.network, settings.health_every)
         self.recovery = Recovery(run)
-        self.memory = memory.Memory(run, "training", batches.micro_batch, self._say)
+        self.memory = memory.Memory(
+            run, "training", batches.micro_batch, self._say, alone=self.world.size == 1
+        )
         self._now = settings
         """The settings with the changes in mid-run."""
         self._recorded: dict[str, Any] = {}
@@ -85,18 +97,16 @@ class Trainer:
             Interrupted: a signal came; a checkpoint was saved.
             TrainingError: the loss is no longer a number, or one row does not fit into memory.
         """
-        with StopRequest() as stop, lock.held(self.run.folder), memory.explained(self.name):
+        with (
+            StopRequest(insists=self.world.size == 1) as stop,
+            ExitStack() as held,
+            memory.explained(self.name),
+        ):
+            self.world.lead(lambda: held.enter_context(lock.held(self.run.folder)))
             self._resume()
             plan = self.timing.plan(self.batches, self.state.step, lambda: self._trial(stop), self._say)
             self._recorded = plan
-            log = MetricsLog(
-                self.run.metrics,
-                self.run.folder / "tensorboard",
-                position=self.state.log_position,
-                step=self.state.step,
-                tokens=self.state.tokens,
-                say=self._say,
-            )
+            log = self._log()
             try:
                 with working(self.reporter, self.name, self.timing.course.last.end) as work:
                     self._loop(log, stop, work)
@@ -111,7 +121,16 @@ class Trainer:
             "patience" if self._out_of_patience() else "length", state.factor,
         )  # fmt: skip
 
-    def _loop(self, log: MetricsLog, stop: StopRequest, work: Work) -> None:
+    def _log(self) -> Log:
+        if not self.world.main:
+            return NoLog()
+        state = self.state
+        return MetricsLog(
+            self.run.metrics, self.run.folder / "tensorboard",
+            position=state.log_position, step=state.step, tokens=state.tokens, say=self._say,
+        )  # fmt: skip
+
+    def _loop(self, log: Log, stop: StopRequest, work: Work) -> None:
         timing = self.timing
         timing.pace.again()
         self._speed = Speed(self.state.tokens)
@@ -121,7 +140,7 @@ class Trainer:
             if state.step in timing.course.due(self.settings.evaluations):
                 began = time.monotonic()
                 self._save(log)
-                with stop.leaving(self.network, self._stopped()):
+                with self._leaving(stop, self.keeper.network, self._stopped()):
                     self._evaluate(log)
                 timing.pace.evaluated(time.monotonic() - began)
             elif self._save_is_due(state.step):
@@ -129,7 +148,7 @@ class Trainer:
             if state.step >= total or self._out_of_patience():
                 return
             self._adjust()
-            if stop.asked or not self._step(log, stop, work):
+            if self.world.agree(stop.asked) or not self._step(log, stop, work):
                 self._save(log)
                 raise Interrupted(self._stopped())
             timing.keep(self.state.step)
@@ -146,7 +165,7 @@ class Trainer:
             f"{self.run.folder}, run the same command to go on"
         )
 
-    def _step(self, log: MetricsLog, stop: StopRequest, work: Work) -> bool:
+    def _step(self, log: Log, stop: StopRequest, work: Work) -> bool:
         """One optimiser step; False, with nothing changed, where a stop was asked for within it."""
         state, began = self.state, time.monotonic()
         left = self.recovery.left_out(self._recorded, state.step)
@@ -163,7 +182,7 @@ class Trainer:
         if self.recovery.is_bad(state, loss, norm):
             self.optimizer.forget()
             self.health.forget()
-            self._recorded = self.recovery.note(state.step, loss, norm)
+            self._recorded = self.world.lead(lambda: self.recovery.note(state.step, loss, norm))
             self._leave_out(Left(loss, norm), log)
             return True
         course = self.timing.course
@@ -197,21 +216,29 @@ class Trainer:
         step, self.batches.micro_batch = self.state.step, rows
         micro_batches = self.batches(step)
         with self.health.watching(step):
-            loss = self.gradients.add(micro_batches, step, lambda: stop.asked)
+            # Ranks stop together, between two steps.
+            asked = (lambda: stop.asked) if self.world.size == 1 else never
+            loss = self.gradients.add(micro_batches, step, asked)
         if loss is None:
             return None
         self.health.before_update(step)
-        tokens = sum(int(batch.layout.lengths.sum()) for batch in micro_batches)
-        return loss, self._clip(self.network), tokens
+        read = sum(int(batch.layout.lengths.sum()) for batch in micro_batches if weighs(batch))
+        tokens = self.world.sum({"tokens": read})["tokens"]
+        return loss, parallel.clip(self.network, self._now.clip), tokens
 
-    def _leave_out(self, left: Left, log: MetricsLog) -> None:
+    def _leaving(self, stop: StopRequest, network: nn.Module, message: str) -> AbstractContextManager[None]:
+        """Within, a process alone leaves work that calls ``network`` where it stands; ranks stop together."""
+        return stop.leaving(network, message) if self.world.size == 1 else nullcontext()
+
+    def _leave_out(self, left: Left, log: Log) -> None:
         """Pass over a step that went wrong, now or before; after several in a row go back."""
         self.recovery.pass_over(self.state, left)
         log.skipped(self.state.step, self.state.tokens, left.row())
         if not self.recovery.goes_back(self.state):
             return
         at = self.state.step
-        folder, self._recorded = self.recovery.go_back(self.state)
+        name, self._recorded = self.world.lead(lambda: self.recovery.go_back(self.state))
+        folder = self.run.checkpoints / name
         self.state, self._learnt = self.saver.restore(folder, self.reporter.say), False
         log.back_to(self.state.log_position, self.state.step, self.state.tokens)
         self._say(
@@ -224,14 +251,10 @@ class Trainer:
         beside = ", ".join(f"{name} {level:.2f}" for name, level in self.levels.items())
         return f"loss {loss:.3f}{f' ({beside})' if beside else ''}{self._speed.said(tokens)}"
 
-    def _clip(self, network: nn.Module) -> float:
-        limit = self._now.clip or math.inf
-        return float(nn.utils.clip_grad_norm_(network.parameters(), limit))
-
-    def _evaluate(self, log: MetricsLog) -> None:
+    def _evaluate(self, log: Log) -> None:
         state, began = self.state, time.monotonic()
-        with self.saver.averaged():
-            scores = self.evaluate(self.network, state.step)
+        with self.saver.shown():
+            scores = self._scores()
         if not math.isfinite(scores[0].value):
             raise TrainingError(
                 f"step {state.step}: held-out {scores[0].name} {scores[0].value}: the weights are lost; "
@@ -245,6 +268,11 @@ class Trainer:
         said = ", ".join(f"{s.name} {s.value:.3f}" for s in scores)
         self._say(f"step {state.step:,}, held out: {said}")
 
+    def _scores(self) -> list[Score]:
+        """Rank 0's, on all ranks: what they decide, all decide alike."""
+        found = [score.as_dict() for score in self.evaluate(self.keeper.network, self.state.step)]
+        return [Score.of(row) for row in self.world.broadcast(found)]
+
     def _count(self, score: Score) -> None:
         """Count the evaluations in a row that did not improve by ``min_delta``."""
         state, least = self.state, self.settings.min_delta * (1 if score.direction == "higher" else -1)
@@ -256,18 +284,22 @@ class Trainer:
 
     def _adjust(self) -> None:
         """Take up changes that were asked for, and let those that hold from this step on hold."""
-        done, refused = changes.take_up(self.run, self.settings, self.state.step)
-        for line in (*done, *refused):
-            self._say(line)
-        if done:
-            self._recorded = self.run.plan()
+        plan = self.world.lead(self._taken_up)
+        self._recorded = self._recorded if plan is None else plan
         made = changes.made(self._recorded, self.state.step)
         if made != self._made:
             self._made = made
             self._now = changes.in_effect(self.settings, self._recorded, self.state.step)
             self.optimizer.adopt(self._now.optimizer)
 
-    def _save(self, log: MetricsLog) -> None:
+    def _taken_up(self) -> dict[str, Any] | None:
+        """The run's plan with the changes that were asked for since the last step, if there are any."""
+        done, refused = changes.take_up(self.run, self.settings, self.state.step)
+        for line in (*done, *refused):
+            self._say(line)
+        return self.run.plan() if done else None
+
+    def _save(self, log: Log) -> None:
         if self.saver.holds(self.state.step):
             return
         self.timing.note()
@@ -286,24 +318,26 @@ class Trainer:
 
     def _trial(self, stop: StopRequest) -> tuple[Callable[[int], None], Callable[[], None]]:
         """A step and an evaluation on weights that are thrown away, to be timed."""
-        network = copy.deepcopy(self.network)
-        optimizer = optimizers.build(network, self.settings.optimizer)
-        gradients = Gradients(network, self.objective, self.settings.seed)
+        whole = copy.deepcopy(self.keeper.network)
+        trial = parallel.shared(whole, self.world, self.settings.parallel)
+        optimizer = optimizers.build(trial.network, self.settings.optimizer)
+        gradients = Gradients(trial.network, self.objective, self.settings.seed, trial)
 
         message = "stopped before the first step; run the same command to begin again"
 
         def attempt(number: int, rows: int) -> None:
             self.batches.micro_batch = rows
-            with stop.leaving(network, message):
+            with self._leaving(stop, trial.network, message):
                 gradients.add(self.batches(number), number, never)
-            self._clip(network)
+            parallel.clip(trial.network, self._now.clip)
 
         def step(number: int) -> None:
             self.memory.fitted(0, lambda rows: attempt(number, rows), optimizer.forget)
             optimizer.step(1.0)
 
         def evaluate() -> None:
-            with stop.leaving(network, message):
-                self.evaluate(network, 0)
+            trial.gather()
+            with self._leaving(stop, whole, message):
+                self.evaluate(whole, 0)
 
         return step, evaluate

@@ -1,0 +1,129 @@
+"""How the ranks share one network: each holds all of it, or a part of each of its tensors.
+
+``ddp``: every rank has the whole network; gradients are summed in buckets after the last backward pass of a
+step. torch's DistributedDataParallel would sum within that pass, but must know beforehand which pass is the
+last and wants the forward pass for itself; an objective may run several passes a batch, through the network's
+own methods. What is lost is the overlap of the sum with the pass.
+
+``fsdp``: torch's FSDP2. What is trained is a copy of the network whose tensors, gradients and optimiser state
+are spread over the ranks; the network itself stays whole in main memory, to be evaluated and written, and
+takes the trained weights before that. Gradients are summed after each backward pass: to keep them whole until
+the last would take back the memory that is saved.
+
+Gradients are summed, never averaged: each term of the loss is divided by its count over all ranks already.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+
+from pretune.training.sharding import part_of, whole_of
+from pretune.training.world import World
+
+
+class Parallel(Protocol):
+    """A network as the ranks train it together."""
+
+    network: nn.Module
+    """What is trained on this rank."""
+    world: World
+
+    def reduce(self) -> None:
+        """After the last backward pass of a step: the gradients are those of all ranks."""
+
+    def gather(self) -> None:
+        """The whole network takes the weights of the one that is trained."""
+
+    def spread(self) -> None:
+        """The one that is trained takes the weights of the whole network."""
+
+
+class Replicated:
+    """Every rank trains the whole network."""
+
+    def __init__(self, whole: nn.Module, world: World) -> None:
+        self.network, self.world = whole, world
+        self.spread()
+
+    def reduce(self) -> None:
+        """Sum the gradients over the ranks; what no rank touched has none, as in a process alone."""
+        if self.world.size == 1:
+            return
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        lacking = {i for i, p in enumerate(trained) if p.grad is None}
+        untouched = set.intersection(*map(set, self.world.gather(sorted(lacking))))
+        for number in lacking - untouched:
+            trained[number].grad = torch.zeros_like(trained[number])
+        self.world.add_up([p.grad for p in trained if p.grad is not None])
+
+    def gather(self) -> None:
+        """It is whole."""
+
+    def spread(self) -> None:
+        """All ranks begin with rank 0's weights."""
+        self.world.lay_down([p.detach() for p in self.network.parameters()])
+
+
+class Sharded:
+    """Every rank trains its part of each tensor."""
+
+    def __init__(self, whole: nn.Module, world: World) -> None:
+        self.whole, self.world = whole, world
+        world.lay_down([p.detach() for p in whole.parameters()])
+        self.network = copy.deepcopy(whole)
+        mesh = init_device_mesh(world.device.type, (world.size,))
+        for layer in layers(self.network):
+            fully_shard(layer, mesh=mesh)
+        fully_shard(self.network, mesh=mesh)
+        for module in self.network.modules():
+            if isinstance(module, FSDPModule):
+                module.set_gradient_divide_factor(1.0)
+                module.set_force_sum_reduction_for_comms(True)
+
+    def reduce(self) -> None:
+        """Each backward pass has summed its own."""
+
+    @torch.no_grad()
+    def gather(self) -> None:
+        """Tensor by tensor."""
+        for target, part in zip(self.whole.parameters(), self.network.parameters(), strict=True):
+            target.copy_(whole_of(part))
+
+    @torch.no_grad()
+    def spread(self) -> None:
+        """Each rank takes its part of what it has whole."""
+        for part, source in zip(self.network.parameters(), self.whole.parameters(), strict=True):
+            part.copy_(part_of(source, part))
+
+
+WAYS: dict[str, Callable[[nn.Module, World], Parallel]] = {"ddp": Replicated, "fsdp": Sharded}
+"""By the name in the settings."""
+
+
+def shared(whole: nn.Module, world: World, way: str) -> Parallel:
+    """The network as ``world`` trains it; in a world of one there is nothing to share."""
+    return Replicated(whole, world) if world.size == 1 else WAYS[way](whole, world)
+
+
+def layers(network: nn.Module) -> Iterator[nn.Module]:
+    """The blocks of a network: those of each list that is called ``layers``."""
+    for name, module in network.named_modules():
+        if isinstance(module, nn.ModuleList) and name.rpartition(".")[2] == "layers":
+            yield from module
+
+
+@torch.no_grad()
+def clip(network: nn.Module, limit: float) -> float:
+    """The L2 norm of all gradients, which are no longer than ``limit`` afterwards; 0: no limit."""
+    parameters = [p for p in network.parameters() if p.grad is not None]
+    norm = whole_of(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+    nn.utils.clip_grads_with_norm_(parameters, limit or math.inf, norm)
+    return float(norm)

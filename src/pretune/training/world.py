@@ -1,0 +1,230 @@
+"""The processes that train one model together, as ``torchrun`` starts them; a world of one talks to nobody.
+
+Rank 0 leads: it alone speaks, writes files and decides by the clock. What the others must know of it goes
+as JSON (nothing is pickled), over gloo, between main memories; only tensors of weights and gradients travel
+between devices. All ranks see the same files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from pretune.errors import ConfigError, PretuneError
+
+T = TypeVar("T")
+PATIENCE = timedelta(days=7)
+"""How long a rank waits for another that prepares data; one that has died is torchrun's to notice."""
+BUCKET = 1 << 24
+"""Numbers that are summed over the ranks at once: 64 MiB in fp32."""
+
+
+class Elsewhere(PretuneError):
+    """Another rank ended, and has said why."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """All ranks, and which of them this process is."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    """Which process of its own machine this is."""
+
+    @classmethod
+    @contextmanager
+    def opened(cls) -> Iterator[World]:
+        """The world that the environment says; within, its ranks can talk to each other.
+
+        Raises:
+            ConfigError: torchrun's variables are incomplete or say what cannot be.
+        """
+        world = cls.of(os.environ)
+        if world.size == 1 or dist.is_initialized():
+            yield world
+            return
+        if world.device.type == "cuda":
+            torch.cuda.set_device(world.device)
+        dist.init_process_group(world.backend, timeout=PATIENCE)
+        try:
+            yield world
+        finally:
+            dist.destroy_process_group()
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> World:
+        """As torchrun's variables say; without them, a world of one."""
+        if "WORLD_SIZE" not in environment:
+            return cls()
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+        try:
+            rank, size, local = (int(environment[name]) for name in names)
+        except (KeyError, ValueError) as error:
+            raise ConfigError(
+                f"{', '.join(names)}: {error}: set all of them to numbers as torchrun does, or none"
+            ) from None
+        if not 0 <= rank < size:
+            raise ConfigError(f"RANK = {rank}, WORLD_SIZE = {size}: a rank lies below the size of its world")
+        return cls(rank, size, local)
+
+    @property
+    def main(self) -> bool:
+        """Does this process lead?"""
+        return self.rank == 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where this rank computes; networks and batches are on the CPU throughout."""
+        return torch.device("cpu")
+
+    @property
+    def backend(self) -> str:
+        """How the tensors of each kind of device travel."""
+        return "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
+
+    # -- tensors --------------------------------------------------------------------------------
+
+    def add_up(self, tensors: list[torch.Tensor]) -> None:
+        """Each tensor becomes its sum over the ranks, in place; small ones travel together."""
+        if self.size == 1:
+            return
+        for bucket in _buckets(tensors):
+            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+            with _heard():
+                dist.all_reduce(flat)
+            totals = torch.split(flat, [tensor.numel() for tensor in bucket])
+            for tensor, total in zip(bucket, totals, strict=True):
+                tensor.copy_(total.view_as(tensor))
+
+    def lay_down(self, tensors: list[torch.Tensor]) -> None:
+        """Each tensor becomes rank 0's."""
+        for tensor in tensors if self.size > 1 else ():
+            with _heard():
+                dist.broadcast(tensor, src=0)
+
+    # -- plain values ---------------------------------------------------------------------------
+
+    def agree(self, flag: bool) -> bool:
+        """True everywhere if it is anywhere."""
+        return bool(self.sum({"flag": int(flag)})["flag"])
+
+    def sum(self, counts: Mapping[str, int]) -> dict[str, int]:
+        """The sum over the ranks of each count; a rank may lack a name that others have."""
+        total: dict[str, int] = {}
+        for found in self.gather(dict(counts)):
+            for name, count in found.items():
+                total[name] = total.get(name, 0) + count
+        return total
+
+    def sum_values(self, values: Mapping[str, float]) -> dict[str, float]:
+        """The sum over the ranks of each value, of names that all ranks have, in the order of the ranks."""
+        found = self.gather(dict(values))
+        return {name: sum(rank[name] for rank in found) for name in values}
+
+    def gather(self, value: T) -> list[T]:
+        """The JSON value of each rank, in their order, on all of them."""
+        if self.size == 1:
+            return [value]
+        content = _content(value)
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        with _heard():
+            dist.all_gather(lengths, torch.tensor([len(content)]))
+            longest = max(int(length) for length in lengths)
+            padded = torch.zeros(longest, dtype=torch.uint8)
+            padded[: len(content)] = content
+            found = [torch.zeros_like(padded) for _ in range(self.size)]
+            dist.all_gather(found, padded)
+        return [_value(f[: int(length)]) for f, length in zip(found, lengths, strict=True)]
+
+    def broadcast(self, value: T) -> T:
+        """Rank 0's JSON value, on all ranks."""
+        if self.size == 1:
+            return value
+        content = _content(value) if self.main else torch.zeros(0, dtype=torch.uint8)
+        length = torch.tensor([len(content)])
+        with _heard():
+            dist.broadcast(length, src=0)
+            content = content if self.main else torch.zeros(int(length), dtype=torch.uint8)
+            dist.broadcast(content, src=0)
+        found: T = _value(content)
+        return found
+
+    # -- taking turns ---------------------------------------------------------------------------
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Rank 0 does what stands within, then the others; where it fails, they end without a word.
+
+        Raises:
+            Elsewhere: rank 0 failed.
+        """
+        if not self.main:
+            failed = self.broadcast(0)
+            if failed:
+                raise Elsewhere("rank 0 failed, and has said why")
+        try:
+            yield
+        except BaseException:
+            if self.main:
+                self.broadcast(1)
+            raise
+        if self.main:
+            self.broadcast(0)
+
+    def lead(self, work: Callable[[], T]) -> T:
+        """What ``work`` gives, a JSON value, on all ranks; rank 0 alone does it.
+
+        Raises:
+            Elsewhere: rank 0 failed.
+        """
+        if self.size == 1:
+            return work()
+        found: list[T] = []
+        try:
+            if self.main:
+                found.append(work())
+        finally:
+            found = self.broadcast(found)
+        if not found:
+            raise Elsewhere("rank 0 failed, and has said why")
+        return found[0]
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    """A rank that ended has said why itself: those that were waiting for it need not."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise Elsewhere(f"the connection to another rank is lost: {error}") from error
+
+
+def _buckets(tensors: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """The tensors in order, of one type and up to :data:`BUCKET` numbers together."""
+    bucket: list[torch.Tensor] = []
+    held = 0
+    for tensor in tensors:
+        if bucket and (held + tensor.numel() > BUCKET or tensor.dtype != bucket[0].dtype):
+            yield bucket
+            bucket, held = [], 0
+        bucket.append(tensor)
+        held += tensor.numel()
+    if bucket:
+        yield bucket
+
+
+def _content(value: Any) -> torch.Tensor:
+    return torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+
+
+def _value(content: torch.Tensor) -> Any:
+    return json.loads(content.numpy().tobytes())
