@@ -47,6 +47,10 @@ class Interrupted(PretuneError):
     exit_code = 3
 
 
+class RankError(PretuneError):
+    """Of several processes that train together, one failed where the first had not."""
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """``did you mean 'x'?`` where a known name is near, and the list of them where none is."""
     known = list(known)

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import pkgutil
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Annotated
 
 import typer
 
 from pretune import cli
-from pretune.errors import Interrupted, PretuneError
+from pretune.errors import Interrupted, PretuneError, RankError, UsageError
 
 ORDER = (
     "quickstart", "plan", "data", "tokenizer", "pretrain", "finetune", "evaluate", "predict", "generate",
     "chat", "score", "explain", "audit", "compress", "export", "serve", "runs",
 )  # fmt: skip
 """In which order help lists the verbs that are there."""
+TOGETHER = ("pretrain", "finetune")
+"""What several processes can do together, as torchrun starts them."""
 
 
 def verbs() -> list[ModuleType]:
@@ -64,11 +68,15 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Options that come before the verb."""
+    verb = context.invoked_subcommand
+    if _processes() > 1 and verb not in TOGETHER:
+        raise UsageError(f"{verb}: is done by one process; start it without torchrun")
 
 
 def _command() -> str:
@@ -76,16 +84,43 @@ def _command() -> str:
     return shlex.join(["pretune", *sys.argv[1:]])
 
 
+def _processes() -> int:
+    """How many processes torchrun started; 1 where it did not start this one."""
+    number = os.environ.get("WORLD_SIZE", "1")
+    return int(number) if number.isdecimal() else 1
+
+
+def _follows() -> bool:
+    """Does another process speak for this one?"""
+    return _processes() > 1 and os.environ.get("RANK") != "0"
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Within, Python says nothing."""
+    with (
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        yield
+
+
 def main() -> None:
     """Run; exit codes: 0 done, 1 failed, 2 wrong usage, 3 stopped with a checkpoint saved."""
     try:
-        app(standalone_mode=True)
+        with _silence() if _follows() else contextlib.nullcontext():
+            app(standalone_mode=True)
     except PretuneError as error:
+        if _follows() and not isinstance(error, RankError):
+            sys.exit(error.exit_code)
         again = f":\n  {_command()}" if isinstance(error, Interrupted) else ""
         print(f"pretune: {error}{again}", file=sys.stderr)
         sys.exit(error.exit_code)
     except SystemExit as ended:
-        if ended.code == 128 + signal.SIGINT:  # typer's word for KeyboardInterrupt, which it says without one
+        if (
+            ended.code == 128 + signal.SIGINT and not _follows()
+        ):  # typer's word for KeyboardInterrupt, which it says without one
             print(
                 f"pretune: stopped; what was finished is kept, run the same command to go on:\n  {_command()}",
                 file=sys.stderr,

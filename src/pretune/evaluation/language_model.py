@@ -16,6 +16,7 @@ from pretune.errors import DataError
 from pretune.evaluation.ngrams import NgramBaselines
 from pretune.metrics.cross_entropy import cross_entropy
 from pretune.text.tokenizer import Tokenizer
+from pretune.training.world import World
 from pretune.types import Batch, Example, Feature, FeatureStore, IntArray, ObjectiveLike, Score, Specials
 
 Contexts = Callable[[Feature, Example, Specials], tuple[IntArray, IntArray]]
@@ -40,7 +41,9 @@ class HeldOut:
         max_tokens: int,
         max_length: int,
         every_token: bool,
+        world: World | None = None,
     ) -> None:
+        self.world = world or World()
         chosen = _spread(objective.length_bounds(store.lengths), max_tokens)
         if len(chosen) == 0:
             raise DataError(
@@ -74,19 +77,22 @@ class HeldOut:
     def scores(self, network: nn.Module, rows: int = ROWS) -> list[Score]:
         """``loss`` in nats per target first, as it decides; ``bits_per_byte`` where all tokens are scored.
 
-        Of a head that chooses among classes, its accuracy follows. ``rows`` of the grid are read at once.
+        Each rank scores its share of the batches, and all have the same scores. Of a head that chooses among
+        classes, its accuracy follows. ``rows`` of the grid are read at once.
         """
         if rows != self._at_once:
             self._batches, self._at_once = self._collated(rows), rows
         training = network.training
         network.eval()
         nats, right = 0.0, dict.fromkeys(self._classes, 0)
-        for batch in self._batches:
+        for batch in self._batches[self.world.rank :: self.world.size]:
             outputs = network(batch, heads=tuple(batch.targets), targets=batch.targets)
             nats += sum(float(total) for total in outputs.sums.values())
             for head in right:
                 right[head] += int((outputs.logits[head].argmax(-1) == batch.targets[head]).sum())
         network.train(training)
+        nats = self.world.sum_values({"nats": nats})["nats"]
+        right = self.world.sum(right)
         scores = cross_entropy(nats, self.targets, tokenizer=self._tokenizer, text_bytes=self._bytes)
         return scores + [self._accuracy(head, count) for head, count in right.items()]
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from pretune.errors import ConfigError, PretuneError
+from pretune.errors import ConfigError, PretuneError, RankError
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=7)
@@ -166,19 +166,22 @@ class World:
 
         Raises:
             Elsewhere: rank 0 failed.
+            RankError: it did not, but this rank did.
         """
-        if not self.main:
-            failed = self.broadcast(0)
-            if failed:
-                raise Elsewhere("rank 0 failed, and has said why")
+        if self.main:
+            failed = True
+            try:
+                yield
+                failed = False
+            finally:
+                self.broadcast(failed)
+            return
+        if self.broadcast(True):
+            raise Elsewhere("rank 0 failed, and has said why")
         try:
             yield
-        except BaseException:
-            if self.main:
-                self.broadcast(1)
-            raise
-        if self.main:
-            self.broadcast(0)
+        except PretuneError as error:
+            raise RankError(f"rank {self.rank}, where rank 0 had no difficulty: {error}") from error
 
     def lead(self, work: Callable[[], T]) -> T:
         """What ``work`` gives, a JSON value, on all ranks; rank 0 alone does it.

@@ -28,11 +28,13 @@ from pretune.training import machine
 from pretune.training.length import parse_length
 from pretune.training.log import read_log
 from pretune.training.memory import Memory
+from pretune.training.outcome import Outcome
 from pretune.training.progress import Reporter, Silent
 from pretune.training.run import Run, environment
 from pretune.training.settings import OptimizerSettings, TrainingSettings
 from pretune.training.steps import StepBatches
 from pretune.training.trainer import Trainer
+from pretune.training.world import World
 from pretune.types import Record, Score
 from pretune.workflows import cards, pages, verdicts
 from pretune.workflows.evaluate import Evaluation, assess, read_labelled
@@ -113,31 +115,46 @@ def finetune(
         "language": language,
     }  # fmt: skip
     resolved = resolve(settings, {k: v for k, v in given.items() if v is not None})
-    reporter = reporter or Silent()
     machine.prepare()
-    length = parse_length(resolved.budget)
-    run, finished = open_run(
-        "finetune", resolved, resolved.train, out=out, changes=changes, reporter=reporter
-    )
-    if finished is not None:
-        return RunResult(run.folder, finished)
+    with World.opened() as world:
+        reporter = reporter if reporter and world.main else Silent()
+        with world.in_turn():
+            run, finished = open_run(
+                "finetune", resolved, resolved.train, out=out, changes=changes, reporter=reporter
+            )
+        if finished is not None:
+            return RunResult(run.folder, finished)
+        return _finetuned(resolved, run, world, reporter, started)
 
-    with run.starting():
-        parts = _Finetuning(resolved, reporter)
-    memory = Memory(run, "evaluation", min(BATCH_TOKENS, len(parts.validation)), reporter.say)
+
+def _finetuned(
+    resolved: FinetuneSettings, run: Run, world: World, reporter: Reporter, started: float
+) -> RunResult:
+    with world.in_turn(), run.starting():
+        parts = _Finetuning(resolved, reporter, world)
+    rows = min(BATCH_TOKENS, len(parts.validation))
+    memory = Memory(run, "evaluation", rows, reporter.say, alone=world.size == 1)
     outcome = Trainer(
         keeper=parts.model,
         objective=parts.objective,
         batches=parts.batches,
         evaluate=lambda network, step: memory.fitted(step, parts.evaluate),
         settings=resolved.training,
-        length=length,
+        length=parse_length(resolved.budget),
         run=run,
         reporter=reporter,
         started=started,
         reserve=5.0,
         name="finetune",
+        world=world,
     ).train()
+    return RunResult(run.folder, world.lead(lambda: _concluded(run, resolved, parts, outcome, reporter)))
+
+
+def _concluded(
+    run: Run, resolved: FinetuneSettings, parts: _Finetuning, outcome: Outcome, reporter: Reporter
+) -> dict[str, Any]:
+    """Test, and everything that is written once training has ended; the summary."""
     parts.settle()
     scored = parts.test or parts.validation
     evaluation = assess(parts.model, scored, parts.train if resolved.baselines else None)
@@ -160,7 +177,7 @@ def finetune(
         **verdicts.concluded(run, outcome, resolved.training.patience, resolved.language, reporter),
     }
     _finish(run, resolved, parts.model, evaluation, summary)
-    return RunResult(run.folder, summary)
+    return summary
 
 
 def resolve(
@@ -201,7 +218,7 @@ def resolve(
 
 def rehearse(settings: FinetuneSettings) -> dict[str, Any]:
     """Read the model and the records, check them, and say what would be done; nothing is written."""
-    parts = _Finetuning(settings, Silent())
+    parts = _Finetuning(settings, Silent(), World())
     length = parse_length(settings.budget)
     known = length.unit != "seconds"
     return {
@@ -223,7 +240,7 @@ def rehearse(settings: FinetuneSettings) -> dict[str, Any]:
 class _Finetuning:
     """The parts of one fine-tuning run, made from settings and records alone."""
 
-    def __init__(self, settings: FinetuneSettings, reporter: Reporter) -> None:
+    def __init__(self, settings: FinetuneSettings, reporter: Reporter, world: World) -> None:
         self.settings, self.reporter = settings, reporter
         self.kind = kind = find("tasks", settings.task)
         self.options = build(kind.Options, settings.task_options, where="finetune: task_options")
@@ -259,7 +276,9 @@ class _Finetuning:
             build(objective.Options, settings.objective_options, where="finetune: objective_options"),
             records,
         )
-        self.batches = StepBatches(records, self.objective, traits, settings.training, self.model.max_length)
+        self.batches = StepBatches(
+            records, self.objective, traits, settings.training, self.model.max_length, world
+        )
 
     def evaluate(self, rows: int) -> list[Score]:
         """The task's scores on the validation records, so many rows at once; the first decides."""

@@ -23,9 +23,11 @@ from pretune.text.tokenizer import Tokenizer
 from pretune.training import machine
 from pretune.training.length import parse_length
 from pretune.training.log import read_log
+from pretune.training.outcome import Outcome
 from pretune.training.progress import Reporter, Silent
 from pretune.training.run import Run, environment
 from pretune.training.trainer import Trainer
+from pretune.training.world import World
 from pretune.types import Traits
 from pretune.workflows import cards, pages, verdicts
 from pretune.workflows.continued import tokenizer_of
@@ -96,16 +98,23 @@ def pretrain(
         "tokenizer": None if tokenizer is None else str(tokenizer),
     }  # fmt: skip
     resolved = resolve(settings, {k: v for k, v in given.items() if v is not None})
-    reporter = reporter or Silent()
     machine.prepare()
-    length = parse_length(resolved.budget)
-    run, finished = open_run(
-        "pretrain", resolved, resolved.corpus, out=out, changes=changes, reporter=reporter
-    )
-    if finished is not None:
-        return RunResult(run.folder, finished)
+    with World.opened() as world:
+        reporter = reporter if reporter and world.main else Silent()
+        with world.in_turn():
+            run, finished = open_run(
+                "pretrain", resolved, resolved.corpus, out=out, changes=changes, reporter=reporter
+            )
+        if finished is not None:
+            return RunResult(run.folder, finished)
+        return _pretrained(resolved, run, world, reporter, started)
 
-    with run.starting():
+
+def _pretrained(
+    resolved: PretrainSettings, run: Run, world: World, reporter: Reporter, started: float
+) -> RunResult:
+    length = parse_length(resolved.budget)
+    with world.in_turn(), run.starting():
         tokenizer_given = _given_tokenizer(resolved)
         _check_tokenizer(resolved, tokenizer_given)
         prepared = prepare(
@@ -119,12 +128,13 @@ def pretrain(
             validation=resolved.validation,
             reporter=reporter,
         )
-        pretraining = Pretraining(resolved, prepared, run, length.seconds_left(started, RESERVE), reporter)
+        seconds = length.seconds_left(started, RESERVE)
+        pretraining = Pretraining(resolved, prepared, run, seconds, reporter, world)
     reporter.say(
         f"  {resolved.family}, {pretraining.model.parameters:,} parameters; on the held-out text a unigram "
         f"model has {pretraining.held_out.unigram:.2f} nats, a bigram model {pretraining.held_out.bigram:.2f}"
     )
-    before = _loss_before(run, pretraining, reporter) if resolved.start_from else None
+    before = _loss_before(run, pretraining, reporter, world) if resolved.start_from else None
     outcome = Trainer(
         keeper=pretraining.model,
         objective=pretraining.objective,
@@ -138,13 +148,30 @@ def pretrain(
         reserve=RESERVE,
         name=resolved.family,
         levels={"unigram": pretraining.held_out.unigram, "bigram": pretraining.held_out.bigram},
+        world=world,
     ).train()
+    return RunResult(
+        run.folder,
+        world.lead(lambda: _concluded(run, resolved, pretraining, outcome, before, reporter)),
+    )
+
+
+def _concluded(
+    run: Run,
+    resolved: PretrainSettings,
+    pretraining: Pretraining,
+    outcome: Outcome,
+    before: Mapping[str, float] | None,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Everything that is written once training has ended; the summary."""
+    length = parse_length(resolved.budget)
     summary = pretraining.summary(outcome, before) | verdicts.concluded(
         run, outcome, resolved.training.patience, resolved.language, reporter
     )
     if length.unit == "seconds":
         summary["budget_seconds"] = length.amount
-    return RunResult(run.folder, _finish(run, resolved, pretraining, summary))
+    return _finish(run, resolved, pretraining, summary)
 
 
 def _given_tokenizer(settings: PretrainSettings) -> Tokenizer | None:
@@ -153,16 +180,23 @@ def _given_tokenizer(settings: PretrainSettings) -> Tokenizer | None:
     return Tokenizer.load(Path(settings.tokenizer)) if settings.tokenizer else None
 
 
-def _loss_before(run: Run, parts: Pretraining, reporter: Reporter) -> dict[str, float]:
+def _loss_before(run: Run, parts: Pretraining, reporter: Reporter, world: World) -> dict[str, float]:
     """The held-out scores of the checkpoint as it was, measured once and kept in the run."""
     path = run.folder / "before.json"
-    if path.exists():
-        kept: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+    kept: dict[str, float] | None = world.lead(lambda: _read_before(path))
+    if kept is not None:
         return kept
     scores = {score.name: score.value for score in parts.evaluate(parts.model.network, 0)}
     reporter.say("  before: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
-    store.write_json(path, scores)
+    world.lead(lambda: store.write_json(path, scores))
     return scores
+
+
+def _read_before(path: Path) -> dict[str, float] | None:
+    if not path.exists():
+        return None
+    kept: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+    return kept
 
 
 def _check_tokenizer(settings: PretrainSettings, tokenizer: Tokenizer | None) -> None:

@@ -20,6 +20,7 @@ from pretune.training.outcome import Outcome
 from pretune.training.progress import Reporter
 from pretune.training.run import Run
 from pretune.training.steps import StepBatches
+from pretune.training.world import World
 from pretune.types import Score, Traits
 from pretune.workflows import sizing
 from pretune.workflows.continued import load, tokenizer_of
@@ -37,6 +38,7 @@ class Pretraining:
         run: Run,
         seconds: float | None,
         reporter: Reporter,
+        world: World,
     ) -> None:
         """``seconds`` are left for training, where the length is a time."""
         self.settings, self.run, self.reporter = settings, run, reporter
@@ -50,7 +52,9 @@ class Pretraining:
         self.prepared = prepared
         self.train = Windows.of(prepared.train, windowing)
         self.objective = kind.make(traits, specials, settings.objective_options, self.train)
-        self.batches = StepBatches(self.train, self.objective, traits, settings.training, settings.max_length)
+        self.batches = StepBatches(
+            self.train, self.objective, traits, settings.training, settings.max_length, world
+        )
         self.new_heads: tuple[str, ...] = ()
         if started_from:
             seed = settings.training.seed
@@ -58,12 +62,12 @@ class Pretraining:
         else:
             self.model = self._new_model(tokenizer, kind.heads, seconds)
         self.model.fingerprints = prepared.fingerprints.merged(self.model.fingerprints)
-        self.memory = Memory(run, "evaluation", ROWS, reporter.say)
+        self.memory = Memory(run, "evaluation", ROWS, reporter.say, alone=world.size == 1)
         held = Windows.of(prepared.validation, windowing)
         self.held_out = HeldOut(
             held, kind.make(traits, specials, store=held), kind.contexts, tokenizer,
             max_tokens=settings.evaluation_tokens, max_length=settings.max_length,
-            every_token=kind.every_token,
+            every_token=kind.every_token, world=world,
         )  # fmt: skip
         end = [] if windowing.end is None else [windowing.end]
         corpus = prepared.train
