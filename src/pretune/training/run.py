@@ -126,7 +126,7 @@ class Run:
             raise CheckpointError(
                 f"{self.config_path}: damaged: {error}; give another folder with --out"
             ) from None
-        changed = differences(there, settings.model_dump(mode="json"))
+        changed = differences(_deciding(there), _deciding(settings.model_dump(mode="json")))
         if changed:
             raise ConfigError(
                 f"{self.folder}: holds a run with other settings ({'; '.join(changed)}); "
@@ -137,7 +137,14 @@ class Run:
 def default_folder(verb: str, settings: Settings, data: list[str]) -> Path:
     """``runs/<verb>-<hash of settings and data>``: the same command finds its run again."""
     home = Path(os.environ.get("PRETUNE_HOME", "."))
-    return home / "runs" / f"{verb}-{digest([settings.model_dump(mode='json'), data])[:10]}"
+    return home / "runs" / f"{verb}-{digest([_deciding(settings.model_dump(mode='json')), data])[:10]}"
+
+
+def _deciding(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings without those that say how several processes share the work, not what is learnt."""
+    kept = {key: value for key, value in values.items() if key != "parallel"}
+    training = kept.get("training")
+    return kept | {"training": _deciding(training)} if isinstance(training, dict) else kept
 
 
 def environment() -> dict[str, Any]:
