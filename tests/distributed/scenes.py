@@ -74,8 +74,17 @@ def trained(
 def whole(folder: Path, world: World) -> None:
     """Every kind of run from its beginning to its end, in both ways."""
     for kind in KINDS:
-        for way in ("ddp", "fsdp"):
-            trained(folder / f"{kind}-{way}", kind, world, dropout=False, parallel=way)
+        ends(folder, kind, world)
+
+
+def uneven(folder: Path, world: World) -> None:
+    """A run of few rows a step, for more ranks than there are rows."""
+    ends(folder, "uneven", world)
+
+
+def ends(folder: Path, kind: str, world: World) -> None:
+    for way in ("ddp", "fsdp"):
+        trained(folder / f"{kind}-{way}", kind, world, dropout=False, parallel=way)
 
 
 def resumed(folder: Path, world: World) -> None:
@@ -107,7 +116,7 @@ def commands(folder: Path, world: World) -> None:
 
 
 SCENES: dict[str, Callable[[Path, World], None]] = {
-    "whole": whole, "resumed": resumed, "chain": chain, "commands": commands,
+    "whole": whole, "uneven": uneven, "resumed": resumed, "chain": chain, "commands": commands,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class Gradients:
         """``parallel``: how ranks share the network, where several train it."""
         self.network, self.objective, self.seed = network, objective, seed
         self.parallel = parallel or Replicated(network, World())
-        self.world = self.parallel.world
+        self.world, self.device = self.parallel.world, self.parallel.world.device
 
     def add(self, batches: Sequence[Batch], step: int, stop: Callable[[], bool]) -> float | None:
         """The loss of ``step``, the sum of its terms, each a mean over the step's targets; None: ``stop``."""
@@ -45,7 +45,7 @@ class Gradients:
                 return None
             torch.manual_seed(self._seed(step, number))
             share = 1.0 if weighs(batch) else 0.0
-            for loss in self.objective.loss(self.network, batch):
+            for loss in self.objective.loss(self.network, batch.to(self.device)):
                 parts = [
                     share * weight * total / max(1, counts[term])
                     for term, (total, weight) in loss.terms.items()

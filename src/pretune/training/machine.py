@@ -25,7 +25,7 @@ def memory() -> int:
         return 0
 
 
-def describe(processes: int = 1) -> str:
+def describe(processes: int = 1, device: str = "cpu") -> str:
     """Device, threads and processes: what a choice made by measurement holds for."""
     number = "1 process" if processes == 1 else f"{processes} processes"
-    return f"cpu, {torch.get_num_threads()} threads, {number}"
+    return f"{device}, {torch.get_num_threads()} threads, {number}"

@@ -78,7 +78,8 @@ class Optimizers:
 
 
 def _placed(tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """State as the optimisers keep it: what is shaped like its parameter is spread like it."""
+    """State as the optimisers keep it: where its parameter is; what is shaped like it, spread like it."""
+    tensor = tensor.to(parameter.device)
     return part_of(tensor, parameter) if tensor.shape == parameter.shape else tensor
 
 

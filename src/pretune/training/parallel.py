@@ -47,11 +47,13 @@ class Parallel(Protocol):
 
 
 class Replicated:
-    """Every rank trains the whole network."""
+    """Every rank trains the whole network, or a copy of it on its GPU."""
 
     def __init__(self, whole: nn.Module, world: World) -> None:
-        self.network, self.world = whole, world
-        self.spread()
+        self.whole, self.world = whole, world
+        world.lay_down([p.detach() for p in whole.parameters()])
+        on_gpu = world.device.type == "cuda"
+        self.network = copy.deepcopy(whole).to(world.device) if on_gpu else whole
 
     def reduce(self) -> None:
         """Sum the gradients over the ranks; what no rank touched has none, as in a process alone."""
@@ -65,11 +67,12 @@ class Replicated:
         self.world.add_up([p.grad for p in trained if p.grad is not None])
 
     def gather(self) -> None:
-        """It is whole."""
+        """From the GPU, if it was trained there."""
+        _copy(self.network, self.whole)
 
     def spread(self) -> None:
-        """All ranks begin with rank 0's weights."""
-        self.world.lay_down([p.detach() for p in self.network.parameters()])
+        """To the GPU, if it is trained there."""
+        _copy(self.whole, self.network)
 
 
 class Sharded:
@@ -78,7 +81,7 @@ class Sharded:
     def __init__(self, whole: nn.Module, world: World) -> None:
         self.whole, self.world = whole, world
         world.lay_down([p.detach() for p in whole.parameters()])
-        self.network = copy.deepcopy(whole)
+        self.network = copy.deepcopy(whole).to(world.device)
         mesh = init_device_mesh(world.device.type, (world.size,))
         for layer in layers(self.network):
             fully_shard(layer, mesh=mesh)
@@ -91,17 +94,21 @@ class Sharded:
     def reduce(self) -> None:
         """Each backward pass has summed its own."""
 
-    @torch.no_grad()
     def gather(self) -> None:
         """Tensor by tensor."""
-        for target, part in zip(self.whole.parameters(), self.network.parameters(), strict=True):
-            target.copy_(whole_of(part))
+        _copy(self.network, self.whole)
 
-    @torch.no_grad()
     def spread(self) -> None:
         """Each rank takes its part of what it has whole."""
-        for part, source in zip(self.network.parameters(), self.whole.parameters(), strict=True):
-            part.copy_(part_of(source, part))
+        _copy(self.whole, self.network)
+
+
+@torch.no_grad()
+def _copy(source: nn.Module, target: nn.Module) -> None:
+    """The weights of one network into another of its shape, whole or spread."""
+    if source is not target:
+        for of, to in zip(source.parameters(), target.parameters(), strict=True):
+            to.copy_(part_of(whole_of(of), to))
 
 
 WAYS: dict[str, Callable[[nn.Module, World], Parallel]] = {"ddp": Replicated, "fsdp": Sharded}

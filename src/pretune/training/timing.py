@@ -64,7 +64,7 @@ class Timing:
             ConfigError: the data are no longer those that the run began with.
         """
         plan = self.world.lead(self.run.plan)
-        here = machine.describe(self.world.size)
+        here = machine.describe(self.world.size, self.world.device.type)
         if "steps" in plan:
             if plan.get("data") != batches.fingerprint:
                 raise ConfigError(

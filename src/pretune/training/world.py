@@ -83,7 +83,12 @@ class World:
 
     @property
     def device(self) -> torch.device:
-        """Where this rank computes; networks and batches are on the CPU throughout."""
+        """Where this rank trains: the GPU of its number on its machine, if each rank there has one.
+
+        A process alone trains on the CPU.
+        """
+        if self.size > 1 and self.local_rank < torch.cuda.device_count():
+            return torch.device("cuda", self.local_rank)
         return torch.device("cpu")
 
     @property
@@ -208,7 +213,9 @@ def _heard() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise Elsewhere(f"the connection to another rank is lost: {error}") from error
+        raise Elsewhere(
+            "another rank has ended and says why; the same command goes on from the last checkpoint"
+        ) from error
 
 
 def _buckets(tensors: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
