@@ -11,13 +11,19 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
+import torch
+from torch import nn
+
 from pretune.cli.main import main
-from pretune.errors import Interrupted
-from pretune.training.world import World
+from pretune.errors import DataError, Interrupted, RankError
+from pretune.training.parallel import Replicated
+from pretune.training.world import BUCKET, Elsewhere, World
 
 
 def load_small() -> ModuleType:
@@ -103,6 +109,55 @@ def chain(folder: Path, world: World) -> None:
         trained(folder / "run", "muon", world, until=until, dropout=False, parallel=way)
 
 
+def talk(folder: Path, world: World) -> None:
+    """What ranks can tell each other, with an answer that each of them checks."""
+    rank, size = world.rank, world.size
+    assert world.gather({"文": rank}) == [{"文": other} for other in range(size)]
+    assert world.broadcast("rank 0: 零" if world.main else "another") == "rank 0: 零"
+    assert world.sum({"all": 2, f"of {rank}": rank}) == {"all": 2 * size} | {
+        f"of {r}": r for r in range(size)
+    }
+    assert world.sum_values({"a": 0.1}) == {"a": sum([0.1] * size)}
+    assert world.agree(rank == size - 1)
+    assert not world.agree(False)
+    assert world.lead(lambda: {"rank": rank}) == {"rank": 0}
+    for way in (failing_lead, failing_turn):
+        with pytest.raises(DataError if world.main else Elsewhere):
+            way(world)
+    with pytest.raises(RankError, match="rank 1") if rank == 1 else nullcontext(), world.in_turn():
+        if rank == 1:
+            raise DataError("nothing here")
+
+
+def failing_lead(world: World) -> None:
+    def work() -> None:
+        raise DataError("no such file")
+
+    world.lead(work)
+
+
+def failing_turn(world: World) -> None:
+    with world.in_turn():
+        raise DataError("no such file")
+
+
+def sums(folder: Path, world: World) -> None:
+    """Tensors of several types and more than a bucket; parameters that not all ranks touched, or none."""
+    ones = [torch.ones(3), torch.ones(2, 2, dtype=torch.float64), torch.ones(BUCKET + 1), torch.ones(())]
+    world.add_up(ones)
+    assert all(bool((tensor == world.size).all()) for tensor in ones)
+    network = nn.ParameterDict({name: nn.Parameter(torch.full((2,), float(world.rank))) for name in "abc"})
+    shared = Replicated(network, world)
+    assert all(bool((p == 0).all()) for p in network.parameters()), "all ranks begin with rank 0's"
+    (network["a"] * (1 + world.rank)).sum().backward()
+    if world.main:
+        network["b"].sum().backward()
+    shared.reduce()
+    assert network["a"].grad.tolist() == [sum(range(1, 1 + world.size))] * 2
+    assert network["b"].grad.tolist() == [1.0, 1.0]
+    assert network["c"].grad is None, "as in a process alone"
+
+
 def commands(folder: Path, world: World) -> None:
     """The command line, as each rank is started with it; what it says goes to the rank's own files."""
     for words in json.loads((folder / "commands.json").read_text()):
@@ -116,7 +171,7 @@ def commands(folder: Path, world: World) -> None:
 
 
 SCENES: dict[str, Callable[[Path, World], None]] = {
-    "whole": whole, "uneven": uneven, "resumed": resumed, "chain": chain, "commands": commands,
+    "whole": whole, "uneven": uneven, "resumed": resumed, "chain": chain, "talk": talk, "sums": sums, "commands": commands,
 }  # fmt: skip
 
 if __name__ == "__main__":

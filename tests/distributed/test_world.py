@@ -86,7 +86,7 @@ def two(
     (folder / "commands" / "commands.json").write_text(
         json.dumps(_commands(folder, texts, classifier_source))
     )
-    together(2, folder, "whole", "resumed", "chain", "commands")
+    together(2, folder, "talk", "sums", "whole", "resumed", "chain", "commands")
     return folder
 
 

@@ -58,6 +58,8 @@ def commands_of(script: str, where: str, settings: str = "") -> Iterator[Command
         words = shlex.split(line, comments=True)
         while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):  # OMP_NUM_THREADS=2 pretune ...
             del words[0]
+        if words and words[0] == "torchrun":
+            del words[: words.index("pretune")]
         if words and words[0] == "pretune":
             end = next((i for i, word in enumerate(words) if word in (">", "<", "|", "&&")), len(words))
             given = words[words.index("<") + 1] if "<" in words else ""

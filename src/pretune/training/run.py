@@ -24,6 +24,7 @@ import yaml
 from pretune.checkpoint.store import write_json, write_text
 from pretune.config import Settings, differences, digest, dump
 from pretune.errors import CheckpointError, ConfigError, PretuneError
+from pretune.training.world import World
 
 
 class Run:
@@ -157,7 +158,8 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "threads": torch.get_num_threads(),
-        "device": "cpu",
+        "device": World.of(os.environ).device.type,
+        "processes": World.of(os.environ).size,
         "packages": {name: _version(name) for name in packages},
     }
 
