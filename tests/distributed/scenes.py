@@ -171,7 +171,8 @@ def commands(folder: Path, world: World) -> None:
 
 
 SCENES: dict[str, Callable[[Path, World], None]] = {
-    "whole": whole, "uneven": uneven, "resumed": resumed, "chain": chain, "talk": talk, "sums": sums, "commands": commands,
+    "whole": whole, "uneven": uneven, "resumed": resumed, "chain": chain, "talk": talk, "sums": sums,
+    "commands": commands,
 }  # fmt: skip
 
 if __name__ == "__main__":
