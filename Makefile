@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
 
-.PHONY: install quickstart test check conformance bench wheel clean
+.PHONY: install quickstart test check bench faults wheel clean
 
 install: $(STAMP)
 
@@ -37,6 +37,10 @@ bench: install
 	$(BIN)/python -m benchmarks "$(NAME)" --data "$(DATA)" --models "$(MODELS)" --pairs "$(PAIRS)" --limit "$(LIMIT)" \
 	  --seconds "$(if $(filter file command% environment,$(origin SECONDS)),$(SECONDS))" --trials "$(TRIALS)" \
 	  --minutes "$(MINUTES)" --smoke "$(SMOKE)"
+
+# Kills, signals, full disks, damaged files, bad steps and little memory, hundreds of times: ten minutes.
+faults: install
+	$(BIN)/python tests/faults/run.py
 
 wheel: install
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m build --wheel --outdir dist

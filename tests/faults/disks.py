@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import Events, Row, Setting, check, counted, mounted, one_line, steps_in, whole_checkpoints
+from harness import Events, Row, Setting, check, mounted, one_line, steps_in, whole_checkpoints
 
 from pretune.training import log as log_module
 
@@ -25,7 +25,7 @@ def full_disk(setting: Setting, tries: int) -> list[Row]:
             if mounted(run, int(share * size)):
                 row.checked = f"(tmpfs) {checked}"
                 try:
-                    _fails_well(setting, run, setting.run(run))
+                    row.saw(_fails_well(run, setting.run(run)))
                     grown = ["mount", "-o", "remount,size=64m", str(run)]
                     subprocess.run(grown, check=True)
                     setting.goes_on(run)
@@ -35,7 +35,7 @@ def full_disk(setting: Setting, tries: int) -> list[Row]:
                 row.checked = f"(RLIMIT_FSIZE, as no tmpfs can be mounted) {checked}"
                 # Of a file, not of a folder: the largest is about two fifths of a checkpoint.
                 limit = int(share / 2.2 * 0.4 * size)
-                _fails_well(setting, run, setting.run(run, lambda limit=limit: _limit(limit)))
+                row.saw(_fails_well(run, setting.run(run, lambda limit=limit: _limit(limit))))
                 setting.goes_on(run)
     return [row]
 
@@ -51,13 +51,13 @@ def failing_calls(setting: Setting, tries: int) -> list[Row]:
         "n-th write, fsync, rename or line of the log fails",
         "one line; what was saved loads; goes on, bit for bit",
     )
-    counts = counted(setting)
+    counts = setting.counts
     for number in range(tries):
         kind = list(names)[number % len(names)]
         at = 1 + (number // len(names) * 7919 + 13 * number) % counts[kind]
         with setting.fresh("failing") as run, row.trying(f"{kind} {at} of {counts[kind]}"):
             ended = setting.run(run, lambda kind=kind, at=at: _failing(kind, at, names[kind]))
-            _fails_well(setting, run, ended)
+            row.saw(_fails_well(run, ended))
             setting.goes_on(run)
     return [row]
 
@@ -125,10 +125,10 @@ def curves_that_cannot_be_written(setting: Setting, tries: int) -> list[Row]:
     return [row]
 
 
-def _fails_well(setting: Setting, run: Path, ended: Any) -> None:
+def _fails_well(run: Path, ended: Any) -> str:
     """Failed with one line, or came to the end where the fault lay after all that counts."""
     if ended.code == 0:
-        return
+        return "done"
     check(ended.code in (1, 2), ended)
     one_line(ended)
     kept = whole_checkpoints(run)
@@ -141,3 +141,4 @@ def _fails_well(setting: Setting, run: Path, ended: Any) -> None:
         (run / "summary.json").exists() <= (run / "model" / "manifest.json").exists(),
         "a summary without a model",
     )
+    return "failed"

@@ -23,22 +23,18 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
+import torch._dynamo  # which torch loads on first use: once here, not in every child
 
 from pretune.checkpoint import store
 from pretune.cli import main as command_line
 from pretune.evaluation import language_model
 from pretune.families import bert
-from pretune.objectives import masked_lm
 from pretune.training import log as log_module
 from pretune.training import saving
 from pretune.workflows import corpus as corpus_module
-from pretune.workflows import finetune, pretrain
 
 torch.set_num_threads(1)  # a process of one thread can be forked
-assert masked_lm
-assert finetune
 STEPS, SAVE_EVERY, EVALUATIONS, LIMIT = 24, 4, 3, 60.0
-KEPT_BEFORE: dict[str, Any] = {}
 
 
 @dataclass
@@ -50,6 +46,11 @@ class Row:
     tries: int = 0
     survived: int = 0
     why: list[str] = field(default_factory=list)
+    seen: dict[str, int] = field(default_factory=dict)
+    """What happened in the tries: a fault that never struck would prove nothing."""
+
+    def saw(self, what: str) -> None:
+        self.seen[what] = self.seen.get(what, 0) + 1
 
     @contextmanager
     def trying(self, what: str) -> Iterator[None]:
@@ -157,6 +158,8 @@ class Setting:
         self.seconds = ended.after
         self.weights = (self.whole / "model" / "model.safetensors").read_bytes()
         self.log = log_of(self.whole)
+        self.counts = counted(self)
+        """How often each kind of event happens in a run that nothing disturbs."""
 
     def command(self, run: Path, source: Path | None = None, *more: str) -> list[str]:
         sizes = ("hidden_size=32", "num_hidden_layers=2", "num_attention_heads=2", "hidden_dropout_prob=0.1")
@@ -288,7 +291,6 @@ def send(folder: Path, number: signal.Signals) -> None:
 
 
 def counted(setting: Setting) -> dict[str, int]:
-    """How often each kind of event happens in a run that nothing disturbs."""
     place = setting.folder / "counts.json"
 
     def body() -> None:
@@ -316,6 +318,3 @@ def mounted(folder: Path, size: int) -> bool:
         return subprocess.run(words, capture_output=True, check=False).returncode == 0
     except FileNotFoundError:
         return False
-
-
-assert pretrain

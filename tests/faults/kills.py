@@ -7,7 +7,7 @@ import random
 import signal
 from pathlib import Path
 
-from harness import SAVE_EVERY, Events, Row, Setting, check, counted, steps_in, whole_checkpoints
+from harness import SAVE_EVERY, Events, Row, Setting, check, steps_in, whole_checkpoints
 
 from pretune.training import saving
 
@@ -18,10 +18,11 @@ def kill_9(setting: Setting, tries: int) -> list[Row]:
         "kill -9 at a random moment", f"at most {SAVE_EVERY} steps lost; weights and log as undisturbed"
     )
     within = Row("kill -9 within a save", "the same; every visible checkpoint verifies")
-    draw, counts = random.Random(1), counted(setting)
+    draw, counts = random.Random(1), setting.counts
     for number in range(tries - tries // 2):
         with setting.fresh("killed") as run, anywhen.trying(f"try {number}"):
-            setting.run(run, kill_after=draw.uniform(0.1, 1.05) * setting.seconds)
+            ended = setting.run(run, kill_after=draw.uniform(0.1, 1.0) * setting.seconds)
+            anywhen.saw("killed" if ended.code == -signal.SIGKILL else "ended before")
             _goes_on(setting, run)
     kinds = ("save", "fsync", "half")
     for number in range(tries // 2):

@@ -7,7 +7,7 @@ import shutil
 import signal
 from pathlib import Path
 
-from harness import Events, Row, Setting, check, counted, one_line, send, steps_in, whole_checkpoints
+from harness import Events, Row, Setting, check, one_line, send, steps_in, whole_checkpoints
 
 SECONDS = 10.0
 NAMES = {"step": "a step", "save": "a save", "evaluation": "an evaluation"}
@@ -15,7 +15,7 @@ NAMES = {"step": "a step", "save": "a save", "evaluation": "an evaluation"}
 
 def signals(setting: Setting, tries: int) -> list[Row]:
     """``tries`` of each signal in each place."""
-    rows, draw, counts = [], random.Random(3), counted(setting)
+    rows, draw, counts = [], random.Random(3), setting.counts
     for number in (signal.SIGTERM, signal.SIGINT):
         for kind, where in NAMES.items():
             row = Row(
@@ -26,11 +26,11 @@ def signals(setting: Setting, tries: int) -> list[Row]:
             for _ in range(tries):
                 at = draw.randint(1, counts[kind])
                 with setting.fresh("stopped") as run, row.trying(f"{kind} {at}"):
-                    _stops_well(setting, run, kind, at, number)
+                    row.saw(f"code {_stops_well(setting, run, kind, at, number)}")
     return rows
 
 
-def _stops_well(setting: Setting, run: Path, kind: str, at: int, number: signal.Signals) -> None:
+def _stops_well(setting: Setting, run: Path, kind: str, at: int, number: signal.Signals) -> int:
     events = Events(kind, at, lambda: send(setting.folder, number))
     ended = setting.run(run, lambda: events.watch() and None)
     check(ended.after < SECONDS, f"{ended.after:.1f} s")
@@ -43,6 +43,7 @@ def _stops_well(setting: Setting, run: Path, kind: str, at: int, number: signal.
         late = steps_in(run) == setting.log[-1]["step"]
         check(late and ended.code in (0, 130, -signal.SIGTERM), ended)
     setting.goes_on(run)
+    return ended.code
 
 
 def left_in_the_middle(setting: Setting, tries: int) -> list[Row]:
@@ -79,7 +80,7 @@ def left_in_the_middle(setting: Setting, tries: int) -> list[Row]:
 def second_signal(setting: Setting, tries: int) -> list[Row]:
     """The first asks, the second insists."""
     row = Row("a second signal", "ends at once; what was saved goes on")
-    draw, counts = random.Random(4), counted(setting)
+    draw, counts = random.Random(4), setting.counts
     for number in range(tries):
         word = (signal.SIGTERM, signal.SIGINT)[number % 2]
         at = draw.randint(1, counts["save"])

@@ -1,0 +1,39 @@
+"""Each fault a few times; `make faults` has the full counts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+FAULTS = {
+    "kill -9", "disk full", "n-th write", "TensorBoard", "file of a checkpoint cut", "bit of a checkpoint",
+    "SIGTERM in a step", "SIGINT in a save", "SIGTERM in an evaluation", "first batch of an evaluation",
+    "second signal", "in preparation", "NaN gradient", "memory, injected", "memory, RLIMIT_AS",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """In a process of its own: it forks hundreds of children, which one with threads must not."""
+    place = tmp_path_factory.mktemp("faults") / "result.json"
+    words = [sys.executable, str(HERE / "run.py"), "--short", "--json", str(place)]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
+    assert place.exists(), ended.stderr
+    found: list[dict[str, Any]] = json.loads(place.read_text())
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", sorted(FAULTS))
+def test_survives(fault: str, rows: list[dict[str, Any]]) -> None:
+    found = [row for row in rows if fault in row["fault"]]
+    assert found
+    assert sum(row["tries"] for row in found) > 0
+    assert [why for row in found for why in row["why"]] == []
+    assert all(row["survived"] == row["tries"] for row in found)
