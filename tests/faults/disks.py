@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import Events, Row, Setting, check, mounted, one_line, steps_in, whole_checkpoints
+from harness import SAVE_EVERY, Events, Row, Setting, check, mounted, one_line, steps_in, whole_checkpoints
 
 from pretune.training import log as log_module
 
@@ -132,7 +132,9 @@ def _fails_well(run: Path, ended: Any) -> str:
     check(ended.code in (1, 2), ended)
     one_line(ended)
     kept = whole_checkpoints(run)
-    check(steps_in(run) - max(kept, default=0) <= 4, f"{steps_in(run)} steps, {kept} kept: {ended.err}")
+    check(
+        steps_in(run) - max(kept, default=0) <= SAVE_EVERY, f"{steps_in(run)} steps, {kept} kept: {ended.err}"
+    )
     check(
         not list(run.glob("**/*.partial")) or run.is_mount(),
         f"left half-written: {list(run.glob('**/*.partial'))}",

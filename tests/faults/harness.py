@@ -32,9 +32,10 @@ from pretune.families import bert
 from pretune.training import log as log_module
 from pretune.training import saving
 from pretune.workflows import corpus as corpus_module
+from pretune.workflows import pretrain  # noqa: F401  loaded here once, not in every child
 
 torch.set_num_threads(1)  # a process of one thread can be forked
-STEPS, SAVE_EVERY, EVALUATIONS, LIMIT = 24, 4, 3, 60.0
+STEPS, SAVE_EVERY, EVALUATIONS, LIMIT = 15, 3, 3, 60.0
 
 
 @dataclass
