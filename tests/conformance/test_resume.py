@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from pretune.errors import ConfigError, Interrupted
-from pretune.training import changes
+from pretune.training import changes, machine
 from pretune.training import trainer as trainer_module
 from pretune.training.gradients import never
+from pretune.training.length import parse_length
 
 
 def _load_small() -> ModuleType:
@@ -37,6 +38,8 @@ FEATURES: dict[str, dict[str, Any]] = {
     "adafactor": {"optimizer": {"name": "adafactor", "decay_embeddings": False}},
     "wsd": {"schedule": {"name": "wsd", "decay": 0.5}},
     "average": {"ema": 0.9, "evaluations": 3},
+    "muon and average": {"optimizer": {"name": "muon"}, "ema": 0.9},
+    "one text a row": {"packing": False},
     "patience": {"ema": 0.9, "patience": 3, "min_delta": 0.05, "evaluations": 6},
 }
 """Settings that add to what a checkpoint must hold, or to what a step depends on."""
@@ -181,6 +184,83 @@ def test_adjusted_while_it_runs_and_then_killed(tmp_path: Path, monkeypatch: pyt
     assert log_of(tmp_path / "killed") == log_of(tmp_path / "whole")
 
 
+BUDGET = [
+    {"step": 5, "steps": [12, 9]},
+    {"step": 6, "set": RATE, "asked": 1},
+    {"step": 8, "steps": [9, 11]},
+]
+"""How a budget in minutes was corrected, and a learning rate changed."""
+
+
+@pytest.mark.parametrize("passes", [11, 20])
+def test_a_replayed_budget_in_minutes_resumes_exactly(
+    passes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(name: str) -> Any:
+        run = small.trainer(tmp_path / name, "causal_lm", family="llama", optimizer={"name": "muon"})
+        run.timing.length = parse_length("10 min")
+        if not run.run.plan():
+            plan = {
+                "steps": 12,
+                "machine": machine.describe(),
+                "data": run.batches.fingerprint,
+                "changes": BUDGET,
+            }
+            (tmp_path / f"{name}.json").write_text(json.dumps(plan))
+            changes.replay(run.run, tmp_path / f"{name}.json")
+        return run
+
+    whole = made("whole")
+    assert whole.train().steps == 11
+    with monkeypatch.context() as patch:
+        Stopping(patch, passes)
+        with pytest.raises(Interrupted):
+            made("run").train()
+    resumed = made("run")
+    resumed.train()
+    assert_same(small.state(whole), small.state(resumed))
+    assert log_of(tmp_path / "run") == log_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("kind", "family"), [("masked_lm", "bert"), ("classification", "llama")])
+def test_stopped_in_an_evaluation(
+    kind: str, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is left between two of its batches, after a checkpoint, and made again whole."""
+    requests: list[Any] = []
+    enter = trainer_module.StopRequest.__enter__
+    monkeypatch.setattr(
+        trainer_module.StopRequest, "__enter__", lambda self: (requests.append(self), enter(self))[1]
+    )
+
+    def made(name: str, stop_at: int) -> tuple[Any, list[int]]:
+        run = small.trainer(tmp_path / name, kind, family=family, ema=0.9)
+        batch, judge, seen = run.batches(0)[0], run.evaluate, []
+
+        def evaluate(network: Any, step: int) -> Any:
+            for _ in range(4):
+                network(batch, heads=run.objective.heads)
+                seen.append(step)
+                requests[-1].asked |= len(seen) == stop_at
+            return judge(network, step)
+
+        run.evaluate = evaluate
+        return run, seen
+
+    whole, _ = made("whole", 0)
+    whole.train()
+    stopped, seen = made("run", 6)
+    with pytest.raises(Interrupted, match="a checkpoint is saved"):
+        stopped.train()
+    assert seen == [3, 3, 3, 3, 6, 6]
+    assert (tmp_path / "run" / "checkpoints" / "step-00000006").is_dir()
+    resumed, seen = made("run", 0)
+    resumed.train()
+    assert seen[0] == 6
+    assert_same(small.state(whole), small.state(resumed))
+    assert log_of(tmp_path / "run") == log_of(tmp_path / "whole")
+
+
 def test_killed_between_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that dies without a word loses only the steps since its last checkpoint."""
 
@@ -233,7 +313,13 @@ def test_accumulation_and_packing_change_rounding_only(kind: str, family: str, t
             tmp_path / f"{rows}-{packing}", kind, family=family, dropout=False,
             micro_batch=rows, packing=packing, batch_tokens=300,
         )  # fmt: skip
-        made.gradients.add(made.batches(3), 3, never)
+        micro_batches = made.batches(3)
+        if rows == 2 and kind in ("masked_lm", "causal_lm"):  # or it would prove little
+            assert len({tuple(batch.counts.values()) for batch in micro_batches}) > 1, "uneven counts"
+            assert len({len(batch.tokens) for batch in micro_batches}) > 1 or packing, (
+                "a last one that is not full"
+            )
+        made.gradients.add(micro_batches, 3, never)
         gradients.append(
             torch.cat([p.grad.flatten() for p in made.network.parameters() if p.grad is not None])
         )

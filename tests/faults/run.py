@@ -20,6 +20,7 @@ import bad_steps
 import damage
 import disks
 import kills
+import matrix
 import shortage
 import stops
 from harness import Row, Setting
@@ -37,6 +38,7 @@ FAULTS: dict[Fault, tuple[int, int]] = {
     stops.in_preparation: (8, 1),
     bad_steps.bad_steps: (30, 2),
     shortage.out_of_memory: (15, 2),
+    matrix.resume_matrix: (64, 3),
 }
 """Tries in full, and in the short form that `make test` runs."""
 

@@ -14,7 +14,8 @@ HERE = Path(__file__).parent
 FAULTS = {
     "kill -9", "disk full", "n-th write", "TensorBoard", "file of a checkpoint cut", "bit of a checkpoint",
     "SIGTERM in a step", "SIGINT in a save", "SIGTERM in an evaluation", "first batch of an evaluation",
-    "second signal", "in preparation", "NaN gradient", "memory, injected", "memory, RLIMIT_AS",
+    "stopped at any step", "second signal", "in preparation", "NaN gradient",
+    "memory, injected", "memory, RLIMIT_AS",
 }  # fmt: skip
 
 
