@@ -261,6 +261,17 @@ def test_stopped_in_an_evaluation(
     assert log_of(tmp_path / "run") == log_of(tmp_path / "whole")
 
 
+def test_stopped_while_a_budget_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is decided by a measurement that was cut short."""
+    made = small.trainer(tmp_path / "run", "masked_lm", family="bert")
+    made.timing.length = parse_length("60 s")
+    with monkeypatch.context() as patch:
+        Stopping(patch, 2)
+        with pytest.raises(Interrupted, match="before the first step"):
+            made.train()
+    assert made.run.plan() == {}
+
+
 def test_killed_between_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that dies without a word loses only the steps since its last checkpoint."""
 
