@@ -337,7 +337,9 @@ class Trainer:
 
         def evaluate() -> None:
             trial.gather()
-            with self._leaving(stop, whole, message):
+            # A task is judged by the model that it belongs to, whatever network it is handed.
+            kept = self.keeper.network
+            with self._leaving(stop, whole, message), self._leaving(stop, kept, message):
                 self.evaluate(whole, 0)
 
         return step, evaluate

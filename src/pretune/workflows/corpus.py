@@ -95,15 +95,10 @@ def prepare(
         if tokenizer is None:
             size = vocabulary_size
             if size == "auto":
-                advice = advise_vocabulary_size(
-                    documents.training_texts(), most=largest_vocabulary or LARGEST
-                )
-                size = advice.size
-                reporter.say(f"  a vocabulary of {size:,} tokens: {advice.reason}")
+                size = _advised(documents, largest_vocabulary, reporter)
             reporter.say(f"  training a tokenizer of {size:,} tokens")
-            sample = SAMPLE * size
             tokenizer = train_tokenizer(
-                documents.training_texts(), size, kind=tokenizer_kind, max_characters=sample
+                documents.training_texts(), size, kind=tokenizer_kind, max_characters=SAMPLE * size
             )
         _write(documents, tokenizer, partial, sources)
         shutil.rmtree(folder, ignore_errors=True)  # without prepared.json it is of no use
@@ -125,6 +120,13 @@ def prepare(
         f"{len(held):,} documents, {held.tokens:,} tokens held out{documents.remark()}"
     )
     return prepared
+
+
+def _advised(documents: _Documents, largest: int | None, reporter: Reporter) -> int:
+    """A vocabulary's size as measured on the text."""
+    advice = advise_vocabulary_size(documents.training_texts(), most=largest or LARGEST)
+    reporter.say(f"  a vocabulary of {advice.size:,} tokens: {advice.reason}")
+    return advice.size
 
 
 def _write(documents: _Documents, tokenizer: Tokenizer, folder: Path, sources: tuple[str, ...]) -> None:

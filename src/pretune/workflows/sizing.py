@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from pretune.errors import TrainingError
 from pretune.planning.size import LADDER, Shape, Trial, largest
 from pretune.training import optimizers
+from pretune.training.memory import first_line, ran_out
 from pretune.training.settings import OptimizerSettings
 from pretune.training.steps import Batches
 from pretune.types import ObjectiveLike
 
+ROWS = "shorten max_length, or set training.micro_batch (rows at once) to less"
 STEPS = 3
 """Measured a shape, after one that warms up."""
 
@@ -36,9 +39,29 @@ def fitted(
     seconds: float,
     corpus_tokens: int,
 ) -> Trial:
-    """The shape to train for ``seconds``: the largest that reads enough text in that time."""
-    trials = (tried(shape, create(shape), objective, batches, optimizer) for shape in LADDER)
+    """The shape to train for ``seconds``: the largest that reads enough text in that time.
+
+    Raises:
+        TrainingError: the smallest does not fit into memory.
+    """
+    trials = those_that_fit(lambda shape: tried(shape, create(shape), objective, batches, optimizer))
     return largest(trials, seconds, corpus_tokens)
+
+
+def those_that_fit(trial: Callable[[Shape], Trial]) -> Iterator[Trial]:
+    """The trial of each shape, up to the first that does not fit into memory: no larger one would."""
+    for shape in LADDER:
+        try:
+            found = trial(shape)
+        except (MemoryError, RuntimeError) as error:
+            if not ran_out(error):
+                raise
+            if shape == LADDER[0]:
+                raise TrainingError(
+                    f"{shape}: does not fit into memory ({first_line(error)}); {ROWS}"
+                ) from None
+            return
+        yield found
 
 
 def tried(
