@@ -12,9 +12,11 @@ import pytest
 from safetensors.torch import load_file
 
 import pretune
+from pretune.config import Settings
 from pretune.errors import ConfigError, Interrupted
 from pretune.training import changes, lock
 from pretune.training.run import Run
+from pretune.training.settings import OptimizerSettings, TrainingSettings
 from pretune.training.trainer import Trainer
 from pretune.workflows.runs import sparkline
 
@@ -30,6 +32,12 @@ OPTIONS = (
     "model.num_attention_heads=2", "training.batch_tokens=256", "training.evaluations=2",
 )  # fmt: skip
 RATE = "training.optimizer.learning_rate"
+
+
+class Asked(Settings):
+    """As much of a verb's settings as a change in mid-run reads."""
+
+    training: TrainingSettings
 
 
 def pretrained(texts: Any, out: Path, budget: str = "8 steps", **training: Any) -> Path:
@@ -232,6 +240,18 @@ def test_a_change_that_cannot_be_is_refused(
     assert said.code == 2
     assert named in said.err
     assert not Run(stopped).plan()["changes"]
+
+
+def test_a_rate_that_the_optimiser_does_not_have_is_refused(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    training = TrainingSettings(batch_tokens=256, optimizer=OptimizerSettings(name="adamw"))
+    begun = Run.open(tmp_path / "begun", Asked(training=training))
+    said = cli("runs", "adjust", begun.folder, "training.optimizer.muon_learning_rate=0.05")
+    assert said.code == 2
+    assert "training.optimizer.muon_learning_rate: this run's optimiser is 'adamw'" in said.err
+    assert not changes.requests(begun.folder)
+    said = cli("runs", "adjust", begun.folder, f"{RATE}=0.05")  # which it has
+    assert said.code == 0, said.err
+    assert len(changes.requests(begun.folder)) == 1
 
 
 def test_a_run_that_has_ended_is_not_adjusted(bert: Path) -> None:
