@@ -103,6 +103,30 @@ def test_updates_of_the_usual_size_acquit_the_learning_rate() -> None:
     assert found["rate_too_low"].figures["ratio"] == 2e-5
 
 
+@pytest.mark.parametrize(
+    ("end", "needed", "moot"),
+    [
+        (7.1, "not_begun", "plateau"),  # above the unigram's loss
+        (6.9, "not_begun", "plateau"),  # below it, by a twentieth of what a bigram model gains
+        (6.5, "plateau", "not_begun"),
+    ],
+)
+def test_a_level_at_the_unigram_is_no_level(end: float, needed: str, moot: str) -> None:
+    made = rows(lambda share: end + 1.5 * math.exp(-12 * share), steps=47)
+    for row in made:
+        if row["kind"] == "evaluation":
+            row["levels"] = {"unigram": 7.0, "bigram": 5.0}
+    found = {finding.kind: finding for finding in judge(made)}
+    assert needed in found
+    assert moot not in found
+    if needed == "not_begun":
+        assert found["not_begun"].figures == {
+            "name": "loss", "best": pytest.approx(end, abs=0.01), "step": 47, "unigram": 7.0, "bigram": 5.0,
+        }  # fmt: skip
+    unknown = [{key: value for key, value in row.items() if key != "levels"} for row in made]
+    assert "not_begun" not in [finding.kind for finding in judge(unknown)]
+
+
 def test_dead_units_are_named() -> None:
     made = rows(falling)
     made.append({"kind": "health", "step": 400, "dead": {"layers.0": 0.02, "layers.1": 0.4}})

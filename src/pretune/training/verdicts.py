@@ -16,8 +16,8 @@ from typing import Any, Literal
 Rows = Sequence[Mapping[str, Any]]
 Status = Literal["good", "bad", "neutral"]
 Kind = Literal[
-    "too_short", "diverged", "learnt_nothing", "far_too_low", "rate_too_high", "overfitted", "spikes",
-    "rate_too_low", "still_improving", "plateau", "dead_units", "stopped_early", "stopped_early_low",
+    "too_short", "diverged", "learnt_nothing", "far_too_low", "rate_too_high", "overfitted", "not_begun",
+    "spikes", "rate_too_low", "still_improving", "plateau", "dead_units", "stopped_early", "stopped_early_low",
 ]  # fmt: skip
 
 LEAST_STEPS, LEAST_CHECKS = 24, 4
@@ -39,6 +39,9 @@ USUAL_RATIO = 5e-4
 """Size of an update beside the weights from which on a learning rate is not called too low."""
 LOW_RATIO, HIGH_RATIO = 1e-4, 2e-2
 """Below the first an update does next to nothing; above the second it undoes what was learnt."""
+BEGUN = 0.1
+"""Share of the way from a unigram model's loss to a bigram model's; before it a model has learnt little more
+than how often each token occurs."""
 DEAD = 0.1
 """Share of silent units in a layer that is worth a word."""
 
@@ -76,12 +79,15 @@ def judge(rows: Rows) -> tuple[Finding, ...]:
 
 ORDER: dict[Status, int] = {"bad": 0, "neutral": 1, "good": 2}
 MOOT: dict[Kind, tuple[Kind, ...]] = {
-    "diverged": ("spikes", "overfitted", "rate_too_low", "still_improving", "plateau"),
-    "learnt_nothing": ("rate_too_low", "still_improving", "plateau"),
-    "far_too_low": ("rate_too_low", "still_improving", "plateau"),
-    "rate_too_high": ("learnt_nothing", "rate_too_low", "still_improving", "plateau", "overfitted"),
-    "overfitted": ("rate_too_low", "still_improving", "plateau"),
-}
+    "diverged": ("spikes", "overfitted", "not_begun", "rate_too_low", "still_improving", "plateau"),
+    "learnt_nothing": ("not_begun", "rate_too_low", "still_improving", "plateau"),
+    "far_too_low": ("not_begun", "rate_too_low", "still_improving", "plateau"),
+    "rate_too_high": (
+        "learnt_nothing", "not_begun", "rate_too_low", "still_improving", "plateau", "overfitted",
+    ),
+    "overfitted": ("not_begun", "rate_too_low", "still_improving", "plateau"),
+    "not_begun": ("still_improving", "plateau"),
+}  # fmt: skip
 """What there is no point in saying once the first is said."""
 Losses = Sequence[tuple[int, float]]
 Look = Callable[[Losses, Rows, Rows], Finding | None]
@@ -202,6 +208,18 @@ def rate_too_high(losses: Losses, checks: Rows, rows: Rows) -> Finding | None:
     return Finding("rate_too_high", "bad", figures)
 
 
+def not_begun(losses: Losses, checks: Rows, rows: Rows) -> Finding | None:
+    """The held-out loss never passed a unigram model's clearly: a level there is where learning begins."""
+    levels = checks[-1].get("levels", {}) if checks else {}
+    if not {"unigram", "bigram"} <= levels.keys():
+        return None
+    steps, values, _ = _held_out(checks)
+    if min(values) < levels["unigram"] - BEGUN * (levels["unigram"] - levels["bigram"]):
+        return None
+    figures = {"name": next(iter(checks[0]["scores"])), "best": min(values), "step": steps[-1]}
+    return Finding("not_begun", "bad", figures | {k: levels[k] for k in ("unigram", "bigram")})
+
+
 def dead_units(losses: Losses, checks: Rows, rows: Rows) -> Finding | None:
     """Many feed-forward units of a layer say nothing at any place of a step."""
     health = [row for row in rows if row["kind"] == "health" and row.get("dead")]
@@ -214,7 +232,7 @@ def dead_units(losses: Losses, checks: Rows, rows: Rows) -> Finding | None:
 
 
 LOOKS: tuple[Look, ...] = (
-    diverged, learnt_nothing, rate_too_high, overfitted, spikes, rate_too_low, trend, dead_units,
+    diverged, learnt_nothing, rate_too_high, overfitted, not_begun, spikes, rate_too_low, trend, dead_units,
 )  # fmt: skip
 
 

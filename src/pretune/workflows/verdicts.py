@@ -29,6 +29,9 @@ ENGLISH = {
     "overfitted": "Over-fitting: the held-out {name} was best at step {at} ({best:.3f}) and was {end:.3f} at step "
     "{step}, while the training loss fell from {training_then:.3f} to {training_now:.3f}. The best checkpoint was "
     "kept; use more text, fewer steps, dropout or weight decay, or stop early (training.patience).",
+    "not_begun": "Has not begun to learn: at its best the held-out {name} was {best:.3f} in {step} steps, where a "
+    "unigram model, which knows only how often each token occurs, reaches {unigram:.3f} and a bigram model "
+    "{bigram:.3f}. The run was most likely too short: give it more steps (--budget).",
     "spikes": "The training loss jumped {count} times, by {jump:.2f} at step {step}, and came back. If that costs "
     "quality, lower the learning rate ({rate:.2g}) or training.clip.",
     "spike": "The training loss jumped once, by {jump:.2f} at step {step}, and came back.",
@@ -58,6 +61,8 @@ CHINESE = {
     "overfitted": "过拟合：验证集{name}在第 {at} 步最佳（{best:.3f}），到第 {step} 步为 {end:.3f}，"
     "而训练损失从 {training_then:.3f} 降到 {training_now:.3f}。已保留最佳检查点；"
     "可增加文本、减少步数、使用 dropout 或权重衰减，或提前停止（training.patience）。",
+    "not_begun": "尚未开始学习：{step} 步之内，验证集{name}最低为 {best:.3f}，而只知道各词元频率的一元模型"
+    "可达 {unigram:.3f}，二元模型可达 {bigram:.3f}。训练步数很可能不足：请增加步数（--budget）。",
     "spikes": "训练损失出现 {count} 次尖峰，最大一次在第 {step} 步，升高 {jump:.2f}，随后恢复。"
     "若影响效果，可降低学习率（{rate:.2g}）或 training.clip。",
     "spike": "训练损失出现一次尖峰：第 {step} 步升高 {jump:.2f}，随后恢复。",
