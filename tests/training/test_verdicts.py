@@ -160,9 +160,11 @@ REAL = {
     "low": ({"far_too_low"}, set()),
     "high": ({"rate_too_high"}, {"dead_units"}),
     "over": ({"overfitted"}, set()),
+    "begun": ({"not_begun"}, set()),
 }
 """A Llama of 48 to 96 wide on English prose: learning rates 3e-3, 3e-5, 0.3 without clipping, and 1e-2 on 9
-thousand tokens for ten epochs. What must be said, and what may be besides."""
+thousand tokens for ten epochs; a masked model of 64 wide after 47 steps. What must be said, and what may be
+besides."""
 
 
 @pytest.mark.parametrize("name", REAL)

@@ -17,7 +17,8 @@ Rows = Sequence[Mapping[str, Any]]
 Status = Literal["good", "bad", "neutral"]
 Kind = Literal[
     "too_short", "diverged", "learnt_nothing", "far_too_low", "rate_too_high", "overfitted", "not_begun",
-    "spikes", "rate_too_low", "still_improving", "plateau", "dead_units", "stopped_early", "stopped_early_low",
+    "spikes", "rate_too_low", "still_improving", "plateau", "dead_units", "stopped_early",
+    "stopped_early_low",
 ]  # fmt: skip
 
 LEAST_STEPS, LEAST_CHECKS = 24, 4
