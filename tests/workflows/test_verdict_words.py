@@ -31,7 +31,7 @@ def test_every_kind_has_words() -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("name", ["good", "low", "high", "over"])
+@pytest.mark.parametrize("name", ["good", "low", "high", "over", "begun"])
 def test_real_findings_are_said_with_their_numbers(name: str, language: str) -> None:
     rows = [json.loads(line) for line in (CURVES / f"{name}.jsonl").read_text().splitlines()]
     for finding in judge(rows):

@@ -30,6 +30,7 @@ from pretune.model.folder import (
     verify,
 )
 from pretune.model.making import check_fit, check_memory, check_sizes, random_network
+from pretune.model.uses import check_head, no_task
 from pretune.prediction import heads as prediction
 from pretune.prediction.fill import Filled, Masks, fill
 from pretune.prediction.score import TextScore, score_causal, score_masked
@@ -246,10 +247,7 @@ class Model:
             UsageError: it was fine-tuned for none.
         """
         if self.task_name is None:
-            raise UsageError(
-                f"this model has a {self.head!r} head, but no task that pretune has; fine-tune it on one, "
-                "such as classification"
-            )
+            raise no_task(self.path, self.head)
         return find("tasks", self.task_name)
 
     def task(self, options: Settings | None = None) -> Any:
@@ -373,9 +371,7 @@ class Model:
     ) -> list[TextScore]:
         """:meth:`score` of each text, several at once."""
         scorers = {"causal_lm": score_causal, "masked_lm": score_masked}
-        if self.head not in scorers:
-            raise UsageError(f"this model has a {self.head!r} head; a score needs {' or '.join(scorers)}")
-        self.needs(self.head)
+        self.needs(*scorers)
         return scorers[self.head](
             self.network,
             self.tokenizer,
@@ -390,16 +386,10 @@ class Model:
         limit = int(self.config.max_position_embeddings)
         return Decoder(self.network, self.tokenizer, self.defaults, limit)
 
-    def needs(self, head: str) -> None:
-        """See that the model has a trained head of this kind.
+    def needs(self, *heads: str) -> None:
+        """See that the model has a trained head of one of these kinds.
 
         Raises:
             UsageError: it has another, or one that the folder had no weights for.
         """
-        if self.untrained and self.path is not None and self.head != "classification":
-            raise UsageError(
-                f"{self.path}: has no weights of a {self.head!r} head, so it can only be fine-tuned: "
-                f"pretune finetune {self.path} --train ..."
-            )
-        if self.head != head:
-            raise UsageError(f"this model has a {self.head!r} head; that needs a {head!r} one")
+        check_head(self.path, self.head, heads, self.untrained)

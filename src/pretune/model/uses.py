@@ -1,0 +1,49 @@
+"""What a model of each head can be asked, and the refusal of what it cannot, with the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pretune.errors import UsageError
+
+USES = {
+    "masked_lm": "`pretune predict` fills the masks of a text with it (in Python: fill)",
+    "causal_lm": "`pretune generate` continues a text with it (in Python: generate)",
+}
+ANSWERS = "`pretune predict` answers with it (in Python: predict)"
+"""What a fine-tuned head is good for."""
+MAKING = {
+    "masked_lm": "`pretune pretrain --family modernbert` makes a model that fills masks",
+    "causal_lm": "`pretune pretrain --family llama` makes a model that continues texts",
+}
+TUNING = "`pretune finetune` puts such a head on a model"
+
+
+def check_head(path: Path | None, own: str, wanted: Sequence[str], untrained: Sequence[str]) -> None:
+    """See that a model with the head ``own`` can be used as one of the ``wanted``.
+
+    Raises:
+        UsageError: it cannot, or the head has parameters that were never trained.
+    """
+    where = "this model" if path is None else f"{path}:"
+    if untrained and path is not None and own != "classification":
+        raise UsageError(
+            f"{where} has no weights of a {own!r} head, so it can only be fine-tuned: "
+            f"pretune finetune {path} --train ..."
+        )
+    if own not in wanted:
+        heads = " or ".join(repr(head) for head in wanted)
+        ways = "; ".join(MAKING.get(head, TUNING) for head in wanted)
+        raise UsageError(
+            f"{where} has a {own!r} head, and this needs a {heads} one. {USES.get(own, ANSWERS)}; {ways}"
+        )
+
+
+def no_task(path: Path | None, own: str) -> UsageError:
+    """The refusal of a question for a task, put to a model that was fine-tuned for none."""
+    where = "this model" if path is None else f"{path}:"
+    return UsageError(
+        f"{where} has a {own!r} head, but no task that pretune has. {USES.get(own, ANSWERS)}; "
+        f"{TUNING}, for a task such as classification"
+    )
