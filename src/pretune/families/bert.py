@@ -15,6 +15,7 @@ from pretune.checkpoint.weights import Accept, Ignore, Operation, Rename, Share,
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.nn import attention, initialisation
 from pretune.nn import heads as reading
+from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ACTIVATIONS, ActivationName, FeedForward
 from pretune.nn.positions import positions
 from pretune.types import Batch, Layout, Outputs, Specials, Traits
@@ -117,7 +118,7 @@ class Embeddings(nn.Module):
         self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.segment = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
         """(B, T) to (B, T, D)"""
@@ -166,7 +167,7 @@ class Layer(nn.Module):
         self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config.hidden_size, config.inner_size, config.hidden_act)
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden: Tensor, plan: attention.Plan) -> Tensor:
         """(B, T, D) to (B, T, D)"""
@@ -215,7 +216,7 @@ class Classifier(nn.Module):
         super().__init__()
         rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
         self.pooler = pooler
-        self.dropout = nn.Dropout(rate)
+        self.dropout = Dropout(rate)
         self.output = nn.Linear(config.hidden_size, classes)
 
     def forward(self, hidden: Tensor) -> Tensor:

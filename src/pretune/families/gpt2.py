@@ -17,6 +17,7 @@ from pretune.errors import ConfigError, UnsupportedError
 from pretune.nn import attention, initialisation
 from pretune.nn import heads as reading
 from pretune.nn.cache import Cache
+from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
 from pretune.nn.positions import positions
 from pretune.types import Batch, Layout, Outputs, Specials, Traits
@@ -124,7 +125,7 @@ class Embeddings(nn.Module):
         super().__init__()
         self.word = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.dropout = nn.Dropout(config.embedding_dropout)
+        self.dropout = Dropout(config.embedding_dropout)
 
     def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
         """(B, T) to (B, T, D)"""
@@ -175,7 +176,7 @@ class Layer(nn.Module):
         self.attention = SelfAttention(config, number)
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
         self.feed_forward = FeedForward(config.hidden_size, config.inner_size, config.hidden_act)
-        self.dropout = nn.Dropout(config.residual_dropout)
+        self.dropout = Dropout(config.residual_dropout)
 
     def forward(self, hidden: Tensor, plan: attention.Plan, cache: Cache | None) -> Tensor:
         """(B, T, D) to (B, T, D)"""

@@ -17,6 +17,7 @@ from pretune.checkpoint.weights import Accept, Operation, Rename, Share
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.nn import attention, initialisation
 from pretune.nn import heads as reading
+from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ACTIVATIONS, ActivationName
 from pretune.nn.positions import positions, rotary_tables, rotate
 from pretune.types import Batch, Outputs, Specials, Traits
@@ -171,7 +172,7 @@ class Embeddings(nn.Module):
         super().__init__()
         self.word = nn.Embedding(config.vocab_size, config.hidden_size)
         self.norm = _norm(config)
-        self.dropout = nn.Dropout(config.embedding_dropout)
+        self.dropout = Dropout(config.embedding_dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T) to (B, T, D)"""
@@ -189,7 +190,7 @@ class SelfAttention(nn.Module):
         self.weights_dropout = config.attention_dropout
         self.query_key_value = nn.Linear(width, 3 * width, bias=bias)
         self.output = nn.Linear(width, width, bias=bias)
-        self.dropout = nn.Dropout(config.attention_dropout)
+        self.dropout = Dropout(config.attention_dropout)
 
     def forward(self, hidden: Tensor, tables: tuple[Tensor, Tensor], plan: attention.Plan) -> Tensor:
         """(B, T, D) to (B, T, D)"""
@@ -210,7 +211,7 @@ class FusedGatedFeedForward(nn.Module):
         super().__init__()
         self.gate_up = nn.Linear(config.hidden_size, 2 * config.inner_size, bias=config.mlp_bias)
         self.activation = ACTIVATIONS[config.hidden_activation]
-        self.dropout = nn.Dropout(config.mlp_dropout)
+        self.dropout = Dropout(config.mlp_dropout)
         self.down = nn.Linear(config.inner_size, config.hidden_size, bias=config.mlp_bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -260,7 +261,7 @@ class Classifier(nn.Module):
     def __init__(self, config: Config, transform: Transform, classes: int) -> None:
         super().__init__()
         self.transform = transform
-        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.dropout = Dropout(config.classifier_dropout)
         self.output = nn.Linear(config.hidden_size, classes)
 
     def forward(self, hidden: Tensor) -> Tensor:

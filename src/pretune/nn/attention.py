@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pretune.errors import UnsupportedError
+from pretune.nn.dropout import dropout as drop
 from pretune.types import Layout
 
 
@@ -17,7 +18,7 @@ class Plan:
     """How the layers of one forward pass attend; made by `plan`, used by `attend`, opaque in between."""
 
     mask: Tensor | None
-    """(B, 1, T, S), True where a place sees another; None: no mask but ``causal``."""
+    """(B, 1, T, S), 0 where a place sees another, else minus infinity; None: no mask but ``causal``."""
     causal: bool
 
 
@@ -49,7 +50,10 @@ def plan(layout: Layout, width: int, *, causal: bool, window: int | None = None)
         starts, size = layout.cached, int(layout.cached.max()) + width
     else:
         starts, size = torch.zeros_like(layout.lengths), width
-    return Plan(_mask(layout, starts, width, size, causal, window)[:, None], causal=False)
+    seen = _seen(layout, starts, width, size, causal, window)  # (B, T, S)
+    # What is added to the products, made once a forward pass: from True and False each layer makes it anew.
+    mask = torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, -torch.inf)
+    return Plan(mask[:, None], causal=False)
 
 
 def attend(
@@ -73,17 +77,38 @@ def attend(
     Returns:
         (B, T, H * K)
     """
-    mixed = F.scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=plan.mask,
-        dropout_p=dropout,
-        is_causal=plan.causal,
-        scale=scale,
-        enable_gqa=query.shape[1] != key.shape[1],
-    )  # (B, H, T, K)
+    if dropout and query.device.type == "cpu":
+        mixed = _with_dropout(query, key, value, plan, dropout, scale)  # (B, H, T, K)
+    else:
+        mixed = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=None if plan.mask is None else plan.mask.to(query.dtype),
+            dropout_p=dropout,
+            is_causal=plan.causal,
+            scale=scale,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )  # (B, H, T, K)
     return mixed.transpose(1, 2).flatten(2)  # (B, T, H * K)
+
+
+def _with_dropout(
+    query: Tensor, key: Tensor, value: Tensor, plan: Plan, dropout: float, scale: float | None
+) -> Tensor:
+    """Attention written out: no kernel of a CPU drops weights, and torch's way round draws them slowly."""
+    repeats = query.shape[1] // key.shape[1]
+    if repeats > 1:
+        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    products = query * (query.shape[-1] ** -0.5 if scale is None else scale) @ key.mT  # (B, H, T, S)
+    if plan.causal:
+        width, size = products.shape[-2:]
+        ahead = torch.ones(width, size, dtype=torch.bool, device=query.device).triu(1)
+        products = products.masked_fill(ahead, -torch.inf)
+    elif plan.mask is not None:
+        products = products + plan.mask.to(products.dtype)
+    weights = drop(products.softmax(-1), dropout)
+    return weights.to(value.dtype) @ value
 
 
 def _one_token_each(layout: Layout, width: int, window: int | None) -> bool:
@@ -93,7 +118,7 @@ def _one_token_each(layout: Layout, width: int, window: int | None) -> bool:
     return bool((layout.cached == layout.cached[0]).all())
 
 
-def _mask(layout: Layout, starts: Tensor, width: int, size: int, causal: bool, window: int | None) -> Tensor:
+def _seen(layout: Layout, starts: Tensor, width: int, size: int, causal: bool, window: int | None) -> Tensor:
     places = torch.arange(size, device=starts.device)
     queries = (places[:width] + starts[:, None])[:, :, None]  # (B, T, 1)
     keys = places[None, None]  # (1, 1, S)
