@@ -26,6 +26,26 @@ def test_singular_values_come_near_one(shape: tuple[int, int, int]) -> None:
     assert float(values.median()) > 0.65
 
 
+@pytest.mark.parametrize("shape", [(2, 16, 16), (2, 16, 64), (2, 64, 16), (2, 16, 40), (1, 1, 9)])
+@pytest.mark.parametrize("weakest", [0, -3, -8])
+def test_orthogonalised_follows_the_published_iteration(shape: tuple[int, int, int], weakest: int) -> None:
+    """Whatever products it takes to get there, and however weak (10 ** ``weakest``) some directions are."""
+    torch.manual_seed(0)
+    left, values, right = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    values = torch.logspace(0, weakest, values.shape[-1])
+    expected = values.double() / (values.double().norm() + 1e-7)
+    for _ in range(5):
+        expected = 3.4445 * expected - 4.7750 * expected**3 + 2.0315 * expected**5
+    found = orthogonalised((left * values) @ right)
+    exact = (left.double() * expected) @ right.double()
+    assert float((found - exact).norm() / exact.norm()) < 1e-3  # rounding of fp32, 2e-4 here
+
+
+def test_no_gradient_is_no_update() -> None:
+    for shape in ((1, 8, 8), (1, 8, 32)):
+        assert torch.equal(orthogonalised(torch.zeros(shape)), torch.zeros(shape))
+
+
 def test_equals_torch_muon() -> None:
     """Torch iterates in bfloat16, hence the tolerance; scale and momentum are the original's in both."""
     torch.manual_seed(0)

@@ -19,6 +19,8 @@ from pretune.training.sharding import part_of, whole_of
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic iteration: they push singular values to about 1 fast rather than exactly."""
 ITERATIONS = 5
+LONG = 2
+"""From this ratio of sides on, products among small matrices save operations: 4 of 9 at 4 to 1."""
 
 
 class Muon(torch.optim.Optimizer):
@@ -69,11 +71,37 @@ class Muon(torch.optim.Optimizer):
 
 def orthogonalised(matrices: Tensor) -> Tensor:
     """The nearest orthogonal matrix, about, of each of (n, R, C) matrices, by a Newton-Schulz iteration."""
-    a, b, c = COEFFICIENTS
     wide = matrices.shape[-2] <= matrices.shape[-1]
     x: Tensor = matrices if wide else matrices.mT
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # largest singular value at most 1
-    for _ in range(ITERATIONS):
-        square = x @ x.mT
-        x = a * x + (b * square + c * square @ square) @ x
+    x = _by_products(x) if x.shape[-1] >= LONG * x.shape[-2] else _step_by_step(x)
     return x if wide else x.mT
+
+
+def _step_by_step(x: Tensor) -> Tensor:
+    """Each iteration turns x into p(x x') x with the polynomial p, whose constant is `COEFFICIENTS[0]`."""
+    for _ in range(ITERATIONS):
+        x = torch.baddbmm(x, _polynomial(x @ x.mT), x, beta=COEFFICIENTS[0])
+    return x
+
+
+def _by_products(x: Tensor) -> Tensor:
+    """The same, all but the first and the last product among small (R, R) matrices.
+
+    All polynomials of G = x x' commute, so that a step p multiplies x by p and turns G into p G p.
+    """
+    square, factor = x @ x.mT, None  # (n, R, R)
+    for number in range(ITERATIONS):
+        p = _polynomial(square)
+        p.diagonal(dim1=-2, dim2=-1).add_(COEFFICIENTS[0])
+        factor = p if factor is None else p @ factor
+        if number < ITERATIONS - 1:
+            square = p @ square @ p
+    assert factor is not None, "there is at least one iteration"
+    return factor @ x
+
+
+def _polynomial(square: Tensor) -> Tensor:
+    """Of (n, R, R) matrices G, b G + c G G; the share a of the identity is left to the caller."""
+    _, b, c = COEFFICIENTS
+    return torch.baddbmm(square, square, square, beta=b, alpha=c)
