@@ -158,6 +158,18 @@ def sums(folder: Path, world: World) -> None:
     assert network["c"].grad is None, "as in a process alone"
 
 
+def parts(folder: Path, world: World) -> None:
+    """What a rank holds of weights and optimiser state: about one part in as many as there are ranks."""
+    made = small.trainer(folder / "run", "causal_lm", family="llama", world=world, parallel="fsdp", steps=2)
+    made.train()
+    whole = sum(p.numel() for p in made.keeper.network.parameters())
+    [optimizer] = made.optimizer.parts
+    held = list(made.network.parameters())
+    moments = [state["exp_avg"] for state in optimizer.state.values()]
+    for tensors in (held, moments):
+        assert sum(t.to_local().numel() for t in tensors) == pytest.approx(whole / world.size, rel=0.02)
+
+
 def commands(folder: Path, world: World) -> None:
     """The command line, as each rank is started with it; what it says goes to the rank's own files."""
     for words in json.loads((folder / "commands.json").read_text()):
@@ -172,7 +184,7 @@ def commands(folder: Path, world: World) -> None:
 
 SCENES: dict[str, Callable[[Path, World], None]] = {
     "whole": whole, "uneven": uneven, "resumed": resumed, "chain": chain, "talk": talk, "sums": sums,
-    "commands": commands,
+    "parts": parts, "commands": commands,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -79,14 +79,14 @@ def two(
 ) -> Path:
     """What two processes left, started once for all scenes."""
     folder = tmp_path_factory.mktemp("two")
-    for name in ("whole", "resumed", "chain", "commands"):
+    for name in ("whole", "resumed", "chain", "commands", "parts"):
         (folder / name).mkdir()
     scenes.trained(folder / "chain" / "run", "muon", World(), until=2, dropout=False)
     (folder / "chain" / "chain.json").write_text(json.dumps([["ddp", 4], ["fsdp", 6], ["ddp", 8]]))
     (folder / "commands" / "commands.json").write_text(
         json.dumps(_commands(folder, texts, classifier_source))
     )
-    together(2, folder, "talk", "sums", "whole", "resumed", "chain", "commands")
+    together(2, folder, "talk", "sums", "parts", "whole", "resumed", "chain", "commands")
     return folder
 
 
