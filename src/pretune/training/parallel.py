@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from pretune.registry import find
 from pretune.training.sharding import part_of, whole_of
 from pretune.training.world import World
 
@@ -68,56 +67,28 @@ class Replicated:
 
     def gather(self) -> None:
         """From the GPU, if it was trained there."""
-        _copy(self.network, self.whole)
+        copy_weights(self.network, self.whole)
 
     def spread(self) -> None:
         """To the GPU, if it is trained there."""
-        _copy(self.whole, self.network)
-
-
-class Sharded:
-    """Every rank trains its part of each tensor."""
-
-    def __init__(self, whole: nn.Module, world: World) -> None:
-        self.whole, self.world = whole, world
-        world.lay_down([p.detach() for p in whole.parameters()])
-        self.network = copy.deepcopy(whole).to(world.device)
-        mesh = init_device_mesh(world.device.type, (world.size,))
-        for layer in layers(self.network):
-            fully_shard(layer, mesh=mesh)
-        fully_shard(self.network, mesh=mesh)
-        for module in self.network.modules():
-            if isinstance(module, FSDPModule):
-                module.set_gradient_divide_factor(1.0)
-                module.set_force_sum_reduction_for_comms(True)
-
-    def reduce(self) -> None:
-        """Each backward pass has summed its own."""
-
-    def gather(self) -> None:
-        """Tensor by tensor."""
-        _copy(self.network, self.whole)
-
-    def spread(self) -> None:
-        """Each rank takes its part of what it has whole."""
-        _copy(self.whole, self.network)
+        copy_weights(self.whole, self.network)
 
 
 @torch.no_grad()
-def _copy(source: nn.Module, target: nn.Module) -> None:
+def copy_weights(source: nn.Module, target: nn.Module) -> None:
     """The weights of one network into another of its shape, whole or spread."""
     if source is not target:
         for of, to in zip(source.parameters(), target.parameters(), strict=True):
             to.copy_(part_of(whole_of(of), to))
 
 
-WAYS: dict[str, Callable[[nn.Module, World], Parallel]] = {"ddp": Replicated, "fsdp": Sharded}
-"""By the name in the settings."""
-
-
 def shared(whole: nn.Module, world: World, way: str) -> Parallel:
     """The network as ``world`` trains it; in a world of one there is nothing to share."""
-    return Replicated(whole, world) if world.size == 1 else WAYS[way](whole, world)
+    if world.size == 1 or way == "ddp":
+        return Replicated(whole, world)
+    # Loaded only here: what it imports takes a second.
+    sharded: Parallel = find("training", "sharded").Sharded(whole, world)
+    return sharded
 
 
 def layers(network: nn.Module) -> Iterator[nn.Module]:
