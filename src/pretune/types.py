@@ -199,7 +199,8 @@ class Outputs:
     sums: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """Head to () summed cross-entropy in nats, of heads that were handed targets."""
     hidden: torch.Tensor | None = None
-    """(B, T, D), the last layer's output as the reference implementation defines it."""
+    """(B, T, D), the last layer's output as the reference implementation defines it; None where the heads
+    asked for read some places only, and the last layer was computed for these."""
     cache: Any = None
     attention: tuple[torch.Tensor, ...] | None = None
     """(B, H, T, T) a layer, on request."""

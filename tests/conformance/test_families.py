@@ -17,6 +17,7 @@ from torch import Tensor
 from pretune import registry
 from pretune.checkpoint import hub, weights
 from pretune.errors import CheckpointError, UnsupportedError
+from pretune.nn import heads as reading
 from pretune.nn.cache import Cache
 from pretune.nn.heads import VocabularyHead
 from pretune.types import IGNORED, Batch, Layout, Specials
@@ -123,7 +124,8 @@ def assert_same_as_stock(case: Case, network: Any, stock: Any) -> None:
         ours = network(batch, heads=case.heads)
         theirs = stock(**inputs)
         hidden = stock.base_model(**inputs).last_hidden_state
-    torch.testing.assert_close(ours.hidden[mask], hidden[mask], **PARITY)
+        told = network(batch, heads=()).hidden
+    torch.testing.assert_close(told[mask], hidden[mask], **PARITY)
     for said, expected in zip(
         logits_of(case, network, ours, mask), stock_logits(case, network, theirs, mask), strict=True
     ):
@@ -236,16 +238,42 @@ def test_a_wrong_tensor_is_named_and_nothing_is_loaded(case: Case) -> None:
 
 
 @each
+def test_heads_at_some_places_are_heads_on_the_whole_grid_there(case: Case) -> None:
+    """The last layer is computed where heads read; its weights' gradients are those of the whole grid."""
+    network, batch = case.network(), with_segments(case, padded(random_documents(case)))
+    some = torch.tensor([1, 2, len(batch.tokens[0]) + 1, 2])  # one of them twice
+    places = {head: some if is_vocabulary(network, head) else None for head in case.heads}
+    batch = replace(batch, places=places)
+    found = network(batch, heads=case.heads)
+    if found.hidden is not None:  # it averages over all places
+        assert case.head == "classification"
+        return
+    hidden = network(batch, heads=()).hidden
+    expected = reading.read(network.heads, hidden, batch, case.heads)
+    results = []
+    for logits in (found.logits, expected.logits):
+        total = torch.stack([logits[head].square().sum() for head in case.heads]).sum()
+        results.append(torch.autograd.grad(total, list(network.parameters()), allow_unused=True))
+    for head in case.heads:
+        torch.testing.assert_close(found.logits[head], expected.logits[head], **EXACT)
+    for ours, whole in zip(*results, strict=True):
+        assert (ours is None) == (whole is None)
+        if ours is not None:
+            torch.testing.assert_close(ours, whole, atol=1e-4 * float(whole.abs().max()) + 1e-7, rtol=1e-3)
+
+
+@each
 def test_padding_changes_nothing(case: Case) -> None:
     network, documents = case.network(), random_documents(case)
     for row, document in enumerate(documents):
         narrow, wide = padded([document]), padded(documents, width=16, fill=5)
         alone, beside = (network(batch, heads=case.heads) for batch in (narrow, wide))
-        torch.testing.assert_close(beside.hidden[row, : len(document)], alone.hidden[0], **EXACT)
+        hidden, expected = (network(batch, heads=()).hidden for batch in (wide, narrow))
+        torch.testing.assert_close(hidden[row, : len(document)], expected[0], **EXACT)
         for head in case.heads:
             if not is_vocabulary(network, head):
                 torch.testing.assert_close(beside.logits[head][row], alone.logits[head][0], **EXACT)
-        assert beside.hidden.isfinite().all()
+        assert hidden.isfinite().all()
 
 
 @each

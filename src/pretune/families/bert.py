@@ -147,14 +147,14 @@ class SelfAttention(nn.Module):
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, hidden: Tensor, plan: attention.Plan) -> Tensor:
-        """(B, T, D) to (B, T, D)"""
+    def forward(self, hidden: Tensor, plan: attention.Plan, places: Tensor | None = None) -> Tensor:
+        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
         query, key, value = (
             project(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, K)
             for project in (self.query, self.key, self.value)
         )
         mixed = attention.attend(query, key, value, plan, dropout=self.dropout if self.training else 0.0)
-        output: Tensor = self.output(mixed)
+        output: Tensor = self.output(reading.at(mixed, places))
         return output
 
 
@@ -169,9 +169,10 @@ class Layer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(self, hidden: Tensor, plan: attention.Plan) -> Tensor:
-        """(B, T, D) to (B, T, D)"""
-        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, plan)))
+    def forward(self, hidden: Tensor, plan: attention.Plan, places: Tensor | None = None) -> Tensor:
+        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        mixed = self.dropout(self.attention(hidden, plan, places))
+        hidden = self.attention_norm(reading.at(hidden, places) + mixed)
         hidden = self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
         return hidden
 
@@ -258,8 +259,10 @@ class Network(nn.Module):
             raise UnsupportedError("bert sees both sides of every place: it has no cache")
         hidden = self.embeddings(batch.tokens, batch.layout)
         plan = attention.plan(batch.layout, batch.tokens.shape[1], causal=False)
-        for layer in self.layers:
+        *before, last = self.layers
+        for layer in before:
             hidden = layer(hidden, plan)
+        hidden = last(hidden, plan, reading.narrow(self.heads, batch, heads))
         return reading.read(self.heads, hidden, batch, heads, targets)
 
     def _head(self, name: str, num_labels: int) -> nn.Module:

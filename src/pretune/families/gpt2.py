@@ -154,8 +154,10 @@ class SelfAttention(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, hidden: Tensor, plan: attention.Plan, cache: Cache | None) -> Tensor:
-        """(B, T, D) to (B, T, D)"""
+    def forward(
+        self, hidden: Tensor, plan: attention.Plan, cache: Cache | None, places: Tensor | None = None
+    ) -> Tensor:
+        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
         query, key, value = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, K)
             for part in self.query_key_value(hidden).chunk(3, dim=-1)
@@ -163,7 +165,7 @@ class SelfAttention(nn.Module):
         if cache is not None:
             key, value = cache.extend(self.number, key, value)  # (B, H, S, K)
         mixed = attention.attend(query, key, value, plan, dropout=self.dropout if self.training else 0.0)
-        output: Tensor = self.output(mixed)
+        output: Tensor = self.output(reading.at(mixed, places))
         return output
 
 
@@ -178,9 +180,12 @@ class Layer(nn.Module):
         self.feed_forward = FeedForward(config.hidden_size, config.inner_size, config.hidden_act)
         self.dropout = Dropout(config.residual_dropout)
 
-    def forward(self, hidden: Tensor, plan: attention.Plan, cache: Cache | None) -> Tensor:
-        """(B, T, D) to (B, T, D)"""
-        hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), plan, cache))
+    def forward(
+        self, hidden: Tensor, plan: attention.Plan, cache: Cache | None, places: Tensor | None = None
+    ) -> Tensor:
+        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        mixed = self.dropout(self.attention(self.attention_norm(hidden), plan, cache, places))
+        hidden = reading.at(hidden, places) + mixed
         hidden = hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
         return hidden
 
@@ -242,8 +247,10 @@ class Network(nn.Module):
         plan = attention.plan(batch.layout, width, causal=True)
         if cache is not None:
             cache.open(batch.layout, width)
-        for layer in self.layers:
+        *before, last = self.layers
+        for layer in before:
             hidden = layer(hidden, plan, cache)
+        hidden = last(hidden, plan, cache, reading.narrow(self.heads, batch, heads))
         return reading.read(self.heads, self.norm(hidden), batch, heads, targets, cache)
 
     def _head(self, name: str, num_labels: int) -> nn.Module:

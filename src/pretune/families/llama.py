@@ -188,9 +188,14 @@ class SelfAttention(nn.Module):
         self.key_norm = RMSNorm(size, config.rms_norm_eps) if config.qk_norm else nn.Identity()
 
     def forward(
-        self, hidden: Tensor, tables: tuple[Tensor, Tensor], plan: attention.Plan, cache: Cache | None
+        self,
+        hidden: Tensor,
+        tables: tuple[Tensor, Tensor],
+        plan: attention.Plan,
+        cache: Cache | None,
+        places: Tensor | None = None,
     ) -> Tensor:
-        """(B, T, D) to (B, T, D)"""
+        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
         split = (-1, self.head_size)
         query = self.query_norm(self.query(hidden).unflatten(-1, split)).transpose(1, 2)  # (B, H, T, K)
         key = self.key_norm(self.key(hidden).unflatten(-1, split)).transpose(1, 2)  # (B, G, T, K)
@@ -199,7 +204,7 @@ class SelfAttention(nn.Module):
         if cache is not None:
             key, value = cache.extend(self.number, key, value)  # (B, G, S, K)
         mixed = attention.attend(query, key, value, plan, dropout=self.dropout if self.training else 0.0)
-        output: Tensor = self.output(mixed)
+        output: Tensor = self.output(reading.at(mixed, places))
         return output
 
 
@@ -216,10 +221,16 @@ class Layer(nn.Module):
         )
 
     def forward(
-        self, hidden: Tensor, tables: tuple[Tensor, Tensor], plan: attention.Plan, cache: Cache | None
+        self,
+        hidden: Tensor,
+        tables: tuple[Tensor, Tensor],
+        plan: attention.Plan,
+        cache: Cache | None,
+        places: Tensor | None = None,
     ) -> Tensor:
-        """(B, T, D) to (B, T, D)"""
-        hidden = hidden + self.attention(self.attention_norm(hidden), tables, plan, cache)
+        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        mixed = self.attention(self.attention_norm(hidden), tables, plan, cache, places)
+        hidden = reading.at(hidden, places) + mixed
         hidden = hidden + self.feed_forward(self.feed_forward_norm(hidden))
         return hidden
 
@@ -275,8 +286,10 @@ class Network(nn.Module):
         plan = attention.plan(batch.layout, width, causal=True)
         if cache is not None:
             cache.open(batch.layout, width)
-        for layer in self.layers:
+        *before, last = self.layers
+        for layer in before:
             hidden = layer(hidden, tables, plan, cache)
+        hidden = last(hidden, tables, plan, cache, reading.narrow(self.heads, batch, heads))
         return reading.read(self.heads, self.norm(hidden), batch, heads, targets, cache)
 
     def _head(self, name: str, num_labels: int) -> nn.Module:

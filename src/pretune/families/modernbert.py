@@ -192,15 +192,21 @@ class SelfAttention(nn.Module):
         self.output = nn.Linear(width, width, bias=bias)
         self.dropout = Dropout(config.attention_dropout)
 
-    def forward(self, hidden: Tensor, tables: tuple[Tensor, Tensor], plan: attention.Plan) -> Tensor:
-        """(B, T, D) to (B, T, D)"""
+    def forward(
+        self,
+        hidden: Tensor,
+        tables: tuple[Tensor, Tensor],
+        plan: attention.Plan,
+        places: Tensor | None = None,
+    ) -> Tensor:
+        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
         query, key, value = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, K)
             for part in self.query_key_value(hidden).chunk(3, dim=-1)
         )
         dropout = self.weights_dropout if self.training else 0.0
         mixed = attention.attend(rotate(query, tables), rotate(key, tables), value, plan, dropout=dropout)
-        output: Tensor = self.dropout(self.output(mixed))
+        output: Tensor = self.dropout(self.output(reading.at(mixed, places)))
         return output
 
 
@@ -231,9 +237,16 @@ class Layer(nn.Module):
         self.feed_forward_norm = _norm(config)
         self.feed_forward = FusedGatedFeedForward(config)
 
-    def forward(self, hidden: Tensor, tables: tuple[Tensor, Tensor], plan: attention.Plan) -> Tensor:
-        """(B, T, D) to (B, T, D)"""
-        hidden = hidden + self.attention(self.attention_norm(hidden), tables, plan)
+    def forward(
+        self,
+        hidden: Tensor,
+        tables: tuple[Tensor, Tensor],
+        plan: attention.Plan,
+        places: Tensor | None = None,
+    ) -> Tensor:
+        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        mixed = self.attention(self.attention_norm(hidden), tables, plan, places)
+        hidden = reading.at(hidden, places) + mixed
         hidden = hidden + self.feed_forward(self.feed_forward_norm(hidden))
         return hidden
 
@@ -316,19 +329,28 @@ class Network(nn.Module):
             "sliding_attention": attention.plan(batch.layout, width, causal=False, window=window),
         }
         hidden = self.embeddings(batch.tokens)
-        for layer, reach in zip(self.layers, self.config.reaches, strict=True):
+        *before, last = self.config.reaches
+        for layer, reach in zip(self.layers, before, strict=False):
             hidden = layer(hidden, tables[reach], plans[reach])
+        hidden = self.layers[-1](hidden, tables[last], plans[last], self._narrow(batch, heads))
         return self._read(self.norm(hidden), batch, heads, targets)
 
     def _read(
         self, hidden: Tensor, batch: Batch, heads: Sequence[str], targets: Mapping[str, Tensor] | None
     ) -> Outputs:
-        if self.config.classifier_pooling == "cls" or "classification" not in heads:
+        if not self._averages(heads):
             return reading.read(self.heads, hidden, batch, heads, targets)
         others = [name for name in heads if name != "classification"]
         outputs = reading.read(self.heads, hidden, batch, others, targets)
         pooled = reading.read(self.heads, reading.means(hidden, batch.layout), batch, ("classification",))
         return replace(outputs, logits={**outputs.logits, **pooled.logits})
+
+    def _narrow(self, batch: Batch, heads: Sequence[str]) -> Tensor | None:
+        return None if self._averages(heads) else reading.narrow(self.heads, batch, heads)
+
+    def _averages(self, heads: Sequence[str]) -> bool:
+        """A head reads the mean of a text: all of its places."""
+        return "classification" in heads and self.config.classifier_pooling == "mean"
 
     def _head(self, name: str, transform: Transform, num_labels: int) -> nn.Module:
         if name == "masked_lm":

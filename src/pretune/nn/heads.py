@@ -51,25 +51,57 @@ def read(
     targets: Mapping[str, Tensor] | None = None,
     cache: Any = None,
 ) -> Outputs:
-    """Run the heads that are asked for on (B, T, D) hidden states, each at its own places.
+    """Run the heads that are asked for, each at its own places.
+
+    Args:
+        hidden: (B, T, D), or (M, D), the places that `narrow` told.
 
     Raises:
         UnsupportedError: the network was built without a head that is asked for.
     """
     logits, sums = {}, {}
+    whole, start = hidden.ndim == 3, 0
     for name in asked:
-        if name not in heads:
-            raise UnsupportedError(f"the network has no head {name!r}; it was built with: {', '.join(heads)}")
-        head = heads[name]
-        places = batch.places.get(name)
-        if places is None:
-            places = default_places(batch, cast(Reads, head.reads))
-        chosen = gather(hidden, places)
+        head, places = _known(heads, name), _places(heads, batch, name)
+        if whole:
+            chosen = gather(hidden, places)
+        else:
+            assert places is not None, "narrow leaves the grid whole where a head reads all of it"
+            chosen, start = hidden[start : start + len(places)], start + len(places)
         if targets is not None and name in targets and isinstance(head, VocabularyHead):
             sums[name] = head.loss(chosen, targets[name], batch.smoothing.get(name, 0.0))
         else:
             logits[name] = head(chosen)
-    return Outputs(logits=logits, sums=sums, hidden=hidden, cache=cache)
+    return Outputs(logits=logits, sums=sums, hidden=hidden if whole else None, cache=cache)
+
+
+def narrow(heads: nn.ModuleDict, batch: Batch, asked: Sequence[str]) -> Tensor | None:
+    """The places that the heads asked for read, (M,), one head's behind another's; None: the whole grid.
+
+    What follows the mixing of the last attention is done for each place by itself, so that a network need
+    not do it where no head reads. Where they read more than half of the grid, it does not pay.
+    """
+    found = [_places(heads, batch, name) for name in asked]
+    told = [places for places in found if places is not None]
+    if not told or len(told) < len(found) or 2 * sum(map(len, told)) > batch.tokens.numel():
+        return None
+    return torch.cat(told)  # (M,)
+
+
+def at(hidden: Tensor, places: Tensor | None) -> Tensor:
+    """(B, T, D) hidden states as they are, or (M, D) of them at ``places``."""
+    return hidden if places is None else gather(hidden, places)
+
+
+def _known(heads: nn.ModuleDict, name: str) -> nn.Module:
+    if name not in heads:
+        raise UnsupportedError(f"the network has no head {name!r}; it was built with: {', '.join(heads)}")
+    return heads[name]
+
+
+def _places(heads: nn.ModuleDict, batch: Batch, name: str) -> Tensor | None:
+    places, head = batch.places.get(name), _known(heads, name)
+    return default_places(batch, cast(Reads, head.reads)) if places is None else places
 
 
 def gather(hidden: Tensor, places: Tensor | None) -> Tensor:
