@@ -29,3 +29,9 @@ def test_positions_follow_the_cache_or_the_data() -> None:
     assert positions(Layout(lengths, cached=torch.tensor([4, 0])), 2).tolist() == [[4, 5], [0, 1]]
     given = torch.tensor([[0, 0], [0, 1]])
     assert positions(Layout(lengths, positions=given), 2) is given
+
+
+def test_the_gradient_of_a_rotation_is_the_rotation_back() -> None:
+    tables = rotary_tables(torch.tensor([[0, 3, 1, 7]]), 6, 100.0)
+    heads = torch.randn(2, 4, 3, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda h: rotate(h.transpose(1, 2), tables), heads)

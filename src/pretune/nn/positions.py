@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from pretune.types import Layout
 
@@ -37,5 +40,29 @@ def rotary_tables(positions: Tensor, head_size: int, base: float) -> tuple[Tenso
 def rotate(heads: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
     """Turn (B, H, T, K) queries or keys in Llama's half-split form: dimension i is paired with i + K / 2."""
     cosines, sines = (table.to(heads.dtype) for table in tables)
+    rotated: Tensor = _Rotation.apply(heads, cosines, sines)  # type: ignore[no-untyped-call]
+    return rotated
+
+
+class _Rotation(torch.autograd.Function):
+    """Written where the result lies; autograd's own way keeps and joins halves, twice the time on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+        ctx.save_for_backward(cosines, sines)
+        return _turned(heads, cosines, sines, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        cosines, sines = ctx.saved_tensors
+        return _turned(upstream, cosines, sines, -1), None, None
+
+
+def _turned(heads: Tensor, cosines: Tensor, sines: Tensor, direction: int) -> Tensor:
     left, right = heads.chunk(2, dim=-1)
-    return torch.cat((left * cosines - right * sines, right * cosines + left * sines), dim=-1)
+    turned = torch.empty_like(heads)
+    new_left, new_right = turned.chunk(2, dim=-1)
+    torch.mul(left, cosines, out=new_left).addcmul_(right, sines, value=-direction)
+    torch.mul(right, cosines, out=new_right).addcmul_(left, sines, value=direction)
+    return turned
