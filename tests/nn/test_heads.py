@@ -76,3 +76,12 @@ def test_the_mean_of_a_text_leaves_out_padding_and_neighbours() -> None:
     assert alone[0, :2, 0].tolist() == [2, 2]
     packed = Layout(lengths=torch.tensor([4]), documents=torch.tensor([[0, 0, 1, 1, -1]]))
     assert heads.means(hidden, packed)[0, :4, 0].tolist() == [2, 2, 15, 15]
+
+
+def test_a_second_backward_pass_is_refused() -> None:
+    """The gradient is scaled where it lies: twice would be wrong."""
+    hidden, weight, bias, targets = inputs(5, 4, 7)
+    loss = heads.vocabulary_loss(hidden, weight, bias, targets)
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="inplace"):
+        loss.backward()

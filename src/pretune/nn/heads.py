@@ -197,7 +197,8 @@ class _VocabularyLoss(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias = ctx.saved_tensors
         down = None if bias is None else bias * upstream
-        return hidden * upstream, weight * upstream, down, None, None, None
+        # In place, as V x D is large; torch itself refuses a second backward pass.
+        return hidden * upstream, weight.mul_(upstream), down, None, None, None
 
 
 class _Gradients:
@@ -205,13 +206,15 @@ class _Gradients:
 
     def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         self.hidden = torch.empty_like(hidden)
-        self.weight = torch.zeros_like(weight)
+        self.weight = None if len(hidden) else torch.zeros_like(weight)  # None: the first chunk makes it
         self.bias = None if bias is None else torch.zeros_like(bias)
 
     def add(self, places: slice, errors: Tensor, inputs: Tensor, matrix: Tensor) -> None:
         self.hidden[places] = errors @ matrix  # (n, D)
-        if errors.dtype == self.weight.dtype:
-            self.weight.addmm_(errors.t(), inputs)  # (V, D)
+        if self.weight is None:
+            self.weight = (errors.t() @ inputs).to(self.hidden.dtype)  # (V, D)
+        elif errors.dtype == self.weight.dtype:
+            self.weight.addmm_(errors.t(), inputs)
         else:
             self.weight += errors.t() @ inputs
         if self.bias is not None:
