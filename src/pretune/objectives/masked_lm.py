@@ -87,9 +87,8 @@ class Objective:
             raise UnsupportedError("masked_lm needs a tokenizer with a mask token; this one has none")
         self.specials, self._mask = specials, specials.mask
         self.options = options or Options()
-        self._replacements = np.setdiff1d(
-            np.arange(specials.vocabulary_size), np.array(specials.all, np.int64)
-        )
+        self._ordinary = ~np.isin(np.arange(specials.vocabulary_size), specials.all)  # (V,)
+        self._replacements = np.flatnonzero(self._ordinary)
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
         """Places that each feature needs, (n,), of its token counts, (n, 1)."""
@@ -111,7 +110,7 @@ class Objective:
         return replace(example, rows=tuple(self._hidden(row, rng) for row in example.rows))
 
     def _hidden(self, row: Row, rng: np.random.Generator) -> Row:
-        candidates = np.flatnonzero(~np.isin(row.tokens, self.specials.all))
+        candidates = np.flatnonzero(self._ordinary[row.tokens])
         places = self._choose(candidates, row.starts, rng)  # (n,)
         fate = rng.random(len(places))
         masked = fate < self.options.mask_share
