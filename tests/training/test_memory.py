@@ -123,7 +123,12 @@ def test_evaluation_has_a_choice_of_its_own(tmp_path: Path) -> None:
 
 
 def test_what_says_that_memory_ran_out() -> None:
-    for error in (MemoryError(), RuntimeError(TORCH), torch.OutOfMemoryError("CUDA out of memory")):
+    for error in (
+        MemoryError(),
+        RuntimeError(TORCH),
+        RuntimeError("could not create a primitive"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+    ):
         assert ran_out(error)
     with pytest.raises(MemoryError) as numpys:
         np.empty(1 << 56)

@@ -19,8 +19,15 @@ from pretune.training import machine
 from pretune.training.run import Run
 
 Result = TypeVar("Result")
-_SIGNS = ("not enough memory", "can't allocate memory", "out of memory", "bad_alloc")
-"""What a RuntimeError of torch says where memory ran out on a CPU."""
+_SIGNS = (
+    "not enough memory",
+    "can't allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "could not create a primitive",  # oneDNN's, where a matrix product cannot have its scratch space
+)
+"""What a RuntimeError of torch says where memory ran out on a CPU. oneDNN's words have other causes, too:
+such an error comes at one row as well, and is said then."""
 SHORTER = "shorten max_length, or take a smaller model (see `pretune plan`)"
 
 
