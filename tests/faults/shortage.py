@@ -13,7 +13,7 @@ from harness import Ended, Row, Setting, check, log_of
 from pretune.families import bert
 
 WIDE = (
-    "training.micro_batch=64", "training.batch_tokens=8192", "budget=4 steps", "training.evaluations=1",
+    "training.micro_batch=64", "training.batch_tokens=8192", "budget=2 steps", "training.evaluations=1",
     "max_length=128", "model.hidden_size=128", "model.hidden_dropout_prob=0", "evaluation_tokens=8192",
 )  # fmt: skip
 TORCH = "DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes."

@@ -79,7 +79,7 @@ class Memory:
 
     def _halve(self, step: int, said: str) -> None:
         rows = self.rows(step)
-        if rows == 1:
+        if rows <= 1:
             raise TrainingError(
                 f"step {step}: one row does not fit into memory in {self.work} ({said}); {SHORTER}"
             )
