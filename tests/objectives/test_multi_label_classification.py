@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from sklearn.utils.class_weight import compute_class_weight
 
 from pretune import registry
@@ -86,7 +87,6 @@ CLASSIFIERS = [
 
 @pytest.mark.parametrize("family_name", CLASSIFIERS)
 def test_the_loss_is_that_of_stock_for_the_same_weights(family_name: str, tmp_path: Any) -> None:
-    transformers = pytest.importorskip("transformers")
     from pretune.checkpoint import hub, weights
 
     family = registry.find("families", family_name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
@@ -36,7 +37,6 @@ def pair(first: int, second: int) -> Record:
 @settings(max_examples=80, deadline=None)
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(8, 40))
 def test_longest_first_is_that_of_stock(first: int, second: int, length: int) -> None:
-    transformers = pytest.importorskip("transformers")
     stock = transformers.PreTrainedTokenizerFast(
         tokenizer_object=Backend.from_str(READER._backend.to_str()), pad_token="[PAD]",
         cls_token="[CLS]", sep_token="[SEP]",

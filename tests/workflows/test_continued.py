@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 import pretune
 from pretune.checkpoint import hub
@@ -149,7 +150,6 @@ def test_what_the_checkpoint_says_may_be_said_again(bert: Path) -> None:
 
 
 def test_a_body_without_a_head_gets_a_new_one(bert: Path, texts: Any, tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
     transformers.BertModel.from_pretrained(bert / "model").save_pretrained(tmp_path / "body")
     transformers.AutoTokenizer.from_pretrained(bert / "model").save_pretrained(tmp_path / "body")
     notes = Notes()

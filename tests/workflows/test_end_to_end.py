@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 import pretune
 from pretune.errors import ConfigError, UnsupportedError, UsageError
@@ -54,7 +55,6 @@ class Notes:
 
 def assert_same(run: Path, auto: str, texts: list[str], pair: str | None = None) -> None:
     """The same ids and segments from AutoTokenizer, and the same logits from the stock class."""
-    transformers = pytest.importorskip("transformers")
     model = pretune.load(run)
     stock = getattr(transformers, auto).from_pretrained(run / "model").eval()
     reader = transformers.AutoTokenizer.from_pretrained(run / "model")
@@ -265,7 +265,6 @@ def test_text_is_continued(llama: Path) -> None:
 
 
 def test_a_score_is_the_loss_of_transformers(llama: Path) -> None:
-    transformers = pytest.importorskip("transformers")
     model = pretune.load(llama)
     stock = transformers.AutoModelForCausalLM.from_pretrained(llama / "model").eval()
     reader = transformers.AutoTokenizer.from_pretrained(llama / "model")

@@ -224,7 +224,6 @@ def test_streams_in_and_out(
     classifier: Path, many: Path, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    pytest.importorskip("pretune.data.standard_input")
     pretune.predict(classifier, data=many, out=tmp_path / "said.jsonl")
     with many.open("rb") as file:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(file.read())))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 import pretune
 from pretune.checkpoint import hub
@@ -37,7 +38,6 @@ def pair(texts: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @torch.inference_mode()
 def test_a_pair_is_saved_as_stock_reads_it(pair: Path) -> None:
-    transformers = pytest.importorskip("transformers")
     stock, loaded = transformers.BertForPreTraining.from_pretrained(pair / "model", output_loading_info=True)
     assert not loaded["missing_keys"]
     assert not loaded["unexpected_keys"]
@@ -78,7 +78,6 @@ def test_a_pair_fills_masks_and_is_fine_tuned_with_its_pooler(pair: Path, texts:
 
 @pytest.mark.parametrize("family", ["gpt2", "modernbert"])
 def test_a_family_goes_from_text_to_a_classifier(family: str, texts: Any, tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
     run = pretune.pretrain(
         SETTINGS, corpus=texts.corpus, family=family, budget="8 steps", out=tmp_path / "base"
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 import pretune
 from pretune.errors import ConfigError, DataError, UsageError
@@ -119,7 +120,6 @@ def test_its_pages_are_in_the_language_asked_for(tagged: Path) -> None:
 
 
 def test_stock_transformers_says_the_same_probabilities(tagged: Path, texts: Any) -> None:
-    transformers = pytest.importorskip("transformers")
     say = transformers.pipeline("text-classification", model=str(tagged / "model"), top_k=None)
     model = pretune.load(tagged)
     assert model.task_name == "multi_label_classification"
@@ -129,7 +129,6 @@ def test_stock_transformers_says_the_same_probabilities(tagged: Path, texts: Any
 
 
 def test_a_stock_folder_of_several_labels_is_known_by_its_problem_type(tagged: Path, tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
     stock = transformers.AutoModelForSequenceClassification.from_pretrained(tagged / "model")
     stock.save_pretrained(tmp_path)
     transformers.AutoTokenizer.from_pretrained(tagged / "model").save_pretrained(tmp_path)
@@ -139,7 +138,6 @@ def test_a_stock_folder_of_several_labels_is_known_by_its_problem_type(tagged: P
 
 
 def test_a_stock_regression_is_no_classifier(bert: Path, tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
     stock = transformers.AutoModelForSequenceClassification.from_pretrained(bert / "model", num_labels=1)
     stock.save_pretrained(tmp_path)
     transformers.AutoTokenizer.from_pretrained(bert / "model").save_pretrained(tmp_path)
@@ -185,7 +183,6 @@ def test_an_unknown_task_or_option_is_named(bert: Path, texts: Any, tmp_path: Pa
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
 def test_pairs_are_the_same_in_stock_transformers(family: str, texts: Any, tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
     train = tmp_path / "train.csv"
     rows = labelled(texts, pairs=True)
     train.write_text(
