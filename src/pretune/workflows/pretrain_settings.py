@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,11 +103,7 @@ def resolve(
     kind = objective_of(resolved.objective or OBJECTIVES[family.TRAITS.kind])
     resolved = resolved.model_copy(update={"objective": kind.name})
     if not kind.pretrains or not _saves(resolved.family, kind):
-        others = [name for name in names("families") if kind.pretrains and _saves(name, kind)]
-        raise UnsupportedError(
-            f"pretrain: objective = {resolved.objective!r}: family {resolved.family!r} pretrains by "
-            f"{OBJECTIVES[family.TRAITS.kind]!r}" + (f"; {' and '.join(others)} by this" if others else "")
-        )
+        raise UnsupportedError(_other_ways(resolved.family, kind))
     kind.check(resolved.objective_options, "pretrain: objective_options")
     shape(resolved)
     return resolved
@@ -123,6 +119,35 @@ def _saves(family: str, kind: Kind) -> bool:
     """Is there a stock class that a network with these heads can be saved as?"""
     types: Mapping[str, Mapping[str, str]] = find("families", family).HF_TYPES
     return any("+".join(kind.heads) in heads for heads in types.values())
+
+
+def _other_ways(family: str, kind: Kind) -> str:
+    """Why ``family`` is not pretrained by ``kind``, and what can be done in its place."""
+    ways = {name: _ways(name) for name in names("families")}
+    said = f"pretrain: objective = {kind.name!r}: family {family!r} pretrains by {_listed(ways[family])}"
+    others = [name for name in ways if kind.name in ways[name]]
+    if others:
+        return f"{said}; {' and '.join(others)} by this"
+    combined = sorted({way for own in ways.values() for way in own if kind.name in way.split("+")})
+    if combined:
+        able = [name for name in ways if set(combined) & set(ways[name])]
+        return f"{said}; {kind.name} is learnt beside another: {_listed(combined)} ({', '.join(able)})"
+    if any(kind.name == find("tasks", task).OBJECTIVE for task in names("tasks")):
+        return f"{said}; {kind.name} is learnt from labelled records: pretune finetune MODEL --train ..."
+    return said
+
+
+def _ways(family: str) -> list[str]:
+    """The objectives that a family is pretrained by, the usual one first."""
+    heads = {way for types in find("families", family).HF_TYPES.values() for way in types}
+    known = [way for way in heads if set(way.split("+")) <= set(names("objectives"))]
+    return sorted(
+        (way for way in known if objective_of(way).pretrains), key=lambda way: (way.count("+"), way)
+    )
+
+
+def _listed(ways: Sequence[str]) -> str:
+    return " or ".join(repr(way) for way in ways)
 
 
 def _completed(training: dict[str, Any], *, fresh: bool) -> dict[str, Any]:
