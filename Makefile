@@ -38,7 +38,7 @@ bench: install
 	  --seconds "$(if $(filter file command% environment,$(origin SECONDS)),$(SECONDS))" --trials "$(TRIALS)" \
 	  --minutes "$(MINUTES)" --smoke "$(SMOKE)"
 
-# Kills, signals, full disks, damaged files, bad steps and little memory, hundreds of times: ten minutes.
+# Kills, signals, full disks, damaged files, bad steps and little memory, hundreds of times.
 faults: install
 	$(BIN)/python tests/faults/run.py
 

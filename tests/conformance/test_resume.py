@@ -102,6 +102,7 @@ def test_resumed_equals_uninterrupted(
         assert log_of(folder) == log_of(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("feature", FEATURES)
 def test_a_feature_resumes_exactly(feature: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"save_every": 5} | FEATURES[feature]
