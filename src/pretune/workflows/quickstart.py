@@ -89,7 +89,7 @@ FINETUNE: dict[str, Any] = {
     "task_options": {"long_texts": "truncate"},
     "model_settings": {"embedding_dropout": 0.1, "mlp_dropout": 0.1},
 }
-LEARNING_RATES = {"pretrained": 1e-3, "random": 3e-3}
+LEARNING_RATES = {"pretrained": 2e-3, "random": 3e-3}
 """The best of three each on validation records, found with equal effort."""
 
 
