@@ -157,6 +157,15 @@ def window(marks: Sequence[tuple[float, float]], warm: float) -> float:
     return (marks[-1][1] - start[1]) / (marks[-1][0] - start[0])
 
 
+def reported(marks: Sequence[tuple[float, float]], warm: float) -> dict[str, Any]:
+    """What a side reports of a window of ``marks``, (seconds, tokens so far) a step."""
+    return {
+        "tokens a second": window(marks, warm),
+        "peak bytes": peak_memory(),
+        "steps": len(marks),
+    }
+
+
 def timed(work: Callable[[], Any], seconds: float) -> float:
     """Calls a second, over at least ``seconds`` after one call to warm up."""
     work()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pretune
-from benchmarks.measure import full, peak_memory, window
+from benchmarks.measure import full, peak_memory, reported
 from pretune.training.log import read_log
 from pretune.workflows.corpus import open_prepared
 
@@ -59,11 +59,7 @@ def rate(config: Mapping[str, Any]) -> dict[str, Any]:
             pretune.pretrain(settings, out=out, reporter=clock)
         tokens = {row["step"]: row["tokens"] for row in read_log(out / "metrics.jsonl") if "tokens" in row}
     marks = [(at, tokens[step]) for at, step in clock.marks if step in tokens]
-    return {
-        "tokens a second": window(marks, config["warm"]),
-        "peak bytes": peak_memory(),
-        "steps": len(marks),
-    }
+    return reported(marks, config["warm"])
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from benchmarks import text
-from benchmarks.measure import full, peak_memory, window
+from benchmarks.measure import full, peak_memory, reported
 from pretune.workflows.corpus import open_prepared
 
 
@@ -145,11 +145,7 @@ def rate(config: Mapping[str, Any]) -> dict[str, Any]:
         trainer(config, out, watch).train()
     per_step = config.get("batch", 8) * config["length"]
     marks = [(at, step * per_step) for at, step in watch.marks]
-    return {
-        "tokens a second": window(marks, config["warm"]),
-        "peak bytes": peak_memory(),
-        "steps": len(marks),
-    }
+    return reported(marks, config["warm"])
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -336,7 +336,7 @@ def test_a_gradient_reaches_every_parameter(case: Case) -> None:
 def test_the_loss_in_chunks_is_the_plain_cross_entropy(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     network = case.network()
     if not is_vocabulary(network, case.head):
-        pytest.skip("no vocabulary, or more heads than one")
+        pytest.skip("there is no one head over a vocabulary whose loss could be cut into chunks")
     monkeypatch.setattr("pretune.nn.heads.CHUNK_ROWS", 4)
     monkeypatch.setattr("pretune.nn.heads.CHUNK_LOGITS", 1)
     batch = padded(random_documents(case))
@@ -386,7 +386,7 @@ def test_a_cache_changes_nothing(case: Case) -> None:
 @torch.no_grad()
 def test_equal_rows_decode_a_token_at_a_time(case: Case) -> None:
     if not case.family.TRAITS.cache:
-        pytest.skip("no cache")
+        pytest.skip("the family declares that it has no cache")
     network = case.network()
     tokens = torch.stack(random_documents(case, (10, 10)))
     expected = network(padded(list(tokens)), heads=()).hidden

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import small
 import torch
 
 from pretune.errors import ConfigError, Interrupted
@@ -19,18 +17,6 @@ from pretune.training import trainer as trainer_module
 from pretune.training.gradients import never
 from pretune.training.length import parse_length
 
-
-def _load_small() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("small_run", Path(__file__).with_name("small.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["small_run"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-small = _load_small()
 CASES = small.pairs()
 OPTIMIZER = {"causal_lm": {"name": "muon"}}
 FEATURES: dict[str, dict[str, Any]] = {

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -13,10 +12,12 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))  # torchrun starts it as a script
+
 import pytest
+import small
 import torch
 from torch import nn
 
@@ -25,20 +26,6 @@ from pretune.errors import DataError, Interrupted, RankError
 from pretune.training.parallel import Replicated
 from pretune.training.world import BUCKET, Elsewhere, World
 
-
-def load_small() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "small_ranks", Path(__file__).parents[1] / "conformance" / "small.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["small_ranks"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-small = load_small()
 KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "adamw": ("masked_lm", "bert", {"optimizer": {"name": "adamw"}}),
     "muon": ("causal_lm", "llama", {"optimizer": {"name": "muon"}, "ema": 0.9}),

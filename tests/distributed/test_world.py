@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -10,10 +9,10 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import scenes
 import torch
 from safetensors.torch import load_file
 
@@ -24,18 +23,6 @@ from pretune.training.world import World
 
 HERE = Path(__file__).parent
 SOURCE = str(Path(pretune.__file__).parents[1])
-
-
-def _load_scenes() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("scenes", HERE / "scenes.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-scenes = _load_scenes()
 
 
 def together(number: int, folder: Path, *names: str) -> None:

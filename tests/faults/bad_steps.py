@@ -9,8 +9,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import small
 import torch
-from damage import small
 from harness import Row, Setting, check
 
 from pretune.training import changes
@@ -36,7 +36,7 @@ def bad_steps(setting: Setting, tries: int) -> list[Row]:
 
 
 def broken(folder: Path, bad: set[int], kind: str) -> Any:
-    made = small().trainer(folder, "masked_lm", family="bert", **SETTINGS)
+    made = small.trainer(folder, "masked_lm", family="bert", **SETTINGS)
     add = made.gradients.add
 
     def adding(batches: Any, step: int, stop: Any) -> Any:
@@ -93,7 +93,7 @@ def _gets_past(folder: Path, bad: set[int], kind: str, stop: int) -> None:
     check(_same(_everything(whole), _everything(killed)), f"stopped at {stop}: other weights at the end")
     check(_log(folder / "killed") == rows, f"stopped at {stop}: another log at the end")
 
-    repeat = small().trainer(folder / "repeat", "masked_lm", family="bert", **SETTINGS)
+    repeat = small.trainer(folder / "repeat", "masked_lm", family="bert", **SETTINGS)
     changes.replay(repeat.run, folder / "whole" / "plan.json")
     repeat.train()
     check(_same(_everything(whole), _everything(repeat)), "the repeat has other weights")
@@ -102,7 +102,7 @@ def _gets_past(folder: Path, bad: set[int], kind: str, stop: int) -> None:
 
 def _everything(made: Any) -> dict[str, torch.Tensor]:
     averages = {f"average/{name}": value.clone() for name, value in made.average._average.items()}
-    state: dict[str, torch.Tensor] = small().state(made)
+    state: dict[str, torch.Tensor] = small.state(made)
     return state | averages
 
 

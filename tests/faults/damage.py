@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
+import small
 import torch
 from harness import Row, Setting, check
 
@@ -16,18 +15,6 @@ from pretune.checkpoint import store
 from pretune.errors import CheckpointError
 
 FLIPS = 200
-
-
-def small() -> Any:
-    """The tiny trainer of the conformance tests."""
-    if "small_faults" not in sys.modules:
-        path = Path(__file__).parent.parent / "conformance" / "small.py"
-        spec = importlib.util.spec_from_file_location("small_faults", path)
-        check(spec is not None and spec.loader is not None, path)
-        module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-        sys.modules["small_faults"] = module
-        spec.loader.exec_module(module)  # type: ignore[union-attr]
-    return sys.modules["small_faults"]
 
 
 def damaged_files(setting: Setting, tries: int) -> list[Row]:
@@ -38,7 +25,7 @@ def damaged_files(setting: Setting, tries: int) -> list[Row]:
     flips = Row("a bit of a checkpoint flipped", "the same")
     draw = random.Random(2)
     run = setting.folder / "damaged"
-    made = small().trainer(run, "masked_lm", family="bert", ema=0.9, keep=3)
+    made = small.trainer(run, "masked_lm", family="bert", ema=0.9, keep=3)
     made.train()
     newest, before = store.checkpoints(run / "checkpoints")[:2]
     spare = run / "spare"
@@ -67,14 +54,14 @@ def damaged_files(setting: Setting, tries: int) -> list[Row]:
 
 def _is_found(made: Any, newest: Path, before: Path, name: str, content: bytes) -> None:
     (newest / name).write_bytes(content)
-    weights = small().state(made)
+    weights = small.state(made)
     try:
         made.saver.restore(newest, print)
     except CheckpointError as error:
         check(name in str(error), error)
     else:
         check(False, "not found")
-    same = [torch.equal(value, weights[key]) for key, value in small().state(made).items()]
+    same = [torch.equal(value, weights[key]) for key, value in small.state(made).items()]
     check(all(same), "something was changed before it was found")
     said: list[str] = []
     found = store.newest_good(newest.parent, said.append)

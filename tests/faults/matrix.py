@@ -9,8 +9,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import small
 import torch
-from damage import small
 from harness import Row, Setting, check
 
 from pretune.errors import Interrupted
@@ -59,7 +59,7 @@ def resume_matrix(setting: Setting, tries: int) -> list[Row]:
 
 
 def _made(folder: Path, kind: str, family: str, choice: dict[str, Any], replayed: bool) -> Any:
-    made = small().trainer(folder, kind, family=family, steps=STEPS, save_every=5, **choice)
+    made = small.trainer(folder, kind, family=family, steps=STEPS, save_every=5, **choice)
     batches, judge = [made.batches(number) for number in (0, 1)], made.evaluate
 
     def evaluate(network: torch.nn.Module, step: int) -> Any:
@@ -139,7 +139,7 @@ class _Stop:
 
 def _everything(made: Any) -> dict[str, torch.Tensor]:
     averages = made.average._average.items() if made.average else ()
-    state: dict[str, torch.Tensor] = small().state(made)
+    state: dict[str, torch.Tensor] = small.state(made)
     return state | {f"average/{name}": value.clone() for name, value in averages}
 
 

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import small
 import torch
 
 from pretune.training.gradients import Gradients, never
 from pretune.training.health import Health, group_of
-
-
-def _load_small() -> ModuleType:
-    path = Path(__file__).parent.parent / "conformance" / "small.py"
-    spec = importlib.util.spec_from_file_location("small_health", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["small_health"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-small = _load_small()
 
 
 def rows(folder: Path, kind: str) -> list[dict[str, Any]]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import small
 import torch
 
 from pretune.errors import TrainingError
@@ -18,19 +16,6 @@ from pretune.training import machine
 from pretune.training.memory import Memory, explained, ran_out
 from pretune.training.run import Run
 
-
-def _load_small() -> ModuleType:
-    path = Path(__file__).parent.parent / "conformance" / "small.py"
-    spec = importlib.util.spec_from_file_location("small_memory", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["small_memory"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-small = _load_small()
 TORCH = "DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."
 SETTINGS: dict[str, Any] = {"micro_batch": 8, "save_every": 4, "steps": 8}
 

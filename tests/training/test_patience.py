@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import pytest
+import small
 from torch import nn
 
 from pretune.types import Score
 
 
-def _load_small() -> ModuleType:
-    path = Path(__file__).parent.parent / "conformance" / "small.py"
-    spec = importlib.util.spec_from_file_location("small_patience", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["small_patience"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def outcome(folder: Path, values: list[float], direction: Literal["higher", "lower"], **settings: Any) -> Any:
-    made = _load_small().trainer(folder, "masked_lm", family="bert", evaluations=6, **settings)
+    made = small.trainer(folder, "masked_lm", family="bert", evaluations=6, **settings)
     given: Iterator[float] = iter(values)
 
     def evaluate(network: nn.Module, step: int) -> list[Score]:

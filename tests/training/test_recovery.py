@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import small
 import torch
 
 from pretune.checkpoint import store
@@ -22,19 +20,6 @@ from pretune.training.outcome import State
 from pretune.training.recovery import FEWEST, WINDOW, Recovery, attempts
 from pretune.training.run import Run
 
-
-def _load_small() -> ModuleType:
-    path = Path(__file__).parent.parent / "conformance" / "small.py"
-    spec = importlib.util.spec_from_file_location("small_recovery", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["small_recovery"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-small = _load_small()
 SETTINGS: dict[str, Any] = {"save_every": 4, "evaluations": 2, "ema": 0.9, "health_every": 1, "steps": 16}
 
 

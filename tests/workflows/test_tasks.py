@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import small
 import torch
 import transformers
 
@@ -15,9 +15,6 @@ import pretune
 from pretune.errors import ConfigError, DataError, UsageError
 from pretune.model import Model
 from pretune.registry import find
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
-import small
 
 pytestmark = pytest.mark.slow
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "initializer_range": 0.02}

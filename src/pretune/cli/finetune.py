@@ -35,6 +35,7 @@ Example (model and texts are there after `pretune quickstart`):
 """
 
 
+# Long for its options, which typer reads one a parameter; what it does is the few lines at its end.
 def run(
     words: Annotated[list[str] | None, typer.Argument(metavar="MODEL [KEY=VALUE...]")] = None,
     train: Annotated[

@@ -26,6 +26,7 @@ Examples (models and texts are there after `pretune quickstart`):
 """
 
 
+# Long for its options, which typer reads one a parameter; what it does is the few lines at its end.
 def run(
     model: Annotated[Path, typer.Argument(help="A run, a model folder, or a Hugging Face folder.")],
     prompts: Annotated[

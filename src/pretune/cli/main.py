@@ -85,7 +85,7 @@ def _command() -> str:
 
 
 def _processes() -> int:
-    """How many processes torchrun started; 1 where it did not start this one."""
+    """How many processes torchrun started, without importing torch; 1 where it did not start this one."""
     number = os.environ.get("WORLD_SIZE", "1")
     return int(number) if number.isdecimal() else 1
 
@@ -118,9 +118,8 @@ def main() -> None:
         print(f"pretune: {error}{again}", file=sys.stderr)
         sys.exit(error.exit_code)
     except SystemExit as ended:
-        if (
-            ended.code == 128 + signal.SIGINT and not _follows()
-        ):  # typer's word for KeyboardInterrupt, which it says without one
+        # Typer's word for KeyboardInterrupt, which it says without one.
+        if ended.code == 128 + signal.SIGINT and not _follows():
             print(
                 f"pretune: stopped; what was finished is kept, run the same command to go on:\n  {_command()}",
                 file=sys.stderr,

@@ -23,7 +23,7 @@ from pretune.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from pretune.workflows.pretrain import RunResult
+    from pretune.workflows.opening import RunResult
 
 NAME = "pretrain"
 HELP = """Pretrain a language model on raw text, from random weights or from a model that is there.

@@ -18,7 +18,7 @@ from pretune.nn import heads as reading
 from pretune.nn.cache import Cache
 from pretune.nn.feedforward import ActivationName, GatedFeedForward
 from pretune.nn.norms import RMSNorm
-from pretune.nn.positions import positions, rotary_tables, rotate
+from pretune.nn.positions import Tables, positions, rotary_tables, rotate
 from pretune.types import Batch, Outputs, Specials, Traits
 
 TRAITS = Traits(kind="decoder", heads=("causal_lm", "classification"), sentence="last", cache=True)
@@ -190,7 +190,7 @@ class SelfAttention(nn.Module):
     def forward(
         self,
         hidden: Tensor,
-        tables: tuple[Tensor, Tensor],
+        tables: Tables,
         plan: attention.Plan,
         cache: Cache | None,
         places: Tensor | None = None,
@@ -223,7 +223,7 @@ class Layer(nn.Module):
     def forward(
         self,
         hidden: Tensor,
-        tables: tuple[Tensor, Tensor],
+        tables: Tables,
         plan: attention.Plan,
         cache: Cache | None,
         places: Tensor | None = None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal, Self
 
 import pydantic
@@ -19,7 +18,7 @@ from pretune.nn import attention, initialisation
 from pretune.nn import heads as reading
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ACTIVATIONS, ActivationName
-from pretune.nn.positions import positions, rotary_tables, rotate
+from pretune.nn.positions import Tables, positions, rotary_tables, rotate
 from pretune.types import Batch, Outputs, Specials, Traits
 
 TRAITS = Traits(kind="encoder", heads=("masked_lm", "classification"), sentence="first")
@@ -193,11 +192,7 @@ class SelfAttention(nn.Module):
         self.dropout = Dropout(config.attention_dropout)
 
     def forward(
-        self,
-        hidden: Tensor,
-        tables: tuple[Tensor, Tensor],
-        plan: attention.Plan,
-        places: Tensor | None = None,
+        self, hidden: Tensor, tables: Tables, plan: attention.Plan, places: Tensor | None = None
     ) -> Tensor:
         """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
         query, key, value = (
@@ -238,11 +233,7 @@ class Layer(nn.Module):
         self.feed_forward = FusedGatedFeedForward(config)
 
     def forward(
-        self,
-        hidden: Tensor,
-        tables: tuple[Tensor, Tensor],
-        plan: attention.Plan,
-        places: Tensor | None = None,
+        self, hidden: Tensor, tables: Tables, plan: attention.Plan, places: Tensor | None = None
     ) -> Tensor:
         """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
         mixed = self.attention(self.attention_norm(hidden), tables, plan, places)
@@ -269,10 +260,9 @@ class Transform(nn.Module):
 class Classifier(nn.Module):
     """The transform and a linear map from a text's place or mean to the classes."""
 
-    reads: reading.Reads = TRAITS.sentence
-
     def __init__(self, config: Config, transform: Transform, classes: int) -> None:
         super().__init__()
+        self.reads: reading.Reads = "mean" if config.classifier_pooling == "mean" else TRAITS.sentence
         self.transform = transform
         self.dropout = Dropout(config.classifier_dropout)
         self.output = nn.Linear(config.hidden_size, classes)
@@ -319,7 +309,7 @@ class Network(nn.Module):
             raise UnsupportedError("modernbert sees both sides of every place: it has no cache")
         width, size = batch.tokens.shape[1], self.config.head_size
         places = positions(batch.layout, width)
-        tables: dict[Reach, tuple[Tensor, Tensor]] = {
+        tables: dict[Reach, Tables] = {
             "full_attention": rotary_tables(places, size, self.config.global_rope_theta),
             "sliding_attention": rotary_tables(places, size, self.config.local_rope_theta),
         }
@@ -332,25 +322,8 @@ class Network(nn.Module):
         *before, last = self.config.reaches
         for layer, reach in zip(self.layers, before, strict=False):
             hidden = layer(hidden, tables[reach], plans[reach])
-        hidden = self.layers[-1](hidden, tables[last], plans[last], self._narrow(batch, heads))
-        return self._read(self.norm(hidden), batch, heads, targets)
-
-    def _read(
-        self, hidden: Tensor, batch: Batch, heads: Sequence[str], targets: Mapping[str, Tensor] | None
-    ) -> Outputs:
-        if not self._averages(heads):
-            return reading.read(self.heads, hidden, batch, heads, targets)
-        others = [name for name in heads if name != "classification"]
-        outputs = reading.read(self.heads, hidden, batch, others, targets)
-        pooled = reading.read(self.heads, reading.means(hidden, batch.layout), batch, ("classification",))
-        return replace(outputs, logits={**outputs.logits, **pooled.logits})
-
-    def _narrow(self, batch: Batch, heads: Sequence[str]) -> Tensor | None:
-        return None if self._averages(heads) else reading.narrow(self.heads, batch, heads)
-
-    def _averages(self, heads: Sequence[str]) -> bool:
-        """A head reads the mean of a text: all of its places."""
-        return "classification" in heads and self.config.classifier_pooling == "mean"
+        hidden = self.layers[-1](hidden, tables[last], plans[last], reading.narrow(self.heads, batch, heads))
+        return reading.read(self.heads, self.norm(hidden), batch, heads, targets)
 
     def _head(self, name: str, transform: Transform, num_labels: int) -> nn.Module:
         if name == "masked_lm":

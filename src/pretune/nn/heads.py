@@ -18,8 +18,9 @@ CHUNK_LOGITS = 1 << 21
 CHUNK_ROWS = 128
 """At least as many places a chunk, so that the matrix products stay efficient at large V."""
 
-Reads = Literal["all", "first", "last"]
-"""Where a head reads if it is given no places: everywhere, or at each row's first or last real place."""
+Reads = Literal["all", "first", "last", "mean"]
+"""Where a head reads if it is given no places: everywhere, or at each row's first or last real place;
+``mean`` reads at the first, too, and finds at any place the mean of its text."""
 
 
 class VocabularyHead(nn.Module):
@@ -64,7 +65,7 @@ def read(
     for name in asked:
         head, places = _known(heads, name), _places(heads, batch, name)
         if whole:
-            chosen = gather(hidden, places)
+            chosen = gather(means(hidden, batch.layout) if head.reads == "mean" else hidden, places)
         else:
             assert places is not None, "narrow leaves the grid whole where a head reads all of it"
             chosen, start = hidden[start : start + len(places)], start + len(places)
@@ -79,8 +80,11 @@ def narrow(heads: nn.ModuleDict, batch: Batch, asked: Sequence[str]) -> Tensor |
     """The places that the heads asked for read, (M,), one head's behind another's; None: the whole grid.
 
     What follows the mixing of the last attention is done for each place by itself, so that a network need
-    not do it where no head reads. Where they read more than half of the grid, it does not pay.
+    not do it where no head reads. Where they read more than half of the grid, it does not pay; a mean is read
+    off all of it.
     """
+    if any(_known(heads, name).reads == "mean" for name in asked):
+        return None
     found = [_places(heads, batch, name) for name in asked]
     told = [places for places in found if places is not None]
     if not told or len(told) < len(found) or 2 * sum(map(len, told)) > batch.tokens.numel():
@@ -116,7 +120,7 @@ def default_places(batch: Batch, reads: Reads) -> Tensor | None:
         return None
     rows, width = batch.tokens.shape
     first = torch.arange(rows, device=batch.tokens.device) * width
-    return first if reads == "first" else first + batch.layout.lengths - 1
+    return first + batch.layout.lengths - 1 if reads == "last" else first
 
 
 def means(hidden: Tensor, layout: Layout) -> Tensor:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pretune.types import Layout
+
+Tables: TypeAlias = tuple[Tensor, Tensor]
+"""Cosines and sines, (B, 1, T, K / 2) each."""
 
 
 def positions(layout: Layout, width: int) -> Tensor:
@@ -19,7 +22,7 @@ def positions(layout: Layout, width: int) -> Tensor:
     return places if layout.cached is None else places + layout.cached[:, None]
 
 
-def rotary_tables(positions: Tensor, head_size: int, base: float) -> tuple[Tensor, Tensor]:
+def rotary_tables(positions: Tensor, head_size: int, base: float) -> Tables:
     """Cosines and sines of rotary position embedding (Su et al. 2021, section 3.2.2).
 
     Made anew in every forward pass, and always in fp32: a buffer would be rounded with the weights when a
@@ -37,7 +40,7 @@ def rotary_tables(positions: Tensor, head_size: int, base: float) -> tuple[Tenso
     return angles.cos(), angles.sin()
 
 
-def rotate(heads: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+def rotate(heads: Tensor, tables: Tables) -> Tensor:
     """Turn (B, H, T, K) queries or keys in Llama's half-split form: dimension i is paired with i + K / 2."""
     cosines, sines = (table.to(heads.dtype) for table in tables)
     rotated: Tensor = _Rotation.apply(heads, cosines, sines)  # type: ignore[no-untyped-call]

@@ -21,7 +21,6 @@ from pretune.training.optimizers import Optimizers
 from pretune.training.outcome import Keeper, State
 from pretune.training.parallel import Parallel
 from pretune.training.sharding import whole_of
-from pretune.training.world import World
 
 OPTIMIZER = "optimizer.safetensors"
 TRAINED = "trained.safetensors"
@@ -39,9 +38,8 @@ class Saver:
         average: WeightAverage | None,
         keep: int,
         parallel: Parallel,
-        world: World,
     ) -> None:
-        self.parallel, self.world = parallel, world
+        self.parallel, self.world = parallel, parallel.world
         self.folder, self.keeper, self.optimizer = folder, keeper, optimizer
         self.average, self.keep = average, keep
         self._newest: int | None = None

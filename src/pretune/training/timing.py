@@ -77,7 +77,7 @@ class Timing:
         else:
             if self.timed:
                 measured = self._measure(*trial(), say)
-                plan = self.run.plan() | measured  # which may have learnt what fits into memory
+                plan = self.world.lead(self.run.plan) | measured  # it may have learnt what fits into memory
             else:
                 plan |= {"steps": self.length.steps(batches.steps_per_epoch, batches.tokens_per_step)}
             plan |= {"machine": here, "data": batches.fingerprint, "changes": []}

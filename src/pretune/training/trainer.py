@@ -72,7 +72,7 @@ class Trainer:
         self.optimizer = optimizers.build(self.network, settings.optimizer)
         self.average = None if settings.ema is None else WeightAverage(self.network, settings.ema)
         self.saver = Saver(
-            run.checkpoints, keeper, self.optimizer, self.average, settings.keep, self.parallel, self.world
+            run.checkpoints, keeper, self.optimizer, self.average, settings.keep, self.parallel
         )
         self.gradients = Gradients(self.network, objective, settings.seed, self.parallel)
         self.timing = Timing(length, run, settings.evaluations, self.started, reserve, self.world)
@@ -311,7 +311,7 @@ class Trainer:
         found = self.saver.resume(self.reporter.say)
         if found is not None:
             self.state, folder = found
-            self.reporter.say(f"  {self.name}: going on from step {self.state.step:,} ({folder})")
+            self._say(f"going on from step {self.state.step:,} ({folder})")
 
     def _say(self, text: str) -> None:
         self.reporter.say(f"  {self.name}: {text}")

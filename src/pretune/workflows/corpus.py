@@ -74,12 +74,7 @@ def prepare(
     if is_prepared(sources):
         return open_prepared(Path(sources[0]), tokenizer)
     if (folder / PREPARED).exists():
-        try:
-            return open_prepared(folder, tokenizer)
-        except (CheckpointError, DataError) as error:
-            raise DataError(
-                f"{error}; remove {folder} and run the command again to prepare it anew"
-            ) from None
+        return _reopened(folder, tokenizer)
     # It gets its name when it is whole: what a killed process left half-made never stands in the way.
     partial = folder.with_name(f"{folder.name}.partial")
     spool = folder.with_name(f"{folder.name}.text.partial")
@@ -93,13 +88,7 @@ def prepare(
             tokenizer = Tokenizer.load(partial / TOKENIZER)
             reporter.say("  the tokenizer is there already, from before this was stopped")
         if tokenizer is None:
-            size = vocabulary_size
-            if size == "auto":
-                size = _advised(documents, largest_vocabulary, reporter)
-            reporter.say(f"  training a tokenizer of {size:,} tokens")
-            tokenizer = train_tokenizer(
-                documents.training_texts(), size, kind=tokenizer_kind, max_characters=SAMPLE * size
-            )
+            tokenizer = _trained(documents, vocabulary_size, tokenizer_kind, largest_vocabulary, reporter)
         _write(documents, tokenizer, partial, sources)
         shutil.rmtree(folder, ignore_errors=True)  # without prepared.json it is of no use
         partial.replace(folder)
@@ -120,6 +109,23 @@ def prepare(
         f"{len(held):,} documents, {held.tokens:,} tokens held out{documents.remark()}"
     )
     return prepared
+
+
+def _reopened(folder: Path, tokenizer: Tokenizer | None) -> Prepared:
+    try:
+        return open_prepared(folder, tokenizer)
+    except (CheckpointError, DataError) as error:
+        raise DataError(f"{error}; remove {folder} and run the command again to prepare it anew") from None
+
+
+def _trained(
+    documents: _Documents, size: int | Literal["auto"], kind: Kind, largest: int | None, reporter: Reporter
+) -> Tokenizer:
+    """A tokenizer of the training text, of the size that is asked for or advised."""
+    if size == "auto":
+        size = _advised(documents, largest, reporter)
+    reporter.say(f"  training a tokenizer of {size:,} tokens")
+    return train_tokenizer(documents.training_texts(), size, kind=kind, max_characters=SAMPLE * size)
 
 
 def _advised(documents: _Documents, largest: int | None, reporter: Reporter) -> int:

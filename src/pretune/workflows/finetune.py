@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,7 +25,6 @@ from pretune.prediction.heads import BATCH_TOKENS
 from pretune.registry import find
 from pretune.report.page import VerdictItem
 from pretune.report.words import words
-from pretune.training import machine
 from pretune.training.length import parse_length
 from pretune.training.log import read_log
 from pretune.training.memory import Memory
@@ -38,8 +38,7 @@ from pretune.training.world import World
 from pretune.types import Record, Score
 from pretune.workflows import cards, pages, verdicts
 from pretune.workflows.evaluate import Evaluation, assess, read_labelled
-from pretune.workflows.opening import open_run
-from pretune.workflows.pretrain import RunResult
+from pretune.workflows.opening import RunResult, carried_out
 
 VALIDATION_SHARE = 0.1
 TRAINING = {"batch_examples": 16, "evaluations": 3}
@@ -115,21 +114,15 @@ def finetune(
         "language": language,
     }  # fmt: skip
     resolved = resolve(settings, {k: v for k, v in given.items() if v is not None})
-    machine.prepare()
-    with World.opened() as world:
-        reporter = reporter if reporter and world.main else Silent()
-        with world.in_turn():
-            run, finished = open_run(
-                "finetune", resolved, resolved.train, out=out, changes=changes, reporter=reporter
-            )
-        if finished is not None:
-            return RunResult(run.folder, finished)
-        return _finetuned(resolved, run, world, reporter, started)
+    work = partial(_finetuned, resolved, started)
+    return carried_out(
+        work, "finetune", resolved, resolved.train, out=out, changes=changes, reporter=reporter
+    )
 
 
 def _finetuned(
-    resolved: FinetuneSettings, run: Run, world: World, reporter: Reporter, started: float
-) -> RunResult:
+    resolved: FinetuneSettings, started: float, run: Run, world: World, reporter: Reporter
+) -> Mapping[str, Any]:
     with world.in_turn(), run.starting():
         parts = _Finetuning(resolved, reporter, world)
     rows = min(BATCH_TOKENS, len(parts.validation))
@@ -148,7 +141,7 @@ def _finetuned(
         name="finetune",
         world=world,
     ).train()
-    return RunResult(run.folder, world.lead(lambda: _concluded(run, resolved, parts, outcome, reporter)))
+    return world.lead(lambda: _concluded(run, resolved, parts, outcome, reporter))
 
 
 def _concluded(

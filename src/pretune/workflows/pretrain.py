@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,10 @@ from pretune.model.making import sketch
 from pretune.objectives import objective_of
 from pretune.registry import find
 from pretune.text.tokenizer import Tokenizer
-from pretune.training import machine
 from pretune.training.length import parse_length
 from pretune.training.log import read_log
 from pretune.training.outcome import Outcome
-from pretune.training.progress import Reporter, Silent
+from pretune.training.progress import Reporter
 from pretune.training.run import Run, environment
 from pretune.training.trainer import Trainer
 from pretune.training.world import World
@@ -32,7 +31,7 @@ from pretune.types import Traits
 from pretune.workflows import cards, pages, verdicts
 from pretune.workflows.continued import tokenizer_of
 from pretune.workflows.corpus import is_prepared, open_prepared, prepare
-from pretune.workflows.opening import open_run
+from pretune.workflows.opening import RunResult, carried_out
 from pretune.workflows.pretrain_settings import ASSUMED, shape
 from pretune.workflows.pretrain_settings import PretrainSettings as PretrainSettings
 from pretune.workflows.pretrain_settings import resolve as resolve
@@ -41,24 +40,6 @@ from pretune.workflows.samples import samples, sentences
 
 RESERVE = 3.0
 """Seconds of a length in minutes that remain after training: model, samples, report."""
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a run leaves behind."""
-
-    folder: Path
-    summary: Mapping[str, Any]
-
-    @property
-    def model(self) -> Path:
-        """The model folder, in Hugging Face layout."""
-        return self.folder / "model"
-
-    @property
-    def report(self) -> Path:
-        """The page that shows the run."""
-        return self.folder / "report.html"
 
 
 def pretrain(
@@ -98,21 +79,15 @@ def pretrain(
         "tokenizer": None if tokenizer is None else str(tokenizer),
     }  # fmt: skip
     resolved = resolve(settings, {k: v for k, v in given.items() if v is not None})
-    machine.prepare()
-    with World.opened() as world:
-        reporter = reporter if reporter and world.main else Silent()
-        with world.in_turn():
-            run, finished = open_run(
-                "pretrain", resolved, resolved.corpus, out=out, changes=changes, reporter=reporter
-            )
-        if finished is not None:
-            return RunResult(run.folder, finished)
-        return _pretrained(resolved, run, world, reporter, started)
+    work = partial(_pretrained, resolved, started)
+    return carried_out(
+        work, "pretrain", resolved, resolved.corpus, out=out, changes=changes, reporter=reporter
+    )
 
 
 def _pretrained(
-    resolved: PretrainSettings, run: Run, world: World, reporter: Reporter, started: float
-) -> RunResult:
+    resolved: PretrainSettings, started: float, run: Run, world: World, reporter: Reporter
+) -> Mapping[str, Any]:
     length = parse_length(resolved.budget)
     with world.in_turn(), run.starting():
         tokenizer_given = _given_tokenizer(resolved)
@@ -150,10 +125,7 @@ def _pretrained(
         levels={"unigram": pretraining.held_out.unigram, "bigram": pretraining.held_out.bigram},
         world=world,
     ).train()
-    return RunResult(
-        run.folder,
-        world.lead(lambda: _concluded(run, resolved, pretraining, outcome, before, reporter)),
-    )
+    return world.lead(lambda: _concluded(run, resolved, pretraining, outcome, before, reporter))
 
 
 def _concluded(

@@ -38,7 +38,8 @@ from pretune.workflows import pages
 from pretune.workflows.corpus import Prepared, prepare
 from pretune.workflows.evaluate import read_labelled
 from pretune.workflows.finetune import finetune
-from pretune.workflows.pretrain import RunResult, pretrain
+from pretune.workflows.opening import RunResult
+from pretune.workflows.pretrain import pretrain
 from pretune.workflows.samples import Sample, samples, sentences
 
 LANGUAGES = ("zh", "en")
