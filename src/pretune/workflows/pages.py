@@ -68,7 +68,7 @@ def pretraining(
     subtitle = say(
         language, "pretraining_subtitle",
         parameters=f"{summary['parameters']:,}", tokens=f"{summary['tokens']:,}",
-        time=_time(summary["seconds"]), objective=summary["objective"],
+        time=_time(summary["seconds"], language), objective=summary["objective"],
     )  # fmt: skip
     title = say(language, "pretraining_title", family=name)
     return p.write(
@@ -114,7 +114,7 @@ def finetuning(
     )  # fmt: skip
     subtitle = say(
         language, "finetuning_subtitle",
-        n=f"{summary['train']:,}", labels=len(summary["labels"]), time=_time(summary["seconds"]),
+        n=f"{summary['train']:,}", labels=len(summary["labels"]), time=_time(summary["seconds"], language),
     )  # fmt: skip
     title = say(language, "finetuning_title")
     return p.write(
@@ -157,7 +157,7 @@ def quickstart(
     sections.append(
         p.Text(say(language, "next_heading"), tuple(say(language, "next_steps", **NEXT).splitlines()))
     )
-    subtitle = say(language, "quickstart_subtitle", time=_time(summary["seconds"]))
+    subtitle = say(language, "quickstart_subtitle", time=_time(summary["seconds"], language))
     page = p.Page(
         say(language, "quickstart_title"), subtitle, check_language(language),
         (*sections, *_closing(language, environment)), _foot(language, environment),
@@ -392,5 +392,7 @@ def _points(value: float) -> str:
     return f"{100 * value:+.1f}"
 
 
-def _time(seconds: float) -> str:
-    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+def _time(seconds: float, language: str) -> str:
+    if seconds >= 60:
+        return say(language, "minutes", n=f"{seconds / 60:.1f}")
+    return say(language, "seconds", n=f"{seconds:.0f}")

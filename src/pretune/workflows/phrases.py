@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 ENGLISH = {
+    "minutes": "{n} min",
+    "seconds": "{n} s",
     "pretraining_title": "Pretraining {family}",
     "finetuning_title": "Fine-tuning a classifier",
     "quickstart_title": "From raw text to a tested model",
@@ -60,6 +62,8 @@ ENGLISH = {
 }
 
 CHINESE = {
+    "minutes": "{n} 分钟",
+    "seconds": "{n} 秒",
     "pretraining_title": "预训练 {family}",
     "finetuning_title": "微调分类器",
     "quickstart_title": "从原始文本到经过检验的模型",
@@ -82,11 +86,11 @@ CHINESE = {
     "相差 {difference} 个百分点（95% 置信区间 {low} 至 {high}）。",
     "pretraining_unclear": "{name}：仅凭 {n} 条测试文本，无法判断预训练是否有效。准确率 {pretrained}，随机初始化为 "
     "{random}，相差 {difference} 个百分点（95% 置信区间 {low} 至 {high}）。",
-    "beats_baseline": "{name}：{metric} {value}，高于{baseline}的 {other}，领先 {difference} 个百分点"
+    "beats_baseline": "{name}：{metric} {value}，高于“{baseline}”的 {other}，领先 {difference} 个百分点"
     "（95% 置信区间 {low} 至 {high}）。",
-    "below_baseline": "{name}：{metric} {value}，低于{baseline}的 {other}，相差 {difference} 个百分点"
+    "below_baseline": "{name}：{metric} {value}，低于“{baseline}”的 {other}，相差 {difference} 个百分点"
     "（95% 置信区间 {low} 至 {high}）。标注这么少时，建议直接用基线，或延长预训练。",
-    "level_with_baseline": "{name}：{metric} {value}，与{baseline}的 {other} 在 {n} 条测试文本上分不出高下"
+    "level_with_baseline": "{name}：{metric} {value}，与“{baseline}”的 {other} 在 {n} 条测试文本上分不出高下"
     "（相差 {difference} 个百分点，95% 置信区间 {low} 至 {high}）。",
     "overlap": "评测用的 {n} 条文本中，有 {count} 条出现在预训练文本里，分数可能偏高。",
     "no_overlap": "评测用的 {n} 条文本中，有 {judged} 条够长，可与预训练文本比对，均未出现在其中。",
