@@ -178,3 +178,5 @@ if __name__ == "__main__":
     with World.opened() as ranks:
         for scene in sys.argv[2:]:
             SCENES[scene](Path(sys.argv[1]) / scene, ranks)
+    threads = {(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()}
+    assert not [name for name in threads if "gloo" in name], "a thread that may abort the interpreter's end"

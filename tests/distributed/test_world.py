@@ -36,7 +36,7 @@ def together(number: int, folder: Path, *names: str) -> None:
         ],
         env=environment, capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr + said(folder, 0, "stderr") + said(folder, 1, "stderr")
+    assert ended.returncode == 0, ended.stderr + "".join(said(folder, r, "stderr") for r in range(number))
 
 
 def said(folder: Path, rank: int, stream: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -28,6 +29,9 @@ class Sharded:
             if isinstance(module, FSDPModule):
                 module.set_gradient_divide_factor(1.0)
                 module.set_force_sum_reduction_for_comms(True)
+        # torch remembers the layout of each spread tensor that it has met, and its mesh, for good; the mesh
+        # must not hold the ranks' group, and gloo's threads, for longer than the network needs them.
+        weakref.finalize(self, getattr(mesh, "_pg_registry", {}).clear)
 
     def reduce(self) -> None:
         """Each backward pass has summed its own."""

@@ -7,6 +7,9 @@ between devices. All ranks see the same files.
 
 from __future__ import annotations
 
+import atexit
+import gc
+import importlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -54,11 +57,17 @@ class World:
             return
         if world.device.type == "cuda":
             torch.cuda.set_device(world.device)
+        # gloo's threads end with the last reference to the group. One that lets go of its last tensor only
+        # while the interpreter ends aborts the process, though its run is done and written.
+        atexit.register(gc.collect)
+        # Its functions keep, as a default, the group that exists when they are first imported, for good.
+        importlib.import_module("torch.distributed.nn.functional")
         dist.init_process_group(world.backend, timeout=PATIENCE)
         try:
             yield world
         finally:
             dist.destroy_process_group()
+            gc.collect()
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> World:
