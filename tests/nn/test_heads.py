@@ -50,6 +50,20 @@ def test_smoothed_equals_the_plain_loss_smoothed(smoothing: float) -> None:
         torch.testing.assert_close(mine, reference, atol=1e-5, rtol=1e-4)
 
 
+def test_targets_without_a_chance_cost_what_the_plain_loss_says() -> None:
+    """Chances of 0 in fp32: their logarithm would be minus infinity."""
+    hidden, weight, bias, targets = inputs(50, 8, 300)
+    far = (hidden * 1000).detach().requires_grad_()
+    plain = F.cross_entropy(F.linear(far, weight, bias), targets, reduction="sum", ignore_index=IGNORED)
+    ours = heads.vocabulary_loss(far, weight, bias, targets)
+    assert plain > 1000 * len(targets) / 10
+    torch.testing.assert_close(ours, plain)
+    given = [far, weight, bias]
+    pairs = zip(torch.autograd.grad(ours, given), torch.autograd.grad(plain, given), strict=True)
+    for mine, reference in pairs:
+        torch.testing.assert_close(mine, reference, atol=1e-3, rtol=1e-4)
+
+
 def test_no_place_gives_no_loss_and_gradients_of_zero() -> None:
     hidden, weight, bias, targets = inputs(0, 8, 50)
     loss = heads.vocabulary_loss(hidden, weight, bias, targets)

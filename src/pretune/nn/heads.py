@@ -13,9 +13,9 @@ from torch.autograd.function import once_differentiable
 from pretune.errors import UnsupportedError
 from pretune.types import IGNORED, Batch, Layout, Outputs
 
-CHUNK_LOGITS = 1 << 21
-"""Logits held at once: 8 MiB in fp32, near the cache of a desktop processor."""
-CHUNK_ROWS = 128
+CHUNK_LOGITS = 1 << 22
+"""Logits held at once: 16 MiB in fp32, near the cache of a desktop processor."""
+CHUNK_ROWS = 256
 """At least as many places a chunk, so that the matrix products stay efficient at large V."""
 
 Reads = Literal["all", "first", "last", "mean"]
@@ -170,7 +170,7 @@ class _VocabularyLoss(torch.autograd.Function):
     ) -> Tensor:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-        rows = max(CHUNK_ROWS, CHUNK_LOGITS // weight.shape[0])
+        rows = _chunk(len(hidden), weight.shape[0])
         with torch.autocast(device, enabled=False):
             matrix, offset = weight.to(dtype), None if bias is None else bias.to(dtype)
             total = torch.zeros((), device=hidden.device)
@@ -179,19 +179,21 @@ class _VocabularyLoss(torch.autograd.Function):
                 places = slice(start, start + rows)
                 inputs, kept = hidden[places].to(dtype), targets[places] != IGNORED
                 answers = targets[places].clamp(min=0)[:, None]  # (n, 1)
-                logs = F.linear(inputs, matrix, offset).float().log_softmax(-1)  # (n, V)
-                right = logs.gather(1, answers)[:, 0]  # (n,)
+                logits = F.linear(inputs, matrix, offset).float()  # (n, V)
+                top = logits.amax(-1)  # (n,)
+                right = logits.gather(1, answers)[:, 0]  # (n,)
                 if smoothing:
-                    right = (1 - smoothing) * right + smoothing * logs.mean(-1)
-                total -= torch.where(kept, right, 0).sum()
+                    right = (1 - smoothing) * right + smoothing * logits.mean(-1)
+                # In place, as the logits would not fit the cache twice.
+                chances = torch.softmax(logits, -1, out=logits)
+                # The largest logit less the logarithm of its chance is that of the sum over all.
+                total += torch.where(kept, top - chances.amax(-1).log() - right, 0).sum()
                 if gradients is not None:
-                    errors = logs.exp_()  # the derivative by the logits: probabilities less the target
-                    answer = errors.new_full((), smoothing - 1.0).expand_as(answers)
-                    errors.scatter_add_(1, answers, answer)
+                    # The derivative by the logits: chances less the target.
+                    chances.scatter_add_(1, answers, chances.new_full((), smoothing - 1.0).expand_as(answers))
                     if smoothing:
-                        errors -= smoothing / errors.shape[1]
-                    errors *= kept[:, None]
-                    gradients.add(places, errors.to(dtype), inputs, matrix)
+                        chances -= smoothing / chances.shape[1]
+                    gradients.add(places, chances.to(dtype), inputs, matrix, kept.to(dtype)[:, None])
         if gradients is not None:
             ctx.save_for_backward(gradients.hidden, gradients.weight, gradients.bias)
         return total
@@ -205,6 +207,12 @@ class _VocabularyLoss(torch.autograd.Function):
         return hidden * upstream, weight.mul_(upstream), down, None, None, None
 
 
+def _chunk(places: int, vocabulary: int) -> int:
+    """How many places at a time, in chunks of about one size: a short last one would cost as much."""
+    rows = max(CHUNK_ROWS, CHUNK_LOGITS // vocabulary)
+    return -(-places // max(1, -(-places // rows))) or 1
+
+
 class _Gradients:
     """The gradients of the loss, added up chunk by chunk."""
 
@@ -213,8 +221,10 @@ class _Gradients:
         self.weight = None if len(hidden) else torch.zeros_like(weight)  # None: the first chunk makes it
         self.bias = None if bias is None else torch.zeros_like(bias)
 
-    def add(self, places: slice, errors: Tensor, inputs: Tensor, matrix: Tensor) -> None:
-        self.hidden[places] = errors @ matrix  # (n, D)
+    def add(self, places: slice, errors: Tensor, inputs: Tensor, matrix: Tensor, kept: Tensor) -> None:
+        """``errors`` (n, V) count where ``kept`` (n, 1) is 1; it is put to the narrow sides, not to V."""
+        self.hidden[places] = (errors @ matrix).mul_(kept)  # (n, D)
+        inputs = inputs * kept
         if self.weight is None:
             self.weight = (errors.t() @ inputs).to(self.hidden.dtype)  # (V, D)
         elif errors.dtype == self.weight.dtype:
@@ -222,4 +232,4 @@ class _Gradients:
         else:
             self.weight += errors.t() @ inputs
         if self.bias is not None:
-            self.bias += errors.sum(0)
+            self.bias += (kept.t() @ errors)[0]
