@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,17 @@ def next_trial(
     return None, best
 
 
-def crossing(lengths: Sequence[tuple[float, float]], wanted: float) -> tuple[float, float] | None:
-    """The shortest (seconds, loss) among complete runs that ends at ``wanted`` or below; None: none does."""
-    return min((pair for pair in lengths if pair[1] <= wanted), default=None)
+def shortest(lengths: int, start: int, meets: Callable[[int], bool | None]) -> tuple[bool, int | None]:
+    """(is the search over, the shortest of ``lengths`` rising lengths that meets the aim; None: none does).
+
+    From ``start`` towards shorter ones while they meet it, or else towards longer ones until one does.
+    ``meets`` says None where a run is not made yet and may not be made now.
+    """
+    at, first = start, meets(start)
+    met, best = first, at if first else None
+    step = -1 if first else 1
+    while met is not None and met == first and 0 <= at + step < lengths:
+        at += step
+        met = meets(at)
+        best = at if met else best
+    return met is not None, best

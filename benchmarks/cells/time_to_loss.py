@@ -2,8 +2,9 @@
 
 Phases, each for masked and causal: both sides are tuned by twelve trials of a million tokens on one corpus
 (news and manuals); on the rest, in English and Chinese, the peer's best setting is trained on five million
-tokens, and ours in complete runs of rising length, three seeds each, every run with its own schedule. Models
-are scored inside stock transformers. Every trial is a line of ``trials.jsonl``; a rerun does what is missing.
+tokens, and ours in complete runs, three seeds each, longer or shorter until the shortest that gets there is
+found, every run with its own schedule. Models are scored inside stock transformers. Every trial is a line of
+``trials.jsonl``; a rerun does what is missing.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks import text
-from benchmarks.measure import Options, child
-from benchmarks.trials import Config, Stages, Table, crossing, key, next_trial
+from benchmarks.measure import THREADS, Options, child
+from benchmarks.trials import Config, Stages, Table, key, next_trial, shortest
 
 ABOUT = "wall-clock to the loss where their tuned run ends (5M tokens), masked, causal, en, zh; to reach 5"
 NEEDS = (
     "accelerate; DATA; about ten hours (the plan says how many), in parts: TRIALS=n or MINUTES=m, then again"
 )
 TRIALS, TRIAL_TOKENS, TOKENS = 12, 1_000_000, 5_000_000
-LENGTHS = (0.1, 0.15, 0.2, 0.3, 0.45, 0.7, 1.0)
-"""Of our runs, as shares of the peer's tokens."""
+LENGTHS = (0.1, 0.13, 0.16, 0.2, 0.25, 0.32, 0.4, 0.5, 0.65, 0.8, 1.0, 1.25)
+"""Of our runs, as shares of the peer's tokens; a search begins in their middle."""
+SIZE = {"layers": 3, "width": 192, "heads": 3}
+"""Of both sides' models: five million tokens do not fill a larger one, and hours would go into it."""
 SEEDS = (0, 1, 2)
 BELOW_UNIGRAM = 0.5
 """Nats by which the peer must end below a unigram model for the comparison to count."""
@@ -33,6 +36,10 @@ LENGTH = {"masked": 128, "causal": 256}
 FRAME = {"masked": "cls_sep", "causal": "start"}
 PEER = {"masked": ("bert", "modernbert"), "causal": ("gpt2", "llama")}
 OURS = {"masked": "modernbert", "causal": "llama"}
+
+OUR_SIZE = {
+    "num_hidden_layers": SIZE["layers"], "hidden_size": SIZE["width"], "num_attention_heads": SIZE["heads"],
+}  # fmt: skip
 
 START: dict[str, Config] = {
     "ours": {"batch": 8, "learning_rate": 5e-3, "muon_learning_rate": 0.01, "warmup": 0.06},
@@ -108,7 +115,7 @@ class Work:
             "model": found["model"], "held_tokens": 5000 if self.options.smoke else 100_000,
         }, limit=limit)  # fmt: skip
         return {k: found[k] for k in ("seconds", "tokens", "steps", "peak bytes")} | scored | {
-            "text": made.label}  # fmt: skip
+            "text": made.label, "threads": THREADS}  # fmt: skip
 
 
 def corpus(options: Options, config: Config) -> text.Text:
@@ -124,7 +131,7 @@ def our_side(config: Config, prepared: str, out: str) -> dict[str, Any]:
     length = LENGTH[config["objective"]]
     return {"out": out, "settings": {
         "corpus": [prepared], "family": OURS[config["objective"]], "max_length": length,
-        "budget": f"{config['tokens']} tokens",
+        "model": OUR_SIZE, "budget": f"{config['tokens']} tokens",
         "training": {
             "batch_tokens": config["batch"] * length, "seed": config["seed"], "evaluations": 1,
             "schedule": {"warmup": config["warmup"]},
@@ -137,7 +144,7 @@ def our_side(config: Config, prepared: str, out: str) -> dict[str, Any]:
 def peer_side(config: Config, prepared: str, out: str) -> dict[str, Any]:
     """A complete run of the peer, at its best published settings of speed."""
     return {
-        "corpus": prepared, "out": out, "length": LENGTH[config["objective"]], "flush": True,
+        "corpus": prepared, "out": out, "length": LENGTH[config["objective"]], "flush": True, "size": SIZE,
         "arguments": {"optim": "adamw_torch_fused"},
         **{k: config[k] for k in ("family", "batch", "learning_rate", "dropout", "tokens", "seed")},
     }  # fmt: skip
@@ -174,40 +181,54 @@ def reported(work: Work, objective: str, language: str) -> dict[str, Any] | None
     found["counts"] = peer["nats"] <= peer.get("unigram", 0.0) - BELOW_UNIGRAM
     unit = "bits per byte" if objective == "causal" else "nats"
     found["unit"], found["seeds"] = unit, {}
+    at = len(LENGTHS) // 2
     for seed in SEEDS[:1] if work.options.smoke else SEEDS:
-        ended: list[tuple[float, float]] = []
-        for share in LENGTHS[:1] if work.options.smoke else LENGTHS:
-            result = work.run({**ours, **here, "seed": seed, "tokens": int(work.scale(TOKENS) * share)})
-            if result is None:
+        runs: dict[float, tuple[float, float]] = {}
+
+        def meets(number: int, seed: int = seed, runs: Any = runs) -> bool | None:
+            share = LENGTHS[number]
+            made = work.run({**ours, **here, "seed": seed, "tokens": int(work.scale(TOKENS) * share)})
+            if made is None:
                 return None
-            ended.append((result["seconds"], result.get(unit, float("inf"))))
-            if crossing(ended, peer.get(unit, 0.0)):
-                break
-        met = crossing(ended, peer.get(unit, 0.0))
-        found["seeds"][seed] = {"runs": ended, "times faster": peer["seconds"] / met[0] if met else None}
+            runs[share] = (made["seconds"], made.get(unit, float("inf")))
+            return runs[share][1] <= peer[unit]
+
+        over, best = shortest(len(LENGTHS), at, meets)
+        if not over:
+            return None
+        at = at if best is None else best
+        times = None if best is None else peer["seconds"] / runs[LENGTHS[best]][0]
+        found["seeds"][seed] = {"runs, seconds and loss by share of tokens": runs, "times faster": times}
     faster = [s["times faster"] for s in found["seeds"].values()]
     found["times faster"] = None if None in faster else statistics.median(faster)
     return found
 
 
 def plan(options: Options) -> dict[str, float]:
-    """Minutes of machine that each part takes at most, from the speed of a short window of each side."""
+    """Minutes of machine that each part takes, about, from the speed of a short window of each side."""
     minutes: dict[str, float] = {}
     for objective, length in LENGTH.items():
         config = {"objective": objective, "language": "en", "part": "tuning"}
         prepared = str(corpus(options, config).prepared)
         window = {"seconds": min(10.0, options.seconds), "warm": 1.0, "corpus": prepared, "length": length}
-        settings = {"corpus": [prepared], "family": OURS[objective], "max_length": length}
+        settings = {
+            "corpus": [prepared], "family": OURS[objective], "max_length": length, "model": OUR_SIZE,
+            "training": {"batch_tokens": START["ours"]["batch"] * length},
+        }  # fmt: skip
+        peer = window | {"family": PEER[objective][0], "batch": START["peer"]["batch"], "size": SIZE}
         rates = {
             "ours": child("ours.rate", window | {"settings": settings}, limit=options.limit),
-            "peer": child("peer.rate", window | {"family": PEER[objective][0]}, limit=options.limit),
+            "peer": child("peer.rate", peer, limit=options.limit),
         }
-        needs = {"ours": TRIALS * TRIAL_TOKENS + 2 * len(SEEDS) * sum(LENGTHS) * TOKENS,
+        searched = (
+            len(SEEDS) * 2 * LENGTHS[len(LENGTHS) // 2] * TOKENS
+        )  # two runs a seed, of a middling length
+        needs = {"ours": TRIALS * TRIAL_TOKENS + 2 * searched,
                  "peer": TRIALS * TRIAL_TOKENS + 2 * TOKENS}  # fmt: skip
         for side, tokens in needs.items():
             minutes[f"{objective}, {side}"] = tokens / rates[side]["tokens a second"] / 60
     for part, value in minutes.items():
-        print(f"  plan: {part}: {value:,.0f} min at most")
+        print(f"  plan: {part}: {value:,.0f} min")
     print(f"  plan: together {sum(minutes.values()) / 60:.1f} h", flush=True)
     return minutes
 

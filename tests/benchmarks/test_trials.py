@@ -6,6 +6,8 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 trials = importlib.import_module("benchmarks.trials")
 
 STAGES = (("rate", (1, 4)), ("batch", (4, 16)))
@@ -56,7 +58,19 @@ def test_a_line_cut_off_is_done_again_and_breaks_no_other(tmp_path: Path) -> Non
     assert {row["result"]["nats"] for row in table.results().values()} == {2.0, 3.0}
 
 
-def test_the_shortest_run_that_gets_there() -> None:
-    runs = [(10.0, 6.0), (20.0, 5.0), (40.0, 4.0)]
-    assert trials.crossing(runs, 5.5) == (20.0, 5.0)
-    assert trials.crossing(runs, 3.0) is None
+@pytest.mark.parametrize("start", range(5))
+@pytest.mark.parametrize("aim", range(6))
+def test_the_shortest_run_that_gets_there_from_wherever_the_search_begins(start: int, aim: int) -> None:
+    made: list[int] = []
+
+    def meets(at: int) -> bool:
+        made.append(at)
+        return at >= aim
+
+    assert trials.shortest(5, start, meets) == (True, aim if aim < 5 else None)
+    assert len(made) == len(set(made)) <= abs(start - aim) + 2, "no run twice, and none that tells nothing"
+
+
+def test_a_search_that_may_not_go_on_has_found_nothing_yet() -> None:
+    assert trials.shortest(5, 2, {2: True, 1: None}.get)[0] is False
+    assert trials.shortest(5, 2, {2: False, 3: None}.get) == (False, None)
