@@ -27,7 +27,7 @@ NEEDS = (
 TRIALS, TRIAL_TOKENS, TOKENS = 12, 1_000_000, 5_000_000
 LENGTHS = (0.1, 0.13, 0.16, 0.2, 0.25, 0.32, 0.4, 0.5, 0.65, 0.8, 1.0, 1.25)
 """Of our runs, as shares of the peer's tokens; a search begins in their middle."""
-SIZE = {"layers": 3, "width": 192, "heads": 3}
+SIZE = {"layers": 2, "width": 128, "heads": 2}
 """Of both sides' models: five million tokens do not fill a larger one, and hours would go into it."""
 SEEDS = (0, 1, 2)
 BELOW_UNIGRAM = 0.5
@@ -42,9 +42,10 @@ OUR_SIZE = {
 }  # fmt: skip
 
 START: dict[str, Config] = {
-    "ours": {"batch": 8, "learning_rate": 5e-3, "muon_learning_rate": 0.01, "warmup": 0.06},
+    "ours": {"batch": 8, "learning_rate": 5e-3, "muon_learning_rate": 0.01, "warmup": 0.06,
+             "schedule": "cosine"},
     "peer": {"batch": 8, "learning_rate": 1e-3, "dropout": 0.0},
-}
+}  # fmt: skip
 
 
 def stages(side: str, objective: str) -> Stages:
@@ -57,7 +58,8 @@ def stages(side: str, objective: str) -> Stages:
         )  # fmt: skip
     return (
         ("muon_learning_rate", (0.005, 0.02, 0.04)), ("batch", (4, 16, 32)),
-        ("learning_rate", (2.5e-3, 1e-2)), ("warmup", (0.02, 0.12)), ("muon_learning_rate", (0.007, 0.014)),
+        ("learning_rate", (2.5e-3, 1e-2)), ("schedule", ("linear",)), ("warmup", (0.02,)),
+        ("muon_learning_rate", (0.007, 0.014)),
     )  # fmt: skip
 
 
@@ -134,7 +136,7 @@ def our_side(config: Config, prepared: str, out: str) -> dict[str, Any]:
         "model": OUR_SIZE, "budget": f"{config['tokens']} tokens",
         "training": {
             "batch_tokens": config["batch"] * length, "seed": config["seed"], "evaluations": 1,
-            "schedule": {"warmup": config["warmup"]},
+            "schedule": {"name": config["schedule"], "warmup": config["warmup"]},
             "optimizer": {"name": "muon", "learning_rate": config["learning_rate"],
                           "muon_learning_rate": config["muon_learning_rate"], "weight_decay": 0.1},
         },
