@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pretune.training import budget
@@ -43,6 +43,7 @@ def test_a_change_holds_from_its_step_on_and_not_before() -> None:
     assert changed.due(5) == {20, 30, 40, 50, 60}
 
 
+@example(50, [(0.5, 1.5), (0.5, 1.5), (0.5, 2.0)], 8)
 @given(
     st.integers(50, 400),
     st.lists(st.tuples(st.floats(0.05, 0.95), st.floats(0.5, 2.0)), max_size=4),

@@ -70,12 +70,14 @@ class Course:
 
     def due(self, times: int) -> set[int]:
         """Steps after which to evaluate: evenly spaced over the schedule, the last step included."""
-        found = set()
-        borders = [*(s.start for s in self.stretches[1:]), None]
+        found: set[int] = set()
+        left = list(range(1, times + 1))
+        borders = [*(s.start for s in self.stretches[1:]), self.last.end]
         for stretch, border in zip(self.stretches, borders, strict=True):
-            steps = {_step_at(stretch, k, times) for k in range(1, times + 1)}
-            # A stretch counts up to where the next begins; what fell due before is not due again.
-            found |= {s for s in steps if stretch.start < s and (border is None or s <= border)}
+            # A stretch counts up to where the next begins; what fell due in it is not due again.
+            steps = {k: max(stretch.start + 1, _step_at(stretch, k, times)) for k in left}
+            found |= {step for step in steps.values() if step <= border}
+            left = [k for k, step in steps.items() if step > border]
         return found | {self.last.end}
 
 
