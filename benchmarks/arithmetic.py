@@ -15,6 +15,7 @@ from benchmarks.measure import timed
 from pretune.training import machine
 from pretune.training.progress import Silent
 from pretune.training.run import Run
+from pretune.training.world import World
 from pretune.workflows.corpus import open_prepared
 from pretune.workflows.pretrain_settings import resolve
 from pretune.workflows.pretraining import Pretraining
@@ -68,7 +69,7 @@ def parts(config: Mapping[str, Any], folder: Path) -> Pretraining:
     """Model, objective and batches of a pretraining run over prepared text."""
     settings = resolve(config["settings"], {})
     prepared = open_prepared(Path(settings.corpus[0]))
-    return Pretraining(settings, prepared, Run(folder), None, Silent())
+    return Pretraining(settings, prepared, Run(folder), None, Silent(), World())
 
 
 def gradients(config: Mapping[str, Any]) -> dict[str, Any]:

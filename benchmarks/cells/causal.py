@@ -14,8 +14,8 @@ NEEDS = (
     "accelerate (for Trainer); a C++ compiler for torch.compile; DATA for the English text of the shared sets"
 )
 LENGTH = 256
-TUNED = {"dropout": 0.0, "flush": True, "arguments": {"optim": "adamw_torch_fused"}}
-TRIED: tuple[Mapping[str, Any], ...] = (
+TUNED: dict[str, Any] = {"dropout": 0.0, "flush": True, "arguments": {"optim": "adamw_torch_fused"}}
+TRIED: tuple[dict[str, Any], ...] = (
     {"batch": 4}, {"batch": 8}, {"batch": 16}, {"batch": 16, "workers": 1}, {"batch": 16, "compile": True},
 )  # fmt: skip
 
@@ -27,14 +27,14 @@ def run(options: Options) -> dict[str, Any]:
     settings = {"corpus": [str(made.prepared)], "family": "llama", "max_length": LENGTH}
     sides: dict[str, tuple[str, Mapping[str, Any]]] = {"ours": ("ours.rate", {"settings": settings} | window)}
     for family in ("gpt2", "llama"):
-        peer = {"corpus": str(made.prepared), "length": LENGTH, "family": family} | window
+        peer: dict[str, Any] = {"corpus": str(made.prepared), "length": LENGTH, "family": family} | window
         sides[f"{family}, defaults"] = ("peer.rate", peer)
         sides[f"{family}, tuned"] = ("peer.rate", peer | TUNED | fastest(peer | TUNED, options))
     about = {"text": made.label, "vocabulary": made.vocabulary, "optimisers": "ours Muon, theirs AdamW"}
     return about | compared(sides, options, "tokens a second")
 
 
-def fastest(peer: Mapping[str, Any], options: Options) -> Mapping[str, Any]:
+def fastest(peer: Mapping[str, Any], options: Options) -> dict[str, Any]:
     """The setting of ``TRIED`` with the most tokens a second."""
     tried = TRIED[:2] if options.smoke else TRIED
     # torch.compile is warmed up for as long as it compiles: a minute here.

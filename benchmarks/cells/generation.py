@@ -150,13 +150,13 @@ def same(a: Counter[Any], b: Counter[Any]) -> float:
 def speed(pair: Pair, pairs: int = 10, new: int = 24) -> dict[str, Any]:
     """Tokens a second, batch 1, in interleaved pairs; and what reading the weights allows."""
     inputs = pair.reader(PROMPTS[1], return_tensors="pt")
-    more = {"max_new_tokens": new, "min_new_tokens": new}
 
     def stock(**settings: Any) -> None:
-        pair.stock.generate(**inputs, **settings, **more)
+        pair.stock.generate(**inputs, **settings, max_new_tokens=new, min_new_tokens=new)
 
     def ours(sampling: Sampling) -> None:
-        pair.ours.generate_all([PROMPTS[1]], Decoding(**more, sampling=sampling))
+        decoding = Decoding(max_new_tokens=new, min_new_tokens=new, sampling=sampling)
+        pair.ours.generate_all([PROMPTS[1]], decoding)
 
     drawn = Sampling(temperature=0.8, top_k=50, top_p=0.95)
     sides: dict[str, Callable[[], None]] = {
@@ -227,6 +227,8 @@ def run(options: Options) -> dict[str, Any]:
     )
     for name, part in found.items():
         if isinstance(part, dict):
-            verdict = {True: "passed", False: "FAILED"}.get(part.get("passed"), "")  # a speed passes nothing
+            verdict = {True: "passed", False: "FAILED", None: ""}[
+                part.get("passed")
+            ]  # a speed passes nothing
             print(f"  {name}: {verdict}{part.get('ours / stock', '')}")
     return {"model": model.name, "parts": found}

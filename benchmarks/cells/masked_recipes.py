@@ -18,7 +18,7 @@ def run(options: Options) -> dict[str, Any]:
     window = {"seconds": options.seconds, "warm": 1.0 if options.smoke else 5.0}
     settings = {"corpus": [str(made.prepared)], "max_length": LENGTH, "family": "modernbert"}
     peer = {"corpus": str(made.prepared), "length": LENGTH, "family": "bert"} | window
-    sides = {
+    sides: dict[str, tuple[str, dict[str, Any]]] = {
         "ours": ("ours.rate", {"settings": settings} | window),
         "bert + AdamW, Trainer, batch 8": ("peer.rate", peer),
         "bert + AdamW, Trainer, batch 32": ("peer.rate", peer | {"batch": 32}),

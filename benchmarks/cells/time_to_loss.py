@@ -193,7 +193,7 @@ def reported(work: Work, objective: str, language: str) -> dict[str, Any] | None
             if made is None:
                 return None
             runs[share] = (made["seconds"], made.get(unit, float("inf")))
-            return runs[share][1] <= peer[unit]
+            return bool(runs[share][1] <= peer[unit])
 
         over, best = shortest(len(LENGTHS), at, meets)
         if not over:
