@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
 
-.PHONY: install quickstart test check bench faults wheel clean
+.PHONY: install quickstart test conformance check bench faults wheel clean
 
 install: $(STAMP)
 
@@ -24,6 +24,10 @@ quickstart: install
 
 test: install
 	$(BIN)/python -m pytest -q --durations=8
+
+# The whole suite of tests/conformance, and docs/architectures.md from what it found.
+conformance: install
+	$(BIN)/python -m pytest -q tests/conformance -p table --table docs
 
 check: install
 	$(BIN)/ruff check src tests benchmarks
