@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pretune.workflows.data_inspection import inspect_data as inspect_data
     from pretune.workflows.evaluate import evaluate as evaluate
     from pretune.workflows.export import export as export
+    from pretune.workflows.extend import extend_vocabulary as extend_vocabulary
     from pretune.workflows.finetune import finetune as finetune
     from pretune.workflows.predict import predict as predict
     from pretune.workflows.pretrain import pretrain as pretrain
@@ -34,6 +35,7 @@ _HOMES = {
     "compare_runs": "pretune.workflows.comparison",
     "evaluate": "pretune.workflows.evaluate",
     "export": "pretune.workflows.export",
+    "extend_vocabulary": "pretune.workflows.extend",
     "finetune": "pretune.workflows.finetune",
     "inspect_data": "pretune.workflows.data_inspection",
     "inspect_tokenizers": "pretune.workflows.tokenizer",
@@ -47,9 +49,9 @@ _HOMES = {
 }
 
 __all__ = [
-    "Model", "PretuneError", "adjust_run", "compare_runs", "evaluate", "export", "finetune", "inspect_data",
-    "inspect_tokenizers", "list_runs", "load", "predict", "prepare_data", "pretrain", "quickstart",
-    "show_run", "train_tokenizer",
+    "Model", "PretuneError", "adjust_run", "compare_runs", "evaluate", "export", "extend_vocabulary",
+    "finetune", "inspect_data", "inspect_tokenizers", "list_runs", "load", "predict", "prepare_data",
+    "pretrain", "quickstart", "show_run", "train_tokenizer",
 ]  # fmt: skip
 
 

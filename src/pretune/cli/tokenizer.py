@@ -1,4 +1,4 @@
-"""``pretune tokenizer train`` and ``pretune tokenizer inspect``."""
+"""``pretune tokenizer train | inspect | extend``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from pretune.cli.shared import Json, emit
 
 NAME = "tokenizer"
-HELP = """Train a tokenizer on raw text, or see what tokenizers do to a text.
+HELP = """Train a tokenizer on raw text, see what tokenizers do to a text, or give a model more tokens for it.
 
 Examples (the texts are there after `pretune quickstart`; every verb takes --json):
 
@@ -20,6 +20,7 @@ Examples (the texts are there after `pretune quickstart`; every verb takes --jso
   pretune tokenizer train runs/quickstart/texts/pretrain_zh.jsonl --kind wordpiece --out runs/wordpiece
   pretune tokenizer inspect runs/bpe runs/wordpiece --data runs/quickstart/texts/pretrain_zh.jsonl
   pretune tokenizer inspect runs/bpe --text "The ferry left. 渡船离开了港口。"
+  pretune tokenizer extend runs/quickstart/causal runs/quickstart/texts/pretrain_zh.jsonl --tokens 300 --out runs/extended
 """
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -91,3 +92,29 @@ def inspect(
         return
     found = workflow.inspect_tokenizers(tokenizers, data or [])
     emit({name: asdict(item) for name, item in found.items()}, json, workflow.inspection_lines(found))
+
+
+@app.command("extend")
+def extend(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, or a run.")],
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCES...", help="Files or folders of text.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write; must be empty or not there.")],
+    tokens: Annotated[int, typer.Option(help="How many tokens to add, at most.")] = 1000,
+    max_token_length: Annotated[
+        int, typer.Option(help="Longest new token in bytes; 16 is five Chinese characters.")
+    ] = 16,
+    json: Json = False,
+) -> None:
+    """Give a model more tokens for a text, each from the mean of the pieces that wrote it before.
+
+    Example: pretune tokenizer extend runs/quickstart/causal runs/quickstart/texts/pretrain_zh.jsonl --tokens 300 --out runs/extended
+    """
+    from pretune.training.progress import default_reporter
+    from pretune.workflows import extend as workflow
+
+    found = workflow.extend_vocabulary(
+        model, sources, out=out, tokens=tokens, max_token_length=max_token_length,
+        reporter=default_reporter(quiet=json),
+    )  # fmt: skip
+    following = f"next:  pretune pretrain {' '.join(sources)} --from {found.folder}"
+    emit(found.summary(), json, [*workflow.lines(found), following])

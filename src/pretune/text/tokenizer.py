@@ -246,8 +246,13 @@ class Tokenizer:
             ["input_ids", "token_type_ids", "attention_mask"] if segments else ["input_ids", "attention_mask"]
         )
         named = {role: name for role, name in roles.items() if name}
-        settings = {**self.settings, **named, "model_input_names": inputs}
-        copy = Tokenizer(backend, settings)
+        return self.with_backend(backend, {**named, "model_input_names": inputs})
+
+    def with_backend(
+        self, backend: tokenizers.Tokenizer, settings: Mapping[str, Any] | None = None
+    ) -> Tokenizer:
+        """A copy that tokenizes with another backend, and with ``settings`` over its own."""
+        copy = Tokenizer(backend, {**self.settings, **(settings or {})})
         copy._truncation, copy._padding = self._truncation, self._padding
         return copy
 
