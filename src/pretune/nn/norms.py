@@ -36,7 +36,8 @@ class _Normed(torch.autograd.Function):
         lengths = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)  # (N, 1)
         scales = (lengths.square_() / len(weight)).add_(eps).rsqrt_()
         ctx.save_for_backward(rows, scales, weight)
-        normed: Tensor = (rows * scales).mul_(weight).view(hidden.shape)
+        normed = hidden.new_empty(hidden.shape)  # and no view of it: FSDP2 hangs hooks on what a layer gives
+        torch.mul(rows, scales, out=normed.view(rows.shape)).mul_(weight)
         return normed
 
     @staticmethod
