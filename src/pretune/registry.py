@@ -12,6 +12,8 @@ ALIASES = {
     ("families", "qwen3"): "llama",
     ("families", "qwen"): "llama",
     ("families", "gpt"): "gpt2",
+    ("families", "openai_gpt"): "gpt1",
+    ("families", "gpt_neo"): "gpt3",
     ("families", "modern_bert"): "modernbert",
     ("objectives", "mlm"): "masked_lm",
     ("objectives", "clm"): "causal_lm",

@@ -10,10 +10,12 @@ import transformers
 from transformers import initialization
 
 from pretune.checkpoint import weights
-from pretune.families import gpt2, modernbert
+from pretune.families import gpt1, gpt2, gpt3, modernbert
 from pretune.types import Batch, Layout
 
 pytestmark = pytest.mark.slow
+WIDTH = 300
+"""Places: more than the windows of GPT-Neo and ModernBERT."""
 
 
 def drawn(network_class: Any, config: Any) -> Any:
@@ -31,26 +33,35 @@ def drawn(network_class: Any, config: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("family", "head", "network_class", "config", "parameters"),
+    ("family", "head", "network_class", "values", "parameters"),
     [
-        (gpt2, "causal_lm", transformers.GPT2LMHeadModel, transformers.GPT2Config(), 124_439_808),
-        (modernbert, "masked_lm", transformers.ModernBertForMaskedLM, transformers.ModernBertConfig(),
-         149_655_232),
+        (gpt1, "causal_lm", "OpenAIGPTLMHeadModel", {}, 116_534_784),
+        (gpt2, "causal_lm", "GPT2LMHeadModel", {}, 124_439_808),
+        (gpt3, "causal_lm", "GPTNeoForCausalLM",
+         {"hidden_size": 768, "num_layers": 12, "num_heads": 12,
+          "attention_types": [[["global", "local"], 6]]}, 125_198_592),
+        (modernbert, "masked_lm", "ModernBertForMaskedLM", {}, 149_655_232),
     ],
-    ids=["gpt2-124m", "modernbert-base"],
+    ids=["gpt", "gpt2-124m", "gpt-neo-125m", "modernbert-base"],
 )  # fmt: skip
 @torch.no_grad()
 def test_a_published_shape_says_what_stock_says(
-    family: Any, head: str, network_class: Any, config: Any, parameters: int, monkeypatch: pytest.MonkeyPatch
+    family: Any,
+    head: str,
+    network_class: str,
+    values: dict[str, Any],
+    parameters: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stock = drawn(network_class, config)
+    kind = getattr(transformers, network_class)
+    stock = drawn(kind, kind.config_class(**values))
     monkeypatch.setattr(family.Network, "reset_parameters", lambda self: None)
-    network = family.Network(family.Config.from_hugging_face({"model_type": family.__name__})).eval()
+    values = {"model_type": kind.config_class.model_type, **values}
+    network = family.Network(family.Config.from_hugging_face(values), heads=(head,)).eval()
     assert sum(p.numel() for p in network.parameters()) == parameters
     assert weights.load_into(network, stock.state_dict(), family.WEIGHTS) == []
-    tokens = torch.randint(50_000, (2, 150))
-    batch = Batch(tokens, Layout(lengths=torch.tensor([150, 150])))
-    ours = network(batch, heads=(head,)).logits[head]
+    tokens = torch.randint(3, 30_000, (1, WIDTH))
+    ours = network(Batch(tokens, Layout(lengths=torch.tensor([WIDTH]))), heads=(head,)).logits[head]
     theirs = stock(tokens).logits.flatten(0, 1)
     assert theirs.std() > 0.5
     torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-4)

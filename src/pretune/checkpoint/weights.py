@@ -78,6 +78,8 @@ class Transpose:
 
     def read(self, theirs: State, ours: State) -> None:
         for name, _ in _matching(self.ours, ours):
+            if ours[name].ndim != 2:
+                raise CheckpointError(f"{name}: shape {tuple(ours[name].shape)}, where a matrix belongs")
             ours[name] = ours[name].transpose(-2, -1).contiguous()
 
     write = read

@@ -1,0 +1,288 @@
+"""GPT (Radford et al. 2018): a decoder with learned positions, normalised after each block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
+
+import pydantic
+import torch
+from torch import Tensor, nn
+
+from pretune import config as settings
+from pretune.checkpoint import hub
+from pretune.checkpoint.weights import Accept, Ignore, Operation, Rename, Transpose
+from pretune.errors import ConfigError, UnsupportedError
+from pretune.nn import attention, initialisation
+from pretune.nn import heads as reading
+from pretune.nn.cache import Cache
+from pretune.nn.dropout import Dropout
+from pretune.nn.feedforward import FeedForward
+from pretune.nn.positions import positions
+from pretune.types import Batch, Layout, Outputs, Specials, Traits
+
+TRAITS = Traits(kind="decoder", heads=("causal_lm", "classification"), sentence="last", cache=True)
+
+HF_TYPES = {
+    "openai-gpt": {
+        "causal_lm": "OpenAIGPTLMHeadModel",
+        "classification": "OpenAIGPTForSequenceClassification",
+    }
+}
+
+NAMES = {
+    "hidden_size": "n_embd",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "max_position_embeddings": "n_positions",
+    "hidden_act": "afn",
+    "embedding_dropout": "embd_pdrop",
+    "residual_dropout": "resid_pdrop",
+    "attention_dropout": "attn_pdrop",
+}
+"""Our settings, which are called as in the other families, and what GPT's config.json calls them."""
+
+REFERENCE: Mapping[str, Any] = {
+    "vocab_size": 40478,
+    "n_embd": 768,
+    "n_layer": 12,
+    "n_head": 12,
+    "n_positions": 512,
+    "embd_pdrop": 0.1,
+    "resid_pdrop": 0.1,
+    "attn_pdrop": 0.1,
+}
+"""What a config.json means that leaves a key out, where it differs from our defaults."""
+
+ACTIVATIONS = {"gelu": "gelu_new", "relu": "relu", "silu": "silu", "swish": "silu"}
+"""By the names of GPT's config.json, whose gelu is the approximation by tanh."""
+
+
+class Config(settings.Settings):
+    """The shape of a GPT; defaults for a small machine."""
+
+    vocab_size: pydantic.PositiveInt = 8192
+    hidden_size: pydantic.PositiveInt = 256
+    num_hidden_layers: pydantic.PositiveInt = 4
+    num_attention_heads: pydantic.PositiveInt = 4
+    hidden_act: Literal["gelu_new", "relu", "silu"] = "gelu_new"
+    # None in pretraining: it is slow on CPU and does not pay off in one epoch (Geiping & Goldstein 2022).
+    embedding_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    residual_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    attention_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    max_position_embeddings: pydantic.PositiveInt = 512
+    initializer_range: float = pydantic.Field(default=0.02, gt=0)
+    layer_norm_epsilon: float = pydantic.Field(default=1e-5, gt=0)
+    tie_word_embeddings: bool = True
+
+    @pydantic.model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads"
+            )
+        return self
+
+    @property
+    def inner_size(self) -> int:
+        """F, the width between the two maps of a feed-forward block."""
+        return 4 * self.hidden_size
+
+    @classmethod
+    def from_hugging_face(cls, values: Mapping[str, Any]) -> Config:
+        """The config of a config.json; what does not change the network is passed over.
+
+        Raises:
+            ConfigError: a value is wrong.
+        """
+        given = {**REFERENCE, **values}
+        given["afn"] = ACTIVATIONS.get(given.get("afn", "gelu"), given.get("afn"))
+        known = {
+            name: given[NAMES.get(name, name)] for name in cls.model_fields if NAMES.get(name, name) in given
+        }
+        return settings.build(cls, known, where="config.json")
+
+    def to_hugging_face(
+        self, head: str, *, labels: tuple[str, ...] = (), specials: Specials | None = None
+    ) -> dict[str, Any]:
+        """The config.json with which stock transformers loads this network with ``head``."""
+        values = {NAMES.get(name, name): value for name, value in self.model_dump().items()}
+        values |= {"afn": self.hidden_act.removesuffix("_new"), "n_ctx": self.max_position_embeddings}
+        values |= {"architectures": [HF_TYPES["openai-gpt"][head]]}
+        values |= {"model_type": "openai-gpt", "dtype": "float32"}
+        if specials is not None:
+            values |= {"pad_token_id": specials.pad, "bos_token_id": specials.start}
+            values |= {"eos_token_id": specials.end}
+        return values | hub.label_fields(labels)
+
+
+class Embeddings(nn.Module):
+    """The sum of word and position embeddings."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.word = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.dropout = Dropout(config.embedding_dropout)
+
+    def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
+        """(B, T) to (B, T, D)"""
+        width, longest = tokens.shape[1], self.position.num_embeddings
+        places = positions(layout, width)  # (B or 1, T)
+        if layout.positions is None:
+            end = width if layout.cached is None else int((layout.cached + layout.lengths).max())
+            if end > longest:
+                raise UnsupportedError(
+                    f"a row of {end} tokens; this model has {longest} positions (cut the text)"
+                )
+            places = places.clamp(max=longest - 1)  # the padding behind a row that is nearly full
+        embedded: Tensor = self.dropout(self.word(tokens) + self.position(places))  # (B, T, D)
+        return embedded
+
+
+class SelfAttention(nn.Module):
+    """Causal multi-head self-attention; queries, keys and values come from one map."""
+
+    def __init__(self, config: Config, number: int) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.number = number
+        self.heads = config.num_attention_heads
+        self.dropout = config.attention_dropout
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(
+        self, hidden: Tensor, plan: attention.Plan, cache: Cache | None, places: Tensor | None = None
+    ) -> Tensor:
+        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        query, key, value = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, K)
+            for part in self.query_key_value(hidden).chunk(3, dim=-1)
+        )
+        if cache is not None:
+            key, value = cache.extend(self.number, key, value)  # (B, H, S, K)
+        mixed = attention.attend(query, key, value, plan, dropout=self.dropout if self.training else 0.0)
+        output: Tensor = self.output(reading.at(mixed, places))
+        return output
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward, each with a residual connection and a norm behind it (section 3.1)."""
+
+    def __init__(self, config: Config, number: int) -> None:
+        super().__init__()
+        self.attention = SelfAttention(config, number)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
+        self.feed_forward = FeedForward(config.hidden_size, config.inner_size, config.hidden_act)
+        self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
+        self.dropout = Dropout(config.residual_dropout)
+
+    def forward(
+        self, hidden: Tensor, plan: attention.Plan, cache: Cache | None, places: Tensor | None = None
+    ) -> Tensor:
+        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        mixed = self.dropout(self.attention(hidden, plan, cache, places))
+        hidden = self.attention_norm(reading.at(hidden, places) + mixed)
+        hidden = self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
+        return hidden
+
+
+class Classifier(nn.Module):
+    """A linear map without bias from the last real place to the classes."""
+
+    reads: reading.Reads = TRAITS.sentence
+
+    def __init__(self, config: Config, classes: int) -> None:
+        super().__init__()
+        self.output = nn.Linear(config.hidden_size, classes, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, D) to (N, C)"""
+        logits: Tensor = self.output(hidden)
+        return logits
+
+
+class Network(nn.Module):
+    """A GPT with the heads that are asked for, at its first values."""
+
+    def __init__(self, config: Config, heads: Sequence[str] = ("causal_lm",), num_labels: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        self.layers = nn.ModuleList(Layer(config, number) for number in range(config.num_hidden_layers))
+        self.heads = nn.ModuleDict({name: self._head(name, num_labels) for name in heads})
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw first values as transformers does."""
+        initialisation.normal(self, self.config.initializer_range, generator)
+
+    def forward(
+        self,
+        batch: Batch,
+        heads: Sequence[str] = ("causal_lm",),
+        targets: Mapping[str, Tensor] | None = None,
+        cache: Cache | None = None,
+    ) -> Outputs:
+        """Hidden states of the batch, and what the heads say at their places.
+
+        With a cache, the batch holds the new tokens only, and ``layout.cached`` counts the old ones.
+
+        Raises:
+            UnsupportedError: a head that the network was not built with, or too long a row.
+        """
+        width = batch.tokens.shape[1]
+        hidden = self.embeddings(batch.tokens, batch.layout)  # (B, T, D)
+        plan = attention.plan(batch.layout, width, causal=True)
+        if cache is not None:
+            cache.open(batch.layout, width)
+        *before, last = self.layers
+        for layer in before:
+            hidden = layer(hidden, plan, cache)
+        hidden = last(hidden, plan, cache, reading.narrow(self.heads, batch, heads))
+        return reading.read(self.heads, hidden, batch, heads, targets, cache)
+
+    def _head(self, name: str, num_labels: int) -> nn.Module:
+        if name == "causal_lm":
+            decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size, bias=False)
+            if self.config.tie_word_embeddings:
+                decoder.weight = self.embeddings.word.weight
+            return reading.VocabularyHead(decoder)
+        if name == "classification":
+            if num_labels < 1:
+                raise ConfigError("num_labels: a classification head needs at least one")
+            return Classifier(self.config, num_labels)
+        raise UnsupportedError(f"gpt1 has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
+
+
+WEIGHTS: list[Operation] = [
+    Accept(r"^(tokens_embed|positions_embed|h)\.", r"transformer.\1."),  # a stock OpenAIGPTModel
+    Ignore("transformer.h.{}.attn.bias"),  # the causal mask
+    Ignore("transformer.position_ids"),
+    Rename("embeddings.word.weight", "transformer.tokens_embed.weight"),
+    Rename("embeddings.position.weight", "transformer.positions_embed.weight"),
+    Rename("layers.{}.attention_norm.{leaf}", "transformer.h.{}.ln_1.{leaf}"),
+    Rename("layers.{}.attention.query_key_value.{leaf}", "transformer.h.{}.attn.c_attn.{leaf}"),
+    Rename("layers.{}.attention.output.{leaf}", "transformer.h.{}.attn.c_proj.{leaf}"),
+    Rename("layers.{}.feed_forward_norm.{leaf}", "transformer.h.{}.ln_2.{leaf}"),
+    Rename("layers.{}.feed_forward.up.{leaf}", "transformer.h.{}.mlp.c_fc.{leaf}"),
+    Rename("layers.{}.feed_forward.down.{leaf}", "transformer.h.{}.mlp.c_proj.{leaf}"),
+    Transpose("layers.{}.attention.query_key_value.weight"),
+    Transpose("layers.{}.attention.output.weight"),
+    Transpose("layers.{}.feed_forward.up.weight"),
+    Transpose("layers.{}.feed_forward.down.weight"),
+    Rename("heads.causal_lm.decoder.weight", "lm_head.weight"),
+    Rename("heads.classification.output.weight", "score.weight"),
+]
+
+
+def tiny_config() -> Config:
+    """A shape for tests."""
+    return Config(
+        vocab_size=96,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=48,
+    )

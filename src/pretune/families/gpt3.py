@@ -1,0 +1,316 @@
+"""GPT-3 (Brown et al. 2020) as GPT-Neo has it: every other layer sees the last few places only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
+
+import pydantic
+import torch
+from torch import Tensor, nn
+
+from pretune import config as settings
+from pretune.checkpoint import hub
+from pretune.checkpoint.weights import Accept, Ignore, Operation, Rename
+from pretune.errors import ConfigError, UnsupportedError
+from pretune.nn import attention, initialisation
+from pretune.nn import heads as reading
+from pretune.nn.cache import Cache
+from pretune.nn.dropout import Dropout
+from pretune.nn.feedforward import ActivationName, FeedForward
+from pretune.nn.positions import positions
+from pretune.types import Batch, Layout, Outputs, Specials, Traits
+
+TRAITS = Traits(kind="decoder", heads=("causal_lm", "classification"), sentence="last", cache=True)
+
+HF_TYPES = {
+    "gpt_neo": {"causal_lm": "GPTNeoForCausalLM", "classification": "GPTNeoForSequenceClassification"}
+}
+
+NAMES = {
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+    "hidden_act": "activation_function",
+    "embedding_dropout": "embed_dropout",
+    "residual_dropout": "resid_dropout",
+}
+"""Our settings, which are called as in the other families, and what GPT-Neo's config.json calls them."""
+
+REFERENCE: Mapping[str, Any] = {
+    "vocab_size": 50257,
+    "hidden_size": 2048,
+    "num_layers": 24,
+    "num_heads": 16,
+    "max_position_embeddings": 2048,
+}
+"""What a config.json means that leaves a key out, where it differs from our defaults."""
+
+Reach = Literal["global", "local"]
+PATTERN: tuple[Reach, ...] = ("global", "local")
+
+
+class Config(settings.Settings):
+    """The shape of a GPT-Neo; defaults for a small machine."""
+
+    vocab_size: pydantic.PositiveInt = 8192
+    hidden_size: pydantic.PositiveInt = 256
+    num_hidden_layers: pydantic.PositiveInt = 4
+    num_attention_heads: pydantic.PositiveInt = 4
+    intermediate_size: pydantic.PositiveInt | None = None
+    """None: four times ``hidden_size``."""
+    hidden_act: ActivationName = "gelu_new"
+    # None in pretraining: it is slow on CPU and does not pay off in one epoch (Geiping & Goldstein 2022).
+    embedding_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    residual_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    attention_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    max_position_embeddings: pydantic.PositiveInt = 1024
+    attention_layers: tuple[Reach, ...] | None = None
+    """What each layer sees, all before a place or the window; None: by turns, as in GPT-3 (section 2.1)."""
+    window_size: pydantic.PositiveInt = 256
+    """Places that a local layer sees, its own included."""
+    initializer_range: float = pydantic.Field(default=0.02, gt=0)
+    layer_norm_epsilon: float = pydantic.Field(default=1e-5, gt=0)
+    tie_word_embeddings: bool = True
+
+    @pydantic.model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads"
+            )
+        if self.attention_layers is not None and len(self.attention_layers) != self.num_hidden_layers:
+            raise ValueError(
+                f"attention_layers has {len(self.attention_layers)} entries, not {self.num_hidden_layers}"
+            )
+        return self
+
+    @property
+    def inner_size(self) -> int:
+        """F, the width between the two maps of a feed-forward block."""
+        return self.intermediate_size or 4 * self.hidden_size
+
+    @property
+    def reaches(self) -> tuple[Reach, ...]:
+        """What each layer sees, from the first to the last."""
+        return self.attention_layers or tuple(
+            PATTERN[number % len(PATTERN)] for number in range(self.num_hidden_layers)
+        )
+
+    @classmethod
+    def from_hugging_face(cls, values: Mapping[str, Any]) -> Config:
+        """The config of a config.json; what does not change the network is passed over.
+
+        Raises:
+            ConfigError: a value is wrong.
+        """
+        given = {**REFERENCE, **values}
+        known = {
+            name: given[NAMES.get(name, name)] for name in cls.model_fields if NAMES.get(name, name) in given
+        }
+        known |= {"attention_layers": _reaches(values)}
+        return settings.build(cls, known, where="config.json")
+
+    def to_hugging_face(
+        self, head: str, *, labels: tuple[str, ...] = (), specials: Specials | None = None
+    ) -> dict[str, Any]:
+        """The config.json with which stock transformers loads this network with ``head``."""
+        values = {NAMES.get(name, name): value for name, value in self.model_dump().items()}
+        values |= {"attention_layers": list(self.reaches), "attention_types": [[list(self.reaches), 1]]}
+        values |= {"architectures": [HF_TYPES["gpt_neo"][head]], "model_type": "gpt_neo", "dtype": "float32"}
+        if specials is not None:
+            values |= {"pad_token_id": specials.pad, "bos_token_id": specials.start}
+            values |= {"eos_token_id": specials.end}
+        return values | hub.label_fields(labels)
+
+
+def _reaches(values: Mapping[str, Any]) -> Any:
+    """What each layer sees: ``[[["global", "local"], 12]]`` means twelve times both."""
+    groups = values.get("attention_types")
+    if groups is None:
+        return values.get("attention_layers")
+    try:
+        return tuple(reach for pattern, times in groups for _ in range(times) for reach in pattern)
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f'config.json: attention_types = {groups!r}: must be like [[["global", "local"], 12]]'
+        ) from None
+
+
+class Embeddings(nn.Module):
+    """The sum of word and position embeddings."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.word = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.dropout = Dropout(config.embedding_dropout)
+
+    def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
+        """(B, T) to (B, T, D)"""
+        width, longest = tokens.shape[1], self.position.num_embeddings
+        places = positions(layout, width)  # (B or 1, T)
+        if layout.positions is None:
+            end = width if layout.cached is None else int((layout.cached + layout.lengths).max())
+            if end > longest:
+                raise UnsupportedError(
+                    f"a row of {end} tokens; this model has {longest} positions (cut the text)"
+                )
+            places = places.clamp(max=longest - 1)  # the padding behind a row that is nearly full
+        embedded: Tensor = self.dropout(self.word(tokens) + self.position(places))  # (B, T, D)
+        return embedded
+
+
+class SelfAttention(nn.Module):
+    """Causal multi-head self-attention without scaling of the products, as GPT-Neo was trained."""
+
+    def __init__(self, config: Config, number: int) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.number = number
+        self.heads = config.num_attention_heads
+        self.dropout = config.attention_dropout
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.output = nn.Linear(width, width)
+
+    def forward(
+        self, hidden: Tensor, plan: attention.Plan, cache: Cache | None, places: Tensor | None = None
+    ) -> Tensor:
+        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        query, key, value = (
+            project(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, K)
+            for project in (self.query, self.key, self.value)
+        )
+        if cache is not None:
+            key, value = cache.extend(self.number, key, value)  # (B, H, S, K)
+        dropout = self.dropout if self.training else 0.0
+        mixed = attention.attend(query, key, value, plan, dropout=dropout, scale=1.0)
+        output: Tensor = self.output(reading.at(mixed, places))
+        return output
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward, each behind a norm, each added to the residual stream."""
+
+    def __init__(self, config: Config, number: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
+        self.attention = SelfAttention(config, number)
+        self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
+        self.feed_forward = FeedForward(config.hidden_size, config.inner_size, config.hidden_act)
+        self.dropout = Dropout(config.residual_dropout)
+
+    def forward(
+        self, hidden: Tensor, plan: attention.Plan, cache: Cache | None, places: Tensor | None = None
+    ) -> Tensor:
+        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        mixed = self.dropout(self.attention(self.attention_norm(hidden), plan, cache, places))
+        hidden = reading.at(hidden, places) + mixed
+        hidden = hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
+        return hidden
+
+
+class Classifier(nn.Module):
+    """A linear map without bias from the last real place to the classes."""
+
+    reads: reading.Reads = TRAITS.sentence
+
+    def __init__(self, config: Config, classes: int) -> None:
+        super().__init__()
+        self.output = nn.Linear(config.hidden_size, classes, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, D) to (N, C)"""
+        logits: Tensor = self.output(hidden)
+        return logits
+
+
+class Network(nn.Module):
+    """A GPT-Neo with the heads that are asked for, at its first values."""
+
+    def __init__(self, config: Config, heads: Sequence[str] = ("causal_lm",), num_labels: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        self.layers = nn.ModuleList(Layer(config, number) for number in range(config.num_hidden_layers))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
+        self.heads = nn.ModuleDict({name: self._head(name, num_labels) for name in heads})
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw first values as transformers does."""
+        initialisation.normal(self, self.config.initializer_range, generator)
+
+    def forward(
+        self,
+        batch: Batch,
+        heads: Sequence[str] = ("causal_lm",),
+        targets: Mapping[str, Tensor] | None = None,
+        cache: Cache | None = None,
+    ) -> Outputs:
+        """Hidden states of the batch, and what the heads say at their places.
+
+        With a cache, the batch holds the new tokens only, and ``layout.cached`` counts the old ones.
+
+        Raises:
+            UnsupportedError: a head that the network was not built with, or too long a row.
+        """
+        width = batch.tokens.shape[1]
+        hidden = self.embeddings(batch.tokens, batch.layout)  # (B, T, D)
+        plans: dict[Reach, attention.Plan] = {
+            "global": attention.plan(batch.layout, width, causal=True),
+            "local": attention.plan(batch.layout, width, causal=True, window=self.config.window_size),
+        }
+        if cache is not None:
+            cache.open(batch.layout, width)
+        *before, last = self.config.reaches
+        for layer, reach in zip(self.layers, before, strict=False):
+            hidden = layer(hidden, plans[reach], cache)
+        hidden = self.layers[-1](hidden, plans[last], cache, reading.narrow(self.heads, batch, heads))
+        return reading.read(self.heads, self.norm(hidden), batch, heads, targets, cache)
+
+    def _head(self, name: str, num_labels: int) -> nn.Module:
+        if name == "causal_lm":
+            decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size, bias=False)
+            if self.config.tie_word_embeddings:
+                decoder.weight = self.embeddings.word.weight
+            return reading.VocabularyHead(decoder)
+        if name == "classification":
+            if num_labels < 1:
+                raise ConfigError("num_labels: a classification head needs at least one")
+            return Classifier(self.config, num_labels)
+        raise UnsupportedError(f"gpt3 has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
+
+
+WEIGHTS: list[Operation] = [
+    Accept(r"^(wte|wpe|h|ln_f)\.", r"transformer.\1."),  # a stock GPTNeoModel, without a head
+    Ignore("transformer.h.{}.attn.attention.bias"),  # the mask
+    Ignore("transformer.h.{}.attn.attention.masked_bias"),
+    Rename("embeddings.word.weight", "transformer.wte.weight"),
+    Rename("embeddings.position.weight", "transformer.wpe.weight"),
+    Rename("layers.{}.attention_norm.{leaf}", "transformer.h.{}.ln_1.{leaf}"),
+    Rename("layers.{}.attention.query.weight", "transformer.h.{}.attn.attention.q_proj.weight"),
+    Rename("layers.{}.attention.key.weight", "transformer.h.{}.attn.attention.k_proj.weight"),
+    Rename("layers.{}.attention.value.weight", "transformer.h.{}.attn.attention.v_proj.weight"),
+    Rename("layers.{}.attention.output.{leaf}", "transformer.h.{}.attn.attention.out_proj.{leaf}"),
+    Rename("layers.{}.feed_forward_norm.{leaf}", "transformer.h.{}.ln_2.{leaf}"),
+    Rename("layers.{}.feed_forward.up.{leaf}", "transformer.h.{}.mlp.c_fc.{leaf}"),
+    Rename("layers.{}.feed_forward.down.{leaf}", "transformer.h.{}.mlp.c_proj.{leaf}"),
+    Rename("norm.{leaf}", "transformer.ln_f.{leaf}"),
+    Rename("heads.causal_lm.decoder.weight", "lm_head.weight"),
+    Rename("heads.classification.output.weight", "score.weight"),
+]
+
+
+def tiny_config() -> Config:
+    """A shape for tests: the window is shorter than their texts."""
+    return Config(
+        vocab_size=96,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        window_size=5,
+        max_position_embeddings=48,
+    )
