@@ -16,11 +16,9 @@ from pretune.families import bert, family_of, gpt2, llama, modernbert
     [
         (bert, {"position_embedding_type": "relative_key"}, "relative_key"),
         (bert, {"is_decoder": True}, "is_decoder"),
-        (llama, {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "llama3"),
-        (llama, {"rope_scaling": {"type": "linear", "factor": 2.0}}, "linear"),
-        (llama, {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6}}, "yarn"),
+        (llama, {"rope_scaling": {"rope_type": "longrope", "factor": 8.0}}, "longrope"),
+        (llama, {"rope_scaling": {"type": "mrope", "mrope_section": [1, 2]}}, "mrope"),
         (llama, {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
-        (llama, {"model_type": "qwen3", "use_sliding_window": True}, "use_sliding_window"),
         (llama, {"model_type": "mamba"}, "mamba"),
         (gpt2, {"add_cross_attention": True}, "add_cross_attention"),
         (gpt2, {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),

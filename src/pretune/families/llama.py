@@ -1,9 +1,13 @@
-"""Llama (Touvron et al. 2023) and, with normed queries and keys, Qwen3 (Yang et al. 2025): decoders."""
+"""Llama (Touvron et al. 2023) and what differs from it by a norm, a bias or a window: Mistral, Qwen2, Qwen3.
+
+They are one family: each is a Llama of which one map more has a bias, or whose layers look less far back.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any, Literal, Self
 
 import pydantic
 import torch
@@ -13,50 +17,80 @@ from pretune import config as settings
 from pretune.checkpoint import hub
 from pretune.checkpoint.weights import Accept, Ignore, Operation, Rename
 from pretune.errors import ConfigError, UnsupportedError
-from pretune.nn import attention, initialisation
+from pretune.nn import attention, initialisation, scaled_positions
 from pretune.nn import heads as reading
 from pretune.nn.cache import Cache
 from pretune.nn.feedforward import ActivationName, GatedFeedForward
 from pretune.nn.norms import RMSNorm
-from pretune.nn.positions import Tables, positions, rotary_tables, rotate
+from pretune.nn.positions import Tables, rotate
 from pretune.types import Batch, Outputs, Specials, Traits
 
 TRAITS = Traits(kind="decoder", heads=("causal_lm", "classification"), sentence="last", cache=True)
 
 HF_TYPES = {
     "llama": {"causal_lm": "LlamaForCausalLM", "classification": "LlamaForSequenceClassification"},
+    "mistral": {"causal_lm": "MistralForCausalLM", "classification": "MistralForSequenceClassification"},
+    "qwen2": {"causal_lm": "Qwen2ForCausalLM", "classification": "Qwen2ForSequenceClassification"},
     "qwen3": {"causal_lm": "Qwen3ForCausalLM", "classification": "Qwen3ForSequenceClassification"},
 }
 
+Name = Literal["llama", "mistral", "qwen2", "qwen3"]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What sets one architecture of the family apart from the others."""
+
+    norms: bool = False
+    """It norms queries and keys, a head at a time."""
+    biases: bool = False
+    """Its maps to queries, keys and values have a bias, the one behind the attention has none."""
+    settings: tuple[str, ...] = ()
+    """Those of ``OPTIONAL`` that its stock class has."""
+
+
+QWEN_WINDOWS = ("sliding_window", "layer_types", "max_window_layers")
+FORMS: Mapping[Name, Form] = {
+    "llama": Form(settings=("attention_bias", "mlp_bias")),
+    "mistral": Form(settings=("sliding_window",)),
+    "qwen2": Form(biases=True, settings=QWEN_WINDOWS),
+    "qwen3": Form(norms=True, settings=("attention_bias", *QWEN_WINDOWS)),
+}
+OPTIONAL = ("attention_bias", "mlp_bias", "sliding_window", "layer_types", "max_window_layers")
+
+USUAL: Mapping[str, Any] = {
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "tie_word_embeddings": False,
+}
+LLAMA = {"vocab_size": 32000, "intermediate_size": 11008, "max_position_embeddings": 2048}
+MISTRAL = {"vocab_size": 32000, "intermediate_size": 14336, "max_position_embeddings": 131072}
+QWEN = {
+    "vocab_size": 151936,
+    "intermediate_size": 22016,
+    "num_key_value_heads": 32,
+    "max_position_embeddings": 32768,
+    "sliding_window": 4096,
+    "max_window_layers": 28,
+}
 REFERENCE: Mapping[str, Mapping[str, Any]] = {
-    "llama": {
-        "vocab_size": 32000,
-        "hidden_size": 4096,
-        "intermediate_size": 11008,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "max_position_embeddings": 2048,
-        "tie_word_embeddings": False,
-    },
-    "qwen3": {
-        "vocab_size": 151936,
-        "hidden_size": 4096,
-        "intermediate_size": 22016,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
-        "head_dim": 128,
-        "max_position_embeddings": 32768,
-        "tie_word_embeddings": False,
-    },
+    "llama": {**USUAL, **LLAMA},
+    "mistral": {**USUAL, **MISTRAL, "num_key_value_heads": 8, "sliding_window": 4096},
+    "qwen2": {**USUAL, **QWEN},
+    "qwen3": {**USUAL, **QWEN, "head_dim": 128},
 }
 """What a config.json means that leaves a key out, where it differs from our defaults."""
 
+Reach = Literal["full_attention", "sliding_attention"]
 ROPE_THETA = 10_000.0
 
 
 class Config(settings.Settings):
-    """The shape of a Llama or Qwen3, under the names of its config.json; defaults for a small machine."""
+    """The shape of a Llama or a relative, as its config.json names it; defaults for a small machine."""
+
+    form: Name = "qwen3"
+    """The architecture: qwen3 norms queries and keys, qwen2 has a bias on queries, keys and values."""
 
     vocab_size: pydantic.PositiveInt = 8192
     hidden_size: pydantic.PositiveInt = 256
@@ -75,15 +109,25 @@ class Config(settings.Settings):
     initializer_range: float = pydantic.Field(default=0.02, gt=0)
     rms_norm_eps: float = pydantic.Field(default=1e-6, gt=0)
     rope_theta: float = pydantic.Field(default=ROPE_THETA, gt=1)
+    rope_scaling: scaled_positions.Scaling | None = None
+    """How positions are stretched for texts longer than those of the first pretraining."""
+    sliding_window: pydantic.PositiveInt | None = None
+    """Places that a layer with a window sees, its own included; None: no layer has one."""
+    layer_types: tuple[Reach, ...] | None = None
+    """What each layer sees; None: the whole text, or the window where there is one."""
+    max_window_layers: pydantic.NonNegativeInt = 0
+    """Layers at the bottom that see the whole text even so, where ``layer_types`` says nothing."""
     tie_word_embeddings: bool = True
     attention_bias: bool = False
     mlp_bias: bool = False
-    qk_norm: bool = True
-    """Norm queries and keys, a head at a time: Qwen3. Without it: Llama."""
 
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.hidden_size % self.num_attention_heads and (self.head_dim is None or not self.qk_norm):
+        for name in OPTIONAL:
+            if getattr(self, name) and name not in FORMS[self.form].settings:
+                others = " and ".join(form for form, has in FORMS.items() if name in has.settings)
+                raise ValueError(f"{name}: {self.form} has none, {others} have; change form or unset it")
+        if self.hidden_size % self.num_attention_heads and (self.head_dim is None or self.form == "llama"):
             raise ValueError(
                 f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads"
             )
@@ -92,16 +136,16 @@ class Config(settings.Settings):
             raise ValueError(f"num_key_value_heads: {heads} key-value heads")
         if self.head_size % 2:
             raise ValueError(f"head_dim {self.head_size} is odd; rotary positions turn pairs of dimensions")
-        if self.qk_norm and self.mlp_bias:
-            raise ValueError(
-                "mlp_bias: Qwen3 has none, and no other stock class has qk_norm; unset one of them"
-            )
+        if self.rope_scaling is not None and self.head_size < 4:
+            raise ValueError(f"head_dim {self.head_size}: rope_scaling needs 4 dimensions or more")
+        if self.layer_types is not None:
+            if len(self.layer_types) != self.num_hidden_layers:
+                raise ValueError(
+                    f"layer_types has {len(self.layer_types)} entries, not {self.num_hidden_layers}"
+                )
+            if "sliding_attention" in self.layer_types and self.sliding_window is None:
+                raise ValueError("layer_types: sliding_attention needs a sliding_window")
         return self
-
-    @property
-    def model_type(self) -> str:
-        """What transformers calls it."""
-        return "qwen3" if self.qk_norm else "llama"
 
     @property
     def key_value_heads(self) -> int:
@@ -118,6 +162,14 @@ class Config(settings.Settings):
         """F, the width between the maps of a feed-forward block."""
         return self.intermediate_size or max(32, round(self.hidden_size * 8 / 3 / 32) * 32)
 
+    @property
+    def reaches(self) -> tuple[Reach, ...]:
+        """What each layer sees, from the first to the last."""
+        depth = self.num_hidden_layers
+        whole = depth if self.sliding_window is None else min(self.max_window_layers, depth)
+        reaches: tuple[Reach, Reach] = ("full_attention", "sliding_attention")
+        return self.layer_types or reaches[:1] * whole + reaches[1:] * (depth - whole)
+
     @classmethod
     def from_hugging_face(cls, values: Mapping[str, Any]) -> Config:
         """The config of a config.json; what does not change the network is passed over.
@@ -131,44 +183,36 @@ class Config(settings.Settings):
             raise UnsupportedError(
                 f"config.json: model_type {model_type!r}; llama reads {', '.join(REFERENCE)}"
             )
-        if values.get("use_sliding_window"):
-            raise UnsupportedError(
-                "config.json: use_sliding_window is set; the llama family sees whole texts only"
-            )
-        known = {key: value for key, value in values.items() if key in cls.model_fields}
-        known |= {"qk_norm": model_type == "qwen3", "rope_theta": _rope_theta(values)}
-        return settings.build(cls, {**REFERENCE[model_type], **known}, where="config.json")
+        given = {**REFERENCE[model_type], **values}
+        absent = {name for name in OPTIONAL if name not in FORMS[model_type].settings}  # stock ignores them
+        known = {key: value for key, value in given.items() if key in cls.model_fields and key not in absent}
+        known |= {"form": model_type, **scaled_positions.read(given, "llama", ROPE_THETA)}
+        if "layer_types" in FORMS[model_type].settings and not given.get("use_sliding_window"):
+            known |= {"sliding_window": None, "max_window_layers": 0}
+        return settings.build(cls, known, where="config.json")
 
     def to_hugging_face(
         self, head: str, *, labels: tuple[str, ...] = (), specials: Specials | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
-        values = self.model_dump(exclude={"qk_norm", "mlp_bias"} if self.qk_norm else {"qk_norm"})
+        form, scaling = FORMS[self.form], self.rope_scaling
+        absent = {"form", "rope_scaling", *(name for name in OPTIONAL if name not in form.settings)}
+        values = self.model_dump(exclude=absent)
         values |= {"head_dim": self.head_size, "num_key_value_heads": self.key_value_heads}
         values |= {"intermediate_size": self.inner_size}
         # Both forms: transformers 5 reads the first, older tools the second.
-        values |= {"rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta}}
-        values |= {"model_type": self.model_type, "dtype": "float32"}
-        values |= {"architectures": [HF_TYPES[self.model_type][head]]}
+        rope = {"rope_type": "default"} if scaling is None else scaling.model_dump(exclude_none=True)
+        values |= {"rope_parameters": {**rope, "rope_theta": self.rope_theta}}
+        values |= {} if scaling is None else {"rope_scaling": rope}
+        if "layer_types" in form.settings:
+            values |= {"layer_types": list(self.reaches)}
+            values |= {"use_sliding_window": self.sliding_window is not None}
+        values |= {"model_type": self.form, "dtype": "float32"}
+        values |= {"architectures": [HF_TYPES[self.form][head]]}
         if specials is not None:
             values |= {"pad_token_id": specials.pad, "bos_token_id": specials.start}
             values |= {"eos_token_id": specials.end}
         return values | hub.label_fields(labels)
-
-
-def _rope_theta(values: Mapping[str, Any]) -> float:
-    """The base of the rotary positions: ``rope_parameters`` since transformers 5, ``rope_theta`` before."""
-    rope = {**(values.get("rope_scaling") or {}), **(values.get("rope_parameters") or {})}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise UnsupportedError(f"config.json: rope_type {kind!r}; the llama family has 'default' only")
-    share = rope.get("partial_rotary_factor", values.get("partial_rotary_factor", 1.0))
-    if share != 1.0:
-        raise UnsupportedError(
-            f"config.json: partial_rotary_factor {share}; the llama family turns all dimensions"
-        )
-    theta: float = rope.get("rope_theta", values.get("rope_theta", ROPE_THETA))
-    return theta
 
 
 class SelfAttention(nn.Module):
@@ -176,16 +220,17 @@ class SelfAttention(nn.Module):
 
     def __init__(self, config: Config, number: int) -> None:
         super().__init__()
-        width, size, bias = config.hidden_size, config.head_size, config.attention_bias
+        width, size, form = config.hidden_size, config.head_size, FORMS[config.form]
+        bias = config.attention_bias or form.biases
         self.number = number
         self.head_size = size
         self.dropout = config.attention_dropout
         self.query = nn.Linear(width, config.num_attention_heads * size, bias=bias)
         self.key = nn.Linear(width, config.key_value_heads * size, bias=bias)
         self.value = nn.Linear(width, config.key_value_heads * size, bias=bias)
-        self.output = nn.Linear(config.num_attention_heads * size, width, bias=bias)
-        self.query_norm = RMSNorm(size, config.rms_norm_eps) if config.qk_norm else nn.Identity()
-        self.key_norm = RMSNorm(size, config.rms_norm_eps) if config.qk_norm else nn.Identity()
+        self.output = nn.Linear(config.num_attention_heads * size, width, bias=config.attention_bias)
+        self.query_norm = RMSNorm(size, config.rms_norm_eps) if form.norms else nn.Identity()
+        self.key_norm = RMSNorm(size, config.rms_norm_eps) if form.norms else nn.Identity()
 
     def forward(
         self,
@@ -251,7 +296,7 @@ class Classifier(nn.Module):
 
 
 class Network(nn.Module):
-    """A Llama or Qwen3 with the heads that are asked for, at its first values."""
+    """A Llama or a relative with the heads that are asked for, at its first values."""
 
     def __init__(self, config: Config, heads: Sequence[str] = ("causal_lm",), num_labels: int = 0) -> None:
         super().__init__()
@@ -280,16 +325,23 @@ class Network(nn.Module):
         Raises:
             UnsupportedError: a head that the network was not built with.
         """
-        width = batch.tokens.shape[1]
+        config, layout, width = self.config, batch.layout, batch.tokens.shape[1]
         hidden = self.embedding(batch.tokens)  # (B, T, D)
-        tables = rotary_tables(positions(batch.layout, width), self.config.head_size, self.config.rope_theta)
-        plan = attention.plan(batch.layout, width, causal=True)
+        longest, device = config.max_position_embeddings, batch.tokens.device
+        rotation = scaled_positions.Rotation(config.head_size, config.rope_theta, longest, device)
+        tables = scaled_positions.tables(layout, width, rotation, config.rope_scaling)
+        windows = {"full_attention": None, "sliding_attention": config.sliding_window}
+        plans = {
+            reach: attention.plan(layout, width, causal=True, window=windows[reach])
+            for reach in set(config.reaches)
+        }
         if cache is not None:
-            cache.open(batch.layout, width)
-        *before, last = self.layers
-        for layer in before:
-            hidden = layer(hidden, tables, plan, cache)
-        hidden = last(hidden, tables, plan, cache, reading.narrow(self.heads, batch, heads))
+            cache.open(layout, width)
+        *before, last = config.reaches
+        for layer, reach in zip(self.layers, before, strict=False):
+            hidden = layer(hidden, tables, plans[reach], cache)
+        places = reading.narrow(self.heads, batch, heads)
+        hidden = self.layers[-1](hidden, tables, plans[last], cache, places)
         return reading.read(self.heads, self.norm(hidden), batch, heads, targets, cache)
 
     def _head(self, name: str, num_labels: int) -> nn.Module:
@@ -327,7 +379,7 @@ WEIGHTS: list[Operation] = [
 
 
 def tiny_config() -> Config:
-    """A shape for tests."""
+    """A shape for tests: the window of its first layer is shorter than their texts."""
     return Config(
         vocab_size=96,
         hidden_size=32,
@@ -336,4 +388,6 @@ def tiny_config() -> Config:
         num_key_value_heads=2,
         intermediate_size=64,
         max_position_embeddings=48,
+        sliding_window=5,
+        layer_types=("sliding_attention", "full_attention"),
     )

@@ -35,9 +35,20 @@ def rotary_tables(positions: Tensor, head_size: int, base: float) -> Tables:
     Returns:
         (B, 1, T, K / 2) each
     """
-    exponents = torch.arange(0, head_size, 2, dtype=torch.float32, device=positions.device) / head_size
-    angles = positions[:, None, :, None].float() * (1.0 / base**exponents)
+    angles = positions[:, None, :, None].float() * turns(head_size, base, positions.device)
     return angles.cos(), angles.sin()
+
+
+def turns(head_size: int, base: float | Tensor, device: torch.device) -> Tensor:
+    """The angle that each pair of dimensions turns by from one position to the next, (..., K / 2) in fp32.
+
+    Args:
+        head_size: K
+        base: one for all, or (..., 1)
+    """
+    exponents = torch.arange(0, head_size, 2, dtype=torch.float32, device=device) / head_size
+    angles: Tensor = 1.0 / base**exponents
+    return angles
 
 
 def rotate(heads: Tensor, tables: Tables) -> Tensor:
