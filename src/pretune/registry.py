@@ -15,6 +15,7 @@ ALIASES = {
     ("families", "openai_gpt"): "gpt1",
     ("families", "gpt_neo"): "gpt3",
     ("families", "modern_bert"): "modernbert",
+    ("families", "distil_bert"): "distilbert",
     ("objectives", "mlm"): "masked_lm",
     ("objectives", "clm"): "causal_lm",
 }

@@ -99,10 +99,10 @@ class Model:
             raise UnsupportedError(
                 f"family {family!r} has no {head!r} head; it has {', '.join(traits.heads)}"
             )
-        values = {"vocab_size": tokenizer.vocabulary_size, "max_position_embeddings": max_length} | dict(
-            settings
-        )
-        config = build(module.Config, values, where="model")
+        sizes = {"vocab_size": tokenizer.vocabulary_size, "max_position_embeddings": max_length}
+        sizes |= {"pad_token_id": tokenizer.specials.pad}
+        known = {name: size for name, size in sizes.items() if name in module.Config.model_fields}
+        config = build(module.Config, known | dict(settings), where="model")
         check_sizes(config, tokenizer, max_length)
         check_memory(module, config, head, labels)
         network = random_network(module, config, head, labels, seed)

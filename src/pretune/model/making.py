@@ -40,10 +40,10 @@ def sketch(family: ModuleType, config: Any, head: str, labels: Sequence[str]) ->
 
 
 def check_sizes(config: Any, tokenizer: Tokenizer, max_length: int) -> None:
-    """The network has an embedding for each token, and a position for each place.
+    """The network has an embedding for each token, a position for each place, and the same padding.
 
     Raises:
-        ConfigError: it has too few.
+        ConfigError: it has too few, or another.
     """
     if config.vocab_size < tokenizer.vocabulary_size:
         raise ConfigError(
@@ -54,6 +54,11 @@ def check_sizes(config: Any, tokenizer: Tokenizer, max_length: int) -> None:
         raise ConfigError(
             f"model: max_position_embeddings = {config.max_position_embeddings}: max_length is {max_length}; "
             "leave max_position_embeddings out, or give that or more"
+        )
+    if getattr(config, "pad_token_id", tokenizer.specials.pad) != tokenizer.specials.pad:
+        raise ConfigError(
+            f"model: pad_token_id = {config.pad_token_id}: the tokenizer's is {tokenizer.specials.pad}; "
+            "leave pad_token_id out"
         )
 
 

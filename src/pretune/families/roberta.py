@@ -1,0 +1,324 @@
+"""RoBERTa (Liu et al. 2019) and XLM-R (Conneau et al. 2020): BERT without segments, its positions shifted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
+
+import pydantic
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pretune import config as settings
+from pretune.checkpoint import hub
+from pretune.checkpoint.weights import Accept, Ignore, Operation, Rename, Tie
+from pretune.errors import ConfigError, UnsupportedError
+from pretune.nn import attention, initialisation
+from pretune.nn import heads as reading
+from pretune.nn.dropout import Dropout
+from pretune.nn.feedforward import ActivationName, FeedForward
+from pretune.nn.positions import positions
+from pretune.types import Batch, Layout, Outputs, Specials, Traits
+
+TRAITS = Traits(kind="encoder", heads=("masked_lm", "classification"), sentence="first")
+
+HF_TYPES = {
+    "roberta": {"masked_lm": "RobertaForMaskedLM", "classification": "RobertaForSequenceClassification"},
+    "xlm-roberta": {
+        "masked_lm": "XLMRobertaForMaskedLM",
+        "classification": "XLMRobertaForSequenceClassification",
+    },
+    "camembert": {
+        "masked_lm": "CamembertForMaskedLM",
+        "classification": "CamembertForSequenceClassification",
+    },
+}
+
+REFERENCE: Mapping[str, Any] = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+}
+"""What a config.json means that leaves a key out, where it differs from our defaults."""
+VOCABULARIES = {"roberta": 50265, "xlm-roberta": 30522, "camembert": 30522}
+"""Likewise, of vocab_size."""
+
+
+class Config(settings.Settings):
+    """The shape of a RoBERTa, under the names of its config.json; defaults for a small machine."""
+
+    form: Literal["roberta", "xlm-roberta", "camembert"] = "roberta"
+    """The stock class that it is written as; all compute the same."""
+
+    vocab_size: pydantic.PositiveInt = 8192
+    hidden_size: pydantic.PositiveInt = 256
+    num_hidden_layers: pydantic.PositiveInt = 4
+    num_attention_heads: pydantic.PositiveInt = 4
+    intermediate_size: pydantic.PositiveInt | None = None
+    """None: four times ``hidden_size``."""
+    hidden_act: ActivationName = "gelu"
+    # None in pretraining: it is slow on CPU and does not pay off in one epoch (Geiping & Goldstein 2022).
+    hidden_dropout_prob: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    attention_probs_dropout_prob: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    classifier_dropout: float | None = pydantic.Field(default=None, ge=0, lt=1)
+    """None: as ``hidden_dropout_prob``."""
+    max_position_embeddings: pydantic.PositiveInt = 512
+    """Tokens of the longest text; config.json counts the positions before the first, too."""
+    pad_token_id: pydantic.NonNegativeInt = 1
+    """Positions begin behind it: a text's first token has position ``pad_token_id`` + 1."""
+    type_vocab_size: pydantic.PositiveInt = 1
+    """All tokens are of the first type."""
+    initializer_range: float = pydantic.Field(default=0.02, gt=0)
+    layer_norm_eps: float = pydantic.Field(default=1e-5, gt=0)
+    tie_word_embeddings: bool = True
+
+    @pydantic.model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads"
+            )
+        return self
+
+    @property
+    def inner_size(self) -> int:
+        """F, the width between the two maps of a feed-forward block."""
+        return self.intermediate_size or 4 * self.hidden_size
+
+    @property
+    def first_position(self) -> int:
+        """Of a text."""
+        return self.pad_token_id + 1
+
+    @classmethod
+    def from_hugging_face(cls, values: Mapping[str, Any]) -> Config:
+        """The config of a config.json; what does not change the network is passed over.
+
+        Raises:
+            UnsupportedError: it asks for something that this family does not compute.
+            ConfigError: a value is wrong.
+        """
+        if values.get("position_embedding_type", "absolute") != "absolute":
+            kind = values["position_embedding_type"]
+            raise UnsupportedError(
+                f"config.json: position_embedding_type {kind!r}; roberta reads 'absolute' only"
+            )
+        for key in ("is_decoder", "add_cross_attention"):
+            if values.get(key):
+                raise UnsupportedError(f"config.json: {key} is set; the roberta family is an encoder only")
+        form = values.get("model_type", "roberta")
+        given = {**REFERENCE, "vocab_size": VOCABULARIES.get(form), **values}
+        known = {key: value for key, value in given.items() if key in cls.model_fields}
+        stated = settings.build(cls, {**known, "form": form}, where="config.json")
+        longest = stated.max_position_embeddings - stated.first_position
+        shape = {**known, "form": form, "max_position_embeddings": longest}
+        return settings.build(cls, shape, where="config.json: the positions of texts")
+
+    def to_hugging_face(
+        self, head: str, *, labels: tuple[str, ...] = (), specials: Specials | None = None
+    ) -> dict[str, Any]:
+        """The config.json with which stock transformers loads this network with ``head``."""
+        values = {**self.model_dump(exclude={"form"}), "intermediate_size": self.inner_size}
+        values |= {"max_position_embeddings": self.max_position_embeddings + self.first_position}
+        values |= {"architectures": [HF_TYPES[self.form][head]], "model_type": self.form, "dtype": "float32"}
+        if specials is not None:
+            before, after = specials.single
+            values |= {"bos_token_id": before[0] if before else None}
+            values |= {"eos_token_id": after[-1] if after else None}
+        return values | hub.label_fields(labels)
+
+
+class Embeddings(nn.Module):
+    """The sum of word and position embeddings, normalised."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.word = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.first = config.first_position
+        self.position = nn.Embedding(self.first + config.max_position_embeddings, config.hidden_size)
+        self.segment = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = Dropout(config.hidden_dropout_prob)
+
+    def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
+        """(B, T) to (B, T, D)"""
+        width, longest = tokens.shape[1], self.position.num_embeddings - self.first
+        if layout.positions is None and width > longest:
+            raise UnsupportedError(
+                f"a row of {width} tokens; this model has {longest} positions (cut the text)"
+            )
+        places = positions(layout, width) + self.first
+        summed = self.word(tokens) + self.segment.weight[0] + self.position(places)  # (B, T, D)
+        embedded: Tensor = self.dropout(self.norm(summed))
+        return embedded
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention (Vaswani et al. 2017, section 3.2.2)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.heads = config.num_attention_heads
+        self.dropout = config.attention_probs_dropout_prob
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, hidden: Tensor, plan: attention.Plan, places: Tensor | None = None) -> Tensor:
+        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        query, key, value = (
+            project(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, K)
+            for project in (self.query, self.key, self.value)
+        )
+        mixed = attention.attend(query, key, value, plan, dropout=self.dropout if self.training else 0.0)
+        output: Tensor = self.output(reading.at(mixed, places))
+        return output
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward, each with a residual connection and a norm behind it."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.attention = SelfAttention(config)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.feed_forward = FeedForward(config.hidden_size, config.inner_size, config.hidden_act)
+        self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden: Tensor, plan: attention.Plan, places: Tensor | None = None) -> Tensor:
+        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        mixed = self.dropout(self.attention(hidden, plan, places))
+        hidden = self.attention_norm(reading.at(hidden, places) + mixed)
+        hidden = self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
+        return hidden
+
+
+class Transform(nn.Module):
+    """What RoBERTa does before it predicts a word."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, D) to (N, D)"""
+        transformed: Tensor = self.norm(F.gelu(self.dense(hidden)))
+        return transformed
+
+
+class Classifier(nn.Module):
+    """A hidden layer over the first place, and a linear map to the classes."""
+
+    reads: reading.Reads = TRAITS.sentence
+
+    def __init__(self, config: Config, classes: int) -> None:
+        super().__init__()
+        rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
+        self.dropout = Dropout(rate)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.output = nn.Linear(config.hidden_size, classes)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, D) to (N, C)"""
+        inner = self.dropout(self.dense(self.dropout(hidden)).tanh())
+        logits: Tensor = self.output(inner)
+        return logits
+
+
+class Network(nn.Module):
+    """A RoBERTa with the heads that are asked for, at its first values."""
+
+    def __init__(self, config: Config, heads: Sequence[str] = ("masked_lm",), num_labels: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.heads = nn.ModuleDict({name: self._head(name, num_labels) for name in heads})
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw first values as the released BERT does."""
+        initialisation.normal(self, self.config.initializer_range, generator)
+
+    def forward(
+        self,
+        batch: Batch,
+        heads: Sequence[str] = ("masked_lm",),
+        targets: Mapping[str, Tensor] | None = None,
+        cache: None = None,
+    ) -> Outputs:
+        """Hidden states of the batch, and what the heads say at their places.
+
+        Raises:
+            UnsupportedError: a head that the network was not built with, a cache, or too long a row.
+        """
+        if cache is not None:
+            raise UnsupportedError("roberta sees both sides of every place: it has no cache")
+        hidden = self.embeddings(batch.tokens, batch.layout)
+        plan = attention.plan(batch.layout, batch.tokens.shape[1], causal=False)
+        *before, last = self.layers
+        for layer in before:
+            hidden = layer(hidden, plan)
+        hidden = last(hidden, plan, reading.narrow(self.heads, batch, heads))
+        return reading.read(self.heads, hidden, batch, heads, targets)
+
+    def _head(self, name: str, num_labels: int) -> nn.Module:
+        if name == "masked_lm":
+            decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size)
+            if self.config.tie_word_embeddings:
+                decoder.weight = self.embeddings.word.weight
+            return reading.VocabularyHead(decoder, Transform(self.config))
+        if name == "classification":
+            if num_labels < 1:
+                raise ConfigError("num_labels: a classification head needs at least one")
+            return Classifier(self.config, num_labels)
+        raise UnsupportedError(f"roberta has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
+
+
+WEIGHTS: list[Operation] = [
+    Accept(r"^(embeddings|encoder|pooler)\.", r"roberta.\1."),  # a stock RobertaModel, without a head
+    Ignore("roberta.embeddings.position_ids"),
+    Ignore("roberta.pooler.dense.{leaf}"),  # no head of RoBERTa's reads it
+    Rename("embeddings.word.{leaf}", "roberta.embeddings.word_embeddings.{leaf}"),
+    Rename("embeddings.position.{leaf}", "roberta.embeddings.position_embeddings.{leaf}"),
+    Rename("embeddings.segment.{leaf}", "roberta.embeddings.token_type_embeddings.{leaf}"),
+    Rename("embeddings.norm.{leaf}", "roberta.embeddings.LayerNorm.{leaf}"),
+    Rename("layers.{}.attention.query.{leaf}", "roberta.encoder.layer.{}.attention.self.query.{leaf}"),
+    Rename("layers.{}.attention.key.{leaf}", "roberta.encoder.layer.{}.attention.self.key.{leaf}"),
+    Rename("layers.{}.attention.value.{leaf}", "roberta.encoder.layer.{}.attention.self.value.{leaf}"),
+    Rename("layers.{}.attention.output.{leaf}", "roberta.encoder.layer.{}.attention.output.dense.{leaf}"),
+    Rename("layers.{}.attention_norm.{leaf}", "roberta.encoder.layer.{}.attention.output.LayerNorm.{leaf}"),
+    Rename("layers.{}.feed_forward.up.{leaf}", "roberta.encoder.layer.{}.intermediate.dense.{leaf}"),
+    Rename("layers.{}.feed_forward.down.{leaf}", "roberta.encoder.layer.{}.output.dense.{leaf}"),
+    Rename("layers.{}.feed_forward_norm.{leaf}", "roberta.encoder.layer.{}.output.LayerNorm.{leaf}"),
+    Tie("lm_head.decoder.bias", copy="lm_head.bias"),
+    Rename("heads.masked_lm.decoder.{leaf}", "lm_head.decoder.{leaf}"),
+    Rename("heads.masked_lm.transform.dense.{leaf}", "lm_head.dense.{leaf}"),
+    Rename("heads.masked_lm.transform.norm.{leaf}", "lm_head.layer_norm.{leaf}"),
+    Rename("heads.classification.dense.{leaf}", "classifier.dense.{leaf}"),
+    Rename("heads.classification.output.{leaf}", "classifier.out_proj.{leaf}"),
+]
+
+
+def tiny_config() -> Config:
+    """A shape for tests."""
+    return Config(
+        vocab_size=96,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=48,
+        pad_token_id=0,
+    )
