@@ -21,7 +21,6 @@ from pretune.families import bert, family_of, gpt2, llama, modernbert
         (llama, {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         (llama, {"model_type": "mamba"}, "mamba"),
         (gpt2, {"add_cross_attention": True}, "add_cross_attention"),
-        (gpt2, {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
         (modernbert, {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "yarn"),
     ],
 )

@@ -52,6 +52,24 @@ def test_a_row_may_end_at_the_last_position_beside_longer_steps() -> None:
     torch.testing.assert_close(hidden[1], expected[1, 30:39], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("by_width", [True, False])
+@pytest.mark.parametrize("by_layer", [True, False])
+@torch.no_grad()
+def test_products_are_scaled_as_in_stock(by_width: bool, by_layer: bool) -> None:
+    shape = {"n_embd": 64, "n_layer": 4, "n_head": 4, "vocab_size": 200, "n_positions": 64}
+    scales = {"scale_attn_weights": by_width, "scale_attn_by_inverse_layer_idx": by_layer}
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(**shape, **scales, initializer_range=0.2)
+    stock = transformers.GPT2LMHeadModel(config).eval()
+    network = gpt2.Network(gpt2.Config.from_hugging_face(config.to_dict())).eval()
+    assert weights.load_into(network, stock.state_dict(), gpt2.WEIGHTS) == []
+    batch = grid(2, 40, 200)
+    expected = stock(batch.tokens).logits.flatten(0, 1)
+    torch.testing.assert_close(network(batch).logits["causal_lm"], expected, atol=1e-4, rtol=1e-4)
+    written = network.config.to_hugging_face("causal_lm")
+    assert scales.items() <= transformers.GPT2Config(**written).to_dict().items()
+
+
 def test_too_long_a_row_is_refused() -> None:
     network = gpt2.Network(gpt2.tiny_config()).eval()
     with pytest.raises(UnsupportedError, match="49 tokens; this model has 48 positions"):

@@ -45,7 +45,7 @@ def run(
     family: Annotated[
         str | None,
         typer.Option(
-            help="bert, gpt2, llama or modernbert; default modernbert.", autocompletion=names_of("families")
+            help="bert, roberta, gpt2, llama ...; default modernbert.", autocompletion=names_of("families")
         ),
     ] = None,
     start_from: Annotated[

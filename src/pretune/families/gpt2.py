@@ -67,6 +67,10 @@ class Config(settings.Settings):
     residual_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
     attention_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
     max_position_embeddings: pydantic.PositiveInt = 1024
+    scale_attn_weights: bool = True
+    """Divide the products of queries and keys by the root of the heads' width."""
+    scale_attn_by_inverse_layer_idx: bool = False
+    """Divide them by the number of the layer besides, as the Mistral project's GPT-2 (Stanford CRFM) do."""
     initializer_range: float = pydantic.Field(default=0.02, gt=0)
     layer_norm_epsilon: float = pydantic.Field(default=1e-5, gt=0)
     tie_word_embeddings: bool = True
@@ -92,13 +96,10 @@ class Config(settings.Settings):
             UnsupportedError: it asks for something that this family does not compute.
             ConfigError: a value is wrong.
         """
-        for key, only in {
-            "add_cross_attention": False,
-            "scale_attn_weights": True,
-            "scale_attn_by_inverse_layer_idx": False,
-        }.items():
-            if values.get(key, only) != only:
-                raise UnsupportedError(f"config.json: {key} = {values[key]}; the gpt2 family has {only} only")
+        if values.get("add_cross_attention"):
+            raise UnsupportedError(
+                "config.json: add_cross_attention is set; the gpt2 family is a decoder only"
+            )
         given = {**REFERENCE, **values}
         known = {
             name: given[NAMES.get(name, name)] for name in cls.model_fields if NAMES.get(name, name) in given
@@ -151,6 +152,9 @@ class SelfAttention(nn.Module):
         self.number = number
         self.heads = config.num_attention_heads
         self.dropout = config.attention_dropout
+        self.scale = (width // self.heads) ** -0.5 if config.scale_attn_weights else 1.0
+        if config.scale_attn_by_inverse_layer_idx:
+            self.scale /= number + 1
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
 
@@ -164,7 +168,8 @@ class SelfAttention(nn.Module):
         )
         if cache is not None:
             key, value = cache.extend(self.number, key, value)  # (B, H, S, K)
-        mixed = attention.attend(query, key, value, plan, dropout=self.dropout if self.training else 0.0)
+        dropout = self.dropout if self.training else 0.0
+        mixed = attention.attend(query, key, value, plan, dropout=dropout, scale=self.scale)
         output: Tensor = self.output(reading.at(mixed, places))
         return output
 

@@ -15,10 +15,15 @@ Activation = Callable[[Tensor], Tensor]
 
 ACTIVATIONS: dict[str, Activation] = {
     "gelu": F.gelu,
+    "gelu_fast": partial(F.gelu, approximate="tanh"),
     "gelu_new": partial(F.gelu, approximate="tanh"),
+    "gelu_python": F.gelu,
     "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "quick_gelu": lambda hidden: hidden * torch.sigmoid(1.702 * hidden),
     "relu": F.relu,
+    "relu2": lambda hidden: F.relu(hidden).square(),
     "silu": F.silu,
+    "swish": F.silu,
     "tanh": torch.tanh,
 }
 """By the names that config.json uses."""
