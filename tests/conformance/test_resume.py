@@ -18,6 +18,8 @@ from pretune.training.gradients import never
 from pretune.training.length import parse_length
 
 CASES = small.pairs()
+FIRST = dict(reversed(CASES))
+"""A family for each objective; where a run is stopped concerns the trainer, not the family."""
 OPTIMIZER = {"causal_lm": {"name": "muon"}}
 FEATURES: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": {"name": "sgd", "learning_rate": 0.1}},
@@ -74,7 +76,8 @@ def test_resumed_equals_uninterrupted(
         tmp_path / "whole", kind, family=family, save_every=5, optimizer=OPTIMIZER.get(kind, {})
     )
     outcome = whole.train()
-    for passes in (1, 4, 11, 17):  # with about three micro-batches a step: before, in and after steps
+    # With about three micro-batches a step: before, in and after steps.
+    for passes in (1, 4, 11, 17) if FIRST[kind] == family else (11,):
         folder = tmp_path / f"stopped-{passes}"
         with monkeypatch.context() as patch:
             Stopping(patch, passes)

@@ -76,13 +76,15 @@ def test_a_pair_fills_masks_and_is_fine_tuned_with_its_pooler(pair: Path, texts:
     assert hub.read_config(run.model)["architectures"] == ["BertForSequenceClassification"]
 
 
-@pytest.mark.parametrize("family", ["gpt2", "modernbert"])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["distilbert", "gpt1", "gpt2", "gpt3", "modernbert", "roberta"])
 def test_a_family_goes_from_text_to_a_classifier(family: str, texts: Any, tmp_path: Path) -> None:
     run = pretune.pretrain(
         SETTINGS, corpus=texts.corpus, family=family, budget="8 steps", out=tmp_path / "base"
     )
     model = pretune.load(run.folder)
-    stock = transformers.AutoModelForMaskedLM if family == "modernbert" else transformers.AutoModelForCausalLM
+    masked = model.head == "masked_lm"
+    stock = transformers.AutoModelForMaskedLM if masked else transformers.AutoModelForCausalLM
     ids = transformers.AutoTokenizer.from_pretrained(run.model)("The captain.", return_tensors="pt")[
         "input_ids"
     ]

@@ -49,6 +49,7 @@ REFERENCE: Mapping[str, Any] = {
     "hidden_dim": 3072,
     "dropout": 0.1,
     "attention_dropout": 0.1,
+    "seq_classif_dropout": 0.2,
 }
 """What a config.json means that leaves a key out, where it differs from our defaults."""
 
@@ -68,7 +69,7 @@ class Config(settings.Settings):
     # None in pretraining: it is slow on CPU and does not pay off in one epoch (Geiping & Goldstein 2022).
     hidden_dropout_prob: float = pydantic.Field(default=0.0, ge=0, lt=1)
     attention_probs_dropout_prob: float = pydantic.Field(default=0.0, ge=0, lt=1)
-    classifier_dropout: float = pydantic.Field(default=0.2, ge=0, lt=1)
+    classifier_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
     max_position_embeddings: pydantic.PositiveInt = 512
     initializer_range: float = pydantic.Field(default=0.02, gt=0)
     tie_word_embeddings: bool = True
