@@ -60,6 +60,8 @@ class Specials:
     """(before, after) a single text: ``[CLS] text [SEP]`` gives ((cls,), (sep,))."""
     pair: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None = None
     """(before, between, after) the two texts of a pair."""
+    sentinels: tuple[int, ...] = ()
+    """What stands for the first, second, ... hidden span of a text: T5's ``<extra_id_0>``, ``<extra_id_1>``."""
 
 
 def framed(specials: Specials, sequences: tuple[IntArray, ...]) -> tuple[IntArray, IntArray]:
@@ -118,6 +120,8 @@ class Row:
     """The source tokens of an encoder-decoder; the row's places then lie in the target's grid."""
     starts: npt.NDArray[np.uint8] | None = None
     """(T,) word and sentence starts as in `Feature`, for an objective that hides parts of the row."""
+    prefix: int | None = None
+    """Places at its left that see each other both ways in a causal model; such a row is not packed."""
 
 
 @dataclass(frozen=True, slots=True)

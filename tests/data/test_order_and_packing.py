@@ -161,6 +161,17 @@ def test_the_grid_is_the_naive_one(
         assert len(batch.groups) == len(read["lm"])
 
 
+def test_a_prefix_goes_with_its_row() -> None:
+    def alone(size: int, prefix: int | None) -> Example:
+        return Example(0, (Row(np.arange(size), {}, {}, prefix=prefix),))
+
+    assert collate([[alone(3, 2)], [alone(5, 1)]], pad=0, heads=()).layout.prefix.tolist() == [2, 1]
+    assert collate([[alone(3, None)]], pad=0, heads=()).layout.prefix is None
+    for wrong in ([[alone(3, 2), alone(5, 1)]], [[alone(3, 2)], [alone(5, None)]]):
+        with pytest.raises(AssertionError, match="prefix"):
+            collate(wrong, pad=0, heads=())
+
+
 def test_without_targets_or_segments_there_are_none() -> None:
     rows = (Row(np.arange(3), {"lm": np.array([2])}, {}),)
     batch = collate([[Example(0, rows)]], pad=0, heads=("lm", "other"), segments=True)

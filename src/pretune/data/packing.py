@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +67,8 @@ def collate(
     Places are flattened and targets concatenated in the order in which the rows of the examples lie in the
     grid. ``documents`` and ``positions`` are there only if a row of the grid holds more than one sequence.
     ``groups`` is there only if an example has several rows: the number of the example of each place of the
-    first head.
+    first head. ``source_tokens`` are there if the rows have sources, which lie in a grid of their own, row by
+    row as the targets do; ``prefix`` is there if the rows have one.
 
     Args:
         groups: the examples of each row.
@@ -100,7 +101,7 @@ def collate(
     source = _Grid.of([len(s) for s in sources], lines, count, multiple) if sources else None
     return Batch(
         tokens=grid.fill([row.tokens for row in rows], pad),
-        layout=grid.layout(_segments(rows) if segments else None),
+        layout=replace(grid.layout(_segments(rows) if segments else None), prefix=_prefix(rows, lines)),
         places=places,
         targets=targets,
         counts=numbers,
@@ -190,6 +191,15 @@ def _segments(rows: Sequence[Row]) -> list[IntArray] | None:
     if all(row.segments is None for row in rows):
         return None
     return [np.zeros(len(r.tokens), np.int64) if r.segments is None else r.segments for r in rows]
+
+
+def _prefix(rows: Sequence[Row], lines: IntArray) -> torch.Tensor | None:
+    known = [row.prefix for row in rows if row.prefix is not None]
+    if not known:
+        return None
+    alone = len(known) == len(rows) == len(np.unique(lines))
+    assert alone, "all rows have a prefix, or none has, and rows with one are not packed"
+    return torch.tensor(known)  # (B,)
 
 
 def _groups(rows: Sequence[Row], owner: IntArray, head: str) -> torch.Tensor:
