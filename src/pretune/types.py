@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pretune.errors import UnsupportedError
+
 if TYPE_CHECKING:
     import torch
 
@@ -61,7 +63,7 @@ class Specials:
     pair: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None = None
     """(before, between, after) the two texts of a pair."""
     sentinels: tuple[int, ...] = ()
-    """What stands for the first, second, ... hidden span of a text: T5's ``<extra_id_0>``, ``<extra_id_1>``."""
+    """What stands for the first, second, ... hidden span: T5's ``<extra_id_0>``, ``<extra_id_1>`` ..."""
 
 
 def framed(specials: Specials, sequences: tuple[IntArray, ...]) -> tuple[IntArray, IntArray]:
@@ -351,3 +353,17 @@ class Traits:
     segments: bool = False
     """Tells the two texts of a pair apart by an embedding."""
     decoder_start: Literal["pad", "end", "start"] | None = None
+
+
+def decoder_start(traits: Traits, specials: Specials) -> int:
+    """The id that the decoder of an encoder-decoder begins with.
+
+    Raises:
+        UnsupportedError: the tokenizer has no such token.
+    """
+    id = getattr(specials, traits.decoder_start or "pad")
+    if id is None:
+        raise UnsupportedError(
+            f"this family's decoder begins with the {traits.decoder_start} token; this tokenizer has none"
+        )
+    return int(id)

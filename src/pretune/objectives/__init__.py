@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from types import ModuleType
 from typing import Any
 
 from pretune.config import build
 from pretune.errors import ConfigError
 from pretune.objectives._combined import Building, Combined
-from pretune.registry import find
+from pretune.registry import find, names
 from pretune.types import (
     Example,
     Feature,
@@ -52,6 +53,11 @@ class Kind:
         """Does an epoch predict every token of the text? Then its loss has a meaning per byte."""
         return bool(self.modules[0].Objective.every_token)
 
+    def suits(self, traits: Traits) -> bool:
+        """Has a family of these traits what it trains?"""
+        kinds = [getattr(module, "KINDS", (traits.kind,)) for module in self.modules]
+        return set(self.heads) <= set(traits.heads) and all(traits.kind in known for known in kinds)
+
     def windowing(self, specials: Specials, max_length: int) -> Windowing:
         """How documents are cut."""
         cut: Windowing = self.modules[-1].windowing(specials, max_length)
@@ -61,6 +67,10 @@ class Kind:
         """(previous token, target) of each place that the first objective predicts."""
         found: tuple[IntArray, IntArray] = self.modules[0].contexts(feature, example, specials)
         return found
+
+    def scoring(self, traits: Traits, specials: Specials, store: FeatureStore) -> ObjectiveLike:
+        """What held-out text is scored by: default settings, the loss at hidden text alone."""
+        return self.make(traits, specials, getattr(self.modules[0], "SCORING", None), store)
 
     def check(self, options: Mapping[str, Any], where: str) -> None:
         """See that the options are such as it takes.
@@ -114,3 +124,10 @@ def objective_of(name: str) -> Kind:
                 "masked_lm can come before it, as in masked_lm+next_sentence"
             )
     return kind
+
+
+def objectives_of(heads: str) -> list[str]:
+    """The objectives, or those joined by ``+``, that train just these heads, which are joined likewise."""
+    known = [(name, find("objectives", name).HEAD) for name in names("objectives")]
+    parts = [[name for name, trained in known if trained == head] for head in heads.split("+")]
+    return ["+".join(chosen) for chosen in product(*parts)]

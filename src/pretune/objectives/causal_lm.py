@@ -30,6 +30,7 @@ from pretune.types import (
 )
 
 HEAD = "causal_lm"
+KINDS = ("decoder",)
 
 
 class Options(Settings):
@@ -62,6 +63,11 @@ class Objective:
         if HEAD not in traits.heads:
             raise UnsupportedError(
                 f"causal_lm needs a family with a {HEAD!r} head; this one has {traits.heads}"
+            )
+        if traits.kind not in KINDS:
+            raise UnsupportedError(
+                f"causal_lm needs a decoder; this family is an {traits.kind}, which reads a source: "
+                "span_corruption, denoising, prefix_lm and sequence_to_sequence train it"
             )
         self.specials, self.options = specials, options or Options()
 

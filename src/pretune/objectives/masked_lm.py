@@ -8,6 +8,10 @@ With ``whole_words`` all tokens of a word are predicted together, in English and
 "Pre-training with whole word masking for Chinese BERT"). The last word that is drawn is taken with just the
 probability that keeps the share of places at 15 % on average. As in Google's whole-word BERT and theirs,
 each token of a word meets its own fate: mask, random or unchanged.
+
+With ``ngram`` stretches of up to so many tokens (or words) are predicted together, as in ALBERT's code (Lan
+et al. 2020, section 3.1): a stretch of n has a chance in proportion to 1/n, none overlaps another, and
+towards the end of the share shorter ones are tried.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from pretune.errors import DataError, UnsupportedError
 from pretune.text.segmentation import WORD
 from pretune.types import (
     Batch,
+    BoolArray,
     Example,
     Feature,
     FeatureStore,
@@ -54,6 +59,8 @@ class Options(Settings):
     """Of the predicted places, the shares that become the mask and a random token; the rest stay."""
     whole_words: bool = False
     """Predict all tokens of a word together."""
+    ngram: int = pydantic.Field(default=1, ge=1)
+    """Predict up to so many tokens, or whole words, in a row (ALBERT: 3)."""
     label_smoothing: float = pydantic.Field(default=0.0, ge=0, lt=1)
     """Share of each target that is spread over the vocabulary, in training; held-out losses are without."""
 
@@ -132,18 +139,27 @@ class Objective:
         if len(candidates) == 0:
             return candidates
         number = max(1, round(self.options.rate * len(candidates)))
-        if not self.options.whole_words:
+        if not self.options.whole_words and self.options.ngram == 1:
             return np.sort(rng.choice(candidates, number, replace=False))
-        if starts is None:
-            raise DataError("whole_words needs to know where words start, and this text says nothing of it")
-        words = np.cumsum(starts & WORD)[candidates]  # (candidates,) the word of each
-        _, words, sizes = np.unique(words, return_inverse=True, return_counts=True)
+        words = self._words(candidates, starts)
+        if self.options.ngram > 1:
+            return np.asarray(candidates[stretches(candidates, words, number, self.options.ngram, rng)])
+        sizes = np.bincount(words)
         order = rng.permutation(len(sizes))
         ends = np.cumsum(sizes[order])
         last = int(np.searchsorted(ends, number))  # the word with which the number is reached
         surplus = int(ends[last]) - number
         taken = last + 1 if last == 0 or rng.random() * sizes[order[last]] >= surplus else last
         return np.asarray(candidates[np.isin(words, order[:taken])])
+
+    def _words(self, candidates: IntArray, starts: npt.NDArray[np.uint8] | None) -> IntArray:
+        """(candidates,) number of the word of each, from 0 on; each is one where words do not matter."""
+        if not self.options.whole_words:
+            return np.arange(len(candidates), dtype=np.int64)
+        if starts is None:
+            raise DataError("whole_words needs to know where words start, and this text says nothing of it")
+        words = np.cumsum(starts & WORD)[candidates]
+        return np.unique(words, return_inverse=True)[1].astype(np.int64)
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """A group of examples a row of the grid."""
@@ -162,6 +178,34 @@ class Objective:
     def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         """Of outputs of a network that was handed the targets."""
         return {HEAD: (outputs.sums[HEAD], 1.0)}
+
+
+def stretches(
+    candidates: IntArray, words: IntArray, number: int, longest: int, rng: np.random.Generator
+) -> BoolArray:
+    """(candidates,) which of them lie in stretches of up to ``longest`` words, ``number`` of them in all.
+
+    Where no word alone fits into ``number``, the first one that is drawn is taken.
+    """
+    bounds = np.append(np.flatnonzero(np.diff(words, prepend=-1)), len(words))  # (words + 1,)
+    chances = np.cumsum(1 / np.arange(1, longest + 1))
+    chosen = np.zeros(len(candidates), bool)
+    left, order = number, rng.permutation(len(bounds) - 1)
+    for word in order.tolist():
+        if not left:
+            break
+        most = 1 + int(np.searchsorted(chances, rng.random() * chances[-1], side="right"))
+        ends = bounds[min(word + most, len(bounds) - 1) : word : -1]
+        begin, fitting = int(bounds[word]), ends[ends - bounds[word] <= left]
+        if len(fitting) == 0 or chosen[begin : fitting[0]].any():
+            continue
+        end = int(fitting[0])
+        if candidates[end - 1] - candidates[begin] == end - 1 - begin:  # no special token between
+            chosen[begin:end] = True
+            left -= end - begin
+    if not chosen.any():
+        chosen[bounds[order[0]] : bounds[order[0] + 1]] = True
+    return chosen
 
 
 def contexts(feature: Feature, example: Example, specials: Specials) -> tuple[IntArray, IntArray]:

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from torch.nn import functional as F
 
 from pretune.config import Settings
-from pretune.data.packing import collate
-from pretune.errors import DataError, UnsupportedError
+from pretune.errors import DataError
+from pretune.objectives._two_texts import HEAD as HEAD
+from pretune.objectives._two_texts import Flags, TwoTexts, cut_near, frame_length
 from pretune.text.segmentation import SENTENCE
 from pretune.types import (
     Batch,
@@ -29,21 +29,15 @@ from pretune.types import (
     LossTerms,
     NetworkLike,
     Outputs,
-    Row,
     Specials,
     Traits,
     Windowing,
-    framed,
-    framed_starts,
 )
 
-HEAD = "next_sentence"
 FOLLOWS, RANDOM = 0, 1
 """Classes, numbered as in the released BERT."""
 TRIES = 10
 """Windows that are looked at for one of another document that is long enough (as in the released BERT)."""
-
-Flags = npt.NDArray[np.uint8]
 
 
 class Options(Settings):
@@ -52,7 +46,7 @@ class Options(Settings):
 
 def windowing(specials: Specials, max_length: int) -> Windowing:
     """Windows that leave room for the frame of a pair; none overlaps."""
-    return Windowing(length=max_length - _frame_length(specials))
+    return Windowing(length=max_length - frame_length(specials))
 
 
 class Objective:
@@ -70,12 +64,7 @@ class Objective:
         options: Options | None = None,
         store: FeatureStore | None = None,
     ) -> None:
-        if HEAD not in traits.heads:
-            raise UnsupportedError(
-                f"next_sentence needs a family with a {HEAD!r} head; this one has {traits.heads}"
-            )
-        self.traits, self.specials = traits, specials
-        self._frame = _frame_length(specials)
+        self.texts = TwoTexts("next_sentence", traits, specials)
         self._store = store
         self._longest = 0
         if store is not None:
@@ -88,7 +77,7 @@ class Objective:
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
         """Places that each feature needs, (n,), of its token counts, (n, 1)."""
-        return np.asarray(lengths.sum(1) + self._frame)
+        return np.asarray(lengths.sum(1) + self.texts.frame)
 
     def build(self, feature: Feature, rng: np.random.Generator) -> Example:
         """``[CLS] A [SEP] B [SEP]`` with its class; of a single token there is no pair, and no class.
@@ -96,21 +85,20 @@ class Objective:
         Raises:
             DataError: the feature says nothing of sentences.
         """
-        ids, starts = feature.sequences[0], _starts(feature)
+        ids, starts = feature.sequences[0], self.texts.starts(feature)
         if len(ids) < 2:
-            return Example(feature.record, (self._row((ids,), (starts,), None),))
-        cut = _cut(starts, int(rng.integers(1, len(ids))))
+            return Example(feature.record, (self.texts.row((ids,), (starts,), None),))
+        cut = cut_near(starts, int(rng.integers(1, len(ids))))
         label = int(rng.integers(2))
         second, second_starts = ids[cut:], starts[cut:]
         if label == RANDOM:
             second, second_starts = self._elsewhere(feature, cut, rng)
-        return Example(
-            feature.record, (self._row((ids[:cut], second), (starts[:cut], second_starts), label),)
-        )
+        row = self.texts.row((ids[:cut], second), (starts[:cut], second_starts), label)
+        return Example(feature.record, (row,))
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """A group of examples a row of the grid."""
-        return collate(groups, pad=self.specials.pad, heads=self.heads, segments=self.traits.segments)
+        return self.texts.collate(groups)
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """Cross-entropy in nats, summed over the pairs."""
@@ -118,20 +106,7 @@ class Objective:
 
     def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         """Of outputs that hold this head's logits."""
-        total = F.cross_entropy(outputs.logits[HEAD].float(), batch.targets[HEAD], reduction="sum")
-        return {HEAD: (total, 1.0)}
-
-    def _row(self, sequences: tuple[IntArray, ...], starts: tuple[Flags, ...], label: int | None) -> Row:
-        tokens, segments = framed(self.specials, sequences)
-        place = 0 if self.traits.sentence == "first" else len(tokens) - 1
-        told = [] if label is None else [label]
-        return Row(
-            tokens,
-            {HEAD: np.full(len(told), place, np.int64)},
-            {HEAD: np.array(told, np.int64)},
-            segments if self.traits.segments else None,
-            starts=framed_starts(self.specials, starts),
-        )
+        return self.texts.terms(outputs, batch)
 
     def _elsewhere(self, feature: Feature, cut: int, rng: np.random.Generator) -> tuple[IntArray, Flags]:
         """A stretch of another document, at most as long as the true one, which begins at ``cut``.
@@ -143,9 +118,9 @@ class Objective:
         """
         length = len(feature.sequences[0]) - cut
         other = self._other(feature.record, length, rng)
-        ids, starts = other.sequences[0], _starts(other)
+        ids, starts = other.sequences[0], self.texts.starts(other)
         sentences = np.flatnonzero(starts & SENTENCE)
-        places = sentences if _starts(feature)[cut] & SENTENCE else np.arange(len(ids))
+        places = sentences if self.texts.starts(feature)[cut] & SENTENCE else np.arange(len(ids))
         if len(feature.sequences[0]) == self._longest:
             begin = int(rng.choice(_preferred(places, places + length <= len(ids))))
             return ids[begin : begin + length], starts[begin : begin + length]
@@ -172,24 +147,8 @@ class Objective:
         return max(found, key=lambda f: len(f.sequences[0]))
 
 
-def _cut(starts: Flags, point: int) -> int:
-    """The sentence start nearest to ``point``, or, if the text has none but its first, the point itself."""
-    places = np.flatnonzero(starts[1:] & SENTENCE) + 1
-    return int(places[np.abs(places - point).argmin()]) if len(places) else point
-
-
 def _preferred(places: IntArray, good: npt.NDArray[np.bool_]) -> IntArray:
     """The good places if there are any, else all; the beginning where there are none at all."""
     if good.any():
         return places[good]
     return places if len(places) else np.zeros(1, np.int64)
-
-
-def _starts(feature: Feature) -> Flags:
-    if feature.starts is None:
-        raise DataError("next_sentence needs to know where sentences start, and this text says nothing of it")
-    return feature.starts[0]
-
-
-def _frame_length(specials: Specials) -> int:
-    return len(framed(specials, (np.zeros(0, np.int64),) * 2)[0])

@@ -1,0 +1,71 @@
+"""Sequence to sequence: write the target of a source, by teacher forcing (Sutskever et al. 2014, section 2).
+
+The decoder reads the true target shifted by one, as stock `transformers` shifts the labels: first the
+family's decoder start token, last all but the target's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pydantic
+
+from pretune.config import Settings
+from pretune.errors import DataError
+from pretune.objectives._pairs import HEAD as HEAD
+from pretune.objectives._pairs import Pairs
+from pretune.types import Batch, Example, Feature, FeatureStore, IntArray, Loss, NetworkLike, Specials, Traits
+
+KINDS = ("encoder-decoder",)
+
+
+class Options(Settings):
+    """Settings of sequence to sequence."""
+
+    label_smoothing: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    """Share of each target that is spread over the vocabulary, in training (Vaswani et al. 2017: 0.1)."""
+
+
+class Objective:
+    """A source and a target, each framed as the tokenizer frames a text."""
+
+    heads = (HEAD,)
+    every_token = False
+
+    def __init__(
+        self,
+        traits: Traits,
+        specials: Specials,
+        options: Options | None = None,
+        store: FeatureStore | None = None,
+    ) -> None:
+        self.options = options or Options()
+        self.pairs = Pairs("sequence_to_sequence", traits, specials, self.options.label_smoothing)
+        self.packs = self.pairs.packs
+
+    def length_bounds(self, lengths: IntArray) -> IntArray:
+        """Places that each feature needs, (n,), of its token counts, (n, 2): of source or target the more."""
+        return np.asarray(lengths.max(1) + self.pairs.frame)
+
+    def build(self, feature: Feature, rng: np.random.Generator) -> Example:
+        """Source and target as they are.
+
+        Raises:
+            DataError: the feature is no pair.
+        """
+        if len(feature.sequences) != 2:
+            raise DataError(
+                f"sequence_to_sequence learns from a source and a target; record {feature.record} holds "
+                f"{len(feature.sequences)} text(s)"
+            )
+        source, target = (self.pairs.framed(sequence) for sequence in feature.sequences)
+        return self.pairs.example(feature.record, source, target, np.ones(len(target), bool))
+
+    def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
+        """A group of examples a row of the grid."""
+        return self.pairs.collate(groups)
+
+    def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
+        """Cross-entropy in nats, summed over the target tokens."""
+        yield from self.pairs.loss(network, batch)

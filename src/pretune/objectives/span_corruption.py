@@ -1,0 +1,182 @@
+"""Span corruption: write the spans that were cut out of a text (Raffel et al. 2020, section 3.1.4).
+
+Of a window's tokens 15 % are hidden, in spans of three on average. In the source each span is one sentinel;
+the target says each sentinel and what it stands for::
+
+    source   Thank you <extra_id_0> me to your party <extra_id_1> week.
+    target   <extra_id_0> for inviting <extra_id_1> last
+
+Number and lengths of the spans are those of the authors' `random_spans_noise_mask`: spans alternate with what
+stays, beginning with what stays and ending with a span. Unlike their code, which cuts windows so that the
+source is just as long as the model reads, the window itself is that long, and its source a tenth shorter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pydantic
+
+from pretune.config import Settings
+from pretune.errors import ConfigError, UnsupportedError
+from pretune.objectives._pairs import HEAD as HEAD
+from pretune.objectives._pairs import Pairs, text_places
+from pretune.types import (
+    IGNORED,
+    Batch,
+    BoolArray,
+    Example,
+    Feature,
+    FeatureStore,
+    IntArray,
+    Loss,
+    NetworkLike,
+    Specials,
+    Traits,
+    Windowing,
+)
+
+KINDS = ("encoder-decoder",)
+SENTINELS = 100
+"""As many as T5 has; they stand for the spans of a text that reads 2,000 tokens."""
+SCORING: Mapping[str, bool] = {"hidden_only": True}
+"""How held-out text is scored: a sentinel says nothing of the language."""
+
+
+class Options(Settings):
+    """Settings of span corruption."""
+
+    rate: float = pydantic.Field(default=0.15, gt=0, lt=1)
+    """Share of the tokens that are hidden."""
+    mean_length: float = pydantic.Field(default=3.0, ge=1)
+    """Tokens of a span, on average."""
+    hidden_only: bool = False
+    """Count the loss at the hidden tokens alone, not at sentinels and the end."""
+    label_smoothing: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    """Share of each target that is spread over the vocabulary, in training; held-out losses are without."""
+
+
+def windowing(specials: Specials, max_length: int) -> Windowing:
+    """Windows that leave room for the frame; none overlaps, so that each token lies in one."""
+    before, after = specials.single
+    return Windowing(length=max_length - len(before) - len(after))
+
+
+class Objective:
+    """Spans of a window are cut out of the source and said by the target."""
+
+    heads = (HEAD,)
+    every_token = False
+
+    def __init__(
+        self,
+        traits: Traits,
+        specials: Specials,
+        options: Options | None = None,
+        store: FeatureStore | None = None,
+    ) -> None:
+        self.options = options or Options()
+        self.pairs = Pairs("span_corruption", traits, specials, self.options.label_smoothing)
+        if not specials.sentinels:
+            raise UnsupportedError(
+                "span_corruption needs a tokenizer with sentinels (<extra_id_0>, <extra_id_1> ...); this one "
+                "has none: train one with pretune tokenizer train --sentinels 100, or leave the tokenizer out"
+            )
+        self._sentinels = np.array(specials.sentinels, np.int64)
+        longest = 0 if store is None else int(store.lengths.sum(1).max())
+        if longest and self._counts(longest)[1] > len(self._sentinels):
+            raise ConfigError(
+                f"span_corruption: rate = {self.options.rate}, mean_length = {self.options.mean_length}: "
+                f"{longest} tokens have {self._counts(longest)[1]} spans, the tokenizer has "
+                f"{len(self._sentinels)} sentinels; make the spans longer or fewer, or the windows shorter"
+            )
+        self.packs = self.pairs.packs
+
+    def length_bounds(self, lengths: IntArray) -> IntArray:
+        """Places that each feature needs, (n,), of its token counts, (n, 1): of source or target the more."""
+        known, which = np.unique(lengths.sum(1), return_inverse=True)
+        sizes = np.array([self._size(length) for length in known.tolist()], np.int64)
+        return np.asarray(sizes[which])
+
+    def build(self, feature: Feature, rng: np.random.Generator) -> Example:
+        """Choose spans, cut them out, say them."""
+        tokens = feature.sequences[0]
+        hidden = noise_mask(len(tokens), self._counts(len(tokens)), rng)  # (T,)
+        source = self.pairs.framed(marked(tokens, hidden, self._sentinels))
+        said = marked(tokens, ~hidden, self._sentinels)
+        target = self.pairs.framed(said)
+        counted = np.ones(len(target), bool)
+        if self.options.hidden_only:
+            counted = text_places(len(target), self.pairs.specials) & ~np.isin(target, self._sentinels)
+        return self.pairs.example(feature.record, source, target, counted)
+
+    def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
+        """A group of examples a row of the grid."""
+        return self.pairs.collate(groups)
+
+    def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
+        """Cross-entropy in nats, summed over the target tokens."""
+        yield from self.pairs.loss(network, batch)
+
+    def _counts(self, length: int) -> tuple[int, int]:
+        """(hidden tokens, spans) of a text; at least one of each, and something stays before each span."""
+        length = max(length, 2)
+        hidden = min(max(round(length * self.options.rate), 1), length - 1)
+        spans = max(round(hidden / self.options.mean_length), 1)
+        return hidden, min(spans, length - hidden)
+
+    def _size(self, length: int) -> int:
+        hidden, spans = self._counts(length)
+        return max(length - hidden, hidden) + spans + self.pairs.frame
+
+
+def noise_mask(length: int, counts: tuple[int, int], rng: np.random.Generator) -> BoolArray:
+    """(T,) what is hidden: (hidden tokens, spans) as ``counts`` says, all such masks equally likely.
+
+    A text of a single token is not hidden.
+    """
+    hidden, spans = counts
+    noise = segment_lengths(hidden, spans, rng)  # (spans,)
+    kept = segment_lengths(max(length, 2) - hidden, spans, rng)  # (spans,)
+    lengths = np.stack([kept, noise], 1).reshape(-1)  # (2 * spans,)
+    mask: BoolArray = np.repeat(np.arange(2 * spans) % 2 == 1, lengths)[:length]
+    return mask
+
+
+def segment_lengths(items: int, segments: int, rng: np.random.Generator) -> IntArray:
+    """(segments,) positive numbers that add up to ``items``, all such equally likely."""
+    first = np.arange(items - 1) < segments - 1  # of a segment: the items after the very first
+    rng.shuffle(first)
+    number = np.concatenate([[0], np.cumsum(first)])
+    lengths: IntArray = np.bincount(number, minlength=segments).astype(np.int64)
+    return lengths
+
+
+def marked(tokens: IntArray, cut: BoolArray, sentinels: IntArray) -> IntArray:
+    """The tokens with each run of ``cut`` ones replaced by the next sentinel."""
+    begins = cut & ~np.concatenate([[False], cut[:-1]])
+    shown = tokens.copy()
+    shown[begins] = sentinels[: int(begins.sum())]
+    return np.asarray(shown[begins | ~cut])
+
+
+def contexts(feature: Feature, example: Example, specials: Specials) -> tuple[IntArray, IntArray]:
+    """(previous true token, target) of each counted target, for the n-gram baselines; -1 where none is."""
+    row, text = example.rows[0], feature.sequences[0]
+    told = row.targets[HEAD]
+    assert row.source is not None
+    said = np.append(row.tokens[1:], told[-1])  # the target, ignored or not
+    marks = np.flatnonzero(np.isin(said, specials.sentinels))
+    inner = text_places(len(said), specials)
+    spans = np.diff(np.append(marks, inner.sum() + len(specials.single[0]))) - 1
+    visible = row.source[text_places(len(row.source), specials)]
+    widths = np.ones(len(visible), np.int64)
+    cut = np.isin(visible, specials.sentinels)
+    widths[cut] = spans[: int(cut.sum())]
+    hidden = np.flatnonzero(np.repeat(cut, widths))  # places of the window
+    previous = np.full(len(said), -1, np.int64)
+    inner[marks] = False
+    previous[inner] = np.where(hidden > 0, text[hidden - 1], -1)
+    counted = told != IGNORED
+    return previous[counted], told[counted]

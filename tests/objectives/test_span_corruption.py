@@ -1,0 +1,173 @@
+"""Span corruption: the paper's example, the authors' spans, statistics, and what is refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+from pairs import SPECIALS, TRAITS, feature, ids, shown, words
+
+from pretune.data.order import rng
+from pretune.data.windows import EncodedRecords
+from pretune.errors import ConfigError, UnsupportedError
+from pretune.families import bert, gpt2
+from pretune.objectives import objective_of
+from pretune.objectives.span_corruption import (
+    HEAD,
+    Objective,
+    Options,
+    contexts,
+    marked,
+    noise_mask,
+    windowing,
+)
+from pretune.types import IGNORED, Feature, Specials
+
+MANY = Specials(
+    vocabulary_size=100_000, pad=0, end=1, all=(0, 1, *range(99_900, 100_000)), single=((), (1,)),
+    sentinels=tuple(range(99_999, 99_899, -1)),
+)  # fmt: skip
+
+
+def test_the_papers_example() -> None:
+    """Raffel et al. 2020, figure 2."""
+    text = ids("Thank you for inviting me to your party last week .")
+    hidden = np.array([word in ("for", "inviting", "last") for word in words(text).split()])
+    sentinels = np.array(SPECIALS.sentinels)
+    assert words(marked(text, hidden, sentinels)) == "Thank you <X> me to your party <Y> week ."
+    assert words(marked(text, ~hidden, sentinels)) == "<X> for inviting <Y> last <Z>"
+
+
+def test_a_window_by_eye() -> None:
+    objective = Objective(TRAITS, SPECIALS)
+    text = feature("Thank you for inviting me to your party last week .")
+    found = {shown(objective.build(text, rng(0, epoch, 0))) for epoch in range(200)}
+    # 15 % of 11 are two tokens in one span, at the end: the spans of the authors' code close the window.
+    assert found == {
+        ("Thank you for inviting me to your party last <X> </s>", "<pad> <X> week .", "<X> week . </s>")
+    }
+    two = Objective(TRAITS, SPECIALS, Options(rate=0.4, mean_length=2))
+    found = {shown(two.build(text, rng(0, epoch, 0))) for epoch in range(300)}
+    assert (
+        "Thank you <X> inviting me to your party <Y> </s>",
+        "<pad> <X> for <Y> last week .",
+        "<X> for <Y> last week . </s>",
+    ) in found
+    # Four tokens in two spans, before each of which something stays: 3 ways by 6 ways.
+    assert len(found) == 18
+
+
+def test_hidden_only_counts_no_sentinel_and_no_end() -> None:
+    text = feature("白日 依 山 尽 。 黄河 入 海 流 。")
+    objective = Objective(TRAITS, SPECIALS, Options(rate=0.4, mean_length=2, hidden_only=True))
+    example = objective.build(text, rng(0, 2, 0))
+    _, read, told = shown(example)
+    unsaid = [word if word not in ("<X>", "<Y>", "</s>") else "·" for word in f"{read} </s>".split()[1:]]
+    assert told.split() == unsaid
+    assert objective.collate([[example]]).counts == {HEAD: 4}
+
+
+def reference_mask(length: int, density: float, mean: float, shuffle: Any) -> np.ndarray[Any, Any]:
+    """`random_spans_noise_mask` of t5.data.preprocessors, its tensors written as arrays."""
+    orig_length = length
+    length = max(length, 2)
+    num_noise = int(np.round(np.float32(length) * np.float32(density)))
+    num_noise = min(max(num_noise, 1), length - 1)
+    num_spans = max(int(np.round(np.float32(num_noise) / np.float32(mean))), 1)
+    num_nonnoise = length - num_noise
+
+    def segmentation(num_items: int, num_segments: int) -> np.ndarray[Any, Any]:
+        shuffled = (np.arange(num_items - 1) < num_segments - 1).astype(np.int64)
+        shuffle(shuffled)
+        segment_id = np.cumsum(np.pad(shuffled, [[1, 0]]))
+        _, lengths = np.unique(segment_id, return_counts=True)
+        return lengths
+
+    noise_lengths = segmentation(num_noise, num_spans)
+    nonnoise_lengths = segmentation(num_nonnoise, num_spans)
+    interleaved = np.reshape(np.stack([nonnoise_lengths, noise_lengths], axis=1), [num_spans * 2])
+    starts = np.cumsum(interleaved)[:-1]
+    indicator = np.zeros(length, np.int64)
+    indicator[starts] = 1
+    return np.equal(np.cumsum(indicator) % 2, 1)[:orig_length]
+
+
+@pytest.mark.parametrize(("density", "mean"), [(0.15, 3.0), (0.5, 3.0), (0.15, 8.0), (0.3, 1.0)])
+def test_spans_are_those_of_the_authors(density: float, mean: float) -> None:
+    objective = Objective(TRAITS, MANY, Options(rate=density, mean_length=mean))
+    for length in [*range(1, 80), 127, 511]:
+        draw, again = np.random.default_rng(length), np.random.default_rng(length)
+        ours = noise_mask(length, objective._counts(length), draw)
+        assert ours.tolist() == reference_mask(length, density, mean, again.shuffle).tolist(), length
+
+
+def test_rates_and_spans_over_many_draws() -> None:
+    objective = Objective(TRAITS, MANY)
+    text = Feature(0, 0, (np.arange(10, 522),))
+    hidden, lengths, firsts = 0, Counter[int](), Counter[int]()
+    for epoch in range(200):
+        row = objective.build(text, rng(0, epoch, 0)).rows[0]
+        assert row.source is not None
+        told = row.targets[HEAD]
+        marks = np.flatnonzero(told > 99_000)
+        assert told[marks].tolist() == list(MANY.sentinels[: len(marks)])
+        assert (
+            np.setdiff1d(text.sequences[0], row.source).tolist()
+            == np.sort(told[(told > 9) & (told < 9999)]).tolist()
+        )
+        sizes = np.diff(np.append(marks, len(told) - 1)) - 1
+        hidden += int(sizes.sum())
+        lengths.update(sizes.tolist())
+        firsts.update([int(told[1]) - 10])
+    assert hidden == 200 * 77  # 15 % of 512
+    assert lengths.total() == 200 * 26
+    mean = sum(size * count for size, count in lengths.items()) / lengths.total()
+    assert mean == pytest.approx(77 / 26)
+    # Compositions of 77 into 26 parts, all equally likely: a part is 1 with probability 25/76.
+    share = lengths[1] / lengths.total()
+    assert share == pytest.approx(25 / 76, abs=4 * (0.33 * 0.67 / (200 * 26)) ** 0.5)
+    assert len(firsts) > 20
+
+
+def test_bounds_hold_for_every_length() -> None:
+    for options in (Options(), Options(rate=0.5), Options(rate=0.9, mean_length=1), Options(rate=0.01)):
+        many = Specials(100_000, 0, end=1, single=((), (1,)), sentinels=tuple(range(90_000, 91_000)))
+        objective = Objective(TRAITS, many, options)
+        sizes = np.arange(1, 200)
+        bounds = objective.length_bounds(sizes[:, None])
+        for size, bound in zip(sizes.tolist(), bounds.tolist(), strict=True):
+            row = objective.build(Feature(0, 0, (np.arange(10, 10 + size),)), rng(0, 0, size)).rows[0]
+            assert row.source is not None
+            assert max(len(row.source), len(row.tokens)) <= bound
+            assert bound <= max(size, 2) + 1
+    assert windowing(SPECIALS, 128).length == 127
+
+
+def test_contexts_are_the_true_neighbours() -> None:
+    text = Feature(0, 0, (np.arange(10, 110),))
+    for options in (Options(), Options(hidden_only=True), Options(rate=0.5, mean_length=2, hidden_only=True)):
+        objective = Objective(TRAITS, MANY, options)
+        example = objective.build(text, rng(0, 0, 0))
+        previous, target = contexts(text, example, MANY)
+        told = example.rows[0].targets[HEAD]
+        assert target.tolist() == told[told != IGNORED].tolist()
+        ordinary = target < 9999
+        ordinary &= target > 9
+        assert (previous[ordinary] == target[ordinary] - 1).all()
+        assert (previous[~ordinary] == -1).all()
+        assert bool(ordinary.all()) == options.hidden_only
+
+
+def test_what_cannot_be_is_refused() -> None:
+    for traits in (bert.TRAITS, gpt2.TRAITS):
+        with pytest.raises(UnsupportedError, match="span_corruption needs an encoder-decoder"):
+            Objective(traits, SPECIALS)
+        assert not objective_of("span_corruption").suits(traits)
+    assert objective_of("span_corruption").suits(TRAITS)
+    with pytest.raises(UnsupportedError, match="sentinels"):
+        Objective(TRAITS, Specials(100, 0, end=1))
+    long = EncodedRecords([Feature(0, 0, (np.arange(10, 130),))])
+    with pytest.raises(ConfigError, match="6 spans, the tokenizer has 3 sentinels"):
+        Objective(TRAITS, SPECIALS, store=long)
