@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from torch import nn
 from pretune import registry
 from pretune.data.windows import EncodedRecords
 from pretune.model import Model
-from pretune.objectives import objective_of
-from pretune.text.tokenizer import Frame, Tokenizer
+from pretune.objectives import objective_of, objectives_of
+from pretune.text.tokenizer import Tokenizer
 from pretune.text.training import train_byte_bpe
 from pretune.training.length import parse_length
 from pretune.training.outcome import Outcome
@@ -23,7 +24,8 @@ from pretune.training.settings import TrainingSettings
 from pretune.training.steps import StepBatches
 from pretune.training.trainer import Trainer
 from pretune.training.world import World
-from pretune.types import Feature, Score, Traits
+from pretune.types import Feature, IntArray, Score, Traits
+from pretune.workflows.pretraining import FRAMES
 
 WORDS = ["the", "king", "sent", "word", "to", "city", "人民", "法院", "应当", "依法", "审理", "案件"]
 MAX_LENGTH = 24
@@ -31,8 +33,8 @@ MAX_LENGTH = 24
 
 def tokenizer(traits: Traits) -> Tokenizer:
     texts = [" ".join(WORDS)] * 20
-    frame: Frame = "cls_sep" if traits.kind == "encoder" else "start"
-    return train_byte_bpe(texts, 300).with_frame(frame, segments=traits.segments)
+    reader = train_byte_bpe(texts, 300).with_frame(FRAMES[traits.kind], segments=traits.segments)
+    return reader.with_sentinels(8) if traits.kind == "encoder-decoder" else reader
 
 
 def pairs() -> list[tuple[str, str]]:
@@ -40,16 +42,24 @@ def pairs() -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for family in registry.names("families"):
         module = registry.find("families", family)
-        combined = {heads for names in module.HF_TYPES.values() for heads in names if "+" in heads}
-        found += [
-            (name, family)
-            for name in (*registry.names("objectives"), *sorted(combined))
-            if set(objective_of(name).heads) <= set(module.TRAITS.heads)
-        ]
+        found += [(name, family) for name in ways(module)]
     return found
 
 
-def features(traits: Traits, count: int = 40) -> EncodedRecords:
+def ways(family: ModuleType) -> list[str]:
+    """The objectives that a family can be trained by, alone or as its heads are saved together."""
+    combined = {heads for names in family.HF_TYPES.values() for heads in names if "+" in heads}
+    together = [name for heads in sorted(combined) for name in objectives_of(heads)]
+    names = (*registry.names("objectives"), *together)
+    return [name for name in names if objective_of(name).suits(family.TRAITS)]
+
+
+def told(objective: str, text: IntArray) -> tuple[IntArray, ...]:
+    """A feature's sequences: the text, or, where a source has a target, both of them."""
+    return (text, text[::-1]) if objective == "sequence_to_sequence" else (text,)
+
+
+def features(traits: Traits, count: int = 40, objective: str = "") -> EncodedRecords:
     """Texts of uneven length, so that rows are packed and the last window is partial."""
     draw = np.random.default_rng(3)
     reader = tokenizer(traits)
@@ -60,7 +70,7 @@ def features(traits: Traits, count: int = 40) -> EncodedRecords:
         starts = np.array([1 + 2 * (place % 3 == 0) for place in range(len(ids))], np.uint8)
         label = int(draw.integers(2))
         labels = {"label": label, "labels": (label, number % 2)}
-        found.append(Feature(number, 0, (ids,), labels, (starts,)))
+        found.append(Feature(number, 0, told(objective, ids), labels, (starts,)))
     return EncodedRecords(found)
 
 
@@ -86,7 +96,7 @@ def trainer(
         max_length=MAX_LENGTH, seed=1, labels=("a", "b") if head == "classification" else (),
     )  # fmt: skip
     chosen = TrainingSettings(**({"batch_tokens": 100, "micro_batch": 2, "evaluations": 4} | settings))
-    store = features(traits)
+    store = features(traits, objective=kind)
     objective = chosen_objective.make(model.family.TRAITS, reader.specials, store=store)
     batches = StepBatches(store, objective, model.family.TRAITS, chosen, MAX_LENGTH, world)
 

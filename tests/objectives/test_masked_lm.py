@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from pretune.data.order import rng
 from pretune.errors import DataError, UnsupportedError
 from pretune.families import bert, llama
-from pretune.objectives.masked_lm import HEAD, Objective, Options, contexts, windowing
+from pretune.objectives.masked_lm import HEAD, Objective, Options, contexts, stretches, windowing
 from pretune.text.segmentation import starts
 from pretune.types import Feature, Specials
 
@@ -150,6 +151,103 @@ def test_whole_words_need_to_know_of_words() -> None:
     objective = Objective(bert.TRAITS, SPECIALS, Options(whole_words=True))
     with pytest.raises(DataError, match="whole_words"):
         objective.build(feature(), rng(0, 0, 0))
+
+
+def hidden_stretches(text: str, seed: int, **options: Any) -> list[int]:
+    """Words (tokens, without ``whole_words``) of each stretch that is predicted."""
+    read, _ = words_of(text)
+    objective = Objective(bert.TRAITS, SPECIALS, Options(**options))
+    row = objective.build(read, rng(seed, 0, 0)).rows[0]
+    hidden = np.zeros(len(row.tokens) + 1, bool)
+    hidden[row.places[HEAD]] = True
+    ends = np.flatnonzero(np.diff(hidden.astype(int), prepend=0)).reshape(-1, 2)
+    return [int(end - begin) for begin, end in ends]
+
+
+def test_stretches_by_eye() -> None:
+    """15 % of 20 letters are three: in a row, two and one apart, or three apart."""
+    found = {tuple(sorted(hidden_stretches("abcdefghijklmnopqrst", seed, ngram=3))) for seed in range(200)}
+    assert found == {(3,), (1, 2), (1, 1, 1)}
+    assert {tuple(hidden_stretches("abcdefghijklmnopqrst", s, ngram=3, rate=0.02)) for s in range(9)} == {
+        (1,)
+    }
+
+
+def test_stretches_of_whole_words() -> None:
+    """Four of 17 places: no word is hidden in part, and neighbours are hidden together."""
+    text = "to be or not to be"
+    read, letters = words_of(text)
+    objective = Objective(bert.TRAITS, SPECIALS, Options(whole_words=True, ngram=3, rate=0.25))
+    found = set()
+    for seed in range(300):
+        places = objective.build(read, rng(seed, 0, 0)).rows[0].places[HEAD] - 1
+        assert len(places) <= 4
+        found.add("".join("_" if place in places else letter for place, letter in enumerate(letters)))
+    assert {"to____or not to be", "to be or____ to be"} <= found  # three in a row: a space is one, too
+    for said in found:
+        at = 0
+        for word in re.findall(r"[a-z]+| ", text):
+            assert said[at : at + len(word)] in (word, "_" * len(word)), said
+            at += len(word)
+
+
+def alberts_choice(units: list[list[int]], number: int, longest: int, draw: np.random.Generator) -> list[int]:
+    """The places that `create_masked_lm_predictions` of google-research/albert hides, of the same draws."""
+    ngrams = np.arange(1, longest + 1)
+    pvals = 1.0 / np.arange(1, longest + 1)
+    pvals /= pvals.sum(keepdims=True)
+    sets = [[units[idx : idx + n] for n in ngrams] for idx in range(len(units))]
+    covered: set[int] = set()
+    for cand_index_set in [sets[i] for i in draw.permutation(len(sets))]:
+        if len(covered) >= number:
+            break
+        n = draw.choice(ngrams, p=pvals)
+        index_set = [index for unit in cand_index_set[n - 1] for index in unit]
+        n -= 1
+        while len(covered) + len(index_set) > number:
+            if n == 0:
+                break
+            index_set = [index for unit in cand_index_set[n - 1] for index in unit]
+            n -= 1
+        if len(covered) + len(index_set) > number or covered & set(index_set):
+            continue
+        covered |= set(index_set)
+    return sorted(covered)
+
+
+@pytest.mark.parametrize("longest", [2, 3, 5])
+@pytest.mark.parametrize("whole_words", [False, True])
+def test_stretches_are_those_of_albert(longest: int, whole_words: bool) -> None:
+    for seed in range(100):
+        sizes = np.random.default_rng(seed).integers(1, 4 if whole_words else 2, 40)
+        words = np.repeat(np.arange(40), sizes)
+        places = np.arange(len(words)) + 1
+        units = [places[words == word].tolist() for word in range(40)]
+        number = round(0.15 * len(words))
+        found = stretches(places, words, number, longest, np.random.default_rng(seed))
+        assert places[found].tolist() == alberts_choice(units, number, longest, np.random.default_rng(seed))
+
+
+def test_lengths_of_stretches_over_many_draws() -> None:
+    """So small a share that stretches hardly touch, and so much text that the last ones do not matter."""
+    objective = Objective(bert.TRAITS, SPECIALS, Options(ngram=3, rate=0.01))
+    sizes: list[int] = []
+    for seed in range(30):
+        row = objective.build(feature(np.tile(np.arange(10, 60), 200)), rng(0, seed, 0)).rows[0]
+        assert len(row.places[HEAD]) == 100
+        gaps = np.flatnonzero(np.diff(row.places[HEAD]) > 1)
+        sizes += np.diff(np.concatenate([[-1], gaps, [99]])).tolist()
+    shares = np.bincount(sizes, minlength=4)[1:4] / len(sizes)
+    expected = np.array([1, 1 / 2, 1 / 3]) / (11 / 6)
+    assert np.abs(shares - expected).max() < 4 * (0.25 / len(sizes)) ** 0.5 + 0.02
+
+
+def test_no_stretch_spans_a_special_token() -> None:
+    objective = Objective(bert.TRAITS, SPECIALS, Options(ngram=3, rate=0.5))
+    for seed in range(50):
+        row = objective.build(feature(np.array([10, 4, 11, 4, 12, 13])), rng(seed, 0, 0)).rows[0]
+        assert row.tokens[[2, 4]].tolist() == [4, 4]
+        assert len(row.places[HEAD]) == 2
 
 
 def test_refuses_what_cannot_be() -> None:

@@ -208,3 +208,35 @@ def test_a_tokenizer_without_specials_still_loads(tmp_path: Path) -> None:
     assert len(bare.byte_lengths()) == bare.vocabulary_size == 8
     with pytest.raises(ConfigError, match="no cls_token"):
         bare.with_frame("cls_sep")
+
+
+def test_sentinels_stand_at_the_end_as_in_t5(trained: Tokenizer, tmp_path: Path) -> None:
+    ours = trained.with_frame("end").with_sentinels(100)
+    size = trained.vocabulary_size
+    assert ours.vocabulary_size == size + 100
+    assert ours.specials.sentinels == tuple(range(size + 99, size - 1, -1))
+    assert ours.token(size + 99) == "<extra_id_0>"
+    assert set(ours.specials.sentinels) <= set(ours.specials.all)
+    for text in TEXTS:
+        assert ours.encode(text).ids.tolist() == trained.encode(text).ids.tolist()
+    assert not set(ours.encode("a <extra_id_0> b").ids.tolist()) & set(ours.specials.all)
+    ours.save(tmp_path)
+    stock = AutoTokenizer.from_pretrained(tmp_path)
+    typed = "Thank you <extra_id_0> me to your party<extra_id_1> week."
+    ids = ours.encode(typed, parse_specials=True).ids
+    assert stock(typed)["input_ids"] == [*ids.tolist(), ours.specials.end]
+    assert ids[ids >= size].tolist() == list(ours.specials.sentinels[:2])
+    assert (
+        stock.decode(ids, skip_special_tokens=True) == ours.decode(ids) == "Thank you  me to your party week."
+    )
+    assert Tokenizer.load(tmp_path).specials == ours.specials
+
+
+def test_sentinels_are_added_once(trained: Tokenizer) -> None:
+    some = trained.with_sentinels(3)
+    assert trained.with_sentinels(0) is trained
+    assert some.with_sentinels(2) is some
+    assert some.with_frame("end").specials.sentinels == some.specials.sentinels
+    assert some.with_frame("end").specials.single == ((), (some.specials.end,))
+    with pytest.raises(ConfigError, match="has 3 already"):
+        some.with_sentinels(4)

@@ -102,9 +102,30 @@ def test_a_family_goes_from_text_to_a_classifier(family: str, texts: Any, tmp_pa
 
 
 @pytest.mark.parametrize(
+    ("family", "objective"), [("bert", "masked_lm+sentence_order"), ("gpt2", "prefix_lm")]
+)
+def test_a_model_remembers_what_it_was_pretrained_by(
+    family: str, objective: str, texts: Any, tmp_path: Path
+) -> None:
+    settings = {**SETTINGS, "held_out": 0.1, "family": family, "objective": objective}
+    run = pretune.pretrain(settings, corpus=texts.corpus, budget="4 steps", out=tmp_path / "base")
+    assert pretune.load(run.folder).about["objective"] == objective
+    summary = json.loads((run.folder / "summary.json").read_text())
+    assert summary["loss"] < 2 * summary["unigram"]
+    scores = pretune.evaluate(run.folder, data=texts.corpus)["scores"]
+    assert next(iter(scores)) == "loss"
+    onward = pretune.pretrain(
+        {"training": {"batch_tokens": 256}, "held_out": 0.1}, corpus=texts.corpus, start_from=run.folder,
+        budget="2 steps", out=tmp_path / "on",
+    )  # fmt: skip
+    assert json.loads((onward.folder / "summary.json").read_text())["objective"] == objective
+
+
+@pytest.mark.parametrize(
     ("family", "objective"),
     [("llama", "masked_lm+next_sentence"), ("modernbert", "masked_lm+next_sentence"),
-     ("bert", "next_sentence"), ("gpt2", "masked_lm"), ("bert", "classification")],
+     ("bert", "next_sentence"), ("gpt2", "masked_lm"), ("bert", "classification"), ("bert", "sentence_order"),
+     ("gpt2", "span_corruption"), ("bert", "denoising"), ("llama", "sequence_to_sequence")],
 )  # fmt: skip
 def test_an_objective_that_a_family_has_not_is_refused(
     family: str, objective: str, texts: Any, tmp_path: Path

@@ -107,10 +107,11 @@ def test_a_model_is_pretrained_with_each_kind(
 def test_the_command_line_trains_and_inspects(texts: Any, tmp_path: Path, cli: Callable[..., Any]) -> None:
     out = tmp_path / "unigram"
     said = cli("tokenizer", "train", texts.corpus, "--kind", "unigram", "--vocabulary-size", "auto",
-               "--out", out, "--json")  # fmt: skip
+               "--sentinels", 7, "--out", out, "--json")  # fmt: skip
     assert said.code == 0, said.err
     found = json.loads(said.out)
-    assert found["vocabulary_size"] == Tokenizer.load(out).vocabulary_size <= 1024
+    assert found["vocabulary_size"] == Tokenizer.load(out).vocabulary_size <= 1024 + 7
+    assert len(Tokenizer.load(out).specials.sentinels) == 7
     assert found["advice"]["size"] == 1024
     assert {part["language"] for part in found["inspection"]["languages"]} == {"zh", "other"}
     said = cli("tokenizer", "inspect", out, out / "tokenizer.json", "--data", texts.corpus)
@@ -128,6 +129,7 @@ def test_the_command_line_trains_and_inspects(texts: Any, tmp_path: Path, cli: C
         (("train", "CORPUS", "--kind", "wordpeice", "--out", "OUT"), 2, "did you mean 'wordpiece'?"),
         (("train", "CORPUS", "--vocabulary-size", "many", "--out", "OUT"), 2, "a number of tokens, or auto"),
         (("train", "CORPUS", "--vocabulary-size", "12", "--out", "OUT"), 2, "needs at least 261"),
+        (("train", "CORPUS", "--sentinels", "-1", "--out", "OUT"), 2, "must not be negative"),
         (("train", "CORPUS"), 2, "--out"),
         (("inspect", "OUT", "--data", "CORPUS"), 1, "no tokenizer"),
         (("inspect", "OUT"), 2, "--text"),

@@ -41,6 +41,9 @@ def train(
         bool, typer.Option("--lowercase", help="wordpiece: write everything small.")
     ] = False,
     strip_accents: Annotated[bool, typer.Option("--strip-accents", help="wordpiece: write é as e.")] = False,
+    sentinels: Annotated[
+        int, typer.Option(help="Further tokens <extra_id_0> ... for span corruption; T5 has 100.")
+    ] = 0,
     json: Json = False,
 ) -> None:
     """Train a tokenizer and save it as a folder that transformers loads.
@@ -53,7 +56,7 @@ def train(
     trained = workflow.train_tokenizer(
         sources, out,
         kind=kind, vocabulary_size=workflow.parse_size(vocabulary_size),
-        max_token_length=max_token_length, lowercase=lowercase, strip_accents=strip_accents,
+        max_token_length=max_token_length, lowercase=lowercase, strip_accents=strip_accents, sentinels=sentinels,
         reporter=default_reporter(quiet=json),
     )  # fmt: skip
     emit(

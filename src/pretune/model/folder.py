@@ -29,6 +29,8 @@ class Outline:
     head: str | None
     """None: the folder holds a body without a head."""
     max_length: int
+    objective: str | None = None
+    """What pretune pretrained it by, if it did."""
 
 
 def outline(path: Path | str) -> Outline:
@@ -41,9 +43,10 @@ def outline(path: Path | str) -> Outline:
     folder = model_folder(Path(path))
     values = hub.read_config(folder)
     module, config = read_config(folder, values)
-    longest = int(read_about(folder, config).get("max_length") or config.max_position_embeddings)
+    about = read_about(folder, config)
+    longest = int(about.get("max_length") or config.max_position_embeddings)
     name = module.__name__.rpartition(".")[2]
-    return Outline(folder, name, config, own_head(module, values), longest)
+    return Outline(folder, name, config, own_head(module, values), longest, about.get("objective"))
 
 
 def model_folder(path: Path) -> Path:

@@ -23,6 +23,9 @@ from pretune.types import (
     Windowing,
 )
 
+USUAL = {"encoder": "masked_lm", "decoder": "causal_lm", "encoder-decoder": "span_corruption"}
+"""What a family is pretrained by, by its kind; a family may name another as its ``OBJECTIVE``."""
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -57,6 +60,11 @@ class Kind:
         """Has a family of these traits what it trains?"""
         kinds = [getattr(module, "KINDS", (traits.kind,)) for module in self.modules]
         return set(self.heads) <= set(traits.heads) and all(traits.kind in known for known in kinds)
+
+    @property
+    def sentinels(self) -> int:
+        """How many tokens for hidden spans a tokenizer needs for it."""
+        return max(getattr(module, "SENTINELS", 0) for module in self.modules)
 
     def windowing(self, specials: Specials, max_length: int) -> Windowing:
         """How documents are cut."""
@@ -124,6 +132,11 @@ def objective_of(name: str) -> Kind:
                 "masked_lm can come before it, as in masked_lm+next_sentence"
             )
     return kind
+
+
+def usual(family: ModuleType) -> str:
+    """The objective that a family is pretrained by, where none is named."""
+    return str(getattr(family, "OBJECTIVE", USUAL[family.TRAITS.kind]))
 
 
 def objectives_of(heads: str) -> list[str]:

@@ -25,6 +25,7 @@ PIPELINES = {
     "span": ("question-answering", "AutoModelForQuestionAnswering"),
     "choice": ("multiple-choice", "AutoModelForMultipleChoice"),
     "embedding": ("feature-extraction", "AutoModel"),
+    "sequence_to_sequence": ("", "AutoModelForSeq2SeqLM"),
 }
 IN_A_PIPELINE = {"fill-mask", "text-generation", "text-classification", "token-classification"}
 """What ``transformers.pipeline`` (5.0) still does for text; the other heads are loaded by their class."""
@@ -147,10 +148,13 @@ def _snippet(card: Card) -> str:
         text += ", top_k=None" if card.all_scores else ""
         load = f'from transformers import pipeline\n\nmodel = pipeline("{pipeline}", model=".")'
         return f"{load}\nprint(model({text}))"
+    inputs = f'tokenizer({text}, return_tensors="pt")'
+    said = f"print(model(**{inputs}))"
+    if card.head == "sequence_to_sequence":  # which says nothing before it is given what it has said
+        said = f"print(tokenizer.decode(model.generate(**{inputs})[0]))"
     return (
         f"from transformers import AutoTokenizer, {model}\n\n"
-        f'tokenizer = AutoTokenizer.from_pretrained(".")\nmodel = {model}.from_pretrained(".")\n'
-        f'print(model(**tokenizer({text}, return_tensors="pt")))'
+        f'tokenizer = AutoTokenizer.from_pretrained(".")\nmodel = {model}.from_pretrained(".")\n{said}'
     )
 
 

@@ -17,6 +17,7 @@ from tokenizers import pre_tokenizers, processors
 
 from pretune.config import digest
 from pretune.errors import CheckpointError, ConfigError
+from pretune.text import sentinels
 from pretune.text.files import (
     CHAT_TEMPLATE,
     CONFIG,
@@ -37,7 +38,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _BYTE_ALPHABET = frozenset(pre_tokenizers.ByteLevel.alphabet())
 _BYTE_FALLBACK = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
-Frame = Literal["cls_sep", "start"]
+Frame = Literal["cls_sep", "start", "end"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +215,8 @@ class Tokenizer:
         """A copy that frames differently, and whose saved form makes `transformers` frame so as well.
 
         ``cls_sep`` gives ``[CLS] a [SEP]`` and ``[CLS] a [SEP] b [SEP]``, for encoders; ``start`` gives the
-        start (or end-of-text) token and then the text, for decoders.
+        start (or end-of-text) token and then the text, for decoders; ``end`` gives the text and then the
+        end-of-text token, for encoder-decoders.
 
         Args:
             segments: the second text of a pair is segment 1, and stock `transformers` hands the model
@@ -229,6 +231,8 @@ class Tokenizer:
         if kind == "start":
             roles["bos_token"] = roles["bos_token"] or roles["eos_token"]
             needed = ("bos_token", "eos_token")
+        elif kind == "end":
+            needed = ("eos_token", "eos_token")
         names = [roles[role] for role in needed]
         if None in names:
             raise ConfigError(f"frame {kind!r}: the tokenizer has no {needed[names.index(None)]}")
@@ -238,6 +242,7 @@ class Tokenizer:
         single, pair = {
             "cls_sep": (f"{first} $A {last}", f"{first} $A {last} $B:{second} {last}:{second}"),
             "start": (f"{first} $A", f"{first} $A {last} $B:{second}"),
+            "end": (f"$A {last}", f"$A {last} $B:{second} {last}:{second}"),
         }[kind]
         backend.post_processor = processors.TemplateProcessing(
             single=single, pair=pair, special_tokens=special
@@ -255,6 +260,17 @@ class Tokenizer:
         copy = Tokenizer(backend, {**self.settings, **(settings or {})})
         copy._truncation, copy._padding = self._truncation, self._padding
         return copy
+
+    def with_sentinels(self, count: int) -> Tokenizer:
+        """A copy with ``count`` sentinels for hidden spans, unless it has as many; text is read as before.
+
+        As in T5, ``<extra_id_0>`` is the last token of the vocabulary, ``<extra_id_1>`` the last but one ...
+        """
+        if count <= len(self.specials.sentinels):
+            return self
+        backend = _copy(self._backend)
+        sentinels.add(backend, count)
+        return self.with_backend(backend)
 
     def save(self, folder: str | Path, model_max_length: int | None = None) -> None:
         """Write the files from which ``transformers.AutoTokenizer`` gives the same ids and special tokens."""
@@ -277,6 +293,7 @@ class Tokenizer:
         if description["model"]["type"] == "WordPiece":  # which older programs read
             write_vocabulary(folder / VOCABULARY, self._backend)
         write_object(folder / SPECIAL_MAP, roles)
+
 
     @cached_property
     def _sizes(self) -> IntArray | None:
@@ -322,6 +339,7 @@ class Tokenizer:
             all=tuple(sorted({i for i, token in added.items() if token.special} | set(ids.values()))),
             single=(before, after),
             pair=(self._pair.ids[0], self._pair.ids[1], self._pair.ids[2]),
+            sentinels=sentinels.find(self._backend),
         )
 
 

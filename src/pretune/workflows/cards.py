@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pretune.objectives import objective_of
 from pretune.registry import find
 from pretune.report.card import Card, CardScore, Source, model_card
 from pretune.types import Score
@@ -28,7 +29,7 @@ def pretrained(settings: Any, prepared: Prepared, summary: dict[str, Any]) -> st
     card = Card(
         name=f"{summary['family']} pretrained with pretune",
         summary=f"A {summary['family']} language model, pretrained by {summary['objective']}.",
-        head=str(summary["objective"]).split("+")[0],
+        head=_head(settings),
         family=str(summary["family"]),
         parameters=int(summary["parameters"]),
         base_model=Path(settings.start_from).name if settings.start_from else "",
@@ -42,6 +43,13 @@ def pretrained(settings: Any, prepared: Prepared, summary: dict[str, Any]) -> st
         language=settings.language,
     )
     return model_card(card)
+
+
+def _head(settings: Any) -> str:
+    """The head that the model is used through."""
+    if find("families", settings.family).TRAITS.kind == "encoder-decoder":
+        return "sequence_to_sequence"
+    return objective_of(settings.objective).heads[0]
 
 
 def _accuracies(summary: dict[str, Any]) -> Iterator[CardScore]:

@@ -91,7 +91,8 @@ def _objective(start: Outline) -> str | None:
     """What it was pretrained by, if that is pretraining; None: what its family usually is."""
     if start.head is None or start.head == "classification":
         return None
-    return objective_of(start.head).name
+    kind = objective_of(start.objective or start.head)
+    return kind.name if kind.suits(find("families", start.family).TRAITS) else None
 
 
 def _training(given: Any) -> Any:

@@ -18,6 +18,7 @@ from pretune.evaluation.classifiers import Baseline
 from pretune.evaluation.language_model import HeldOut
 from pretune.evaluation.mistakes import Mistake, Slice, by_slice, most_confident
 from pretune.model import Model
+from pretune.objectives import Kind, objective_of, usual
 from pretune.registry import find
 from pretune.training import machine
 from pretune.training.progress import Reporter, Silent
@@ -159,7 +160,7 @@ def evaluate(
 
 def _language_model(model: Model, data: str, reporter: Reporter) -> dict[str, Any]:
     model.needs(model.head)
-    kind = find("objectives", model.head)
+    kind = _pretrained_by(model)
     specials = model.tokenizer.specials
     log = RecordLog()
     texts = [str(r.fields["text"]) for r in read_records((data,), columns=("text",), log=log)]
@@ -169,10 +170,10 @@ def _language_model(model: Model, data: str, reporter: Reporter) -> dict[str, An
     with tempfile.TemporaryDirectory() as scratch:
         corpus = write_corpus(iter(texts), model.tokenizer, Path(scratch) / "corpus")
         windows = Windows.of(corpus, kind.windowing(specials, model.max_length))
-        objective = kind.Objective(model.family.TRAITS, specials)
+        objective = kind.scoring(model.family.TRAITS, specials, windows)
         held = HeldOut(
             windows, objective, kind.contexts, model.tokenizer,
-            max_tokens=2**62, max_length=model.max_length, every_token=objective.every_token,
+            max_tokens=2**62, max_length=model.max_length, every_token=kind.every_token,
         )  # fmt: skip
         scores = held.scores(model.network)
     seen = None if model.fingerprints is None else len(model.fingerprints.overlap(texts))
@@ -186,6 +187,12 @@ def _language_model(model: Model, data: str, reporter: Reporter) -> dict[str, An
         "scores": {s.name: s.as_dict() for s in scores},
         "pretraining_overlap": seen,
     }
+
+
+def _pretrained_by(model: Model) -> Kind:
+    """The (first) objective of a language model: the one that it was pretrained by, if that is known."""
+    kind = objective_of(str(model.about.get("objective", model.head)).split("+")[0])
+    return kind if kind.suits(model.family.TRAITS) else objective_of(usual(model.family))
 
 
 def read_labelled(

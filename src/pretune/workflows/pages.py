@@ -26,6 +26,8 @@ Rows = Sequence[Mapping[str, Any]]
 
 UNIGRAM_MARGIN = 0.3
 """Nats by which a masked model must be below a unigram model of the same text to have learnt something."""
+READ_BOTH_WAYS = ("masked_lm", "span_corruption", "denoising")
+"""Objectives that see both neighbours of what they predict."""
 
 
 def check_language(language: str) -> Language:
@@ -206,9 +208,7 @@ def _arm_rows(language: str, found: Any) -> tuple[p.ScoreRow, ...]:
 def loss_finding(language: str, name: str, summary: Summary) -> p.VerdictItem:
     """Is this loss normal? Against the n-gram models of the same text."""
     loss, unigram, bigram = summary["loss"], summary["unigram"], summary["bigram"]
-    if str(summary["objective"]).startswith(
-        "masked_lm"
-    ):  # it sees both neighbours: the bigram is no measure of it
+    if str(summary["objective"]).split("+")[0] in READ_BOTH_WAYS:  # the bigram is no measure of it
         kind = "beats_unigram" if loss < unigram - UNIGRAM_MARGIN else "beats_nothing"
         status = "good" if kind == "beats_unigram" else "bad"
     else:

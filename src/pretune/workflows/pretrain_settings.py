@@ -11,7 +11,7 @@ import pydantic
 from pretune.config import Settings, build
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.model.folder import outline
-from pretune.objectives import Kind, objective_of
+from pretune.objectives import Kind, objective_of, objectives_of, usual
 from pretune.registry import find, names
 from pretune.text.training import Kind as TokenizerKind
 from pretune.training.length import parse_length
@@ -28,7 +28,6 @@ OPTIMIZER: dict[str, Any] = {
 """From random weights; docs/lab-notes.md has the comparison. A checkpoint goes on with AdamW."""
 FAMILIES = ("modernbert", "llama", "bert")
 """In this order, where none is named."""
-OBJECTIVES = {"encoder": "masked_lm", "decoder": "causal_lm"}
 
 
 class PretrainSettings(Settings):
@@ -41,7 +40,9 @@ class PretrainSettings(Settings):
     family: str = FAMILIES[0]
     """Where only an objective is named, the first of ``FAMILIES`` that has it."""
     objective: str | None = None
-    """masked_lm, causal_lm or masked_lm+next_sentence; None: masked_lm for an encoder, else causal_lm."""
+    """masked_lm, causal_lm, span_corruption, denoising, prefix_lm, masked_lm+next_sentence or
+    masked_lm+sentence_order; None: masked_lm for an encoder, causal_lm for a decoder, and for an
+    encoder-decoder span_corruption, or what its family is known by."""
     objective_options: dict[str, Any] = pydantic.Field(default_factory=dict)
     model: dict[str, Any] = pydantic.Field(default_factory=dict)
     """The family's own settings: hidden_size, num_hidden_layers ..."""
@@ -100,7 +101,7 @@ def resolve(
     if resolved.objective and "family" not in values:
         resolved = resolved.model_copy(update={"family": _family_of(resolved.objective)})
     family = find("families", resolved.family)
-    kind = objective_of(resolved.objective or OBJECTIVES[family.TRAITS.kind])
+    kind = objective_of(resolved.objective or usual(family))
     resolved = resolved.model_copy(update={"objective": kind.name})
     if not kind.pretrains or not _saves(resolved.family, kind):
         raise UnsupportedError(_other_ways(resolved.family, kind))
@@ -116,9 +117,10 @@ def _family_of(objective: str) -> str:
 
 
 def _saves(family: str, kind: Kind) -> bool:
-    """Is there a stock class that a network with these heads can be saved as?"""
-    types: Mapping[str, Mapping[str, str]] = find("families", family).HF_TYPES
-    return any("+".join(kind.heads) in heads for heads in types.values())
+    """Can it be trained so, and is there a stock class that a network with these heads can be saved as?"""
+    module = find("families", family)
+    types: Mapping[str, Mapping[str, str]] = module.HF_TYPES
+    return kind.suits(module.TRAITS) and any("+".join(kind.heads) in heads for heads in types.values())
 
 
 def _other_ways(family: str, kind: Kind) -> str:
@@ -139,11 +141,11 @@ def _other_ways(family: str, kind: Kind) -> str:
 
 def _ways(family: str) -> list[str]:
     """The objectives that a family is pretrained by, the usual one first."""
-    heads = {way for types in find("families", family).HF_TYPES.values() for way in types}
-    known = [way for way in heads if set(way.split("+")) <= set(names("objectives"))]
-    return sorted(
-        (way for way in known if objective_of(way).pretrains), key=lambda way: (way.count("+"), way)
-    )
+    module = find("families", family)
+    heads = {way for types in module.HF_TYPES.values() for way in types}
+    kinds = [objective_of(way) for known in heads for way in objectives_of(known)]
+    found = {kind.name for kind in kinds if kind.pretrains and kind.suits(module.TRAITS)}
+    return sorted(found, key=lambda way: (way != usual(module), way.count("+"), way))
 
 
 def _listed(ways: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from pretune.data.windows import Windows
 from pretune.evaluation.language_model import ROWS, HeldOut
 from pretune.evaluation.ngrams import NgramBaselines
 from pretune.model import Model
-from pretune.objectives import objective_of
+from pretune.objectives import Kind, objective_of
 from pretune.registry import find
 from pretune.text.tokenizer import Frame, Tokenizer
 from pretune.training.memory import Memory
@@ -26,6 +26,9 @@ from pretune.workflows import sizing
 from pretune.workflows.continued import load, tokenizer_of
 from pretune.workflows.corpus import Prepared
 from pretune.workflows.pretrain_settings import PretrainSettings
+
+FRAMES: dict[str, Frame] = {"encoder": "cls_sep", "decoder": "start", "encoder-decoder": "end"}
+"""What a tokenizer that was trained on the text puts around it, by the kind of the family."""
 
 
 class Pretraining:
@@ -46,7 +49,9 @@ class Pretraining:
         kind = objective_of(str(settings.objective))
         traits: Traits = find("families", settings.family).TRAITS
         started_from = settings.start_from
-        tokenizer = tokenizer_of(started_from) if started_from else self._framed(prepared.tokenizer, traits)
+        tokenizer = (
+            tokenizer_of(started_from) if started_from else self._framed(prepared.tokenizer, traits, kind)
+        )
         specials = tokenizer.specials
         windowing = kind.windowing(specials, settings.max_length)
         self.prepared = prepared
@@ -61,11 +66,12 @@ class Pretraining:
             self.model, self.new_heads = load(started_from, kind.heads, seed, reporter)
         else:
             self.model = self._new_model(tokenizer, kind.heads, seconds)
+        self.model.about["objective"] = kind.name
         self.model.fingerprints = prepared.fingerprints.merged(self.model.fingerprints)
         self.memory = Memory(run, "evaluation", ROWS, reporter.say, alone=world.size == 1)
         held = Windows.of(prepared.validation, windowing)
         self.held_out = HeldOut(
-            held, kind.make(traits, specials, store=held), kind.contexts, tokenizer,
+            held, kind.scoring(traits, specials, held), kind.contexts, tokenizer,
             max_tokens=settings.evaluation_tokens, max_length=settings.max_length,
             every_token=kind.every_token, world=world,
         )  # fmt: skip
@@ -76,10 +82,15 @@ class Pretraining:
             NgramBaselines.fit(documents, specials.vocabulary_size, start=windowing.start)
         )
 
-    def _framed(self, tokenizer: Tokenizer, traits: Traits) -> Tokenizer:
-        """A tokenizer that was given keeps its own frame; one that was trained gets the family's."""
-        frame: Frame = "cls_sep" if traits.kind == "encoder" else "start"
-        return tokenizer if self.settings.tokenizer else tokenizer.with_frame(frame, segments=traits.segments)
+    def _framed(self, tokenizer: Tokenizer, traits: Traits, kind: Kind) -> Tokenizer:
+        """A tokenizer that was given stays as it is; one that was trained gets the family's frame.
+
+        And it gets the sentinels that the objective needs.
+        """
+        if self.settings.tokenizer:
+            return tokenizer
+        framed = tokenizer.with_frame(FRAMES[traits.kind], segments=traits.segments)
+        return framed.with_sentinels(kind.sentinels)
 
     def _new_model(self, tokenizer: Tokenizer, heads: tuple[str, ...], seconds: float | None) -> Model:
         settings = self.settings

@@ -54,6 +54,7 @@ def train_tokenizer(
     max_token_length: int = 16,
     lowercase: bool = False,
     strip_accents: bool = False,
+    sentinels: int = 0,
     reporter: Reporter | None = None,
 ) -> TrainedTokenizer:
     """Train a tokenizer on the text of files and folders and save it as a folder that `transformers` loads.
@@ -61,12 +62,16 @@ def train_tokenizer(
     Args:
         out: the folder; must be empty or not there.
         vocabulary_size: ``auto`` measures what more tokens would save (:func:`advise_vocabulary_size`).
+        sentinels: so many tokens ``<extra_id_0>`` ... for hidden spans come on top of it, as
+            span corruption wants them (T5 has 100).
 
     Raises:
         ConfigError: a setting that the kind does not take.
         DataError: text that cannot be used, or ``out`` is there already.
     """
     paths = [sources] if isinstance(sources, str | Path) else list(sources)
+    if sentinels < 0:
+        raise ConfigError(f"sentinels = {sentinels}: must not be negative")
     folder, reporter, known = Path(out), reporter or Silent(), parse_kind(kind)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder}: is there already; remove it or choose another folder")
@@ -81,7 +86,7 @@ def train_tokenizer(
     tokenizer = train(
         _texts(paths), size, kind=known, max_token_length=max_token_length,
         lowercase=lowercase, strip_accents=strip_accents,
-    )  # fmt: skip
+    ).with_sentinels(sentinels)  # fmt: skip
     inspection = inspect(tokenizer, sample_texts(_texts(paths), _MEASURED_CHARACTERS))
     store.write_folder(folder, tokenizer.save, about={"kind": "tokenizer"})
     return TrainedTokenizer(folder, tokenizer, kind, inspection, advice)
