@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from pretune.checkpoint.weights import (
     Accept,
+    Default,
     Ignore,
     Operation,
     Rename,
+    RenameTogether,
     Split,
     Tie,
     Transpose,
@@ -85,3 +87,30 @@ def test_a_tied_tensor_may_stand_twice_if_it_is_the_same() -> None:
         assert torch.equal(network.embedding.weight, tensor)
     with pytest.raises(CheckpointError, match="tie_word_embeddings"):
         load_into(Tied(), {"wte": tensor, "lm_head": tensor + 1}, TIED)
+
+
+def test_what_a_tensor_is_called_may_depend_on_others() -> None:
+    ops: list[Operation] = [
+        Rename("layers.{}.up", "h.{}.wi"),
+        RenameTogether(("layers.{}.gate", "layers.{}.up"), ("h.{}.wi_0", "h.{}.wi_1")),
+    ]
+    plain, gated = torch.zeros(1), (torch.ones(1), torch.full((1,), 2.0))
+    state = {"h.0.wi": plain, "h.12.wi_0": gated[0], "h.12.wi_1": gated[1]}
+    ours = to_ours(state, ops)
+    assert ours == {"layers.0.up": plain, "layers.12.gate": gated[0], "layers.12.up": gated[1]}
+    assert to_theirs(ours, ops) == state
+    with pytest.raises(CheckpointError, match=r"h\.12\.wi_0"):
+        to_ours({"h.12.wi_0": gated[0]}, ops)
+
+
+def test_a_tensor_that_may_be_left_out_is_made_of_another() -> None:
+    ops: list[Operation] = [
+        Default("bias", of="word", make=lambda word: torch.zeros(len(word))),
+        Rename("word", "word"),
+        Rename("bias", "bias"),
+    ]
+    word, bias = torch.ones(3, 2), torch.ones(3)
+    assert torch.equal(to_ours({"word": word}, ops)["bias"], torch.zeros(3))
+    assert torch.equal(to_ours({"word": word, "bias": bias}, ops)["bias"], bias)
+    assert to_theirs({"word": word, "bias": bias}, ops) == {"word": word, "bias": bias}
+    assert to_ours({}, ops) == {}

@@ -98,3 +98,50 @@ def test_a_window_as_wide_as_the_row_needs_no_mask() -> None:
     full = Layout(lengths=torch.tensor([6, 6]))
     assert attention.plan(full, 6, causal=False, window=6).mask is None
     assert attention.plan(full, 6, causal=False, window=5).mask is not None
+
+
+def crossed(layout: Layout, source: Layout, width: int = 4) -> Tensor:
+    """(B, T, S), which places of a source of 6 reach which place of a target."""
+    rows = len(layout.lengths)
+    plan = attention.cross_plan(layout, source, 6)
+    query, key = torch.zeros(rows, 1, width, 6), torch.zeros(rows, 1, 6, 6)
+    mixed = attention.attend(query, key, torch.eye(6).expand(rows, 1, 6, 6), plan)
+    assert mixed.isfinite().all()
+    return mixed > 0
+
+
+def test_a_target_sees_the_real_places_of_its_source() -> None:
+    target = Layout(lengths=torch.tensor([4, 1]))
+    assert attention.cross_plan(target, Layout(lengths=torch.tensor([6, 6])), 6).mask is None
+    found = crossed(target, Layout(lengths=LENGTHS))
+    assert found[0].all()
+    assert torch.equal(found[1], (torch.arange(6) < 3).expand(4, 6))
+    assert crossed(target, Layout(lengths=torch.tensor([0, 6]))).all(), "an empty source leaves no row empty"
+
+
+def test_a_target_sees_the_source_of_its_own_document() -> None:
+    mine, theirs = [0, 1, 1, -1], [0, 0, 1, 1, 1, 1]
+    target = Layout(lengths=torch.tensor([3]), documents=torch.tensor([mine]))
+    source = Layout(lengths=torch.tensor([6]), documents=torch.tensor([theirs]))
+    found = crossed(target, source)[0]
+    for place, document in enumerate(mine[:3]):
+        assert found[place].tolist() == [other == document for other in theirs]
+    assert found[3].all(), "padding would see nothing, so it sees all"
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_bias_is_added_to_what_is_seen(causal: bool) -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 2, 2, 6, 4).unbind()
+    bias, layout = torch.randn(1, 2, 6, 6), Layout(lengths=LENGTHS)
+    found = attention.attend(
+        query, key, value, attention.biased(attention.plan(layout, 6, causal=causal), bias)
+    )
+    for row, length in enumerate(LENGTHS.tolist()):
+        scores = query[row] @ key[row].mT / 2 + bias[0]
+        hidden = torch.arange(6)[None, :] >= length
+        if causal:
+            hidden = torch.ones(6, 6, dtype=torch.bool).triu(1)
+        expected = scores.masked_fill(hidden, -torch.inf).softmax(-1) @ value[row]
+        ours = found[row].unflatten(-1, (2, 4)).transpose(0, 1)
+        torch.testing.assert_close(ours[:, :length], expected[:, :length])

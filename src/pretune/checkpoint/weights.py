@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,6 +68,20 @@ class Rename:
     def write(self, theirs: State, ours: State) -> None:
         for name, parts in _matching(self.ours, ours):
             theirs[_filled(self.theirs, parts)] = ours.pop(name)
+
+
+@dataclass(frozen=True)
+class RenameTogether:
+    """Tensors under two names each, where all of them are there: what one is called depends on the others."""
+
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
+
+    def read(self, theirs: State, ours: State) -> None:
+        _move_together(self.theirs, theirs, self.ours, ours)
+
+    def write(self, theirs: State, ours: State) -> None:
+        _move_together(self.ours, ours, self.theirs, theirs)
 
 
 @dataclass(frozen=True)
@@ -139,6 +153,26 @@ class Tie:
     def write(self, theirs: State, ours: State) -> None:
         if self.name in theirs:
             theirs[self.copy] = theirs[self.name].clone()
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+@dataclass(frozen=True)
+class Default:
+    """A tensor that theirs may leave out, and what it then is, made of one that they have."""
+
+    name: str
+    of: str
+    make: Callable[[Tensor], Tensor] = _same
+
+    def read(self, theirs: State, ours: State) -> None:
+        if self.of in theirs and self.name not in theirs:
+            theirs[self.name] = self.make(theirs[self.of])
+
+    def write(self, theirs: State, ours: State) -> None:
+        pass
 
 
 def to_ours(state: State, ops: Sequence[Operation]) -> State:
@@ -227,6 +261,15 @@ def _matching(template: str, state: State) -> list[tuple[str, dict[str, str]]]:
         pattern = pattern.replace(re.escape("{" + field + "}"), r"([^.]+)" if field else r"(\d+)", 1)
     found = ((name, re.fullmatch(pattern, name)) for name in state)
     return [(name, dict(zip(fields, match.groups(), strict=True))) for name, match in found if match]
+
+
+def _move_together(names: Sequence[str], old: State, others: Sequence[str], new: State) -> None:
+    for _, parts in _matching(names[0], old):
+        pairs = {
+            _filled(name, parts): _filled(other, parts) for name, other in zip(names, others, strict=True)
+        }
+        if pairs.keys() <= old.keys():
+            new.update((other, old.pop(name)) for name, other in pairs.items())
 
 
 def _filled(template: str, parts: dict[str, str]) -> str:

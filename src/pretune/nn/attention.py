@@ -18,7 +18,7 @@ class Plan:
     """How the layers of one forward pass attend; made by `plan`, used by `attend`, opaque in between."""
 
     mask: Tensor | None
-    """(B, 1, T, S), 0 where a place sees another, else minus infinity; None: no mask but ``causal``."""
+    """(B, 1 or H, T, S), 0 where a place sees another, else minus infinity; None: no mask but ``causal``."""
     causal: bool
 
 
@@ -54,6 +54,31 @@ def plan(layout: Layout, width: int, *, causal: bool, window: int | None = None)
     # What is added to the products, made once a forward pass: from True and False each layer makes it anew.
     mask = torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, -torch.inf)
     return Plan(mask[:, None], causal=False)
+
+
+def cross_plan(layout: Layout, source: Layout, size: int) -> Plan:
+    """Decide once a forward pass what every place of a target sees of its (B, S = ``size``) source.
+
+    A place sees the source of its own document, and none of the padding. One that would see nothing, as
+    padding does, sees all: no row of the softmax is empty.
+    """
+    if layout.documents is not None and source.documents is not None:
+        seen = layout.documents[:, :, None] == source.documents[:, None, :]  # (B, T, S)
+    elif bool((source.lengths == size).all()):
+        return Plan(None, causal=False)
+    else:
+        seen = torch.arange(size, device=source.lengths.device) < source.lengths[:, None, None]  # (B, 1, S)
+    hidden = ~seen & seen.any(-1, keepdim=True)
+    mask = torch.zeros(seen.shape, device=seen.device).masked_fill_(hidden, -torch.inf)
+    return Plan(mask[:, None], causal=False)
+
+
+def biased(plan: Plan, bias: Tensor) -> Plan:
+    """The plan of layers that all add the same ``bias``, (1 or B, H, T, S), to their scaled products."""
+    if plan.causal:
+        ahead = torch.ones(bias.shape[-2:], dtype=torch.bool, device=bias.device).triu(1)  # (T, S)
+        return Plan(bias.masked_fill(ahead, -torch.inf), causal=False)
+    return Plan(bias if plan.mask is None else bias + plan.mask, causal=False)
 
 
 def attend(

@@ -14,11 +14,16 @@ class Cache:
     Rows may differ in length: whatever lies beyond a row's end is overwritten by its next tokens, and no
     place ever looks to its right. A step is ``network(batch, heads, cache=cache)`` with
     ``layout.cached = cache.lengths`` (None in the first step) and ``layout.lengths`` = the new tokens.
+
+    The decoder of an encoder-decoder keeps those of its source, too: see `source.Source`.
     """
 
     def __init__(self) -> None:
         self.lengths: Tensor | None = None
         """(B,) tokens that each row holds."""
+        self.source: Layout | None = None
+        """Of the source whose keys and values are kept; None: none has been read yet."""
+        self._sources: list[tuple[Tensor, Tensor]] = []  # (B, G, S, K), keys and values
         self._layers: list[tuple[Tensor, Tensor]] = []  # (B, G, capacity, K), keys and values
         self._slots: Tensor | None = None  # (B, T), where the new tokens go; None: 0, 1, 2, ...
         self._size = 0
@@ -27,6 +32,7 @@ class Cache:
         """Before the layers: say where the T = ``width`` new tokens of each row go."""
         if layout.cached is None:
             self._slots, self._size, self._layers = None, width, []
+            self.source, self._sources = None, []
             self.lengths = layout.lengths
             return
         self._size = int(layout.cached.max()) + width
@@ -47,9 +53,20 @@ class Cache:
         values[rows, :, self._slots] = value.transpose(1, 2)
         return keys[:, :, : self._size], values[:, :, : self._size]
 
+    def keep_source(self, key: Tensor, value: Tensor) -> None:
+        """Keep what the next layer reads of the source, (B, G, S, K) each."""
+        self._sources.append((key, value))
+
+    def source_of(self, layer: int) -> tuple[Tensor, Tensor]:
+        """What a layer reads of the source, (B, G, S, K) each."""
+        return self._sources[layer]
+
     def select(self, rows: Tensor) -> None:
         """Keep, repeat or reorder rows, as beams are: new row i is old row ``rows[i]``, (B,)."""
         self._layers = [(keys[rows], values[rows]) for keys, values in self._layers]
+        self._sources = [(keys[rows], values[rows]) for keys, values in self._sources]
+        if self.source is not None:
+            self.source = Layout(lengths=self.source.lengths[rows])
         if self.lengths is not None:
             self.lengths = self.lengths[rows]
 

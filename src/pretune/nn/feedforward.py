@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pretune.nn.dropout import Dropout
+
 Activation = Callable[[Tensor], Tensor]
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -42,29 +44,37 @@ ActivationName = Annotated[str, pydantic.AfterValidator(_known)]
 class FeedForward(nn.Module):
     """Two linear maps with an activation between them (Vaswani et al. 2017, section 3.3)."""
 
-    def __init__(self, hidden_size: int, inner_size: int, activation: str, *, bias: bool = True) -> None:
+    def __init__(
+        self, hidden_size: int, inner_size: int, activation: str, *, bias: bool = True, dropout: float = 0.0
+    ) -> None:
+        """``dropout``: of what lies between the maps."""
         super().__init__()
         self.up = nn.Linear(hidden_size, inner_size, bias=bias)
         self.activation = ACTIVATIONS[activation]
+        self.dropout = Dropout(dropout)
         self.down = nn.Linear(inner_size, hidden_size, bias=bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., D) to (..., D)"""
-        output: Tensor = self.down(self.activation(self.up(hidden)))
+        output: Tensor = self.down(self.dropout(self.activation(self.up(hidden))))
         return output
 
 
 class GatedFeedForward(nn.Module):
     """A feed-forward block with a gate: SwiGLU where the activation is SiLU (Shazeer 2020, section 2)."""
 
-    def __init__(self, hidden_size: int, inner_size: int, activation: str, *, bias: bool = False) -> None:
+    def __init__(
+        self, hidden_size: int, inner_size: int, activation: str, *, bias: bool = False, dropout: float = 0.0
+    ) -> None:
+        """``dropout``: of what lies between the maps."""
         super().__init__()
         self.gate = nn.Linear(hidden_size, inner_size, bias=bias)
         self.up = nn.Linear(hidden_size, inner_size, bias=bias)
         self.activation = ACTIVATIONS[activation]
+        self.dropout = Dropout(dropout)
         self.down = nn.Linear(inner_size, hidden_size, bias=bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., D) to (..., D)"""
-        output: Tensor = self.down(self.activation(self.gate(hidden)) * self.up(hidden))
+        output: Tensor = self.down(self.dropout(self.activation(self.gate(hidden)) * self.up(hidden)))
         return output

@@ -1,11 +1,12 @@
-"""Where the places of a grid stand in their documents, and rotary position embedding."""
+"""Where the places of a grid stand in their documents; rotary positions, and a bias a distance."""
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from pretune.types import Layout
@@ -80,3 +81,38 @@ def _turned(heads: Tensor, cosines: Tensor, sines: Tensor, direction: int) -> Te
     torch.mul(left, cosines, out=new_left).addcmul_(right, sines, value=-direction)
     torch.mul(right, cosines, out=new_right).addcmul_(left, sines, value=direction)
     return turned
+
+
+class RelativeBias(nn.Module):
+    """A number a head for each distance of two places, far ones in buckets (Raffel et al. 2020, 2.1)."""
+
+    def __init__(self, buckets: int, longest: int, heads: int, *, causal: bool) -> None:
+        """``longest``: the distance from which on all share a bucket; ``causal``: no place looks right."""
+        super().__init__()
+        self.longest, self.causal = longest, causal
+        self.embedding = nn.Embedding(buckets, heads)
+
+    def forward(self, layout: Layout, width: int) -> Tensor:
+        """What is added to the products of a (B, T = ``width``) grid, (1 or B, H, T, S)."""
+        places = torch.arange(width, device=layout.lengths.device)
+        # Two places of a document are as far apart in the grid, wherever the document begins.
+        queries, size = places[None], width  # (1, T)
+        if layout.cached is not None:
+            queries, size = places + layout.cached[:, None], int(layout.cached.max()) + width  # (B, T)
+        keys = torch.arange(size, device=places.device)
+        bias: Tensor = self.embedding(self.buckets(keys - queries[:, :, None]))  # (1 or B, T, S, H)
+        return bias.permute(0, 3, 1, 2)  # (1 or B, H, T, S)
+
+    def buckets(self, distances: Tensor) -> Tensor:
+        """The bucket of each distance (key less query), any shape: near ones alone, far ones by logarithm."""
+        count, first = self.embedding.num_embeddings, torch.zeros_like(distances)
+        if self.causal:
+            distances = (-distances).clamp(min=0)
+        else:
+            count //= 2
+            first, distances = (distances > 0) * count, distances.abs()
+        near = count // 2
+        # In fp32 and in this order, so that a bucket begins where it does in the released models.
+        logs = torch.log(distances.float() / near) / math.log(self.longest / near) * (count - near)
+        far = (near + logs.clamp(min=0).long()).clamp(max=count - 1)
+        return first + torch.where(distances < near, distances, far)

@@ -1,0 +1,401 @@
+"""T5 (Raffel et al. 2020): an encoder-decoder with relative positions, norms before each block, no biases.
+
+Its later form (v1.1, and mT5) has a gated feed-forward block and a head of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
+
+import pydantic
+import torch
+from torch import Tensor, nn
+
+from pretune import config as settings
+from pretune.checkpoint import hub
+from pretune.checkpoint.weights import Default, Ignore, Operation, Rename, RenameTogether
+from pretune.errors import UnsupportedError
+from pretune.nn import attention
+from pretune.nn import heads as reading
+from pretune.nn.cache import Cache
+from pretune.nn.dropout import Dropout
+from pretune.nn.feedforward import ACTIVATIONS, FeedForward, GatedFeedForward
+from pretune.nn.norms import RMSNorm
+from pretune.nn.positions import RelativeBias
+from pretune.nn.source import Source, source_of, tokens_of
+from pretune.types import Batch, Layout, Outputs, Specials, Traits
+
+TRAITS = Traits(
+    kind="encoder-decoder", heads=("causal_lm",), sentence="last", cache=True, decoder_start="pad"
+)
+
+HF_TYPES = {
+    "t5": {"causal_lm": "T5ForConditionalGeneration"},
+    "mt5": {"causal_lm": "MT5ForConditionalGeneration"},
+}
+
+NAMES = {
+    "hidden_size": "d_model",
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+    "head_dim": "d_kv",
+    "intermediate_size": "d_ff",
+    "max_position_embeddings": "n_positions",
+}
+"""Our settings, which are called as in the other families, and what T5's config.json calls them."""
+
+REFERENCE: Mapping[str, Mapping[str, Any]] = {
+    "t5": {"vocab_size": 32128, "d_ff": 2048, "num_layers": 6, "num_heads": 8, "feed_forward_proj": "relu"},
+    "mt5": {"vocab_size": 250112, "d_ff": 1024, "num_layers": 8, "num_heads": 6},
+}
+BOTH = {"d_model": 512, "d_kv": 64, "dropout_rate": 0.1}
+"""What a config.json means that leaves a key out, where it differs from our defaults."""
+
+PROJECTIONS = {
+    name: (name.startswith("gated-"), "gelu_new" if name == "gated-gelu" else name.removeprefix("gated-"))
+    for name in (*ACTIVATIONS, *(f"gated-{activation}" for activation in ACTIVATIONS))
+}
+"""What config.json calls a feed-forward block, whether it has a gate, and its activation: the released models
+compute gated-gelu with the approximation."""
+
+
+class Config(settings.Settings):
+    """The shape of a T5; defaults for a small machine."""
+
+    vocab_size: pydantic.PositiveInt = 8192
+    hidden_size: pydantic.PositiveInt = 256
+    num_hidden_layers: pydantic.PositiveInt = 3
+    """Of the encoder."""
+    num_decoder_layers: pydantic.PositiveInt | None = None
+    """None: as many as the encoder has."""
+    num_attention_heads: pydantic.PositiveInt = 4
+    head_dim: pydantic.PositiveInt | None = None
+    """None: ``hidden_size`` divided among the heads."""
+    intermediate_size: pydantic.PositiveInt | None = None
+    """None: four times ``hidden_size``; 8/3 of it with a gate, as many parameters, in multiples of 32."""
+    feed_forward_proj: str = "gated-gelu"
+    relative_attention_num_buckets: int = pydantic.Field(default=32, ge=4)
+    relative_attention_max_distance: pydantic.PositiveInt = 128
+    # None in pretraining: it is slow on CPU and does not pay off in one epoch (Geiping & Goldstein 2022).
+    dropout_rate: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    layer_norm_epsilon: float = pydantic.Field(default=1e-6, gt=0)
+    initializer_factor: float = pydantic.Field(default=1.0, gt=0)
+    max_position_embeddings: pydantic.PositiveInt = 512
+    """How long a source or target the model is meant for; relative positions themselves have no end."""
+    tie_word_embeddings: bool = True
+    """The head is the word embedding, and reads the last hidden state times ``hidden_size`` ** -0.5."""
+    model_type: Literal["t5", "mt5"] = "t5"
+    """What transformers calls it: a multilingual T5 is a T5 with a gate and a head of its own."""
+
+    @pydantic.field_validator("feed_forward_proj")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in PROJECTIONS:
+            raise ValueError(f"there is no such block; there are: {', '.join(PROJECTIONS)}")
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.head_dim is None and self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads"
+            )
+        if self.model_type == "mt5" and self.tie_word_embeddings:
+            raise ValueError("tie_word_embeddings: an mt5 has a head of its own; set it to false, or take t5")
+        if self.relative_attention_num_buckets % 4:
+            raise ValueError(
+                f"relative_attention_num_buckets {self.relative_attention_num_buckets} is no multiple of 4: "
+                "left and right of a place, near and far"
+            )
+        if self.relative_attention_max_distance <= self.relative_attention_num_buckets // 2:
+            raise ValueError(
+                f"relative_attention_max_distance {self.relative_attention_max_distance} must be more than "
+                f"half of the {self.relative_attention_num_buckets} buckets, which are single distances"
+            )
+        return self
+
+    @property
+    def decoder_layers(self) -> int:
+        """Layers of the decoder."""
+        return self.num_decoder_layers or self.num_hidden_layers
+
+    @property
+    def head_size(self) -> int:
+        """K"""
+        return self.head_dim or self.hidden_size // self.num_attention_heads
+
+    @property
+    def inner_size(self) -> int:
+        """F, the width between the maps of a feed-forward block."""
+        share = 8 / 3 if PROJECTIONS[self.feed_forward_proj][0] else 4
+        return self.intermediate_size or max(32, round(self.hidden_size * share / 32) * 32)
+
+    @classmethod
+    def from_hugging_face(cls, values: Mapping[str, Any]) -> Config:
+        """The config of a config.json; what does not change the network is passed over.
+
+        Raises:
+            UnsupportedError: it asks for something that this family does not compute.
+            ConfigError: a value is wrong.
+        """
+        model_type = values.get("model_type", "t5")
+        if model_type not in REFERENCE:
+            raise UnsupportedError(f"config.json: model_type {model_type!r}; t5 reads {', '.join(REFERENCE)}")
+        given = {**BOTH, **REFERENCE[model_type], **values}
+        known = {
+            name: given[NAMES.get(name, name)] for name in cls.model_fields if NAMES.get(name, name) in given
+        }
+        # transformers 5 writes that every T5 is tied; whether the head scales is what still tells them apart.
+        scales = given.get("scale_decoder_outputs", given.get("tie_word_embeddings", True))
+        known |= {"tie_word_embeddings": model_type == "t5" and scales, "model_type": model_type}
+        return settings.build(cls, known, where="config.json")
+
+    def to_hugging_face(
+        self, head: str, *, labels: tuple[str, ...] = (), specials: Specials | None = None
+    ) -> dict[str, Any]:
+        """The config.json with which stock transformers loads this network with ``head``."""
+        values = {NAMES.get(name, name): value for name, value in self.model_dump().items()}
+        values |= {"d_kv": self.head_size, "d_ff": self.inner_size, "num_decoder_layers": self.decoder_layers}
+        values |= {"scale_decoder_outputs": self.tie_word_embeddings, "is_encoder_decoder": True}
+        values |= {"architectures": [HF_TYPES[self.model_type][head]], "dtype": "float32"}
+        if specials is not None:
+            values |= {"pad_token_id": specials.pad, "eos_token_id": specials.end}
+            values |= {"decoder_start_token_id": specials.pad}
+        return values | hub.label_fields(labels)
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose products are not scaled: the first values make up for it."""
+
+    def __init__(self, config: Config, number: int) -> None:
+        super().__init__()
+        width, inner = config.hidden_size, config.num_attention_heads * config.head_size
+        self.number = number
+        self.head_size = config.head_size
+        self.rate = config.dropout_rate
+        self.query = nn.Linear(width, inner, bias=False)
+        self.key = nn.Linear(width, inner, bias=False)
+        self.value = nn.Linear(width, inner, bias=False)
+        self.output = nn.Linear(inner, width, bias=False)
+
+    def forward(self, hidden: Tensor, plan: attention.Plan, cache: Cache | None = None) -> Tensor:
+        """(B, T, D) to (B, T, D), each place of the other places"""
+        key, value = self.keys_and_values(hidden)
+        if cache is not None:
+            key, value = cache.extend(self.number, key, value)  # (B, H, S, K)
+        return self._mixed(hidden, key, value, plan)
+
+    def across(self, hidden: Tensor, source: Source) -> Tensor:
+        """(B, T, D) to (B, T, D), each place of the source"""
+        key, value = source.read(self.number, self.keys_and_values)  # (B, H, S, K)
+        return self._mixed(hidden, key, value, source.plan)
+
+    def keys_and_values(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, S, D) to (B, H, S, K) each"""
+        return self._split(self.key(hidden)), self._split(self.value(hidden))
+
+    def _mixed(self, hidden: Tensor, key: Tensor, value: Tensor, plan: attention.Plan) -> Tensor:
+        query = self._split(self.query(hidden))  # (B, H, T, K)
+        rate = self.rate if self.training else 0.0
+        output: Tensor = self.output(attention.attend(query, key, value, plan, dropout=rate, scale=1.0))
+        return output
+
+    def _split(self, projected: Tensor) -> Tensor:
+        heads: Tensor = projected.unflatten(-1, (-1, self.head_size))  # type: ignore[no-untyped-call]
+        return heads.transpose(1, 2)
+
+
+class Layer(nn.Module):
+    """Attention, in a decoder attention to the source, and feed-forward, each behind a norm, each added."""
+
+    def __init__(self, config: Config, number: int, *, crosses: bool) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
+        self.attention = Attention(config, number)
+        if crosses:
+            self.cross_attention_norm = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
+            self.cross_attention = Attention(config, number)
+        self.feed_forward_norm = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
+        gated, activation = PROJECTIONS[config.feed_forward_proj]
+        self.feed_forward = (GatedFeedForward if gated else FeedForward)(
+            config.hidden_size, config.inner_size, activation, bias=False, dropout=config.dropout_rate
+        )
+        self.dropout = Dropout(config.dropout_rate)
+
+    def forward(
+        self, hidden: Tensor, plan: attention.Plan, source: Source | None, cache: Cache | None
+    ) -> Tensor:
+        """(B, T, D) to (B, T, D)"""
+        hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), plan, cache))
+        if source is not None:
+            normed = self.cross_attention_norm(hidden)
+            hidden = hidden + self.dropout(self.cross_attention.across(normed, source))
+        hidden = hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
+        return hidden
+
+
+class Stack(nn.Module):
+    """The layers that read the source, or those that write the target."""
+
+    def __init__(self, config: Config, layers: int, *, decodes: bool) -> None:
+        super().__init__()
+        self.decodes = decodes
+        buckets, longest = config.relative_attention_num_buckets, config.relative_attention_max_distance
+        self.positions = RelativeBias(buckets, longest, config.num_attention_heads, causal=decodes)
+        self.layers = nn.ModuleList(Layer(config, number, crosses=decodes) for number in range(layers))
+        self.norm = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
+        self.dropout = Dropout(config.dropout_rate)
+
+    def forward(
+        self, embedded: Tensor, layout: Layout, source: Source | None = None, cache: Cache | None = None
+    ) -> Tensor:
+        """(B, T, D) to (B, T, D)"""
+        width = embedded.shape[1]
+        plan = attention.plan(layout, width, causal=self.decodes)
+        plan = attention.biased(plan, self.positions(layout, width))  # once, as the layers share it
+        hidden = self.dropout(embedded)
+        for layer in self.layers:
+            hidden = layer(hidden, plan, source, cache)
+        output: Tensor = self.dropout(self.norm(hidden))
+        return output
+
+
+class Scale(nn.Module):
+    """Makes the last hidden state fit the word embedding, whose rows are ``size`` ** 0.5 long at first."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.factor = size**-0.5
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, D) to (N, D)"""
+        scaled: Tensor = hidden * self.factor
+        return scaled
+
+
+class Network(nn.Module):
+    """A T5 with the heads that are asked for, at its first values."""
+
+    def __init__(self, config: Config, heads: Sequence[str] = ("causal_lm",), num_labels: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.encoder = Stack(config, config.num_hidden_layers, decodes=False)
+        self.decoder = Stack(config, config.decoder_layers, decodes=True)
+        self.heads = nn.ModuleDict({name: self._head(name) for name in heads})
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw first values as the released T5 does, which makes up for products that are not scaled."""
+        width, size = self.config.hidden_size, self.config.head_size
+        deviations: dict[nn.Module, float] = {self.embedding: 1.0}
+        for module in self.modules():
+            if isinstance(module, RMSNorm):
+                nn.init.constant_(module.weight, self.config.initializer_factor)
+            elif isinstance(module, Attention):
+                deviations |= {module.query: (width * size) ** -0.5, module.key: width**-0.5}
+                deviations |= {module.value: width**-0.5, module.output: module.output.in_features**-0.5}
+            elif isinstance(module, FeedForward | GatedFeedForward):
+                deviations |= {module.up: width**-0.5, module.down: module.down.in_features**-0.5}
+                deviations |= {module.gate: width**-0.5} if isinstance(module, GatedFeedForward) else {}
+            elif isinstance(module, RelativeBias):
+                deviations[module.embedding] = width**-0.5
+            elif isinstance(module, reading.VocabularyHead) and not self.config.tie_word_embeddings:
+                # As v1.1 was trained. transformers draws from N(0, 1), at a loss of many nats.
+                deviations[module.decoder] = width**-0.5
+        for module, deviation in deviations.items():
+            deviation *= self.config.initializer_factor
+            nn.init.normal_(module.weight, std=deviation, generator=generator)  # type: ignore[arg-type]
+
+    def encode(self, batch: Batch) -> Tensor:
+        """What the encoder says of the source, (B, S, D).
+
+        Raises:
+            UnsupportedError: the batch has no source.
+        """
+        tokens, layout = tokens_of(batch)
+        memory: Tensor = self.encoder(self.embedding(tokens), layout)
+        return memory
+
+    def forward(
+        self,
+        batch: Batch,
+        heads: Sequence[str] = ("causal_lm",),
+        targets: Mapping[str, Tensor] | None = None,
+        cache: Cache | None = None,
+    ) -> Outputs:
+        """Hidden states of the target, and what the heads say at their places.
+
+        With a cache, the batch holds the new tokens only, and ``layout.cached`` counts the old ones.
+
+        Raises:
+            UnsupportedError: a head that the network was not built with, or a batch without a source.
+        """
+        if cache is not None:
+            cache.open(batch.layout, batch.tokens.shape[1])
+        source = source_of(batch, self.encode, cache)
+        hidden = self.decoder(self.embedding(batch.tokens), batch.layout, source, cache)  # (B, T, D)
+        return reading.read(self.heads, hidden, batch, heads, targets, cache)
+
+    def _head(self, name: str) -> nn.Module:
+        if name != "causal_lm":
+            raise UnsupportedError(f"t5 has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
+        decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size, bias=False)
+        if not self.config.tie_word_embeddings:
+            return reading.VocabularyHead(decoder)
+        decoder.weight = self.embedding.weight
+        return reading.VocabularyHead(decoder, Scale(self.config.hidden_size))
+
+
+def _attention(ours: str, theirs: str) -> list[Operation]:
+    pairs = {"query": "q", "key": "k", "value": "v", "output": "o"}
+    return [Rename(f"{ours}.{name}.weight", f"{theirs}.{short}.weight") for name, short in pairs.items()]
+
+
+def _stack(stack: str, last: int) -> list[Operation]:
+    """The names of a stack whose feed-forward block is number ``last`` of a layer's."""
+    ours, theirs = f"{stack}.layers.{{}}", f"{stack}.block.{{}}.layer"
+    up, gate = f"{ours}.feed_forward.up", f"{ours}.feed_forward.gate"
+    dense = f"{theirs}.{last}.DenseReluDense"
+    first = f"{stack}.block.0.layer.0.SelfAttention"
+    return [
+        Rename(f"{stack}.positions.embedding.weight", f"{first}.relative_attention_bias.weight"),
+        Rename(f"{ours}.attention_norm.weight", f"{theirs}.0.layer_norm.weight"),
+        *_attention(f"{ours}.attention", f"{theirs}.0.SelfAttention"),
+        Rename(f"{ours}.feed_forward_norm.weight", f"{theirs}.{last}.layer_norm.weight"),
+        Rename(f"{up}.weight", f"{dense}.wi.weight"),
+        RenameTogether((f"{gate}.weight", f"{up}.weight"), (f"{dense}.wi_0.weight", f"{dense}.wi_1.weight")),
+        Rename(f"{ours}.feed_forward.down.weight", f"{dense}.wo.weight"),
+        Rename(f"{stack}.norm.weight", f"{stack}.final_layer_norm.weight"),
+    ]
+
+
+WEIGHTS: list[Operation] = [
+    Ignore("encoder.embed_tokens.weight"),  # the shared embedding once more, as older files have it
+    Ignore("decoder.embed_tokens.weight"),
+    Ignore("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"),  # of no use to anyone
+    Default("lm_head.weight", of="shared.weight"),  # a v1.1 that transformers 5 has tied
+    Rename("embedding.weight", "shared.weight"),
+    *_stack("encoder", 1),
+    *_stack("decoder", 2),
+    Rename("decoder.layers.{}.cross_attention_norm.weight", "decoder.block.{}.layer.1.layer_norm.weight"),
+    *_attention("decoder.layers.{}.cross_attention", "decoder.block.{}.layer.1.EncDecAttention"),
+    Rename("heads.causal_lm.decoder.weight", "lm_head.weight"),
+]
+
+
+def tiny_config() -> Config:
+    """A shape for tests."""
+    return Config(
+        vocab_size=96,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_decoder_layers=3,
+        num_attention_heads=4,
+        head_dim=6,
+        intermediate_size=64,
+        relative_attention_num_buckets=8,
+        relative_attention_max_distance=12,
+        max_position_embeddings=48,
+    )
