@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import transformers
 from pairs import SPECIALS, TRAITS, feature, ids, shown, words
 
+from pretune.checkpoint import weights
 from pretune.data.order import rng
 from pretune.data.windows import EncodedRecords
 from pretune.errors import ConfigError, UnsupportedError
-from pretune.families import bert, gpt2
+from pretune.families import bert, gpt2, t5
 from pretune.objectives import objective_of
 from pretune.objectives.span_corruption import (
     HEAD,
@@ -171,3 +174,37 @@ def test_what_cannot_be_is_refused() -> None:
     long = EncodedRecords([Feature(0, 0, (np.arange(10, 130),))])
     with pytest.raises(ConfigError, match="6 spans, the tokenizer has 3 sentinels"):
         Objective(TRAITS, SPECIALS, store=long)
+
+
+@pytest.mark.parametrize("name", ["span_corruption", "denoising", "prefix_lm"])
+def test_a_batch_costs_what_it_costs_in_stock(name: str) -> None:
+    """T5ForConditionalGeneration, given sources and labels alone, shifts and sums as we do; packed, too."""
+    torch.manual_seed(0)
+    config = transformers.T5Config(
+        vocab_size=200, d_model=32, d_kv=8, num_heads=4, d_ff=64, num_layers=2, initializer_factor=3.0,
+        dropout_rate=0.0, decoder_start_token_id=0,
+    )  # fmt: skip
+    stock = transformers.T5ForConditionalGeneration(config).eval()
+    network = t5.Network(t5.Config.from_hugging_face(config.to_dict()), heads=(HEAD,)).eval()
+    assert weights.load_into(network, stock.state_dict(), t5.WEIGHTS) == []
+    specials = Specials(
+        vocabulary_size=200, pad=0, end=1, mask=2, all=(0, 1, 2), single=((), (1,)), sentinels=(199, 198, 197)
+    )
+    objective = objective_of(name).make(t5.TRAITS, specials, {})
+    texts = [
+        Feature(i, 0, (np.arange(10, 10 + n),), starts=(np.full(n, 3, np.uint8),))
+        for i, n in enumerate((30, 12))
+    ]
+    examples = [objective.build(text, rng(0, 0, text.record)) for text in texts]
+    batch = objective.collate([[example] for example in examples])
+    assert batch.source_tokens is not None
+    assert batch.source_layout is not None
+    labels = torch.full(batch.tokens.shape, IGNORED)
+    labels.view(-1)[batch.places[HEAD]] = batch.targets[HEAD]
+    mask = torch.arange(batch.source_tokens.shape[1]) < batch.source_layout.lengths[:, None]
+    with torch.no_grad():
+        expected = stock(batch.source_tokens, attention_mask=mask.long(), labels=labels).loss
+        (loss,) = objective.loss(network, batch)
+        (together,) = objective.loss(network, objective.collate([examples]))
+    torch.testing.assert_close(loss.terms[HEAD][0] / batch.counts[HEAD], expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(together.terms[HEAD][0], loss.terms[HEAD][0], atol=1e-3, rtol=1e-4)

@@ -26,7 +26,7 @@ OPTIMIZER: dict[str, Any] = {
     "name": "muon", "learning_rate": 5e-3, "muon_learning_rate": 0.01, "weight_decay": 0.1,
 }  # fmt: skip
 """From random weights; docs/lab-notes.md has the comparison. A checkpoint goes on with AdamW."""
-FAMILIES = ("modernbert", "llama", "bert")
+FAMILIES = ("modernbert", "llama", "bert", "t5")
 """In this order, where none is named."""
 
 
