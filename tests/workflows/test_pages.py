@@ -12,5 +12,5 @@ def test_an_evaluation_after_a_step_that_was_left_out_is_drawn() -> None:
         {"kind": "skipped", "step": 3, "tokens": 200, "loss": "nan", "gradient_norm": "nan"},
         {"kind": "evaluation", "step": 3, "scores": {"loss": 4.0}},
     ]
-    curve = loss_curve("en", {"run": rows}, {"unigram": 6.0, "bigram": 5.0}, "Loss")
+    curve = loss_curve("en", {"run": rows}, {"unigram": 6.0, "bigram": 5.0, "objective": "causal_lm"}, "Loss")
     assert curve.series[0].x == (200.0,)

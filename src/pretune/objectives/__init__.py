@@ -62,6 +62,11 @@ class Kind:
         return set(self.heads) <= set(traits.heads) and all(traits.kind in known for known in kinds)
 
     @property
+    def scores_hidden_only(self) -> bool:
+        """Is held-out text scored at hidden tokens alone, while training counts easier ones, too?"""
+        return hasattr(self.modules[0], "SCORING")
+
+    @property
     def sentinels(self) -> int:
         """How many tokens for hidden spans a tokenizer needs for it."""
         return max(getattr(module, "SENTINELS", 0) for module in self.modules)

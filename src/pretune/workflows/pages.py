@@ -12,6 +12,7 @@ import yaml
 from pretune.config import Settings
 from pretune.evaluation.mistakes import Mistake
 from pretune.metrics.statistics import Difference
+from pretune.objectives import objective_of
 from pretune.report import page as p
 from pretune.report.sections import Status
 from pretune.report.words import words
@@ -26,8 +27,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 UNIGRAM_MARGIN = 0.3
 """Nats by which a masked model must be below a unigram model of the same text to have learnt something."""
-READ_BOTH_WAYS = ("masked_lm", "span_corruption", "denoising")
-"""Objectives that see both neighbours of what they predict."""
+READ_BOTH_WAYS = ("masked_lm", "span_corruption", "denoising")  # both neighbours of what they predict
 
 
 def check_language(language: str) -> Language:
@@ -296,7 +296,8 @@ def loss_curve(language: str, runs: Mapping[str, Rows], summary: Summary, headin
         )
         series.append(_smooth(f"{name}, {text['training']}", steps, dashed=True, x="tokens"))
     levels = ((text["unigram"], summary["unigram"]), (text["bigram"], summary["bigram"]))
-    note = say(language, "curve_note")
+    hidden = objective_of(str(summary["objective"])).scores_hidden_only
+    note = say(language, "curve_note") + (say(language, "curve_note_hidden") if hidden else "")
     return p.Curve(heading, tuple(series), levels, text["tokens"], text["nats_per_token"], note)
 
 

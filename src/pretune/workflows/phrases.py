@@ -39,6 +39,8 @@ ENGLISH = {
     "scores may flatter it.",
     "no_overlap": "Of the {n} texts that it was scored on, {judged} are long enough to be looked up in the text "
     "that it was pretrained on; none of them stands there.",
+    "curve_note_hidden": " The held-out loss is that of hidden tokens alone; the training loss counts what is easy "
+    "to tell, too, and so lies lower.",
     "curve_note": "A causal model that learns must pass the bigram line; a masked one the unigram line. Both "
     "n-gram models are fitted on the training text and scored on exactly the same held-out tokens.",
     "scores_note_seeds": "Mean of {seeds} seeds, each a small dot; the interval is a bootstrap over the {n} test "
@@ -94,6 +96,7 @@ CHINESE = {
     "（相差 {difference} 个百分点，95% 置信区间 {low} 至 {high}）。",
     "overlap": "评测用的 {n} 条文本中，有 {count} 条出现在预训练文本里，分数可能偏高。",
     "no_overlap": "评测用的 {n} 条文本中，有 {judged} 条够长，可与预训练文本比对，均未出现在其中。",
+    "curve_note_hidden": "验证集损失只计被隐藏的词元；训练损失还计入容易预测的部分，因此更低。",
     "curve_note": "因果模型应低于二元模型的水平线，掩码模型应低于一元模型的水平线。两个 n 元模型都在训练文本上拟合，"
     "并在完全相同的留出词元上计分。",
     "scores_note_seeds": "取 {seeds} 个随机种子的均值，小圆点为单个种子；区间由对 {n} 条测试文本的自助法得出，"

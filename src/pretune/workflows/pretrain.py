@@ -109,6 +109,8 @@ def _pretrained(
         f"  {resolved.family}, {pretraining.model.parameters:,} parameters; on the held-out text a unigram "
         f"model has {pretraining.held_out.unigram:.2f} nats, a bigram model {pretraining.held_out.bigram:.2f}"
     )
+    if objective_of(str(resolved.objective)).scores_hidden_only:
+        reporter.say("  held-out text is scored at its hidden tokens alone; training counts easier ones, too")
     before = _loss_before(run, pretraining, reporter, world) if resolved.start_from else None
     outcome = Trainer(
         keeper=pretraining.model,
