@@ -390,8 +390,8 @@ def tiny_config() -> Config:
     return Config(
         vocab_size=96,
         hidden_size=32,
-        num_hidden_layers=2,
-        num_decoder_layers=3,
+        num_hidden_layers=3,
+        num_decoder_layers=2,
         num_attention_heads=4,
         head_dim=6,
         intermediate_size=64,

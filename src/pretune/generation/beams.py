@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pretune.generation.decode import Continuation, Decoding
-from pretune.generation.reader import Reader
+from pretune.generation.defaults import Defaults
+from pretune.generation.reader import Prompt, Reader
 from pretune.generation.sampling import Sampling, adjusted
 from pretune.generation.writer import Writer
 from pretune.text.tokenizer import Tokenizer
@@ -28,15 +29,15 @@ class _Finished:
 def search(
     network: nn.Module,
     tokenizer: Tokenizer,
-    prompt: Sequence[int],
+    prompt: Prompt,
     decoding: Decoding,
     sampling: Sampling,
-    ends: Sequence[int],
+    defaults: Defaults,
     *,
     max_length: int,
 ) -> list[Continuation]:
     """The ``num_return_sequences`` best continuations of a prompt, best first."""
-    width, limit = decoding.num_beams, decoding.max_new_tokens
+    width, limit, ends = decoding.num_beams, decoding.max_new_tokens, defaults.ends
     if not limit:
         return [Continuation("", (), "length", 0.0)] * decoding.num_return_sequences
     reader = Reader(network, [prompt], max_length=max_length, caching=decoding.cache)
@@ -46,10 +47,12 @@ def search(
     for count in range(1, limit + 1):
         logs = logits.float().log_softmax(-1)
         history = reader.history() if sampling.looks_back else None
-        logs = adjusted(logs, sampling, history, ends if count <= decoding.min_new_tokens else ())
+        forbidden = defaults.forbidden(count, decoding.min_new_tokens)
+        logs = adjusted(logs, sampling, history, forbidden, defaults.forced(count, limit))
         values, beams, tokens = _best(logs + scores[:, None], max(2, 1 + len(ends)) * width)
         written = [
-            (*reader.texts[beam][len(prompt) :], token) for beam, token in zip(beams, tokens, strict=True)
+            (*reader.texts[beam][len(prompt.tokens) :], token)
+            for beam, token in zip(beams, tokens, strict=True)
         ]
         over = [count == limit or _ends(text, ends, decoding, tokenizer, prompt) for text in written]
         closed = len(finished) == width and decoding.early_stopping
@@ -79,7 +82,7 @@ def _best(sums: Tensor, count: int) -> tuple[list[float], list[int], list[int]]:
 
 
 def _ends(
-    text: Sequence[int], ends: Sequence[int], decoding: Decoding, tokenizer: Tokenizer, prompt: Sequence[int]
+    text: Sequence[int], ends: Sequence[int], decoding: Decoding, tokenizer: Tokenizer, prompt: Prompt
 ) -> bool:
     if text[-1] in ends:
         return True
@@ -93,8 +96,8 @@ def _may_improve(best: float, finished: Sequence[_Finished], count: int, decodin
     return not decoding.early_stopping and best / count**decoding.length_penalty > finished[-1].score
 
 
-def _write(text: Sequence[int], tokenizer: Tokenizer, prompt: Sequence[int], decoding: Decoding) -> Writer:
-    writer = Writer(tokenizer, prompt, decoding.stop)
+def _write(text: Sequence[int], tokenizer: Tokenizer, prompt: Prompt, decoding: Decoding) -> Writer:
+    writer = Writer(tokenizer, prompt.context, decoding.stop)
     for token in text:
         writer.take(token)
         if writer.reason:
@@ -103,7 +106,7 @@ def _write(text: Sequence[int], tokenizer: Tokenizer, prompt: Sequence[int], dec
 
 
 def _continuation(
-    beam: _Finished, tokenizer: Tokenizer, prompt: Sequence[int], decoding: Decoding, ends: Sequence[int]
+    beam: _Finished, tokenizer: Tokenizer, prompt: Prompt, decoding: Decoding, ends: Sequence[int]
 ) -> Continuation:
     ended = beam.tokens[-1] in ends
     tokens = beam.tokens[:-1] if ended else beam.tokens

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from pretune.config import Settings
 from pretune.errors import UsageError
-from pretune.generation.reader import Reader
+from pretune.generation.defaults import Defaults
+from pretune.generation.reader import Prompt, Reader
 from pretune.generation.sampling import Sampling, adjusted, draw, stream
 from pretune.generation.writer import Reason, Writer
 from pretune.text.tokenizer import Tokenizer
@@ -93,10 +94,10 @@ def check(decoding: Decoding, sampling: Sampling) -> None:
 def write(
     network: nn.Module,
     tokenizer: Tokenizer,
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[Prompt],
     decoding: Decoding,
     sampling: Sampling,
-    ends: Sequence[int],
+    defaults: Defaults,
     *,
     max_length: int,
     numbers: Sequence[int] = (0,),
@@ -109,7 +110,7 @@ def write(
     Where a text outgrows ``max_length`` its beginning is forgotten: see `reader.Reader`.
     """
     each = len(numbers)
-    writers = [Writer(tokenizer, prompt, decoding.stop) for prompt in prompts for _ in numbers]
+    writers = [Writer(tokenizer, prompt.context, decoding.stop) for prompt in prompts for _ in numbers]
     streams = [stream(decoding.seed, number) for _ in prompts for number in numbers]
     live = list(range(len(writers)))
     if not decoding.max_new_tokens:
@@ -123,10 +124,12 @@ def write(
         logits = logits[copies]
     for count in range(1, decoding.max_new_tokens + 1):
         history = reader.history() if sampling.looks_back else None
-        logits = adjusted(logits, sampling, history, ends if count <= decoding.min_new_tokens else ())
+        forbidden = defaults.forbidden(count, decoding.min_new_tokens)
+        forced = defaults.forced(count, decoding.max_new_tokens)
+        logits = adjusted(logits, sampling, history, forbidden, forced)
         tokens = _draw(logits, sampling, [streams[row] for row in live])
         for row, token in zip(live, tokens, strict=True):
-            new = writers[row].finish("end") if token in ends else writers[row].take(token)
+            new = writers[row].finish("end") if token in defaults.ends else writers[row].take(token)
             if not writers[row].reason and count == decoding.max_new_tokens:
                 new += writers[row].finish("length")
             yield row, new, writers[row]

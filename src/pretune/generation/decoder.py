@@ -12,6 +12,7 @@ from pretune.errors import UsageError
 from pretune.generation import beams
 from pretune.generation.decode import Continuation, Decoding, check, write
 from pretune.generation.defaults import Defaults
+from pretune.generation.reader import Prompt
 from pretune.generation.sampling import Sampling
 from pretune.generation.writer import Writer
 from pretune.text.tokenizer import Tokenizer
@@ -22,7 +23,7 @@ ROWS = 16
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """Continues prompts with a causal network."""
+    """Continues prompts with a causal network, or writes what an encoder-decoder makes of them."""
 
     network: nn.Module
     tokenizer: Tokenizer
@@ -33,19 +34,20 @@ class Decoder:
     def all(self, prompts: Sequence[str], decoding: Decoding) -> list[list[Continuation]]:
         """``decoding.num_return_sequences`` continuations of each prompt, in the order of the prompts."""
         sampling = self._sampling(decoding)
-        ids = [self.prompt(prompt) for prompt in prompts]
+        decoding = self._limited(decoding)
+        read = [self.prompt(prompt) for prompt in prompts]
         self.network.eval()
         if decoding.num_beams > 1:
             return [
                 beams.search(
-                    self.network, self.tokenizer, prompt, decoding, sampling, self.defaults.ends,
+                    self.network, self.tokenizer, prompt, decoding, sampling, self.defaults,
                     max_length=self.max_length,
                 )
-                for prompt in ids
+                for prompt in read
             ]  # fmt: skip
         found: list[list[Continuation]] = [[] for _ in prompts]
-        for chosen, numbers in _batches([len(prompt) for prompt in ids], decoding.num_return_sequences):
-            pieces = self._write([ids[i] for i in chosen], decoding, sampling, numbers)
+        for chosen, numbers in _batches([prompt.size for prompt in read], decoding.num_return_sequences):
+            pieces = self._write([read[i] for i in chosen], decoding, sampling, numbers)
             writers = {row: writer for row, _, writer in pieces}
             for row, writer in sorted(writers.items()):
                 said = Continuation(writer.text, tuple(writer.tokens), writer.reason)
@@ -55,34 +57,58 @@ class Decoder:
     def write(self, prompts: Sequence[str], decoding: Decoding) -> Iterator[tuple[int, str, Writer]]:
         """Text as it is written, see `decode.write`; wrong prompts and settings are refused at once."""
         sampling = self._sampling(decoding)
-        ids = [self.prompt(prompt) for prompt in prompts]
+        read = [self.prompt(prompt) for prompt in prompts]
         self.network.eval()
-        return self._write(ids, decoding, sampling)
+        return self._write(read, self._limited(decoding), sampling)
 
-    def prompt(self, text: str) -> list[int]:
-        """The ids of a prompt, with what the tokenizer puts before a text.
+    def prompt(self, text: str) -> Prompt:
+        """The ids of a prompt, with what the tokenizer puts before a text; of an encoder-decoder the source.
 
         Raises:
-            UsageError: it is empty, and there is no token to begin a text with.
+            UsageError: it is empty, and there is no token to begin a text with; or a source is too long.
         """
         specials = self.tokenizer.specials
+        if self.defaults.start is not None:
+            return Prompt([self.defaults.start], self._source(text))
         ids = [*specials.single[0], *self.tokenizer.encode(text).ids.tolist()]
         begin = specials.start if specials.start is not None else specials.end
         if not ids and begin is not None:
-            return [begin]
+            return Prompt([begin])
         if not ids:
             raise UsageError("the prompt is empty, and this tokenizer has no start token: give some text")
-        return ids
+        return Prompt(ids)
+
+    def _source(self, text: str) -> list[int]:
+        """A text in its frame; the marks of hidden text mean what they meant in pretraining."""
+        specials = self.tokenizer.specials
+        marks = [*specials.sentinels, *([] if specials.mask is None else [specials.mask])]
+        marked = any(self.tokenizer.token(mark) in text for mark in marks)
+        ids = self.tokenizer.encode(text, parse_specials=marked).ids.tolist()
+        source = [*specials.single[0], *ids, *specials.single[1]]
+        if not source:
+            raise UsageError("the text is empty, and this tokenizer puts nothing around one: give some text")
+        if len(source) > self.max_length:
+            raise UsageError(
+                f"a text of {len(source):,} tokens; this model reads {self.max_length:,} at most: shorten it"
+            )
+        return source
+
+    def _limited(self, decoding: Decoding) -> Decoding:
+        """No longer than the decoder of an encoder-decoder reads; that of others forgets and goes on."""
+        if self.defaults.start is None or decoding.max_new_tokens <= self.max_length:
+            return decoding
+        least = min(decoding.min_new_tokens, self.max_length)
+        return decoding.model_copy(update={"max_new_tokens": self.max_length, "min_new_tokens": least})
 
     def _write(
         self,
-        prompts: Sequence[Sequence[int]],
+        prompts: Sequence[Prompt],
         decoding: Decoding,
         sampling: Sampling,
         numbers: Sequence[int] = (0,),
     ) -> Iterator[tuple[int, str, Writer]]:
         return write(
-            self.network, self.tokenizer, prompts, decoding, sampling, self.defaults.ends,
+            self.network, self.tokenizer, prompts, decoding, sampling, self.defaults,
             max_length=self.max_length, numbers=numbers,
         )  # fmt: skip
 

@@ -29,15 +29,37 @@ class Defaults:
     ends: tuple[int, ...] = ()
     kept: Mapping[str, Any] = field(default_factory=dict)
     """The rest of the file, which goes along when the model is saved."""
+    start: int | None = None
+    """What the decoder of an encoder-decoder begins with; None for a decoder only."""
+    first: tuple[int, ...] = ()
+    """Of an encoder-decoder: ids of which one must be the first."""
+    last: tuple[int, ...] = ()
+    """Of an encoder-decoder: ids of which one ends a text that is as long as it may be."""
+    never: tuple[int, ...] = ()
+    """Of an encoder-decoder: ids that must not come at all."""
 
     @classmethod
-    def of(cls, specials: Specials) -> Defaults:
-        """Our own, for a model that is made here."""
-        return cls(ends=() if specials.end is None else (specials.end,))
+    def of(cls, specials: Specials, start: int | None = None) -> Defaults:
+        """Our own, for a model that is made here; ``start``: what the decoder of an encoder-decoder reads."""
+        return cls(ends=() if specials.end is None else (specials.end,), start=start)
+
+    def forbidden(self, count: int, least: int) -> tuple[int, ...]:
+        """Ids that must not be token number ``count`` of a text of at least ``least`` tokens."""
+        return (*self.never, *(self.ends if count <= least else ()))
+
+    def forced(self, count: int, most: int) -> tuple[int, ...]:
+        """Ids of which one must be token number ``count`` of a text of at most ``most`` tokens."""
+        if count == most and self.last:
+            return self.last
+        return self.first if count == 1 else ()
 
     @classmethod
-    def load(cls, folder: Path, config: Mapping[str, Any], specials: Specials) -> Defaults:
-        """Those of a folder; without a generation_config.json ours, with the end tokens of its config.json.
+    def load(
+        cls, folder: Path, config: Mapping[str, Any], specials: Specials, start: int | None = None
+    ) -> Defaults:
+        """Those of a folder; without a generation_config.json ours, with the tokens that config.json names.
+
+        ``start`` as in `of`: it holds where the files name no other.
 
         Raises:
             CheckpointError: the file is damaged, or asks for what cannot be.
@@ -49,15 +71,19 @@ class Defaults:
             raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from None
         if values is not None and not isinstance(values, dict):
             raise CheckpointError(f"{path}: expected a JSON object, found {type(values).__name__}")
-        told = next(
-            (v["eos_token_id"] for v in (values or {}, config) if v.get("eos_token_id") is not None), None
-        )
-        ends = _ids(told, specials, path if values else folder / "config.json")
+        told, where = (config, folder / "config.json") if values is None else (values, path)
+        either = {**config, **{key: value for key, value in told.items() if value is not None}}
+        tokens: dict[str, Any] = {"ends": _ids("eos_token_id", either, where) or cls.of(specials).ends}
+        if start is not None:
+            begin = _ids("decoder_start_token_id", either, where)
+            tokens |= {"start": begin[0] if begin else start, "never": _single(told.get("bad_words_ids"))}
+            tokens["first"] = _ids("forced_bos_token_id", told, where)
+            tokens["last"] = _ids("forced_eos_token_id", told, where)
         if values is None:
-            return cls(ends=ends)
+            return cls(**tokens)
         known = (*STOCK, *ALWAYS, "do_sample", "eos_token_id")
         kept = {key: value for key, value in values.items() if key not in known}
-        return cls(_sampling(values, path), ends, kept)
+        return cls(_sampling(values, path), kept=kept, **tokens)
 
     def write(self, folder: Path, specials: Specials) -> None:
         """Write the file with which stock ``generate`` decodes in the same way."""
@@ -67,18 +93,31 @@ class Defaults:
             chosen = {key: chosen[key] for key in ALWAYS}
         values |= {key: value for key, value in chosen.items() if value or key == "top_k"}
         values |= {"bos_token_id": specials.start, "pad_token_id": specials.pad}
-        values["eos_token_id"] = self.ends[0] if len(self.ends) == 1 else list(self.ends) or None
+        values |= {"eos_token_id": _told(self.ends), "decoder_start_token_id": self.start}
+        values |= {"forced_bos_token_id": _told(self.first), "forced_eos_token_id": _told(self.last)}
+        if self.never:
+            values.setdefault("bad_words_ids", [[id] for id in self.never])
         text = json.dumps({key: value for key, value in values.items() if value is not None}, indent=2)
         (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def _ids(told: Any, specials: Specials, path: Path) -> tuple[int, ...]:
+def _ids(key: str, values: Mapping[str, Any], path: Path) -> tuple[int, ...]:
+    told = values.get(key)
     if told is None:
-        return () if specials.end is None else (specials.end,)
+        return ()
     ids = told if isinstance(told, list) else [told]
     if not all(isinstance(id, int) and id >= 0 for id in ids):
-        raise CheckpointError(f"{path}: eos_token_id = {told!r}: expected an id, or a list of ids")
+        raise CheckpointError(f"{path}: {key} = {told!r}: expected an id, or a list of ids")
     return tuple(dict.fromkeys(ids))
+
+
+def _single(words: Any) -> tuple[int, ...]:
+    """Those of the forbidden words that are a token each, such as the padding that Marian must not write."""
+    return tuple(word[0] for word in words or () if isinstance(word, list) and len(word) == 1)
+
+
+def _told(ids: tuple[int, ...]) -> int | list[int] | None:
+    return ids[0] if len(ids) == 1 else list(ids) or None
 
 
 def _sampling(values: Mapping[str, Any], path: Path) -> Sampling:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,17 +14,39 @@ from pretune.types import Batch, Layout
 HEAD = "causal_lm"
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a text is written from."""
+
+    tokens: Sequence[int]
+    """What the text begins with: of an encoder-decoder no more than what starts its decoder."""
+    source: Sequence[int] | None = None
+    """What an encoder-decoder reads; None: the network is a decoder only."""
+
+    @property
+    def size(self) -> int:
+        """Tokens that are read before the first is written."""
+        return len(self.tokens) + len(self.source or ())
+
+    @property
+    def context(self) -> Sequence[int]:
+        """What the first new word follows on, if it is text at all."""
+        return self.tokens if self.source is None else ()
+
+
 class Reader:
     """The logits of the next token of several texts of any lengths.
 
     Where a text outgrows ``max_length`` its beginning is forgotten: the later half of what the model can
-    read is read anew, so a long text costs one extra pass each half length.
+    read is read anew, so a long text costs one extra pass each half length. The texts of an encoder-decoder
+    do not outgrow it: its decoder would miss what it begins with.
     """
 
     def __init__(
-        self, network: nn.Module, texts: Sequence[Sequence[int]], *, max_length: int, caching: bool = True
+        self, network: nn.Module, prompts: Sequence[Prompt], *, max_length: int, caching: bool = True
     ) -> None:
-        self.texts = [list(text) for text in texts]
+        self.texts = [list(prompt.tokens) for prompt in prompts]
+        self._sources = [prompt.source for prompt in prompts if prompt.source is not None]
         self._network, self._max_length, self._caching = network, max_length, caching
         self._cache = Cache()
         self._begins = [max(0, len(text) - max_length) for text in self.texts]
@@ -50,6 +73,7 @@ class Reader:
             return
         self.texts = [list(self.texts[row]) for row in rows]
         self._begins = [self._begins[row] for row in rows]
+        self._sources = [self._sources[row] for row in rows] if self._sources else []
         self._cache.select(torch.tensor(list(rows)))
 
     def history(self) -> Tensor:
@@ -61,6 +85,9 @@ class Reader:
         grid = _grid(new, 0)  # (B, T)
         last = torch.arange(len(new)) * grid.shape[1] + lengths - 1
         batch = Batch(grid, Layout(lengths, cached=self._cache.lengths), places={HEAD: last})
+        if self._sources and self._cache.source is None:
+            sizes = torch.tensor([len(source) for source in self._sources])
+            batch = replace(batch, source_tokens=_grid(self._sources, 0), source_layout=Layout(sizes))
         cache = self._cache if self._caching else None
         logits: Tensor = self._network(batch, heads=(HEAD,), cache=cache).logits[HEAD]
         return logits

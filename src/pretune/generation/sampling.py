@@ -34,13 +34,22 @@ class Sampling(Settings):
         return self.repetition_penalty != 1 or self.no_repeat_ngram_size > 0
 
 
-def adjusted(logits: Tensor, sampling: Sampling, history: Tensor | None, forbidden: Sequence[int]) -> Tensor:
+def adjusted(
+    logits: Tensor,
+    sampling: Sampling,
+    history: Tensor | None,
+    forbidden: Sequence[int],
+    forced: Sequence[int] = (),
+) -> Tensor:
     """Logits (B, V) after what also holds where nothing is drawn: repetitions and forbidden tokens.
 
     Args:
         history: (B, T) the texts so far, -1 behind the shorter ones; needed if ``sampling.looks_back``.
         forbidden: ids that must not come now, such as the end of a text that is still too short.
+        forced: ids of which one must come now, all alike; none: any may.
     """
+    if forced:
+        return torch.full_like(logits, -torch.inf).index_fill(-1, torch.tensor(list(forced)), 0.0)
     if history is not None and sampling.repetition_penalty != 1:
         logits = penalise_repetition(logits, history, sampling.repetition_penalty)
     if history is not None and sampling.no_repeat_ngram_size:

@@ -29,8 +29,8 @@ from pretune.model.folder import (
     task_of,
     verify,
 )
-from pretune.model.making import check_fit, check_memory, check_sizes, random_network
-from pretune.model.uses import check_head, no_task
+from pretune.model.making import check_fit, check_memory, check_sizes, random_network, start_of
+from pretune.model.uses import check_head, no_score, no_task
 from pretune.prediction import heads as prediction
 from pretune.prediction.fill import Filled, Masks, fill
 from pretune.prediction.score import TextScore, score_causal, score_masked
@@ -69,7 +69,7 @@ class Model:
         """The folder that it was loaded from or saved to."""
         self.untrained = untrained
         """Parameters of the head that the folder had no weights for: it must be trained before use."""
-        self.defaults = defaults or Defaults.of(tokenizer.specials)
+        self.defaults = defaults or Defaults.of(tokenizer.specials, start_of(family, tokenizer))
         """How it is decoded where nothing else is asked for."""
 
     # -- making one -----------------------------------------------------------------------------
@@ -157,7 +157,7 @@ class Model:
         return cls(
             module, config, network.eval(), tokenizer, wanted, labels=chosen, about=about,
             fingerprints=Fingerprints.load(folder), path=folder, untrained=tuple(missing),
-            defaults=Defaults.load(folder, config_json, tokenizer.specials),
+            defaults=Defaults.load(folder, config_json, tokenizer.specials, start_of(module, tokenizer)),
         )  # fmt: skip
 
     def with_random_weights(self, seed: int) -> Model:
@@ -312,6 +312,7 @@ class Model:
     ) -> str:
         """Continue ``prompt``; the continuation alone is returned, and ends where the model ends the text.
 
+        An encoder-decoder reads ``prompt`` as its source, and writes what it was trained to make of it.
         Without ``sampling`` the model's own is taken: its generation_config.json, or ``Sampling()``.
         """
         values = {
@@ -372,6 +373,8 @@ class Model:
         """:meth:`score` of each text, several at once."""
         scorers = {"causal_lm": score_causal, "masked_lm": score_masked}
         self.needs(*scorers)
+        if self.family.TRAITS.kind == "encoder-decoder":
+            raise no_score(self.path)
         return scorers[self.head](
             self.network,
             self.tokenizer,

@@ -15,6 +15,7 @@ from pretune.errors import CheckpointError, ConfigError
 from pretune.nn.initialisation import shapes_only
 from pretune.text.tokenizer import Tokenizer
 from pretune.training import machine
+from pretune.types import Traits, decoder_start
 
 
 def random_network(family: ModuleType, config: Any, head: str, labels: Sequence[str], seed: int) -> nn.Module:
@@ -23,6 +24,16 @@ def random_network(family: ModuleType, config: Any, head: str, labels: Sequence[
         torch.manual_seed(seed)
         network: nn.Module = family.Network(config, heads=head.split("+"), num_labels=len(labels))
     return network
+
+
+def start_of(family: ModuleType, tokenizer: Tokenizer) -> int | None:
+    """What the decoder of an encoder-decoder begins with; None for another family.
+
+    Raises:
+        UnsupportedError: the tokenizer has no such token.
+    """
+    traits: Traits = family.TRAITS
+    return decoder_start(traits, tokenizer.specials) if traits.kind == "encoder-decoder" else None
 
 
 def sketch(family: ModuleType, config: Any, head: str, labels: Sequence[str]) -> nn.Module:

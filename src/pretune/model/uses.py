@@ -47,3 +47,12 @@ def no_task(path: Path | None, own: str) -> UsageError:
         f"{where} has a {own!r} head, but no task that pretune has. {USES.get(own, ANSWERS)}; "
         f"{TUNING}, for a task such as classification"
     )
+
+
+def no_score(path: Path | None) -> UsageError:
+    """The refusal to score a text with an encoder-decoder."""
+    where = "this model" if path is None else f"{path}:"
+    return UsageError(
+        f"{where} is an encoder-decoder, which gives a text a probability only beside a source, and a score "
+        "has none; a decoder (llama, gpt2) or an encoder (bert, modernbert) scores a text by itself"
+    )
