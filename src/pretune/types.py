@@ -124,6 +124,8 @@ class Row:
     """(T,) word and sentence starts as in `Feature`, for an objective that hides parts of the row."""
     prefix: int | None = None
     """Places at its left that see each other both ways in a causal model; such a row is not packed."""
+    order: IntArray | None = None
+    """(T,) rank in the factorisation as in `Layout`."""
 
 
 @dataclass(frozen=True, slots=True)

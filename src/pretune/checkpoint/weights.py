@@ -100,6 +100,26 @@ class Transpose:
 
 
 @dataclass(frozen=True)
+class Flatten:
+    """What theirs holds as (..., H, K) is (..., H * K) here; stands after its `Rename`.
+
+    ``like`` is a tensor of ours whose shape ends in H and K.
+    """
+
+    ours: str
+    like: str
+
+    def read(self, theirs: State, ours: State) -> None:
+        for name, _ in _matching(self.ours, ours):
+            ours[name] = ours[name].flatten(-2)
+
+    def write(self, theirs: State, ours: State) -> None:
+        for name, parts in _matching(self.ours, ours):
+            heads = ours[_filled(self.like, parts)].shape[-2:]
+            ours[name] = ours[name].reshape(*ours[name].shape[:-1], *heads)
+
+
+@dataclass(frozen=True)
 class Split:
     """One tensor of theirs that is several of ours, equal parts along ``dim``."""
 

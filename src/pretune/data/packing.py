@@ -101,7 +101,11 @@ def collate(
     source = _Grid.of([len(s) for s in sources], lines, count, multiple) if sources else None
     return Batch(
         tokens=grid.fill([row.tokens for row in rows], pad),
-        layout=replace(grid.layout(_segments(rows) if segments else None), prefix=_prefix(rows, lines)),
+        layout=replace(
+            grid.layout(_segments(rows) if segments else None),
+            prefix=_prefix(rows, lines),
+            order=_order(rows, grid),
+        ),
         places=places,
         targets=targets,
         counts=numbers,
@@ -200,6 +204,13 @@ def _prefix(rows: Sequence[Row], lines: IntArray) -> torch.Tensor | None:
     alone = len(known) == len(rows) == len(np.unique(lines))
     assert alone, "all rows have a prefix, or none has, and rows with one are not packed"
     return torch.tensor(known)  # (B,)
+
+
+def _order(rows: Sequence[Row], grid: _Grid) -> torch.Tensor | None:
+    if all(row.order is None for row in rows):
+        return None
+    visible = [np.full(len(r.tokens), -1, np.int64) if r.order is None else r.order for r in rows]
+    return grid.fill(visible, -1)  # (B, T)
 
 
 def _groups(rows: Sequence[Row], owner: IntArray, head: str) -> torch.Tensor:

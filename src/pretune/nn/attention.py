@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,12 @@ class Plan:
     mask: Tensor | None
     """(B, 1 or H, T, S), 0 where a place sees another, else minus infinity; None: no mask but ``causal``."""
     causal: bool
+    blind: Tensor | None = None
+    """(B, 1, T, 1) places that see nothing, and so take in nothing; None: there are none."""
+
+
+Stream = Literal["content", "query"]
+"""XLNet's two: what stands at a place, and what asks which token stands there."""
 
 
 def plan(layout: Layout, width: int, *, causal: bool, window: int | None = None) -> Plan:
@@ -73,12 +80,52 @@ def cross_plan(layout: Layout, source: Layout, size: int) -> Plan:
     return Plan(mask[:, None], causal=False)
 
 
+def permuted(
+    layout: Layout, width: int, *, stream: Stream, columns: Tensor | None = None, memory: int = 0
+) -> Plan:
+    """Decide what places see in an order of factorisation (Yang et al. 2019, section 2.3).
+
+    The content of a place sees those before it in the order and itself, a query those before it only. Rank -1
+    comes before all others, and places of it see each other; without an order all see all.
+
+    Args:
+        columns: (B, P) the places that look, in their rows; None: all of the T = ``width``.
+        memory: keys of earlier segments that stand before the row's own; every place sees them.
+
+    Raises:
+        UnsupportedError: the layout asks for what has no order.
+    """
+    if layout.prefix is not None or layout.cached is not None or (memory and layout.documents is not None):
+        raise UnsupportedError("a prefix, a cache, or a memory of packed rows goes with no permuted order")
+    plain = layout.order is None and layout.documents is None and stream == "content"
+    if plain and bool((layout.lengths == width).all()):
+        return Plan(None, causal=False)
+    places = torch.arange(width, device=layout.lengths.device)
+    asking = places.expand(len(layout.lengths), -1) if columns is None else columns  # (B, P)
+    documents = _documents(layout, places)  # (B, T)
+    seen = documents.gather(1, asking)[:, :, None] == documents[:, None, :]  # (B, P, T)
+    if layout.order is not None:
+        ranks = layout.order.gather(1, asking).clamp(min=0)  # (B, P)
+        seen &= (layout.order[:, None, :] < ranks[:, :, None]) | (asking[:, :, None] == places)
+    if stream == "query":
+        seen &= asking[:, :, None] != places
+    if memory:
+        seen = torch.cat([seen.new_ones(*seen.shape[:2], memory), seen], -1)  # (B, P, S)
+    blind = ~seen.any(-1, keepdim=True)[:, None]  # (B, 1, P, 1)
+    mask = torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, -torch.inf)[:, None]
+    if not bool(blind.any()):
+        return Plan(mask, causal=False)
+    return Plan(
+        mask.masked_fill(blind, 0.0), causal=False, blind=blind
+    )  # a softmax over nothing is undefined
+
+
 def biased(plan: Plan, bias: Tensor) -> Plan:
-    """The plan of layers that all add the same ``bias``, (1 or B, H, T, S), to their scaled products."""
+    """The plan of layers that add ``bias``, (1 or B, H, T, S), to their scaled products."""
     if plan.causal:
         ahead = torch.ones(bias.shape[-2:], dtype=torch.bool, device=bias.device).triu(1)  # (T, S)
-        return Plan(bias.masked_fill(ahead, -torch.inf), causal=False)
-    return Plan(bias if plan.mask is None else bias + plan.mask, causal=False)
+        return replace(plan, mask=bias.masked_fill(ahead, -torch.inf), causal=False)
+    return replace(plan, mask=bias if plan.mask is None else bias + plan.mask)
 
 
 def attend(
@@ -102,8 +149,9 @@ def attend(
     Returns:
         (B, T, H * K)
     """
-    if dropout and query.device.type == "cpu":
-        mixed = _with_dropout(query, key, value, plan, dropout, scale)  # (B, H, T, K)
+    learns = plan.mask is not None and plan.mask.requires_grad
+    if (dropout or learns) and query.device.type == "cpu":
+        mixed = _written_out(query, key, value, plan, dropout, scale)  # (B, H, T, K)
     else:
         mixed = F.scaled_dot_product_attention(
             query,
@@ -115,13 +163,15 @@ def attend(
             scale=scale,
             enable_gqa=query.shape[1] != key.shape[1],
         )  # (B, H, T, K)
+    if plan.blind is not None:
+        mixed = mixed.masked_fill(plan.blind, 0.0)
     return mixed.transpose(1, 2).flatten(2)  # (B, T, H * K)
 
 
-def _with_dropout(
+def _written_out(
     query: Tensor, key: Tensor, value: Tensor, plan: Plan, dropout: float, scale: float | None
 ) -> Tensor:
-    """Attention written out: no kernel of a CPU drops weights, and torch's way round draws them slowly."""
+    """For a CPU, of whose kernels none drops weights or learns a bias; torch's way round is slow."""
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:
         key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
@@ -156,7 +206,12 @@ def _seen(layout: Layout, starts: Tensor, width: int, size: int, causal: bool, w
         if layout.documents is not None or not causal:
             raise UnsupportedError("a cache goes with causal attention and one document a row only")
         return seen  # what the cache holds beyond a row's end lies to the right of every real place
-    documents = layout.documents
-    if documents is None:
-        documents = torch.where(places < layout.lengths[:, None], 0, -1)  # (B, T)
+    documents = _documents(layout, places)  # (B, T)
     return seen & (documents[:, :, None] == documents[:, None, :])
+
+
+def _documents(layout: Layout, places: Tensor) -> Tensor:
+    """(B, T) the document of each place in its row; -1 is padding."""
+    if layout.documents is not None:
+        return layout.documents
+    return torch.where(places < layout.lengths[:, None], 0, -1)

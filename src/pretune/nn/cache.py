@@ -76,3 +76,27 @@ def _grown(held: Tensor, capacity: int) -> Tensor:
     grown = held.new_zeros(batch, groups, capacity, width)  # zeros: what is masked must still be finite
     grown[:, :, :size] = held
     return grown
+
+
+class Memory:
+    """Hidden states of a text's earlier segments, which the next attends to (Dai et al. 2019, section 3.2).
+
+    They carry no gradient. Rows of a batch belong to the same texts from segment to segment; one that has
+    ended holds padding, which only padding looks at.
+    """
+
+    def __init__(self, length: int) -> None:
+        """``length``: places that it holds at most."""
+        self.length = length
+        self._layers: dict[int, Tensor] = {}  # (B, M, D), what went into each layer
+
+    @property
+    def size(self) -> int:
+        """M, the places that it holds."""
+        return self._layers[0].shape[1] if self._layers else 0
+
+    def extend(self, layer: int, hidden: Tensor) -> Tensor:
+        """What the layer attends to, (B, M + T, D), of its own (B, T, D), which is remembered from now on."""
+        whole = torch.cat([self._layers[layer], hidden], 1) if layer in self._layers else hidden
+        self._layers[layer] = whole.detach()[:, -self.length :]
+        return whole

@@ -42,7 +42,7 @@ ActivationName = Annotated[str, pydantic.AfterValidator(_known)]
 
 
 class FeedForward(nn.Module):
-    """Two linear maps with an activation between them (Vaswani et al. 2017, section 3.3)."""
+    """Two linear maps with an activation and dropout between them (Vaswani et al. 2017, section 3.3)."""
 
     def __init__(
         self, hidden_size: int, inner_size: int, activation: str, *, bias: bool = True, dropout: float = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
@@ -112,6 +113,29 @@ def gather(hidden: Tensor, places: Tensor | None) -> Tensor:
     """The (N, D) rows of (B, T, D) at ``places`` (N,) of the flattened grid; None: all, without a copy."""
     flat = hidden.flatten(0, 1)  # (B * T, D)
     return flat if places is None else flat.index_select(0, places)
+
+
+@dataclass(frozen=True)
+class ByRow:
+    """Places of the flattened grid, (N,), gathered by row into (B, P); none reads what fills a row up."""
+
+    columns: Tensor
+    """(B, P)"""
+    slots: Tensor
+    """(N,) where each place lies in the flattened (B, P)."""
+
+    @classmethod
+    def of(cls, places: Tensor, rows: int, width: int) -> ByRow:
+        """Of places in any order, in a grid of B = ``rows`` by T = ``width``."""
+        lines = places // width  # (N,)
+        counts = lines.bincount(minlength=rows)  # (B,)
+        most = max(1, int(counts.max()))
+        before = (counts.cumsum(0) - counts).repeat_interleave(counts)  # (N,)
+        inside = torch.empty_like(places)
+        inside[lines.argsort(stable=True)] = torch.arange(len(places), device=places.device) - before
+        slots = lines * most + inside
+        columns = places.new_zeros(rows * most).index_put((slots,), places % width)
+        return cls(columns.view(rows, most), slots)
 
 
 def default_places(batch: Batch, reads: Reads) -> Tensor | None:

@@ -116,3 +116,38 @@ class RelativeBias(nn.Module):
         logs = torch.log(distances.float() / near) / math.log(self.longest / near) * (count - near)
         far = (near + logs.clamp(min=0).long()).clamp(max=count - 1)
         return first + torch.where(distances < near, distances, far)
+
+
+def distance_table(width: int, size: int, dimensions: int, clamp: int, device: torch.device) -> Tensor:
+    """Sinusoids of distances to a key, positive where it lies to the left (Dai et al. 2019, section 3.3).
+
+    Args:
+        width: T places that look.
+        size: S keys; the last T of them are the places themselves.
+        dimensions: D
+        clamp: what lies farther counts as this far; below 1: no such limit.
+
+    Returns:
+        (R, D), of the distances from S down to 1 - T
+    """
+    distances = torch.arange(size, -width, -1, dtype=torch.float32, device=device)  # (R,)
+    if clamp > 0:
+        distances = distances.clamp(-clamp, clamp)
+    exponents = torch.arange(0, dimensions, 2, dtype=torch.float32, device=device) / dimensions
+    angles = distances[:, None] / 10000**exponents
+    return torch.cat([angles.sin(), angles.cos()], -1)
+
+
+def by_key(products: Tensor, width: int, size: int, columns: Tensor | None = None) -> Tensor:
+    """Products with the distances of `distance_table`, (B, H, P, R), as products with keys, (B, H, P, S).
+
+    Args:
+        columns: (B, P) where the places stand among the T = ``width`` of their rows; None: everywhere, P = T.
+    """
+    if columns is not None:
+        keys = torch.arange(size, device=products.device)
+        numbers = (width - columns)[:, None, :, None] + keys  # (B, 1, P, S)
+        return products.gather(3, numbers.expand(-1, products.shape[1], -1, -1))
+    # A place further on begins one distance earlier, as do rows that are read as one shorter than they are.
+    flat = products.flatten(2)[:, :, width:]
+    return flat.view(*flat.shape[:2], width, -1)[..., :size]

@@ -294,7 +294,6 @@ class Tokenizer:
             write_vocabulary(folder / VOCABULARY, self._backend)
         write_object(folder / SPECIAL_MAP, roles)
 
-
     @cached_property
     def _sizes(self) -> IntArray | None:
         return self.byte_lengths() if keeps_bytes(self.describe()) else None

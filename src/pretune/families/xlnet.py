@@ -1,0 +1,398 @@
+"""XLNet (Yang et al. 2019): a text read in any order, with relative positions and a memory of earlier text.
+
+Two streams share all weights (section 2.3): the content of a place, which has read its token, and the query
+of a place that is to be predicted, which has not. Which place sees which is the order in ``Layout.order``.
+Queries are computed at the predicted places only; without an order, as in fine-tuning, there are none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self, TypeAlias
+
+import pydantic
+import torch
+from torch import Tensor, nn
+
+from pretune import config as settings
+from pretune.checkpoint import hub
+from pretune.checkpoint.weights import Accept, Flatten, Operation, Rename, Transpose
+from pretune.errors import ConfigError, UnsupportedError
+from pretune.nn import attention, initialisation
+from pretune.nn import heads as reading
+from pretune.nn.cache import Memory
+from pretune.nn.dropout import Dropout
+from pretune.nn.feedforward import ActivationName, FeedForward
+from pretune.nn.positions import by_key, distance_table
+from pretune.types import Batch, Outputs, Specials, Traits
+
+PREDICTION = "permutation_lm"
+
+TRAITS = Traits(
+    kind="encoder", heads=(PREDICTION, "classification"), sentence="last", permutation=True, segments=True
+)
+
+HF_TYPES = {
+    "xlnet": {PREDICTION: "XLNetLMHeadModel", "classification": "XLNetForSequenceClassification"},
+}
+
+NAMES = {
+    "hidden_size": "d_model",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "intermediate_size": "d_inner",
+    "hidden_act": "ff_activation",
+    "hidden_dropout": "dropout",
+    "classifier_dropout": "summary_last_dropout",
+}
+"""Our settings, which are called as in the other families, and what XLNet's config.json calls them."""
+
+REFERENCE: Mapping[str, Any] = {
+    "vocab_size": 32000,
+    "d_model": 1024,
+    "n_layer": 24,
+    "n_head": 16,
+    "d_inner": 4096,
+    "dropout": 0.1,
+    "summary_last_dropout": 0.1,
+}
+"""What a config.json means that leaves a key out, where it differs from our defaults."""
+
+ONLY: Mapping[str, Any] = {
+    "attn_type": "bi",
+    "bi_data": False,
+    "same_length": False,
+    "summary_type": "last",
+    "summary_use_proj": True,
+    "summary_activation": "tanh",
+}
+"""Settings of a config.json of which this family has one value, XLNet's own."""
+
+FARTHEST = 1 << 20
+
+
+class Config(settings.Settings):
+    """The shape of an XLNet; defaults for a small machine."""
+
+    vocab_size: pydantic.PositiveInt = 8192
+    hidden_size: pydantic.PositiveInt = 256
+    num_hidden_layers: pydantic.PositiveInt = 4
+    num_attention_heads: pydantic.PositiveInt = 4
+    intermediate_size: pydantic.PositiveInt | None = None
+    """None: four times ``hidden_size``."""
+    hidden_act: ActivationName = "gelu"
+    # None in pretraining: it is slow on CPU and does not pay off in one epoch (Geiping & Goldstein 2022).
+    hidden_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    """Of hidden states, positions and attention alike."""
+    classifier_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    clamp_len: int = -1
+    """Places farther apart count as this far apart; -1: no such limit."""
+    max_position_embeddings: pydantic.PositiveInt = FARTHEST
+    """Relative positions have no end, so this bounds what a user asks for and is no part of config.json."""
+    initializer_range: float = pydantic.Field(default=0.02, gt=0)
+    layer_norm_eps: float = pydantic.Field(default=1e-12, gt=0)
+    tie_word_embeddings: bool = True
+
+    @pydantic.model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads"
+            )
+        if self.hidden_size % 2:
+            raise ValueError(f"hidden_size {self.hidden_size} is odd: a position is pairs of sine and cosine")
+        return self
+
+    @property
+    def inner_size(self) -> int:
+        """F, the width between the two maps of a feed-forward block."""
+        return self.intermediate_size or 4 * self.hidden_size
+
+    @classmethod
+    def from_hugging_face(cls, values: Mapping[str, Any]) -> Config:
+        """The config of a config.json; what does not change the network is passed over.
+
+        Raises:
+            UnsupportedError: it asks for something that this family does not compute.
+            ConfigError: a value is wrong.
+        """
+        for key, only in ONLY.items():
+            if values.get(key, only) != only:
+                raise UnsupportedError(
+                    f"config.json: {key} = {values[key]!r}; the xlnet family has {only!r} only"
+                )
+        given = {**REFERENCE, **values}
+        known = {
+            name: given[NAMES.get(name, name)] for name in cls.model_fields if NAMES.get(name, name) in given
+        }
+        return settings.build(cls, known, where="config.json")
+
+    def to_hugging_face(
+        self, head: str, *, labels: tuple[str, ...] = (), specials: Specials | None = None
+    ) -> dict[str, Any]:
+        """The config.json with which stock transformers loads this network with ``head``."""
+        held = self.model_dump(exclude={"max_position_embeddings"})
+        values = {NAMES.get(name, name): value for name, value in held.items()}
+        values |= {**ONLY, "d_inner": self.inner_size, "d_head": self.hidden_size // self.num_attention_heads}
+        values |= {"architectures": [HF_TYPES["xlnet"][head]], "model_type": "xlnet", "dtype": "float32"}
+        if specials is not None:
+            values |= {"pad_token_id": specials.pad, "bos_token_id": specials.start}
+            values |= {"eos_token_id": specials.end}
+        return values | hub.label_fields(labels)
+
+
+Streams: TypeAlias = list[Tensor]
+"""(B, P, D) of each: the queries', if there is one, before the contents'."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What the places of one stream see, the same in every layer."""
+
+    plan: attention.Plan
+    width: int
+    size: int
+    """T of the grid, and S with the memory before it."""
+    columns: Tensor | None
+    """(B, P) where they stand in their rows; None: everywhere, P = T."""
+    apart: Tensor | None
+    """(B, 1, P, S) 1 where a key belongs to another segment; None: all are of one."""
+
+    @classmethod
+    def of(
+        cls, batch: Batch, stream: attention.Stream, columns: Tensor | None, memory: Memory | None
+    ) -> View:
+        """The view of a stream; a memory belongs to the first segment."""
+        width, held = batch.tokens.shape[1], 0 if memory is None else memory.size
+        plan = attention.permuted(batch.layout, width, stream=stream, columns=columns, memory=held)
+        segments = batch.layout.segments
+        if segments is None:
+            return cls(plan, width, held + width, columns, None)
+        asking = segments if columns is None else segments.gather(1, columns)  # (B, P)
+        keys = torch.cat([segments.new_zeros(len(segments), held), segments], 1)  # (B, S)
+        apart = (asking[:, :, None] != keys[:, None, :])[:, None].float()  # (B, 1, P, S)
+        return cls(plan, width, held + width, columns, apart)
+
+
+class RelativeAttention(nn.Module):
+    """Attention by content, by distance and by segment (section 2.4; Dai et al. 2019, section 3.3)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        width, size = config.hidden_size, config.hidden_size // config.num_attention_heads
+        self.heads, self.scale = config.num_attention_heads, size**-0.5
+        self.dropout = config.hidden_dropout
+        self.query, self.key, self.value, self.distance, self.output = (
+            nn.Linear(width, width, bias=False) for _ in range(5)
+        )
+        self.content_bias, self.distance_bias, self.segment_bias = (
+            nn.Parameter(torch.empty(width)) for _ in range(3)
+        )
+        self.segment = nn.Parameter(torch.empty(2, self.heads, size))
+        """Of a key in the segment of the query, and of one in another."""
+
+    def forward(
+        self, streams: Streams, views: Sequence[View], whole: Tensor, distances: Tensor, places: Tensor | None
+    ) -> Streams:
+        """What each stream, (B, P, D), finds in ``whole``, (B, S, D): the same, or (M, D) at ``places``."""
+        key, value = self._split(self.key(whole)), self._split(self.value(whole))  # (B, H, S, K)
+        distance = self._split(self.distance(distances)[None])[0]  # (H, R, K)
+        rate = self.dropout if self.training else 0.0
+        found = []
+        for asking, view in zip(streams, views, strict=True):
+            query = self.query(asking) * self.scale  # (B, P, D)
+            plan = attention.biased(view.plan, self._by_place(query, view, distance))
+            query = self._split(query + self.content_bias * self.scale)  # (B, H, P, K)
+            mixed = attention.attend(query, key, value, plan, dropout=rate, scale=1.0)
+            found.append(self.output(reading.at(mixed, places)))
+        return found
+
+    def _by_place(self, query: Tensor, view: View, distance: Tensor) -> Tensor:
+        """What adds to the products with keys because of where these stand, (B, H, P, S)."""
+        by_distance = self._split(query + self.distance_bias * self.scale)  # (B, H, P, K)
+        products = torch.einsum("bhpk,hrk->bhpr", by_distance, distance)
+        products = by_key(products, view.width, view.size, view.columns)  # (B, H, P, S)
+        if view.apart is None:
+            return products
+        # A softmax sees differences only: what keys of the same segment have is taken from the others'.
+        contrast = (self.segment[1] - self.segment[0])[..., None]  # (H, K, 1)
+        by_segment = self._split(query + self.segment_bias * self.scale)  # (B, H, P, K)
+        return products + (by_segment @ contrast) * view.apart
+
+    def _split(self, values: Tensor) -> Tensor:
+        split: Tensor = values.view(*values.shape[:2], self.heads, -1).transpose(1, 2)  # (B, H, T, K)
+        return split
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward, each with a residual connection and a norm behind it, for both streams."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.attention = RelativeAttention(config)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.feed_forward = FeedForward(
+            config.hidden_size, config.inner_size, config.hidden_act, dropout=config.hidden_dropout
+        )
+        self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = Dropout(config.hidden_dropout)
+
+    def forward(
+        self, streams: Streams, views: Sequence[View], whole: Tensor, distances: Tensor, places: Tensor | None
+    ) -> Streams:
+        """(B, P, D) of each stream to the same, or to (M, D) at ``places``."""
+        mixed = self.attention(streams, views, whole, distances, places)
+        updated = []
+        for stream, found in zip(streams, mixed, strict=True):
+            hidden = self.attention_norm(reading.at(stream, places) + self.dropout(found))
+            updated.append(self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden))))
+        return updated
+
+
+class Classifier(nn.Module):
+    """A summary of the last place, where XLNet puts its [CLS], and a linear map to the classes."""
+
+    reads: reading.Reads = TRAITS.sentence
+
+    def __init__(self, config: Config, classes: int) -> None:
+        super().__init__()
+        self.summary = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = Dropout(config.classifier_dropout)
+        self.output = nn.Linear(config.hidden_size, classes)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, D) to (N, C)"""
+        logits: Tensor = self.output(self.dropout(self.summary(hidden).tanh()))
+        return logits
+
+
+class Network(nn.Module):
+    """An XLNet with the heads that are asked for, at its first values."""
+
+    def __init__(self, config: Config, heads: Sequence[str] = (PREDICTION,), num_labels: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.query = nn.Parameter(torch.empty(1, 1, config.hidden_size))
+        """What a query holds before it has read anything."""
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.dropout = Dropout(config.hidden_dropout)
+        self.heads = nn.ModuleDict({name: self._head(name, num_labels) for name in heads})
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw first values as transformers does: the biases of attention, too, are drawn."""
+        deviation = self.config.initializer_range
+        initialisation.normal(self, deviation, generator)
+        nn.init.normal_(self.query, std=deviation, generator=generator)
+        for module in self.modules():
+            if isinstance(module, RelativeAttention):
+                for parameter in module.parameters(recurse=False):
+                    nn.init.normal_(parameter, std=deviation, generator=generator)
+
+    def forward(
+        self,
+        batch: Batch,
+        heads: Sequence[str] = (PREDICTION,),
+        targets: Mapping[str, Tensor] | None = None,
+        cache: Memory | None = None,
+    ) -> Outputs:
+        """Hidden states of the batch, and what the heads say at their places.
+
+        With an order in the layout, the head over the vocabulary reads the queries, which have not seen their
+        own token; without one it reads the hidden states, as stock XLNet does without a ``target_mapping``.
+
+        Args:
+            cache: the memory of the texts' earlier segments, to which this one is added.
+
+        Raises:
+            UnsupportedError: a head that the network was not built with, or a cache of keys and values.
+        """
+        if cache is not None and not isinstance(cache, Memory):
+            raise UnsupportedError("xlnet sees both sides of a place: it has a memory, but no cache")
+        if batch.layout.order is None or PREDICTION not in heads:
+            places = reading.narrow(self.heads, batch, heads)
+            return reading.read(self.heads, self._run(batch, cache, None, places), batch, heads, targets)
+        if len(heads) > 1:
+            raise UnsupportedError(f"xlnet: in permuted order {PREDICTION} is read alone, not with {heads}")
+        places = batch.places.get(PREDICTION)
+        if places is None:
+            places = torch.arange(batch.tokens.numel(), device=batch.tokens.device)
+        rows = reading.ByRow.of(places, *batch.tokens.shape)
+        asked = reading.gather(self._run(batch, cache, rows.columns, None), rows.slots)  # (N, D)
+        return reading.read(self.heads, asked, replace(batch, places={PREDICTION: places}), heads, targets)
+
+    def _run(
+        self, batch: Batch, memory: Memory | None, columns: Tensor | None, places: Tensor | None
+    ) -> Tensor:
+        """The queries at ``columns`` (B, P), (B, P, D); without these the contents, (B, T, D) or (M, D)."""
+        streams = [self.dropout(self.embedding(batch.tokens))]  # (B, T, D)
+        views = [View.of(batch, "content", None, memory)]
+        if columns is not None:
+            streams.insert(0, self.dropout(self.query.expand(*columns.shape, -1)))  # (B, P, D)
+            views.insert(0, View.of(batch, "query", columns, memory))
+        table = distance_table(
+            views[0].width, views[0].size, self.config.hidden_size, self.config.clamp_len, batch.tokens.device
+        )
+        table, final = self.dropout(table), len(self.layers) - 1  # (R, D)
+        for number, layer in enumerate(self.layers):
+            whole = streams[-1] if memory is None else memory.extend(number, streams[-1])
+            if number == final:
+                streams, views = streams[:1], views[:1]  # nothing reads contents that queries were asked of
+            streams = layer(streams, views, whole, table, places if number == final else None)
+        output: Tensor = self.dropout(streams[0])
+        return output
+
+    def _head(self, name: str, num_labels: int) -> nn.Module:
+        if name == PREDICTION:
+            decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size)
+            if self.config.tie_word_embeddings:
+                decoder.weight = self.embedding.weight
+            return reading.VocabularyHead(decoder)
+        if name == "classification":
+            if num_labels < 1:
+                raise ConfigError("num_labels: a classification head needs at least one")
+            return Classifier(self.config, num_labels)
+        raise UnsupportedError(f"xlnet has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
+
+
+_ATTENTION = "layers.{}.attention."
+_MAPS = tuple(f"{_ATTENTION}{name}.weight" for name in ("query", "key", "value", "distance"))
+_OTHERS = ("output.weight", "content_bias", "distance_bias", "segment_bias")
+
+WEIGHTS: list[Operation] = [
+    Accept(r"^(word_embedding|mask_emb|layer)\b", r"transformer.\1"),  # a stock XLNetModel, without a head
+    Rename("embedding.weight", "transformer.word_embedding.weight"),
+    Rename("query", "transformer.mask_emb"),
+    Rename("layers.{}.attention.query.weight", "transformer.layer.{}.rel_attn.q"),
+    Rename("layers.{}.attention.key.weight", "transformer.layer.{}.rel_attn.k"),
+    Rename("layers.{}.attention.value.weight", "transformer.layer.{}.rel_attn.v"),
+    Rename("layers.{}.attention.output.weight", "transformer.layer.{}.rel_attn.o"),
+    Rename("layers.{}.attention.distance.weight", "transformer.layer.{}.rel_attn.r"),
+    Rename("layers.{}.attention.content_bias", "transformer.layer.{}.rel_attn.r_w_bias"),
+    Rename("layers.{}.attention.distance_bias", "transformer.layer.{}.rel_attn.r_r_bias"),
+    Rename("layers.{}.attention.segment_bias", "transformer.layer.{}.rel_attn.r_s_bias"),
+    Rename("layers.{}.attention.segment", "transformer.layer.{}.rel_attn.seg_embed"),
+    *(Flatten(name, like=f"{_ATTENTION}segment") for name in (*_MAPS, *(_ATTENTION + n for n in _OTHERS))),
+    *(Transpose(name) for name in _MAPS),
+    Rename("layers.{}.attention_norm.{leaf}", "transformer.layer.{}.rel_attn.layer_norm.{leaf}"),
+    Rename("layers.{}.feed_forward.up.{leaf}", "transformer.layer.{}.ff.layer_1.{leaf}"),
+    Rename("layers.{}.feed_forward.down.{leaf}", "transformer.layer.{}.ff.layer_2.{leaf}"),
+    Rename("layers.{}.feed_forward_norm.{leaf}", "transformer.layer.{}.ff.layer_norm.{leaf}"),
+    Rename("heads.permutation_lm.decoder.{leaf}", "lm_loss.{leaf}"),
+    Rename("heads.classification.summary.{leaf}", "sequence_summary.summary.{leaf}"),
+    Rename("heads.classification.output.{leaf}", "logits_proj.{leaf}"),
+]
+
+
+def tiny_config() -> Config:
+    """A shape for tests."""
+    return Config(
+        vocab_size=96,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=48,
+    )
