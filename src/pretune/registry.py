@@ -18,6 +18,7 @@ ALIASES = {
     ("families", "distil_bert"): "distilbert",
     ("objectives", "mlm"): "masked_lm",
     ("objectives", "clm"): "causal_lm",
+    ("objectives", "plm"): "permutation_lm",
 }
 
 

@@ -14,7 +14,7 @@ from pretune import registry
 from pretune.data.windows import EncodedRecords
 from pretune.model import Model
 from pretune.objectives import objective_of, objectives_of
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer import Tokenizer, frame_for
 from pretune.text.training import train_byte_bpe
 from pretune.training.length import parse_length
 from pretune.training.outcome import Outcome
@@ -25,7 +25,6 @@ from pretune.training.steps import StepBatches
 from pretune.training.trainer import Trainer
 from pretune.training.world import World
 from pretune.types import Feature, IntArray, Score, Traits
-from pretune.workflows.pretraining import FRAMES
 
 WORDS = ["the", "king", "sent", "word", "to", "city", "人民", "法院", "应当", "依法", "审理", "案件"]
 MAX_LENGTH = 24
@@ -33,7 +32,7 @@ MAX_LENGTH = 24
 
 def tokenizer(traits: Traits) -> Tokenizer:
     texts = [" ".join(WORDS)] * 20
-    reader = train_byte_bpe(texts, 300).with_frame(FRAMES[traits.kind], segments=traits.segments)
+    reader = train_byte_bpe(texts, 300).with_frame(frame_for(traits), segments=traits.segments)
     return reader.with_sentinels(8) if traits.kind == "encoder-decoder" else reader
 
 

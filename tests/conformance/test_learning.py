@@ -71,5 +71,7 @@ def test_one_batch_is_learnt_by_heart(family_name: str, objective_name: str) -> 
         if mean < HEARD:
             break
     assert mean < HEARD
-    # Without a second text, BERT's second segment is nowhere in the batch.
-    assert [name for name, reached in touched.items() if not reached and "segment" not in name] == []
+    # Without a second text, BERT's second segment is nowhere in the batch; XLNet's query only predicts.
+    spared = {"query"} if family.TRAITS.permutation and objective_name != "permutation_lm" else set()
+    unread = [name for name, reached in touched.items() if not reached and "segment" not in name]
+    assert set(unread) == spared

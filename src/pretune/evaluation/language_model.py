@@ -20,7 +20,7 @@ from pretune.training.world import World
 from pretune.types import Batch, Example, Feature, FeatureStore, IntArray, ObjectiveLike, Score, Specials
 
 Contexts = Callable[[Feature, Example, Specials], tuple[IntArray, IntArray]]
-VOCABULARY_HEADS = ("masked_lm", "causal_lm")
+VOCABULARY_HEADS = ("masked_lm", "causal_lm", "permutation_lm")
 ROWS = 32
 """Rows of the grid that are evaluated at once."""
 

@@ -33,6 +33,9 @@ TRAITS = Traits(
     kind="encoder", heads=(PREDICTION, "classification"), sentence="last", permutation=True, segments=True
 )
 
+OBJECTIVE = PREDICTION
+"""What it is pretrained by, where nothing else is asked for."""
+
 HF_TYPES = {
     "xlnet": {PREDICTION: "XLNetLMHeadModel", "classification": "XLNetForSequenceClassification"},
 }

@@ -32,13 +32,20 @@ from pretune.text.files import (
 )
 from pretune.text.frames import Frames
 from pretune.text.offsets import byte_offsets, keeps_bytes
-from pretune.types import IntArray, Specials
+from pretune.types import IntArray, Specials, Traits
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BYTE_ALPHABET = frozenset(pre_tokenizers.ByteLevel.alphabet())
 _BYTE_FALLBACK = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
-Frame = Literal["cls_sep", "start", "end"]
+Frame = Literal["cls_sep", "sep_cls", "start", "end"]
+
+
+def frame_for(traits: Traits) -> Frame:
+    """The frame in which a family reads a text, its sentence head in the right place."""
+    if traits.kind == "encoder":
+        return "cls_sep" if traits.sentence == "first" else "sep_cls"
+    return "start" if traits.kind == "decoder" else "end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,9 +221,10 @@ class Tokenizer:
     def with_frame(self, kind: Frame, *, segments: bool = False) -> Tokenizer:
         """A copy that frames differently, and whose saved form makes `transformers` frame so as well.
 
-        ``cls_sep`` gives ``[CLS] a [SEP]`` and ``[CLS] a [SEP] b [SEP]``, for encoders; ``start`` gives the
-        start (or end-of-text) token and then the text, for decoders; ``end`` gives the text and then the
-        end-of-text token, for encoder-decoders.
+        ``cls_sep`` gives ``[CLS] a [SEP]`` and ``[CLS] a [SEP] b [SEP]``, for encoders; ``sep_cls`` gives
+        ``a [SEP] [CLS]`` and ``a [SEP] b [SEP] [CLS]``, and lets stock `transformers` pad to the left, for
+        XLNet, which reads the last place; ``start`` gives the start (or end-of-text) token and then the text,
+        for decoders; ``end`` gives the text and then the end-of-text token, for encoder-decoders.
 
         Args:
             segments: the second text of a pair is segment 1, and stock `transformers` hands the model
@@ -241,6 +249,10 @@ class Tokenizer:
         second = int(segments)
         single, pair = {
             "cls_sep": (f"{first} $A {last}", f"{first} $A {last} $B:{second} {last}:{second}"),
+            "sep_cls": (
+                f"$A {last} {first}",
+                f"$A {last} $B:{second} {last}:{second} {first}:{second}",
+            ),
             "start": (f"{first} $A", f"{first} $A {last} $B:{second}"),
             "end": (f"$A {last}", f"$A {last} $B:{second} {last}:{second}"),
         }[kind]
@@ -251,7 +263,9 @@ class Tokenizer:
             ["input_ids", "token_type_ids", "attention_mask"] if segments else ["input_ids", "attention_mask"]
         )
         named = {role: name for role, name in roles.items() if name}
-        return self.with_backend(backend, {**named, "model_input_names": inputs})
+        settings = {**named, "model_input_names": inputs}
+        settings |= {"padding_side": "left"} if kind == "sep_cls" else {}
+        return self.with_backend(backend, settings)
 
     def with_backend(
         self, backend: tokenizers.Tokenizer, settings: Mapping[str, Any] | None = None

@@ -26,7 +26,7 @@ OPTIMIZER: dict[str, Any] = {
     "name": "muon", "learning_rate": 5e-3, "muon_learning_rate": 0.01, "weight_decay": 0.1,
 }  # fmt: skip
 """From random weights; docs/lab-notes.md has the comparison. A checkpoint goes on with AdamW."""
-FAMILIES = ("modernbert", "llama", "bert", "t5")
+FAMILIES = ("modernbert", "llama", "bert", "t5", "xlnet")
 """In this order, where none is named."""
 
 
@@ -40,7 +40,7 @@ class PretrainSettings(Settings):
     family: str = FAMILIES[0]
     """Where only an objective is named, the first of ``FAMILIES`` that has it."""
     objective: str | None = None
-    """masked_lm, causal_lm, span_corruption, denoising, prefix_lm, masked_lm+next_sentence or
+    """masked_lm, causal_lm, permutation_lm, span_corruption, denoising, prefix_lm, masked_lm+next_sentence or
     masked_lm+sentence_order; None: masked_lm for an encoder, causal_lm for a decoder, and for an
     encoder-decoder span_corruption, or what its family is known by."""
     objective_options: dict[str, Any] = pydantic.Field(default_factory=dict)

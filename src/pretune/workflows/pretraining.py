@@ -14,7 +14,7 @@ from pretune.evaluation.ngrams import NgramBaselines
 from pretune.model import Model
 from pretune.objectives import Kind, objective_of
 from pretune.registry import find
-from pretune.text.tokenizer import Frame, Tokenizer
+from pretune.text.tokenizer import Tokenizer, frame_for
 from pretune.training.memory import Memory
 from pretune.training.outcome import Outcome
 from pretune.training.progress import Reporter
@@ -26,9 +26,6 @@ from pretune.workflows import sizing
 from pretune.workflows.continued import load, tokenizer_of
 from pretune.workflows.corpus import Prepared
 from pretune.workflows.pretrain_settings import PretrainSettings
-
-FRAMES: dict[str, Frame] = {"encoder": "cls_sep", "decoder": "start", "encoder-decoder": "end"}
-"""What a tokenizer that was trained on the text puts around it, by the kind of the family."""
 
 
 class Pretraining:
@@ -89,7 +86,7 @@ class Pretraining:
         """
         if self.settings.tokenizer:
             return tokenizer
-        framed = tokenizer.with_frame(FRAMES[traits.kind], segments=traits.segments)
+        framed = tokenizer.with_frame(frame_for(traits), segments=traits.segments)
         return framed.with_sentinels(kind.sentinels)
 
     def _new_model(self, tokenizer: Tokenizer, heads: tuple[str, ...], seconds: float | None) -> Model:

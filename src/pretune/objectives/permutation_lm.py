@@ -1,0 +1,199 @@
+"""Permutation language modelling: predict tokens in a drawn order (Yang et al. 2019, sections 2.2 and 2.3).
+
+Of a text one token in K = 6 is predicted: the last ones of the order, each from those before it and from its
+own place alone. The others see each other whatever their order, as in the paper's code; so the order is drawn
+among the predicted, and the rank of all others is -1. The predicted lie in spans as that code draws them:
+1 to 5 tokens, n of them in proportion to 1 / n, anywhere in a context of K times as many, and from the start
+of a word; what then lacks of one token in K is drawn one by one. Special tokens are seen by all.
+
+With ``segment`` a text is read in segments, each with an order of its own and a memory of those before it,
+through which no gradient flows (Dai et al. 2019, section 3.2). The memory ends with its window of text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pydantic
+
+from pretune.config import Settings
+from pretune.data.packing import collate
+from pretune.errors import UnsupportedError
+from pretune.nn.cache import Memory
+from pretune.objectives import masked_lm
+from pretune.text.segmentation import WORD
+from pretune.types import (
+    Batch,
+    Example,
+    Feature,
+    FeatureStore,
+    IntArray,
+    Loss,
+    NetworkLike,
+    Row,
+    Specials,
+    Traits,
+    Windowing,
+    framed,
+    framed_starts,
+)
+
+HEAD = "permutation_lm"
+
+
+class Options(Settings):
+    """Settings of permutation language modelling."""
+
+    one_in: int = pydantic.Field(default=6, ge=2)
+    """K: one token in so many is predicted."""
+    longest_span: pydantic.PositiveInt = 5
+    """Tokens of the longest span that is drawn as a whole."""
+    segment: int | None = pydantic.Field(default=None, ge=2)
+    """Tokens that are read at once, with a memory of those before; None: a whole window, and no memory."""
+    memory: pydantic.PositiveInt | None = None
+    """Tokens that the memory holds at most; None: a segment."""
+    as_masked_lm: bool = False
+    """Predict the 15 % of the tokens that masked_lm would, none from another: so losses compare."""
+    label_smoothing: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    """Share of each target that is spread over the vocabulary, in training; held-out losses are without."""
+
+    @pydantic.model_validator(mode="after")
+    def _go_together(self) -> Options:
+        if self.memory is not None and self.segment is None:
+            raise ValueError("memory is that of the segments before: give segment, too")
+        if self.as_masked_lm and self.segment is not None:
+            raise ValueError("as_masked_lm: masked_lm reads whole windows: leave segment out")
+        return self
+
+
+def windowing(specials: Specials, max_length: int) -> Windowing:
+    """Windows that leave room for the frame; none overlaps, so that each token lies in one."""
+    return masked_lm.windowing(specials, max_length)
+
+
+class Objective:
+    """Permutation language modelling over windows of text; packed, but where there is a memory."""
+
+    heads = (HEAD,)
+    every_token = False
+    """Does an epoch predict every token of the text? Then its loss has a meaning per byte."""
+
+    def __init__(
+        self,
+        traits: Traits,
+        specials: Specials,
+        options: Options | None = None,
+        store: FeatureStore | None = None,
+    ) -> None:
+        if not traits.permutation or HEAD not in traits.heads:
+            raise UnsupportedError(
+                f"permutation_lm needs a family that reads in permuted order, as xlnet does, with a {HEAD!r} "
+                f"head; this one has {', '.join(traits.heads)}"
+            )
+        self.specials, self.options = specials, options or Options()
+        self.packs = self.options.segment is None
+        self._ordinary = ~np.isin(np.arange(specials.vocabulary_size), specials.all)  # (V,)
+        lengths = np.arange(1, self.options.longest_span + 1)
+        self._shares = 1 / lengths / (1 / lengths).sum()
+        # With a memory all batches have as many segments: so all ranks pass as often through the network.
+        bounds = [1] if store is None else self.length_bounds(store.lengths)
+        segment = self.options.segment or 1
+        self._multiple = 1 if self.packs else -(-int(np.max(bounds)) // segment) * segment
+
+    def length_bounds(self, lengths: IntArray) -> IntArray:
+        """Places that each feature needs, (n,), of its token counts, (n, 1)."""
+        before, after = self.specials.single
+        return np.asarray(lengths.sum(1) + len(before) + len(after))
+
+    def build(self, feature: Feature, rng: np.random.Generator) -> Example:
+        """Frame the text, choose what is predicted, and draw the order."""
+        tokens, _ = framed(self.specials, feature.sequences[:1])  # (T,)
+        starts = None if feature.starts is None else framed_starts(self.specials, feature.starts[:1])
+        order = np.full(len(tokens), -1, np.int64)
+        size = self.options.segment or max(1, len(tokens))
+        for low in range(0, len(tokens), size):
+            candidates = low + np.flatnonzero(self._ordinary[tokens[low : low + size]])
+            self._draw(order, candidates, starts, rng)
+        places = np.flatnonzero(order >= 0)
+        row = Row(tokens, {HEAD: places}, {HEAD: tokens[places]}, order=order)
+        return Example(feature.record, (row,))
+
+    def _draw(
+        self,
+        order: IntArray,
+        candidates: IntArray,
+        starts: npt.NDArray[np.uint8] | None,
+        rng: np.random.Generator,
+    ) -> None:
+        """Give ranks to those of the candidates that are predicted."""
+        if len(candidates) == 0:
+            return
+        if self.options.as_masked_lm:
+            number = max(1, round(masked_lm.Options().rate * len(candidates)))
+            order[rng.choice(candidates, number, replace=False)] = 0  # alike: none comes before another
+            return
+        begins = np.ones(len(candidates), bool) if starts is None else (starts[candidates] & WORD) > 0
+        places = candidates[self._chosen(begins, rng)]
+        order[places] = rng.permutation(len(places))
+
+    def _chosen(self, begins: npt.NDArray[np.bool_], rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+        """(T,) which of the tokens are predicted; ``begins``: where a word does."""
+        size, found = len(begins), np.zeros(len(begins), bool)
+        left, start = max(1, round(size / self.options.one_in)), 0
+        while left and start < size:
+            length = min(int(rng.choice(len(self._shares), p=self._shares)) + 1, left)
+            context = length * self.options.one_in
+            before = int(rng.integers(context))
+            words = np.flatnonzero(begins[start + before :])
+            if not len(words) or start + before + int(words[0]) + length > size:
+                break
+            first = start + before + int(words[0])
+            found[first : first + length] = True
+            left, start = left - length, first + length + context - before
+        rest = rng.choice(np.flatnonzero(~found), left, replace=False)
+        found[rest] = True
+        return found
+
+    def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
+        """A group of examples a row of the grid."""
+        batch = collate(groups, pad=self.specials.pad, heads=self.heads, multiple=self._multiple)
+        return replace(batch, smoothing={HEAD: self.options.label_smoothing})
+
+    def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
+        """Cross-entropy in nats, summed over the predicted places; one loss a segment."""
+        segment, width = self.options.segment, batch.tokens.shape[1]
+        memory = None if segment is None else Memory(self.options.memory or segment)
+        for low in range(0, width, segment or width):
+            part = batch if segment is None else between(batch, low, min(low + segment, width))
+            outputs = network(part, heads=self.heads, targets=part.targets, cache=memory)
+            yield Loss({HEAD: (outputs.sums[HEAD], 1.0)})
+
+
+def between(batch: Batch, low: int, high: int) -> Batch:
+    """The columns [low, high) of a batch whose rows hold one text each; the counts stay those of it all."""
+    layout, width = batch.layout, batch.tokens.shape[1]
+    flat = batch.places[HEAD]
+    assert flat is not None, "what is predicted is told"
+    assert layout.order is not None, "and in what order"
+    columns = flat % width
+    inside = (columns >= low) & (columns < high)
+    places = flat // width * (high - low) + columns - low  # (N,)
+    lengths = (layout.lengths - low).clamp(0, high - low)
+    return replace(
+        batch,
+        tokens=batch.tokens[:, low:high],
+        layout=replace(layout, lengths=lengths, order=layout.order[:, low:high]),
+        places={HEAD: places[inside]},
+        targets={HEAD: batch.targets[HEAD][inside]},
+    )
+
+
+def contexts(feature: Feature, example: Example, specials: Specials) -> tuple[IntArray, IntArray]:
+    """(previous true token, target) of each predicted place, for the n-gram baselines; -1 at the start."""
+    row = example.rows[0]
+    places = row.places[HEAD]
+    previous = row.tokens[np.maximum(places - 1, 0)]
+    return np.where((places > 0) & ~np.isin(previous, specials.all), previous, -1), row.targets[HEAD]
