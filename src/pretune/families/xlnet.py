@@ -145,7 +145,7 @@ class Config(settings.Settings):
         return values | hub.label_fields(labels)
 
 
-Streams: TypeAlias = list[Tensor]
+Streams: TypeAlias = tuple[Tensor, ...]
 """(B, P, D) of each: the queries', if there is one, before the contents'."""
 
 
@@ -209,7 +209,7 @@ class RelativeAttention(nn.Module):
             query = self._split(query + self.content_bias * self.scale)  # (B, H, P, K)
             mixed = attention.attend(query, key, value, plan, dropout=rate, scale=1.0)
             found.append(self.output(reading.at(mixed, places)))
-        return found
+        return tuple(found)
 
     def _by_place(self, query: Tensor, view: View, distance: Tensor) -> Tensor:
         """What adds to the products with keys because of where these stand, (B, H, P, S)."""
@@ -250,7 +250,7 @@ class Layer(nn.Module):
         for stream, found in zip(streams, mixed, strict=True):
             hidden = self.attention_norm(reading.at(stream, places) + self.dropout(found))
             updated.append(self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden))))
-        return updated
+        return tuple(updated)
 
 
 class Classifier(nn.Module):
@@ -330,10 +330,10 @@ class Network(nn.Module):
         self, batch: Batch, memory: Memory | None, columns: Tensor | None, places: Tensor | None
     ) -> Tensor:
         """The queries at ``columns`` (B, P), (B, P, D); without these the contents, (B, T, D) or (M, D)."""
-        streams = [self.dropout(self.embedding(batch.tokens))]  # (B, T, D)
+        streams: Streams = (self.dropout(self.embedding(batch.tokens)),)  # (B, T, D)
         views = [View.of(batch, "content", None, memory)]
         if columns is not None:
-            streams.insert(0, self.dropout(self.query.expand(*columns.shape, -1)))  # (B, P, D)
+            streams = (self.dropout(self.query.expand(*columns.shape, -1)), *streams)  # (B, P, D)
             views.insert(0, View.of(batch, "query", columns, memory))
         table = distance_table(
             views[0].width, views[0].size, self.config.hidden_size, self.config.clamp_len, batch.tokens.device
