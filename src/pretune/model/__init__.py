@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,7 +31,7 @@ from pretune.model.folder import (
     verify,
 )
 from pretune.model.making import check_fit, check_memory, check_sizes, random_network, start_of
-from pretune.model.uses import check_head, no_score, no_task
+from pretune.model.uses import FILLS, check_head, no_score, no_task
 from pretune.prediction import heads as prediction
 from pretune.prediction.fill import Filled, Masks, fill
 from pretune.prediction.score import TextScore, score_causal, score_masked
@@ -229,7 +230,7 @@ class Model:
         """What the head does: fill the masks, classify, or continue the text."""
         if self.task_name is not None:
             return self.classify([text], None if text_pair is None else [text_pair])[0]
-        if self.head == "masked_lm":
+        if self.head in FILLS:
             return self.fill(text)
         return self.generate(text)
 
@@ -295,8 +296,8 @@ class Model:
                 whose probability it carries.
             whole_words: words of several tokens, too, compared by their probability a token.
         """
-        self.needs("masked_lm")
-        masks = Masks(self.network, self.tokenizer, self.max_length)
+        self.needs(*FILLS)
+        masks = Masks(self.network, self.tokenizer, self.max_length, self.head)
         return fill(masks, text, top_k, targets=targets, joint=joint, whole_words=whole_words)
 
     def generate(
@@ -371,11 +372,11 @@ class Model:
         self, texts: Sequence[str], *, stride: int | None = None, within_word: bool = False
     ) -> list[TextScore]:
         """:meth:`score` of each text, several at once."""
-        scorers = {"causal_lm": score_causal, "masked_lm": score_masked}
-        self.needs(*scorers)
+        self.needs("causal_lm", *FILLS)
         if self.family.TRAITS.kind == "encoder-decoder":
             raise no_score(self.path)
-        return scorers[self.head](
+        scorer = partial(score_masked, head=self.head) if self.head in FILLS else score_causal
+        return scorer(
             self.network,
             self.tokenizer,
             texts,

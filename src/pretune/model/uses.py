@@ -9,12 +9,16 @@ from pretune.errors import UsageError
 
 USES = {
     "masked_lm": "`pretune predict` fills the masks of a text with it (in Python: fill)",
+    "permutation_lm": "`pretune predict` fills the masks of a text with it (in Python: fill)",
     "causal_lm": "`pretune generate` continues a text with it (in Python: generate)",
 }
+FILLS = ("masked_lm", "permutation_lm")
+"""Heads that say what stands at a place of which both sides are known."""
 ANSWERS = "`pretune predict` answers with it (in Python: predict)"
 """What a fine-tuned head is good for."""
 MAKING = {
     "masked_lm": "`pretune pretrain --family modernbert` makes a model that fills masks",
+    "permutation_lm": "`pretune pretrain --family xlnet` makes one that reads in permuted order",
     "causal_lm": "`pretune pretrain --family llama` makes a model that continues texts",
 }
 TUNING = "`pretune finetune` puts such a head on a model"

@@ -85,6 +85,12 @@ class Kind:
         """What held-out text is scored by: default settings, the loss at hidden text alone."""
         return self.make(traits, specials, getattr(self.modules[0], "SCORING", None), store)
 
+    def scorings(self, traits: Traits, specials: Specials, store: FeatureStore) -> dict[str, ObjectiveLike]:
+        """`scoring` under no name, and what makes losses compare with another objective's under its own."""
+        compared: Mapping[str, Mapping[str, Any]] = getattr(self.modules[0], "COMPARED", {})
+        others = {name: self.make(traits, specials, options, store) for name, options in compared.items()}
+        return {"": self.scoring(traits, specials, store), **others}
+
     def check(self, options: Mapping[str, Any], where: str) -> None:
         """See that the options are such as it takes.
 

@@ -69,6 +69,10 @@ class Options(Settings):
         return self
 
 
+COMPARED = {"as_masked_lm": {"as_masked_lm": True}}
+"""By which else a model is scored, under this name: so that its losses compare with other objectives'."""
+
+
 def windowing(specials: Specials, max_length: int) -> Windowing:
     """Windows that leave room for the frame; none overlaps, so that each token lies in one."""
     return masked_lm.windowing(specials, max_length)
@@ -170,6 +174,11 @@ class Objective:
             part = batch if segment is None else between(batch, low, min(low + segment, width))
             outputs = network(part, heads=self.heads, targets=part.targets, cache=memory)
             yield Loss({HEAD: (outputs.sums[HEAD], 1.0)})
+
+
+def unseen(tokens: IntArray, specials: Specials) -> IntArray:
+    """The order (T,) of a text in which nothing sees the masked places, and these see all others."""
+    return np.where(tokens == specials.mask, 0, -1)
 
 
 def between(batch: Batch, low: int, high: int) -> Batch:

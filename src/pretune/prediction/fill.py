@@ -57,6 +57,7 @@ class Masks:
     network: nn.Module
     tokenizer: Tokenizer
     max_length: int
+    head: str = HEAD
 
     def read(self, text: str) -> Gaps:
         """Find the masks of a text.
@@ -81,7 +82,7 @@ class Masks:
         for ids, _ in rows:
             self._check_length(ids)
         framed_rows = [(framed(specials, (ids,))[0], np.array(places) + shift) for ids, places in rows]
-        found = logits_of(self.network, HEAD, framed_rows, specials.pad)
+        found = logits_of(self.network, self.head, framed_rows, specials)
         return [self._of_tokens(logits.log_softmax(-1)) for logits in found]
 
     def chain(

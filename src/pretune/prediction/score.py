@@ -85,6 +85,7 @@ def score_masked(
     max_length: int,
     stride: int | None = None,
     within_word: bool = False,
+    head: str = masked_lm.HEAD,
 ) -> list[TextScore]:
     """The pseudo-log-likelihood of each text: each token masked in turn (Salazar et al. 2020).
 
@@ -110,7 +111,7 @@ def score_masked(
         logs = [
             float(logits.log_softmax(-1)[0, token])
             for logits, token in zip(
-                logits_of(network, masked_lm.HEAD, rows, specials.pad), encoded.ids.tolist(), strict=True
+                logits_of(network, head, rows, specials), encoded.ids.tolist(), strict=True
             )
         ]
         found.append(_score(tokenizer, text, encoded.ids.tolist(), logs, pseudo=True))

@@ -17,6 +17,7 @@ from pretune.types import Score
 # Head to (pipeline tag of Hugging Face, class of transformers).
 PIPELINES = {
     "masked_lm": ("fill-mask", "AutoModelForMaskedLM"),
+    "permutation_lm": ("", "AutoModelForCausalLM"),
     "causal_lm": ("text-generation", "AutoModelForCausalLM"),
     "classification": ("text-classification", "AutoModelForSequenceClassification"),
     "sentence": ("text-classification", "AutoModelForSequenceClassification"),

@@ -26,7 +26,7 @@ CHUNK_WRITTEN = 8
 """The same of a language model, whose answers take longer."""
 FIELDS = ("id", "text", "text_pair")
 """What is repeated of a record beside its answer."""
-ANSWERS = {"masked_lm": ("masks",), "causal_lm": ("continuation",)}
+ANSWERS = {"masked_lm": ("masks",), "permutation_lm": ("masks",), "causal_lm": ("continuation",)}
 """The fields of a language model's answers."""
 
 OnBad = Literal["skip", "keep"]
@@ -238,7 +238,7 @@ def _continued(model: Model, text: str, writing: Writing) -> dict[str, Any]:
     return {"continuation": written}
 
 
-_USES = {"masked_lm": _filled, "causal_lm": _continued}
+_USES = {"masked_lm": _filled, "permutation_lm": _filled, "causal_lm": _continued}
 
 
 def _given(record: Record) -> dict[str, Any]:

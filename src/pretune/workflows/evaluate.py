@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -170,12 +170,14 @@ def _language_model(model: Model, data: str, reporter: Reporter) -> dict[str, An
     with tempfile.TemporaryDirectory() as scratch:
         corpus = write_corpus(iter(texts), model.tokenizer, Path(scratch) / "corpus")
         windows = Windows.of(corpus, kind.windowing(specials, model.max_length))
-        objective = kind.scoring(model.family.TRAITS, specials, windows)
-        held = HeldOut(
-            windows, objective, kind.contexts, model.tokenizer,
-            max_tokens=2**62, max_length=model.max_length, every_token=kind.every_token,
-        )  # fmt: skip
-        scores = held.scores(model.network)
+        scores: list[Score] = []
+        for name, objective in kind.scorings(model.family.TRAITS, specials, windows).items():
+            held = HeldOut(
+                windows, objective, kind.contexts, model.tokenizer,
+                max_tokens=2**62, max_length=model.max_length, every_token=kind.every_token,
+            )  # fmt: skip
+            found = held.scores(model.network)
+            scores += [replace(s, name=f"{name}_{s.name}") for s in found] if name else found
     seen = None if model.fingerprints is None else len(model.fingerprints.overlap(texts))
     if seen:
         reporter.say(
@@ -183,7 +185,7 @@ def _language_model(model: Model, data: str, reporter: Reporter) -> dict[str, An
         )
     return {
         "documents": len(texts),
-        "n": held.targets,
+        "n": scores[0].n,
         "scores": {s.name: s.as_dict() for s in scores},
         "pretraining_overlap": seen,
     }

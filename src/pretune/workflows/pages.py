@@ -27,7 +27,8 @@ Rows = Sequence[Mapping[str, Any]]
 
 UNIGRAM_MARGIN = 0.3
 """Nats by which a masked model must be below a unigram model of the same text to have learnt something."""
-READ_BOTH_WAYS = ("masked_lm", "span_corruption", "denoising")  # both neighbours of what they predict
+READ_BOTH_WAYS = ("masked_lm", "permutation_lm", "span_corruption", "denoising")
+"""They see both neighbours of what they predict."""
 
 
 def check_language(language: str) -> Language:

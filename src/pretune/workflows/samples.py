@@ -13,6 +13,7 @@ from pretune.data.shards import Corpus
 from pretune.errors import UsageError
 from pretune.generation.sampling import Sampling
 from pretune.model import Model
+from pretune.model.uses import FILLS
 from pretune.text.segmentation import SENTENCE
 from pretune.text.tokenizer import Tokenizer
 
@@ -51,7 +52,7 @@ def sentences(corpus: Corpus, tokenizer: Tokenizer, count: int, max_length: int)
 
 def samples(model: Model, texts: Sequence[str]) -> list[Sample]:
     """One sample a sentence: a mask in its middle filled, or its first half continued."""
-    show = _filled if model.head == "masked_lm" else _continued
+    show = _filled if model.head in FILLS else _continued
     found = []
     for text in texts:
         # Encoded anew on both sides of the mask, a sentence may have grown longer than the model reads.
