@@ -13,9 +13,10 @@ import transformers
 
 import pretune
 from pretune.checkpoint import hub
+from pretune.data.order import rng
 from pretune.errors import UnsupportedError
 from pretune.objectives import objective_of
-from pretune.types import Batch, Layout
+from pretune.types import Batch, Feature, Layout
 
 pytestmark = pytest.mark.slow
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -102,7 +103,8 @@ def test_a_family_goes_from_text_to_a_classifier(family: str, texts: Any, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("family", "objective"), [("bert", "masked_lm+sentence_order"), ("gpt2", "prefix_lm")]
+    ("family", "objective"),
+    [("bert", "masked_lm+sentence_order"), ("gpt2", "prefix_lm"), ("t5", "prefix_lm"), ("t5", "denoising")],
 )
 def test_a_model_remembers_what_it_was_pretrained_by(
     family: str, objective: str, texts: Any, tmp_path: Path
@@ -133,6 +135,38 @@ def test_an_objective_that_a_family_has_not_is_refused(
     with pytest.raises(UnsupportedError, match="pretrains by"):
         pretune.pretrain({"objective": objective}, corpus=texts.corpus, family=family, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_spans_are_learnt_from_text_alone(language: str, texts: Any, tmp_path: Path) -> None:
+    """What a family of its kind does where no objective is named: sentinels are made, and stock reads all."""
+    run = pretune.pretrain(
+        SETTINGS, corpus=texts.corpus, family="t5", budget="8 steps", language=language, out=tmp_path / "run"
+    )
+    model = pretune.load(run.folder)
+    assert (model.about["objective"], len(model.tokenizer.specials.sentinels)) == ("span_corruption", 100)
+    stock = transformers.AutoModelForSeq2SeqLM.from_pretrained(run.model).eval()
+    read = transformers.AutoTokenizer.from_pretrained(run.model)
+    inputs = read("The captain <extra_id_0> the castle.", return_tensors="pt")
+    assert inputs["input_ids"][0, -1] == model.tokenizer.specials.end
+    kind = objective_of("span_corruption")
+    objective = kind.make(model.family.TRAITS, model.tokenizer.specials)
+    tokens = inputs["input_ids"][0, :-1].numpy()
+    batch = objective.collate([[objective.build(Feature(0, 0, (tokens,)), rng(0, 0, 0))]])
+    with torch.inference_mode():
+        (loss,) = objective.loss(model.network, batch)
+        expected = stock(batch.source_tokens, labels=batch.targets["causal_lm"][None]).loss
+    torch.testing.assert_close(loss.terms["causal_lm"][0] / batch.counts["causal_lm"], expected)
+    assert ("easy" if language == "en" else "容易") in (run.folder / "report.html").read_text()
+    assert "AutoModelForSeq2SeqLM" in (run.model / "README.md").read_text()
+
+
+def test_a_tokenizer_without_sentinels_is_refused_before_any_work(texts: Any, tmp_path: Path) -> None:
+    pretune.train_tokenizer(texts.corpus, tmp_path / "tokenizer", vocabulary_size=350)
+    settings = {"family": "t5", "tokenizer": str(tmp_path / "tokenizer")}
+    with pytest.raises(UnsupportedError, match="tokenizer train --sentinels 100"):
+        pretune.pretrain(settings, corpus=texts.corpus, out=tmp_path / "run")
+    assert not (tmp_path / "run" / "data").exists()
 
 
 def test_an_alias_is_kept_by_its_full_name() -> None:
