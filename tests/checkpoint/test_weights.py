@@ -10,9 +10,11 @@ from pretune.checkpoint.weights import (
     Accept,
     Default,
     Ignore,
+    OneRow,
     Operation,
     Rename,
     RenameTogether,
+    Repeat,
     Split,
     Tie,
     Transpose,
@@ -114,3 +116,20 @@ def test_a_tensor_that_may_be_left_out_is_made_of_another() -> None:
     assert torch.equal(to_ours({"word": word, "bias": bias}, ops)["bias"], bias)
     assert to_theirs({"word": word, "bias": bias}, ops) == {"word": word, "bias": bias}
     assert to_ours({}, ops) == {}
+
+
+def test_a_tensor_that_is_there_twice_must_be_the_same() -> None:
+    ops: list[Operation] = [Repeat("again", of="word"), Rename("word", "word")]
+    word = torch.ones(3, 2)
+    for state in ({"word": word, "again": word.clone()}, {"word": word}, {"again": word}):
+        assert torch.equal(to_ours(state, ops)["word"], word)
+    with pytest.raises(CheckpointError, match="again differs from word"):
+        to_ours({"word": word, "again": word + 1}, ops)
+    assert to_theirs({"word": word}, ops) == {"word": word}
+
+
+def test_a_matrix_of_one_row_is_a_vector_of_ours() -> None:
+    ops: list[Operation] = [Rename("bias", "final_bias"), OneRow("bias")]
+    ours = to_ours({"final_bias": torch.arange(3.0)[None]}, ops)
+    assert torch.equal(ours["bias"], torch.arange(3.0))
+    assert to_theirs(ours, ops)["final_bias"].shape == (1, 3)

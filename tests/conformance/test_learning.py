@@ -64,7 +64,8 @@ def test_one_batch_is_learnt_by_heart(family_name: str, objective_name: str) -> 
                 [w * value / batch.counts[term] for term, (value, w) in loss.terms.items()]
             ).sum()
             total.backward()
-        touched = {n: p.grad is not None and bool((p.grad != 0).any()) for n, p in network.named_parameters()}
+        trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
+        touched = {n: p.grad is not None and bool((p.grad != 0).any()) for n, p in trained.items()}
         optimizer.step()
         optimizer.zero_grad()
         mean = total.item()

@@ -120,6 +120,21 @@ class Flatten:
 
 
 @dataclass(frozen=True)
+class OneRow:
+    """A vector of ours that theirs holds as a matrix of one row; stands after its `Rename`."""
+
+    ours: str
+
+    def read(self, theirs: State, ours: State) -> None:
+        for name, _ in _matching(self.ours, ours):
+            ours[name] = ours[name].flatten()
+
+    def write(self, theirs: State, ours: State) -> None:
+        for name, _ in _matching(self.ours, ours):
+            ours[name] = ours[name][None]
+
+
+@dataclass(frozen=True)
 class Split:
     """One tensor of theirs that is several of ours, equal parts along ``dim``."""
 
@@ -173,6 +188,24 @@ class Tie:
     def write(self, theirs: State, ours: State) -> None:
         if self.name in theirs:
             theirs[self.copy] = theirs[self.name].clone()
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A tensor that theirs may hold once more under another name; never written."""
+
+    name: str
+    of: str
+
+    def read(self, theirs: State, ours: State) -> None:
+        again = theirs.pop(self.name, None)
+        if again is not None and self.of in theirs and not torch.equal(again, theirs[self.of]):
+            raise CheckpointError(f"{self.name} differs from {self.of}, and the family has one for both")
+        if again is not None:
+            theirs.setdefault(self.of, again)
+
+    def write(self, theirs: State, ours: State) -> None:
+        pass
 
 
 def _same(tensor: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pretune import config as settings
 from pretune.checkpoint import hub
-from pretune.checkpoint.weights import Default, Ignore, Operation, Rename, RenameTogether
+from pretune.checkpoint.weights import Default, Ignore, Operation, Rename, RenameTogether, Repeat
 from pretune.errors import UnsupportedError
 from pretune.nn import attention
 from pretune.nn import heads as reading
@@ -372,8 +372,8 @@ def _stack(stack: str, last: int) -> list[Operation]:
 
 
 WEIGHTS: list[Operation] = [
-    Ignore("encoder.embed_tokens.weight"),  # the shared embedding once more, as older files have it
-    Ignore("decoder.embed_tokens.weight"),
+    Repeat("encoder.embed_tokens.weight", of="shared.weight"),  # in older files
+    Repeat("decoder.embed_tokens.weight", of="shared.weight"),
     Ignore("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"),  # of no use to anyone
     Default("lm_head.weight", of="shared.weight"),  # a v1.1 that transformers 5 has tied
     Rename("embedding.weight", "shared.weight"),
