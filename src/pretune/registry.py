@@ -16,6 +16,8 @@ ALIASES = {
     ("families", "gpt_neo"): "gpt3",
     ("families", "modern_bert"): "modernbert",
     ("families", "distil_bert"): "distilbert",
+    ("families", "mt5"): "t5",
+    ("families", "marian"): "transformer",
     ("objectives", "mlm"): "masked_lm",
     ("objectives", "clm"): "causal_lm",
     ("objectives", "plm"): "permutation_lm",

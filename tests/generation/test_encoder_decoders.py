@@ -17,6 +17,7 @@ from pretune import registry
 from pretune.errors import UsageError
 from pretune.generation.decode import Decoding
 from pretune.generation.sampling import Sampling
+from pretune.text.tokenizer import Frame
 from pretune.text.training import train_byte_bpe
 
 GREEDY = Sampling(temperature=0)
@@ -29,8 +30,10 @@ PROMPTS = (
     "Zyx 123!",
     "home.",
 )
+FRAMES: dict[str, Frame] = {"bart": "cls_sep"}
+"""Of the source; of the others ``end``, as a tokenizer that is trained for them has it."""
 FAMILIES = [
-    name
+    (name, FRAMES.get(name, "end"))
     for name in registry.names("families")
     if registry.find("families", name).TRAITS.kind == "encoder-decoder"
 ]
@@ -57,10 +60,11 @@ class Pair:
         return [list(said[0].tokens) for said in self.ours.generate_all(prompts, Decoding(**settings))]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=FAMILIES, ids=lambda param: param[0])
 def pair(request: Any, one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    folder, family = tmp_path_factory.mktemp(request.param), registry.find("families", request.param)
-    tokenizer = train_byte_bpe([TEXT], 400).with_frame("start")
+    family, frame = registry.find("families", request.param[0]), request.param[1]
+    folder = tmp_path_factory.mktemp(request.param[0])
+    tokenizer = train_byte_bpe([TEXT], 400).with_frame(frame)
     tokenizer.save(folder)
     config = family.tiny_config().model_copy(update={"vocab_size": tokenizer.vocabulary_size})
     values = config.to_hugging_face("causal_lm", specials=tokenizer.specials)

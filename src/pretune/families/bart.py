@@ -36,7 +36,6 @@ NAMES = {
     "num_hidden_layers": "encoder_layers",
     "num_decoder_layers": "decoder_layers",
     "num_attention_heads": "encoder_attention_heads",
-    "decoder_attention_heads": "decoder_attention_heads",
     "intermediate_size": "encoder_ffn_dim",
     "decoder_intermediate_size": "decoder_ffn_dim",
     "hidden_act": "activation_function",

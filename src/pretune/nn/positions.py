@@ -1,4 +1,4 @@
-"""Where the places of a grid stand in their documents; rotary positions, and a bias a distance."""
+"""Where the places of a grid stand in their documents; sinusoids, rotary positions, a bias a distance."""
 
 from __future__ import annotations
 
@@ -21,6 +21,21 @@ def positions(layout: Layout, width: int) -> Tensor:
         return layout.positions
     places = torch.arange(width, device=layout.lengths.device)[None]  # (1, T)
     return places if layout.cached is None else places + layout.cached[:, None]
+
+
+def sinusoids(positions: Tensor, size: int) -> Tensor:
+    """Sinusoidal positions (Vaswani et al. 2017, section 3.5), sines before cosines as Marian has them.
+
+    Args:
+        positions: (B, T)
+        size: D, which is even
+
+    Returns:
+        (B, T, D) in fp32
+    """
+    exponents = torch.arange(0, size, 2, dtype=torch.float64, device=positions.device) / size
+    angles = positions[..., None].double() / 10_000.0**exponents  # (B, T, D / 2)
+    return torch.cat([angles.sin(), angles.cos()], -1).float()
 
 
 def rotary_tables(positions: Tensor, head_size: int, base: float) -> Tables:

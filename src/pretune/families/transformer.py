@@ -1,0 +1,367 @@
+"""The Transformer (Vaswani et al. 2017): an encoder-decoder with sinusoids, normalised after each block.
+
+In stock transformers it is Marian, the form in which translation models of it are published.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import pydantic
+import torch
+from torch import Tensor, nn
+
+from pretune import config as settings
+from pretune.checkpoint import hub
+from pretune.checkpoint.weights import Accept, Default, Ignore, OneRow, Operation, Rename, Repeat
+from pretune.errors import UnsupportedError
+from pretune.nn import attention, initialisation
+from pretune.nn import heads as reading
+from pretune.nn.cache import Cache
+from pretune.nn.dropout import Dropout
+from pretune.nn.feedforward import ActivationName, FeedForward
+from pretune.nn.positions import positions, sinusoids
+from pretune.nn.source import Source, source_of, tokens_of
+from pretune.types import Batch, Layout, Outputs, Specials, Traits
+
+TRAITS = Traits(
+    kind="encoder-decoder", heads=("causal_lm",), sentence="last", cache=True, decoder_start="pad"
+)
+
+HF_TYPES = {"marian": {"causal_lm": "MarianMTModel"}}
+
+NAMES = {
+    "hidden_size": "d_model",
+    "num_hidden_layers": "encoder_layers",
+    "num_decoder_layers": "decoder_layers",
+    "num_attention_heads": "encoder_attention_heads",
+    "intermediate_size": "encoder_ffn_dim",
+    "decoder_intermediate_size": "decoder_ffn_dim",
+    "hidden_act": "activation_function",
+    "initializer_range": "init_std",
+}
+"""Our settings, which are called as in the other families, and what Marian's config.json calls them."""
+
+REFERENCE: Mapping[str, Any] = {
+    "vocab_size": 58101,
+    "d_model": 1024,
+    "encoder_layers": 12,
+    "decoder_layers": 12,
+    "encoder_attention_heads": 16,
+    "decoder_attention_heads": 16,
+    "encoder_ffn_dim": 4096,
+    "decoder_ffn_dim": 4096,
+    "dropout": 0.1,
+    "activation_function": "gelu",
+    "scale_embedding": False,
+}
+"""What a config.json means that leaves a key out, where it differs from our defaults."""
+
+
+class Config(settings.Settings):
+    """The shape of a Transformer; defaults for a small machine."""
+
+    vocab_size: pydantic.PositiveInt = 8192
+    hidden_size: pydantic.PositiveInt = 256
+    num_hidden_layers: pydantic.PositiveInt = 3
+    """Of the encoder."""
+    num_decoder_layers: pydantic.PositiveInt | None = None
+    """None: as many as the encoder has."""
+    num_attention_heads: pydantic.PositiveInt = 4
+    """Of the encoder."""
+    decoder_attention_heads: pydantic.PositiveInt | None = None
+    """None: as many as the encoder has."""
+    intermediate_size: pydantic.PositiveInt | None = None
+    """Of the encoder; None: four times ``hidden_size``."""
+    decoder_intermediate_size: pydantic.PositiveInt | None = None
+    """None: as the encoder's."""
+    hidden_act: ActivationName = "relu"
+    # None in pretraining: it is slow on CPU and does not pay off in one epoch (Geiping & Goldstein 2022).
+    dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    attention_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    activation_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    max_position_embeddings: pydantic.PositiveInt = 1024
+    """How long a source or target the model is meant for; sinusoids themselves have no end."""
+    initializer_range: float = pydantic.Field(default=0.02, gt=0)
+    scale_embedding: bool = True
+    """Word embeddings are multiplied by ``hidden_size`` ** 0.5 (section 3.4)."""
+
+    @pydantic.model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.hidden_size % 2:
+            raise ValueError(f"hidden_size {self.hidden_size} is odd; half of the positions are sines")
+        for heads in (self.num_attention_heads, self.decoder_heads):
+            if self.hidden_size % heads:
+                raise ValueError(f"hidden_size {self.hidden_size} is no multiple of {heads} heads")
+        return self
+
+    @property
+    def decoder_layers(self) -> int:
+        """Layers of the decoder."""
+        return self.num_decoder_layers or self.num_hidden_layers
+
+    @property
+    def decoder_heads(self) -> int:
+        """H of the decoder."""
+        return self.decoder_attention_heads or self.num_attention_heads
+
+    @property
+    def inner_size(self) -> int:
+        """F of the encoder, the width between the two maps of a feed-forward block."""
+        return self.intermediate_size or 4 * self.hidden_size
+
+    @property
+    def decoder_inner_size(self) -> int:
+        """F of the decoder."""
+        return self.decoder_intermediate_size or self.inner_size
+
+    @classmethod
+    def from_hugging_face(cls, values: Mapping[str, Any]) -> Config:
+        """The config of a config.json; what does not change the network is passed over.
+
+        Raises:
+            UnsupportedError: it asks for something that this family does not compute.
+            ConfigError: a value is wrong.
+        """
+        for key, only in {
+            "share_encoder_decoder_embeddings": True,
+            "tie_word_embeddings": True,
+            "encoder_layerdrop": 0,
+            "decoder_layerdrop": 0,
+            "normalize_before": False,
+            "normalize_embedding": False,
+            "add_final_layer_norm": False,
+        }.items():
+            if values.get(key, only) != only:
+                raise UnsupportedError(
+                    f"config.json: {key} = {values[key]}; the transformer family has {only} only"
+                )
+        sizes = {values.get("vocab_size"), values.get("decoder_vocab_size") or values.get("vocab_size")}
+        if len(sizes) > 1:
+            raise UnsupportedError(
+                "config.json: decoder_vocab_size is not vocab_size; there is one vocabulary"
+            )
+        given = {**REFERENCE, **values}
+        known = {
+            name: given[NAMES.get(name, name)] for name in cls.model_fields if NAMES.get(name, name) in given
+        }
+        return settings.build(cls, known, where="config.json")
+
+    def to_hugging_face(
+        self, head: str, *, labels: tuple[str, ...] = (), specials: Specials | None = None
+    ) -> dict[str, Any]:
+        """The config.json with which stock transformers loads this network with ``head``."""
+        values = {NAMES.get(name, name): value for name, value in self.model_dump().items()}
+        values |= {"decoder_layers": self.decoder_layers, "decoder_attention_heads": self.decoder_heads}
+        values |= {"encoder_ffn_dim": self.inner_size, "decoder_ffn_dim": self.decoder_inner_size}
+        values |= {"architectures": [HF_TYPES["marian"][head]], "model_type": "marian", "dtype": "float32"}
+        values |= {"is_encoder_decoder": True, "decoder_vocab_size": self.vocab_size}
+        values |= {"share_encoder_decoder_embeddings": True, "tie_word_embeddings": True}
+        values |= {"forced_eos_token_id": None}
+        if specials is not None:
+            values |= {"pad_token_id": specials.pad, "bos_token_id": specials.start}
+            values |= {"eos_token_id": specials.end, "decoder_start_token_id": specials.pad}
+        return values | hub.label_fields(labels)
+
+
+class Attention(nn.Module):
+    """Multi-head attention to the other places or to the source (section 3.2.2)."""
+
+    def __init__(self, config: Config, heads: int, number: int) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.number = number
+        self.heads = heads
+        self.rate = config.attention_dropout
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, hidden: Tensor, plan: attention.Plan, cache: Cache | None = None) -> Tensor:
+        """(B, T, D) to (B, T, D), each place of the other places"""
+        key, value = self.keys_and_values(hidden)
+        if cache is not None:
+            key, value = cache.extend(self.number, key, value)  # (B, H, S, K)
+        return self._mixed(hidden, key, value, plan)
+
+    def across(self, hidden: Tensor, source: Source) -> Tensor:
+        """(B, T, D) to (B, T, D), each place of the source"""
+        key, value = source.read(self.number, self.keys_and_values)  # (B, H, S, K)
+        return self._mixed(hidden, key, value, source.plan)
+
+    def keys_and_values(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, S, D) to (B, H, S, K) each"""
+        return self._split(self.key(hidden)), self._split(self.value(hidden))
+
+    def _mixed(self, hidden: Tensor, key: Tensor, value: Tensor, plan: attention.Plan) -> Tensor:
+        query = self._split(self.query(hidden))  # (B, H, T, K)
+        rate = self.rate if self.training else 0.0
+        output: Tensor = self.output(attention.attend(query, key, value, plan, dropout=rate))
+        return output
+
+    def _split(self, projected: Tensor) -> Tensor:
+        heads: Tensor = projected.unflatten(-1, (self.heads, -1))  # type: ignore[no-untyped-call]
+        return heads.transpose(1, 2)
+
+
+class Layer(nn.Module):
+    """Attention, in a decoder attention to the source, and feed-forward, each added and normalised (3.1)."""
+
+    def __init__(self, config: Config, number: int, *, decodes: bool) -> None:
+        super().__init__()
+        width = config.hidden_size
+        heads = config.decoder_heads if decodes else config.num_attention_heads
+        inner = config.decoder_inner_size if decodes else config.inner_size
+        self.attention = Attention(config, heads, number)
+        self.attention_norm = nn.LayerNorm(width)
+        if decodes:
+            self.cross_attention = Attention(config, heads, number)
+            self.cross_attention_norm = nn.LayerNorm(width)
+        self.feed_forward = FeedForward(width, inner, config.hidden_act, dropout=config.activation_dropout)
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(
+        self, hidden: Tensor, plan: attention.Plan, source: Source | None, cache: Cache | None
+    ) -> Tensor:
+        """(B, T, D) to (B, T, D)"""
+        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, plan, cache)))
+        if source is not None:
+            crossed = self.dropout(self.cross_attention.across(hidden, source))
+            hidden = self.cross_attention_norm(hidden + crossed)
+        hidden = self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
+        return hidden
+
+
+class Stack(nn.Module):
+    """The layers that read the source, or those that write the target."""
+
+    def __init__(self, config: Config, layers: int, *, decodes: bool) -> None:
+        super().__init__()
+        self.decodes = decodes
+        self.layers = nn.ModuleList(Layer(config, number, decodes=decodes) for number in range(layers))
+        self.dropout = Dropout(config.dropout)
+
+    def forward(
+        self, words: Tensor, layout: Layout, source: Source | None = None, cache: Cache | None = None
+    ) -> Tensor:
+        """(B, T, D) word embeddings to (B, T, D)"""
+        width, size = words.shape[1:]
+        plan = attention.plan(layout, width, causal=self.decodes)
+        hidden: Tensor = self.dropout(words + sinusoids(positions(layout, width), size).to(words.dtype))
+        for layer in self.layers:
+            hidden = layer(hidden, plan, source, cache)
+        return hidden
+
+
+class Network(nn.Module):
+    """A Transformer with the heads that are asked for, at its first values."""
+
+    def __init__(self, config: Config, heads: Sequence[str] = ("causal_lm",), num_labels: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.scale = math.sqrt(config.hidden_size) if config.scale_embedding else 1.0
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.encoder = Stack(config, config.num_hidden_layers, decodes=False)
+        self.decoder = Stack(config, config.decoder_layers, decodes=True)
+        self.heads = nn.ModuleDict({name: self._head(name) for name in heads})
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw first values as transformers does."""
+        initialisation.normal(self, self.config.initializer_range, generator)
+
+    def encode(self, batch: Batch) -> Tensor:
+        """What the encoder says of the source, (B, S, D).
+
+        Raises:
+            UnsupportedError: the batch has no source.
+        """
+        tokens, layout = tokens_of(batch)
+        memory: Tensor = self.encoder(self.embedding(tokens) * self.scale, layout)
+        return memory
+
+    def forward(
+        self,
+        batch: Batch,
+        heads: Sequence[str] = ("causal_lm",),
+        targets: Mapping[str, Tensor] | None = None,
+        cache: Cache | None = None,
+    ) -> Outputs:
+        """Hidden states of the target, and what the heads say at their places.
+
+        With a cache, the batch holds the new tokens only, and ``layout.cached`` counts the old ones.
+
+        Raises:
+            UnsupportedError: a head that the network was not built with, or a batch without a source.
+        """
+        if cache is not None:
+            cache.open(batch.layout, batch.tokens.shape[1])
+        source = source_of(batch, self.encode, cache)
+        hidden = self.decoder(self.embedding(batch.tokens) * self.scale, batch.layout, source, cache)
+        return reading.read(self.heads, hidden, batch, heads, targets, cache)
+
+    def _head(self, name: str) -> nn.Module:
+        if name != "causal_lm":
+            raise UnsupportedError(f"transformer has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
+        decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size)
+        decoder.bias.requires_grad_(False)  # part of what Marian publishes, never trained
+        decoder.weight = self.embedding.weight
+        return reading.VocabularyHead(decoder)
+
+
+def _no_bias(words: Tensor) -> Tensor:
+    return words.new_zeros(1, len(words))
+
+
+def _stack(stack: str) -> list[Operation]:
+    ours, theirs = f"{stack}.layers.{{}}", f"model.{stack}.layers.{{}}"
+    maps = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "output": "out_proj"}
+    blocks = {"attention": "self_attn", "cross_attention": "encoder_attn"}
+    return [
+        Ignore(f"model.{stack}.embed_positions.weight"),  # the sinusoids
+        *(
+            Rename(f"{ours}.{block}.{name}.{{leaf}}", f"{theirs}.{other}.{short}.{{leaf}}")
+            for block, other in blocks.items()
+            for name, short in maps.items()
+        ),
+        *(
+            Rename(f"{ours}.{block}_norm.{{leaf}}", f"{theirs}.{other}_layer_norm.{{leaf}}")
+            for block, other in blocks.items()
+        ),
+        Rename(f"{ours}.feed_forward.up.{{leaf}}", f"{theirs}.fc1.{{leaf}}"),
+        Rename(f"{ours}.feed_forward.down.{{leaf}}", f"{theirs}.fc2.{{leaf}}"),
+        Rename(f"{ours}.feed_forward_norm.{{leaf}}", f"{theirs}.final_layer_norm.{{leaf}}"),
+    ]
+
+
+WEIGHTS: list[Operation] = [
+    Accept(r"^(shared|encoder|decoder)\.", r"model.\1."),  # a stock MarianModel, without a head
+    Repeat("model.encoder.embed_tokens.weight", of="model.shared.weight"),  # in older files
+    Repeat("model.decoder.embed_tokens.weight", of="model.shared.weight"),
+    Repeat("lm_head.weight", of="model.shared.weight"),
+    Default("final_logits_bias", of="model.shared.weight", make=_no_bias),
+    Rename("embedding.weight", "model.shared.weight"),
+    *_stack("encoder"),
+    *_stack("decoder"),
+    Rename("heads.causal_lm.decoder.bias", "final_logits_bias"),
+    OneRow("heads.causal_lm.decoder.bias"),
+]
+
+
+def tiny_config() -> Config:
+    """A shape for tests."""
+    return Config(
+        vocab_size=96,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_decoder_layers=2,
+        num_attention_heads=4,
+        decoder_attention_heads=2,
+        intermediate_size=64,
+        decoder_intermediate_size=48,
+        max_position_embeddings=48,
+    )
