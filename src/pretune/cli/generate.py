@@ -11,7 +11,7 @@ import typer
 from pretune.cli.shared import Json, emit, typed
 
 NAME = "generate"
-HELP = """Continue texts with a causal model.
+HELP = """Continue texts with a causal model; an encoder-decoder writes what it makes of them.
 
 What is not given is decided by the model: its generation_config.json, or temperature 0.8, top-k 50, top-p 0.95.
 On a terminal a single text appears as it is written.
@@ -121,7 +121,7 @@ def _streamed(model: Path, prompt: str, options: dict[str, Any]) -> None:
 
     loaded = workflow.prepared(model)
     pieces = loaded.stream_with(prompt, workflow.resolve(loaded, options))
-    typer.echo(_shown(prompt), nl=False)
+    typer.echo(_shown(prompt) if workflow.follows(loaded) else "", nl=False)
     for piece in pieces:
         typer.echo(_shown(piece), nl=False)
         sys.stdout.flush()
@@ -131,12 +131,14 @@ def _streamed(model: Path, prompt: str, options: dict[str, Any]) -> None:
 def _whole(model: Path, prompts: list[str], options: dict[str, Any], json: bool) -> None:
     from pretune.workflows import generate as workflow
 
-    found = workflow.generate(model, prompts, options)
+    loaded = workflow.prepared(model)
+    found = workflow.generate(loaded, prompts, options)
     answers = [
         {"text": prompt, "continuations": [workflow.described(one) for one in said]}
         for prompt, said in zip(prompts, found, strict=True)
     ]
-    lines = [_shown(prompt + one.text) for prompt, said in zip(prompts, found, strict=True) for one in said]
+    before = prompts if workflow.follows(loaded) else [""] * len(prompts)
+    lines = [_shown(text + one.text) for text, said in zip(before, found, strict=True) for one in said]
     emit({"verb": "generate", "answers": answers}, json, lines)
 
 

@@ -56,8 +56,7 @@ PROJECTIONS = {
     name: (name.startswith("gated-"), "gelu_new" if name == "gated-gelu" else name.removeprefix("gated-"))
     for name in (*ACTIVATIONS, *(f"gated-{activation}" for activation in ACTIVATIONS))
 }
-"""What config.json calls a feed-forward block, whether it has a gate, and its activation: the released models
-compute gated-gelu with the approximation."""
+"""What config.json calls a feed-forward block: has it a gate, its activation (gated-gelu approximates)."""
 
 
 class Config(settings.Settings):

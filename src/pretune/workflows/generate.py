@@ -88,11 +88,16 @@ def described(said: Continuation) -> dict[str, Any]:
     return {"text": said.text, "tokens": len(said.tokens), "reason": said.reason, **score}
 
 
+def follows(model: Model) -> bool:
+    """Does what the model writes follow on its prompt? What an encoder-decoder writes stands by itself."""
+    return str(model.family.TRAITS.kind) == "decoder"
+
+
 def prepared(model: Model | str | Path) -> Model:
     """The model, loaded, on a machine that is set up.
 
     Raises:
-        UsageError: it is no causal one.
+        UsageError: it writes no text.
     """
     machine.prepare()
     loaded = model if isinstance(model, Model) else Model.load(model)

@@ -13,9 +13,10 @@ from pretune.data.shards import Corpus
 from pretune.errors import UsageError
 from pretune.generation.sampling import Sampling
 from pretune.model import Model
-from pretune.model.uses import FILLS
 from pretune.text.segmentation import SENTENCE
 from pretune.text.tokenizer import Tokenizer
+
+LIKELIEST = Sampling(temperature=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,9 @@ def sentences(corpus: Corpus, tokenizer: Tokenizer, count: int, max_length: int)
 
 
 def samples(model: Model, texts: Sequence[str]) -> list[Sample]:
-    """One sample a sentence: a mask in its middle filled, or its first half continued."""
-    show = _filled if model.head in FILLS else _continued
+    """One sample a sentence: what is hidden in its middle filled in, or its first half continued."""
+    learnt = str(model.about.get("objective", model.head)).split("+")[0]
+    show = SHOWN.get(learnt, _continued)
     found = []
     for text in texts:
         # Encoded anew on both sides of the mask, a sentence may have grown longer than the model reads.
@@ -74,9 +76,39 @@ def _filled(model: Model, text: str) -> Sample:
     return Sample(before, guesses[0].token, after, alternatives, tokenizer.decode([ids[gap]]).strip())
 
 
+def _restored(model: Model, text: str) -> Sample:
+    """The span of tokens in the middle that a sentinel stands for is written."""
+    before, hidden, after = _middle(model.tokenizer, text)
+    marked = before + model.tokenizer.token(model.tokenizer.specials.sentinels[0]) + after
+    return Sample(before, model.generate(marked, max_new_tokens=12, sampling=LIKELIEST), after, truth=hidden)
+
+
+def _repaired(model: Model, text: str) -> Sample:
+    """The whole sentence is written anew, of one whose middle is masked."""
+    before, hidden, after = _middle(model.tokenizer, text)
+    marked = before + model.tokenizer.token(model.tokenizer.specials.mask or 0) + after
+    said = model.generate(marked, max_new_tokens=60, sampling=LIKELIEST)
+    return Sample(f"{marked} → ", said, truth=hidden)
+
+
+def _middle(tokenizer: Tokenizer, text: str) -> tuple[str, str, str]:
+    """A text as what stands before its three tokens in the middle, these, and what stands behind."""
+    ids = tokenizer.encode(text).ids.tolist()
+    start = max(0, len(ids) // 2 - 1)
+    parts = (ids[:start], ids[start : start + 3], ids[start + 3 :])
+    before, hidden, after = (tokenizer.decode(part) for part in parts)
+    return before, hidden, after
+
+
 def _continued(model: Model, text: str) -> Sample:
     tokenizer = model.tokenizer
     ids = tokenizer.encode(text).ids.tolist()
     prompt = tokenizer.decode(ids[: max(4, len(ids) // 2)])
     sampling = Sampling(temperature=0.7, top_k=40, top_p=0.95)
     return Sample(prompt, model.generate(prompt, max_new_tokens=40, sampling=sampling))
+
+
+SHOWN = {
+    "masked_lm": _filled, "permutation_lm": _filled, "span_corruption": _restored, "denoising": _repaired,
+}  # fmt: skip
+"""How a model shows what it learnt, by the objective that it was pretrained by; others continue a text."""
