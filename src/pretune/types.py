@@ -210,8 +210,6 @@ class Outputs:
     """(B, T, D), the last layer's output as the reference implementation defines it; None where the heads
     asked for read some places only, and the last layer was computed for these."""
     cache: Any = None
-    attention: tuple[torch.Tensor, ...] | None = None
-    """(B, H, T, T) a layer, on request."""
 
 
 class NetworkLike(Protocol):

@@ -14,6 +14,7 @@ HEADS = {
         "test_a_stock_model_says_the_same_in_our_network",
         "test_our_network_says_the_same_in_a_stock_model",
     ),
+    "attention": ("test_attention_weights_are_those_of_stock",),
     "gradients": ("test_gradients_are_those_of_stock", "test_a_gradient_reaches_every_parameter"),
     "weights": (
         "test_the_map_of_weights_goes_both_ways",
@@ -108,9 +109,10 @@ has no such thing, and says so; empty, there is nothing to test; **no**, a test 
 
 ## Heads
 
-Against stock `transformers`, on small models with random weights: **outputs** both ways, **gradients** (and
-that one reaches every parameter), **weights** by their names both ways. Of a model alone: heads read at some
-**places**, losses in **chunks**, **padding**, **packing** and a **cache** that change nothing.
+Against stock `transformers`, on small models with random weights: **outputs** both ways, **attention**
+weights, **gradients** (and that one reaches every parameter), **weights** by their names both ways. Of a
+model alone: heads read at some **places**, losses in **chunks**, **padding**, **packing** and a **cache**
+that change nothing.
 
 {heads}
 
@@ -130,9 +132,9 @@ CHINESE = """# 模型结构
 
 ## 输出头
 
-以随机权重的小模型与原版 `transformers` 比较：双向的输出（outputs）、梯度（gradients，且每个参数都有梯度）、
-按名称双向对应的权重（weights）。单就模型自身：只在部分位置上计算输出头（places）、分块计算损失（chunks），
-以及补齐（padding）、拼接（packing）、缓存（cache）都不改变结果。
+以随机权重的小模型与原版 `transformers` 比较：双向的输出（outputs）、注意力权重（attention）、
+梯度（gradients，且每个参数都有梯度）、按名称双向对应的权重（weights）。单就模型自身：
+只在部分位置上计算输出头（places）、分块计算损失（chunks），以及补齐（padding）、拼接（packing）、缓存（cache）都不改变结果。
 
 {heads}
 

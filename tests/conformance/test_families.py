@@ -17,6 +17,7 @@ from torch import Tensor
 from pretune import registry
 from pretune.checkpoint import hub, weights
 from pretune.errors import CheckpointError, UnsupportedError
+from pretune.nn import attention
 from pretune.nn.cache import Cache
 from pretune.nn.heads import VocabularyHead
 from pretune.types import IGNORED, Batch, Layout, Specials
@@ -212,6 +213,23 @@ def test_our_network_says_the_same_in_a_stock_model(case: Case, tmp_path: Path) 
     assert not loaded["missing_keys"]
     assert not loaded["unexpected_keys"]
     assert_same_as_stock(case, network, stock.eval())
+
+
+@each
+def test_attention_weights_are_those_of_stock(case: Case, tmp_path: Path) -> None:
+    network = case.network()
+    hub.write_model(tmp_path, case.values(network), weights.export(network, case.family.WEIGHTS))
+    # The kernels that stock takes by itself keep no weights.
+    stock = stock_class(case).from_pretrained(tmp_path, attn_implementation="eager").eval()
+    batch = with_segments(case, padded(random_documents(case, (9, 9))))
+    with torch.no_grad(), attention.watched() as ours:
+        network(batch, heads=())
+    with torch.no_grad():
+        theirs = stock(**stock_inputs(case, batch), output_attentions=True).attentions
+    assert len(ours) == len(theirs) == case.config.num_hidden_layers
+    for said, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(said, expected, **PARITY)
+        torch.testing.assert_close(said.sum(-1), torch.ones(said.shape[:-1]))
 
 
 @each

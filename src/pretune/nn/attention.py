@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -24,6 +27,8 @@ class Plan:
     blind: Tensor | None = None
     """(B, 1, T, 1) places that see nothing, and so take in nothing; None: there are none."""
 
+
+_WATCHED: ContextVar[list[Tensor] | None] = ContextVar("attention weights that are looked at", default=None)
 
 Stream = Literal["content", "query"]
 """XLNet's two: what stands at a place, and what asks which token stands there."""
@@ -149,6 +154,10 @@ def attend(
     Returns:
         (B, T, H * K)
     """
+    watched_weights = _WATCHED.get()
+    if watched_weights is not None:
+        weights = _weights(query, key, plan, scale)
+        watched_weights.append(weights if plan.blind is None else weights.masked_fill(plan.blind, 0.0))
     learns = plan.mask is not None and plan.mask.requires_grad
     if (dropout or learns) and query.device.type == "cpu":
         mixed = _written_out(query, key, value, plan, dropout, scale)  # (B, H, T, K)
@@ -168,13 +177,37 @@ def attend(
     return mixed.transpose(1, 2).flatten(2)  # (B, T, H * K)
 
 
+@contextmanager
+def watched() -> Iterator[list[Tensor]]:
+    """Within, the weights of each call are kept, (B, H, T, S), in the order in which layers attend.
+
+    An encoder-decoder's come stack by stack, each decoder layer's own before its source's; XLNet's stream by
+    stream. For looking at a model; they are what dropout is applied to.
+    """
+    weights: list[Tensor] = []
+    token = _WATCHED.set(weights)
+    try:
+        yield weights
+    finally:
+        _WATCHED.reset(token)
+
+
 def _written_out(
     query: Tensor, key: Tensor, value: Tensor, plan: Plan, dropout: float, scale: float | None
 ) -> Tensor:
     """For a CPU, of whose kernels none drops weights or learns a bias; torch's way round is slow."""
+    weights = drop(_weights(query, key, plan, scale), dropout)  # (B, H, T, S)
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:
-        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+        value = value.repeat_interleave(repeats, 1)
+    return weights.to(value.dtype) @ value
+
+
+def _weights(query: Tensor, key: Tensor, plan: Plan, scale: float | None) -> Tensor:
+    """How much each place takes of each other, (B, H, T, S): the softmax over what it sees."""
+    repeats = query.shape[1] // key.shape[1]
+    if repeats > 1:
+        key = key.repeat_interleave(repeats, 1)
     products = query * (query.shape[-1] ** -0.5 if scale is None else scale) @ key.mT  # (B, H, T, S)
     if plan.causal:
         width, size = products.shape[-2:]
@@ -182,8 +215,7 @@ def _written_out(
         products = products.masked_fill(ahead, -torch.inf)
     elif plan.mask is not None:
         products = products + plan.mask.to(products.dtype)
-    weights = drop(products.softmax(-1), dropout)
-    return weights.to(value.dtype) @ value
+    return products.softmax(-1)
 
 
 def _one_token_each(layout: Layout, width: int, window: int | None) -> bool:
