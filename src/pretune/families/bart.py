@@ -148,6 +148,7 @@ class Config(settings.Settings):
         values |= {"encoder_ffn_dim": self.inner_size, "decoder_ffn_dim": self.decoder_inner_size}
         values |= {"architectures": [HF_TYPES["bart"][head]], "model_type": "bart", "dtype": "float32"}
         values |= {"is_encoder_decoder": True, "forced_eos_token_id": None}
+        values |= {"num_hidden_layers": self.num_hidden_layers}  # as in the released ones
         if specials is not None:
             values |= {"pad_token_id": specials.pad, "bos_token_id": specials.start}
             values |= {"eos_token_id": specials.end, "decoder_start_token_id": specials.end}
