@@ -20,6 +20,7 @@ from torch import Tensor
 from pretune import registry
 from pretune.checkpoint import hub, weights
 from pretune.errors import CheckpointError, UnsupportedError
+from pretune.nn import attention
 from pretune.nn.cache import Cache
 from pretune.types import IGNORED, Batch, Layout, Specials
 
@@ -173,6 +174,25 @@ def test_what_stock_saves_is_read(case: Case, tmp_path: Path) -> None:
     assert config == case.family.Config.from_hugging_face(case.values)
     assert weights.load_into(network, hub.read_tensors(tmp_path), case.family.WEIGHTS) == []
     assert_same_as_stock(network, stock)
+
+
+@each
+def test_attention_weights_are_those_of_stock(case: Case, tmp_path: Path) -> None:
+    """Of the source's layers, then of each layer of the target those over itself and over the source."""
+    network = case.network()
+    hub.write_model(tmp_path, case.values, weights.export(network, case.family.WEIGHTS))
+    # The kernels that stock takes by itself keep no weights.
+    kind = transformers.AutoModelForSeq2SeqLM
+    stock = kind.from_pretrained(tmp_path, attn_implementation="eager").eval()
+    batch = batch_of(sequences((9, 9), 7), sequences((6, 6), 8))
+    with torch.no_grad(), attention.watched() as ours:
+        network(batch, heads=())
+    with torch.no_grad():
+        theirs = stock(**stock_inputs(batch), output_attentions=True)
+    pairs = zip(theirs.decoder_attentions, theirs.cross_attentions, strict=True)
+    expected = [*theirs.encoder_attentions, *(weight for layer in pairs for weight in layer)]
+    for said, told in zip(ours, expected, strict=True):
+        torch.testing.assert_close(said, told, **PARITY)
 
 
 @each
