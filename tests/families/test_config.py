@@ -71,5 +71,7 @@ def test_a_missing_key_means_what_it_means_to_transformers() -> None:
 
 def test_an_unknown_model_type_names_those_that_are_read() -> None:
     assert family_of("qwen3") is llama
-    with pytest.raises(UnsupportedError, match="bert"):
+    with pytest.raises(UnsupportedError, match="did you mean 'bart'"):
         family_of("bart-ish")
+    with pytest.raises(UnsupportedError, match="bert.*xlnet"):
+        family_of("whisper")

@@ -120,5 +120,6 @@ def test_a_published_encoder_decoder_says_what_stock_says(
     ours = network(batch).logits["causal_lm"]
     mask = (torch.arange(300) < lengths[:, None]).long()
     theirs = stock(input_ids=source, attention_mask=mask, decoder_input_ids=target).logits.flatten(0, 1)
-    assert theirs.std() > 0.3
-    torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=1e-3)
+    spread = theirs.std()  # a T5 that is tied divides by the root of its width
+    assert spread > 0.03
+    torch.testing.assert_close(ours / spread, theirs / spread, atol=2e-3, rtol=1e-3)

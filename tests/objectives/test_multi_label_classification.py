@@ -102,11 +102,16 @@ def test_the_loss_is_that_of_stock_for_the_same_weights(family_name: str, tmp_pa
     objective = multi_label_classification.Objective(family.TRAITS, SPECIALS)
     examples = [objective.build(features[i], rng(0, 0, i)) for i in range(len(features))]
     batch = objective.collate([[e] for e in examples])
-    mask = torch.arange(batch.tokens.shape[1])[None] < batch.layout.lengths[:, None]
-    with torch.inference_mode():
-        theirs = stock(
-            input_ids=batch.tokens, attention_mask=mask.long(), labels=torch.tensor(LABELS).float()
+    width = batch.tokens.shape[1]
+    tokens, mask = batch.tokens, torch.arange(width) < batch.layout.lengths[:, None]
+    if family.TRAITS.permutation:  # stock XLNet reads the last place of the row, and is padded to the left
+        shifts = (width - batch.layout.lengths).tolist()
+        tokens, mask = (
+            torch.stack([row.roll(shift) for row, shift in zip(grid, shifts, strict=True)])
+            for grid in (tokens, mask)
         )
+    with torch.inference_mode():
+        theirs = stock(input_ids=tokens, attention_mask=mask.long(), labels=torch.tensor(LABELS).float())
         ours = mean_loss(objective, network, features)
         logits = network(batch, heads=("classification",)).logits["classification"]
     torch.testing.assert_close(logits, theirs.logits, atol=1e-5, rtol=1e-4)

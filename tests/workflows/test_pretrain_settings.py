@@ -11,10 +11,10 @@ from pretune.workflows.pretrain_settings import resolve
 @pytest.mark.parametrize(
     ("family", "objective", "way_out"),
     [
-        ("bert", "next_sentence", r"by 'masked_lm' or 'masked_lm\+next_sentence'; .* beside"),
+        ("bert", "next_sentence", r"by 'masked_lm' or 'masked_lm\+next_sentence' or .*; .* beside"),
         ("modernbert", "next_sentence", r"by 'masked_lm'; .* beside .*\+next_sentence' \(bert\)$"),
-        ("modernbert", "masked_lm+next_sentence", "by 'masked_lm'; bert by this$"),
-        ("llama", "masked_lm", "by 'causal_lm'; bert and modernbert by this$"),
+        ("modernbert", "masked_lm+next_sentence", "by 'masked_lm'; by this bert$"),
+        ("llama", "masked_lm", "by 'causal_lm' or 'prefix_lm'; by this bert, .*modernbert"),
         ("bert", "classification", "labelled records: pretune finetune"),
     ],
 )

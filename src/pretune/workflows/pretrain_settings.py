@@ -129,7 +129,7 @@ def _other_ways(family: str, kind: Kind) -> str:
     said = f"pretrain: objective = {kind.name!r}: family {family!r} pretrains by {_listed(ways[family])}"
     others = [name for name in ways if kind.name in ways[name]]
     if others:
-        return f"{said}; {' and '.join(others)} by this"
+        return f"{said}; by this {', '.join(others)}"
     combined = sorted({way for own in ways.values() for way in own if kind.name in way.split("+")})
     if combined:
         able = [name for name in ways if set(combined) & set(ways[name])]
