@@ -55,6 +55,8 @@ def test_what_each_layer_sees_is_read_in_every_form(values: dict[str, Any], foun
     [
         ({"attention_types": [["global"]]}, "attention_types"),
         ({"attention_types": [[["global", "dense"], 12]]}, "attention_layers"),
+        ({"attention_types": [[["global"], 10**15]]}, "attention_layers has 4096 entries, not 24"),
+        ({"attention_types": [[[], 10**15]]}, "attention_layers has 0 entries, not 24"),
         ({"attention_types": [[["global"], 2]]}, "attention_layers has 2 entries, not 24"),
         ({"hidden_size": 100, "num_heads": 3}, "no multiple of 3 heads"),
     ],

@@ -13,7 +13,9 @@ from pretune import config as settings
 from pretune.checkpoint import hub, weights
 from pretune.errors import ConfigError
 from pretune.families import llama
+from pretune.model import Model
 from pretune.nn.cache import Cache
+from pretune.text.training import train_byte_bpe
 from pretune.types import Batch, Layout
 
 SMALL: dict[str, Any] = {
@@ -199,3 +201,11 @@ def test_a_published_shape_says_what_stock_says(name: str, monkeypatch: pytest.M
 def test_a_setting_that_no_stock_class_has_is_refused(values: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         settings.build(llama.Config, values)
+
+
+def test_a_form_whose_tokenizer_stock_would_read_otherwise_is_refused() -> None:
+    tokenizer = train_byte_bpe(["the king sent word"] * 20, 300)
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    assert Model.create("llama", shape, tokenizer, "causal_lm", max_length=8, seed=1).config.form == "qwen3"
+    with pytest.raises(ConfigError, match="form = qwen2.*Qwen2Tokenizer"):
+        Model.create("llama", shape | {"form": "qwen2"}, tokenizer, "causal_lm", max_length=8, seed=1)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, OpenAIGPTTokenizer
 
 from pretune.errors import CheckpointError, ConfigError
 from pretune.text.tokenizer import TextStream, Tokenizer, well_formed
@@ -95,7 +96,11 @@ def test_names_of_specials_are_text_unless_asked(trained: Tokenizer, minilm: Tok
         assert mask in tokenizer.encode("a [MASK] b", parse_specials=True).ids
 
 
-@pytest.mark.parametrize("model_type", [None, "bert", "gpt2", "qwen3", "modernbert"])
+@pytest.mark.parametrize(
+    "model_type",
+    [None, "bert", "gpt2", "qwen3", "modernbert", "roberta", "xlm-roberta", "camembert", "distilbert",
+     "openai-gpt", "gpt_neo", "llama", "mistral"],
+)  # fmt: skip
 @pytest.mark.parametrize("kind", [None, "cls_sep", "start"])
 def test_stock_transformers_reads_what_we_trained(
     trained: Tokenizer, tmp_path: Path, kind: str | None, model_type: str | None
@@ -175,6 +180,25 @@ def test_a_folder_with_vocabulary_and_merges_only(trained: Tokenizer, tmp_path: 
     loaded = Tokenizer.load(tmp_path)
     assert loaded.specials.end == trained.specials.end
     assert loaded.decode(loaded.encode(CHINESE).ids) == CHINESE
+
+
+def test_a_folder_with_the_vocabulary_of_gpt(tmp_path: Path) -> None:
+    """Its tokens end words, in place of beginning them with a space, and know no capitals."""
+    backend = tokenizers.Tokenizer(
+        tokenizers.models.BPE(unk_token="<unk>", end_of_word_suffix="</w>", fuse_unk=False)
+    )
+    backend.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<unk>"], end_of_word_suffix="</w>", show_progress=False
+    )
+    backend.train_from_iterator([ENGLISH, CHINESE], trainer)
+    backend.model.save(str(tmp_path))
+    loaded = Tokenizer.load(tmp_path)
+    stock = OpenAIGPTTokenizer.from_pretrained(tmp_path)
+    for text in (ENGLISH, CHINESE, "Nobody ON the pier; 没有大雾 q"):
+        assert loaded.encode(text).ids.tolist() == stock(text)["input_ids"]
+    assert loaded.decode(loaded.encode("Nobody on the pier").ids) == "nobody on the pier"
 
 
 def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class Config(settings.Settings):
             ConfigError: a value is wrong.
         """
         given = {**REFERENCE, **values}
-        given["afn"] = ACTIVATIONS.get(given.get("afn", "gelu"), given.get("afn"))
+        given["afn"] = ACTIVATIONS.get(str(given.get("afn", "gelu")), given.get("afn"))
         known = {
             name: given[NAMES.get(name, name)] for name in cls.model_fields if NAMES.get(name, name) in given
         }

@@ -46,6 +46,7 @@ REFERENCE: Mapping[str, Any] = {
 """What a config.json means that leaves a key out, where it differs from our defaults."""
 
 Reach = Literal["global", "local"]
+MOST_LAYERS = 4096
 PATTERN: tuple[Reach, ...] = ("global", "local")
 
 
@@ -128,12 +129,15 @@ def _reaches(values: Mapping[str, Any]) -> Any:
     groups = values.get("attention_types")
     if groups is None:
         return values.get("attention_layers")
+    reaches: list[Any] = []
     try:
-        return tuple(reach for pattern, times in groups for _ in range(times) for reach in pattern)
+        for pattern, times in groups:
+            reaches += list(pattern) * min(times, MOST_LAYERS - len(reaches))  # a config is not trusted
     except (TypeError, ValueError):
         raise ConfigError(
             f'config.json: attention_types = {groups!r}: must be like [[["global", "local"], 12]]'
         ) from None
+    return reaches
 
 
 class Embeddings(nn.Module):

@@ -148,6 +148,11 @@ class Config(settings.Settings):
         return self
 
     @property
+    def fixed_tokenizer(self) -> str | None:
+        """The class that reads its tokenizer in stock transformers, whatever the folder says; None: any."""
+        return "Qwen2Tokenizer" if self.form == "qwen2" else None
+
+    @property
     def key_value_heads(self) -> int:
         """G"""
         return self.num_key_value_heads or self.num_attention_heads

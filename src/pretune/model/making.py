@@ -51,10 +51,10 @@ def sketch(family: ModuleType, config: Any, head: str, labels: Sequence[str]) ->
 
 
 def check_sizes(config: Any, tokenizer: Tokenizer, max_length: int) -> None:
-    """The network has an embedding for each token, a position for each place, and the same padding.
+    """The network has an embedding for each token, a position for each place, and takes the tokenizer.
 
     Raises:
-        ConfigError: it has too few, or another.
+        ConfigError: it does not.
     """
     if config.vocab_size < tokenizer.vocabulary_size:
         raise ConfigError(
@@ -65,6 +65,12 @@ def check_sizes(config: Any, tokenizer: Tokenizer, max_length: int) -> None:
         raise ConfigError(
             f"model: max_position_embeddings = {config.max_position_embeddings}: max_length is {max_length}; "
             "leave max_position_embeddings out, or give that or more"
+        )
+    fixed = getattr(config, "fixed_tokenizer", None)
+    if fixed is not None:
+        raise ConfigError(
+            f"model: form = {config.form}: stock transformers would read its tokenizer as a {fixed}, which "
+            "has other special tokens; begin with another form (a model that is there can be read and tuned)"
         )
     if getattr(config, "pad_token_id", tokenizer.specials.pad) != tokenizer.specials.pad:
         raise ConfigError(

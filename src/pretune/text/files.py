@@ -15,6 +15,8 @@ from pretune.errors import CheckpointError
 
 CONFIG, SPECIAL_MAP, CHAT_TEMPLATE = "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"
 VOCABULARY = "vocab.txt"
+SUFFIX = "</w>"
+"""Of a token that ends a word in GPT's vocabulary."""
 
 # The names that tokenizers give to a role where no config says which token has it.
 ROLES = {
@@ -29,7 +31,7 @@ ROLES = {
 
 
 def from_vocabulary(folder: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer | None:
-    """The tokenizer of a folder from before ``tokenizer.json``: BERT's, GPT-2's or RoBERTa's."""
+    """The tokenizer of a folder from before ``tokenizer.json``: BERT's, GPT's, GPT-2's or RoBERTa's."""
     words, vocabulary, merges = folder / VOCABULARY, folder / "vocab.json", folder / "merges.txt"
     if words.is_file():
         with rust_errors(str(words)):
@@ -45,6 +47,17 @@ def from_vocabulary(folder: Path, settings: dict[str, Any]) -> tokenizers.Tokeni
         sep, cls = backend.token_to_id("[SEP]"), backend.token_to_id("[CLS]")
         if sep is not None and cls is not None:
             backend.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
+    elif (
+        vocabulary.is_file() and merges.is_file() and any(t.endswith(SUFFIX) for t in read_object(vocabulary))
+    ):
+        with rust_errors(f"{vocabulary}, {merges.name}"):
+            model = models.BPE.from_file(
+                str(vocabulary), str(merges), unk_token="<unk>", end_of_word_suffix=SUFFIX
+            )
+        backend = tokenizers.Tokenizer(model)
+        backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        backend.decoder = decoders.BPEDecoder(suffix=SUFFIX)
     elif vocabulary.is_file() and merges.is_file():
         with rust_errors(f"{vocabulary}, {merges.name}"):
             backend = tokenizers.Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
