@@ -207,5 +207,5 @@ def test_a_form_whose_tokenizer_stock_would_read_otherwise_is_refused() -> None:
     tokenizer = train_byte_bpe(["the king sent word"] * 20, 300)
     shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     assert Model.create("llama", shape, tokenizer, "causal_lm", max_length=8, seed=1).config.form == "qwen3"
-    with pytest.raises(ConfigError, match="form = qwen2.*Qwen2Tokenizer"):
+    with pytest.raises(ConfigError, match=r"form = qwen2.*Qwen2Tokenizer"):
         Model.create("llama", shape | {"form": "qwen2"}, tokenizer, "causal_lm", max_length=8, seed=1)
