@@ -102,7 +102,7 @@ def test_spans_are_those_of_the_authors(density: float, mean: float) -> None:
     objective = Objective(TRAITS, MANY, Options(rate=density, mean_length=mean))
     for length in [*range(1, 80), 127, 511]:
         draw, again = np.random.default_rng(length), np.random.default_rng(length)
-        ours = noise_mask(length, objective._counts(length), draw)
+        ours = noise_mask(length, objective.counts(length), draw)
         assert ours.tolist() == reference_mask(length, density, mean, again.shuffle).tolist(), length
 
 

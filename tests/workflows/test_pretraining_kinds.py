@@ -116,6 +116,9 @@ def test_a_model_remembers_what_it_was_pretrained_by(
     assert summary["loss"] < 2 * summary["unigram"]
     scores = pretune.evaluate(run.folder, data=texts.corpus)["scores"]
     assert next(iter(scores)) == "loss"
+    if objective == "denoising":  # what it makes of a sentence with a gap stands beside the sentence
+        assert "[MASK]" in (run.folder / "report.html").read_text()
+        assert summary["tokens"] > 1.5 * 4 * 256  # sources and targets are both read
     onward = pretune.pretrain(
         {"training": {"batch_tokens": 256}, "held_out": 0.1}, corpus=texts.corpus, start_from=run.folder,
         budget="2 steps", out=tmp_path / "on",

@@ -43,7 +43,7 @@ class Pairs:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.traits.kind != "encoder-decoder" or HEAD not in self.traits.heads:
+        if self.traits.kind != "encoder-decoder":
             raise UnsupportedError(
                 f"{self.objective} needs an encoder-decoder, this family is a mere {self.traits.kind}; "
                 f"encoder-decoders are: {', '.join(encoder_decoders()) or 'none yet'}"

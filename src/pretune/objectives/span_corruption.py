@@ -85,10 +85,10 @@ class Objective:
             )
         self._sentinels = np.array(specials.sentinels, np.int64)
         longest = 0 if store is None else int(store.lengths.sum(1).max())
-        if longest and self._counts(longest)[1] > len(self._sentinels):
+        if longest and self.counts(longest)[1] > len(self._sentinels):
             raise ConfigError(
                 f"span_corruption: rate = {self.options.rate}, mean_length = {self.options.mean_length}: "
-                f"{longest} tokens have {self._counts(longest)[1]} spans, the tokenizer has "
+                f"{longest} tokens have {self.counts(longest)[1]} spans, the tokenizer has "
                 f"{len(self._sentinels)} sentinels; make the spans longer or fewer, or the windows shorter"
             )
         self.packs = self.pairs.packs
@@ -102,7 +102,7 @@ class Objective:
     def build(self, feature: Feature, rng: np.random.Generator) -> Example:
         """Choose spans, cut them out, say them."""
         tokens = feature.sequences[0]
-        hidden = noise_mask(len(tokens), self._counts(len(tokens)), rng)  # (T,)
+        hidden = noise_mask(len(tokens), self.counts(len(tokens)), rng)  # (T,)
         source = self.pairs.framed(marked(tokens, hidden, self._sentinels))
         said = marked(tokens, ~hidden, self._sentinels)
         target = self.pairs.framed(said)
@@ -119,7 +119,7 @@ class Objective:
         """Cross-entropy in nats, summed over the target tokens."""
         yield from self.pairs.loss(network, batch)
 
-    def _counts(self, length: int) -> tuple[int, int]:
+    def counts(self, length: int) -> tuple[int, int]:
         """(hidden tokens, spans) of a text; at least one of each, and something stays before each span."""
         length = max(length, 2)
         hidden = min(max(round(length * self.options.rate), 1), length - 1)
@@ -127,7 +127,7 @@ class Objective:
         return hidden, min(spans, length - hidden)
 
     def _size(self, length: int) -> int:
-        hidden, spans = self._counts(length)
+        hidden, spans = self.counts(length)
         return max(length - hidden, hidden) + spans + self.pairs.frame
 
 

@@ -90,6 +90,12 @@ def weighs(batch: Batch) -> bool:
     return bool(batch.counts)
 
 
+def tokens_read(batch: Batch) -> int:
+    """Tokens without padding, of sources and targets alike."""
+    grids = [batch.layout] if batch.source_layout is None else [batch.layout, batch.source_layout]
+    return sum(int(layout.lengths.sum()) for layout in grids)
+
+
 def arrange(bounds: IntArray, capacity: int, *, packs: bool) -> list[list[int]]:
     """Which examples share a row: packed up to ``capacity``, or one each, similar lengths together."""
     if packs:

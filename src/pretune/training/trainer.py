@@ -31,7 +31,7 @@ from pretune.training.run import Run
 from pretune.training.saving import Saver
 from pretune.training.settings import TrainingSettings
 from pretune.training.signals import StopRequest
-from pretune.training.steps import Batches, weighs
+from pretune.training.steps import Batches, tokens_read, weighs
 from pretune.training.timing import Speed, Timing
 from pretune.training.world import World
 from pretune.types import ObjectiveLike, Score
@@ -222,7 +222,7 @@ class Trainer:
         if loss is None:
             return None
         self.health.before_update(step)
-        read = sum(int(batch.layout.lengths.sum()) for batch in micro_batches if weighs(batch))
+        read = sum(tokens_read(batch) for batch in micro_batches if weighs(batch))
         tokens = self.world.sum({"tokens": read})["tokens"]
         return loss, parallel.clip(self.network, self._now.clip), tokens
 
