@@ -104,7 +104,7 @@ def test_a_family_goes_from_text_to_a_classifier(family: str, texts: Any, tmp_pa
 
 @pytest.mark.parametrize(
     ("family", "objective"),
-    [("bert", "masked_lm+sentence_order"), ("gpt2", "prefix_lm"), ("t5", "prefix_lm"), ("t5", "denoising")],
+    [("bert", "masked_lm+sentence_order"), ("gpt2", "prefix_lm"), ("t5", "prefix_lm"), ("bart", "denoising")],
 )
 def test_a_model_remembers_what_it_was_pretrained_by(
     family: str, objective: str, texts: Any, tmp_path: Path
