@@ -167,5 +167,6 @@ def shape(settings: PretrainSettings) -> Any:
     if settings.start_from:
         return outline(settings.start_from).config
     size = ASSUMED if settings.vocabulary_size == "auto" else settings.vocabulary_size
+    size += objective_of(str(settings.objective)).sentinels
     values = {"vocab_size": size, "max_position_embeddings": settings.max_length}
     return build(find("families", settings.family).Config, values | settings.model, where="pretrain: model")
