@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pydantic
 import pytest
 import torch
@@ -22,7 +23,8 @@ from pretune.checkpoint import hub, weights
 from pretune.errors import CheckpointError, UnsupportedError
 from pretune.nn import attention
 from pretune.nn.cache import Cache
-from pretune.types import IGNORED, Batch, Layout, Specials
+from pretune.objectives import classification
+from pretune.types import IGNORED, Batch, Feature, Layout, Specials, Traits
 
 HEAD = "causal_lm"
 SOURCES, TARGETS = (9, 4, 13), (5, 12, 2)
@@ -453,3 +455,54 @@ def test_what_is_not_there_is_refused(case: Case) -> None:
         case.network()(random_batch(), heads=("telepathy",))
     with pytest.raises(UnsupportedError, match="has no source"):
         case.network()(replace(random_batch(), source_tokens=None, source_layout=None))
+
+
+def classifiers() -> list[Any]:
+    found = [registry.find("families", name) for name in registry.names("families")]
+    return [
+        pytest.param(family, id=model_type)
+        for family in found
+        if family.TRAITS.kind == "encoder-decoder" and "classification" in family.TRAITS.heads
+        for model_type in family.HF_TYPES
+    ]
+
+
+@pytest.mark.parametrize("family", classifiers())
+def test_a_classifier_says_and_learns_what_stock_does(family: ModuleType, tmp_path: Path) -> None:
+    """On examples of the objective; stock shifts the source itself, and finds the place by its token."""
+    specials = replace(SPECIALS, single=((1,), (2,)))
+    traits: Traits = family.TRAITS
+    objective = classification.Objective(traits, specials)
+    texts = [row.numpy() for row in sequences((6, 11, 3), 7)]
+    features = [Feature(n, 0, (text,), {"label": n}) for n, text in enumerate(texts)]
+    built = [objective.build(feature, np.random.default_rng(0)) for feature in features]
+    batch = objective.collate([[example] for example in built])
+    torch.manual_seed(0)
+    network = shaken(family.Network(family.tiny_config(), heads=("classification",), num_labels=3))
+    values = network.config.to_hugging_face("classification", labels=("a", "b", "c"), specials=specials)
+    hub.write_model(tmp_path, values, weights.export(network, family.WEIGHTS))
+    stock, told = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path, output_loading_info=True
+    )
+    assert not told["missing_keys"]
+    assert not told["unexpected_keys"]
+    inputs = stock_inputs(batch)
+    inputs = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
+    expected = stock.eval()(**inputs, labels=torch.arange(3))
+    torch.testing.assert_close(
+        network(batch, heads=("classification",)).logits["classification"], expected.logits, **PARITY
+    )
+    (loss,) = objective.loss(network, batch)
+    total = loss.terms["classification"][0] / 3
+    torch.testing.assert_close(total, expected.loss, **EXACT)
+    total.backward()
+    expected.loss.backward()
+    ours = weights.to_theirs(
+        {n: p.grad for n, p in network.named_parameters() if p.grad is not None}, family.WEIGHTS
+    )
+    for name, parameter in stock.named_parameters():
+        torch.testing.assert_close(ours[name], parameter.grad, rtol=1e-3, atol=1e-5, msg=name)
+    again = family.Network(network.config, heads=("classification",), num_labels=3)
+    assert weights.load_into(again, stock.state_dict(), family.WEIGHTS) == []
+    for name, parameter in network.named_parameters():
+        assert torch.equal(parameter, again.get_parameter(name)), name

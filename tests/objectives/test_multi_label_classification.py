@@ -103,7 +103,8 @@ def test_the_loss_is_that_of_stock_for_the_same_weights(family_name: str, tmp_pa
     examples = [objective.build(features[i], rng(0, 0, i)) for i in range(len(features))]
     batch = objective.collate([[e] for e in examples])
     width = batch.tokens.shape[1]
-    tokens, mask = batch.tokens, torch.arange(width) < batch.layout.lengths[:, None]
+    tokens = batch.tokens if batch.source_tokens is None else batch.source_tokens
+    mask = torch.arange(width) < batch.layout.lengths[:, None]
     if family.TRAITS.permutation:  # stock XLNet reads the last place of the row, and is padded to the left
         shifts = (width - batch.layout.lengths).tolist()
         tokens, mask = (

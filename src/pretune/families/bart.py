@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pretune import config as settings
 from pretune.checkpoint import hub
 from pretune.checkpoint.weights import Accept, Default, Ignore, OneRow, Operation, Rename, Repeat
-from pretune.errors import UnsupportedError
+from pretune.errors import ConfigError, UnsupportedError
 from pretune.nn import attention, initialisation
 from pretune.nn import heads as reading
 from pretune.nn.cache import Cache
@@ -24,12 +24,18 @@ from pretune.nn.source import Source, source_of, tokens_of
 from pretune.types import Batch, Layout, Outputs, Specials, Traits
 
 TRAITS = Traits(
-    kind="encoder-decoder", heads=("causal_lm",), sentence="last", cache=True, decoder_start="end"
-)
+    kind="encoder-decoder", heads=("causal_lm", "classification"), sentence="last",
+    cache=True, decoder_start="end",
+)  # fmt: skip
 OBJECTIVE = "denoising"
 """What it is pretrained by, where nothing else is said."""
 
-HF_TYPES = {"bart": {"causal_lm": "BartForConditionalGeneration"}}
+HF_TYPES = {
+    "bart": {
+        "causal_lm": "BartForConditionalGeneration",
+        "classification": "BartForSequenceClassification",
+    }
+}
 
 NAMES = {
     "hidden_size": "d_model",
@@ -44,16 +50,10 @@ NAMES = {
 """Our settings, which are called as in the other families, and what BART's config.json calls them."""
 
 REFERENCE: Mapping[str, Any] = {
-    "vocab_size": 50265,
-    "d_model": 1024,
-    "encoder_layers": 12,
-    "decoder_layers": 12,
-    "encoder_attention_heads": 16,
-    "decoder_attention_heads": 16,
-    "encoder_ffn_dim": 4096,
-    "decoder_ffn_dim": 4096,
-    "dropout": 0.1,
-}
+    "vocab_size": 50265, "d_model": 1024, "dropout": 0.1, "encoder_layers": 12, "decoder_layers": 12,
+    "encoder_attention_heads": 16, "decoder_attention_heads": 16,
+    "encoder_ffn_dim": 4096, "decoder_ffn_dim": 4096,
+}  # fmt: skip
 """What a config.json means that leaves a key out, where it differs from our defaults."""
 
 OFFSET = 2
@@ -82,6 +82,7 @@ class Config(settings.Settings):
     dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
     attention_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
     activation_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    classifier_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
     max_position_embeddings: pydantic.PositiveInt = 1024
     initializer_range: float = pydantic.Field(default=0.02, gt=0)
     scale_embedding: bool = False
@@ -152,6 +153,8 @@ class Config(settings.Settings):
         if specials is not None:
             values |= {"pad_token_id": specials.pad, "bos_token_id": specials.start}
             values |= {"eos_token_id": specials.end, "decoder_start_token_id": specials.end}
+            if head == "classification":  # stock reads where this token is
+                values |= {"eos_token_id": (specials.end, *specials.single[1])[-1]}
         return values | hub.label_fields(labels)
 
 
@@ -261,6 +264,24 @@ class Stack(nn.Module):
         return embedded
 
 
+class Classifier(nn.Module):
+    """Two maps from the decoder's last place, which has read the whole text, to the classes (3.1)."""
+
+    reads: reading.Reads = TRAITS.sentence
+
+    def __init__(self, config: Config, classes: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = Dropout(config.classifier_dropout)
+        self.output = nn.Linear(config.hidden_size, classes)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, D) to (N, C)"""
+        inner = self.dense(self.dropout(hidden)).tanh()
+        logits: Tensor = self.output(self.dropout(inner))
+        return logits
+
+
 class Network(nn.Module):
     """A BART with the heads that are asked for, at its first values."""
 
@@ -271,7 +292,7 @@ class Network(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.encoder = Stack(config, config.num_hidden_layers, decodes=False)
         self.decoder = Stack(config, config.decoder_layers, decodes=True)
-        self.heads = nn.ModuleDict({name: self._head(name) for name in heads})
+        self.heads = nn.ModuleDict({name: self._head(name, num_labels) for name in heads})
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -308,7 +329,11 @@ class Network(nn.Module):
         hidden = self.decoder(self.embedding(batch.tokens) * self.scale, batch.layout, source, cache)
         return reading.read(self.heads, hidden, batch, heads, targets, cache)
 
-    def _head(self, name: str) -> nn.Module:
+    def _head(self, name: str, num_labels: int) -> nn.Module:
+        if name == "classification":
+            if num_labels < 1:
+                raise ConfigError("num_labels: a classification head needs at least one")
+            return Classifier(self.config, num_labels)
         if name != "causal_lm":
             raise UnsupportedError(f"bart has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
         decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size)
@@ -356,6 +381,8 @@ WEIGHTS: list[Operation] = [
     *_stack("decoder"),
     Rename("heads.causal_lm.decoder.bias", "final_logits_bias"),
     OneRow("heads.causal_lm.decoder.bias"),
+    Rename("heads.classification.dense.{leaf}", "classification_head.dense.{leaf}"),
+    Rename("heads.classification.output.{leaf}", "classification_head.out_proj.{leaf}"),
 ]
 
 

@@ -31,7 +31,7 @@ from pretune.model.folder import (
     verify,
 )
 from pretune.model.making import check_fit, check_memory, check_sizes, random_network, start_of
-from pretune.model.uses import FILLS, check_head, no_score, no_task
+from pretune.model.uses import CLASSIFIERS, FILLS, check_head, no_score, no_task
 from pretune.prediction import heads as prediction
 from pretune.prediction.fill import Filled, Masks, fill
 from pretune.prediction.score import TextScore, score_causal, score_masked
@@ -149,7 +149,7 @@ class Model:
             )
         tensors = hub.read_tensors(folder)
         if own == wanted and chosen != known:  # its classes mean nothing here
-            tensors = {k: v for k, v in tensors.items() if k.split(".")[0] not in ("classifier", "score")}
+            tensors = {k: v for k, v in tensors.items() if k.split(".")[0] not in CLASSIFIERS}
         check_fit(folder, module, config, wanted, chosen, tensors)
         network = random_network(module, config, wanted, chosen, seed)
         missing = weights.load_into(network, tensors, module.WEIGHTS)

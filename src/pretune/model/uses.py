@@ -21,6 +21,8 @@ MAKING = {
     "permutation_lm": "`pretune pretrain --family xlnet` makes one that reads in permuted order",
     "causal_lm": "`pretune pretrain --family llama` makes a model that continues texts",
 }
+CLASSIFIERS = ("classifier", "score", "classification_head")
+"""What stock transformers calls the last maps of a classifier."""
 TUNING = "`pretune finetune` puts such a head on a model"
 
 

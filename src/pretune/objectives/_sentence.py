@@ -10,15 +10,28 @@ import numpy.typing as npt
 
 from pretune.data.packing import collate
 from pretune.errors import UnsupportedError
-from pretune.types import Batch, Example, Feature, IntArray, Row, Specials, Traits, framed
+from pretune.types import (
+    Batch,
+    Example,
+    Feature,
+    IntArray,
+    Row,
+    Specials,
+    Traits,
+    decoder_start,
+    framed,
+)
 
 
 @dataclass(frozen=True)
 class SentencePlace:
     """A text or a pair in a row of its own, its target where the family's traits say that a head reads.
 
+    An encoder-decoder reads it as its source, and again, shifted by one, as what its decoder has written
+    (Lewis et al. 2020, section 3.1).
+
     Raises:
-        UnsupportedError: the family has no such head.
+        UnsupportedError: the family has no such head, or needs an end of the text that the tokenizer lacks.
     """
 
     head: str
@@ -30,6 +43,16 @@ class SentencePlace:
             raise UnsupportedError(
                 f"{self.head} needs a family with that head; this one has {self.traits.heads}"
             )
+
+        if self._reads_twice and not self.specials.single[1]:
+            raise UnsupportedError(
+                f"{self.head}: an encoder-decoder is read at the token that ends a text, and this tokenizer "
+                "puts none there; take one that was trained for an encoder-decoder"
+            )
+
+    @property
+    def _reads_twice(self) -> bool:
+        return self.traits.kind == "encoder-decoder"
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
         """Places that each feature needs, (n,), of its token counts, (n, 1 or 2)."""
@@ -44,11 +67,15 @@ class SentencePlace:
         tokens, segments = framed(self.specials, feature.sequences)  # (T,), (T,)
         place = 0 if self.traits.sentence == "first" else len(tokens) - 1
         targets = {} if target is None else {self.head: target}
+        source = tokens if self._reads_twice else None
+        if source is not None:
+            tokens = np.append(decoder_start(self.traits, self.specials), source[:-1]).astype(np.int64)
         row = Row(
             tokens,
             {self.head: np.array([place], np.int64)},
             targets,
             segments if self.traits.segments else None,
+            source=source,
         )
         return Example(feature.record, (row,))
 
