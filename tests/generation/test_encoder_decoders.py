@@ -14,7 +14,7 @@ import transformers
 
 import pretune
 from pretune import registry
-from pretune.errors import UsageError
+from pretune.errors import CheckpointError, UsageError
 from pretune.generation.decode import Decoding
 from pretune.generation.sampling import Sampling
 from pretune.text.tokenizer import Frame
@@ -206,3 +206,14 @@ def test_what_makes_no_sense_is_refused(pair: Pair) -> None:
         pair.ours.generate("The captain saw the harbour " * 30)
     with pytest.raises(UsageError, match="only beside a source"):
         pair.ours.score("The captain")
+
+
+@pytest.mark.parametrize("key", ["decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id"])
+@pytest.mark.parametrize("value", [-1, 10_000, "no"])
+def test_a_token_that_is_none_is_named(pair: Pair, tmp_path: Path, key: str, value: Any) -> None:
+    pretune.load(pair.folder).save(tmp_path / "model")
+    (tmp_path / "model" / "manifest.json").unlink()
+    path = tmp_path / "model" / "generation_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(CheckpointError, match=f"{key} = {value!r}: expected an id below"):
+        pretune.load(tmp_path / "model")

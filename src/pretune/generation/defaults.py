@@ -73,12 +73,15 @@ class Defaults:
             raise CheckpointError(f"{path}: expected a JSON object, found {type(values).__name__}")
         told, where = (config, folder / "config.json") if values is None else (values, path)
         either = {**config, **{key: value for key, value in told.items() if value is not None}}
-        tokens: dict[str, Any] = {"ends": _ids("eos_token_id", either, where) or cls.of(specials).ends}
+        width = config.get("vocab_size")
+        size = max(specials.vocabulary_size, width if isinstance(width, int) else 0)
+        tokens: dict[str, Any] = {"ends": _ids("eos_token_id", either, where, size) or cls.of(specials).ends}
         if start is not None:
-            begin = _ids("decoder_start_token_id", either, where)
-            tokens |= {"start": begin[0] if begin else start, "never": _single(told.get("bad_words_ids"))}
-            tokens["first"] = _ids("forced_bos_token_id", told, where)
-            tokens["last"] = _ids("forced_eos_token_id", told, where)
+            begin = _ids("decoder_start_token_id", either, where, size)
+            tokens["start"] = begin[0] if begin else start
+            tokens["first"] = _ids("forced_bos_token_id", told, where, size)
+            tokens["last"] = _ids("forced_eos_token_id", told, where, size)
+            tokens["never"] = _single(told.get("bad_words_ids"), size)
         if values is None:
             return cls(**tokens)
         known = (*STOCK, *ALWAYS, "do_sample", "eos_token_id")
@@ -101,19 +104,21 @@ class Defaults:
         (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def _ids(key: str, values: Mapping[str, Any], path: Path) -> tuple[int, ...]:
+def _ids(key: str, values: Mapping[str, Any], path: Path, size: int) -> tuple[int, ...]:
     told = values.get(key)
     if told is None:
         return ()
     ids = told if isinstance(told, list) else [told]
-    if not all(isinstance(id, int) and id >= 0 for id in ids):
-        raise CheckpointError(f"{path}: {key} = {told!r}: expected an id, or a list of ids")
+    if not all(isinstance(id, int) and 0 <= id < size for id in ids):
+        raise CheckpointError(f"{path}: {key} = {told!r}: expected an id below {size}, or a list of such")
     return tuple(dict.fromkeys(ids))
 
 
-def _single(words: Any) -> tuple[int, ...]:
+def _single(words: Any, size: int) -> tuple[int, ...]:
     """Those of the forbidden words that are a token each, such as the padding that Marian must not write."""
-    return tuple(word[0] for word in words or () if isinstance(word, list) and len(word) == 1)
+    listed = [word for word in words if isinstance(word, list)] if isinstance(words, list) else []
+    ids = [word[0] for word in listed if len(word) == 1]
+    return tuple(id for id in ids if isinstance(id, int) and 0 <= id < size)
 
 
 def _told(ids: tuple[int, ...]) -> int | list[int] | None:
