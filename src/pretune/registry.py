@@ -9,6 +9,8 @@ from types import ModuleType
 from pretune.errors import ConfigError, suggestion
 
 ALIASES = {
+    ("families", "mt5"): "t5",
+    ("families", "marian"): "transformer",
     ("families", "qwen3"): "llama",
     ("families", "qwen"): "llama",
     ("families", "gpt"): "gpt2",
@@ -16,8 +18,6 @@ ALIASES = {
     ("families", "gpt_neo"): "gpt3",
     ("families", "modern_bert"): "modernbert",
     ("families", "distil_bert"): "distilbert",
-    ("families", "mt5"): "t5",
-    ("families", "marian"): "transformer",
     ("objectives", "mlm"): "masked_lm",
     ("objectives", "clm"): "causal_lm",
     ("objectives", "plm"): "permutation_lm",

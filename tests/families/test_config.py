@@ -73,5 +73,5 @@ def test_an_unknown_model_type_names_those_that_are_read() -> None:
     assert family_of("qwen3") is llama
     with pytest.raises(UnsupportedError, match="did you mean 'bart'"):
         family_of("bart-ish")
-    with pytest.raises(UnsupportedError, match="bert.*xlnet"):
+    with pytest.raises(UnsupportedError, match=r"bert.*xlnet"):
         family_of("whisper")
