@@ -81,6 +81,7 @@ def trainer(
     dropout: bool = True,
     steps: int = 12,
     world: World | None = None,
+    options: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Trainer:
     chosen_objective = objective_of(kind)
@@ -96,7 +97,7 @@ def trainer(
     )  # fmt: skip
     chosen = TrainingSettings(**({"batch_tokens": 100, "micro_batch": 2, "evaluations": 4} | settings))
     store = features(traits, objective=kind)
-    objective = chosen_objective.make(model.family.TRAITS, reader.specials, store=store)
+    objective = chosen_objective.make(model.family.TRAITS, reader.specials, options, store)
     batches = StepBatches(store, objective, model.family.TRAITS, chosen, MAX_LENGTH, world)
 
     def evaluate(network: nn.Module, step: int) -> list[Score]:

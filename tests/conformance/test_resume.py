@@ -109,6 +109,41 @@ def test_a_feature_resumes_exactly(feature: str, tmp_path: Path, monkeypatch: py
         assert log_of(folder) == log_of(tmp_path / "whole")
 
 
+MEMORY = {"options": {"segment": 8}}
+"""Texts in three segments, several losses a batch."""
+
+
+@pytest.mark.slow
+def test_a_chain_of_segments_resumes_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = small.trainer(tmp_path / "whole", "permutation_lm", family="xlnet", save_every=5, **MEMORY)
+    outcome = whole.train()
+    for passes in (1, 8, 23):
+        folder = tmp_path / f"stopped-{passes}"
+        with monkeypatch.context() as patch:
+            Stopping(patch, passes)
+            with pytest.raises(Interrupted):
+                small.trainer(folder, "permutation_lm", family="xlnet", save_every=5, **MEMORY).train()
+        resumed = small.trainer(folder, "permutation_lm", family="xlnet", save_every=5, **MEMORY)
+        assert resumed.train().scores == outcome.scores
+        assert_same(small.state(whole), small.state(resumed))
+        assert log_of(folder) == log_of(tmp_path / "whole")
+
+
+def test_accumulation_of_chains_changes_rounding_only(tmp_path: Path) -> None:
+    gradients = []
+    for rows in (1, 3, 64):
+        made = small.trainer(
+            tmp_path / str(rows), "permutation_lm", family="xlnet", dropout=False, micro_batch=rows,
+            batch_tokens=300, **MEMORY,
+        )  # fmt: skip
+        made.gradients.add(made.batches(3), 3, never)
+        gradients.append(
+            torch.cat([p.grad.flatten() for p in made.network.parameters() if p.grad is not None])
+        )
+    for other in gradients[1:]:
+        assert (other - gradients[0]).norm() / gradients[0].norm() < 1e-5
+
+
 RATE = {"training.optimizer.learning_rate": 3e-2, "training.clip": 0.5}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from pretune import config as settings
 from pretune.errors import ConfigError, UnsupportedError
-from pretune.families import bert, family_of, gpt2, llama, modernbert
+from pretune.families import bert, family_of, gpt2, llama, modernbert, xlnet
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,9 @@ from pretune.families import bert, family_of, gpt2, llama, modernbert
         (llama, {"model_type": "mamba"}, "mamba"),
         (gpt2, {"add_cross_attention": True}, "add_cross_attention"),
         (modernbert, {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "yarn"),
+        (xlnet, {"attn_type": "uni"}, "attn_type"),
+        (xlnet, {"bi_data": True}, "bi_data"),
+        (xlnet, {"summary_type": "mean"}, "summary_type"),
     ],
 )
 def test_a_foreign_config_is_refused_by_name(family: Any, values: dict[str, Any], named: str) -> None:
@@ -38,6 +41,8 @@ def test_a_foreign_config_is_refused_by_name(family: Any, values: dict[str, Any]
         (llama, {"head_dim": 7}, "odd"),
         (llama, {"mlp_bias": True}, "mlp_bias"),
         (gpt2, {"hidden_size": 100, "num_attention_heads": 3}, "no multiple of 3 heads"),
+        (xlnet, {"hidden_size": 100, "num_attention_heads": 3}, "no multiple of 3 heads"),
+        (xlnet, {"hidden_size": 15, "num_attention_heads": 3}, "odd"),
         (modernbert, {"layer_types": ["full_attention"]}, "layer_types has 1 entries, not 4"),
         (modernbert, {"classifier_pooling": "max"}, "classifier_pooling"),
         (llama, {"hiden_size": 64}, "did you mean 'hidden_size'"),

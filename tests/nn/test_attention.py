@@ -145,3 +145,94 @@ def test_a_bias_is_added_to_what_is_seen(causal: bool) -> None:
         expected = scores.masked_fill(hidden, -torch.inf).softmax(-1) @ value[row]
         ours = found[row].unflatten(-1, (2, 4)).transpose(0, 1)
         torch.testing.assert_close(ours[:, :length], expected[:, :length])
+
+
+ORDERS = ([2, -1, 0, -1, 1, 3], [-1, 1, 0, -1, -1, -1], [0, 0, -1, 0, -1, 1])
+"""By rank; what is of one rank sees none of its like."""
+
+
+def permuted_seen(layout: Layout, stream: attention.Stream, columns: Tensor | None = None) -> Tensor:
+    plan = attention.permuted(layout, 6, stream=stream, columns=columns)
+    rows, width = len(layout.lengths), 6 if columns is None else columns.shape[1]
+    query, key = torch.zeros(rows, 1, width, 6), torch.zeros(rows, 1, 6, 6)
+    mixed = attention.attend(query, key, torch.eye(6).expand(rows, 1, 6, 6), plan)
+    assert mixed.isfinite().all()
+    return mixed > 0
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("length", [5, 6])
+def test_a_permuted_order_place_by_place(order: list[int], length: int) -> None:
+    """Content: those before in the order and itself; query: those before it only; padding sees padding."""
+    layout = Layout(lengths=torch.tensor([length]), order=torch.tensor([order]))
+
+    def before(q: int, k: int) -> bool:
+        return order[k] == -1 or order[k] < order[q]
+
+    def alike(q: int, k: int) -> bool:
+        return (q < length) == (k < length)
+
+    content = expected(lambda q, k: alike(q, k) and (before(q, k) or q == k))
+    query = expected(lambda q, k: alike(q, k) and before(q, k) and q != k)
+    assert torch.equal(permuted_seen(layout, "content")[0], content)
+    assert torch.equal(permuted_seen(layout, "query")[0], query)
+    columns = torch.tensor([[4, 0, 0]])
+    assert torch.equal(permuted_seen(layout, "query", columns)[0], query[[4, 0, 0]])
+
+
+def test_without_an_order_all_see_all_and_full_rows_need_no_mask() -> None:
+    full = Layout(lengths=torch.tensor([6, 6]))
+    assert attention.permuted(full, 6, stream="content").mask is None
+    rule = expected(lambda q, k: (q < 3) == (k < 3))
+    assert torch.equal(permuted_seen(Layout(lengths=LENGTHS), "content")[1], rule)
+
+
+def test_documents_keep_apart_in_permuted_order() -> None:
+    row, order = [0, 0, 1, 1, 1, -1], [0, -1, 1, 0, -1, -1]
+    layout = Layout(torch.tensor([5]), documents=torch.tensor([row]), order=torch.tensor([order]))
+    rule = expected(lambda q, k: row[q] == row[k] and q != k and (order[k] == -1 or order[k] < order[q]))
+    assert torch.equal(permuted_seen(layout, "query")[0], rule)
+
+
+def test_a_memory_is_seen_by_every_place() -> None:
+    layout = Layout(lengths=torch.tensor([2]), order=torch.tensor([[0, 1]]))
+    plan = attention.permuted(layout, 2, stream="query", memory=3)
+    assert plan.mask is not None
+    assert (plan.mask[0, 0] == 0).tolist() == [
+        [True, True, True, False, False],
+        [True, True, True, True, False],
+    ]
+    packed = Layout(torch.tensor([2]), documents=torch.zeros(1, 2, dtype=torch.long))
+    with pytest.raises(UnsupportedError, match="packed"):
+        attention.permuted(packed, 2, stream="content", memory=3)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_what_sees_nothing_takes_in_nothing_and_teaches_nothing(bias: bool) -> None:
+    """The first of an order without a single visible token."""
+    layout = Layout(lengths=torch.tensor([3]), order=torch.tensor([[1, 0, 2]]))
+    plan = attention.permuted(layout, 3, stream="query")
+    query, key, value = torch.randn(3, 1, 2, 3, 4, requires_grad=True).unbind(0)
+    added = torch.randn(1, 2, 3, 3, requires_grad=True)
+    mixed = attention.attend(query, key, value, attention.biased(plan, added) if bias else plan)
+    assert (mixed[0, 1] == 0).all()
+    assert (mixed[0, 0] != 0).all()
+    gradients = torch.autograd.grad(mixed.square().sum(), [query, key, value, *([added] if bias else [])])
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert (gradients[0][:, :, 1] == 0).all()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("learnt", [False, True])
+def test_a_bias_adds_to_the_products(causal: bool, learnt: bool) -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 2, 2, 6, 4).unbind(0)
+    bias = torch.randn(1, 2, 6, 6, requires_grad=learnt)
+    plan = attention.biased(attention.plan(Layout(lengths=LENGTHS), 6, causal=causal), bias)
+    products = query @ key.mT / 2 + bias
+    hidden = torch.ones(6, 6, dtype=torch.bool).triu(1) if causal else torch.zeros(6, 6, dtype=torch.bool)
+    padding = torch.arange(6) >= LENGTHS[:, None]
+    hidden = hidden | (padding[:, :, None] != padding[:, None, :])[:, None] if not causal else hidden
+    weights = products.masked_fill(hidden, -torch.inf).softmax(-1)
+    wanted = (weights @ value).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(attention.attend(query, key, value, plan), wanted, atol=1e-5, rtol=1e-5)

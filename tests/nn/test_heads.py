@@ -99,3 +99,11 @@ def test_a_second_backward_pass_is_refused() -> None:
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="inplace"):
         loss.backward()
+
+
+@pytest.mark.parametrize("places", [[7, 3, 5, 0, 7], [], [2, 2, 2], [9]])
+def test_places_are_gathered_by_row(places: list[int]) -> None:
+    found = heads.ByRow.of(torch.tensor(places, dtype=torch.long), 3, 4)
+    told = torch.arange(3)[:, None] * 4 + found.columns  # (B, P)
+    assert told.flatten()[found.slots].tolist() == places
+    assert found.columns.shape[1] == max([1, *(sum(p // 4 == row for p in places) for row in range(3))])

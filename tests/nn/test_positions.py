@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+import transformers
 
-from pretune.nn.positions import positions, rotary_tables, rotate
+from pretune.nn.positions import by_key, distance_table, positions, rotary_tables, rotate
 from pretune.types import Layout
 
 
@@ -35,3 +37,30 @@ def test_the_gradient_of_a_rotation_is_the_rotation_back() -> None:
     tables = rotary_tables(torch.tensor([[0, 3, 1, 7]]), 6, 100.0)
     heads = torch.randn(2, 4, 3, 6, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda h: rotate(h.transpose(1, 2), tables), heads)
+
+
+@pytest.mark.parametrize(
+    ("width", "size", "clamp"), [(5, 5, -1), (4, 9, -1), (1, 1, -1), (1, 3, 2), (6, 8, 3)]
+)
+def test_distances_are_those_of_stock_xlnet(width: int, size: int, clamp: int) -> None:
+    config = transformers.XLNetConfig(
+        vocab_size=8, d_model=8, n_layer=1, n_head=2, d_inner=8, clamp_len=clamp
+    )
+    stock = transformers.XLNetModel(config)
+    wanted = stock.relative_positional_encoding(width, size)[:, 0]
+    torch.testing.assert_close(distance_table(width, size, 8, clamp, torch.device("cpu")), wanted)
+
+
+@pytest.mark.parametrize(("width", "size"), [(5, 5), (4, 9), (1, 1), (1, 3)])
+def test_products_with_distances_become_products_with_keys(width: int, size: int) -> None:
+    products = torch.randn(2, 3, width, size + width)
+    wanted = torch.empty(2, 3, width, size)
+    for place in range(width):
+        for key in range(size):
+            distance = size - width + place - key
+            wanted[:, :, place, key] = products[:, :, place, size - distance]
+    assert torch.equal(by_key(products, width, size), wanted)
+    columns = torch.tensor([[width - 1, 0], [0, 0]])
+    chosen = torch.stack([products[b, :, columns[b]] for b in range(2)])
+    asked = torch.stack([wanted[b, :, columns[b]] for b in range(2)])
+    assert torch.equal(by_key(chosen, width, size, columns), asked)

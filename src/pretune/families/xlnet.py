@@ -338,8 +338,7 @@ class Network(nn.Module):
         table = distance_table(
             views[0].width, views[0].size, self.config.hidden_size, self.config.clamp_len, batch.tokens.device
         )
-        table = self.dropout(table).to(streams[0].dtype)  # (R, D)
-        final = len(self.layers) - 1
+        table, final = self.dropout(table.to(streams[0].dtype)), len(self.layers) - 1  # (R, D)
         for number, layer in enumerate(self.layers):
             whole = streams[-1] if memory is None else memory.extend(number, streams[-1])
             if number == final:
