@@ -99,13 +99,13 @@ def test_names_of_specials_are_text_unless_asked(trained: Tokenizer, minilm: Tok
 @pytest.mark.parametrize(
     "model_type",
     [None, "bert", "gpt2", "qwen3", "modernbert", "roberta", "xlm-roberta", "camembert", "distilbert",
-     "openai-gpt", "gpt_neo", "llama", "mistral"],
+     "openai-gpt", "gpt_neo", "llama", "mistral", "xlnet"],
 )  # fmt: skip
-@pytest.mark.parametrize("kind", [None, "cls_sep", "start"])
+@pytest.mark.parametrize("kind", [None, "cls_sep", "sep_cls", "start"])
 def test_stock_transformers_reads_what_we_trained(
     trained: Tokenizer, tmp_path: Path, kind: str | None, model_type: str | None
 ) -> None:
-    segments = kind == "cls_sep" and model_type == "bert"
+    segments = (kind, model_type) in (("cls_sep", "bert"), ("sep_cls", "xlnet"))
     ours = trained.with_frame(kind, segments=segments) if kind else trained
     ours.save(tmp_path, model_max_length=128)
     if model_type:

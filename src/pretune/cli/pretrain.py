@@ -45,7 +45,8 @@ def run(
     family: Annotated[
         str | None,
         typer.Option(
-            help="bert, roberta, gpt2, llama ...; default modernbert.", autocompletion=names_of("families")
+            help="bert, gpt2, llama, modernbert, t5, xlnet ...; default modernbert.",
+            autocompletion=names_of("families"),
         ),
     ] = None,
     start_from: Annotated[
