@@ -79,4 +79,4 @@ def test_an_unknown_model_type_names_those_that_are_read() -> None:
     with pytest.raises(UnsupportedError, match="did you mean 'bart'"):
         family_of("bart-ish")
     with pytest.raises(UnsupportedError, match=r"bert.*xlnet"):
-        family_of("whisper")
+        family_of("unheard-of")
