@@ -62,6 +62,8 @@ class Specials:
     """(before, after) a single text: ``[CLS] text [SEP]`` gives ((cls,), (sep,))."""
     pair: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None = None
     """(before, between, after) the two texts of a pair."""
+    last_segment: int | None = None
+    """Of a frame's last token, where that is a segment of its own, as XLNet's [CLS] is."""
     sentinels: tuple[int, ...] = ()
     """What stands for the first, second, ... hidden span: T5's ``<extra_id_0>``, ``<extra_id_1>`` ..."""
 
@@ -74,13 +76,19 @@ def framed(specials: Specials, sequences: tuple[IntArray, ...]) -> tuple[IntArra
     if len(sequences) == 1:
         before, after = specials.single
         tokens = np.concatenate([before, sequences[0], after]).astype(np.int64)
-        return tokens, np.zeros(len(tokens), np.int64)
+        return tokens, _ended(specials, np.zeros(len(tokens), np.int64))
     joint = () if specials.end is None else (specials.end,)
     before, between, after = specials.pair or (specials.single[0], joint, specials.single[1])
     first = np.concatenate([before, sequences[0], between])
     second = np.concatenate([sequences[1], after])
     segments = np.repeat(np.array([0, 1]), [len(first), len(second)])
-    return np.concatenate([first, second]).astype(np.int64), segments
+    return np.concatenate([first, second]).astype(np.int64), _ended(specials, segments)
+
+
+def _ended(specials: Specials, segments: IntArray) -> IntArray:
+    if specials.last_segment is not None:
+        segments[-1] = specials.last_segment
+    return segments
 
 
 def framed_starts(specials: Specials, starts: tuple[npt.NDArray[np.uint8], ...]) -> npt.NDArray[np.uint8]:

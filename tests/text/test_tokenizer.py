@@ -11,11 +11,14 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as Backend
+from tokenizers import processors
 from transformers import AutoTokenizer, OpenAIGPTTokenizer
 
 from pretune.errors import CheckpointError, ConfigError
 from pretune.text.tokenizer import TextStream, Tokenizer, well_formed
 from pretune.text.training import train_byte_bpe
+from pretune.types import framed
 
 ENGLISH = (
     "The ferry left the harbour before sunrise. Nobody on the pier had noticed the fog rolling in from the "
@@ -264,3 +267,22 @@ def test_sentinels_are_added_once(trained: Tokenizer) -> None:
     assert some.with_frame("end").specials.single == ((), (some.specials.end,))
     with pytest.raises(ConfigError, match="has 3 already"):
         some.with_sentinels(4)
+
+
+def test_the_frame_of_a_published_xlnet_keeps_its_segments(trained: Tokenizer) -> None:
+    """Its [CLS] comes last and is a segment of its own, of a text and of a pair."""
+    backend = Backend.from_str(json.dumps(trained.describe()))
+    backend.post_processor = processors.TemplateProcessing(
+        single="$A:0 [SEP]:0 [CLS]:2",
+        pair="$A:0 [SEP]:0 $B:1 [SEP]:1 [CLS]:2",
+        special_tokens=[(name, backend.token_to_id(name)) for name in ("[SEP]", "[CLS]")],
+    )
+    tokenizer = Tokenizer(backend, trained.settings)
+    first, second = trained.encode("the ferry").ids, trained.encode("the pier").ids
+    for sequences in ((first,), (first, second)):
+        wanted = backend.encode(*("the ferry", "the pier")[: len(sequences)])
+        tokens, segments = framed(tokenizer.specials, sequences)
+        assert tokens.tolist() == wanted.ids
+        assert segments.tolist() == wanted.type_ids
+        assert segments[-1] == 2
+    assert trained.with_frame("sep_cls", segments=True).specials.last_segment is None

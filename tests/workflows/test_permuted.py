@@ -63,7 +63,7 @@ def test_masks_are_filled_as_stock_expects_the_tokens(permuted: Path) -> None:
     text = "The captain [MASK] the castle [MASK]."
     ids, _ = framed(model.tokenizer.specials, (model.tokenizer.encode(text, parse_specials=True).ids,))
     asked = np.flatnonzero(ids == model.tokenizer.specials.mask).tolist()
-    wanted = stock_logs(permuted, ids.tolist(), asked)
+    wanted = stock_logs(permuted, ids.tolist(), asked).clone()
     wanted[:, list(model.tokenizer.specials.all)] = -math.inf
     shares, best = wanted.softmax(-1).topk(5, -1)
     filled = model.fill(text)
@@ -102,7 +102,7 @@ def test_it_is_compared_with_a_masked_model_on_the_same_tokens(
 def test_a_family_that_is_not_named_is_found_by_the_objective(texts: Any) -> None:
     from pretune.workflows.pretrain import resolve
 
-    assert resolve({"corpus": [texts.corpus], "objective": "plm"}, {}).family == "xlnet"
+    assert resolve({"corpus": [str(texts.corpus)], "objective": "plm"}, {}).family == "xlnet"
 
 
 def test_the_command_line_trains_it(cli: Callable[..., Any], texts: Any, tmp_path: Path) -> None:

@@ -342,6 +342,7 @@ class Tokenizer:
         added = self._backend.get_added_tokens_decoder()
         pad, end = ids.get("pad_token"), ids.get("eos_token")
         before, after = self._single.ids
+        ends = self._single.outside[-1][1].tolist()  # (after) segments
         return Specials(
             vocabulary_size=self.vocabulary_size,
             pad=next((i for i in (pad, end) if i is not None), 0),
@@ -353,6 +354,7 @@ class Tokenizer:
             single=(before, after),
             pair=(self._pair.ids[0], self._pair.ids[1], self._pair.ids[2]),
             sentinels=sentinels.find(self._backend),
+            last_segment=ends[-1] if any(ends[-1:]) else None,
         )
 
 
