@@ -1,0 +1,288 @@
+"""GPT-NeoX (Black et al. 2022), the form of Pythia: both blocks of a layer read what came into it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import pydantic
+import torch
+from torch import Tensor, nn
+
+from pretune import config as settings
+from pretune.checkpoint import hub
+from pretune.checkpoint.weights import Accept, Ignore, Operation, Rename
+from pretune.errors import ConfigError, UnsupportedError
+from pretune.nn import attention, initialisation
+from pretune.nn import heads as reading
+from pretune.nn.cache import Cache
+from pretune.nn.dropout import Dropout
+from pretune.nn.feedforward import ActivationName, FeedForward
+from pretune.nn.positions import Tables, positions, rotary_tables, rotate
+from pretune.types import Batch, Outputs, Specials, Traits
+
+TRAITS = Traits(kind="decoder", heads=("causal_lm", "classification"), sentence="last", cache=True)
+
+HF_TYPES = {
+    "gpt_neox": {"causal_lm": "GPTNeoXForCausalLM", "classification": "GPTNeoXForSequenceClassification"}
+}
+
+REFERENCE: Mapping[str, Any] = {
+    "vocab_size": 50432,
+    "hidden_size": 6144,
+    "num_hidden_layers": 44,
+    "num_attention_heads": 64,
+    "intermediate_size": 24576,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": False,
+}
+"""What a config.json means that leaves a key out, where it differs from our defaults."""
+
+
+class Config(settings.Settings):
+    """The shape of a GPT-NeoX; defaults for a small machine."""
+
+    vocab_size: pydantic.PositiveInt = 8192
+    hidden_size: pydantic.PositiveInt = 256
+    num_hidden_layers: pydantic.PositiveInt = 4
+    num_attention_heads: pydantic.PositiveInt = 4
+    intermediate_size: pydantic.PositiveInt | None = None
+    """None: four times ``hidden_size``."""
+    hidden_act: ActivationName = "gelu"
+    hidden_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    attention_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    max_position_embeddings: pydantic.PositiveInt = 1024
+    """How long a text the model is meant for; rotary positions themselves have no end."""
+    initializer_range: float = pydantic.Field(default=0.02, gt=0)
+    layer_norm_eps: float = pydantic.Field(default=1e-5, gt=0)
+    rope_theta: float = pydantic.Field(default=10_000.0, gt=1)
+    partial_rotary_factor: float = pydantic.Field(default=0.25, gt=0, le=1)
+    """Share of a head's dimensions that turn with the position; the others do not know it."""
+    use_parallel_residual: bool = True
+    """The feed-forward block reads what the attention reads, not what the attention makes of it."""
+    attention_bias: bool = True
+    tie_word_embeddings: bool = True
+
+    @pydantic.model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        width, heads, share = self.hidden_size, self.num_attention_heads, self.partial_rotary_factor
+        if width % heads:
+            raise ValueError(f"hidden_size {width} is no multiple of {heads} heads")
+        if self.rotary_size < 2 or self.rotary_size % 2:
+            turned = f"{self.rotary_size} of {width // heads} dimensions"
+            raise ValueError(f"partial_rotary_factor {share} turns {turned}; they turn in pairs")
+        return self
+
+    @property
+    def inner_size(self) -> int:
+        """F, the width between the two maps of a feed-forward block."""
+        return self.intermediate_size or 4 * self.hidden_size
+
+    @property
+    def rotary_size(self) -> int:
+        """R, the dimensions of a head that turn with the position."""
+        return int(self.hidden_size // self.num_attention_heads * self.partial_rotary_factor)
+
+    @classmethod
+    def from_hugging_face(cls, values: Mapping[str, Any]) -> Config:
+        """The config of a config.json; what does not change the network is passed over.
+
+        Raises:
+            UnsupportedError: it asks for something that this family does not compute.
+            ConfigError: a value is wrong.
+        """
+        # transformers 5 writes rope_parameters; what is released says rotary_pct and rotary_emb_base.
+        rope = values.get("rope_scaling") or values.get("rope_parameters") or {}
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind != "default":
+            raise UnsupportedError(f"config.json: rope_type {kind!r}; the gpt_neox family has 'default' only")
+        known = {key: value for key, value in {**REFERENCE, **values}.items() if key in cls.model_fields}
+        for name, released in (("rope_theta", "rotary_emb_base"), ("partial_rotary_factor", "rotary_pct")):
+            default = known.get(name, cls.model_fields[name].default)
+            known[name] = rope.get(name, values.get(released, default))
+        return settings.build(cls, known, where="config.json")
+
+    def to_hugging_face(
+        self, head: str, *, labels: tuple[str, ...] = (), specials: Specials | None = None
+    ) -> dict[str, Any]:
+        """The config.json with which stock transformers loads this network with ``head``."""
+        rope = {"rope_theta": self.rope_theta, "partial_rotary_factor": self.partial_rotary_factor}
+        values = self.model_dump(exclude=set(rope)) | {"intermediate_size": self.inner_size}
+        # Both forms: transformers 5 reads the first, older tools the second.
+        values |= {"rope_parameters": {"rope_type": "default", **rope}}
+        values |= {"rotary_emb_base": self.rope_theta, "rotary_pct": self.partial_rotary_factor}
+        values |= {"architectures": [HF_TYPES["gpt_neox"][head]], "model_type": "gpt_neox"}
+        values |= {"dtype": "float32"}
+        if specials is not None:
+            values |= {"pad_token_id": specials.pad, "bos_token_id": specials.start}
+            values |= {"eos_token_id": specials.end}
+        return values | hub.label_fields(labels)
+
+
+class SelfAttention(nn.Module):
+    """Causal attention in which a part of each head is rotary; queries, keys and values from one map."""
+
+    def __init__(self, config: Config, number: int) -> None:
+        super().__init__()
+        width, bias = config.hidden_size, config.attention_bias
+        self.number = number
+        self.heads = config.num_attention_heads
+        self.rotary_size = config.rotary_size
+        self.dropout = config.attention_dropout
+        self.query_key_value = nn.Linear(width, 3 * width, bias=bias)
+        self.output = nn.Linear(width, width, bias=bias)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        tables: Tables,
+        plan: attention.Plan,
+        cache: Cache | None,
+        places: Tensor | None = None,
+    ) -> Tensor:
+        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        # One head's query, key and value lie beside each other, not all queries before all keys.
+        fused = self.query_key_value(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, 3K)
+        query, key, value = fused.chunk(3, dim=-1)  # (B, H, T, K)
+        query, key = self._turned(query, tables), self._turned(key, tables)
+        if cache is not None:
+            key, value = cache.extend(self.number, key, value)  # (B, H, S, K)
+        mixed = attention.attend(query, key, value, plan, dropout=self.dropout if self.training else 0.0)
+        output: Tensor = self.output(reading.at(mixed, places))
+        return output
+
+    def _turned(self, heads: Tensor, tables: Tables) -> Tensor:
+        turning, still = heads.tensor_split([self.rotary_size], dim=-1)
+        return torch.cat([rotate(turning, tables), still], -1)  # (B, H, T, K)
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward, each behind a norm, beside each other or one behind the other."""
+
+    def __init__(self, config: Config, number: int) -> None:
+        super().__init__()
+        self.parallel = config.use_parallel_residual
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = SelfAttention(config, number)
+        self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.feed_forward = FeedForward(config.hidden_size, config.inner_size, config.hidden_act)
+        self.dropout = Dropout(config.hidden_dropout)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        tables: Tables,
+        plan: attention.Plan,
+        cache: Cache | None,
+        places: Tensor | None = None,
+    ) -> Tensor:
+        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        mixed = self.dropout(self.attention(self.attention_norm(hidden), tables, plan, cache, places))
+        before = reading.at(hidden, places)
+        after = before + mixed
+        read = before if self.parallel else after
+        return after + self.dropout(self.feed_forward(self.feed_forward_norm(read)))
+
+
+class Classifier(nn.Module):
+    """A linear map without bias from the last real place to the classes."""
+
+    reads: reading.Reads = TRAITS.sentence
+
+    def __init__(self, config: Config, classes: int) -> None:
+        super().__init__()
+        self.output = nn.Linear(config.hidden_size, classes, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, D) to (N, C)"""
+        logits: Tensor = self.output(hidden)
+        return logits
+
+
+class Network(nn.Module):
+    """A GPT-NeoX with the heads that are asked for, at its first values."""
+
+    def __init__(self, config: Config, heads: Sequence[str] = ("causal_lm",), num_labels: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.dropout = Dropout(config.hidden_dropout)
+        self.layers = nn.ModuleList(Layer(config, number) for number in range(config.num_hidden_layers))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.heads = nn.ModuleDict({name: self._head(name, num_labels) for name in heads})
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw first values as transformers does."""
+        initialisation.normal(self, self.config.initializer_range, generator)
+
+    def forward(
+        self,
+        batch: Batch,
+        heads: Sequence[str] = ("causal_lm",),
+        targets: Mapping[str, Tensor] | None = None,
+        cache: Cache | None = None,
+    ) -> Outputs:
+        """Hidden states of the batch, and what the heads say at their places.
+
+        With a cache, the batch holds the new tokens only, and ``layout.cached`` counts the old ones.
+
+        Raises:
+            UnsupportedError: a head that the network was not built with.
+        """
+        config, layout, width = self.config, batch.layout, batch.tokens.shape[1]
+        hidden = self.dropout(self.embedding(batch.tokens))  # (B, T, D)
+        tables = rotary_tables(positions(layout, width), config.rotary_size, config.rope_theta)
+        plan = attention.plan(layout, width, causal=True)
+        if cache is not None:
+            cache.open(layout, width)
+        *before, last = self.layers
+        for layer in before:
+            hidden = layer(hidden, tables, plan, cache)
+        hidden = last(hidden, tables, plan, cache, reading.narrow(self.heads, batch, heads))
+        return reading.read(self.heads, self.norm(hidden), batch, heads, targets, cache)
+
+    def _head(self, name: str, num_labels: int) -> nn.Module:
+        if name == "causal_lm":
+            decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size, bias=False)
+            if self.config.tie_word_embeddings:
+                decoder.weight = self.embedding.weight
+            return reading.VocabularyHead(decoder)
+        if name == "classification":
+            if num_labels < 1:
+                raise ConfigError("num_labels: a classification head needs at least one")
+            return Classifier(self.config, num_labels)
+        raise UnsupportedError(f"gpt_neox has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
+
+
+WEIGHTS: list[Operation] = [
+    Accept(r"^(embed_in|layers|final_layer_norm)\.", r"gpt_neox.\1."),  # a stock GPTNeoXModel, without a head
+    Ignore("gpt_neox.layers.{}.attention.bias"),  # the causal mask
+    Ignore("gpt_neox.layers.{}.attention.masked_bias"),
+    Ignore("gpt_neox.layers.{}.attention.rotary_emb.inv_freq"),
+    Rename("embedding.weight", "gpt_neox.embed_in.weight"),
+    Rename("layers.{}.attention_norm.{leaf}", "gpt_neox.layers.{}.input_layernorm.{leaf}"),
+    Rename(
+        "layers.{}.attention.query_key_value.{leaf}", "gpt_neox.layers.{}.attention.query_key_value.{leaf}"
+    ),
+    Rename("layers.{}.attention.output.{leaf}", "gpt_neox.layers.{}.attention.dense.{leaf}"),
+    Rename("layers.{}.feed_forward_norm.{leaf}", "gpt_neox.layers.{}.post_attention_layernorm.{leaf}"),
+    Rename("layers.{}.feed_forward.up.{leaf}", "gpt_neox.layers.{}.mlp.dense_h_to_4h.{leaf}"),
+    Rename("layers.{}.feed_forward.down.{leaf}", "gpt_neox.layers.{}.mlp.dense_4h_to_h.{leaf}"),
+    Rename("norm.{leaf}", "gpt_neox.final_layer_norm.{leaf}"),
+    Rename("heads.causal_lm.decoder.weight", "lm_head.weight"),
+    Rename("heads.classification.output.weight", "score.weight"),
+]
+
+
+def tiny_config() -> Config:
+    """A shape for tests: half of each head's eight dimensions turn."""
+    return Config(
+        vocab_size=96,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=48,
+        partial_rotary_factor=0.5,
+    )
