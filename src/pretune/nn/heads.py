@@ -66,7 +66,7 @@ def read(
     for name in asked:
         head, places = _known(heads, name), _places(heads, batch, name)
         if whole:
-            chosen = gather(means(hidden, batch.layout) if head.reads == "mean" else hidden, places)
+            chosen = states(heads, hidden, batch, name)
         else:
             assert places is not None, "narrow leaves the grid whole where a head reads all of it"
             chosen, start = hidden[start : start + len(places)], start + len(places)
@@ -75,6 +75,12 @@ def read(
         else:
             logits[name] = head(chosen)
     return Outputs(logits=logits, sums=sums, hidden=hidden if whole else None, cache=cache)
+
+
+def states(heads: nn.ModuleDict, hidden: Tensor, batch: Batch, name: str) -> Tensor:
+    """The hidden states that a head reads of the whole grid: (B, T, D) to (N, D)."""
+    mean = _known(heads, name).reads == "mean"
+    return gather(means(hidden, batch.layout) if mean else hidden, _places(heads, batch, name))
 
 
 def narrow(heads: nn.ModuleDict, batch: Batch, asked: Sequence[str]) -> Tensor | None:
@@ -194,7 +200,7 @@ class _VocabularyLoss(torch.autograd.Function):
     ) -> Tensor:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-        rows = _chunk(len(hidden), weight.shape[0])
+        rows = chunk_rows(len(hidden), weight.shape[0])
         with torch.autocast(device, enabled=False):
             matrix, offset = weight.to(dtype), None if bias is None else bias.to(dtype)
             total = torch.zeros((), device=hidden.device)
@@ -231,7 +237,7 @@ class _VocabularyLoss(torch.autograd.Function):
         return hidden * upstream, weight.mul_(upstream), down, None, None, None
 
 
-def _chunk(places: int, vocabulary: int) -> int:
+def chunk_rows(places: int, vocabulary: int) -> int:
     """How many places at a time, in chunks of about one size: a short last one would cost as much."""
     rows = max(CHUNK_ROWS, CHUNK_LOGITS // vocabulary)
     return -(-places // max(1, -(-places // rows))) or 1

@@ -11,6 +11,9 @@ from typing import Any
 from pretune.config import build
 from pretune.errors import ConfigError
 from pretune.objectives._combined import Building, Combined
+from pretune.objectives._distillation import DistillationSettings as DistillationSettings
+from pretune.objectives._distillation import Distilled as Distilled
+from pretune.objectives._distillation import check_widths as check_widths
 from pretune.registry import find, names
 from pretune.types import (
     Example,

@@ -50,6 +50,7 @@ class Objective:
     """Next-token prediction over windows of text, packed or not."""
 
     heads = (HEAD,)
+    distils = True
     packs = True
     every_token = True
 

@@ -34,6 +34,7 @@ class Objective:
     """
 
     heads = (HEAD,)
+    distils = True
     packs = False
     """The reference implementations pool one place a row, so an example keeps a row of its own."""
 

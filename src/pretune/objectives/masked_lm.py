@@ -75,6 +75,7 @@ class Objective:
     """Masked language modelling over windows of text, packed or not."""
 
     heads = (HEAD,)
+    distils = True
     packs = True
     every_token = False
     """Does an epoch predict every token of the text? Then its loss has a meaning per byte."""

@@ -21,6 +21,8 @@ from pretune.data.windows import EncodedRecords
 from pretune.errors import ConfigError
 from pretune.metrics.statistics import paired_difference
 from pretune.model import Model
+from pretune.model.folder import outline
+from pretune.objectives import DistillationSettings
 from pretune.prediction.heads import BATCH_TOKENS
 from pretune.registry import find
 from pretune.report.page import VerdictItem
@@ -36,7 +38,7 @@ from pretune.training.steps import StepBatches
 from pretune.training.trainer import Trainer
 from pretune.training.world import World
 from pretune.types import Record, Score
-from pretune.workflows import cards, pages, verdicts
+from pretune.workflows import cards, pages, teaching, verdicts
 from pretune.workflows.evaluate import Evaluation, assess, read_labelled
 from pretune.workflows.opening import RunResult, carried_out
 
@@ -61,6 +63,8 @@ class FinetuneSettings(Settings):
     """The task's own settings; what is not given is filled in."""
     objective_options: dict[str, Any] = pydantic.Field(default_factory=dict)
     """Those of the objective that the task names."""
+    distillation: DistillationSettings | None = None
+    """A larger model, fine-tuned on the same labels, to learn from besides."""
     model_settings: dict[str, Any] = pydantic.Field(default_factory=dict)
     """The family's own settings that change no shape, such as hidden_dropout_prob."""
     max_length: int | None = pydantic.Field(default=None, ge=8)
@@ -125,6 +129,7 @@ def _finetuned(
 ) -> Mapping[str, Any]:
     with world.in_turn(), run.starting():
         parts = _Finetuning(resolved, reporter, world)
+        teaching.keep(parts.teacher, run)
     rows = min(BATCH_TOKENS, len(parts.validation))
     memory = Memory(run, "evaluation", rows, reporter.say, alone=world.size == 1)
     outcome = Trainer(
@@ -204,6 +209,8 @@ def resolve(
         resolved.objective_options,
         where="finetune: objective_options",
     )
+    if resolved.distillation is not None:
+        teaching.check(resolved.distillation, outline(resolved.model).config)
     return resolved.model_copy(
         update={"task_options": options.model_dump(), "objective_options": objective.model_dump()}
     )
@@ -263,12 +270,11 @@ class _Finetuning:
             )
         records = EncodedRecords(features)
         traits, objective = self.model.family.TRAITS, find("objectives", kind.OBJECTIVE)
-        self.objective = objective.Objective(
-            traits,
-            self.model.tokenizer.specials,
-            build(objective.Options, settings.objective_options, where="finetune: objective_options"),
-            records,
-        )
+        options = build(objective.Options, settings.objective_options, where="finetune: objective_options")
+        student = teaching.Student.of(self.model, world)
+        self.teacher = teaching.Teacher.named(settings.distillation, student, reporter)
+        made = objective.Objective(traits, self.model.tokenizer.specials, options, records)
+        self.objective = teaching.beside(self.teacher, made)
         self.batches = StepBatches(
             records, self.objective, traits, settings.training, self.model.max_length, world
         )

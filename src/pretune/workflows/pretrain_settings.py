@@ -11,12 +11,12 @@ import pydantic
 from pretune.config import Settings, build
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.model.folder import outline
-from pretune.objectives import Kind, objective_of, objectives_of, usual
+from pretune.objectives import DistillationSettings, Kind, objective_of, objectives_of, usual
 from pretune.registry import find, names
 from pretune.text.training import Kind as TokenizerKind
 from pretune.training.length import parse_length
 from pretune.training.settings import OptimizerSettings, TrainingSettings
-from pretune.workflows import pages
+from pretune.workflows import pages, sizing, teaching
 from pretune.workflows.continued import adopt
 
 ASSUMED = 8192
@@ -44,6 +44,8 @@ class PretrainSettings(Settings):
     masked_lm+sentence_order; None: masked_lm for an encoder, causal_lm for a decoder, and for an
     encoder-decoder span_corruption, or what its family is known by."""
     objective_options: dict[str, Any] = pydantic.Field(default_factory=dict)
+    distillation: DistillationSettings | None = None
+    """A larger model to learn from besides; its tokenizer is taken, unless one is given."""
     model: dict[str, Any] = pydantic.Field(default_factory=dict)
     """The family's own settings: hidden_size, num_hidden_layers ..."""
     tokenizer: str | None = None
@@ -106,8 +108,18 @@ def resolve(
     if not kind.pretrains or not _saves(resolved.family, kind):
         raise UnsupportedError(_other_ways(resolved.family, kind))
     kind.check(resolved.objective_options, "pretrain: objective_options")
-    shape(resolved)
-    return resolved
+    return _taught(resolved, shape(resolved))
+
+
+def _taught(resolved: PretrainSettings, config: Any) -> PretrainSettings:
+    """The settings with what a teacher decides: a new student has its tokenizer."""
+    given = resolved.distillation
+    timed = parse_length(resolved.budget).unit == "seconds"
+    settled = bool(resolved.start_from) or sizing.decided(resolved.model) or not timed
+    teaching.check(given, config, decided=settled)
+    if given is None or resolved.start_from or resolved.tokenizer:
+        return resolved
+    return resolved.model_copy(update={"tokenizer": teaching.tokenizer_of(given)})
 
 
 def _family_of(objective: str) -> str:

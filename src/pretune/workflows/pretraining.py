@@ -22,7 +22,7 @@ from pretune.training.run import Run
 from pretune.training.steps import StepBatches
 from pretune.training.world import World
 from pretune.types import Score, Traits
-from pretune.workflows import sizing
+from pretune.workflows import sizing, teaching
 from pretune.workflows.continued import load, tokenizer_of
 from pretune.workflows.corpus import Prepared
 from pretune.workflows.pretrain_settings import PretrainSettings
@@ -53,7 +53,12 @@ class Pretraining:
         windowing = kind.windowing(specials, settings.max_length)
         self.prepared = prepared
         self.train = Windows.of(prepared.train, windowing)
-        self.objective = kind.make(traits, specials, settings.objective_options, self.train)
+        student = teaching.Student(tokenizer, traits, kind.heads, settings.max_length, world.device)
+        teacher = teaching.Teacher.named(settings.distillation, student, reporter)
+        teaching.keep(teacher, run)
+        self.objective = teaching.beside(
+            teacher, kind.make(traits, specials, settings.objective_options, self.train)
+        )
         self.batches = StepBatches(
             self.train, self.objective, traits, settings.training, settings.max_length, world
         )

@@ -1,0 +1,108 @@
+"""How far one network's chances and hidden states are from another's: what distillation lessens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from pretune.nn.heads import chunk_rows
+
+
+def divergence(logits: Tensor, told: Tensor, temperature: float) -> Tensor:
+    """Kullback-Leibler divergence of softened chances in nats, summed over places, times temperature squared.
+
+    The square keeps the gradient's size as the temperature rises (Hinton et al. 2015, section 2).
+
+    Args:
+        logits: (N, C), those that learn.
+        told: (N, C), those of the teacher.
+
+    Returns:
+        () in fp32
+    """
+    ours = F.log_softmax(logits.float() / temperature, -1)  # (N, C)
+    theirs = F.log_softmax(told.float() / temperature, -1)  # (N, C)
+    return F.kl_div(ours, theirs, reduction="sum", log_target=True) * temperature**2
+
+
+def vocabulary_divergence(
+    head: nn.Module,
+    hidden: Tensor,
+    teacher: nn.Module,
+    told: Tensor,
+    *,
+    vocabulary: int,
+    temperature: float,
+) -> Tensor:
+    """The `divergence` of two vocabulary heads, without ever holding the (N, V) logits of either.
+
+    Gradients are computed chunk by chunk in the forward pass, as in `heads.vocabulary_loss`. There is no
+    second derivative, and none by anything of the teacher.
+
+    Args:
+        hidden: (N, D), what ``head`` reads.
+        told: (N, E), what the teacher's head reads at the same places.
+        vocabulary: ids that the tokenizer has; a network may have more, which mean nothing.
+
+    Returns:
+        () in fp32
+    """
+    learning = torch.is_grad_enabled()
+    weights = [weight for weight in head.parameters() if weight.requires_grad]
+    heads = (head, teacher, vocabulary, temperature)
+    total: Tensor = _Divergence.apply(heads, learning, told, hidden, *weights)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _Divergence(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        heads: tuple[nn.Module, nn.Module, int, float],
+        learning: bool,
+        told: Tensor,
+        hidden: Tensor,
+        *weights: Tensor,
+    ) -> Tensor:
+        head, teacher, vocabulary, temperature = heads
+        total = torch.zeros((), device=hidden.device)
+        gradients = [torch.zeros_like(tensor) for tensor in (hidden, *weights)] if learning else []
+        rows = chunk_rows(len(hidden), vocabulary)
+        for start in range(0, len(hidden), rows):
+            places = slice(start, start + rows)
+            theirs = teacher(told[places])[:, :vocabulary]  # (n, V)
+            inputs = hidden[places].detach().requires_grad_(learning)  # (n, D)
+            with torch.set_grad_enabled(learning):
+                loss = divergence(head(inputs)[:, :vocabulary], theirs, temperature)
+            total += loss.detach()
+            if learning:
+                of_inputs, *of_weights = torch.autograd.grad(loss, (inputs, *weights))
+                gradients[0][places] = of_inputs
+                for whole, part in zip(gradients[1:], of_weights, strict=True):
+                    whole += part
+        ctx.save_for_backward(*gradients)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        # In place, as V x D is large; torch itself refuses a second backward pass.
+        return None, None, None, *(gradient.mul_(upstream) for gradient in ctx.saved_tensors)
+
+
+def turned_away(hidden: Tensor, told: Tensor, lengths: Tensor) -> Tensor:
+    """One less the cosine of two networks' hidden states, (B, T, D) each, summed over the real places.
+
+    As DistilBERT's (Sanh et al. 2019, section 2), which asks both networks for one width: no map between
+    them is learnt.
+
+    Returns:
+        () in fp32
+    """
+    places = torch.arange(hidden.shape[1], device=hidden.device)
+    apart = 1 - F.cosine_similarity(hidden.float(), told.float(), dim=-1)  # (B, T)
+    return torch.where(places < lengths[:, None], apart, 0).sum()

@@ -1,0 +1,184 @@
+"""The teacher of a run: loaded, seen to fit the student, and the same from the first step to the last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pretune.errors import ConfigError, UnsupportedError
+from pretune.model import Model
+from pretune.model.folder import outline
+from pretune.objectives import DistillationSettings, Distilled, check_widths
+from pretune.text.tokenizer import Tokenizer
+from pretune.training.progress import Reporter
+from pretune.training.run import Run
+from pretune.training.world import World
+from pretune.types import ObjectiveLike, Traits
+
+SPLITTING = ("normalizer", "pre_tokenizer", "model", "added_tokens")
+"""What of a tokenizer decides which ids a text becomes, but for its frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Student:
+    """What a teacher must fit."""
+
+    tokenizer: Tokenizer
+    traits: Traits
+    heads: tuple[str, ...]
+    max_length: int
+    device: torch.device
+    labels: tuple[str, ...] = ()
+    task: str | None = None
+
+    @classmethod
+    def of(cls, model: Model, world: World) -> Student:
+        """A model that is there already."""
+        return cls(
+            model.tokenizer, model.family.TRAITS, model.heads, model.max_length, world.device, model.labels,
+            model.task_name,
+        )  # fmt: skip
+
+
+class Teacher:
+    """A model to learn from, that reads what the student reads."""
+
+    def __init__(self, settings: DistillationSettings, student: Student) -> None:
+        """
+        Raises:
+            CheckpointError: no model there, or a damaged one.
+            ConfigError: it has another tokenizer or other labels, or reads too little at once.
+            UnsupportedError: it has no such head, or reads a batch otherwise than the student.
+        """
+        self.settings = settings
+        self._check_head(student)
+        # Of a classifier its own labels are loaded: with others its head would begin anew.
+        self.model = Model.load(Path(settings.teacher), head="+".join(student.heads))
+        self._check_tokenizer(student.tokenizer)
+        self._check_answers(student)
+        self._check_reading(student.traits)
+        self.model.network.to(student.device)
+
+    @classmethod
+    def named(
+        cls, settings: DistillationSettings | None, student: Student, reporter: Reporter
+    ) -> Teacher | None:
+        """The teacher that the settings name, if they do."""
+        if settings is None:
+            return None
+        teacher = cls(settings, student)
+        reporter.say(f"  teacher: {settings.teacher}, {teacher.model.parameters:,} parameters")
+        return teacher
+
+    def _check_head(self, student: Student) -> None:
+        own = outline(self.settings.teacher).head
+        if not set(student.heads) <= set((own or "").split("+")):
+            raise UnsupportedError(
+                f"distillation.teacher = {self.settings.teacher!r}: it has no trained "
+                f"{' and '.join(student.heads)} head, but {own or 'none'}; give a model that was trained by "
+                "the student's objective"
+            )
+
+    def _check_tokenizer(self, tokenizer: Tokenizer) -> None:
+        theirs = self.model.tokenizer
+        ours, others = tokenizer.describe(), theirs.describe()
+        differs = [part for part in SPLITTING if ours.get(part) != others.get(part)]
+        if tokenizer.specials != theirs.specials:
+            differs.append("special tokens")
+        if differs:
+            raise ConfigError(
+                f"distillation.teacher = {self.settings.teacher!r}: its tokenizer is not the student's (they "
+                f"differ in {', '.join(differs)}), so that their chances are of different tokens; train the "
+                "student with the teacher's (tokenizer=TEACHER), or choose a teacher with the student's"
+            )
+
+    def _check_answers(self, student: Student) -> None:
+        where = f"distillation.teacher = {self.settings.teacher!r}"
+        if self.model.task_name != student.task:
+            raise UnsupportedError(
+                f"{where}: it was trained for {self.model.task_name}, the student is for {student.task}; "
+                "give a teacher that was trained for the student's task"
+            )
+        if student.labels and self.model.labels != student.labels:
+            raise ConfigError(
+                f"{where}: it knows the labels {', '.join(self.model.labels)}, the records have "
+                f"{', '.join(student.labels)}; fine-tune the teacher on records with the same labels first"
+            )
+        if self.model.max_length < student.max_length:
+            raise ConfigError(
+                f"{where}: it reads {self.model.max_length} tokens at most, the student "
+                f"{student.max_length}; set max_length={self.model.max_length} or less"
+            )
+
+    def _check_reading(self, ours: Traits) -> None:
+        theirs: Traits = self.model.family.TRAITS
+        for name in ("kind", "sentence", "segments"):
+            if getattr(ours, name) != getattr(theirs, name):
+                raise UnsupportedError(
+                    f"distillation.teacher = {self.settings.teacher!r}: its family reads a batch otherwise "
+                    f"than the student's ({name}: {getattr(theirs, name)!r} and {getattr(ours, name)!r}); "
+                    "choose a teacher of the student's family, or of one like it"
+                )
+
+
+def keep(teacher: Teacher | None, run: Run) -> None:
+    """Note in the run which teacher it has.
+
+    Raises:
+        ConfigError: the run began with another one in the same folder.
+    """
+    if teacher is None:
+        return
+    plan, fingerprint = run.plan(), teacher.model.fingerprint
+    if plan.get("teacher", fingerprint) != fingerprint:
+        raise ConfigError(
+            f"{run.folder}: the teacher in {teacher.settings.teacher} is no longer the one that this run "
+            "began with; put it back to go on, or give another folder with --out"
+        )
+    run.write_plan(plan | {"teacher": fingerprint})
+
+
+def beside(teacher: Teacher | None, objective: ObjectiveLike) -> ObjectiveLike:
+    """``objective``, with the teacher at its side, if there is one."""
+    if teacher is None:
+        return objective
+    network, module = teacher.model.network, teacher.model.family
+    vocabulary = teacher.model.tokenizer.vocabulary_size
+    return Distilled(objective, network, teacher.settings, vocabulary, packs=module.TRAITS.packing)
+
+
+def check(settings: DistillationSettings | None, config: Any, *, decided: bool = True) -> None:
+    """See, before any weight is read, that there is a teacher and that hidden states can be compared.
+
+    Args:
+        config: the student's.
+        decided: is its width the one in ``config``, or one that will be chosen by measurement?
+
+    Raises:
+        CheckpointError: no model there.
+        ConfigError: the student's width is not known.
+        UnsupportedError: the widths differ.
+    """
+    if settings is None:
+        return
+    teacher = outline(settings.teacher).config.hidden_size
+    if not settings.hidden_weight:
+        return
+    if not decided:
+        raise ConfigError(
+            "distillation.hidden_weight: the student must be as wide as the teacher, and its size was left "
+            f"to the time; set model.hidden_size={teacher}, or leave hidden_weight at 0"
+        )
+    check_widths(config.hidden_size, teacher)
+
+
+def tokenizer_of(settings: DistillationSettings) -> str:
+    """The folder of the tokenizer that a new student must have: the teacher's.
+
+    Raises:
+        CheckpointError: no model there.
+    """
+    return str(outline(settings.teacher).folder)
