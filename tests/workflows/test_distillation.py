@@ -148,7 +148,8 @@ def test_a_classifier_learns_from_a_classifier(
             {"distillation": {"teacher": "{bert}", "hidden_weight": 1.0}},
             "student has 16 a place, the teacher 32",
         ),
-        ({"family": "llama", "objective": "causal_lm"}, "causal_lm"),
+        ({"family": "llama", "objective": "causal_lm"}, "no trained causal_lm head, but masked_lm"),
+        ({"training": {"parallel": "fsdp"}}, r"training\.parallel=ddp"),
     ],
 )
 def test_what_does_not_fit_is_refused(

@@ -210,7 +210,7 @@ def resolve(
         where="finetune: objective_options",
     )
     if resolved.distillation is not None:
-        teaching.check(resolved.distillation, outline(resolved.model).config)
+        teaching.check(resolved.distillation, outline(resolved.model).config, resolved.training)
     return resolved.model_copy(
         update={"task_options": options.model_dump(), "objective_options": objective.model_dump()}
     )

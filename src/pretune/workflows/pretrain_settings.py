@@ -116,7 +116,7 @@ def _taught(resolved: PretrainSettings, config: Any) -> PretrainSettings:
     given = resolved.distillation
     timed = parse_length(resolved.budget).unit == "seconds"
     settled = bool(resolved.start_from) or sizing.decided(resolved.model) or not timed
-    teaching.check(given, config, decided=settled)
+    teaching.check(given, config, resolved.training, decided=settled)
     if given is None or resolved.start_from or resolved.tokenizer:
         return resolved
     return resolved.model_copy(update={"tokenizer": teaching.tokenizer_of(given)})

@@ -15,6 +15,7 @@ from pretune.objectives import DistillationSettings, Distilled, check_widths
 from pretune.text.tokenizer import Tokenizer
 from pretune.training.progress import Reporter
 from pretune.training.run import Run
+from pretune.training.settings import TrainingSettings
 from pretune.training.world import World
 from pretune.types import ObjectiveLike, Traits
 
@@ -150,7 +151,9 @@ def beside(teacher: Teacher | None, objective: ObjectiveLike) -> ObjectiveLike:
     return Distilled(objective, network, teacher.settings, vocabulary, packs=module.TRAITS.packing)
 
 
-def check(settings: DistillationSettings | None, config: Any, *, decided: bool = True) -> None:
+def check(
+    settings: DistillationSettings | None, config: Any, training: TrainingSettings, *, decided: bool = True
+) -> None:
     """See, before any weight is read, that there is a teacher and that hidden states can be compared.
 
     Args:
@@ -160,10 +163,15 @@ def check(settings: DistillationSettings | None, config: Any, *, decided: bool =
     Raises:
         CheckpointError: no model there.
         ConfigError: the student's width is not known.
-        UnsupportedError: the widths differ.
+        UnsupportedError: the widths differ, or the student's weights are to be spread over ranks.
     """
     if settings is None:
         return
+    if training.parallel == "fsdp":
+        raise UnsupportedError(
+            "distillation reads heads outside of the network's own pass, and is not offered for weights that "
+            "are spread over processes; set training.parallel=ddp"
+        )
     teacher = outline(settings.teacher).config.hidden_size
     if not settings.hidden_weight:
         return
