@@ -34,15 +34,16 @@ SPECIALS = Specials(vocabulary_size=96, pad=0, start=1, end=2)
 @dataclass(frozen=True)
 class Case:
     family: ModuleType
-    settings: tuple[tuple[str, Any], ...]
+    model_type: str
+    tied: bool
+    head: str = HEAD
 
     @property
     def config(self) -> Any:
-        return self.family.Config(**{**self.family.tiny_config().model_dump(), **dict(self.settings)})
-
-    @property
-    def tied(self) -> bool:
-        return bool(getattr(self.config, "tie_word_embeddings", True))
+        tiny = self.family.tiny_config()
+        told = {"tie_word_embeddings": self.tied, "model_type": self.model_type}
+        known = {key: value for key, value in told.items() if key in type(tiny).model_fields}
+        return type(tiny)(**{**tiny.model_dump(), **known})
 
     def network(self, seed: int = 0) -> Any:
         torch.manual_seed(seed)
@@ -80,13 +81,12 @@ def cases() -> Iterator[Any]:
         family = registry.find("families", name)
         if family.TRAITS.kind == "encoder-decoder":
             for model_type in family.HF_TYPES:
-                for tied in (True, False) if "tie_word_embeddings" in family.Config.model_fields else (True,):
-                    settings = {"tie_word_embeddings": tied, "model_type": model_type}
-                    told = tuple((k, v) for k, v in settings.items() if k in family.Config.model_fields)
+                untied = "tie_word_embeddings" in family.Config.model_fields
+                for tied in (True, False) if untied else (True,):
+                    case = Case(family, model_type, tied)
                     with suppress(pydantic.ValidationError):  # mT5 is never tied
-                        Case(family, told).config  # noqa: B018
-                        label = f"{model_type}{'' if tied else '-untied'}"
-                        yield pytest.param(Case(family, told), id=label)
+                        case.config  # noqa: B018
+                        yield pytest.param(case, id=f"{model_type}{'' if tied else '-untied'}")
 
 
 each = pytest.mark.parametrize("case", list(cases()))
@@ -229,6 +229,24 @@ def test_the_map_of_weights_goes_both_ways(case: Case, tmp_path: Path) -> None:
 
 
 @each
+def test_another_head_or_none_leaves_the_head_new(case: Case) -> None:
+    tensors = weights.export(case.network(0), case.family.WEIGHTS)
+    bare = case.family.Network(case.config, heads=())
+    assert weights.load_into(bare, tensors, case.family.WEIGHTS) == []
+    missing = weights.load_into(
+        case.network(1), weights.export(bare, case.family.WEIGHTS), case.family.WEIGHTS
+    )
+    assert {name.split(".")[1] for name in missing} <= {HEAD}
+
+
+@each
+def test_heads_at_some_places_are_heads_on_the_whole_grid_there(case: Case) -> None:
+    network, batch, some = case.network(), random_batch(), torch.tensor([1, 2, 13, 2])  # one of them twice
+    found = network(replace(batch, places={HEAD: some})).logits[HEAD]
+    torch.testing.assert_close(found, network(batch).logits[HEAD][some], **EXACT)
+
+
+@each
 def test_a_wrong_tensor_is_named_and_nothing_is_loaded(case: Case) -> None:
     network = case.network()
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
@@ -247,7 +265,7 @@ def test_a_wrong_tensor_is_named_and_nothing_is_loaded(case: Case) -> None:
 
 @each
 @torch.no_grad()
-def test_padding_of_source_and_target_changes_nothing(case: Case) -> None:
+def test_padding_changes_nothing(case: Case) -> None:
     network, sources, targets = case.network(), sequences(SOURCES, 7), sequences(TARGETS, 8)
     wide = batch_of(sources, targets, widths=(17, 15), fill=5)
     said, memory = network(wide, heads=()).hidden, network.encode(wide)
@@ -329,8 +347,12 @@ def test_a_gradient_reaches_every_parameter(case: Case) -> None:
 
 
 @each
-def test_the_loss_is_that_of_stock(case: Case, tmp_path: Path) -> None:
-    """Of labels, which stock shifts to the right behind the token that starts the decoder."""
+def test_the_loss_in_chunks_is_the_plain_cross_entropy(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And that of stock, which shifts its labels to the right behind the token that starts the decoder."""
+    monkeypatch.setattr("pretune.nn.heads.CHUNK_ROWS", 4)
+    monkeypatch.setattr("pretune.nn.heads.CHUNK_LOGITS", 1)
     network = case.network()
     hub.write_model(tmp_path, case.values, weights.export(network, case.family.WEIGHTS))
     stock = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path).eval()
@@ -356,9 +378,8 @@ def test_the_loss_is_that_of_stock(case: Case, tmp_path: Path) -> None:
 
 @each
 @torch.no_grad()
-def test_a_cache_changes_nothing_and_the_source_is_encoded_once(
-    case: Case, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_changes_nothing(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the source is encoded once."""
     network, sources, targets = case.network(), sequences(SOURCES, 7), sequences((20, 18, 16), 8)
     expected = network(batch_of(sources, targets), heads=()).hidden
     encode, calls = network.encode, []
@@ -396,7 +417,7 @@ def test_equal_rows_decode_a_token_at_a_time(case: Case) -> None:
 
 
 @each
-def test_one_batch_is_learnt_by_heart(case: Case) -> None:
+def test_one_batch_of_pairs_is_learnt_by_heart(case: Case) -> None:
     torch.manual_seed(0)
     network = case.family.Network(case.config)
     sources, targets = sequences((6, 4, 9, 7), 7), sequences((5, 8, 3, 6), 8)
