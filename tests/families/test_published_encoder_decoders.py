@@ -7,13 +7,27 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from test_published_shapes import drawn
+from transformers import initialization
 
 from pretune.checkpoint import weights
 from pretune.families import bart, t5, transformer
 from pretune.types import Batch, Layout
 
 pytestmark = pytest.mark.slow
+
+
+def drawn(network_class: Any, config: Any) -> Any:
+    """A stock network at values that take a second to draw, not a minute: no two parameters alike."""
+    with initialization.no_init_weights():
+        network = network_class(config)
+    network.tie_weights()
+    torch.manual_seed(0)
+    for parameter in network.parameters():
+        if parameter.ndim > 1:
+            parameter.normal_(std=0.04)
+        else:
+            parameter.normal_(mean=1.0, std=0.1)
+    return network.eval()
 
 
 @pytest.mark.parametrize(
@@ -41,7 +55,7 @@ def test_a_published_encoder_decoder_says_what_stock_says(
     """The bias of the logits, which stock does not count, is counted."""
     stock = drawn(network_class, config)
     for module in stock.modules():
-        if hasattr(module, "create_weight"):  # sinusoids, which stock draws with the other values
+        if hasattr(module, "create_weight"):  # sinusoids, which are not drawn
             module.weight.copy_(module.create_weight())
     monkeypatch.setattr(family.Network, "reset_parameters", lambda self: None)
     network = family.Network(family.Config.from_hugging_face(config.to_dict())).eval()
