@@ -82,7 +82,7 @@ class Config(settings.Settings):
     initializer_factor: float = pydantic.Field(default=1.0, gt=0)
     max_position_embeddings: pydantic.PositiveInt = 512
     """How long a source or target the model is meant for; relative positions themselves have no end."""
-    tie_word_embeddings: bool = True
+    tie_word_embeddings: bool = False  # as v1.1; tied, it learns more slowly at first
     """The head is the word embedding, and reads the last hidden state times ``hidden_size`` ** -0.5."""
     model_type: Literal["t5", "mt5"] = "t5"
     """What transformers calls it: a multilingual T5 is a T5 with a gate and a head of its own."""
