@@ -27,7 +27,6 @@ HEADS = {
     "packing": ("test_packing_changes_neither_logits_nor_gradients",),
     "cache": (
         "test_a_cache_changes_nothing",
-        "test_a_cache_changes_nothing_and_the_source_is_encoded_once",
         "test_equal_rows_decode_a_token_at_a_time",
     ),
     "bfloat16": (

@@ -181,7 +181,8 @@ class Layer(nn.Module):
         before = reading.at(hidden, places)
         after = before + mixed
         read = before if self.parallel else after
-        return after + self.dropout(self.feed_forward(self.feed_forward_norm(read)))
+        output: Tensor = after + self.dropout(self.feed_forward(self.feed_forward_norm(read)))
+        return output
 
 
 class Classifier(nn.Module):
