@@ -8,7 +8,7 @@ import pytest
 
 from pretune import config as settings
 from pretune.errors import ConfigError, UnsupportedError
-from pretune.families import bert, family_of, gpt2, llama, modernbert, xlnet
+from pretune.families import bert, family_of, gpt2, gpt_neox, llama, modernbert, xlnet
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,7 @@ from pretune.families import bert, family_of, gpt2, llama, modernbert, xlnet
         (llama, {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         (llama, {"model_type": "mamba"}, "mamba"),
         (gpt2, {"add_cross_attention": True}, "add_cross_attention"),
+        (gpt_neox, {"rope_scaling": {"type": "linear", "factor": 2.0}}, "linear"),
         (modernbert, {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "yarn"),
         (xlnet, {"attn_type": "uni"}, "attn_type"),
         (xlnet, {"bi_data": True}, "bi_data"),
@@ -43,6 +44,8 @@ def test_a_foreign_config_is_refused_by_name(family: Any, values: dict[str, Any]
         (gpt2, {"hidden_size": 100, "num_attention_heads": 3}, "no multiple of 3 heads"),
         (xlnet, {"hidden_size": 100, "num_attention_heads": 3}, "no multiple of 3 heads"),
         (xlnet, {"hidden_size": 15, "num_attention_heads": 3}, "odd"),
+        (gpt_neox, {"hidden_size": 100, "num_attention_heads": 3}, "no multiple of 3 heads"),
+        (gpt_neox, {"partial_rotary_factor": 0.05}, "partial_rotary_factor turns 3 dimensions"),
         (modernbert, {"layer_types": ["full_attention"]}, "layer_types has 1 entries, not 4"),
         (modernbert, {"classifier_pooling": "max"}, "classifier_pooling"),
         (llama, {"hiden_size": 64}, "did you mean 'hidden_size'"),
@@ -69,6 +72,7 @@ def test_the_base_of_the_positions_is_read_in_both_forms(values: dict[str, Any],
 def test_a_missing_key_means_what_it_means_to_transformers() -> None:
     assert bert.Config.from_hugging_face({}).hidden_dropout_prob == 0.1
     assert gpt2.Config.from_hugging_face({}).residual_dropout == 0.1
+    assert gpt_neox.Config.from_hugging_face({}).rotary_size == 24
     assert modernbert.Config.from_hugging_face({}).inner_size == 1152
     assert llama.Config.from_hugging_face({"model_type": "qwen3"}).head_size == 128
     assert not llama.Config.from_hugging_face({}).tie_word_embeddings

@@ -10,7 +10,7 @@ import transformers
 from transformers import initialization
 
 from pretune.checkpoint import weights
-from pretune.families import distilbert, gpt1, gpt2, gpt3, modernbert, roberta
+from pretune.families import distilbert, gpt1, gpt2, gpt3, gpt_neox, modernbert, roberta
 from pretune.types import Batch, Layout
 
 pytestmark = pytest.mark.slow
@@ -40,12 +40,16 @@ def drawn(network_class: Any, config: Any) -> Any:
         (gpt3, "causal_lm", "GPTNeoForCausalLM",
          {"hidden_size": 768, "num_layers": 12, "num_heads": 12,
           "attention_types": [[["global", "local"], 6]]}, 125_198_592),
+        (gpt_neox, "causal_lm", "GPTNeoXForCausalLM",
+         {"hidden_size": 512, "num_hidden_layers": 6, "num_attention_heads": 8, "intermediate_size": 2048,
+          "vocab_size": 50304}, 70_426_624),
         (distilbert, "masked_lm", "DistilBertForMaskedLM", {}, 66_985_530),
         (modernbert, "masked_lm", "ModernBertForMaskedLM", {}, 149_655_232),
         (roberta, "masked_lm", "RobertaForMaskedLM",
          {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}, 124_697_433),
     ],
-    ids=["gpt", "gpt2-124m", "gpt-neo-125m", "distilbert-base", "modernbert-base", "roberta-base"],
+    ids=["gpt", "gpt2-124m", "gpt-neo-125m", "pythia-70m", "distilbert-base", "modernbert-base",
+         "roberta-base"],
 )  # fmt: skip
 @torch.no_grad()
 def test_a_published_shape_says_what_stock_says(

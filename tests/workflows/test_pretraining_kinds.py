@@ -78,7 +78,9 @@ def test_a_pair_fills_masks_and_is_fine_tuned_with_its_pooler(pair: Path, texts:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["distilbert", "gpt1", "gpt2", "gpt3", "modernbert", "roberta", "xlnet"])
+@pytest.mark.parametrize(
+    "family", ["distilbert", "gpt1", "gpt2", "gpt3", "gpt_neox", "modernbert", "roberta", "xlnet"]
+)
 def test_a_family_goes_from_text_to_a_classifier(family: str, texts: Any, tmp_path: Path) -> None:
     run = pretune.pretrain(
         SETTINGS, corpus=texts.corpus, family=family, budget="8 steps", out=tmp_path / "base"

@@ -15,6 +15,7 @@ from pretune.checkpoint.weights import Accept, Ignore, Operation, Rename
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.nn import attention, initialisation
 from pretune.nn import heads as reading
+from pretune.nn.attention import Plan
 from pretune.nn.cache import Cache
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
@@ -28,14 +29,9 @@ HF_TYPES = {
 }
 
 REFERENCE: Mapping[str, Any] = {
-    "vocab_size": 50432,
-    "hidden_size": 6144,
-    "num_hidden_layers": 44,
-    "num_attention_heads": 64,
-    "intermediate_size": 24576,
-    "max_position_embeddings": 2048,
-    "tie_word_embeddings": False,
-}
+    "vocab_size": 50432, "hidden_size": 6144, "num_hidden_layers": 44, "num_attention_heads": 64,
+    "intermediate_size": 24576, "max_position_embeddings": 2048, "tie_word_embeddings": False,
+}  # fmt: skip
 """What a config.json means that leaves a key out, where it differs from our defaults."""
 
 
@@ -65,12 +61,11 @@ class Config(settings.Settings):
 
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> Self:
-        width, heads, share = self.hidden_size, self.num_attention_heads, self.partial_rotary_factor
+        width, heads, size = self.hidden_size, self.num_attention_heads, self.rotary_size
         if width % heads:
             raise ValueError(f"hidden_size {width} is no multiple of {heads} heads")
-        if self.rotary_size < 2 or self.rotary_size % 2:
-            turned = f"{self.rotary_size} of {width // heads} dimensions"
-            raise ValueError(f"partial_rotary_factor {share} turns {turned}; they turn in pairs")
+        if size < 2 or size % 2:
+            raise ValueError(f"partial_rotary_factor turns {size} dimensions of a head; they turn in pairs")
         return self
 
     @property
@@ -91,15 +86,13 @@ class Config(settings.Settings):
             UnsupportedError: it asks for something that this family does not compute.
             ConfigError: a value is wrong.
         """
-        # transformers 5 writes rope_parameters; what is released says rotary_pct and rotary_emb_base.
+        # transformers 5 writes rope_parameters, older tools and what is released the other two names.
         rope = values.get("rope_scaling") or values.get("rope_parameters") or {}
-        kind = rope.get("rope_type", rope.get("type", "default"))
-        if kind != "default":
+        if (kind := rope.get("rope_type", rope.get("type", "default"))) != "default":
             raise UnsupportedError(f"config.json: rope_type {kind!r}; the gpt_neox family has 'default' only")
         known = {key: value for key, value in {**REFERENCE, **values}.items() if key in cls.model_fields}
         for name, released in (("rope_theta", "rotary_emb_base"), ("partial_rotary_factor", "rotary_pct")):
-            default = known.get(name, cls.model_fields[name].default)
-            known[name] = rope.get(name, values.get(released, default))
+            known[name] = rope.get(name, values.get(released, cls.model_fields[name].default))
         return settings.build(cls, known, where="config.json")
 
     def to_hugging_face(
@@ -108,11 +101,10 @@ class Config(settings.Settings):
         """The config.json with which stock transformers loads this network with ``head``."""
         rope = {"rope_theta": self.rope_theta, "partial_rotary_factor": self.partial_rotary_factor}
         values = self.model_dump(exclude=set(rope)) | {"intermediate_size": self.inner_size}
-        # Both forms: transformers 5 reads the first, older tools the second.
-        values |= {"rope_parameters": {"rope_type": "default", **rope}}
         values |= {"rotary_emb_base": self.rope_theta, "rotary_pct": self.partial_rotary_factor}
-        values |= {"architectures": [HF_TYPES["gpt_neox"][head]], "model_type": "gpt_neox"}
-        values |= {"dtype": "float32"}
+        values |= {"rope_parameters": {"rope_type": "default", **rope}}
+        values |= {"architectures": [HF_TYPES["gpt_neox"][head]]}
+        values |= {"model_type": "gpt_neox", "dtype": "float32"}
         if specials is not None:
             values |= {"pad_token_id": specials.pad, "bos_token_id": specials.start}
             values |= {"eos_token_id": specials.end}
@@ -124,36 +116,27 @@ class SelfAttention(nn.Module):
 
     def __init__(self, config: Config, number: int) -> None:
         super().__init__()
-        width, bias = config.hidden_size, config.attention_bias
-        self.number = number
-        self.heads = config.num_attention_heads
-        self.rotary_size = config.rotary_size
-        self.dropout = config.attention_dropout
-        self.query_key_value = nn.Linear(width, 3 * width, bias=bias)
-        self.output = nn.Linear(width, width, bias=bias)
+        self.number, self.config, width = number, config, config.hidden_size
+        self.query_key_value = nn.Linear(width, 3 * width, bias=config.attention_bias)
+        self.output = nn.Linear(width, width, bias=config.attention_bias)
 
     def forward(
-        self,
-        hidden: Tensor,
-        tables: Tables,
-        plan: attention.Plan,
-        cache: Cache | None,
-        places: Tensor | None = None,
+        self, hidden: Tensor, tables: Tables, plan: Plan, cache: Cache | None, places: Tensor | None = None
     ) -> Tensor:
         """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        heads, size = self.config.num_attention_heads, self.config.rotary_size
         # One head's query, key and value lie beside each other, not all queries before all keys.
-        fused = self.query_key_value(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, 3K)
+        fused = self.query_key_value(hidden).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, H, T, 3K)
         query, key, value = fused.chunk(3, dim=-1)  # (B, H, T, K)
-        query, key = self._turned(query, tables), self._turned(key, tables)
+        query, key = (
+            torch.cat([rotate(part[..., :size], tables), part[..., size:]], -1) for part in (query, key)
+        )
         if cache is not None:
             key, value = cache.extend(self.number, key, value)  # (B, H, S, K)
-        mixed = attention.attend(query, key, value, plan, dropout=self.dropout if self.training else 0.0)
+        dropout = self.config.attention_dropout if self.training else 0.0
+        mixed = attention.attend(query, key, value, plan, dropout=dropout)
         output: Tensor = self.output(reading.at(mixed, places))
         return output
-
-    def _turned(self, heads: Tensor, tables: Tables) -> Tensor:
-        turning, still = heads.tensor_split([self.rotary_size], dim=-1)
-        return torch.cat([rotate(turning, tables), still], -1)  # (B, H, T, K)
 
 
 class Layer(nn.Module):
@@ -169,35 +152,20 @@ class Layer(nn.Module):
         self.dropout = Dropout(config.hidden_dropout)
 
     def forward(
-        self,
-        hidden: Tensor,
-        tables: Tables,
-        plan: attention.Plan,
-        cache: Cache | None,
-        places: Tensor | None = None,
+        self, hidden: Tensor, tables: Tables, plan: Plan, cache: Cache | None, places: Tensor | None = None
     ) -> Tensor:
         """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
         mixed = self.dropout(self.attention(self.attention_norm(hidden), tables, plan, cache, places))
         before = reading.at(hidden, places)
-        after = before + mixed
-        read = before if self.parallel else after
-        output: Tensor = after + self.dropout(self.feed_forward(self.feed_forward_norm(read)))
-        return output
+        read = before if self.parallel else before + mixed
+        hidden = before + mixed + self.dropout(self.feed_forward(self.feed_forward_norm(read)))
+        return hidden
 
 
-class Classifier(nn.Module):
+class Classifier(nn.Linear):
     """A linear map without bias from the last real place to the classes."""
 
     reads: reading.Reads = TRAITS.sentence
-
-    def __init__(self, config: Config, classes: int) -> None:
-        super().__init__()
-        self.output = nn.Linear(config.hidden_size, classes, bias=False)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(N, D) to (N, C)"""
-        logits: Tensor = self.output(hidden)
-        return logits
 
 
 class Network(nn.Module):
@@ -226,8 +194,6 @@ class Network(nn.Module):
     ) -> Outputs:
         """Hidden states of the batch, and what the heads say at their places.
 
-        With a cache, the batch holds the new tokens only, and ``layout.cached`` counts the old ones.
-
         Raises:
             UnsupportedError: a head that the network was not built with.
         """
@@ -252,14 +218,13 @@ class Network(nn.Module):
         if name == "classification":
             if num_labels < 1:
                 raise ConfigError("num_labels: a classification head needs at least one")
-            return Classifier(self.config, num_labels)
+            return Classifier(self.config.hidden_size, num_labels, bias=False)
         raise UnsupportedError(f"gpt_neox has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
 
 
 WEIGHTS: list[Operation] = [
     Accept(r"^(embed_in|layers|final_layer_norm)\.", r"gpt_neox.\1."),  # a stock GPTNeoXModel, without a head
-    Ignore("gpt_neox.layers.{}.attention.bias"),  # the causal mask
-    Ignore("gpt_neox.layers.{}.attention.masked_bias"),
+    Ignore("gpt_neox.layers.{}.attention.{buffer}"),  # bias and masked_bias, the causal mask
     Ignore("gpt_neox.layers.{}.attention.rotary_emb.inv_freq"),
     Rename("embedding.weight", "gpt_neox.embed_in.weight"),
     Rename("layers.{}.attention_norm.{leaf}", "gpt_neox.layers.{}.input_layernorm.{leaf}"),
@@ -272,18 +237,13 @@ WEIGHTS: list[Operation] = [
     Rename("layers.{}.feed_forward.down.{leaf}", "gpt_neox.layers.{}.mlp.dense_4h_to_h.{leaf}"),
     Rename("norm.{leaf}", "gpt_neox.final_layer_norm.{leaf}"),
     Rename("heads.causal_lm.decoder.weight", "lm_head.weight"),
-    Rename("heads.classification.output.weight", "score.weight"),
+    Rename("heads.classification.weight", "score.weight"),
 ]
 
 
 def tiny_config() -> Config:
     """A shape for tests: half of each head's eight dimensions turn."""
     return Config(
-        vocab_size=96,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=48,
-        partial_rotary_factor=0.5,
-    )
+        vocab_size=96, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=64, max_position_embeddings=48, partial_rotary_factor=0.5,
+    )  # fmt: skip
