@@ -176,7 +176,9 @@ class World:
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """Rank 0 does what stands within, then the others; where it fails, they end without a word.
+        """Rank 0 does what stands within, then the others, and waits for them.
+
+        Where it fails, they end without a word. It waits, as what it undoes later they must not do again.
 
         Raises:
             Elsewhere: rank 0 failed.
@@ -189,6 +191,7 @@ class World:
                 failed = False
             finally:
                 self.broadcast(failed)
+            self.gather(True)
             return
         if self.broadcast(True):
             raise Elsewhere("rank 0 failed, and has said why")
@@ -196,6 +199,8 @@ class World:
             yield
         except PretuneError as error:
             raise RankError(f"rank {self.rank}, where rank 0 had no difficulty: {error}") from error
+        finally:
+            self.gather(True)
 
     def lead(self, work: Callable[[], T]) -> T:
         """What ``work`` gives, a JSON value, on all ranks; rank 0 alone does it.
