@@ -50,6 +50,18 @@ class _Job:
     """None: a set of the library ``datasets``."""
 
 
+def read_texts(paths: Iterable[str | Path]) -> Iterator[str]:
+    """The texts of :func:`read_records`; a bad record is passed over.
+
+    Raises:
+        DataError: no good one is left, or too many are bad.
+    """
+    log = RecordLog()
+    for record in read_records(paths, columns=("text",), log=log):
+        yield str(record.fields["text"])
+    log.finish()
+
+
 def read_records(
     paths: Iterable[str | Path], *, columns: Sequence[str] = ("text",), log: RecordLog
 ) -> Iterator[Record]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from pretune.text.tokenizer import TextStream, Tokenizer
+from pretune.text.stream import TextStream
+from pretune.text.tokenizer import Tokenizer
 
 Reason = Literal["", "end", "stop", "length"]
 

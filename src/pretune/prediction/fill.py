@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from pretune.errors import UsageError
 from pretune.objectives.masked_lm import HEAD
 from pretune.prediction.runs import logits_of
-from pretune.text.tokenizer import TextStream, Tokenizer
+from pretune.text.stream import TextStream
+from pretune.text.tokenizer import Tokenizer
 from pretune.types import BoolArray, IntArray, framed
 
 TOP_K = 5

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pretune.data.sources import RecordLog, read_records
+from pretune.data.sources import read_texts
 from pretune.errors import DataError
 from pretune.model import Model
 from pretune.model.growing import grown
@@ -73,11 +73,11 @@ def extend_vocabulary(
     before = model if isinstance(model, Model) else Model.load(model)
     paths = [sources] if isinstance(sources, str | Path) else list(sources)
     heard.say(f"looking for {tokens:,} tokens to add to {before.tokenizer.vocabulary_size:,}")
-    found = extended(before.tokenizer, _texts(paths), tokens, max_token_length=max_token_length)
+    found = extended(before.tokenizer, read_texts(paths), tokens, max_token_length=max_token_length)
     if not found.pieces:
         raise DataError("no two neighbouring tokens of the text occur twice: there is nothing to add")
     after = grown(before, found)
-    sample = sample_texts(_texts(paths), _MEASURED_CHARACTERS)
+    sample = sample_texts(read_texts(paths), _MEASURED_CHARACTERS)
     characters = sum(map(len, sample))
     rates = [
         round(100 * sum(len(encoded.ids) for encoded in tokenizer.encode_batch(sample)) / characters, 2)
@@ -96,10 +96,3 @@ def lines(found: ExtendedVocabulary) -> list[str]:
         f"tokens a hundred characters of this text: {found.before:.1f} before, {found.after:.1f} now",
         f"model: {found.folder}",
     ]
-
-
-def _texts(paths: Sequence[str | Path]) -> Iterator[str]:
-    log = RecordLog()
-    for record in read_records(paths, columns=("text",), log=log):
-        yield str(record.fields["text"])
-    log.finish()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pretune.checkpoint import store
-from pretune.data.sources import RecordLog, read_records
+from pretune.data.sources import read_texts
 from pretune.errors import ConfigError, DataError
 from pretune.text.advice import Advice, advise_vocabulary_size
 from pretune.text.inspection import Inspection, inspect, remarks, show, table
@@ -78,16 +78,16 @@ def train_tokenizer(
     advice = None
     if vocabulary_size == AUTO:
         reporter.say("measuring what size of vocabulary the text wants")
-        advice = advise_vocabulary_size(_texts(paths))
+        advice = advise_vocabulary_size(read_texts(paths))
         reporter.say(f"  {advice.size:,} tokens: {advice.reason}")
     size = vocabulary_size if advice is None else advice.size
     assert isinstance(size, int)
     reporter.say(f"training a {kind} tokenizer of {size:,} tokens")
     tokenizer = train(
-        _texts(paths), size, kind=known, max_token_length=max_token_length,
+        read_texts(paths), size, kind=known, max_token_length=max_token_length,
         lowercase=lowercase, strip_accents=strip_accents,
     ).with_sentinels(sentinels)  # fmt: skip
-    inspection = inspect(tokenizer, sample_texts(_texts(paths), _MEASURED_CHARACTERS))
+    inspection = inspect(tokenizer, sample_texts(read_texts(paths), _MEASURED_CHARACTERS))
     store.write_folder(folder, tokenizer.save, about={"kind": "tokenizer"})
     return TrainedTokenizer(folder, tokenizer, kind, inspection, advice)
 
@@ -110,7 +110,7 @@ def inspect_tokenizers(
     if not tokenizers:
         raise ConfigError("inspect: no tokenizer given: name a tokenizer.json or a folder with one")
     loaded = [Tokenizer.load(path) for path in tokenizers]
-    sample = sample_texts(_texts(data), max_characters)
+    sample = sample_texts(read_texts(data), max_characters)
     return {str(path): inspect(item, sample) for path, item in zip(tokenizers, loaded, strict=True)}
 
 
@@ -159,10 +159,3 @@ def parse_size(words: str) -> int | Literal["auto"]:
 
 def _spelt(text: str) -> str:
     return text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
-
-
-def _texts(paths: Sequence[str | Path]) -> Iterator[str]:
-    log = RecordLog()
-    for record in read_records(paths, columns=("text",), log=log):
-        yield str(record.fields["text"])
-    log.finish()

@@ -1,0 +1,41 @@
+"""Text that is written as its ids arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pretune.text.tokenizer import Tokenizer
+
+
+class TextStream:
+    """The text of ids that arrive one by one, given out as soon as its characters are whole.
+
+    Args:
+        before: ids that they follow, such as the end of a prompt: decoders drop the space of a first token.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, before: Sequence[int] = ()) -> None:
+        self._tokenizer = tokenizer
+        self._ids = [int(id) for id in before]
+        # Ids before this are given out; they stay a round as the context of the next.
+        self._done = len(self._ids)
+
+    def push(self, id: int) -> str:
+        """The text that became whole with ``id``; empty while a character still lacks bytes."""
+        self._ids.append(int(id))
+        return self._take(final=False)
+
+    def end(self) -> str:
+        """What is left; bytes that are no UTF-8 become U+FFFD."""
+        return self._take(final=True)
+
+    def _take(self, final: bool) -> str:
+        # Decoders treat the first token apart (its space, its ##), so new ids are decoded after known ones.
+        text = self._tokenizer.decode(self._ids)
+        if text.endswith("\ufffd") and not final:
+            return ""
+        known = self._tokenizer.decode(self._ids[: self._done])
+        if len(text) > len(known):
+            self._ids = self._ids[self._done :]
+            self._done = len(self._ids)
+        return text[len(known) :]
