@@ -41,11 +41,15 @@ OUR_SIZE = {
     "num_hidden_layers": SIZE["layers"], "hidden_size": SIZE["width"], "num_attention_heads": SIZE["heads"],
 }  # fmt: skip
 
-START: dict[str, Config] = {
-    "ours": {"batch": 8, "learning_rate": 5e-3, "muon_learning_rate": 0.01, "warmup": 0.06,
-             "schedule": "cosine"},
-    "peer": {"batch": 8, "learning_rate": 1e-3, "dropout": 0.0},
+START: dict[tuple[str, str], Config] = {
+    ("ours", "masked"): {"batch": 4, "learning_rate": 1e-3, "muon_learning_rate": 0.01, "warmup": 0.06,
+                         "schedule": "cosine", "rate": 0.3},
+    ("ours", "causal"): {"batch": 8, "learning_rate": 5e-3, "muon_learning_rate": 0.01, "warmup": 0.06,
+                         "schedule": "cosine"},
+    ("peer", "masked"): {"batch": 8, "learning_rate": 1e-3, "dropout": 0.0},
+    ("peer", "causal"): {"batch": 8, "learning_rate": 1e-3, "dropout": 0.0},
 }  # fmt: skip
+"""Where the trials of a side begin; ours of the masked model were found on encyclopaedia (docs/lab-notes.md)."""
 
 
 def stages(side: str, objective: str) -> Stages:
@@ -55,6 +59,11 @@ def stages(side: str, objective: str) -> Stages:
             ("family", PEER[objective]), ("batch", (4, 16, 32)), ("learning_rate", (5e-4, 2e-3, 4e-3)),
             ("dropout", (0.1,)), ("family", PEER[objective]), ("batch", (4, 8, 16)),
             ("learning_rate", (7e-4, 1.4e-3, 3e-3)),
+        )  # fmt: skip
+    if objective == "masked":
+        return (
+            ("rate", (0.4, 0.5)), ("muon_learning_rate", (0.005, 0.007, 0.014)), ("batch", (2, 8)),
+            ("learning_rate", (5e-4, 2e-3)), ("schedule", ("linear",)), ("warmup", (0.02,)),
         )  # fmt: skip
     return (
         ("muon_learning_rate", (0.005, 0.02, 0.04)), ("batch", (4, 16, 32)),
@@ -134,6 +143,7 @@ def our_side(config: Config, prepared: str, out: str) -> dict[str, Any]:
     return {"out": out, "settings": {
         "corpus": [prepared], "family": OURS[config["objective"]], "max_length": length,
         "model": OUR_SIZE, "budget": f"{config['tokens']} tokens",
+        "objective_options": {name: config[name] for name in ("rate",) if name in config},
         "training": {
             "batch_tokens": config["batch"] * length, "seed": config["seed"], "evaluations": 1,
             "schedule": {"name": config["schedule"], "warmup": config["warmup"]},
@@ -163,7 +173,7 @@ def tuned(work: Work, side: str, objective: str) -> Config | None:
     most = 2 if work.options.smoke else TRIALS
     while True:
         losses = {k: row["result"].get("nats", float("inf")) for k, row in work.table.results().items()}
-        config, best = next_trial({**fixed, **family, **START[side]}, stages(side, objective), losses, most)
+        config, best = next_trial({**fixed, **family, **START[side, objective]}, stages(side, objective), losses, most)
         if config is None:
             return best
         if work.run(config) is None:
@@ -215,9 +225,9 @@ def plan(options: Options) -> dict[str, float]:
         window = {"seconds": min(10.0, options.seconds), "warm": 1.0, "corpus": prepared, "length": length}
         settings = {
             "corpus": [prepared], "family": OURS[objective], "max_length": length, "model": OUR_SIZE,
-            "training": {"batch_tokens": START["ours"]["batch"] * length},
+            "training": {"batch_tokens": START["ours", objective]["batch"] * length},
         }  # fmt: skip
-        peer = window | {"family": PEER[objective][0], "batch": START["peer"]["batch"], "size": SIZE}
+        peer = window | {"family": PEER[objective][0], "batch": START["peer", objective]["batch"], "size": SIZE}
         rates = {
             "ours": child("ours.rate", window | {"settings": settings}, limit=options.limit),
             "peer": child("peer.rate", peer, limit=options.limit),
