@@ -23,6 +23,9 @@ ALIASES = {
     ("objectives", "plm"): "permutation_lm",
 }
 
+WRAPPERS = {("families", "hf")}
+"""Private modules that make a member of their room of a name: ``of(name)``."""
+
 
 def names(room: str) -> list[str]:
     """The names that ``pretune.<room>`` holds, one a public module, in alphabetical order."""
@@ -31,11 +34,15 @@ def names(room: str) -> list[str]:
 
 
 def find(room: str, name: str) -> ModuleType:
-    """The module ``pretune.<room>.<name>``.
+    """The module ``pretune.<room>.<name>``; ``hf:electra`` is what ``families/_hf.py`` makes of ``electra``.
 
     Raises:
         ConfigError: no such module; names the nearest ones.
     """
+    wrapper, colon, wrapped = name.partition(":")
+    if colon and (room, wrapper) in WRAPPERS:
+        made: ModuleType = importlib.import_module(f"pretune.{room}._{wrapper}").of(wrapped)
+        return made
     known = names(room)
     name = ALIASES.get((room, name), name)
     if name not in known:

@@ -137,7 +137,7 @@ def _saves(family: str, kind: Kind) -> bool:
 
 def _other_ways(family: str, kind: Kind) -> str:
     """Why ``family`` is not pretrained by ``kind``, and what can be done in its place."""
-    ways = {name: _ways(name) for name in names("families")}
+    ways = {name: _ways(name) for name in dict.fromkeys([*names("families"), family])}
     said = f"pretrain: objective = {kind.name!r}: family {family!r} pretrains by {_listed(ways[family])}"
     others = [name for name in ways if kind.name in ways[name]]
     if others:

@@ -1,0 +1,151 @@
+"""The config of any stock model, every key under its standard name."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from functools import cache as once
+from typing import Any, Self
+
+import pydantic
+
+from pretune import config as settings
+from pretune.checkpoint import hub
+from pretune.errors import ConfigError, UnsupportedError, suggestion
+from pretune.families._hf_stock import classes_of, default, sketch, stock
+from pretune.types import Specials
+
+NO_SHAPE = frozenset({
+    "architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path", "_commit_hash",
+    "_attn_implementation", "attn_implementation", "id2label", "label2id", "num_labels", "problem_type",
+    "output_hidden_states", "output_attentions", "return_dict", "use_cache", "auto_map", "bos_token_id",
+    "eos_token_id", "decoder_start_token_id", "sep_token_id", "cls_token_id", "model_type",
+})  # fmt: skip
+"""Keys of a config.json that do not change the network."""
+LENGTH = 2048
+"""Tokens that a network reads at once whose config sets no limit."""
+TINY = {
+    "vocab_size": 96, "hidden_size": 32, "embedding_size": 16, "intermediate_size": 64, "ffn_dim": 64,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 48, "pad_token_id": 0,
+}  # fmt: skip
+
+
+class Config(settings.Settings):
+    """A stock config, every key under its standard name (``hidden_size`` for GPT-2's ``n_embd``)."""
+
+    model_config = pydantic.ConfigDict(extra="allow")
+
+    model_type: str
+    vocab_size: pydantic.PositiveInt
+    num_hidden_layers: pydantic.PositiveInt
+    max_position_embeddings: pydantic.PositiveInt
+    """Tokens that it reads at once."""
+    pad_token_id: pydantic.NonNegativeInt | None = None
+    tie_word_embeddings: bool = True
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _completed(cls, values: Any) -> Any:
+        """What was not said is as in a stock config."""
+        given = {"model_type": cls.model_fields["model_type"].default, **values}
+        known = _known(given["model_type"])
+        unknown = [key for key in given if key not in known]
+        if unknown:
+            raise ValueError(f"there is no key {unknown[0]!r}; {suggestion(unknown[0], sorted(known))}")
+        return _described(made_of(given))
+
+    @classmethod
+    def from_hugging_face(cls, values: Mapping[str, Any]) -> Self:
+        """The config of a config.json; what does not change the network is passed over.
+
+        Raises:
+            UnsupportedError: it asks for something that the wrapper does not compute.
+            ConfigError: a value is wrong.
+        """
+        for key in ("is_decoder", "add_cross_attention", "quantization_config"):
+            if values.get(key):
+                raise UnsupportedError(f"config.json: {key} is set; the wrapper has no use for it")
+        model_type = str(cls.model_fields["model_type"].default)
+        kept = {key: value for key, value in values.items() if key not in NO_SHAPE}
+        try:
+            described = _described(made_of({**kept, "model_type": model_type}, offset=False))
+        except ValueError as error:
+            raise ConfigError(f"config.json: {error}") from None
+        known = _known(model_type)
+        return settings.build(cls, {k: v for k, v in described.items() if k in known}, where="config.json")
+
+    def to_hugging_face(
+        self, head: str, *, labels: tuple[str, ...] = (), specials: Specials | None = None
+    ) -> dict[str, Any]:
+        """The config.json with which stock transformers loads this network with ``head``."""
+        made = made_of(self.model_dump())
+        values = {key: value for key, value in made.to_dict().items() if key not in NO_SHAPE}
+        name = classes_of(self.model_type)[head]
+        values |= {"model_type": self.model_type, "architectures": [name], "dtype": "float32"}
+        if specials is not None:
+            pad = specials.pad if self.pad_token_id is None else self.pad_token_id
+            values |= {"pad_token_id": pad, "bos_token_id": specials.start, "eos_token_id": specials.end}
+        return values | hub.label_fields(labels)
+
+
+@once
+def _known(model_type: str) -> frozenset[str]:
+    """The keys that a config of this type has, under both of their names."""
+    usual = default(model_type)
+    names = usual.attribute_map
+    return frozenset({*usual.to_dict(), *names, *names.values(), *Config.model_fields})
+
+
+@once
+def _offset(model_type: str) -> bool:
+    """Do its positions begin behind the padding id (RoBERTa's way), so that it reads so many tokens fewer?"""
+    network = sketch(model_type, next(iter(classes_of(model_type).values())))
+    tables = [m for n, m in network.named_modules() if n.endswith("position_embeddings")]
+    return any(getattr(table, "padding_idx", None) is not None for table in tables)
+
+
+def made_of(values: Mapping[str, Any], *, offset: bool = True) -> Any:
+    """A stock config of keys under either name.
+
+    Args:
+        offset: ``max_position_embeddings`` counts tokens, not the rows of a table.
+
+    Raises:
+        ValueError: transformers refuses a value.
+    """
+    model_type = values["model_type"]
+    names = default(model_type).attribute_map
+    native = {names.get(key, key): value for key, value in values.items() if key not in NO_SHAPE}
+    errors = importlib.import_module("huggingface_hub.errors")
+    try:
+        made = stock().AutoConfig.for_model(model_type, **native)
+    except (ValueError, TypeError, AttributeError, KeyError, errors.StrictDataclassError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise ValueError(f"refused by transformers: {lines[-1] if lines else error}") from None
+    if offset and native.get(names.get("max_position_embeddings", "max_position_embeddings")):
+        made.max_position_embeddings += _rows_behind(made)
+    return made
+
+
+def _rows_behind(made: Any) -> int:
+    """Rows of a table of positions that no token reads."""
+    return int(made.pad_token_id or 0) + 1 if _offset(made.model_type) else 0
+
+
+def _described(made: Any) -> dict[str, Any]:
+    """The keys of a stock config under their standard names."""
+    standard = {native: name for name, native in made.attribute_map.items()}
+    values = {standard.get(key, key): v for key, v in made.to_dict().items() if key not in NO_SHAPE}
+    tokens = getattr(made, "max_position_embeddings", None)
+    limited = isinstance(tokens, int) and tokens > 0
+    return values | {
+        "model_type": made.model_type,
+        "num_hidden_layers": made.num_hidden_layers,
+        "max_position_embeddings": tokens - _rows_behind(made) if limited else LENGTH,
+    }
+
+
+def tiny(kind: type[Config]) -> Config:
+    """A shape for tests."""
+    known = _known(str(kind.model_fields["model_type"].default))
+    return settings.build(kind, {key: value for key, value in TINY.items() if key in known})
