@@ -220,6 +220,8 @@ def test_our_network_says_the_same_in_a_stock_model(case: Case, tmp_path: Path) 
 
 @each
 def test_attention_weights_are_those_of_stock(case: Case, tmp_path: Path) -> None:
+    if case.family.__name__.rpartition(".")[2] in WRAPPED:
+        pytest.skip("transformers computes its attention, where nobody watches")
     network = case.network()
     hub.write_model(tmp_path, case.values(network), weights.export(network, case.family.WEIGHTS))
     # The kernels that stock takes by itself keep no weights.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import ModuleType
 
 from pretune import registry
-from pretune.families import _hf
 
 
 def family_of(model_type: str) -> ModuleType:
@@ -18,4 +17,4 @@ def family_of(model_type: str) -> ModuleType:
     for name in registry.names("families"):
         family = registry.find("families", name)
         known |= dict.fromkeys(family.HF_TYPES, family)
-    return known.get(model_type) or registry.find("families", _hf.PREFIX + model_type)
+    return known.get(model_type) or registry.find("families", f"hf:{model_type}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pretune.checkpoint import hub, store
+from pretune.checkpoint import gguf, hub, store
 from pretune.data.fingerprints import FILE as FINGERPRINTS
 from pretune.errors import CheckpointError, ConfigError, UnsupportedError
 from pretune.families import family_of
@@ -50,7 +50,7 @@ def outline(path: Path | str) -> Outline:
 
 
 def model_folder(path: Path) -> Path:
-    """The model folder that a path means: itself, or ``model/`` inside a run.
+    """The model folder that a path means: itself, ``model/`` inside a run, or what a GGUF file unpacks to.
 
     Raises:
         CheckpointError: there is none.
@@ -58,6 +58,9 @@ def model_folder(path: Path) -> Path:
     for folder in (path, path / "model"):
         if (folder / "config.json").exists():
             return folder
+    packed = gguf.find(path)
+    if packed is not None:
+        return gguf.unpacked(packed)
     if not path.exists():
         raise CheckpointError(
             f"{path}: no such file or folder; give a run or a model folder (pretune fetches none from a hub)"

@@ -1,0 +1,77 @@
+"""GGUF files, as llama.cpp keeps models: dequantised by transformers into a folder like any other."""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from functools import cache as once
+from pathlib import Path
+from typing import Any
+
+from pretune.errors import CheckpointError, UnsupportedError
+
+SUFFIX = ".gguf"
+MAGIC = b"GGUF"
+
+_KEPT: list[Any] = []
+"""Temporary folders, which go with the process."""
+
+
+def find(path: Path) -> Path | None:
+    """The GGUF file that a path means: itself, or the only one in a folder; None: it means no such file.
+
+    Raises:
+        CheckpointError: a folder holds several.
+    """
+    if path.is_file():
+        return path if path.suffix == SUFFIX else None
+    found = sorted(path.glob(f"*{SUFFIX}"))
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found[:5])
+        raise CheckpointError(f"{path}: holds {len(found)} GGUF files ({names}); give one of them")
+    return found[0] if found else None
+
+
+def unpacked(file: Path) -> Path:
+    """A folder with the model of a GGUF file in float32, made once a process and removed at its end.
+
+    Raises:
+        UnsupportedError: transformers or gguf is not installed, or knows no such architecture.
+        CheckpointError: the file is damaged, or lacks tensors.
+    """
+    return _unpacked(file.resolve(), file.stat().st_mtime_ns)
+
+
+@once
+def _unpacked(file: Path, changed: int) -> Path:
+    with file.open("rb") as stream:
+        if stream.read(4) != MAGIC:
+            raise CheckpointError(f"{file}: does not begin as a GGUF file does; fetch it again")
+    transformers = _needed("transformers")
+    _needed("gguf")
+    place = tempfile.TemporaryDirectory(prefix="pretune-gguf-")
+    _KEPT.append(place)
+    folder, source = Path(place.name), {"gguf_file": file.name, "local_files_only": True}
+    try:
+        model, loaded = transformers.AutoModelForCausalLM.from_pretrained(
+            file.parent, **source, dtype="float32", output_loading_info=True
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **source)
+    except (ValueError, KeyError, IndexError, OSError, EOFError, NotImplementedError) as error:
+        raise CheckpointError(f"{file}: cannot be read as GGUF: {str(error).splitlines()[0]}") from None
+    if loaded["missing_keys"]:
+        raise CheckpointError(f"{file}: has no weights for {', '.join(sorted(loaded['missing_keys'])[:5])}")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _needed(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise UnsupportedError(
+            f"GGUF files are read with {name}, which is not installed: pip install 'pretune[hf]'"
+        ) from None
