@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pretune.checkpoint.weights import Ignore
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.families._hf_config import Config, made_of, tiny
-from pretune.families._hf_stock import Names, classes_of, default, parts, stock
+from pretune.families._hf_stock import Names, classes_of, default, parts, renamings, stock
 from pretune.nn.cache import Cache
 from pretune.types import IGNORED, Batch, Layout, Outputs, Traits
 
@@ -34,6 +34,7 @@ def of(model_type: str) -> ModuleType:
             wrapper does not take.
     """
     classes = classes_of(model_type)
+    renamings(model_type)  # refuses what cannot be read
     encoder = "masked_lm" in classes
     exports = {
         "TRAITS": Traits(
@@ -45,7 +46,7 @@ def of(model_type: str) -> ModuleType:
             segments=getattr(default(model_type), "type_vocab_size", 0) > 1,
         ),
         "HF_TYPES": {model_type: classes},
-        "WEIGHTS": [Ignore("{}.embeddings.position_ids"), Names(model_type)],
+        "WEIGHTS": [Ignore("{body}.embeddings.position_ids"), Names(model_type)],
         "Config": pydantic.create_model("Config", __base__=Config, model_type=(str, model_type)),
         "Network": Network,
     }
@@ -94,9 +95,10 @@ class Network(nn.Module):
             self.heads[name] = Part(whole, known.top[name])
             if known.own[name]:
                 self.heads[name].add_module("body", Part(whole.base_model, known.own[name]))
-        _check_state(config.model_type, whole)
+        _check_state(config.model_type, whole, set(self.parameters()) if heads else set(whole.parameters()))
         if not next(whole.parameters()).is_meta:
             self._try()
+        whole.train()  # as any module that was just made
 
     @property
     def stock(self) -> Any:
@@ -258,15 +260,17 @@ class Network(nn.Module):
             )
 
 
-def _check_state(model_type: str, whole: Any) -> None:
-    """See that all that a network knows are parameters, which are what is trained, kept and read.
+def _check_state(model_type: str, whole: Any, held: set[nn.Parameter]) -> None:
+    """See that all that a network knows are parameters under names of ours, which are trained, kept and read.
 
     Raises:
         UnsupportedError: it keeps something else.
     """
-    named = {name for name, _ in whole.named_parameters(remove_duplicate=False)}
-    kept = sorted(whole.state_dict().keys() - named)
+    named = dict(whole.named_parameters(remove_duplicate=False))
+    stray = [name for name, parameter in named.items() if parameter not in held]
+    kept = sorted([*stray, *(whole.state_dict().keys() - named.keys())])
     if kept:
         raise UnsupportedError(
-            f"model_type {model_type!r}: keeps {kept[0]}, which is no parameter; pretune does not take it"
+            f"model_type {model_type!r}: keeps {kept[0]}, which has no place in pretune's network; "
+            "pretune does not take it"
         )

@@ -24,6 +24,8 @@ NO_SHAPE = frozenset({
 """Keys of a config.json that do not change the network."""
 LENGTH = 2048
 """Tokens that a network reads at once whose config sets no limit."""
+DEEPEST = 10_000
+"""Layers that a config may ask for: stock configs write out a list of them before anything is checked."""
 TINY = {
     "vocab_size": 96, "hidden_size": 32, "embedding_size": 16, "intermediate_size": 64, "ffn_dim": 64,
     "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 48, "pad_token_id": 0,
@@ -116,6 +118,9 @@ def made_of(values: Mapping[str, Any], *, offset: bool = True) -> Any:
     model_type = values["model_type"]
     names = default(model_type).attribute_map
     native = {names.get(key, key): value for key, value in values.items() if key not in NO_SHAPE}
+    depth = native.get(names.get("num_hidden_layers", "num_hidden_layers"))
+    if isinstance(depth, int) and depth > DEEPEST:
+        raise ValueError(f"num_hidden_layers = {depth}: more than {DEEPEST} layers")
     errors = importlib.import_module("huggingface_hub.errors")
     try:
         made = stock().AutoConfig.for_model(model_type, **native)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache as once
 from typing import Any
@@ -12,6 +12,8 @@ from pretune.checkpoint.weights import State
 from pretune.errors import UnsupportedError, suggestion
 from pretune.nn.initialisation import shapes_only
 
+OTHER = "other"
+"""Stands for the heads that are not ours."""
 LISTS = {
     "masked_lm": "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
     "causal_lm": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
@@ -104,18 +106,17 @@ class Parts:
     """Head to the parts beside the body."""
 
 
-OTHER = "other"
-"""Stands for the heads that are not ours."""
-
-
 @once
 def parts(model_type: str) -> Parts:
+    """Found out on stock networks without values."""
     heads = classes_of(model_type)
     lists = stock("models.auto.modeling_auto")
     found = [getattr(lists, key).get(model_type) for key in OTHER_LISTS]
     others = {n for name in found if name for n in ([name] if isinstance(name, str) else name)}
     classes = [*heads.items(), *((OTHER, name) for name in sorted(others - set(heads.values())))]
-    prefix, inner, top = "", {}, {}
+    prefix = ""
+    inner: dict[str, set[str]] = {}
+    top: dict[str, set[str]] = {}
     for head, name in classes:
         network = sketch(model_type, name)
         prefix = prefix or network.base_model_prefix
@@ -129,8 +130,8 @@ def parts(model_type: str) -> Parts:
     return Parts(
         prefix,
         frozenset(body),
-        {head: frozenset(parts - body) for head, parts in inner.items()},
-        {head: frozenset(parts) for head, parts in top.items()},
+        {head: frozenset(names - body) for head, names in inner.items()},
+        {head: frozenset(names) for head, names in top.items()},
     )
 
 
@@ -142,6 +143,31 @@ def sketch(model_type: str, name: str) -> Any:
         return getattr(stock(), name)(config)
 
 
+@once
+def renamings(model_type: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """What transformers itself renames as it reads a folder, and as it writes one.
+
+    Raises:
+        UnsupportedError: it changes the tensors, too, as it does where experts are kept one by one.
+    """
+    network = sketch(model_type, next(iter(classes_of(model_type).values())))
+    loading, mapping = stock("core_model_loading"), stock("conversion_mapping")
+    kept = mapping.get_model_conversion_mapping(network, add_legacy=False)
+    if not all(isinstance(step, loading.WeightRenaming) for step in kept):
+        raise UnsupportedError(
+            f"model_type {model_type!r}: its folders keep tensors in another form than transformers computes "
+            "with; pretune does not take it"
+        )
+    back = [step.reverse_transform() for step in kept[::-1] if not isinstance(step, loading.PrefixChange)]
+    return tuple(mapping.get_model_conversion_mapping(network)), tuple(back)
+
+
+def _renamed(name: str, steps: Sequence[Any]) -> str:
+    for step in steps:
+        name, _ = step.rename_source_key(name)
+    return name
+
+
 @dataclass(frozen=True)
 class Names:
     """The names of the stock classes of a model type: those of the body have a prefix, heads have none."""
@@ -149,7 +175,9 @@ class Names:
     model_type: str
 
     def read(self, theirs: State, ours: State) -> None:
-        known = parts(self.model_type)
+        known, (steps, _) = parts(self.model_type), renamings(self.model_type)
+        for name in list(theirs):
+            theirs[_renamed(name, steps)] = theirs.pop(name)
         prefixed = any(name.startswith(f"{known.prefix}.") for name in theirs)
         for name in list(theirs):
             within = name.startswith(f"{known.prefix}.")
@@ -158,21 +186,22 @@ class Names:
                 ours[place] = theirs.pop(name)
 
     def write(self, theirs: State, ours: State) -> None:
-        prefix = parts(self.model_type).prefix
+        prefix, (_, steps) = parts(self.model_type).prefix, renamings(self.model_type)
         for name in list(ours):
             room, _, rest = name.partition(".")
+            inside = room == "body"
             if room == "heads":
                 rest = rest.partition(".")[2]
                 inside = rest.startswith("body.")
                 rest = rest.removeprefix("body.")
-            theirs[f"{prefix}.{rest}" if room == "body" or inside else rest] = ours.pop(name)
+            theirs[_renamed(f"{prefix}.{rest}" if inside else rest, steps)] = ours.pop(name)
 
-    def _place(self, parts: Parts, name: str, inside: bool) -> str | None:
+    def _place(self, known: Parts, name: str, inside: bool) -> str | None:
         first = name.split(".")[0]
-        if inside and first in parts.body:
+        if inside and first in known.body:
             return f"body.{name}"
-        rooms = parts.own if inside else parts.top
-        head = next((head for head, known in rooms.items() if first in known), None)
+        rooms = known.own if inside else known.top
+        head = next((head for head, names in rooms.items() if first in names), None)
         if head is None:
             return None
         return f"heads.{head}.body.{name}" if inside else f"heads.{head}.{name}"
