@@ -33,14 +33,12 @@ SHAPE: dict[str, Any] = {
 }  # fmt: skip
 EXTRA: dict[str, dict[str, Any]] = {
     "electra": {"intermediate_size": 64, "embedding_size": 16},
-    "mpnet": {"intermediate_size": 64, "max_position_embeddings": 65},
     "gpt_neox": {"intermediate_size": 64},
     "opt": {"ffn_dim": 64, "word_embed_proj_dim": 16},
     "phi": {"intermediate_size": 64},
 }
 CLASSES = {
     "electra": "ElectraForMaskedLM",
-    "mpnet": "MPNetForMaskedLM",
     "gpt_neox": "GPTNeoXForCausalLM",
     "opt": "OPTForCausalLM",
     "phi": "PhiForCausalLM",
@@ -63,7 +61,7 @@ def stock_folder(folder: Path, model_type: str, name: str | None = None) -> Any:
 def test_a_folder_keeps_its_names_and_says_the_same_again(model_type: str, tmp_path: Path) -> None:
     stock = stock_folder(tmp_path / "theirs", model_type)
     model = pretune.load(tmp_path / "theirs")
-    assert model.max_length == 64 - (model_type == "mpnet")  # whose positions begin behind the padding
+    assert model.max_length == 64
     saved = model.save(tmp_path / "ours")
     again = getattr(transformers, CLASSES[model_type]).from_pretrained(saved).eval()
     theirs, ours = (hub.read_tensors(tmp_path / name) for name in ("theirs", "ours"))
@@ -219,6 +217,19 @@ def test_what_sees_later_tokens_predicts_none() -> None:
     family = registry.find("families", "hf:xlnet")
     with pytest.raises(UnsupportedError, match="its places see later tokens"):
         family.Network(family.tiny_config(), heads=("causal_lm",))
+
+
+def test_positions_behind_the_padding_are_not_read() -> None:
+    """MPNet's begin behind id 1, whatever the config calls its padding."""
+    family = family_of("mpnet")
+    config = family.Config.from_hugging_face({**SHAPE, "max_position_embeddings": 66})
+    assert config.max_position_embeddings == 64
+    assert config.to_hugging_face("masked_lm")["max_position_embeddings"] == 66
+    network = family.Network(config, heads=("masked_lm",)).eval()
+    full = Batch(torch.full((1, 64), 5), Layout(torch.tensor([64])))
+    assert network(full, heads=("masked_lm",)).logits["masked_lm"].isfinite().all()
+    with pytest.raises(UnsupportedError, match="padding token"):
+        network(Batch(torch.ones(1, 9, dtype=torch.long), Layout(torch.tensor([9]))), heads=("masked_lm",))
 
 
 def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:

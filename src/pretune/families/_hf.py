@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pretune.checkpoint.weights import Ignore
 from pretune.errors import ConfigError, UnsupportedError
-from pretune.families._hf_config import Config, made_of, tiny
+from pretune.families._hf_config import Config, made_of, padding_behind_positions, tiny
 from pretune.families._hf_stock import Names, classes_of, default, parts, renamings, stock
 from pretune.nn.cache import Cache
 from pretune.types import IGNORED, Batch, Layout, Outputs, Traits
@@ -86,6 +86,9 @@ class Network(nn.Module):
             if name == "classification" and num_labels < 1:
                 raise ConfigError("num_labels: a classification head needs at least one")
         self.num_labels = num_labels
+        behind = padding_behind_positions(config.model_type, config.pad_token_id)
+        self.pad = config.pad_token_id if behind is None else behind
+        """What marks padding in the stock network; None: the mask alone does."""
         known, whole = parts(config.model_type), self._new(heads)
         # Not as a module of its own: each parameter stands below under the name that `Names` gives it.
         self._whole: tuple[Any] = (whole,)
@@ -215,7 +218,7 @@ class Network(nn.Module):
 
     def _padded(self, tokens: Tensor, real: Tensor) -> Tensor:
         """The grid with the padding that the stock network looks for: it may find a text's end by it."""
-        pad = self.config.pad_token_id
+        pad = self.pad
         if self.traits.kind == "decoder" and "classification" not in self.heads:
             return tokens  # the mask alone decides
         if pad is None:
@@ -235,7 +238,7 @@ class Network(nn.Module):
         Raises:
             UnsupportedError: it does not.
         """
-        pad = self.config.pad_token_id
+        pad = self.pad
         ids = [id for id in range(4, self.config.vocab_size) if id != pad][:SAMPLE]
         if len(ids) < SAMPLE or self.config.max_position_embeddings <= SAMPLE + 3:
             return  # too small to try anything on

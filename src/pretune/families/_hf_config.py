@@ -99,11 +99,12 @@ def _known(model_type: str) -> frozenset[str]:
 
 
 @once
-def _offset(model_type: str) -> bool:
-    """Do its positions begin behind the padding id (RoBERTa's way), so that it reads so many tokens fewer?"""
-    network = sketch(model_type, next(iter(classes_of(model_type).values())))
+def padding_behind_positions(model_type: str, pad: int | None) -> int | None:
+    """The id behind which positions begin (RoBERTa's way): it marks padding wherever it stands."""
+    network = sketch(model_type, next(iter(classes_of(model_type).values())), pad)
     tables = [m for n, m in network.named_modules() if n.endswith("position_embeddings")]
-    return any(getattr(table, "padding_idx", None) is not None for table in tables)
+    found = [getattr(table, "padding_idx", None) for table in tables]
+    return next((id for id in found if id is not None), None)
 
 
 def made_of(values: Mapping[str, Any], *, offset: bool = True) -> Any:
@@ -134,7 +135,8 @@ def made_of(values: Mapping[str, Any], *, offset: bool = True) -> Any:
 
 def _rows_behind(made: Any) -> int:
     """Rows of a table of positions that no token reads."""
-    return int(made.pad_token_id or 0) + 1 if _offset(made.model_type) else 0
+    id = padding_behind_positions(made.model_type, getattr(made, "pad_token_id", None))
+    return 0 if id is None else id + 1
 
 
 def _described(made: Any) -> dict[str, Any]:

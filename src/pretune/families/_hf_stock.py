@@ -135,9 +135,11 @@ def parts(model_type: str) -> Parts:
     )
 
 
-def sketch(model_type: str, name: str) -> Any:
+def sketch(model_type: str, name: str, pad: int | None = None) -> Any:
     """A stock class of the default shape, one layer deep, without values."""
     config = stock().AutoConfig.for_model(model_type)
+    if pad is not None and pad < config.vocab_size:
+        config.pad_token_id = pad
     config.num_hidden_layers = 1
     with shapes_only():
         return getattr(stock(), name)(config)
