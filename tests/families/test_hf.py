@@ -127,6 +127,22 @@ def test_it_writes_what_stock_writes(model_type: str, tmp_path: Path) -> None:
     assert list(found[0].tokens) == tokens[0, len(ids) :].tolist()
 
 
+@pytest.mark.parametrize("way", ["cast", "autocast"])
+@pytest.mark.parametrize("model_type", list(CLASSES))
+@torch.no_grad()
+def test_bfloat16_changes_rounding_only(model_type: str, way: str) -> None:
+    family = family_of(model_type)
+    torch.manual_seed(0)
+    head = family.TRAITS.heads[0]
+    network = family.Network(family.tiny_config(), heads=(head,)).eval()
+    batch = Batch(torch.randint(3, 96, (3, 12)), Layout(torch.tensor([12, 12, 12])))
+    exact = network(batch, heads=(head,)).logits[head]
+    with torch.autocast("cpu", torch.bfloat16, enabled=way == "autocast"):
+        used = network if way == "autocast" else network.bfloat16()
+        rough = used(batch, heads=(head,)).logits[head].float()
+    assert 0 < (rough - exact).norm() < 8 * 2**-8 * exact.norm()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model_type", ["electra", "opt"])
 def test_it_becomes_a_classifier_that_stock_loads(model_type: str, tmp_path: Path) -> None:
