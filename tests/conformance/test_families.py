@@ -38,6 +38,11 @@ class Case:
     """Predict in permuted order, from queries that have not seen their own tokens."""
 
     @property
+    def wrapped(self) -> bool:
+        """Is its network transformers' own?"""
+        return self.family.__name__.rpartition(".")[2] in WRAPPED
+
+    @property
     def heads(self) -> tuple[str, ...]:
         return tuple(self.head.split("+"))
 
@@ -220,7 +225,7 @@ def test_our_network_says_the_same_in_a_stock_model(case: Case, tmp_path: Path) 
 
 @each
 def test_attention_weights_are_those_of_stock(case: Case, tmp_path: Path) -> None:
-    if case.family.__name__.rpartition(".")[2] in WRAPPED:
+    if case.wrapped:
         pytest.skip("transformers computes its attention, where nobody watches")
     network = case.network()
     hub.write_model(tmp_path, case.values(network), weights.export(network, case.family.WEIGHTS))
@@ -251,6 +256,8 @@ def test_gradients_are_those_of_stock(case: Case, tmp_path: Path) -> None:
     # Each shared one under all its names: which of them stock keeps depends on the order of its modules.
     named = network.named_parameters(remove_duplicate=False)
     ours = weights.to_theirs({n: p.grad for n, p in named}, case.family.WEIGHTS)
+    if case.wrapped:  # the names of its modules, which those in a folder may differ from
+        ours = {n: p.grad for n, p in network.stock.named_parameters(remove_duplicate=False)}
     gradients = {n: p.grad for n, p in stock.named_parameters() if p.grad is not None}
     assert gradients.keys() <= ours.keys()
     for name, gradient in gradients.items():
@@ -392,6 +399,11 @@ def test_a_gradient_reaches_every_parameter(case: Case) -> None:
     for name, parameter in network.named_parameters():
         if name == "query" and case.family.TRAITS.permutation and not case.ordered:
             assert parameter.grad is None  # only what predicts in permuted order begins with it
+            continue
+        if case.model_type == "mpnet" and not case.tied and name == "heads.masked_lm.lm_head.bias":
+            assert (
+                parameter.grad is None
+            )  # a second name of decoder.bias, which stock then does not compute with
             continue
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name

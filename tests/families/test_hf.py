@@ -106,7 +106,7 @@ def test_texts_in_batches_are_as_likely_as_one_by_one(model_type: str, tmp_path:
     model = pretune.load(tmp_path)
     for text, score in zip(TEXTS, model.score_all(TEXTS), strict=True):
         specials = model.tokenizer.specials
-        ids = [*specials.single[0], *model.tokenizer.encode(text).ids.tolist(), *specials.single[1]]
+        ids = [*specials.single[0], *model.tokenizer.encode(text).ids.tolist(), specials.end]
         logs = stock(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
         nats = -sum(float(logs[place, token]) for place, token in enumerate(ids[1:]))
         ours = -math.fsum(log for _, log in score.tokens)

@@ -8,6 +8,7 @@ from functools import cache as once
 from pathlib import Path
 from typing import Any
 
+from pretune.checkpoint import hub
 from pretune.errors import CheckpointError, UnsupportedError
 
 SUFFIX = ".gguf"
@@ -61,7 +62,9 @@ def _unpacked(file: Path, changed: int) -> Path:
         raise CheckpointError(f"{file}: cannot be read as GGUF: {str(error).splitlines()[0]}") from None
     if loaded["missing_keys"]:
         raise CheckpointError(f"{file}: has no weights for {', '.join(sorted(loaded['missing_keys'])[:5])}")
-    model.save_pretrained(folder)
+    values = {key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
+    values |= {"architectures": [type(model).__name__], "dtype": "float32"}
+    hub.write_model(folder, values, {name: p.detach() for name, p in model.named_parameters()})
     tokenizer.save_pretrained(folder)
     return folder
 

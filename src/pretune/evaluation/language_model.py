@@ -41,6 +41,7 @@ class HeldOut:
         max_tokens: int,
         max_length: int,
         every_token: bool,
+        packing: bool = True,
         world: World | None = None,
     ) -> None:
         self.world = world or World()
@@ -52,7 +53,9 @@ class HeldOut:
         features = [store[i] for i in chosen]
         examples = [objective.build(f, validation_rng(i)) for i, f in zip(chosen, features, strict=True)]
         bounds = objective.length_bounds(store.lengths)[chosen]
-        together = pack(bounds, max_length) if objective.packs else [[k] for k in range(len(examples))]
+        together = (
+            pack(bounds, max_length) if objective.packs and packing else [[k] for k in range(len(examples))]
+        )
         self._rows = [[examples[k] for k in row] for row in together]
         self._objective = objective
         self._batches = self._collated(ROWS)

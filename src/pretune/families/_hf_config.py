@@ -54,7 +54,10 @@ class Config(settings.Settings):
         unknown = [key for key in given if key not in known]
         if unknown:
             raise ValueError(f"there is no key {unknown[0]!r}; {suggestion(unknown[0], sorted(known))}")
-        return _described(made_of(given))
+        described = _described(made_of(given))
+        if _limit(default(given["model_type"])) is None:  # it reads any length; this is what it is used with
+            described |= {key: v for key, v in given.items() if key == "max_position_embeddings"}
+        return described
 
     @classmethod
     def from_hugging_face(cls, values: Mapping[str, Any]) -> Self:
@@ -118,7 +121,8 @@ def made_of(values: Mapping[str, Any], *, offset: bool = True) -> Any:
     """
     model_type = values["model_type"]
     names = default(model_type).attribute_map
-    native = {names.get(key, key): value for key, value in values.items() if key not in NO_SHAPE}
+    left_out = NO_SHAPE if _limit(default(model_type)) else NO_SHAPE | {"max_position_embeddings"}
+    native = {names.get(key, key): value for key, value in values.items() if key not in left_out}
     depth = native.get(names.get("num_hidden_layers", "num_hidden_layers"))
     if isinstance(depth, int) and depth > DEEPEST:
         raise ValueError(f"num_hidden_layers = {depth}: more than {DEEPEST} layers")
@@ -139,16 +143,21 @@ def _rows_behind(made: Any) -> int:
     return 0 if id is None else id + 1
 
 
+def _limit(made: Any) -> int | None:
+    """Rows of its table of positions; None: it has none."""
+    rows = getattr(made, "max_position_embeddings", None)
+    return rows if isinstance(rows, int) and rows > 0 else None
+
+
 def _described(made: Any) -> dict[str, Any]:
     """The keys of a stock config under their standard names."""
     standard = {native: name for name, native in made.attribute_map.items()}
     values = {standard.get(key, key): v for key, v in made.to_dict().items() if key not in NO_SHAPE}
-    tokens = getattr(made, "max_position_embeddings", None)
-    limited = isinstance(tokens, int) and tokens > 0
+    limit = _limit(made)
     return values | {
         "model_type": made.model_type,
         "num_hidden_layers": made.num_hidden_layers,
-        "max_position_embeddings": tokens - _rows_behind(made) if limited else LENGTH,
+        "max_position_embeddings": LENGTH if limit is None else limit - _rows_behind(made),
     }
 
 

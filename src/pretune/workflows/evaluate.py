@@ -175,6 +175,7 @@ def _language_model(model: Model, data: str, reporter: Reporter) -> dict[str, An
             held = HeldOut(
                 windows, objective, kind.contexts, model.tokenizer,
                 max_tokens=2**62, max_length=model.max_length, every_token=kind.every_token,
+                packing=model.family.TRAITS.packing,
             )  # fmt: skip
             found = held.scores(model.network)
             scores += [replace(s, name=f"{name}_{s.name}") for s in found] if name else found

@@ -75,7 +75,8 @@ class Pretraining:
         self.held_out = HeldOut(
             held, kind.scoring(traits, specials, held), kind.contexts, tokenizer,
             max_tokens=settings.evaluation_tokens, max_length=settings.max_length,
-            every_token=kind.every_token, world=world,
+            every_token=kind.every_token, packing=traits.packing,
+            world=world,
         )  # fmt: skip
         end = [] if windowing.end is None else [windowing.end]
         corpus = prepared.train
