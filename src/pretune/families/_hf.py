@@ -115,7 +115,8 @@ class Network(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self.stock._apply(fn)  # buffers that stand outside the parts move, too
-        return super()._apply(fn, recurse)
+        moved: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return moved
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as the stock class does."""
