@@ -401,9 +401,7 @@ def test_a_gradient_reaches_every_parameter(case: Case) -> None:
             assert parameter.grad is None  # only what predicts in permuted order begins with it
             continue
         if case.model_type == "mpnet" and not case.tied and name == "heads.masked_lm.lm_head.bias":
-            assert (
-                parameter.grad is None
-            )  # a second name of decoder.bias, which stock then does not compute with
+            assert parameter.grad is None  # stock computes with decoder.bias, which it is not tied to
             continue
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name

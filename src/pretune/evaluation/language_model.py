@@ -53,9 +53,8 @@ class HeldOut:
         features = [store[i] for i in chosen]
         examples = [objective.build(f, validation_rng(i)) for i, f in zip(chosen, features, strict=True)]
         bounds = objective.length_bounds(store.lengths)[chosen]
-        together = (
-            pack(bounds, max_length) if objective.packs and packing else [[k] for k in range(len(examples))]
-        )
+        packing = packing and objective.packs
+        together = pack(bounds, max_length) if packing else [[k] for k in range(len(examples))]
         self._rows = [[examples[k] for k in row] for row in together]
         self._objective = objective
         self._batches = self._collated(ROWS)
