@@ -151,7 +151,8 @@ def _limit(made: Any) -> int | None:
 
 def _described(made: Any) -> dict[str, Any]:
     """The keys of a stock config under their standard names."""
-    standard = {native: name for name, native in made.attribute_map.items()}
+    names = made.attribute_map.items()
+    standard = {native: name for name, native in names if native not in Config.model_fields}
     values = {standard.get(key, key): v for key, v in made.to_dict().items() if key not in NO_SHAPE}
     limit = _limit(made)
     return values | {
