@@ -66,7 +66,7 @@ class Case:
         return found
 
 
-WRAPPED = ("hf:electra", "hf:mpnet", "hf:gpt_neox", "hf:opt")
+WRAPPED = ("hf:electra", "hf:mpnet", "hf:opt", "hf:phi")
 """Of the architectures that transformers computes: heads of several parts, positions of two kinds."""
 
 

@@ -16,7 +16,7 @@ import transformers
 
 import pretune
 from pretune import registry
-from pretune.checkpoint import hub
+from pretune.checkpoint import hub, weights
 from pretune.config import build
 from pretune.data.order import rng
 from pretune.errors import CheckpointError, ConfigError, Interrupted, UnsupportedError
@@ -33,17 +33,15 @@ SHAPE: dict[str, Any] = {
 }  # fmt: skip
 EXTRA: dict[str, dict[str, Any]] = {
     "electra": {"intermediate_size": 64, "embedding_size": 16},
-    "gpt_neox": {"intermediate_size": 64},
     "opt": {"ffn_dim": 64, "word_embed_proj_dim": 16},
     "phi": {"intermediate_size": 64},
 }
 CLASSES = {
     "electra": "ElectraForMaskedLM",
-    "gpt_neox": "GPTNeoXForCausalLM",
     "opt": "OPTForCausalLM",
     "phi": "PhiForCausalLM",
 }
-DECODERS = ("gpt_neox", "opt", "phi")
+DECODERS = ("opt", "phi")
 TEXTS = ["the king sent word", "人民法院 应当", "word to the city, word to the king 依法 审理 案件", "city"]
 
 
@@ -168,7 +166,7 @@ def test_it_becomes_a_classifier_that_stock_loads(model_type: str, tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model_type", "kind"), [("electra", "masked_lm"), ("gpt_neox", "causal_lm")])
+@pytest.mark.parametrize(("model_type", "kind"), [("electra", "masked_lm"), ("opt", "causal_lm")])
 def test_resumed_equals_uninterrupted(
     model_type: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,6 +246,16 @@ def test_positions_behind_the_padding_are_not_read() -> None:
         network(Batch(torch.ones(1, 9, dtype=torch.long), Layout(torch.tensor([9]))), heads=("masked_lm",))
 
 
+def test_what_stock_renames_on_its_way_to_a_folder_is_renamed() -> None:
+    """A folder of GPT-NeoX says embed_out where its network says lm_head."""
+    family = registry.find("families", "hf:gpt_neox")
+    network = family.Network(family.tiny_config(), heads=("causal_lm",))
+    tensors = weights.export(network, family.WEIGHTS)
+    assert "embed_out.weight" in tensors
+    assert "lm_head.weight" not in tensors
+    assert weights.load_into(network, tensors, family.WEIGHTS) == []
+
+
 def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
     stock_folder(tmp_path, "opt")
     values = hub.read_config(tmp_path)
@@ -268,14 +276,14 @@ def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.slow
 def test_pretraining_goes_on_from_such_a_folder(tmp_path: Path) -> None:
-    stock_folder(tmp_path / "theirs", "gpt_neox")
+    stock_folder(tmp_path / "theirs", "phi")
     text = tmp_path / "text.jsonl"
     text.write_text("\n".join(json.dumps({"text": f"{t} {n}"}) for n in range(40) for t in TEXTS) + "\n")
     run = pretune.pretrain(
         {"max_length": 32, "training": {"batch_tokens": 256, "evaluations": 2}},
         corpus=text, start_from=tmp_path / "theirs", budget="12 steps", out=tmp_path / "run",
     )  # fmt: skip
-    assert run.summary["family"] == "hf:gpt_neox"
+    assert run.summary["family"] == "hf:phi"
     assert run.summary["loss"] < run.summary["before"]["loss"]
     transformers.AutoModelForCausalLM.from_pretrained(run.folder / "model")
     assert run.summary["steps"] == 12
