@@ -316,7 +316,7 @@ def test_absurd_sizes_are_refused_before_memory_is_taken(folder: Path, values: d
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({"model_type": "mamba"}, "mamba"),
+        ({"model_type": "mambo"}, "mambo"),
         ({"model_type": None}, "model_type"),
         ({"model_type": ["bert"]}, "model_type"),
         ({"id2label": {"a": "b"}}, "id2label"),
