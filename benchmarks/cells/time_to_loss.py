@@ -49,7 +49,7 @@ START: dict[tuple[str, str], Config] = {
     ("peer", "masked"): {"batch": 8, "learning_rate": 1e-3, "dropout": 0.0},
     ("peer", "causal"): {"batch": 8, "learning_rate": 1e-3, "dropout": 0.0},
 }  # fmt: skip
-"""Where the trials of a side begin; ours of the masked model were found on encyclopaedia (docs/lab-notes.md)."""
+"""Where the trials of a side begin; ours, masked, was found on another text (docs/lab-notes.md)."""
 
 
 def stages(side: str, objective: str) -> Stages:
@@ -173,7 +173,8 @@ def tuned(work: Work, side: str, objective: str) -> Config | None:
     most = 2 if work.options.smoke else TRIALS
     while True:
         losses = {k: row["result"].get("nats", float("inf")) for k, row in work.table.results().items()}
-        config, best = next_trial({**fixed, **family, **START[side, objective]}, stages(side, objective), losses, most)
+        start = {**fixed, **family, **START[side, objective]}
+        config, best = next_trial(start, stages(side, objective), losses, most)
         if config is None:
             return best
         if work.run(config) is None:
@@ -227,7 +228,8 @@ def plan(options: Options) -> dict[str, float]:
             "corpus": [prepared], "family": OURS[objective], "max_length": length, "model": OUR_SIZE,
             "training": {"batch_tokens": START["ours", objective]["batch"] * length},
         }  # fmt: skip
-        peer = window | {"family": PEER[objective][0], "batch": START["peer", objective]["batch"], "size": SIZE}
+        batch = START["peer", objective]["batch"]
+        peer = window | {"family": PEER[objective][0], "batch": batch, "size": SIZE}
         rates = {
             "ours": child("ours.rate", window | {"settings": settings}, limit=options.limit),
             "peer": child("peer.rate", peer, limit=options.limit),
