@@ -125,7 +125,8 @@ class Work:
             "corpus": str(made.prepared), "length": LENGTH[objective], "causal": objective == "causal",
             "model": found["model"], "held_tokens": 5000 if self.options.smoke else 100_000,
         }, limit=limit)  # fmt: skip
-        return {k: found[k] for k in ("seconds", "tokens", "steps", "peak bytes")} | scored | {
+        kept = ("seconds", "processor seconds", "tokens", "steps", "peak bytes")
+        return {k: found[k] for k in kept} | scored | {
             "text": made.label, "threads": THREADS}  # fmt: skip
 
 
