@@ -67,8 +67,9 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     began, busy = time.perf_counter(), time.process_time()
     run = pretune.pretrain(config["settings"], out=config["out"])
     seconds, busy = time.perf_counter() - began, time.process_time() - busy
-    return {"seconds": seconds, "processor seconds": busy, "model": str(run.model), "tokens": run.summary["tokens"],
-            "steps": run.summary["steps"], "peak bytes": peak_memory()}  # fmt: skip
+    return {"seconds": seconds, "processor seconds": busy, "model": str(run.model),
+            "tokens": run.summary["tokens"], "steps": run.summary["steps"],
+            "peak bytes": peak_memory()}  # fmt: skip
 
 
 def finetuned(config: Mapping[str, Any]) -> dict[str, Any]:
