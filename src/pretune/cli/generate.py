@@ -66,6 +66,13 @@ def run(
     num_return_sequences: Annotated[
         int | None, typer.Option(min=1, help="Continuations of each text.")
     ] = None,
+    both_ways: Annotated[
+        bool | None,
+        typer.Option(
+            "--both-ways/--left-to-right",
+            help="How a decoder reads the prompt; default: as it was trained (prefix_lm: both ways).",
+        ),
+    ] = None,
     stop: Annotated[
         list[str] | None,
         typer.Option(help="A string that ends the text, which is cut before it; may be repeated."),
@@ -91,7 +98,7 @@ def run(
         "top_k": top_k, "top_p": top_p, "min_p": min_p, "repetition_penalty": repetition_penalty,
         "no_repeat_ngram_size": no_repeat_ngram_size, "num_beams": num_beams, "length_penalty": length_penalty,
         "early_stopping": early_stopping, "num_return_sequences": num_return_sequences,
-        "stop": tuple(stop) if stop else None, "seed": seed,
+        "both_ways": both_ways, "stop": tuple(stop) if stop else None, "seed": seed,
     }  # fmt: skip
     if data is not None and out is not None:
         _file(model, data, out, options, json)

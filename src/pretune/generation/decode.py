@@ -36,6 +36,8 @@ class Decoding(Settings):
     seed: int = pydantic.Field(default=0, ge=0)
     cache: bool = True
     """Keep keys and values; without, the whole text is read anew for each token."""
+    both_ways: bool | None = None
+    """Do the places of a decoder's prompt see each other both ways? None: as it was trained."""
     sampling: Sampling | None = None
     """None: the model's own."""
 

@@ -30,12 +30,14 @@ class Decoder:
     defaults: Defaults
     max_length: int
     """Tokens that the network reads at most."""
+    both_ways: bool = False
+    """Was a decoder trained to read the beginning of a text both ways?"""
 
     def all(self, prompts: Sequence[str], decoding: Decoding) -> list[list[Continuation]]:
         """``decoding.num_return_sequences`` continuations of each prompt, in the order of the prompts."""
         sampling = self._sampling(decoding)
         decoding = self._limited(decoding)
-        read = [self.prompt(prompt) for prompt in prompts]
+        read = [self.prompt(prompt, decoding.both_ways) for prompt in prompts]
         self.network.eval()
         if decoding.num_beams > 1:
             return [
@@ -57,18 +59,27 @@ class Decoder:
     def write(self, prompts: Sequence[str], decoding: Decoding) -> Iterator[tuple[int, str, Writer]]:
         """Text as it is written, see `decode.write`; wrong prompts and settings are refused at once."""
         sampling = self._sampling(decoding)
-        read = [self.prompt(prompt) for prompt in prompts]
+        read = [self.prompt(prompt, decoding.both_ways) for prompt in prompts]
         self.network.eval()
         return self._write(read, self._limited(decoding), sampling)
 
-    def prompt(self, text: str) -> Prompt:
+    def prompt(self, text: str, both_ways: bool | None = None) -> Prompt:
         """The ids of a prompt, with what the tokenizer puts before a text; of an encoder-decoder the source.
 
+        Args:
+            both_ways: None: as the network was trained.
+
         Raises:
-            UsageError: it is empty, and there is no token to begin a text with; or a source is too long.
+            UsageError: it is empty, and there is no token to begin a text with; or a source is too long; or
+                an encoder-decoder, which reads its source both ways, is told how to read.
         """
         specials = self.tokenizer.specials
         if self.defaults.start is not None:
+            if both_ways is not None:
+                raise UsageError(
+                    f"both_ways = {both_ways}: an encoder-decoder always reads its source both ways; "
+                    "leave both_ways out, it is for a decoder's prompt"
+                )
             return Prompt([self.defaults.start], self._source(text))
         ids = [*specials.single[0], *self.tokenizer.encode(text).ids.tolist()]
         begin = specials.start if specials.start is not None else specials.end
@@ -76,7 +87,7 @@ class Decoder:
             return Prompt([begin])
         if not ids:
             raise UsageError("the prompt is empty, and this tokenizer has no start token: give some text")
-        return Prompt(ids)
+        return Prompt(ids, both_ways=self.both_ways if both_ways is None else both_ways)
 
     def _source(self, text: str) -> list[int]:
         """A text in its frame; the marks of hidden text mean what they meant in pretraining."""

@@ -22,6 +22,8 @@ class Prompt:
     """What the text begins with: of an encoder-decoder no more than what starts its decoder."""
     source: Sequence[int] | None = None
     """What an encoder-decoder reads; None: the network is a decoder only."""
+    both_ways: bool = False
+    """Do the places of ``tokens`` see each other both ways?"""
 
     @property
     def size(self) -> int:
@@ -40,6 +42,10 @@ class Reader:
     Where a text outgrows ``max_length`` its beginning is forgotten: the later half of what the model can
     read is read anew, so a long text costs one extra pass each half length. The texts of an encoder-decoder
     do not outgrow it: its decoder would miss what it begins with.
+
+    A prompt that is read both ways is so in one pass, after which its keys and values stay as they are: what
+    is written later is seen from its right only. What is read anew of a text is its new beginning, and read
+    as the old one was.
     """
 
     def __init__(
@@ -50,6 +56,10 @@ class Reader:
         self._network, self._max_length, self._caching = network, max_length, caching
         self._cache = Cache()
         self._begins = [max(0, len(text) - max_length) for text in self.texts]
+        self._prefixes = [
+            len(text) - begin if prompt.both_ways else 0
+            for text, begin, prompt in zip(self.texts, self._begins, prompts, strict=True)
+        ]
 
     def read(self) -> Tensor:
         """Logits (B, V) of the token after each text, all of it read."""
@@ -64,6 +74,8 @@ class Reader:
             text.append(token)
             if len(text) - self._begins[row] > self._max_length:
                 self._begins[row] = len(text) - max(1, self._max_length // 2)
+                if self._prefixes[row]:
+                    self._prefixes[row] = len(text) - self._begins[row]
                 full = True
         return self.read() if full or not self._caching else self._read([[token] for token in tokens])
 
@@ -74,6 +86,7 @@ class Reader:
         self.texts = [list(self.texts[row]) for row in rows]
         self._begins = [self._begins[row] for row in rows]
         self._sources = [self._sources[row] for row in rows] if self._sources else []
+        self._prefixes = [self._prefixes[row] for row in rows]
         self._cache.select(torch.tensor(list(rows)))
 
     def history(self) -> Tensor:
@@ -84,7 +97,10 @@ class Reader:
         lengths = torch.tensor([len(tokens) for tokens in new])
         grid = _grid(new, 0)  # (B, T)
         last = torch.arange(len(new)) * grid.shape[1] + lengths - 1
-        batch = Batch(grid, Layout(lengths, cached=self._cache.lengths), places={HEAD: last})
+        layout = Layout(lengths, cached=self._cache.lengths)
+        if any(self._prefixes) and layout.cached is None:
+            layout = replace(layout, prefix=torch.tensor(self._prefixes))
+        batch = Batch(grid, layout, places={HEAD: last})
         if self._sources and self._cache.source is None:
             sizes = torch.tensor([len(source) for source in self._sources])
             batch = replace(batch, source_tokens=_grid(self._sources, 0), source_layout=Layout(sizes))

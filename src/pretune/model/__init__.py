@@ -31,7 +31,7 @@ from pretune.model.folder import (
     verify,
 )
 from pretune.model.making import check_fit, check_memory, check_sizes, random_network, start_of
-from pretune.model.uses import CLASSIFIERS, FILLS, check_head, no_score, no_task
+from pretune.model.uses import BOTH_WAYS, CLASSIFIERS, FILLS, check_head, no_score, no_task
 from pretune.prediction import heads as prediction
 from pretune.prediction.fill import Filled, Masks, fill
 from pretune.prediction.score import TextScore, score_causal, score_masked
@@ -388,7 +388,8 @@ class Model:
     def _decoder(self) -> Decoder:
         self.needs("causal_lm")
         limit = int(self.config.max_position_embeddings)
-        return Decoder(self.network, self.tokenizer, self.defaults, limit)
+        learnt = self.about.get("objective")
+        return Decoder(self.network, self.tokenizer, self.defaults, limit, both_ways=learnt in BOTH_WAYS)
 
     def needs(self, *heads: str) -> None:
         """See that the model has a trained head of one of these kinds.

@@ -14,6 +14,8 @@ USES = {
 }
 FILLS = ("masked_lm", "permutation_lm")
 """Heads that say what stands at a place of which both sides are known."""
+BOTH_WAYS = ("prefix_lm",)
+"""Objectives by which a decoder learns to read the beginning of a text both ways."""
 ANSWERS = "`pretune predict` answers with it (in Python: predict)"
 """What a fine-tuned head is good for."""
 MAKING = {

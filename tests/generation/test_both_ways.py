@@ -1,0 +1,150 @@
+"""A decoder trained by prefix_lm reads its prompt both ways, and what it writes from left to right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pretune.errors import UsageError
+from pretune.generation.decode import Decoding
+from pretune.generation.reader import HEAD, Prompt, Reader
+from pretune.generation.sampling import Sampling
+from pretune.model import Model
+from pretune.registry import find, names
+from pretune.types import Batch, Layout
+
+GREEDY = Sampling(temperature=0)
+DECODERS = [name for name in names("families") if find("families", name).TRAITS.kind == "decoder"]
+
+
+@pytest.fixture(params=DECODERS)
+def network(request: Any) -> nn.Module:
+    family: ModuleType = find("families", request.param)
+    torch.manual_seed(0)
+    made: nn.Module = family.Network(family.tiny_config(), heads=(HEAD,)).eval()
+    with torch.no_grad():  # at first values, places hardly heed each other
+        for weight in made.parameters():
+            weight.mul_(8 if weight.ndim > 1 else 1)
+    return made
+
+
+@torch.inference_mode()
+def whole(network: nn.Module, text: Sequence[int], prefix: int) -> Tensor:
+    """Logits (V,) of the token after a text, read alone in one pass as the objective lays it out."""
+    layout = Layout(torch.tensor([len(text)]), prefix=torch.tensor([prefix]))
+    batch = Batch(torch.tensor([text]), layout, places={HEAD: torch.tensor([len(text) - 1])})
+    logits: Tensor = network(batch, heads=(HEAD,)).logits[HEAD]
+    return logits[0]
+
+
+@pytest.mark.parametrize("caching", [True, False])
+def test_each_token_is_told_as_in_one_pass_over_the_whole_row(network: nn.Module, caching: bool) -> None:
+    prompts = [[7, 3, 9, 4, 8, 5, 6], [5, 8], [6]]
+    asked = [Prompt(tokens, both_ways=True) for tokens in prompts]
+    with torch.inference_mode():
+        reader = Reader(network, asked, max_length=40, caching=caching)
+        logits = reader.read()
+        for step in range(6):
+            for row, text in enumerate(reader.texts):
+                expected = whole(network, text, len(prompts[row]))
+                torch.testing.assert_close(logits[row], expected, rtol=1e-4, atol=1e-5)
+            if step == 2:
+                reader.select([2, 0, 0])
+                prompts = [prompts[2], prompts[0], prompts[0]]
+                logits = logits[[2, 0, 0]]
+            logits = reader.add([10 + step, 20 + step, 30 + step])
+    one_way = whole(network, prompts[1], 0) - whole(network, prompts[1], len(prompts[1]))
+    assert one_way.abs().max() > 1e-2, "reading both ways makes a difference"
+
+
+@pytest.mark.parametrize("caching", [True, False])
+def test_what_is_read_anew_of_a_long_text_is_read_both_ways(network: nn.Module, caching: bool) -> None:
+    """A row that outgrows what the network reads; the other keeps the prefix that it has."""
+    asked = [Prompt([7, 3, 9, 4, 8], both_ways=True), Prompt([5, 8], both_ways=True), Prompt([5, 8, 6])]
+    with torch.inference_mode():
+        reader = Reader(network, asked, max_length=8, caching=caching)
+        reader.read()
+        for token in (11, 12, 13, 14):
+            logits = reader.add([token, token, token])
+    torch.testing.assert_close(
+        logits[0], whole(network, reader.texts[0][-4:], 4), rtol=1e-4, atol=1e-5
+    )  # fmt: skip
+    torch.testing.assert_close(logits[1], whole(network, reader.texts[1], 2), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(logits[2], whole(network, reader.texts[2], 0), rtol=1e-4, atol=1e-5)
+
+
+def trained_both_ways(model: Model) -> Model:
+    about = {**model.about, "objective": "prefix_lm"}
+    return Model(
+        model.family, model.config, model.network, model.tokenizer, model.head, about=about,
+        defaults=model.defaults,
+    )  # fmt: skip
+
+
+@torch.inference_mode()
+def written_by_stock(stock: Any, prompt: list[int], ends: Sequence[int]) -> Iterator[int]:
+    """Stock's likeliest tokens, the whole text read anew for each with a mask made by hand."""
+    text = list(prompt)
+    for _ in range(24):
+        size = len(text)
+        seen = torch.ones(size, size, dtype=torch.bool).tril()
+        seen[: len(prompt), : len(prompt)] = True
+        mask = torch.zeros(1, 1, size, size).masked_fill(~seen, torch.finfo(torch.float32).min)
+        token = int(stock(input_ids=torch.tensor([text]), attention_mask=mask).logits[0, -1].argmax())
+        if token in ends:
+            return
+        text.append(token)
+        yield token
+
+
+def test_a_text_is_that_of_stock_under_the_same_mask(pair: Any) -> None:
+    model, prompts = trained_both_ways(pair.ours), pair.prompts[::3]
+    wanted = [
+        list(written_by_stock(pair.stock, pair.reader(prompt)["input_ids"], model.defaults.ends))
+        for prompt in prompts
+    ]
+
+    def ids(**settings: Any) -> list[list[int]]:
+        decoding = Decoding(max_new_tokens=24, sampling=GREEDY, **settings)
+        return [list(said[0].tokens) for said in model.generate_all(prompts, decoding)]
+
+    assert ids() == wanted
+    assert ids(cache=False) == wanted
+    left_to_right = [
+        list(said[0].tokens)
+        for said in pair.ours.generate_all(prompts, Decoding(max_new_tokens=24, sampling=GREEDY))
+    ]
+    assert ids(both_ways=False) == left_to_right
+    assert left_to_right != wanted
+
+
+def test_beams_begin_with_what_is_read_both_ways(pair: Any) -> None:
+    """The score of a beam that is as long as it may be is its log-probability under the same mask."""
+    model, prompt = trained_both_ways(pair.ours), pair.prompts[2]
+    decoding = Decoding(max_new_tokens=6, num_beams=4, num_return_sequences=4, length_penalty=0.0)
+    read = list(model._decoder().prompt(prompt).tokens)
+    for said in model.generate_all([prompt], decoding)[0]:
+        logs = [
+            whole(model.network, [*read, *said.tokens[:count]], len(read)).log_softmax(-1)
+            for count in range(len(said.tokens) + 1)
+        ]
+        total = sum(float(log[token]) for log, token in zip(logs, said.tokens, strict=False))
+        ended = [total + float(logs[-1][end]) for end in model.defaults.ends]
+        possible = ended if said.reason == "end" else [total]
+        assert any(said.score == pytest.approx(value, rel=1e-4) for value in possible)
+
+
+def test_an_encoder_decoder_is_not_told_how_to_read(pair: Any) -> None:
+    family = find("families", "t5")
+    settings = family.tiny_config().model_copy(update={"vocab_size": 512})
+    network = family.Network(settings, heads=(HEAD,)).eval()
+    about = {"objective": "prefix_lm"}
+    model = Model(family, settings, network, pair.ours.tokenizer, HEAD, about=about)
+    assert model.generate_all(["渔夫"], Decoding(max_new_tokens=2, sampling=GREEDY))
+    with pytest.raises(UsageError, match="both_ways = False: an encoder-decoder always reads"):
+        model.generate_all(["渔夫"], Decoding(max_new_tokens=2, sampling=GREEDY, both_ways=False))
