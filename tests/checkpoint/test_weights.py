@@ -18,6 +18,7 @@ from pretune.checkpoint.weights import (
     Split,
     Tie,
     Transpose,
+    Wrap,
     load_into,
     to_ours,
     to_theirs,
@@ -53,6 +54,23 @@ def test_there_and_back() -> None:
     back = to_theirs(ours, OPS)
     assert back.keys() == state.keys()
     assert all(torch.equal(back[name], state[name]) for name in state)
+
+
+def test_a_body_stands_under_a_prefix_where_its_head_is_there() -> None:
+    ops: list[Operation] = [
+        Wrap("transformer.", head="classifier."),
+        Rename("body", "body"),
+        Rename("lm", "lm_head"),
+        Rename("classes.{leaf}", "classifier.{leaf}"),
+    ]
+    one = torch.ones(1)
+    for state, theirs in (
+        ({"body": one, "lm": one}, {"body", "lm_head"}),
+        ({"body": one, "classes.bias": one}, {"transformer.body", "classifier.bias"}),
+    ):
+        written = to_theirs(state, ops)
+        assert written.keys() == theirs
+        assert to_ours(written, ops) == state
 
 
 def test_other_names_and_buffers_are_taken() -> None:

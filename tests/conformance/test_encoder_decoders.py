@@ -481,16 +481,17 @@ def test_what_is_not_there_is_refused(case: Case) -> None:
 def classifiers() -> list[Any]:
     found = [registry.find("families", name) for name in registry.names("families")]
     return [
-        pytest.param(family, id=model_type)
+        pytest.param(Case(family, model_type, tied=False, head="classification"), id=model_type)
         for family in found
         if family.TRAITS.kind == "encoder-decoder" and "classification" in family.TRAITS.heads
         for model_type in family.HF_TYPES
     ]
 
 
-@pytest.mark.parametrize("family", classifiers())
-def test_a_classifier_says_and_learns_what_stock_does(family: ModuleType, tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", classifiers())
+def test_a_classifier_says_and_learns_what_stock_does(case: Case, tmp_path: Path) -> None:
     """On examples of the objective; stock shifts the source itself, and finds the place by its token."""
+    family = case.family
     specials = replace(SPECIALS, single=((1,), (2,)))
     traits: Traits = family.TRAITS
     objective = classification.Objective(traits, specials)
@@ -499,12 +500,13 @@ def test_a_classifier_says_and_learns_what_stock_does(family: ModuleType, tmp_pa
     built = [objective.build(feature, np.random.default_rng(0)) for feature in features]
     batch = objective.collate([[example] for example in built])
     torch.manual_seed(0)
-    network = shaken(family.Network(family.tiny_config(), heads=("classification",), num_labels=3))
+    network = shaken(family.Network(case.config, heads=("classification",), num_labels=3))
     values = network.config.to_hugging_face("classification", labels=("a", "b", "c"), specials=specials)
     hub.write_model(tmp_path, values, weights.export(network, family.WEIGHTS))
     stock, told = transformers.AutoModelForSequenceClassification.from_pretrained(
         tmp_path, output_loading_info=True
     )
+    assert [type(stock).__name__] == values["architectures"]
     assert not told["missing_keys"]
     assert not told["unexpected_keys"]
     inputs = stock_inputs(batch)

@@ -228,6 +228,25 @@ class Default:
         pass
 
 
+@dataclass(frozen=True)
+class Wrap:
+    """All but a head stands under a ``prefix`` in theirs where it has that head; the first operation."""
+
+    prefix: str
+    head: str
+    """What the names of that head begin with."""
+
+    def read(self, theirs: State, ours: State) -> None:
+        for name in [name for name in theirs if name.startswith(self.prefix)]:
+            theirs[name.removeprefix(self.prefix)] = theirs.pop(name)
+
+    def write(self, theirs: State, ours: State) -> None:
+        body = [name for name in theirs if not name.startswith(self.head)]
+        if len(body) < len(theirs):
+            for name in body:
+                theirs[self.prefix + name] = theirs.pop(name)
+
+
 def to_ours(state: State, ops: Sequence[Operation]) -> State:
     """Tensors by their names to tensors by ours.
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pretune import config as settings
 from pretune.checkpoint import hub
 from pretune.checkpoint.weights import Accept, Default, Ignore, OneRow, Operation, Rename, Repeat
-from pretune.errors import ConfigError, UnsupportedError
+from pretune.errors import UnsupportedError
 from pretune.nn import attention, initialisation
 from pretune.nn import heads as reading
 from pretune.nn.cache import Cache
@@ -264,24 +264,6 @@ class Stack(nn.Module):
         return embedded
 
 
-class Classifier(nn.Module):
-    """Two maps from the decoder's last place, which has read the whole text, to the classes (3.1)."""
-
-    reads: reading.Reads = TRAITS.sentence
-
-    def __init__(self, config: Config, classes: int) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.dropout = Dropout(config.classifier_dropout)
-        self.output = nn.Linear(config.hidden_size, classes)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(N, D) to (N, C)"""
-        inner = self.dense(self.dropout(hidden)).tanh()
-        logits: Tensor = self.output(self.dropout(inner))
-        return logits
-
-
 class Network(nn.Module):
     """A BART with the heads that are asked for, at its first values."""
 
@@ -331,9 +313,7 @@ class Network(nn.Module):
 
     def _head(self, name: str, num_labels: int) -> nn.Module:
         if name == "classification":
-            if num_labels < 1:
-                raise ConfigError("num_labels: a classification head needs at least one")
-            return Classifier(self.config, num_labels)
+            return reading.TanhClassifier(self.config.hidden_size, num_labels, self.config.classifier_dropout)
         if name != "causal_lm":
             raise UnsupportedError(f"bart has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
         decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size)

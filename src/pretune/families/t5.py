@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from pretune import config as settings
 from pretune.checkpoint import hub
-from pretune.checkpoint.weights import Default, Ignore, Operation, Rename, RenameTogether, Repeat
+from pretune.checkpoint.weights import Default, Ignore, Operation, Rename, RenameTogether, Repeat, Wrap
 from pretune.errors import UnsupportedError
-from pretune.nn import attention
+from pretune.nn import attention, initialisation
 from pretune.nn import heads as reading
 from pretune.nn.cache import Cache
 from pretune.nn.dropout import Dropout
@@ -27,22 +27,19 @@ from pretune.nn.source import Source, source_of, tokens_of
 from pretune.types import Batch, Layout, Outputs, Specials, Traits
 
 TRAITS = Traits(
-    kind="encoder-decoder", heads=("causal_lm",), sentence="last", cache=True, decoder_start="pad"
-)
+    kind="encoder-decoder", heads=("causal_lm", "classification"), sentence="last",
+    cache=True, decoder_start="pad",
+)  # fmt: skip
 
 HF_TYPES = {
-    "t5": {"causal_lm": "T5ForConditionalGeneration"},
-    "mt5": {"causal_lm": "MT5ForConditionalGeneration"},
+    "t5": {"causal_lm": "T5ForConditionalGeneration", "classification": "T5ForSequenceClassification"},
+    "mt5": {"causal_lm": "MT5ForConditionalGeneration", "classification": "MT5ForSequenceClassification"},
 }
 
 NAMES = {
-    "hidden_size": "d_model",
-    "num_hidden_layers": "num_layers",
-    "num_attention_heads": "num_heads",
-    "head_dim": "d_kv",
-    "intermediate_size": "d_ff",
-    "max_position_embeddings": "n_positions",
-}
+    "hidden_size": "d_model", "num_hidden_layers": "num_layers", "num_attention_heads": "num_heads",
+    "head_dim": "d_kv", "intermediate_size": "d_ff", "max_position_embeddings": "n_positions",
+}  # fmt: skip
 """Our settings, which are called as in the other families, and what T5's config.json calls them."""
 
 REFERENCE: Mapping[str, Mapping[str, Any]] = {
@@ -78,6 +75,7 @@ class Config(settings.Settings):
     relative_attention_max_distance: pydantic.PositiveInt = 128
     # None in pretraining: it is slow on CPU and does not pay off in one epoch (Geiping & Goldstein 2022).
     dropout_rate: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    classifier_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
     layer_norm_epsilon: float = pydantic.Field(default=1e-6, gt=0)
     initializer_factor: float = pydantic.Field(default=1.0, gt=0)
     max_position_embeddings: pydantic.PositiveInt = 512
@@ -96,21 +94,21 @@ class Config(settings.Settings):
 
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.head_dim is None and self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads"
-            )
+        width, heads = self.hidden_size, self.num_attention_heads
+        buckets, longest = self.relative_attention_num_buckets, self.relative_attention_max_distance
+        if self.head_dim is None and width % heads:
+            raise ValueError(f"hidden_size {width} is no multiple of {heads} heads")
         if self.model_type == "mt5" and self.tie_word_embeddings:
             raise ValueError("tie_word_embeddings: an mt5 has a head of its own; set it to false, or take t5")
-        if self.relative_attention_num_buckets % 4:
+        if buckets % 4:
             raise ValueError(
-                f"relative_attention_num_buckets {self.relative_attention_num_buckets} is no multiple of 4: "
+                f"relative_attention_num_buckets {buckets} is no multiple of 4: "
                 "left and right of a place, near and far"
             )
-        if self.relative_attention_max_distance <= self.relative_attention_num_buckets // 2:
+        if longest <= buckets // 2:
             raise ValueError(
-                f"relative_attention_max_distance {self.relative_attention_max_distance} must be more than "
-                f"half of the {self.relative_attention_num_buckets} buckets, which are single distances"
+                f"relative_attention_max_distance {longest} must be more than half of the {buckets} buckets, "
+                "which are single distances"
             )
         return self
 
@@ -161,6 +159,8 @@ class Config(settings.Settings):
         if specials is not None:
             values |= {"pad_token_id": specials.pad, "eos_token_id": specials.end}
             values |= {"decoder_start_token_id": specials.pad}
+            if head == "classification":  # stock reads where this token is
+                values |= {"eos_token_id": (specials.end, *specials.single[1])[-1]}
         return values | hub.label_fields(labels)
 
 
@@ -282,7 +282,7 @@ class Network(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.encoder = Stack(config, config.num_hidden_layers, decodes=False)
         self.decoder = Stack(config, config.decoder_layers, decodes=True)
-        self.heads = nn.ModuleDict({name: self._head(name) for name in heads})
+        self.heads = nn.ModuleDict({name: self._head(name, num_labels) for name in heads})
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -300,12 +300,13 @@ class Network(nn.Module):
                 deviations |= {module.gate: width**-0.5} if isinstance(module, GatedFeedForward) else {}
             elif isinstance(module, RelativeBias):
                 deviations[module.embedding] = width**-0.5
+            elif isinstance(module, reading.TanhClassifier):
+                deviations |= {module.dense: width**-0.5, module.output: width**-0.5}
             elif isinstance(module, reading.VocabularyHead) and not self.config.tie_word_embeddings:
                 # As v1.1 was trained. transformers draws from N(0, 1), at a loss of many nats.
                 deviations[module.decoder] = width**-0.5
         for module, deviation in deviations.items():
-            deviation *= self.config.initializer_factor
-            nn.init.normal_(module.weight, std=deviation, generator=generator)  # type: ignore[arg-type]
+            initialisation.normal(module, deviation * self.config.initializer_factor, generator)
 
     def encode(self, batch: Batch) -> Tensor:
         """What the encoder says of the source, (B, S, D).
@@ -337,14 +338,16 @@ class Network(nn.Module):
         hidden = self.decoder(self.embedding(batch.tokens), batch.layout, source, cache)  # (B, T, D)
         return reading.read(self.heads, hidden, batch, heads, targets, cache)
 
-    def _head(self, name: str) -> nn.Module:
+    def _head(self, name: str, num_labels: int) -> nn.Module:
+        width = self.config.hidden_size
+        if name == "classification":
+            return reading.TanhClassifier(width, num_labels, self.config.classifier_dropout)
         if name != "causal_lm":
             raise UnsupportedError(f"t5 has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
-        decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size, bias=False)
-        if not self.config.tie_word_embeddings:
-            return reading.VocabularyHead(decoder)
-        decoder.weight = self.embedding.weight
-        return reading.VocabularyHead(decoder, Scale(self.config.hidden_size))
+        decoder = nn.Linear(width, self.config.vocab_size, bias=False)
+        if self.config.tie_word_embeddings:
+            decoder.weight = self.embedding.weight
+        return reading.VocabularyHead(decoder, Scale(width) if self.config.tie_word_embeddings else None)
 
 
 def _attention(ours: str, theirs: str) -> list[Operation]:
@@ -371,6 +374,7 @@ def _stack(stack: str, last: int) -> list[Operation]:
 
 
 WEIGHTS: list[Operation] = [
+    Wrap("transformer.", head="classification_head."),
     Repeat("encoder.embed_tokens.weight", of="shared.weight"),  # in older files
     Repeat("decoder.embed_tokens.weight", of="shared.weight"),
     Ignore("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"),  # of no use to anyone
@@ -381,20 +385,15 @@ WEIGHTS: list[Operation] = [
     Rename("decoder.layers.{}.cross_attention_norm.weight", "decoder.block.{}.layer.1.layer_norm.weight"),
     *_attention("decoder.layers.{}.cross_attention", "decoder.block.{}.layer.1.EncDecAttention"),
     Rename("heads.causal_lm.decoder.weight", "lm_head.weight"),
+    Rename("heads.classification.dense.{leaf}", "classification_head.dense.{leaf}"),
+    Rename("heads.classification.output.{leaf}", "classification_head.out_proj.{leaf}"),
 ]
 
 
 def tiny_config() -> Config:
     """A shape for tests."""
     return Config(
-        vocab_size=96,
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_decoder_layers=2,
-        num_attention_heads=4,
-        head_dim=6,
-        intermediate_size=64,
-        relative_attention_num_buckets=8,
-        relative_attention_max_distance=12,
-        max_position_embeddings=48,
-    )
+        vocab_size=96, hidden_size=32, num_hidden_layers=3, num_decoder_layers=2, num_attention_heads=4,
+        head_dim=6, intermediate_size=64, relative_attention_num_buckets=8,
+        relative_attention_max_distance=12, max_position_embeddings=48,
+    )  # fmt: skip

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from pretune.errors import UnsupportedError
+from pretune.errors import ConfigError, UnsupportedError
+from pretune.nn.dropout import Dropout
 from pretune.types import IGNORED, Batch, Layout, Outputs
 
 CHUNK_LOGITS = 1 << 22
@@ -43,6 +44,32 @@ class VocabularyHead(nn.Module):
         """(N, D) hidden states and (N,) ids to the summed cross-entropy, ()"""
         weight, bias = self.decoder.weight, self.decoder.bias
         return vocabulary_loss(self.transform(hidden), weight, bias, targets, smoothing)
+
+
+class TanhClassifier(nn.Module):
+    """Two maps, tanh between them, from the last place, which has read the whole text, to the classes.
+
+    That of encoder-decoders (Lewis et al. 2020, section 3.1).
+
+    Raises:
+        ConfigError: there are no classes.
+    """
+
+    reads: Reads = "last"
+
+    def __init__(self, width: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        if classes < 1:
+            raise ConfigError("num_labels: a classification head needs at least one")
+        self.dense = nn.Linear(width, width)
+        self.dropout = Dropout(dropout)
+        self.output = nn.Linear(width, classes)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, D) to (N, C)"""
+        inner = self.dense(self.dropout(hidden)).tanh()
+        logits: Tensor = self.output(self.dropout(inner))
+        return logits
 
 
 def read(
