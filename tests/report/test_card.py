@@ -26,6 +26,7 @@ def card(text: str = "a model", **changes: Any) -> Card:
         "family": text,
         "parameters": 5_300_000,
         "base_model": text,
+        "teacher": text,
         "license": text,
         "tags": (text, "pretune"),
         "example": text,

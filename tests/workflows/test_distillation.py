@@ -82,6 +82,51 @@ def test_a_student_has_its_teachers_tokenizer_and_nothing_else_of_it(
     assert alone.summary["unigram"] == pytest.approx(whole.summary["unigram"])  # the same held-out targets
 
 
+@pytest.mark.parametrize(
+    ("language", "said", "fact"),
+    [
+        (
+            "en",
+            "It learnt beside a teacher, bert (bert, ",
+            "- Teacher: bert (bert, {n} parameters; weight 0.3, ",
+        ),
+        ("zh", "训练时有教师模型 bert（bert，", "- 教师模型: bert（bert，{n} 参数；权重 0.3，"),
+    ],
+)
+def test_page_card_and_summary_name_the_teacher(
+    language: str, said: str, fact: str, bert: Path, classifier: Path, texts: Any, tmp_path: Path
+) -> None:
+    model = pretune.load(bert)
+    run = pretune.pretrain(
+        {**settings(bert / "model", weight=0.3), "language": language}, corpus=texts.corpus,
+        budget="2 steps", out=tmp_path / "run",
+    )  # fmt: skip
+    for found in (run.summary["teacher"], json.loads((run.folder / "summary.json").read_text())["teacher"]):
+        assert found == {
+            "name": "bert", "path": str(bert / "model"), "family": "bert", "parameters": model.parameters,
+            "fingerprint": model.fingerprint, "weight": 0.3, "temperature": 2.0, "hidden_weight": 0.0,
+        }  # fmt: skip
+    assert said in (run.folder / "report.html").read_text(encoding="utf-8")
+    assert fact.format(n=f"{model.parameters:,}") in (run.model / "README.md").read_text(encoding="utf-8")
+
+    tuned = pretune.finetune(
+        bert, train=texts.train, validation=texts.validation, budget="1 steps", training={"evaluations": 1},
+        settings={"distillation": {"teacher": str(classifier)}, "language": language, "baselines": False},
+        out=tmp_path / "tuned",
+    )  # fmt: skip
+    assert tuned.summary["teacher"]["name"] == "classifier"
+    assert said.replace("bert", "classifier", 1) in (tuned.folder / "report.html").read_text(encoding="utf-8")
+    card = (tuned.model / "README.md").read_text(encoding="utf-8")
+    assert fact.split(":")[0] in card
+
+
+def test_a_run_without_a_teacher_names_none(bert: Path, llama: Path) -> None:
+    for run in (bert, llama):
+        assert "teacher" not in json.loads((run / "summary.json").read_text())
+        page, card = ((run / name).read_text(encoding="utf-8") for name in ("report.html", "model/README.md"))
+        assert not any(word in page + card for word in ("Teacher", "teacher,", "教师模型"))
+
+
 def test_from_the_command_line(cli: Callable[..., Any], llama: Path, texts: Any, tmp_path: Path) -> None:
     words = (
         texts.corpus, "--family", "llama", "--budget", "4 steps", "max_length=32",

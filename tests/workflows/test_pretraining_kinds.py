@@ -15,6 +15,7 @@ import pretune
 from pretune.checkpoint import hub
 from pretune.data.order import rng
 from pretune.errors import UnsupportedError
+from pretune.generation.decode import Decoding
 from pretune.objectives import objective_of
 from pretune.types import Batch, Feature, Layout
 
@@ -113,7 +114,13 @@ def test_a_model_remembers_what_it_was_pretrained_by(
 ) -> None:
     settings = {**SETTINGS, "held_out": 0.1, "family": family, "objective": objective}
     run = pretune.pretrain(settings, corpus=texts.corpus, budget="4 steps", out=tmp_path / "base")
-    assert pretune.load(run.folder).about["objective"] == objective
+    model = pretune.load(run.folder)
+    assert model.about["objective"] == objective
+    if family == "gpt2":  # which reads its prompt as it learnt to
+        assert model._decoder().prompt("The soldier saw").both_ways
+        way, other = Decoding(max_new_tokens=8), Decoding(max_new_tokens=8, both_ways=True)
+        assert model.generate_all(["The soldier"], way) == model.generate_all(["The soldier"], other)
+        assert "reads a prompt from left to right" in (run.model / "README.md").read_text()
     summary = json.loads((run.folder / "summary.json").read_text())
     assert summary["loss"] < 2 * summary["unigram"]
     scores = pretune.evaluate(run.folder, data=texts.corpus)["scores"]

@@ -62,6 +62,8 @@ class Card:
     family: str = ""
     parameters: int | None = None
     base_model: str = ""
+    teacher: str = ""
+    """Whom it learnt from, beside its text or its labels."""
     license: str = ""
     tags: tuple[str, ...] = ()
     example: str = ""
@@ -90,6 +92,7 @@ def model_card(card: Card) -> str:
         (word["head"], card.head),
         (word["parameters"], f"{card.parameters:,}" if card.parameters else ""),
         (word["base_model"], card.base_model),
+        (word["teacher"], card.teacher),
     ]
     parts = [
         f"---\n{_front_matter(card)}---\n\n# {_inline(card.name)}",

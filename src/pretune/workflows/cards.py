@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pretune.model.uses import BOTH_WAYS
 from pretune.objectives import objective_of
 from pretune.registry import find
 from pretune.report.card import Card, CardScore, Source, model_card
 from pretune.types import Score
 from pretune.workflows.corpus import Prepared
-from pretune.workflows.phrases import say
+from pretune.workflows.phrases import say, teacher_words
 
 
 def pretrained(settings: Any, prepared: Prepared, summary: dict[str, Any]) -> str:
@@ -25,6 +26,8 @@ def pretrained(settings: Any, prepared: Prepared, summary: dict[str, Any]) -> st
         ]
         if not summary["new_heads"]:
             baselines.insert(0, ("the model it starts from", summary["before"]["loss"]))
+    if settings.objective in BOTH_WAYS and find("families", settings.family).TRAITS.kind == "decoder":
+        limits.append(say(settings.language, "reads_both_ways"))
     loss = Score("loss", summary["loss"], summary["targets"], summary["signature"], "lower")
     card = Card(
         name=f"{summary['family']} pretrained with pretune",
@@ -33,6 +36,7 @@ def pretrained(settings: Any, prepared: Prepared, summary: dict[str, Any]) -> st
         family=str(summary["family"]),
         parameters=int(summary["parameters"]),
         base_model=Path(settings.start_from).name if settings.start_from else "",
+        teacher=_teacher(summary, settings.language),
         sources=tuple(Source(Path(s).name) for s in prepared.sources),
         settings=_settings(summary, settings),
         scores=(
@@ -43,6 +47,11 @@ def pretrained(settings: Any, prepared: Prepared, summary: dict[str, Any]) -> st
         language=settings.language,
     )
     return model_card(card)
+
+
+def _teacher(summary: dict[str, Any], language: str) -> str:
+    """Whom a distilled model learnt from."""
+    return say(language, "teacher", **teacher_words(summary["teacher"])) if "teacher" in summary else ""
 
 
 def _head(settings: Any) -> str:
@@ -82,6 +91,7 @@ def finetuned(settings: Any, summary: dict[str, Any]) -> str:
         family=str(summary["family"]),
         parameters=int(summary["parameters"]),
         base_model="" if settings.from_random else Path(settings.model).name,
+        teacher=_teacher(summary, settings.language),
         sources=tuple(Source(Path(s).name) for s in settings.train),
         settings=_settings(summary, settings),
         scores=tuple(scores),

@@ -161,6 +161,7 @@ def _concluded(
         "task": resolved.task,
         "family": parts.model.family.__name__.rsplit(".", 1)[-1],
         "from_random": resolved.from_random,
+        **teaching.told(parts.teacher),
         "labels": list(parts.model.labels),
         "pairs": any(len(parts.kind.texts(record)) > 1 for record in parts.train),
         "task_options": parts.model.about["task_options"],
@@ -219,8 +220,10 @@ def resolve(
 def rehearse(settings: FinetuneSettings) -> dict[str, Any]:
     """Read the model and the records, check them, and say what would be done; nothing is written."""
     parts = _Finetuning(settings, Silent(), World())
-    length = parse_length(settings.budget)
-    known = length.unit != "seconds"
+    length, batches = parse_length(settings.budget), parts.batches
+    steps = {}
+    if length.unit != "seconds":
+        steps = {"steps": length.steps(batches.steps_per_epoch, batches.tokens_per_step)}
     return {
         "model": settings.model,
         "parameters": parts.model.parameters,
@@ -229,11 +232,7 @@ def rehearse(settings: FinetuneSettings) -> dict[str, Any]:
         "validation": len(parts.validation),
         "test": len(parts.test),
         "length": str(length),
-        **(
-            {"steps": length.steps(parts.batches.steps_per_epoch, parts.batches.tokens_per_step)}
-            if known
-            else {}
-        ),
+        **steps,
     }
 
 

@@ -17,13 +17,12 @@ from pretune.report import page as p
 from pretune.report.sections import Status
 from pretune.report.words import words
 from pretune.workflows.evaluate import Evaluation
-from pretune.workflows.phrases import say
+from pretune.workflows.phrases import say, teacher_words
 from pretune.workflows.samples import Sample
 
 Language = Literal["en", "zh"]
 Summary = Mapping[str, Any]
 Rows = Sequence[Mapping[str, Any]]
-
 
 UNIGRAM_MARGIN = 0.3
 """Nats by which a masked model must be below a unigram model of the same text to have learnt something."""
@@ -59,6 +58,7 @@ def pretraining(
             text["verdict"],
             (
                 *_origin_finding(language, summary),
+                *teacher_finding(language, summary),
                 loss_finding(language, name, summary),
                 *curve_findings(summary),
             ),
@@ -92,7 +92,7 @@ def finetuning(
 ) -> Path:
     """The page of a fine-tuning run."""
     text = words(language)
-    items = list(findings)
+    items = [*findings, *teacher_finding(language, summary)]
     if summary["scored_on"] == "validation":
         items.append(p.VerdictItem("neutral", say(language, "scored_on_validation")))
     if evaluation.overlap is not None:
@@ -230,6 +230,12 @@ def _origin_finding(language: str, summary: Summary) -> Iterator[p.VerdictItem]:
     key, status = ("went_down", "good") if loss < before else ("did_not_go_down", "bad")
     figures = {"loss": f"{loss:.3f}", "before": f"{before:.3f}"}
     yield p.VerdictItem(cast(Status, status), say(language, key, start=start, **figures))
+
+
+def teacher_finding(language: str, summary: Summary) -> Iterator[p.VerdictItem]:
+    """Whom a distilled model learnt from."""
+    if "teacher" in summary:
+        yield p.VerdictItem("neutral", say(language, "taught", **teacher_words(summary["teacher"])))
 
 
 def curve_findings(summary: Summary) -> tuple[p.VerdictItem, ...]:
@@ -377,14 +383,8 @@ def _flat(settings: Settings) -> tuple[tuple[str, str], ...]:
             for key, item in value.items():
                 walk(item, f"{name}.{key}" if name else key)
         elif value not in (None, {}, [], ()):
-            pairs.append(
-                (
-                    name,
-                    yaml.safe_dump(value, default_flow_style=True, allow_unicode=True)
-                    .split("\n...")[0]
-                    .strip(),
-                )
-            )
+            shown = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True)
+            pairs.append((name, shown.split("\n...")[0].strip()))
 
     walk(settings.model_dump(mode="json"), "")
     return tuple(pairs)

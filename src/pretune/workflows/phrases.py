@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 ENGLISH = {
     "minutes": "{n} min",
     "seconds": "{n} s",
@@ -23,6 +26,11 @@ ENGLISH = {
     "token: training did not help. Try a lower learning rate or more text.",
     "started_with_new_head": "It starts from {start}, which has no head for this objective: the head began with "
     "random values, and there is no loss before training to compare with.",
+    "taught": "It learnt beside a teacher, {name} ({family}, {parameters} parameters), whose chances have a weight of "
+    "{weight} in its loss, at temperature {temperature}. What is measured here is the student alone.",
+    "teacher": "{name} ({family}, {parameters} parameters; weight {weight}, temperature {temperature})",
+    "reads_both_ways": "It learnt to read the beginning of a text both ways, and pretune reads a prompt so; `generate` of "
+    "stock transformers reads a prompt from left to right, and writes something else.",
     "pretraining_helped": "{name}: pretraining helped. Accuracy {pretrained} against {random} from random "
     "weights: {difference} points more (95 % interval {low} to {high}).",
     "pretraining_hurt": "{name}: pretraining did harm. Accuracy {pretrained} against {random} from random "
@@ -82,6 +90,11 @@ CHINESE = {
     "did_not_go_down": "从 {start} 继续训练：在本文本上，验证集损失由每词元 {before} nats 变为 {loss}，训练没有带来改善。"
     "请降低学习率或增加文本。",
     "started_with_new_head": "从 {start} 继续训练，但它没有本训练目标所需的输出头：输出头从随机值开始，因此训练前的损失无从比较。",
+    "taught": "训练时有教师模型 {name}（{family}，{parameters} 参数）在旁：其概率在损失中的权重为 {weight}，温度为 "
+    "{temperature}。此处测得的只是学生模型。",
+    "teacher": "{name}（{family}，{parameters} 参数；权重 {weight}，温度 {temperature}）",
+    "reads_both_ways": "训练时文本开头部分双向可见，pretune 读提示时也是如此；原版 transformers 的 `generate` 自左向右读提示，"
+    "续写因此不同。",
     "pretraining_helped": "{name}：预训练有效。准确率 {pretrained}，随机初始化为 {random}，"
     "提高 {difference} 个百分点（95% 置信区间 {low} 至 {high}）。",
     "pretraining_hurt": "{name}：预训练起了反作用。准确率 {pretrained}，随机初始化为 {random}，"
@@ -123,3 +136,11 @@ LANGUAGES = {"en": ENGLISH, "zh": CHINESE}
 def say(language: str, key: str, **values: object) -> str:
     """A sentence in ``language``."""
     return LANGUAGES[language][key].format(**values)
+
+
+def teacher_words(teacher: Mapping[str, Any]) -> dict[str, str]:
+    """What sentences say of a teacher, as a summary names it."""
+    figures = {key: f"{teacher[key]:g}" for key in ("weight", "temperature")}
+    return {
+        "name": teacher["name"], "family": teacher["family"], "parameters": f"{teacher['parameters']:,}", **figures
+    }  # fmt: skip

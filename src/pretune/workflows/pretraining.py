@@ -56,6 +56,7 @@ class Pretraining:
         student = teaching.Student(tokenizer, traits, kind.heads, settings.max_length, world.device)
         teacher = teaching.Teacher.named(settings.distillation, student, reporter)
         teaching.keep(teacher, run)
+        self.teacher = teaching.told(teacher)
         self.objective = teaching.beside(
             teacher, kind.make(traits, specials, settings.objective_options, self.train)
         )
@@ -133,6 +134,7 @@ class Pretraining:
             "verb": "pretrain",
             "family": self.settings.family,
             "objective": self.settings.objective,
+            **self.teacher,
             "parameters": self.model.parameters,
             "steps": outcome.steps,
             "best_step": outcome.best_step,

@@ -142,6 +142,26 @@ def keep(teacher: Teacher | None, run: Run) -> None:
     run.write_plan(plan | {"teacher": fingerprint})
 
 
+def told(teacher: Teacher | None) -> dict[str, Any]:
+    """What a run's summary says of its teacher; nothing where there is none."""
+    if teacher is None:
+        return {}
+    settings, model = teacher.settings, teacher.model
+    folder = Path(settings.teacher).resolve()
+    return {
+        "teacher": {
+            "name": folder.parent.name if folder.name == "model" else folder.name,
+            "path": settings.teacher,
+            "family": model.family.__name__.rpartition(".")[2],
+            "parameters": model.parameters,
+            "fingerprint": model.fingerprint,
+            "weight": settings.weight,
+            "temperature": settings.temperature,
+            "hidden_weight": settings.hidden_weight,
+        }
+    }
+
+
 def beside(teacher: Teacher | None, objective: ObjectiveLike) -> ObjectiveLike:
     """``objective``, with the teacher at its side, if there is one."""
     if teacher is None:
