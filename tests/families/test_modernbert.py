@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +11,10 @@ import torch
 import transformers
 from torch import Tensor
 
-from pretune.checkpoint import weights
+from pretune.checkpoint import hub, weights
+from pretune.errors import ConfigError, UnsupportedError
 from pretune.families import modernbert
-from pretune.types import Batch, Layout
+from pretune.types import Batch, Layout, Specials
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 200, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4,
@@ -61,6 +64,76 @@ def test_a_text_is_pooled_as_its_config_says(pooling: str) -> None:
     config = transformers.ModernBertConfig(**SHAPE, classifier_pooling=pooling, num_labels=3)
     stock = transformers.ModernBertForSequenceClassification(config)
     assert_same(stock, "classification", [40, 3, 17], classes=3)
+
+
+STRETCHED: dict[str, dict[str, Any]] = {
+    "linear": {"rope_type": "linear", "factor": 4.0},
+    "dynamic": {"rope_type": "dynamic", "factor": 2.0},
+    "llama3": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+               "original_max_position_embeddings": 16},
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 20.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STRETCHED)
+def test_stretched_positions_are_those_of_stock(name: str, tmp_path: Path) -> None:
+    """Beyond the length that the model is meant for: of all layers, or of a kind; and what is written."""
+    stretched, shape = STRETCHED[name], {**SHAPE, "max_position_embeddings": 64, "initializer_range": 0.1}
+    for values in (
+        {"rope_scaling": dict(stretched)},
+        {"rope_parameters": {"full_attention": {**stretched, "rope_theta": 3e3},
+                             "sliding_attention": {"rope_type": "default", "rope_theta": 200.0}}},
+        {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 3e3},
+                             "sliding_attention": {**stretched, "rope_theta": 200.0}}},
+    ):  # fmt: skip
+        torch.manual_seed(0)
+        stock = transformers.ModernBertForMaskedLM(transformers.ModernBertConfig(**shape, **deepcopy(values)))
+        config = modernbert.Config.from_hugging_face({**shape, **values})
+        told = modernbert.Config.from_hugging_face(stock.config.to_dict())
+        assert told.ropes == config.ropes
+        assert told.ropes == modernbert.Config.from_hugging_face(told.to_hugging_face("masked_lm")).ropes
+        assert_same(stock, "masked_lm", [120])
+        network = modernbert.Network(config, heads=("masked_lm",)).eval()
+        weights.load_into(network, stock.state_dict(), modernbert.WEIGHTS)
+        batch = grid([120], 200)
+        unstretched = {"global_rope_scaling": None, "local_rope_scaling": None}
+        plain = modernbert.Network(config.model_copy(update=unstretched), heads=("masked_lm",)).eval()
+        weights.load_into(plain, stock.state_dict(), modernbert.WEIGHTS)
+        ours = network(batch).logits["masked_lm"]
+        assert (plain(batch).logits["masked_lm"] - ours).abs().max() > 0.01
+        written = config.to_hugging_face("masked_lm", specials=Specials(vocabulary_size=200, pad=0))
+        hub.write_model(tmp_path, written, weights.export(network, modernbert.WEIGHTS))
+        again = transformers.ModernBertForMaskedLM.from_pretrained(tmp_path).eval()
+        torch.testing.assert_close(again(batch.tokens).logits[0], ours, atol=1e-4, rtol=1e-4)
+        gradients = {}
+        for model, logits in ((network, ours), (again, again(batch.tokens).logits[0])):
+            logits.log_softmax(-1)[:, 0].sum().backward()
+            gradients[model] = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        found = weights.to_theirs(gradients[network], modernbert.WEIGHTS)
+        assert found.keys() == gradients[again].keys()
+        for key, gradient in gradients[again].items():
+            scale = max(float(gradient.abs().max()), 1.0)
+            torch.testing.assert_close(found[key], gradient, rtol=1e-3, atol=1e-4 * scale, msg=key)
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "named"),
+    [
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 8.0}}, UnsupportedError, "longrope.*modern"),
+        ({"rope_scaling": {"type": "linear", "factor": 8.0}}, UnsupportedError, "'linear'.*rope_type"),
+        ({"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2.0,
+                                                    "partial_rotary_factor": 0.5}}},
+         UnsupportedError, "partial_rotary_factor 0.5"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "truncate": False}}, ConfigError, "truncate"),
+        ({"rope_scaling": {"rope_type": "linear"}}, ConfigError, "factor"),
+        ({"hidden_size": 24, "rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, ConfigError, "4 dim"),
+    ],
+)  # fmt: skip
+def test_a_stretching_that_is_not_computed_is_refused(
+    values: dict[str, Any], error: type[Exception], named: str
+) -> None:
+    with pytest.raises(error, match=named):
+        modernbert.Config.from_hugging_face(values)
 
 
 def test_first_values_spread_as_in_stock() -> None:

@@ -13,13 +13,13 @@ from pretune import config as settings
 from pretune.checkpoint import hub
 from pretune.checkpoint.weights import Accept, Ignore, Operation, Rename
 from pretune.errors import ConfigError, UnsupportedError
-from pretune.nn import attention, initialisation
+from pretune.nn import attention, initialisation, scaled_positions
 from pretune.nn import heads as reading
 from pretune.nn.attention import Plan
 from pretune.nn.cache import Cache
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
-from pretune.nn.positions import Tables, positions, rotary_tables, rotate
+from pretune.nn.positions import Tables, rotate
 from pretune.types import Batch, Outputs, Specials, Traits
 
 TRAITS = Traits(kind="decoder", heads=("causal_lm", "classification"), sentence="last", cache=True)
@@ -52,6 +52,8 @@ class Config(settings.Settings):
     initializer_range: float = pydantic.Field(default=0.02, gt=0)
     layer_norm_eps: float = pydantic.Field(default=1e-5, gt=0)
     rope_theta: float = pydantic.Field(default=10_000.0, gt=1)
+    rope_scaling: scaled_positions.Scaling | None = None
+    """How positions are stretched for texts longer than those of the first pretraining."""
     partial_rotary_factor: float = pydantic.Field(default=0.25, gt=0, le=1)
     """Share of a head's dimensions that turn with the position; the others do not know it."""
     use_parallel_residual: bool = True
@@ -66,6 +68,8 @@ class Config(settings.Settings):
             raise ValueError(f"hidden_size {width} is no multiple of {heads} heads")
         if size < 2 or size % 2:
             raise ValueError(f"partial_rotary_factor turns {size} dimensions of a head; they turn in pairs")
+        if self.rope_scaling is not None and size < 4:
+            raise ValueError(f"partial_rotary_factor turns {size} dimensions; rope_scaling needs 4 or more")
         return self
 
     @property
@@ -88,9 +92,9 @@ class Config(settings.Settings):
         """
         # transformers 5 writes rope_parameters, older tools and what is released the other two names.
         rope = values.get("rope_scaling") or values.get("rope_parameters") or {}
-        if (kind := rope.get("rope_type", rope.get("type", "default"))) != "default":
-            raise UnsupportedError(f"config.json: rope_type {kind!r}; the gpt_neox family has 'default' only")
-        known = {key: value for key, value in {**REFERENCE, **values}.items() if key in cls.model_fields}
+        given = {**REFERENCE, **values}
+        known = {key: value for key, value in given.items() if key in cls.model_fields}
+        known["rope_scaling"] = scaled_positions.scaling_of(rope, given, "gpt_neox")
         for name, released in (("rope_theta", "rotary_emb_base"), ("partial_rotary_factor", "rotary_pct")):
             known[name] = rope.get(name, values.get(released, cls.model_fields[name].default))
         return settings.build(cls, known, where="config.json")
@@ -100,9 +104,11 @@ class Config(settings.Settings):
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
         rope = {"rope_theta": self.rope_theta, "partial_rotary_factor": self.partial_rotary_factor}
-        values = self.model_dump(exclude=set(rope)) | {"intermediate_size": self.inner_size}
+        values = self.model_dump(exclude={*rope, "rope_scaling"}) | {"intermediate_size": self.inner_size}
         values |= {"rotary_emb_base": self.rope_theta, "rotary_pct": self.partial_rotary_factor}
-        values |= {"rope_parameters": {"rope_type": "default", **rope}}
+        scaling = scaled_positions.written(self.rope_scaling)
+        values |= {"rope_parameters": {**scaling, **rope}}
+        values |= {} if self.rope_scaling is None else {"rope_scaling": scaling}
         values |= {"architectures": [HF_TYPES["gpt_neox"][head]]}
         values |= {"model_type": "gpt_neox", "dtype": "float32"}
         if specials is not None:
@@ -199,7 +205,9 @@ class Network(nn.Module):
         """
         config, layout, width = self.config, batch.layout, batch.tokens.shape[1]
         hidden = self.dropout(self.embedding(batch.tokens))  # (B, T, D)
-        tables = rotary_tables(positions(layout, width), config.rotary_size, config.rope_theta)
+        longest, device = config.max_position_embeddings, batch.tokens.device
+        rotation = scaled_positions.Rotation(config.rotary_size, config.rope_theta, longest, device)
+        tables = scaled_positions.tables(layout, width, rotation, config.rope_scaling)
         plan = attention.plan(layout, width, causal=True)
         if cache is not None:
             cache.open(layout, width)

@@ -206,7 +206,7 @@ class Config(settings.Settings):
         values |= {"head_dim": self.head_size, "num_key_value_heads": self.key_value_heads}
         values |= {"intermediate_size": self.inner_size}
         # Both forms: transformers 5 reads the first, older tools the second.
-        rope = {"rope_type": "default"} if scaling is None else scaling.model_dump(exclude_none=True)
+        rope = scaled_positions.written(scaling)
         values |= {"rope_parameters": {**rope, "rope_theta": self.rope_theta}}
         values |= {} if scaling is None else {"rope_scaling": rope}
         if "layer_types" in form.settings:

@@ -14,11 +14,12 @@ from pretune import config as settings
 from pretune.checkpoint import hub
 from pretune.checkpoint.weights import Accept, Operation, Rename, Share
 from pretune.errors import ConfigError, UnsupportedError
-from pretune.nn import attention, initialisation
+from pretune.nn import attention, initialisation, scaled_positions
 from pretune.nn import heads as reading
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ACTIVATIONS, ActivationName
-from pretune.nn.positions import Tables, positions, rotary_tables, rotate
+from pretune.nn.positions import Tables, rotate
+from pretune.nn.scaled_positions import Scaling
 from pretune.types import Batch, Outputs, Specials, Traits
 
 TRAITS = Traits(kind="encoder", heads=("masked_lm", "classification"), sentence="first")
@@ -31,22 +32,12 @@ HF_TYPES = {
 }
 
 REFERENCE: Mapping[str, Any] = {
-    "classifier_pooling": "cls",
-    "vocab_size": 50368,
-    "hidden_size": 768,
-    "num_hidden_layers": 22,
-    "num_attention_heads": 12,
-    "intermediate_size": 1152,
-    "max_position_embeddings": 8192,
-}
+    "classifier_pooling": "cls", "vocab_size": 50368, "hidden_size": 768, "num_hidden_layers": 22,
+    "num_attention_heads": 12, "intermediate_size": 1152, "max_position_embeddings": 8192,
+}  # fmt: skip
 """What a config.json means that leaves a key out, where it differs from our defaults."""
 
 Reach = Literal["full_attention", "sliding_attention"]
-THETAS: Mapping[Reach, tuple[str, float]] = {
-    "full_attention": ("global_rope_theta", 160_000.0),
-    "sliding_attention": ("local_rope_theta", 10_000.0),
-}
-"""Of global and local layers: the setting of the rotary base, and what it is where nothing is said."""
 
 
 class Config(settings.Settings):
@@ -73,6 +64,9 @@ class Config(settings.Settings):
     """What each layer sees; None: as ``global_attn_every_n_layers`` says."""
     global_rope_theta: float = pydantic.Field(default=160_000.0, gt=1)
     local_rope_theta: float = pydantic.Field(default=10_000.0, gt=1)
+    global_rope_scaling: Scaling | None = None
+    local_rope_scaling: Scaling | None = None
+    """Both: how positions are stretched for texts longer than those of the first pretraining."""
     initializer_range: float = pydantic.Field(default=0.02, gt=0)
     initializer_cutoff_factor: float = pydantic.Field(default=2.0, gt=0)
     norm_eps: float = pydantic.Field(default=1e-5, gt=0)
@@ -89,13 +83,19 @@ class Config(settings.Settings):
 
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> Self:
-        heads = self.num_attention_heads
-        if self.hidden_size % heads:
-            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of {heads} heads")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads"
+            )
         if self.head_size % 2:
             raise ValueError(f"heads of width {self.head_size}, which is odd; rotary positions turn pairs")
         if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:
             raise ValueError(f"layer_types has {len(self.layer_types)} entries, not {self.num_hidden_layers}")
+        for _, scaling in self.ropes.values():
+            if scaling is not None and self.head_size < 4:
+                raise ValueError(f"heads of width {self.head_size}; rope_scaling needs 4 dimensions or more")
+            if getattr(scaling, "truncate", True) is False:
+                raise ValueError("truncate: stock transformers reads none for modernbert; leave it out")
         return self
 
     @property
@@ -107,6 +107,14 @@ class Config(settings.Settings):
     def inner_size(self) -> int:
         """F, the width between the maps of a feed-forward block."""
         return self.intermediate_size or max(32, round(self.hidden_size * 8 / 3 / 32) * 32)
+
+    @property
+    def ropes(self) -> dict[Reach, tuple[float, Scaling | None]]:
+        """The rotary base of global and of local layers, and how their positions are stretched."""
+        return {
+            "full_attention": (self.global_rope_theta, self.global_rope_scaling),
+            "sliding_attention": (self.local_rope_theta, self.local_rope_scaling),
+        }
 
     @property
     def reaches(self) -> tuple[Reach, ...]:
@@ -125,23 +133,21 @@ class Config(settings.Settings):
             UnsupportedError: it asks for something that this family does not compute.
             ConfigError: a value is wrong.
         """
-        known = {key: value for key, value in values.items() if key in cls.model_fields}
-        known |= {setting: _rope_theta(values, reach) for reach, (setting, _) in THETAS.items()}
-        return settings.build(cls, {**REFERENCE, **known}, where="config.json")
+        given = {**REFERENCE, **values}
+        known = {key: value for key, value in given.items() if key in cls.model_fields}
+        known |= _rope(given, "full_attention", "global") | _rope(given, "sliding_attention", "local")
+        return settings.build(cls, known, where="config.json")
 
     def to_hugging_face(
         self, head: str, *, labels: tuple[str, ...] = (), specials: Specials | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
-        values = {
-            **self.model_dump(),
-            "intermediate_size": self.inner_size,
-            "layer_types": list(self.reaches),
-        }
-        # Both forms: transformers 5 reads the first, older tools the second.
+        values = self.model_dump(exclude={"global_rope_scaling", "local_rope_scaling"})
+        values |= {"intermediate_size": self.inner_size, "layer_types": list(self.reaches)}
+        # Both forms: transformers 5 reads this one, older tools global_rope_theta and local_rope_theta.
         values["rope_parameters"] = {
-            reach: {"rope_type": "default", "rope_theta": values[setting]}
-            for reach, (setting, _) in THETAS.items()
+            reach: {**scaled_positions.written(scaling), "rope_theta": theta}
+            for reach, (theta, scaling) in self.ropes.items()
         }
         values |= {"model_type": "modernbert", "dtype": "float32"}
         values |= {"architectures": [HF_TYPES["modernbert"][head]]}
@@ -153,15 +159,18 @@ class Config(settings.Settings):
         return values | hub.label_fields(labels)
 
 
-def _rope_theta(values: Mapping[str, Any], reach: Reach) -> float:
-    """The base of the rotary positions: ``rope_parameters`` since transformers 5, a key each before."""
-    setting, usual = THETAS[reach]
-    rope = {**(values.get("rope_scaling") or {}), **((values.get("rope_parameters") or {}).get(reach) or {})}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise UnsupportedError(f"config.json: rope_type {kind!r}; the modernbert family has 'default' only")
-    theta: float = rope.get("rope_theta") or values.get(setting) or usual
-    return theta
+def _rope(values: Mapping[str, Any], reach: Reach, name: str) -> dict[str, Any]:
+    """The settings of a kind of layer: ``rope_parameters`` since transformers 5, keys of their own before."""
+    told, usual = values.get("rope_scaling") or {}, Config.model_fields[f"{name}_rope_theta"].default
+    if told.get("type", "default") != "default" and "rope_type" not in told:
+        raise UnsupportedError(
+            f"config.json: rope_scaling: type {told['type']!r}, which stock transformers does not heed in a "
+            "modernbert; call it rope_type, or leave rope_scaling out"
+        )
+    rope = {**((values.get("rope_parameters") or {}).get(reach) or {}), **told}
+    given = {"rope_parameters": rope, "max_position_embeddings": values["max_position_embeddings"]}
+    read = scaled_positions.read(given, "modernbert", values.get(f"{name}_rope_theta") or usual)
+    return {f"{name}_{key}": value for key, value in read.items()}
 
 
 class Embeddings(nn.Module):
@@ -308,11 +317,11 @@ class Network(nn.Module):
         if cache is not None:
             raise UnsupportedError("modernbert sees both sides of every place: it has no cache")
         width, size = batch.tokens.shape[1], self.config.head_size
-        places = positions(batch.layout, width)
-        tables: dict[Reach, Tables] = {
-            "full_attention": rotary_tables(places, size, self.config.global_rope_theta),
-            "sliding_attention": rotary_tables(places, size, self.config.local_rope_theta),
-        }
+        longest, device = self.config.max_position_embeddings, batch.tokens.device
+        tables: dict[Reach, Tables] = {}
+        for reach, (theta, scaling) in self.config.ropes.items():
+            rotation = scaled_positions.Rotation(size, theta, longest, device)
+            tables[reach] = scaled_positions.tables(batch.layout, width, rotation, scaling)
         window = self.config.local_attention // 2 + 1  # half of it to either side, that place included
         plans: dict[Reach, attention.Plan] = {
             "full_attention": attention.plan(batch.layout, width, causal=False),
@@ -386,12 +395,6 @@ WEIGHTS: list[Operation] = [
 def tiny_config() -> Config:
     """A shape for tests: the window is shorter than their texts."""
     return Config(
-        vocab_size=96,
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=48,
-        local_attention=6,
-        global_attn_every_n_layers=2,
-    )
+        vocab_size=96, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=48, local_attention=6, global_attn_every_n_layers=2,
+    )  # fmt: skip

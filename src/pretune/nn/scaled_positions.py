@@ -189,21 +189,35 @@ def read(values: Mapping[str, Any], family: str, base: float) -> dict[str, Any]:
         raise UnsupportedError(
             f"config.json: partial_rotary_factor {share}; the {family} family turns all dimensions"
         )
-    first = "original_max_position_embeddings"
-    rope[first] = values.get(first) or rope.get(first) or values["max_position_embeddings"]
     return {
         "rope_theta": rope.get("rope_theta", values.get("rope_theta", base)),
-        "rope_scaling": _scaling(rope, family),
+        "rope_scaling": scaling_of(rope, values, family),
     }
 
 
-def _scaling(rope: Mapping[str, Any], family: str) -> dict[str, Any] | None:
+def written(scaling: Scaling | None) -> dict[str, Any]:
+    """A stretching as the ``rope_parameters`` of a config.json say it."""
+    return {"rope_type": "default"} if scaling is None else scaling.model_dump(exclude_none=True)
+
+
+def scaling_of(rope: Mapping[str, Any], values: Mapping[str, Any], family: str) -> dict[str, Any] | None:
+    """The stretching that the ``rope_parameters`` of a config.json mean; None: there is none.
+
+    Args:
+        values: the whole config.json, with ``max_position_embeddings``.
+        family: named in an error.
+
+    Raises:
+        UnsupportedError: a kind of scaling that pretune does not compute.
+    """
     kind = str(rope.get("rope_type", rope.get("type", "default")))
     if kind == "default":
         return None
     if kind not in KINDS:
         known = ", ".join(repr(name) for name in ("default", *KINDS))
         raise UnsupportedError(f"config.json: rope_type {kind!r}; the {family} family has {known} only")
+    first = "original_max_position_embeddings"
+    told = {**rope, first: values.get(first) or rope.get(first) or values["max_position_embeddings"]}
     fields = KINDS[kind].model_fields
-    given = {key: value for key, value in rope.items() if key in fields and value is not None}
+    given = {key: value for key, value in told.items() if key in fields and value is not None}
     return {**given, "rope_type": kind}
