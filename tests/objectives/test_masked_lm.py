@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from pretune.data.order import rng
-from pretune.errors import DataError, UnsupportedError
+from pretune.errors import ConfigError, DataError, UnsupportedError
 from pretune.families import bert, llama
+from pretune.objectives import at, objective_of
 from pretune.objectives.masked_lm import HEAD, Objective, Options, contexts, stretches, windowing
 from pretune.text.segmentation import starts
 from pretune.types import Feature, Specials
@@ -255,3 +256,58 @@ def test_refuses_what_cannot_be() -> None:
         Objective(llama.TRAITS, SPECIALS)
     with pytest.raises(UnsupportedError, match="mask token"):
         Objective(bert.TRAITS, Specials(vocabulary_size=10, pad=0))
+
+
+# -- a rate that changes over the run --------------------------------------------------------------
+
+
+def falling(**options: Any) -> Objective:
+    return Objective(bert.TRAITS, SPECIALS, Options(rate=0.4, rate_end=0.15, **options))
+
+
+@pytest.mark.parametrize(
+    ("progress", "places"),
+    [(0.0, [2, 5, 10, 12, 13, 16, 18, 19]), (0.5, [2, 6, 14, 15, 18, 20]), (1.0, [6, 16, 18])],
+)
+def test_the_places_at_the_start_in_the_middle_and_at_the_end(progress: float, places: list[int]) -> None:
+    """Of 20 tokens 40 % are 8, 27.5 % are 6 (5.5, to even), 15 % are 3."""
+    row = at(falling(), progress).build(feature(), rng(0, 0, 0)).rows[0]
+    assert row.places[HEAD].tolist() == places
+    fixed = Objective(bert.TRAITS, SPECIALS, Options(rate=0.4 - 0.25 * progress))
+    assert list(row.tokens) == list(fixed.build(feature(), rng(0, 0, 0)).rows[0].tokens)
+
+
+@pytest.mark.parametrize("options", [{}, {"whole_words": True}, {"ngram": 3}])
+def test_shares_at_the_start_in_the_middle_and_at_the_end(options: dict[str, Any]) -> None:
+    draw = np.random.default_rng(1)
+    starts_of_words = (draw.random(1000) < 0.6).astype(np.uint8)  # words of 1.7 tokens on average
+    long = Feature(7, 0, (np.tile(np.arange(10, 60), 20),), starts=(starts_of_words,))
+    for progress, share in ((0.0, 0.4), (0.25, 0.3375), (0.5, 0.275), (1.0, 0.15)):
+        objective = at(falling(**options), progress)
+        rows = [objective.build(long, rng(0, epoch, 0)).rows[0] for epoch in range(40)]
+        found = [len(row.places[HEAD]) for row in rows]
+        assert np.mean(found) / 1000 == pytest.approx(share, abs=0.002)
+        masked = np.mean(np.concatenate([row.tokens[row.places[HEAD]] == SPECIALS.mask for row in rows]))
+        assert masked == pytest.approx(0.8, abs=0.02)  # the fates of the places stay 80 / 10 / 10
+
+
+def test_without_an_end_the_rate_stays() -> None:
+    objective = Objective(bert.TRAITS, SPECIALS)
+    assert at(objective, 0.7) is objective
+
+
+def test_beside_another_objective_the_rate_changes_too() -> None:
+    kind = objective_of("masked_lm+sentence_order")
+    combined = kind.make(bert.TRAITS, SPECIALS, {"rate": 0.4, "rate_end": 0.15})
+    whole = Feature(7, 0, (TEXT,), starts=(np.full(20, 3, np.uint8),))
+    counts = []
+    for progress in (0.0, 1.0):
+        row = at(combined, progress).build(whole, rng(0, 0, 0)).rows[0]
+        counts.append(len(row.places[HEAD]))
+        assert len(row.places["next_sentence"]) == 1
+    assert counts == [8, 3]
+
+
+def test_an_end_that_is_no_share_is_refused() -> None:
+    with pytest.raises(ConfigError, match="rate_end"):
+        objective_of("masked_lm").check({"rate_end": 1.5}, "objective_options")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 
 from pretune.data.packing import collate
+from pretune.objectives._scheduled import at
 from pretune.types import (
     Batch,
     Example,
@@ -57,6 +59,12 @@ class Combined:
         self.specials, self.segments = specials, segments
         self.heads = (*hiding.heads, *building.heads)
         self.packs = building.packs
+
+    def at(self, progress: float) -> Self:
+        """With both parts as they are where this share of a run is done."""
+        moved = copy.copy(self)
+        moved.hiding, moved.building = at(self.hiding, progress), at(self.building, progress)
+        return moved
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
         """(n,) places that each feature needs at most."""

@@ -8,9 +8,10 @@ learns from each target what the teacher knows of all others.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pydantic
@@ -21,6 +22,7 @@ from pretune.config import Settings
 from pretune.errors import UnsupportedError
 from pretune.nn import heads as reading
 from pretune.nn.soft_targets import divergence, turned_away, vocabulary_divergence
+from pretune.objectives._scheduled import at
 from pretune.types import (
     IGNORED,
     Batch,
@@ -78,6 +80,12 @@ class Distilled:
         self.inner, self.settings, self.vocabulary = inner, settings, vocabulary
         self.teacher = teacher.eval().requires_grad_(False)
         self.heads, self.packs = inner.heads, inner.packs and packs
+
+    def at(self, progress: float) -> Self:
+        """With the objective as it is where this share of a run is done."""
+        moved = copy.copy(self)
+        moved.inner = at(self.inner, progress)
+        return moved
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
         """(n,) places that each feature needs at most."""

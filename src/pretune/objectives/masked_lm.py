@@ -12,12 +12,17 @@ each token of a word meets its own fate: mask, random or unchanged.
 With ``ngram`` stretches of up to so many tokens (or words) are predicted together, as in ALBERT's code (Lan
 et al. 2020, section 3.1): a stretch of n has a chance in proportion to 1/n, none overlaps another, and
 towards the end of the share shorter ones are tried.
+
+With ``rate_end`` the share goes from ``rate`` to ``rate_end`` in a straight line over the run, as Yang et al.
+2023 let it fall ("Learning Better Masking for Better Language Model Pre-training", section 3.1).
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +59,8 @@ class Options(Settings):
 
     rate: float = pydantic.Field(default=0.15, gt=0, lt=1)
     """Share of the places that are predicted."""
+    rate_end: float | None = pydantic.Field(default=None, gt=0, lt=1)
+    """What ``rate`` has become at the end of the run, in a straight line; None: it stays."""
     mask_share: float = pydantic.Field(default=0.8, ge=0, le=1)
     random_share: float = pydantic.Field(default=0.1, ge=0, le=1)
     """Of the predicted places, the shares that become the mask and a random token; the rest stay."""
@@ -97,6 +104,15 @@ class Objective:
         self.options = options or Options()
         self._ordinary = ~np.isin(np.arange(specials.vocabulary_size), specials.all)  # (V,)
         self._replacements = np.flatnonzero(self._ordinary)
+
+    def at(self, progress: float) -> Self:
+        """With the rate that holds where the share ``progress`` of a run is done."""
+        if self.options.rate_end is None:
+            return self
+        moved = copy.copy(self)
+        rate = self.options.rate + progress * (self.options.rate_end - self.options.rate)
+        moved.options = self.options.model_copy(update={"rate": rate})
+        return moved
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
         """Places that each feature needs, (n,), of its token counts, (n, 1)."""

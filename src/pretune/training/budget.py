@@ -18,6 +18,8 @@ from typing import Any
 
 CORRECTED_AT = (0.05, 0.2, 0.4, 0.6, 0.8, 0.9, 0.97)
 """Shares of the schedule after which a length in minutes is looked at again."""
+MIDDLE = 0.5
+"""Share of a run at which a step is tried: where it changes steadily, half of the steps are cheaper."""
 TOLERANCE = 0.01
 """A correction of less than this share of the steps that are left is not made."""
 

@@ -15,6 +15,7 @@ import numpy as np
 from pretune.data.order import StepPlan, rng
 from pretune.data.packing import pack
 from pretune.errors import ConfigError
+from pretune.objectives import at
 from pretune.training.settings import TrainingSettings
 from pretune.training.world import World
 from pretune.types import Batch, Example, FeatureStore, IntArray, ObjectiveLike, Traits
@@ -32,8 +33,11 @@ class Batches(Protocol):
     micro_batch: int
     """Rows that go through the network at once; may change between two calls, where memory runs out."""
 
-    def __call__(self, step: int) -> list[Batch]:
-        """The micro-batches of ``step`` on this rank, as many as on any other."""
+    def __call__(self, step: int, progress: float = 0.0) -> list[Batch]:
+        """The micro-batches of ``step`` on this rank, as many as on any other.
+
+        ``progress`` is the share of the run that is done before it, as the run's plan tells it.
+        """
 
 
 class StepBatches:
@@ -65,24 +69,29 @@ class StepBatches:
         self.steps_per_epoch = int(units.sum()) / size
         self.tokens_per_step = int(self.bounds.sum()) / self.steps_per_epoch
 
-    def __call__(self, step: int) -> list[Batch]:
+    def __call__(self, step: int, progress: float = 0.0) -> list[Batch]:
         """The micro-batches of ``step``: its features, built with randomness keyed by feature and epoch."""
-        members = self.plan.step(step)
+        return self.of(self.plan.step(step), progress)
+
+    def of(self, members: Sequence[tuple[int, int]], progress: float) -> list[Batch]:
+        """Micro-batches of these (epoch, feature), which are one step, or one part's share of it."""
+        objective = at(self.objective, progress)
         bounds = self.bounds[[i for _, i in members]]
         rows = arrange(bounds, self.max_length, packs=self.packs)
         most = -(-len(rows) // self.world.size)  # rows of the rank that has the most
-        built = [self._built([members[k] for k in row]) for row in rows[self.world.rank :: self.world.size]]
+        mine = rows[self.world.rank :: self.world.size]
+        built = [self._built(objective, [members[k] for k in row]) for row in mine]
         starts = range(0, most, self.micro_batch)
-        batches = [self.objective.collate(built[k : k + self.micro_batch]) for k in starts if k < len(built)]
+        batches = [objective.collate(built[k : k + self.micro_batch]) for k in starts if k < len(built)]
         if len(batches) < len(starts):
-            filler = built[0] if built else self._built([members[k] for k in rows[0]])
-            batches += [replace(self.objective.collate([filler]), counts={})] * (len(starts) - len(batches))
+            filler = built[0] if built else self._built(objective, [members[k] for k in rows[0]])
+            batches += [replace(objective.collate([filler]), counts={})] * (len(starts) - len(batches))
         return batches
 
-    def _built(self, members: Sequence[tuple[int, int]]) -> list[Example]:
+    def _built(self, objective: ObjectiveLike, members: Sequence[tuple[int, int]]) -> list[Example]:
         """The examples of one row, of its (epoch, feature)."""
         seed = self.settings.seed
-        return [self.objective.build(self.store[i], rng(seed, epoch, i)) for epoch, i in members]
+        return [objective.build(self.store[i], rng(seed, epoch, i)) for epoch, i in members]
 
 
 def weighs(batch: Batch) -> bool:

@@ -20,6 +20,7 @@ from torch import nn
 from pretune.errors import Interrupted, TrainingError
 from pretune.training import changes, lock, memory, optimizers, parallel, schedules
 from pretune.training.average import WeightAverage
+from pretune.training.budget import MIDDLE
 from pretune.training.gradients import Gradients, never
 from pretune.training.health import Health
 from pretune.training.length import Length
@@ -214,7 +215,7 @@ class Trainer:
     def _gradients_of(self, rows: int, stop: StopRequest) -> tuple[float, float, int] | None:
         """Loss, gradient norm and tokens of the step that is next, ``rows`` at once; None: stopped within."""
         step, self.batches.micro_batch = self.state.step, rows
-        micro_batches = self.batches(step)
+        micro_batches = self.batches(step, self.timing.course.share(step))
         with self.health.watching(step):
             # Ranks stop together, between two steps.
             asked = (lambda: stop.asked) if self.world.size == 1 else never
@@ -328,7 +329,7 @@ class Trainer:
         def attempt(number: int, rows: int) -> None:
             self.batches.micro_batch = rows
             with self._leaving(stop, trial.network, message):
-                gradients.add(self.batches(number), number, never)
+                gradients.add(self.batches(number, MIDDLE), number, never)
             parallel.clip(trial.network, self._now.clip)
 
         def step(number: int) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from pretune.errors import TrainingError
 from pretune.planning.size import LADDER, Shape, Trial, largest
 from pretune.training import optimizers
+from pretune.training.budget import MIDDLE
 from pretune.training.memory import first_line, ran_out
 from pretune.training.settings import OptimizerSettings
 from pretune.training.steps import Batches
@@ -74,7 +75,7 @@ def tried(
     for step in range(1 + STEPS):
         if step == 1:
             began = time.monotonic()
-        for batch in batches(step):
+        for batch in batches(step, MIDDLE):
             for loss in objective.loss(network, batch):
                 total = torch.stack([weight * value for value, weight in loss.terms.values()]).sum()
                 (total / max(1, sum(batch.counts.values()))).backward()  # type: ignore[no-untyped-call]
