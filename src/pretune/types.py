@@ -204,6 +204,10 @@ class Batch(_Movable):
     source_tokens: torch.Tensor | None = None
     """(B, S)"""
     source_layout: Layout | None = None
+    part: str | None = None
+    """Which part of a mixture it is of."""
+    share: float = 1.0
+    """What the losses of that part count for in the step."""
 
 
 @dataclass(frozen=True)
@@ -258,7 +262,14 @@ class FeatureStore(Protocol):
     def __getitem__(self, index: int) -> Feature: ...
 
 
-class ObjectiveLike(Protocol):
+class Learning(Protocol):
+    """What a network is trained by, once the batches are there."""
+
+    def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
+        """One loss or several, each to be backpropagated before the next is computed."""
+
+
+class ObjectiveLike(Learning, Protocol):
     """What every objective offers."""
 
     @property
@@ -277,9 +288,6 @@ class ObjectiveLike(Protocol):
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """A group of examples a row of the grid; draws nothing."""
-
-    def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
-        """One loss or several, each to be backpropagated before the next is computed."""
 
 
 LossTerms: TypeAlias = "Mapping[str, tuple[torch.Tensor, float]]"

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pretune.data.order import StepPlan, rng, validation_rng
+from pretune.data.order import Draw, StepPlan, rng, validation_rng
 from pretune.data.packing import collate, group, pack
 from pretune.errors import ConfigError
 from pretune.types import IGNORED, Example, Row
@@ -178,3 +178,33 @@ def test_without_targets_or_segments_there_are_none() -> None:
     assert (batch.targets, batch.counts, batch.layout.segments) == ({}, {}, None)
     assert batch.places["lm"].tolist() == [2]
     assert batch.places["other"].tolist() == []
+
+
+DRAWN = [0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 1, 0, 0, 2, 0, 0]
+
+
+def test_the_parts_that_a_seed_draws() -> None:
+    assert [part for part, _ in Draw([0.7, 0.2, 0.1], seed=0).pieces(0, 24)] == DRAWN
+    assert Draw([0.7, 0.2, 0.1], seed=1).pieces(0, 24) != Draw([0.7, 0.2, 0.1], seed=0).pieces(0, 24)
+    assert Draw([5.0], seed=0).pieces(7, 10) == [(0, 7), (0, 8), (0, 9)]
+
+
+@pytest.mark.parametrize("weights", [[0.7, 0.2, 0.1], [1, 1], [3, 2, 0.001]])
+def test_each_part_is_drawn_by_its_weight_and_its_pieces_are_counted(weights: list[float]) -> None:
+    count = 20_000  # across blocks
+    drawn = Draw(weights, seed=5).pieces(0, count)
+    for part, weight in enumerate(weights):
+        share = weight / sum(weights)
+        own = [number for chosen, number in drawn if chosen == part]
+        assert own == list(range(len(own)))  # one after another, none left out
+        assert len(own) / count == pytest.approx(share, abs=1 / 64)
+        for start in range(0, count - 64, 64):
+            among = sum(chosen == part for chosen, _ in drawn[start : start + 64])
+            assert abs(among - 64 * share) < 2
+    pairs = np.bincount([2 * (a[0] > 0) + (b[0] > 0) for a, b in itertools.pairwise(drawn)], minlength=4)
+    rest = 1 - weights[0] / sum(weights)
+    assert pairs[3] / pairs.sum() == pytest.approx(
+        rest * rest, rel=0.1
+    )  # neighbours know little of each other
+    for low, high in ((0, 3), (4090, 4100), (19_990, count), (0, 3)):  # a piece alone is that of the whole
+        assert Draw(weights, seed=5).pieces(low, high) == drawn[low:high]

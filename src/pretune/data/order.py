@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from pretune.errors import ConfigError
 from pretune.types import IntArray
 
-_ORDER, _TRAINING, _VALIDATION = range(3)  # domains: no two uses share random numbers
+_ORDER, _TRAINING, _VALIDATION, _PARTS = range(4)  # domains: no two uses share random numbers
+_BLOCK, _STRATUM = 4096, 64  # pieces of a mixture that are drawn at once, and that keep to its weights
 _MASK = (1 << 64) - 1
 
 
@@ -72,6 +74,44 @@ class StepPlan:
                 del self._epochs[max(self._epochs, key=lambda known: abs(known - epoch))]
             self._epochs[epoch] = order, ends - self.bounds[order]
         return self._epochs[epoch]
+
+
+class Draw:
+    """To which part of a mixture each piece of a run belongs: drawn by weight, from seed and number alone.
+
+    The draws are stratified: of each 64 pieces (0 to 63, 64 to 127 ...) a part has its share to within two,
+    so that short runs keep to the weights, too.
+    """
+
+    def __init__(self, weights: Sequence[float], seed: int) -> None:
+        self._ends = np.cumsum(np.asarray(weights, np.float64) / sum(weights))
+        self.seed = seed
+        self._blocks: list[IntArray] = []
+        self._before = np.zeros((1, len(weights)), np.int64)
+        """Row b: the pieces of each part before block b."""
+
+    def pieces(self, low: int, high: int) -> list[tuple[int, int]]:
+        """(part, which of the part's pieces) of the pieces [low, high), in order."""
+        while len(self._blocks) * _BLOCK < high:
+            block = self._block(len(self._blocks))
+            counts = np.bincount(block, minlength=len(self._ends))
+            self._blocks.append(block)
+            self._before = np.vstack([self._before, self._before[-1] + counts])
+        found = []
+        for piece in range(low, high):
+            number, place = divmod(piece, _BLOCK)
+            part = int(self._blocks[number][place])
+            earlier = int((self._blocks[number][:place] == part).sum())
+            found.append((part, int(self._before[number, part]) + earlier))
+        return found
+
+    def _block(self, number: int) -> IntArray:
+        generator = _generator(self.seed, _PARTS, number, 0)
+        strata = generator.permuted(np.tile(np.arange(_STRATUM), (_BLOCK // _STRATUM, 1)), axis=1)
+        draws = ((strata + generator.random(strata.shape)) / _STRATUM).ravel()  # (_BLOCK,)
+        # The last end may be a little less than 1, by rounding.
+        parts = np.minimum(np.searchsorted(self._ends, draws, side="right"), len(self._ends) - 1)
+        return np.asarray(parts, np.int64)
 
 
 def rng(seed: int, epoch: int, feature: int) -> np.random.Generator:

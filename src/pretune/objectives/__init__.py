@@ -14,6 +14,8 @@ from pretune.objectives._combined import Building, Combined
 from pretune.objectives._distillation import DistillationSettings as DistillationSettings
 from pretune.objectives._distillation import Distilled as Distilled
 from pretune.objectives._distillation import check_widths as check_widths
+from pretune.objectives._mixture import Mixture as Mixture
+from pretune.objectives._mixture import term_of as term_of
 from pretune.objectives._scheduled import Scheduled as Scheduled
 from pretune.objectives._scheduled import at as at
 from pretune.registry import find, names

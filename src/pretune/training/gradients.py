@@ -17,14 +17,14 @@ from pretune.config import digest
 from pretune.training.parallel import Parallel, Replicated
 from pretune.training.steps import weighs
 from pretune.training.world import World
-from pretune.types import Batch, ObjectiveLike
+from pretune.types import Batch, Learning
 
 
 class Gradients:
     """Adds up in the network what the objective's loss says of a step."""
 
     def __init__(
-        self, network: nn.Module, objective: ObjectiveLike, seed: int, parallel: Parallel | None = None
+        self, network: nn.Module, objective: Learning, seed: int, parallel: Parallel | None = None
     ) -> None:
         """``parallel``: how ranks share the network, where several train it."""
         self.network, self.objective, self.seed = network, objective, seed

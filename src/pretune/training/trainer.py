@@ -35,7 +35,7 @@ from pretune.training.signals import StopRequest
 from pretune.training.steps import Batches, tokens_read, weighs
 from pretune.training.timing import Speed, Timing
 from pretune.training.world import World
-from pretune.types import ObjectiveLike, Score
+from pretune.types import Learning, Score
 
 
 class Trainer:
@@ -45,7 +45,7 @@ class Trainer:
         self,
         *,
         keeper: Keeper,
-        objective: ObjectiveLike,
+        objective: Learning,
         batches: Batches,
         evaluate: Callable[[nn.Module, int], list[Score]],
         settings: TrainingSettings,
@@ -56,9 +56,11 @@ class Trainer:
         reserve: float = 2.0,
         name: str = "training",
         levels: Mapping[str, float] | None = None,
+        beside: Mapping[str, float] | None = None,
         world: World | None = None,
     ) -> None:
-        """``levels``: losses of simpler models on the same targets, shown and logged beside the loss.
+        """``levels``: losses of simpler models on the held-out targets, logged beside their loss; ``beside``:
+        on the targets of training, shown beside that loss, where they are of another kind.
 
         ``batches`` and ``evaluate`` are this rank's, of ``world``.
         """
@@ -70,6 +72,7 @@ class Trainer:
         self.reporter = reporter if reporter and self.world.main else Silent()
         self.started = time.monotonic() if started is None else started
         self.name, self.levels = name, dict(levels or {})
+        self.beside = dict(beside or self.levels)
         self.optimizer = optimizers.build(self.network, settings.optimizer)
         self.average = None if settings.ema is None else WeightAverage(self.network, settings.ema)
         self.saver = Saver(
@@ -249,7 +252,7 @@ class Trainer:
 
     def _detail(self, loss: float, tokens: int) -> str:
         """``loss 5.120 (unigram 6.90, bigram 5.20), 3,210 tokens/s``"""
-        beside = ", ".join(f"{name} {level:.2f}" for name, level in self.levels.items())
+        beside = ", ".join(f"{name} {level:.2f}" for name, level in self.beside.items())
         return f"loss {loss:.3f}{f' ({beside})' if beside else ''}{self._speed.said(tokens)}"
 
     def _evaluate(self, log: Log) -> None:

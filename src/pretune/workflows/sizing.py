@@ -16,7 +16,7 @@ from pretune.training.budget import MIDDLE
 from pretune.training.memory import first_line, ran_out
 from pretune.training.settings import OptimizerSettings
 from pretune.training.steps import Batches
-from pretune.types import ObjectiveLike
+from pretune.types import Learning
 
 ROWS = "shorten max_length, or set training.micro_batch (rows at once) to less"
 STEPS = 3
@@ -33,7 +33,7 @@ def decided(model: Mapping[str, Any]) -> bool:
 
 def fitted(
     create: Create,
-    objective: ObjectiveLike,
+    objective: Learning,
     batches: Batches,
     optimizer: OptimizerSettings,
     *,
@@ -66,7 +66,7 @@ def those_that_fit(trial: Callable[[Shape], Trial]) -> Iterator[Trial]:
 
 
 def tried(
-    shape: Shape, network: nn.Module, objective: ObjectiveLike, batches: Batches, settings: OptimizerSettings
+    shape: Shape, network: nn.Module, objective: Learning, batches: Batches, settings: OptimizerSettings
 ) -> Trial:
     """What a step of this shape costs here, its optimiser included."""
     optimizer = optimizers.build(network, settings)
