@@ -69,7 +69,7 @@ def parts(config: Mapping[str, Any], folder: Path) -> Pretraining:
     """Model, objective and batches of a pretraining run over prepared text."""
     settings = resolve(config["settings"], {})
     prepared = open_prepared(Path(settings.corpus[0]))
-    return Pretraining(settings, prepared, Run(folder), None, Silent(), World())
+    return Pretraining(settings, [prepared], Run(folder), None, Silent(), World())
 
 
 def gradients(config: Mapping[str, Any]) -> dict[str, Any]:

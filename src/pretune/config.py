@@ -60,8 +60,11 @@ def read(path: Path | str) -> dict[str, Any]:
 def override(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
     """Apply ``a.b=value`` assignments; the value is read as YAML (``3e-4`` is a number too).
 
+    ``a.0.b=value`` reaches into the first item of a list that is there.
+
     Raises:
-        ConfigError: an assignment without ``=``, or one that goes through a value that is no mapping.
+        ConfigError: an assignment without ``=``, or one that goes through a value that is neither mapping nor
+            list, or beyond the items of a list.
     """
     result = json.loads(json.dumps(values, default=str))
     for assignment in assignments:
@@ -69,13 +72,23 @@ def override(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str,
         if not equals or not key.strip():
             raise ConfigError(f"{assignment!r}: settings are given as key=value")
         *parents, last = key.strip().split(".")
-        place = result
+        place: Any = result
         for parent in parents:
-            place = place.setdefault(parent, {})
-            if not isinstance(place, dict):
+            if isinstance(place, dict):
+                place = place.setdefault(parent, {})
+            else:
+                place = place[_item(place, parent, key)]
+            if not isinstance(place, dict | list):
                 raise ConfigError(f"{key}: {parent!r} is a single value, it has no keys below it")
-        place[last] = _value(text)
+        place[last if isinstance(place, dict) else _item(place, last, key)] = _value(text)
     return dict(result)
+
+
+def _item(items: list[Any], number: str, key: str) -> int:
+    """The place in a list that a part of a key says."""
+    if not number.isdecimal() or int(number) >= len(items):
+        raise ConfigError(f"{key}: {number!r}: the list there has {len(items)} items, counted from 0")
+    return int(number)
 
 
 def dump(settings: pydantic.BaseModel) -> str:

@@ -91,12 +91,21 @@ def run(
         typer.echo(settings_module.dump(settings), nl=False)
         return
     if dry_run:
-        emit(check := workflow.rehearse(settings), json, [f"{key}: {value}" for key, value in check.items()])
+        emit(check := workflow.rehearse(settings), json, _checked(check))
         return
     result = workflow.pretrain(
         settings, out=out, changes=changes, reporter=default_reporter(quiet=json), started=started
     )
     emit({**result.summary, "folder": str(result.folder)}, json, _outcome(result))
+
+
+def _checked(check: Mapping[str, Any]) -> list[str]:
+    """What a rehearsal found, a line each; a mixture's parts have a line of their own."""
+    parts = {
+        name: ", ".join(f"{k} {v}" for k, v in part.items())
+        for name, part in check.get("mixture", {}).items()
+    }
+    return [f"{key}: {value}" for key, value in {**parts, **check}.items() if key != "mixture"]
 
 
 def _outcome(result: RunResult) -> list[str]:
@@ -105,6 +114,10 @@ def _outcome(result: RunResult) -> list[str]:
     accuracies = [name for name in s if name.endswith("_accuracy")]
     return [
         f"held-out loss {s['loss']:.3f} nats per token (unigram {s['unigram']:.3f}, bigram {s['bigram']:.3f})",
+        *(
+            f"{name}: {part['loss']:.3f} (unigram {part['unigram']:.3f}, bigram {part['bigram']:.3f})"
+            for name, part in s.get("mixture", {}).items()
+        ),
         *([f"before training: {s['before']['loss']:.3f}"] if "before" in s else []),
         *(
             f"{name} {s[name]:.3f} (majority {s[name.replace('accuracy', 'majority')]:.3f})"

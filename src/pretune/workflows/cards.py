@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from pretune.workflows.corpus import Prepared
 from pretune.workflows.phrases import say, teacher_words
 
 
-def pretrained(settings: Any, prepared: Prepared, summary: dict[str, Any]) -> str:
+def pretrained(settings: Any, prepared: Sequence[Prepared], summary: dict[str, Any]) -> str:
     """README.md of a pretrained model."""
     baselines = [("unigram", summary["unigram"]), ("bigram", summary["bigram"])]
     limits = ["Trained on no more than the text named above; it repeats its errors and prejudices."]
@@ -29,18 +29,20 @@ def pretrained(settings: Any, prepared: Prepared, summary: dict[str, Any]) -> st
     if settings.objective in BOTH_WAYS and find("families", settings.family).TRAITS.kind == "decoder":
         limits.append(say(settings.language, "reads_both_ways"))
     loss = Score("loss", summary["loss"], summary["targets"], summary["signature"], "lower")
+    sources = dict.fromkeys(Path(source).name for text in prepared for source in text.sources)
     card = Card(
         name=f"{summary['family']} pretrained with pretune",
-        summary=f"A {summary['family']} language model, pretrained by {summary['objective']}.",
+        summary=f"A {summary['family']} language model, pretrained by {_learnt(summary)}.",
         head=_head(settings),
         family=str(summary["family"]),
         parameters=int(summary["parameters"]),
         base_model=Path(settings.start_from).name if settings.start_from else "",
         teacher=_teacher(summary, settings.language),
-        sources=tuple(Source(Path(s).name) for s in prepared.sources),
+        sources=tuple(map(Source, sources)),
         settings=_settings(summary, settings),
         scores=(
             CardScore("held-out text", loss, tuple(baselines)),
+            *_others(summary),
             *_accuracies(summary),
         ),
         limits=tuple(limits),
@@ -59,6 +61,20 @@ def _head(settings: Any) -> str:
     if find("families", settings.family).TRAITS.kind == "encoder-decoder":
         return "sequence_to_sequence"
     return objective_of(settings.objective).heads[0]
+
+
+def _learnt(summary: dict[str, Any]) -> str:
+    """The objective, or those of a mixture with their shares."""
+    parts = summary.get("mixture", {})
+    shares = ", ".join(f"{part['objective']} ({100 * part['share']:.3g} %)" for part in parts.values())
+    return f"a mixture of {shares}" if parts else str(summary["objective"])
+
+
+def _others(summary: dict[str, Any]) -> Iterator[CardScore]:
+    """The losses of a mixture's parts but for the first."""
+    for name, part in list(summary.get("mixture", {}).items())[1:]:
+        loss = Score(f"loss/{name}", part["loss"], part["targets"], summary["signature"], "lower")
+        yield CardScore("held-out text", loss, (("unigram", part["unigram"]), ("bigram", part["bigram"])))
 
 
 def _accuracies(summary: dict[str, Any]) -> Iterator[CardScore]:

@@ -47,7 +47,7 @@ def adopt(values: Mapping[str, Any], *, max_length: int) -> dict[str, Any]:
         "start_from": str(values["start_from"]),
         "tokenizer": None,
         "max_length": longest,
-        "objective": values.get("objective") or _objective(start),
+        "objective": values.get("objective") or (None if values.get("mixture") else _objective(start)),
         "training": _training(values.get("training")),
     }
 

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -64,9 +65,8 @@ def prepare(
     """Read, deduplicate, split and tokenize ``sources`` into ``folder``, or open what lies there.
 
     Where ``sources`` is one folder that was prepared before, it is opened as it is. Without ``tokenizer``
-    one of ``tokenizer_kind`` is trained on the text; a size of ``auto`` is measured on it, up to
-    ``largest_vocabulary``. ``held_out`` is the share of documents that training never
-    sees, chosen by a hash of their text; with ``validation`` files it is they, and none else.
+    one is trained on the text; a size of ``auto`` is measured on it, up to ``largest_vocabulary``. Held out
+    is that share of the documents, chosen by a hash of their text, or the ``validation`` files alone.
 
     Raises:
         DataError: nothing usable in the sources, or too many bad records.
@@ -88,7 +88,8 @@ def prepare(
             tokenizer = Tokenizer.load(partial / TOKENIZER)
             reporter.say("  the tokenizer is there already, from before this was stopped")
         if tokenizer is None:
-            tokenizer = _trained(documents, vocabulary_size, tokenizer_kind, largest_vocabulary, reporter)
+            texts = documents.training_texts
+            tokenizer = _trained(texts, vocabulary_size, tokenizer_kind, largest_vocabulary, reporter)
         _write(documents, tokenizer, partial, sources)
         shutil.rmtree(folder, ignore_errors=True)  # without prepared.json it is of no use
         partial.replace(folder)
@@ -118,19 +119,66 @@ def _reopened(folder: Path, tokenizer: Tokenizer | None) -> Prepared:
         raise DataError(f"{error}; remove {folder} and run the command again to prepare it anew") from None
 
 
+def shared_tokenizer(
+    texts: Sequence[tuple[tuple[str, ...], tuple[str, ...]]],
+    folder: Path,
+    *,
+    vocabulary_size: int | Literal["auto"],
+    held_out: float,
+    reporter: Reporter,
+    tokenizer_kind: Kind = "bpe",
+    largest_vocabulary: int | None = None,
+) -> Tokenizer:
+    """A tokenizer of the training text of several (sources, validation) together, each document once in each.
+
+    Where one of them was prepared before, its tokenizer is taken. It lies in ``folder`` when it is whole.
+
+    Raises:
+        DataError: nothing usable in the sources, or too many bad records.
+    """
+    for sources, _ in texts:
+        if is_prepared(sources):
+            return Tokenizer.load(Path(sources[0]) / TOKENIZER)
+    if (folder / TOKENIZER).exists():
+        return Tokenizer.load(folder / TOKENIZER)
+    spools = [folder / f"{number}.text.partial" for number in range(len(texts))]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        pairs = zip(texts, spools, strict=True)
+        parts = [_Documents(sources, held, held_out, spool) for (sources, held), spool in pairs]
+        tokenizer = _trained(
+            lambda: itertools.chain.from_iterable(part.training_texts() for part in parts),
+            vocabulary_size, tokenizer_kind, largest_vocabulary, reporter,
+        )  # fmt: skip
+        tokenizer.save(folder / f"{TOKENIZER}.partial")
+        (folder / f"{TOKENIZER}.partial").replace(folder / TOKENIZER)
+    except OSError as error:
+        raise DataError(f"{folder}: the tokenizer could not be written: {error}") from error
+    finally:
+        for path in spools:
+            path.unlink(missing_ok=True)
+            _cut_up(path).unlink(missing_ok=True)
+        shutil.rmtree(folder / f"{TOKENIZER}.partial", ignore_errors=True)
+    return tokenizer
+
+
+Texts = Callable[[], Iterator[str]]
+"""Reads the documents from the first on."""
+
+
 def _trained(
-    documents: _Documents, size: int | Literal["auto"], kind: Kind, largest: int | None, reporter: Reporter
+    texts: Texts, size: int | Literal["auto"], kind: Kind, largest: int | None, reporter: Reporter
 ) -> Tokenizer:
     """A tokenizer of the training text, of the size that is asked for or advised."""
     if size == "auto":
-        size = _advised(documents, largest, reporter)
+        size = _advised(texts, largest, reporter)
     reporter.say(f"  training a tokenizer of {size:,} tokens")
-    return train_tokenizer(documents.training_texts(), size, kind=kind, max_characters=SAMPLE * size)
+    return train_tokenizer(texts(), size, kind=kind, max_characters=SAMPLE * size)
 
 
-def _advised(documents: _Documents, largest: int | None, reporter: Reporter) -> int:
+def _advised(texts: Texts, largest: int | None, reporter: Reporter) -> int:
     """A vocabulary's size as measured on the text."""
-    advice = advise_vocabulary_size(documents.training_texts(), most=largest or LARGEST)
+    advice = advise_vocabulary_size(texts(), most=largest or LARGEST)
     reporter.say(f"  a vocabulary of {advice.size:,} tokens: {advice.reason}")
     return advice.size
 

@@ -16,6 +16,7 @@ from pretune.objectives import objective_of
 from pretune.report import page as p
 from pretune.report.sections import Status
 from pretune.report.words import words
+from pretune.workflows import mixture_pages
 from pretune.workflows.evaluate import Evaluation
 from pretune.workflows.phrases import say, teacher_words
 from pretune.workflows.samples import Sample
@@ -59,11 +60,12 @@ def pretraining(
             (
                 *_origin_finding(language, summary),
                 *teacher_finding(language, summary),
-                loss_finding(language, name, summary),
+                *(loss_finding(language, *of) for of in mixture_pages.summaries(summary).items()),
                 *curve_findings(summary),
             ),
         ),
         loss_curve(language, {name: rows}, summary, text["is_loss_normal"]),
+        *mixture_pages.parts_table(language, summary),
         sample_section(language, samples),
         p.Facts(text["settings"], _flat(settings)),
         *_closing(language, environment),
@@ -292,17 +294,15 @@ def overlap_finding(language: str, overlap: int, judged: int, n: int) -> p.Verdi
 def loss_curve(language: str, runs: Mapping[str, Rows], summary: Summary, heading: str) -> p.Curve:
     """Held-out (solid) and training loss of runs over tokens, with the n-gram baselines as lines."""
     text = words(language)
-    series = []
+    series: list[p.Series] = []
     for name, rows in runs.items():
         steps = [row for row in rows if row["kind"] == "step"]
         tokens = {row["step"]: row["tokens"] for row in rows if row["kind"] in ("step", "skipped")}
         checks = [row for row in rows if row["kind"] == "evaluation"]
         xs = tuple(float(tokens[c["step"]]) for c in checks)
-        series.append(
-            p.Series(f"{name}, {text['validation']}", xs, tuple(c["scores"]["loss"] for c in checks))
-        )
+        series += mixture_pages.held_out_losses(f"{name}, {text['validation']}", xs, checks)
         series.append(_smooth(f"{name}, {text['training']}", steps, dashed=True, x="tokens"))
-    levels = ((text["unigram"], summary["unigram"]), (text["bigram"], summary["bigram"]))
+    levels = mixture_pages.levels(language, summary)
     hidden = objective_of(str(summary["objective"])).scores_hidden_only
     note = say(language, "curve_note") + (say(language, "curve_note_hidden") if hidden else "")
     return p.Curve(heading, tuple(series), levels, text["tokens"], text["nats_per_token"], note)

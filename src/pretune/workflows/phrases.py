@@ -51,6 +51,10 @@ ENGLISH = {
     "to tell, too, and so lies lower.",
     "curve_note": "A causal model that learns must pass the bigram line; a masked one the unigram line. Both "
     "n-gram models are fitted on the training text and scored on exactly the same held-out tokens.",
+    "mixture_heading": "The parts of the mixture",
+    "mixture_columns": "part|share|text",
+    "mixture_note": "Losses on the held-out text of each part, in nats per token; the first part's decides which "
+    "checkpoint is kept. The share is that of the tokens read, on average over steps.",
     "scores_note_seeds": "Mean of {seeds} seeds, each a small dot; the interval is a bootstrap over the {n} test "
     "texts, which no setting was chosen on. {train} training labels.",
     "scores_note_one": "One seed; the interval is a bootstrap over the {n} texts.",
@@ -112,6 +116,9 @@ CHINESE = {
     "curve_note_hidden": "验证集损失只计被隐藏的词元；训练损失还计入容易预测的部分，因此更低。",
     "curve_note": "因果模型应低于二元模型的水平线，掩码模型应低于一元模型的水平线。两个 n 元模型都在训练文本上拟合，"
     "并在完全相同的留出词元上计分。",
+    "mixture_heading": "混合训练的各部分",
+    "mixture_columns": "部分|份额|文本",
+    "mixture_note": "损失在各部分自己的留出文本上计算，单位为每词元 nats；保留哪个检查点由第一部分决定。份额指各步平均读入词元的比例。",
     "scores_note_seeds": "取 {seeds} 个随机种子的均值，小圆点为单个种子；区间由对 {n} 条测试文本的自助法得出，"
     "测试集未参与任何选择。训练标注 {train} 条。",
     "scores_note_one": "单个随机种子；区间由对 {n} 条文本的自助法得出。",

@@ -17,7 +17,6 @@ from pretune.checkpoint import store
 from pretune.data.sources import RecordLog, read_records
 from pretune.errors import UnsupportedError
 from pretune.model.making import sketch
-from pretune.objectives import objective_of
 from pretune.registry import find
 from pretune.text.tokenizer import Tokenizer
 from pretune.training.length import parse_length
@@ -30,7 +29,9 @@ from pretune.training.world import World
 from pretune.types import Traits
 from pretune.workflows import cards, pages, verdicts
 from pretune.workflows.continued import tokenizer_of
-from pretune.workflows.corpus import is_prepared, open_prepared, prepare
+from pretune.workflows.corpora import prepare_parts
+from pretune.workflows.corpus import is_prepared, open_prepared
+from pretune.workflows.mixture import heads_of
 from pretune.workflows.opening import RunResult, carried_out
 from pretune.workflows.pretrain_settings import ASSUMED, shape
 from pretune.workflows.pretrain_settings import PretrainSettings as PretrainSettings
@@ -80,9 +81,8 @@ def pretrain(
     }  # fmt: skip
     resolved = resolve(settings, {k: v for k, v in given.items() if v is not None})
     work = partial(_pretrained, resolved, started)
-    return carried_out(
-        work, "pretrain", resolved, resolved.corpus, out=out, changes=changes, reporter=reporter
-    )
+    texts = [source for part in resolved.parts for source in part.corpus]
+    return carried_out(work, "pretrain", resolved, texts, out=out, changes=changes, reporter=reporter)
 
 
 def _pretrained(
@@ -92,25 +92,16 @@ def _pretrained(
     with world.in_turn(), run.starting():
         tokenizer_given = _given_tokenizer(resolved)
         _check_tokenizer(resolved, tokenizer_given)
-        prepared = prepare(
-            resolved.corpus,
+        prepared = prepare_parts(
+            resolved,
             run.folder / "data",
             tokenizer=tokenizer_given,
-            vocabulary_size=resolved.vocabulary_size,
-            tokenizer_kind=resolved.tokenizer_kind,
             largest_vocabulary=_largest_vocabulary(resolved) if resolved.vocabulary_size == "auto" else None,
-            held_out=resolved.held_out,
-            validation=resolved.validation,
             reporter=reporter,
         )
         seconds = length.seconds_left(started, RESERVE)
         pretraining = Pretraining(resolved, prepared, run, seconds, reporter, world)
-    reporter.say(
-        f"  {resolved.family}, {pretraining.model.parameters:,} parameters; on the held-out text a unigram "
-        f"model has {pretraining.held_out.unigram:.2f} nats, a bigram model {pretraining.held_out.bigram:.2f}"
-    )
-    if objective_of(str(resolved.objective)).scores_hidden_only:
-        reporter.say("  held-out text is scored at its hidden tokens alone; training counts easier ones, too")
+    _say_levels(resolved, pretraining, reporter)
     before = _loss_before(run, pretraining, reporter, world) if resolved.start_from else None
     outcome = Trainer(
         keeper=pretraining.model,
@@ -124,10 +115,26 @@ def _pretrained(
         started=started,
         reserve=RESERVE,
         name=resolved.family,
-        levels={"unigram": pretraining.held_out.unigram, "bigram": pretraining.held_out.bigram},
+        levels={"unigram": pretraining.first.unigram, "bigram": pretraining.first.bigram},
+        beside=pretraining.levels_in_training(),
         world=world,
     ).train()
     return world.lead(lambda: _concluded(run, resolved, pretraining, outcome, before, reporter))
+
+
+def _say_levels(resolved: PretrainSettings, parts: Pretraining, reporter: Reporter) -> None:
+    """How large the model is, and what n-gram models make of the held-out text of each part."""
+    reporter.say(f"  {resolved.family}, {parts.model.parameters:,} parameters")
+    for (name, held), kind in zip(parts.held_out.items(), resolved.kinds, strict=True):
+        of = f" of {name}" if resolved.mixture else ""
+        reporter.say(
+            f"  on the held-out text{of} a unigram model has {held.unigram:.2f} nats, a bigram model "
+            f"{held.bigram:.2f}"
+        )
+        if kind.scores_hidden_only:
+            reporter.say(
+                f"  held-out text{of} is scored at its hidden tokens alone; training counts easier ones, too"
+            )
 
 
 def _concluded(
@@ -179,14 +186,15 @@ def _check_tokenizer(settings: PretrainSettings, tokenizer: Tokenizer | None) ->
         return
     traits: Traits = find("families", settings.family).TRAITS
     try:
-        objective_of(str(settings.objective)).make(traits, tokenizer.specials)
+        for kind in settings.kinds:
+            kind.make(traits, tokenizer.specials)
     except UnsupportedError as error:
         raise UnsupportedError(f"{settings.start_from or settings.tokenizer}: {error}") from None
 
 
 def _parameters(settings: PretrainSettings, **size: int) -> int:
     """How many parameters the model will have, without making it."""
-    heads = objective_of(str(settings.objective)).heads
+    heads = heads_of(settings.kinds)
     config = shape(settings).model_copy(update=size)
     network = sketch(find("families", settings.family), config, "+".join(heads), ())
     return sum(p.numel() for p in network.parameters())
@@ -200,22 +208,28 @@ def _largest_vocabulary(settings: PretrainSettings) -> int:
 
 def rehearse(settings: PretrainSettings) -> dict[str, Any]:
     """Check settings and sources, and say what would be done; nothing is written, no text is tokenized."""
-    if is_prepared(settings.corpus):
-        prepared = open_prepared(Path(settings.corpus[0]))
-        text = {"documents": len(prepared.train), "tokens": prepared.train.tokens}
-    else:
-        log = RecordLog()
-        characters = sum(len(str(r.fields["text"])) for r in read_records(settings.corpus, log=log))
-        log.finish()
-        text = {"documents": log.good, "characters": characters}
+    sizes = {
+        str(part.name): {"corpus": ", ".join(part.corpus), **_size(part.corpus)} for part in settings.parts
+    }
+    text = {"mixture": sizes} if settings.mixture else sizes[str(settings.objective)]
     return {
-        "corpus": ", ".join(settings.corpus),
         **text,
         "family": settings.family,
-        "objective": settings.objective,
+        **({} if settings.mixture else {"objective": settings.objective}),
         "parameters": _parameters(settings),
         "length": str(parse_length(settings.budget)),
     }
+
+
+def _size(corpus: tuple[str, ...]) -> dict[str, int]:
+    """How much text there is."""
+    if is_prepared(corpus):
+        prepared = open_prepared(Path(corpus[0]))
+        return {"documents": len(prepared.train), "tokens": prepared.train.tokens}
+    log = RecordLog()
+    characters = sum(len(str(r.fields["text"])) for r in read_records(corpus, log=log))
+    log.finish()
+    return {"documents": log.good, "characters": characters}
 
 
 def _finish(
@@ -230,7 +244,7 @@ def _finish(
         (folder / "README.md").write_text(card, encoding="utf-8")
 
     store.write_folder(run.model, fill, about={"kind": "model"})
-    texts = sentences(parts.prepared.validation, parts.model.tokenizer, 6, settings.max_length)
+    texts = sentences(parts.prepared[0].validation, parts.model.tokenizer, 6, settings.max_length)
     pages.pretraining(
         run.folder / "report.html", settings, summary, read_log(run.metrics), samples(parts.model, texts),
         environment(), language=settings.language,

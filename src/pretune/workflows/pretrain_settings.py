@@ -18,6 +18,7 @@ from pretune.training.length import parse_length
 from pretune.training.settings import OptimizerSettings, TrainingSettings
 from pretune.workflows import pages, sizing, teaching
 from pretune.workflows.continued import adopt
+from pretune.workflows.mixture import PartSettings, check_alone, heads_of, settled, unmixed
 
 ASSUMED = 8192
 """Tokens of a vocabulary that is not measured yet."""
@@ -33,8 +34,10 @@ FAMILIES = ("modernbert", "llama", "bert", "t5", "xlnet")
 class PretrainSettings(Settings):
     """What ``pretrain`` takes, from a YAML file, ``key=value`` and keywords alike."""
 
-    corpus: tuple[str, ...]
+    corpus: tuple[str, ...] = ()
     """Files and folders of .txt and .jsonl text, or one folder that was prepared before."""
+    mixture: tuple[PartSettings, ...] = ()
+    """In place of a corpus and an objective: several of them, with what each weighs."""
     start_from: str | None = None
     """A run or model folder to go on from, with its own tokenizer; None: begin with random weights."""
     family: str = FAMILIES[0]
@@ -76,6 +79,28 @@ class PretrainSettings(Settings):
             return value
         raise ValueError("should be a number of tokens, 300 at least, or auto")
 
+    @property
+    def parts(self) -> tuple[PartSettings, ...]:
+        """Of the mixture; without one, the run's own objective and text."""
+        if self.mixture:
+            return self.mixture
+        alone = PartSettings.model_construct(
+            objective=self.objective, objective_options=self.objective_options, corpus=self.corpus,
+            validation=self.validation, name=self.objective,
+        )  # fmt: skip
+        return (alone,)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The objective of each part."""
+        usually = usual(find("families", self.family))
+        return tuple(objective_of(part.objective or usually) for part in self.parts)
+
+    @property
+    def sentinels(self) -> int:
+        """How many tokens for hidden spans a tokenizer needs."""
+        return max(kind.sentinels for kind in self.kinds)
+
 
 def resolve(
     settings: PretrainSettings | Mapping[str, Any] | None, given: Mapping[str, Any]
@@ -88,7 +113,7 @@ def resolve(
     # What was left out is not given: a checkpoint may say otherwise.
     if isinstance(settings, PretrainSettings):
         settings = settings.model_dump(exclude_unset=True)
-    values = dict(settings or {}) | dict(given)
+    values = unmixed(dict(settings or {}) | dict(given))
     if values.get("start_from"):
         values = adopt(values, max_length=PretrainSettings.model_fields["max_length"].default)
     if isinstance(values.get("training"), Mapping):
@@ -96,19 +121,34 @@ def resolve(
     if isinstance(values.get("corpus"), str | Path):
         values["corpus"] = (str(values["corpus"]),)
     resolved = build(PretrainSettings, values, where="pretrain")
-    if not resolved.corpus:
+    if not resolved.corpus and not resolved.mixture:
         raise ConfigError("pretrain: corpus is empty: give files or folders of text")
     pages.check_language(resolved.language)
     parse_length(resolved.budget)
-    if resolved.objective and "family" not in values:
-        resolved = resolved.model_copy(update={"family": _family_of(resolved.objective)})
-    family = find("families", resolved.family)
-    kind = objective_of(resolved.objective or usual(family))
-    resolved = resolved.model_copy(update={"objective": kind.name})
-    if not kind.pretrains or not _saves(resolved.family, kind):
-        raise UnsupportedError(_other_ways(resolved.family, kind))
-    kind.check(resolved.objective_options, "pretrain: objective_options")
+    asked = [objective_of(part.objective) for part in resolved.parts if part.objective]
+    if asked and "family" not in values:
+        resolved = resolved.model_copy(update={"family": _family_of(asked)})
+    resolved = _learning(resolved)
     return _taught(resolved, shape(resolved))
+
+
+def _learning(resolved: PretrainSettings) -> PretrainSettings:
+    """The settings with the full names of what is learnt, which the family has and can be saved with."""
+    kinds = resolved.kinds
+    for number, (part, kind) in enumerate(zip(resolved.parts, kinds, strict=True)):
+        where = f"mixture.{number}." if resolved.mixture else ""
+        if not kind.pretrains or not _saves(resolved.family, [kind]):
+            raise UnsupportedError(_other_ways(resolved.family, kind, f"pretrain: {where}objective"))
+        kind.check(part.objective_options, f"pretrain: {where}objective_options")
+    if not _saves(resolved.family, kinds):
+        raise UnsupportedError(
+            f"pretrain: mixture: no model of family {resolved.family!r} is saved with the heads "
+            f"{' and '.join(heads_of(kinds))} together; leave out a part"
+        )
+    if resolved.mixture:
+        check_alone(resolved.objective, kinds[0], resolved.distillation, resolved.training)
+        resolved = resolved.model_copy(update={"mixture": settled(resolved.mixture, kinds)})
+    return resolved.model_copy(update={"objective": kinds[0].name})
 
 
 def _taught(resolved: PretrainSettings, config: Any) -> PretrainSettings:
@@ -122,23 +162,23 @@ def _taught(resolved: PretrainSettings, config: Any) -> PretrainSettings:
     return resolved.model_copy(update={"tokenizer": teaching.tokenizer_of(given)})
 
 
-def _family_of(objective: str) -> str:
-    """The family to train by an objective, where none is named."""
-    kind = objective_of(objective)
-    return next((name for name in FAMILIES if _saves(name, kind)), FAMILIES[0])
+def _family_of(kinds: Sequence[Kind]) -> str:
+    """The family to train by these objectives, where none is named."""
+    return next((name for name in FAMILIES if _saves(name, kinds)), FAMILIES[0])
 
 
-def _saves(family: str, kind: Kind) -> bool:
+def _saves(family: str, kinds: Sequence[Kind]) -> bool:
     """Can it be trained so, and is there a stock class that a network with these heads can be saved as?"""
     module = find("families", family)
     types: Mapping[str, Mapping[str, str]] = module.HF_TYPES
-    return kind.suits(module.TRAITS) and any("+".join(kind.heads) in heads for heads in types.values())
+    suits = all(kind.suits(module.TRAITS) for kind in kinds)
+    return suits and any("+".join(heads_of(kinds)) in heads for heads in types.values())
 
 
-def _other_ways(family: str, kind: Kind) -> str:
+def _other_ways(family: str, kind: Kind, where: str) -> str:
     """Why ``family`` is not pretrained by ``kind``, and what can be done in its place."""
     ways = {name: _ways(name) for name in dict.fromkeys([*names("families"), family])}
-    said = f"pretrain: objective = {kind.name!r}: family {family!r} pretrains by {_listed(ways[family])}"
+    said = f"{where} = {kind.name!r}: family {family!r} pretrains by {_listed(ways[family])}"
     others = [name for name in ways if kind.name in ways[name]]
     if others:
         return f"{said}; by this {', '.join(others)}"
@@ -179,6 +219,6 @@ def shape(settings: PretrainSettings) -> Any:
     if settings.start_from:
         return outline(settings.start_from).config
     size = ASSUMED if settings.vocabulary_size == "auto" else settings.vocabulary_size
-    size += objective_of(str(settings.objective)).sentinels
+    size += settings.sentinels
     values = {"vocab_size": size, "max_position_embeddings": settings.max_length}
     return build(find("families", settings.family).Config, values | settings.model, where="pretrain: model")

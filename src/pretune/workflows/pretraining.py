@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,19 +13,21 @@ from pretune.data.windows import Windows
 from pretune.evaluation.language_model import ROWS, HeldOut
 from pretune.evaluation.ngrams import NgramBaselines
 from pretune.model import Model
-from pretune.objectives import Kind, objective_of
+from pretune.objectives import Kind, Mixture
 from pretune.registry import find
 from pretune.text.tokenizer import Tokenizer, frame_for
 from pretune.training.memory import Memory
+from pretune.training.mixed import MixedBatches, Part
 from pretune.training.outcome import Outcome
 from pretune.training.progress import Reporter
 from pretune.training.run import Run
-from pretune.training.steps import StepBatches
+from pretune.training.steps import Batches, StepBatches
 from pretune.training.world import World
-from pretune.types import Score, Traits
+from pretune.types import Learning, Score, Traits
 from pretune.workflows import sizing, teaching
 from pretune.workflows.continued import load, tokenizer_of
 from pretune.workflows.corpus import Prepared
+from pretune.workflows.mixture import heads_of
 from pretune.workflows.pretrain_settings import PretrainSettings
 
 
@@ -34,74 +37,101 @@ class Pretraining:
     def __init__(
         self,
         settings: PretrainSettings,
-        prepared: Prepared,
+        prepared: Sequence[Prepared],
         run: Run,
         seconds: float | None,
         reporter: Reporter,
         world: World,
     ) -> None:
-        """``seconds`` are left for training, where the length is a time."""
-        self.settings, self.run, self.reporter = settings, run, reporter
+        """``prepared``: the text of each part. ``seconds`` are left to train, where the length is a time."""
+        self.settings, self.run, self.reporter, self.world = settings, run, reporter, world
         self.signature = ""
-        kind = objective_of(str(settings.objective))
-        traits: Traits = find("families", settings.family).TRAITS
+        self.traits: Traits = find("families", settings.family).TRAITS
+        kinds, heads = settings.kinds, heads_of(settings.kinds)
         started_from = settings.start_from
-        tokenizer = (
-            tokenizer_of(started_from) if started_from else self._framed(prepared.tokenizer, traits, kind)
-        )
-        specials = tokenizer.specials
-        windowing = kind.windowing(specials, settings.max_length)
-        self.prepared = prepared
-        self.train = Windows.of(prepared.train, windowing)
-        student = teaching.Student(tokenizer, traits, kind.heads, settings.max_length, world.device)
-        teacher = teaching.Teacher.named(settings.distillation, student, reporter)
-        teaching.keep(teacher, run)
-        self.teacher = teaching.told(teacher)
-        self.objective = teaching.beside(
-            teacher, kind.make(traits, specials, settings.objective_options, self.train)
-        )
-        self.batches = StepBatches(
-            self.train, self.objective, traits, settings.training, settings.max_length, world
-        )
+        self.tokenizer = tokenizer_of(started_from) if started_from else self._framed(prepared[0].tokenizer)
+        self.prepared = tuple(prepared)
+        self.parts = self._parts(kinds, heads)
+        self.objective: Learning = self.parts[0].objective
+        self.batches: Batches = self._batches()
+        if len(self.parts) > 1:
+            self.objective = Mixture({part.name: part.objective for part in self.parts})
         self.new_heads: tuple[str, ...] = ()
         if started_from:
             seed = settings.training.seed
-            self.model, self.new_heads = load(started_from, kind.heads, seed, reporter)
+            self.model, self.new_heads = load(started_from, heads, seed, reporter)
         else:
-            self.model = self._new_model(tokenizer, kind.heads, seconds)
-        self.model.about["objective"] = kind.name
-        self.model.fingerprints = prepared.fingerprints.merged(self.model.fingerprints)
+            self.model = self._new_model(heads, seconds)
+        self.model.about["objective"] = kinds[0].name
+        for text in prepared:
+            self.model.fingerprints = text.fingerprints.merged(self.model.fingerprints)
         self.memory = Memory(run, "evaluation", ROWS, reporter.say, alone=world.size == 1)
-        held = Windows.of(prepared.validation, windowing)
-        self.held_out = HeldOut(
-            held, kind.scoring(traits, specials, held), kind.contexts, tokenizer,
-            max_tokens=settings.evaluation_tokens, max_length=settings.max_length,
-            every_token=kind.every_token, packing=traits.packing,
-            world=world,
-        )  # fmt: skip
-        end = [] if windowing.end is None else [windowing.end]
-        corpus = prepared.train
-        documents = (np.append(corpus.document(i), np.array(end, np.int64)) for i in range(len(corpus)))
-        self.held_out.measure_baselines(
-            NgramBaselines.fit(documents, specials.vocabulary_size, start=windowing.start)
+        self.held_out = {
+            part.name: self._held_out(kind, text)
+            for part, kind, text in zip(self.parts, kinds, prepared, strict=True)
+        }
+
+    @property
+    def first(self) -> HeldOut:
+        """What decides which checkpoint is best: the held-out text of the first part."""
+        return self.held_out[self.parts[0].name]
+
+    def _parts(self, kinds: Sequence[Kind], heads: tuple[str, ...]) -> tuple[Part, ...]:
+        """What is learnt from the text of each part; one alone may have a teacher at its side."""
+        settings, specials = self.settings, self.tokenizer.specials
+        student = teaching.Student(self.tokenizer, self.traits, heads, settings.max_length, self.world.device)
+        teacher = teaching.Teacher.named(settings.distillation, student, self.reporter)
+        teaching.keep(teacher, self.run)
+        self.teacher = teaching.told(teacher)
+        found = []
+        for part, kind, text in zip(settings.parts, kinds, self.prepared, strict=True):
+            windows = Windows.of(text.train, kind.windowing(specials, settings.max_length))
+            made = kind.make(self.traits, specials, part.objective_options, windows)
+            name = str(part.name)
+            found.append(Part(name, part.weight, windows, teaching.beside(teacher, made)))
+        return tuple(found)
+
+    def _batches(self) -> Batches:
+        settings, [part, *others] = self.settings, self.parts
+        if others:
+            return MixedBatches(self.parts, self.traits, settings.training, settings.max_length, self.world)
+        return StepBatches(
+            part.store, part.objective, self.traits, settings.training, settings.max_length, self.world
         )
 
-    def _framed(self, tokenizer: Tokenizer, traits: Traits, kind: Kind) -> Tokenizer:
+    def _held_out(self, kind: Kind, text: Prepared) -> HeldOut:
+        """The held-out text of a part, with the n-gram models of its training text."""
+        settings, specials = self.settings, self.tokenizer.specials
+        windowing = kind.windowing(specials, settings.max_length)
+        held = Windows.of(text.validation, windowing)
+        found = HeldOut(
+            held, kind.scoring(self.traits, specials, held), kind.contexts, self.tokenizer,
+            max_tokens=settings.evaluation_tokens, max_length=settings.max_length,
+            every_token=kind.every_token, packing=self.traits.packing, world=self.world,
+        )  # fmt: skip
+        end, corpus = [] if windowing.end is None else [windowing.end], text.train
+        documents = (np.append(corpus.document(i), np.array(end, np.int64)) for i in range(len(corpus)))
+        found.measure_baselines(
+            NgramBaselines.fit(documents, specials.vocabulary_size, start=windowing.start)
+        )
+        return found
+
+    def _framed(self, tokenizer: Tokenizer) -> Tokenizer:
         """A tokenizer that was given stays as it is; one that was trained gets the family's frame.
 
-        And it gets the sentinels that the objective needs.
+        And it gets the sentinels that the objectives need.
         """
         if self.settings.tokenizer:
             return tokenizer
-        framed = tokenizer.with_frame(frame_for(traits), segments=traits.segments)
-        return framed.with_sentinels(kind.sentinels)
+        framed = tokenizer.with_frame(frame_for(self.traits), segments=self.traits.segments)
+        return framed.with_sentinels(self.settings.sentinels)
 
-    def _new_model(self, tokenizer: Tokenizer, heads: tuple[str, ...], seconds: float | None) -> Model:
+    def _new_model(self, heads: tuple[str, ...], seconds: float | None) -> Model:
         settings = self.settings
 
         def create(shape: Mapping[str, Any]) -> Model:
             return Model.create(
-                settings.family, {**settings.model, **shape}, tokenizer, "+".join(heads),
+                settings.family, {**settings.model, **shape}, self.tokenizer, "+".join(heads),
                 max_length=settings.max_length, seed=settings.training.seed,
             )  # fmt: skip
 
@@ -111,7 +141,8 @@ class Pretraining:
         if "model" not in plan:
             trial = sizing.fitted(
                 lambda shape: create(shape.settings()).network, self.objective, self.batches,
-                settings.training.optimizer, seconds=seconds, corpus_tokens=self.prepared.train.tokens,
+                settings.training.optimizer, seconds=seconds,
+                corpus_tokens=sum(text.train.tokens for text in self.prepared),
             )  # fmt: skip
             self.reporter.say(
                 f"  {trial.shape}: {trial.tokens_per_second:,.0f} tokens/s here; the largest size that the "
@@ -121,15 +152,40 @@ class Pretraining:
             self.run.write_plan(plan)
         return create(plan["model"])
 
+    def levels_in_training(self) -> dict[str, float]:
+        """The losses of the n-gram models, those of several parts added up by their shares."""
+        whole = sum(part.weight for part in self.parts)
+        held = [(part.weight / whole, self.held_out[part.name]) for part in self.parts]
+        return {
+            "unigram": sum(share * found.unigram for share, found in held),
+            "bigram": sum(share * found.bigram for share, found in held),
+        }
+
     def evaluate(self, network: torch.nn.Module, step: int) -> list[Score]:
-        """Held-out loss; what decides which checkpoint is best."""
-        scores = self.memory.fitted(step, lambda rows: self.held_out.scores(network, rows))
+        """Held-out losses; the first part's decides which checkpoint is best."""
+        scores = self.memory.fitted(step, lambda rows: self._scores(network, rows))
         self.signature = scores[0].signature
         return scores
 
+    def _scores(self, network: torch.nn.Module, rows: int) -> list[Score]:
+        return [
+            replace(score, name=self._called(score.name, part))
+            for part, held in self.held_out.items()
+            for score in held.scores(network, rows)
+        ]
+
+    def _called(self, score: str, part: str) -> str:
+        """The name of a part's score beside those of the others: ``loss/prefix_lm``."""
+        return f"{score}/{part}" if len(self.parts) > 1 else score
+
+    def of_part(self, scores: Mapping[str, float], part: str) -> dict[str, float]:
+        """The scores of one part, by the names that they have without a mixture."""
+        end = self._called("", part)
+        return {name.removesuffix(end): value for name, value in scores.items() if name.endswith(end)}
+
     def summary(self, outcome: Outcome, before: Mapping[str, float] | None) -> dict[str, Any]:
         """What came out, as it stands in summary.json."""
-        loss = outcome.scores["loss"]
+        [first, *others] = self.held_out
         return {
             "verb": "pretrain",
             "family": self.settings.family,
@@ -140,15 +196,36 @@ class Pretraining:
             "best_step": outcome.best_step,
             "tokens": outcome.tokens,
             "seconds": round(outcome.seconds, 1),
-            "loss": loss,
-            **({} if before is None else self._origin(before)),
-            "unigram": self.held_out.unigram,
-            "bigram": self.held_out.bigram,
-            "targets": self.held_out.targets,
-            "held_out": self.held_out.fingerprint,
-            **{name: value for name, value in outcome.scores.items() if name not in ("loss", "perplexity")},
-            **self.held_out.majorities,
+            **self._measured(first, outcome),
+            **({} if before is None else self._origin(self.of_part(before, first))),
+            **({"mixture": self._mixture(outcome)} if others else {}),
             "signature": self.signature,
+        }
+
+    def _measured(self, part: str, outcome: Outcome) -> dict[str, Any]:
+        """A part's scores and what stands beside them."""
+        held, scores = self.held_out[part], self.of_part(outcome.scores, part)
+        return {
+            "loss": scores["loss"],
+            "unigram": held.unigram,
+            "bigram": held.bigram,
+            "targets": held.targets,
+            "held_out": held.fingerprint,
+            **{name: value for name, value in scores.items() if name not in ("loss", "perplexity")},
+            **held.majorities,
+        }
+
+    def _mixture(self, outcome: Outcome) -> dict[str, Any]:
+        """Each part by its name: what it was, its share of the run, its scores."""
+        whole = sum(part.weight for part in self.parts)
+        return {
+            str(part.name): {
+                "objective": part.objective,
+                "corpus": list(text.sources),
+                "share": round(part.weight / whole, 6),
+                **self._measured(str(part.name), outcome),
+            }
+            for part, text in zip(self.settings.parts, self.prepared, strict=True)
         }
 
     def _origin(self, before: Mapping[str, float]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,8 @@ def show_run(run: str | Path) -> Entry:
         "curve": [{"step": c["step"], **c["scores"]} for c in checks],
         "training": [[row["step"], row["loss"]] for row in rows if row["kind"] == "step"],
         "levels": checks[-1].get("levels", {}) if checks else {},
-        "scores": scores_of(summary),
-        "baselines": baselines_of(summary),
+        "scores": scores_of(summary) | _of_parts(summary, scores_of),
+        "baselines": baselines_of(summary) | _of_parts(summary, baselines_of),
         "verdicts": summary.get("verdicts", found),
         "plan": {key: value for key, value in plan.items() if key != "changes"},
         "changes": plan.get("changes", []),
@@ -173,6 +173,12 @@ def baselines_of(summary: Mapping[str, Any]) -> dict[str, float]:
     found = {name: summary[name] for name in ("unigram", "bigram") if name in summary}
     rows = summary.get("baselines") or {}
     return found | {name: row["accuracy"]["value"] for name, row in rows.items()}
+
+
+def _of_parts(summary: Mapping[str, Any], of: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Entry:
+    """What ``of`` finds of each part of a mixture, by its and the part's name."""
+    parts = summary.get("mixture", {})
+    return {f"{name}/{part}": value for part, found in parts.items() for name, value in of(found).items()}
 
 
 def sparkline(values: Sequence[float], width: int = 48) -> str:

@@ -1,0 +1,79 @@
+"""The text of each part of a pretraining run: prepared apart, tokenized alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pretune.text.tokenizer import Tokenizer
+from pretune.training.progress import Reporter
+from pretune.workflows.corpus import Prepared, prepare, shared_tokenizer
+from pretune.workflows.mixture import PartSettings
+from pretune.workflows.pretrain_settings import PretrainSettings
+
+
+def prepare_parts(
+    settings: PretrainSettings,
+    folder: Path,
+    *,
+    tokenizer: Tokenizer | None,
+    largest_vocabulary: int | None,
+    reporter: Reporter,
+) -> tuple[Prepared, ...]:
+    """The text of each part in a folder of its own below ``folder``; without a mixture in ``folder`` itself.
+
+    Without ``tokenizer`` one is trained on the text of all parts together.
+
+    Raises:
+        DataError: nothing usable in the sources, or too many bad records.
+    """
+    if settings.mixture and tokenizer is None:
+        tokenizer = shared_tokenizer(
+            [(part.corpus, part.validation) for part in settings.parts],
+            folder,
+            vocabulary_size=settings.vocabulary_size,
+            held_out=settings.held_out,
+            reporter=reporter,
+            tokenizer_kind=settings.tokenizer_kind,
+            largest_vocabulary=largest_vocabulary,
+        )
+
+    def prepared(part: PartSettings) -> Prepared:
+        if settings.mixture:
+            reporter.say(f"  {part.name}: {', '.join(part.corpus)}")
+        return prepare(
+            part.corpus,
+            folder / "parts" / str(part.name) if settings.mixture else folder,
+            tokenizer=tokenizer,
+            vocabulary_size=settings.vocabulary_size,
+            tokenizer_kind=settings.tokenizer_kind,
+            largest_vocabulary=largest_vocabulary,
+            held_out=settings.held_out,
+            validation=part.validation,
+            reporter=reporter,
+        )
+
+    found = tuple(prepared(part) for part in settings.parts)
+    if settings.mixture:
+        warn_of_shared(settings.parts, found, reporter)
+    return found
+
+
+def warn_of_shared(parts: Sequence[PartSettings], texts: Sequence[Prepared], reporter: Reporter) -> None:
+    """Say which held-out documents of one part stand in the training text of another.
+
+    A text falls on the same side of the split in every part, unless a small corpus is cut into pieces or
+    validation files are given.
+    """
+    for part, text in zip(parts, texts, strict=True):
+        held = [
+            text.tokenizer.decode(text.validation.document(number).tolist())
+            for number in range(len(text.validation))
+        ]
+        for other, read in zip(parts, texts, strict=True):
+            shared = 0 if other is part else len(read.fingerprints.overlap(held))
+            if shared:
+                reporter.say(
+                    f"  mind: {shared} of the {len(held)} held-out documents of {part.name} stand in the "
+                    f"text that {other.name} trains on: its loss flatters"
+                )
