@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from pretune.config import override
 from pretune.errors import ConfigError, Interrupted, UnsupportedError
 from pretune.training import trainer as trainer_module
 from pretune.training.length import parse_length
+from pretune.training.progress import Silent
+from pretune.workflows.corpora import prepare_parts
+from pretune.workflows.corpus import Prepared
 from pretune.workflows.pretrain import rehearse, resolve
 from pretune.workflows.runs import show_run
 
@@ -67,6 +71,7 @@ def test_every_part_passes_its_unigram(mixture: Path) -> None:
         part = summary["mixture"][name]
         assert part["loss"] < part["unigram"] - 1.0
         assert part["share"] == share
+        assert f"n={part['targets']}|" in part["signature"]
     assert summary["loss"] == summary["mixture"]["causal_lm"]["loss"]
     assert summary["held_out"] == summary["mixture"]["causal_lm"]["held_out"]
     assert summary["held_out"] != summary["mixture"]["prefix_lm"]["held_out"]
@@ -177,6 +182,48 @@ def test_the_command_line_takes_a_mixture(
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert [part["share"] for part in summary["mixture"].values()] == [0.5, 0.5]
     assert pretune.evaluate(tmp_path / "run", data=corpora["second"])["scores"]["loss"]["value"] > 0
+
+
+class Notes(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def prepared(given: dict[str, Any], folder: Path) -> tuple[tuple[Prepared, ...], list[str]]:
+    notes = Notes()
+    made = prepare_parts(resolve(given, {}), folder, tokenizer=None, largest_vocabulary=None, reporter=notes)
+    return made, notes.said
+
+
+def test_all_parts_have_one_tokenizer_which_is_trained_once(corpora: dict[str, str], tmp_path: Path) -> None:
+    texts, said = prepared(settings(corpora), tmp_path / "data")
+    assert len({text.tokenizer.fingerprint for text in texts}) == 1
+    assert sum("training a tokenizer" in line for line in said) == 1
+    assert not any("mind:" in line for line in said)
+    assert not list(tmp_path.rglob("*.partial"))
+    again, said = prepared(settings(corpora), tmp_path / "data")
+    assert not any("training a tokenizer" in line for line in said)
+    assert [text.train.fingerprint for text in again] == [text.train.fingerprint for text in texts]
+    # A part that was prepared is taken as it is, and its tokenizer for the others.
+    parts = [{"corpus": str(tmp_path / "data" / "parts" / "prefix_lm")}, {"corpus": corpora["first"]}]
+    further, said = prepared({**settings(corpora), "mixture": parts}, tmp_path / "further")
+    assert further[0].train.fingerprint == texts[1].train.fingerprint
+    assert {text.tokenizer.fingerprint for text in further} == {texts[0].tokenizer.fingerprint}
+
+
+def test_held_out_text_that_another_part_trains_on_is_named(corpora: dict[str, str], tmp_path: Path) -> None:
+    given = settings(corpora)
+    given["mixture"][1]["validation"] = [corpora["first"]]
+    _, said = prepared(given, tmp_path / "data")
+    [mind] = [line for line in said if "mind:" in line]
+    assert re.search(
+        r"of the 30 held-out documents of prefix_lm stand in the text that causal_lm trains", mind
+    )
 
 
 # -- settings -------------------------------------------------------------------------------------

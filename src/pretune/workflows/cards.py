@@ -73,7 +73,7 @@ def _learnt(summary: dict[str, Any]) -> str:
 def _others(summary: dict[str, Any]) -> Iterator[CardScore]:
     """The losses of a mixture's parts but for the first."""
     for name, part in list(summary.get("mixture", {}).items())[1:]:
-        loss = Score(f"loss/{name}", part["loss"], part["targets"], summary["signature"], "lower")
+        loss = Score(f"loss/{name}", part["loss"], part["targets"], part["signature"], "lower")
         yield CardScore("held-out text", loss, (("unigram", part["unigram"]), ("bigram", part["bigram"])))
 
 

@@ -75,5 +75,5 @@ def warn_of_shared(parts: Sequence[PartSettings], texts: Sequence[Prepared], rep
             if shared:
                 reporter.say(
                     f"  mind: {shared} of the {len(held)} held-out documents of {part.name} stand in the "
-                    f"text that {other.name} trains on: its loss flatters"
+                    f"text that {other.name} trains on, so that its loss there flatters"
                 )

@@ -45,7 +45,7 @@ class Pretraining:
     ) -> None:
         """``prepared``: the text of each part. ``seconds`` are left to train, where the length is a time."""
         self.settings, self.run, self.reporter, self.world = settings, run, reporter, world
-        self.signature = ""
+        self.signatures: dict[str, str] = {}
         self.traits: Traits = find("families", settings.family).TRAITS
         kinds, heads = settings.kinds, heads_of(settings.kinds)
         started_from = settings.start_from
@@ -163,15 +163,14 @@ class Pretraining:
 
     def evaluate(self, network: torch.nn.Module, step: int) -> list[Score]:
         """Held-out losses; the first part's decides which checkpoint is best."""
-        scores = self.memory.fitted(step, lambda rows: self._scores(network, rows))
-        self.signature = scores[0].signature
-        return scores
-
-    def _scores(self, network: torch.nn.Module, rows: int) -> list[Score]:
+        found = self.memory.fitted(
+            step, lambda rows: {part: held.scores(network, rows) for part, held in self.held_out.items()}
+        )
+        self.signatures = {part: scores[0].signature for part, scores in found.items()}
         return [
             replace(score, name=self._called(score.name, part))
-            for part, held in self.held_out.items()
-            for score in held.scores(network, rows)
+            for part, scores in found.items()
+            for score in scores
         ]
 
     def _called(self, score: str, part: str) -> str:
@@ -199,7 +198,6 @@ class Pretraining:
             **self._measured(first, outcome),
             **({} if before is None else self._origin(self.of_part(before, first))),
             **({"mixture": self._mixture(outcome)} if others else {}),
-            "signature": self.signature,
         }
 
     def _measured(self, part: str, outcome: Outcome) -> dict[str, Any]:
@@ -213,6 +211,7 @@ class Pretraining:
             "held_out": held.fingerprint,
             **{name: value for name, value in scores.items() if name not in ("loss", "perplexity")},
             **held.majorities,
+            "signature": self.signatures.get(part, ""),
         }
 
     def _mixture(self, outcome: Outcome) -> dict[str, Any]:
