@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # As an environment variable the constraints hold for what builds the package, too.
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# A worker a core, four at most; tests marked `alone` take turns with all others (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal
 STAMP := $(VENV)/.installed
 
 .PHONY: install quickstart test conformance check bench faults wheel clean
@@ -23,7 +25,7 @@ quickstart: install
 	$(BIN)/pretune quickstart
 
 test: install
-	$(BIN)/python -m pytest -q --durations=8
+	$(PYTEST) --durations=8
 
 # The whole suite of tests/conformance, and docs/architectures.md from what it found.
 conformance: install
@@ -34,7 +36,7 @@ check: install
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/python tests/architecture/lengths.py
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # make bench lists them; NAME=masked (or all) DATA=folder MODELS=folder PAIRS=10 SECONDS=20 LIMIT= TRIALS= MINUTES= SMOKE=1
 bench: install

@@ -16,9 +16,13 @@ import pytest
 
 import pretune
 
+pytest_plugins = ("tests.turns",)
+
 # The same examples each time, so that a change is judged by itself. `HYPOTHESIS_PROFILE=search make test`
-# looks for new ones; what it finds stays as an @example.
-hypothesis.settings.register_profile("same", derandomize=True)
+# looks for new ones; what it finds stays as an @example. No deadlines: a busy machine is nobody's mistake.
+hypothesis.settings.register_profile(
+    "same", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.register_profile("search", max_examples=2000, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 

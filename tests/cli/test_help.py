@@ -26,6 +26,7 @@ def python(*words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.alone
 def test_help_answers_in_half_a_second() -> None:
     times = []
     for _ in range(5):

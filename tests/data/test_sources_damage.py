@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import tempfile
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
@@ -311,8 +312,9 @@ def ordinary_user() -> Iterator[None]:
 @pytest.fixture
 def open_folder(tmp_path: Path) -> Path:
     """A folder that an ordinary user can reach."""
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents):
+        if Path(tempfile.gettempdir()) in folder.parents:
+            folder.chmod(0o755)
     return tmp_path
 
 

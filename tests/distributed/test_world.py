@@ -146,6 +146,7 @@ def test_a_rank_may_have_nothing(tmp_path: Path) -> None:
     assert all(last(step) and not any(map(weighs, last(step))) for step in range(12))
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["ddp", "fsdp"])
 @pytest.mark.parametrize("kind", scenes.KINDS)
@@ -161,6 +162,7 @@ def test_two_processes_learn_what_one_does(kind: str, way: str, one: Path, two: 
     assert max(apart.values()) < 1e-3
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["ddp", "fsdp"])
 def test_a_signal_to_one_rank_stops_all_and_the_resume_is_exact(way: str, two: Path) -> None:
@@ -171,6 +173,7 @@ def test_a_signal_to_one_rank_stops_all_and_the_resume_is_exact(way: str, two: P
     assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_checkpoints_pass_between_numbers_of_ranks_and_ways(one: Path, two: Path, tmp_path: Path) -> None:
     run = shutil.copytree(two / "chain" / "run", tmp_path / "run")
@@ -179,6 +182,7 @@ def test_checkpoints_pass_between_numbers_of_ranks_and_ways(one: Path, two: Path
     assert losses(run) == pytest.approx(losses(one / "muon"), rel=1e-5)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_four_processes(one: Path, two: Path, tmp_path: Path) -> None:
     """They go on where two stopped, and one goes on from there; two of them have nothing in ``uneven``."""
@@ -194,6 +198,7 @@ def test_four_processes(one: Path, two: Path, tmp_path: Path) -> None:
         assert found == pytest.approx(losses(one / "uneven"), rel=1e-5)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_rank_0_speaks_for_all(two: Path) -> None:
     out, err = (said(two, 0, stream) for stream in ("stdout", "stderr"))
@@ -209,6 +214,7 @@ def test_rank_0_speaks_for_all(two: Path) -> None:
     assert not (two / "commands" / "missing").exists()
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_what_the_commands_leave_is_a_run_like_any_other(two: Path) -> None:
     folder = two / "commands"

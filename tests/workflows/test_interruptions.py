@@ -66,6 +66,7 @@ def whole(texts: Any, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return (out / WEIGHTS).read_bytes()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_a_checkpoint_from_which_the_same_command_goes_on(
     number: signal.Signals, whole: bytes, texts: Any, tmp_path: Path, cli: Callable[..., Any]
@@ -90,6 +91,7 @@ def test_a_signal_leaves_a_checkpoint_from_which_the_same_command_goes_on(
     assert (run / WEIGHTS).read_bytes() == whole
 
 
+@pytest.mark.alone
 def test_a_killed_run_goes_on(whole: bytes, texts: Any, tmp_path: Path, cli: Callable[..., Any]) -> None:
     run = tmp_path / "run"
     process = start(command(texts, run))
