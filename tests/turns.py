@@ -40,6 +40,10 @@ class Turns:
         self.gate, self.room = (folder / "gate").open("w"), (folder / "room").open("w")
         self.within = False
 
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Alone first: they stay together in one worker, which makes what they share once."""
+        items.sort(key=lambda item: not is_alone(item))
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(
         self, item: pytest.Item, nextitem: pytest.Item | None

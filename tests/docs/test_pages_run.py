@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.testing
@@ -48,15 +49,20 @@ def brief(one_thread: None) -> Iterator[None]:
 def after_quickstart(brief: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which `pretune quickstart` was run."""
     place = tmp_path_factory.mktemp("reader")
+    texts = place / "runs" / "quickstart" / "texts"
+    begin = quickstart._begin
+
+    def begin_with_few(folder: Path, minutes: float) -> dict[str, Any]:
+        plan = begin(folder, minutes)
+        cut(texts.glob("*.jsonl"), DOCUMENTS)
+        return plan
+
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
+        patch.setattr(quickstart, "_begin", begin_with_few)
         done = RUNNER.invoke(app, ["quickstart"])
         assert done.exit_code == 0, done.output
-    texts = place / "runs" / "quickstart" / "texts"
-    for file in texts.rglob("*.jsonl"):
-        kept = DOCUMENTS if file.parent == texts else RECORDS
-        lines = file.read_text(encoding="utf-8").splitlines()
-        file.write_text("\n".join(lines[:: max(1, len(lines) // kept)][:kept]) + "\n", encoding="utf-8")
+    cut(texts.glob("*/*.jsonl"), RECORDS)
     own_files(place, texts)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
@@ -65,6 +71,13 @@ def after_quickstart(brief: None, tmp_path_factory: pytest.TempPathFactory) -> P
         assert done.exit_code == 0, done.output
     (place / "runs" / "my-run" / "summary.json").unlink()  # as if it had been stopped
     return place
+
+
+def cut(files: Iterable[Path], kept: int) -> None:
+    """Leave so many lines of each file, from everywhere in it."""
+    for file in files:
+        lines = file.read_text(encoding="utf-8").splitlines()
+        file.write_text("\n".join(lines[:: max(1, len(lines) // kept)][:kept]) + "\n", encoding="utf-8")
 
 
 def own_files(place: Path, texts: Path) -> None:

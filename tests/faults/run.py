@@ -1,6 +1,6 @@
 """Every fault, many times: ``make faults``; prints a table, writes result.json, and fails if a try does.
 
-python tests/faults/run.py [--short] [--only WORD] [--json FILE]
+python tests/faults/run.py [--short] [--only WORD] [--part 1/2] [--json FILE]
 """
 
 from __future__ import annotations
@@ -47,12 +47,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="few tries of each")
     parser.add_argument("--only", default="", help="faults whose function has this word in its name")
+    parser.add_argument("--part", default="1/1", help="every n-th fault, for n processes side by side")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_name("result.json"))
     options = parser.parse_args()
+    part, parts = map(int, options.part.split("/"))
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="pretune-faults-") as folder:
         setting = Setting(Path(folder))
-        for fault, (full, short) in FAULTS.items():
+        for fault, (full, short) in list(FAULTS.items())[part - 1 :: parts]:
             if options.only in fault.__name__:
                 began = time.monotonic()
                 found = fault(setting, short if options.short else full)
