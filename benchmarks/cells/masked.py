@@ -13,6 +13,8 @@ ABOUT = (
 NEEDS = "accelerate (for Trainer); DATA for the English text of the shared sets"
 LENGTH = 128
 BATCHES = (8, 16, 32)
+SHARE = {"rate": 0.15}
+"""Of the tokens that are hidden, on both sides."""
 DROPOUT = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
 
 
@@ -24,6 +26,7 @@ def run(options: Options) -> dict[str, Any]:
     for batch in BATCHES[:1] if options.smoke else BATCHES:
         settings = {
             "corpus": [str(made.prepared)], "family": "bert", "model": DROPOUT, "max_length": LENGTH,
+            "objective_options": SHARE,
             "training": {"optimizer": {"name": "adamw"}, "batch_tokens": batch * LENGTH},
         }  # fmt: skip
         peer = {"corpus": str(made.prepared), "length": LENGTH, "family": "bert", "batch": batch} | window

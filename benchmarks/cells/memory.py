@@ -21,7 +21,7 @@ def run(options: Options) -> dict[str, Any]:
     causal = text.text(options, frame="start")
     found = {}
     for name, made, length, ours, theirs in (
-        ("masked", masked, 128, {"family": "bert", "model": DROPOUT}, "bert"),
+        ("masked", masked, 128, {"family": "bert", "model": DROPOUT, "objective_options": SHARE}, "bert"),
         ("causal", causal, 256, {"family": "llama"}, "llama"),
     ):
         training = {"batch_tokens": 8 * length, "optimizer": {"name": "adamw"}}

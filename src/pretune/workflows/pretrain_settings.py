@@ -27,6 +27,9 @@ OPTIMIZER: dict[str, Any] = {
     "name": "muon", "learning_rate": 5e-3, "muon_learning_rate": 0.01, "weight_decay": 0.1,
 }  # fmt: skip
 """From random weights; docs/lab-notes.md has the comparison. A checkpoint goes on with AdamW."""
+HIDDEN: dict[str, dict[str, Any]] = {"masked_lm": {"rate": 0.3}}
+"""Options from random weights: a masked model hides twice the share of the paper, and so stays for less long
+at how often each token comes (docs/lab-notes.md). A checkpoint goes on with the paper's."""
 FAMILIES = ("modernbert", "llama", "bert", "t5", "xlnet")
 """In this order, where none is named."""
 
@@ -148,7 +151,20 @@ def _learning(resolved: PretrainSettings) -> PretrainSettings:
     if resolved.mixture:
         check_alone(resolved.objective, kinds[0], resolved.distillation, resolved.training)
         resolved = resolved.model_copy(update={"mixture": settled(resolved.mixture, kinds)})
-    return resolved.model_copy(update={"objective": kinds[0].name})
+    resolved = resolved.model_copy(update={"objective": kinds[0].name})
+    return resolved if resolved.start_from else _recommended(resolved)
+
+
+def _recommended(resolved: PretrainSettings) -> PretrainSettings:
+    """The settings with the recipe's options for what is learnt, where none are given."""
+
+    def options(of: PretrainSettings | PartSettings) -> dict[str, Any]:
+        return HIDDEN.get(str(of.objective).partition("+")[0], {}) | of.objective_options
+
+    if not resolved.mixture:
+        return resolved.model_copy(update={"objective_options": options(resolved)})
+    parts = [part.model_copy(update={"objective_options": options(part)}) for part in resolved.mixture]
+    return resolved.model_copy(update={"mixture": tuple(parts)})
 
 
 def _taught(resolved: PretrainSettings, config: Any) -> PretrainSettings:

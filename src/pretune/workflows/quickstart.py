@@ -55,7 +55,6 @@ MASKED: dict[str, Any] = {
     "family": "modernbert",
     "model": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2},
     "max_length": 64,
-    "objective_options": {"rate": 0.3},
     "training": {
         "batch_tokens": 1024,
         "evaluations": 6,
