@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks import text
+from benchmarks.cells.masked import DROPOUT, SHARE
 from benchmarks.measure import Options, compared
 
 ABOUT = (
     "peak resident memory of a training process, same batch, masked and causal; to be at most theirs (1.0)"
 )
 NEEDS = "accelerate (for Trainer); Linux; DATA for the English text of the shared sets"
-DROPOUT = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
 
 
 def run(options: Options) -> dict[str, Any]:
