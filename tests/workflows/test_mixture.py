@@ -167,6 +167,25 @@ def test_heads_of_all_parts_are_trained_and_saved_together(corpora: dict[str, st
 
 
 @pytest.mark.slow
+def test_denoisers_of_an_encoder_decoder_are_mixed(corpora: dict[str, str], tmp_path: Path) -> None:
+    """As Tay et al. 2023 (UL2) mix short spans, long spans and prefixes: the sentinels are there for all."""
+    parts = [
+        {"objective": "span_corruption", "corpus": corpora["first"]},
+        {"objective": "span_corruption", "corpus": corpora["first"], "name": "extreme",
+         "objective_options": {"rate": 0.5, "mean_length": 8}},
+        {"objective": "prefix_lm", "corpus": corpora["second"]},
+    ]  # fmt: skip
+    run = pretune.pretrain({**SETTINGS, "mixture": parts}, budget="6 steps", out=tmp_path / "run")
+    assert run.summary["family"] == "t5"
+    assert list(run.summary["mixture"]) == ["span_corruption", "extreme", "prefix_lm"]
+    # Both are scored by default settings, on the same text.
+    first, second, _ = run.summary["mixture"].values()
+    assert (first["held_out"], first["loss"]) == (second["held_out"], second["loss"])
+    assert len(pretune.load(run.folder).tokenizer.specials.sentinels) == 100
+    assert hub.read_config(run.model)["architectures"] == ["T5ForConditionalGeneration"]
+
+
+@pytest.mark.slow
 def test_the_command_line_takes_a_mixture(
     corpora: dict[str, str], cli: Callable[..., Any], tmp_path: Path
 ) -> None:
