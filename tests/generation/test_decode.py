@@ -50,9 +50,9 @@ def test_greedy_is_that_of_stock(pair: Any, settings: dict[str, Any], sampling: 
     ("width", "penalty", "early", "more"),
     [
         (2, 1.0, False, {}),
-        (4, 0.0, False, {}),
-        (4, 2.0, True, {}),
-        (3, -1.0, False, {"min_new_tokens": 5}),
+        pytest.param(4, 0.0, False, {}, marks=pytest.mark.slow),
+        pytest.param(4, 2.0, True, {}, marks=pytest.mark.slow),
+        pytest.param(3, -1.0, False, {"min_new_tokens": 5}, marks=pytest.mark.slow),
         (5, 1.0, True, {"repetition_penalty": 1.2}),
     ],
 )
@@ -121,7 +121,7 @@ def test_a_seed_gives_the_same_text_wherever_the_prompt_stands(pair: Any) -> Non
 
 @pytest.mark.parametrize("prompt", ["The captain", "渔夫", "𠮷"])
 def test_a_stream_is_the_text_in_whole_characters(pair: Any, prompt: str) -> None:
-    for seed in range(8):
+    for seed in range(4):
         settings: dict[str, Any] = {"max_new_tokens": 60, "sampling": WILD, "seed": seed}
         pieces = list(pair.ours.stream(prompt, **settings))
         assert "".join(pieces) == pair.ours.generate(prompt, **settings)

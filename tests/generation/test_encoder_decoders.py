@@ -84,9 +84,17 @@ def pair(request: Any, one_thread: None, tmp_path_factory: pytest.TempPathFactor
     ("settings", "sampling"),
     [
         ({}, GREEDY),
-        ({"repetition_penalty": 1.3}, Sampling(temperature=0, repetition_penalty=1.3)),
-        ({"no_repeat_ngram_size": 2}, Sampling(temperature=0, no_repeat_ngram_size=2)),
-        ({"min_new_tokens": 20}, GREEDY),
+        pytest.param(
+            {"repetition_penalty": 1.3},
+            Sampling(temperature=0, repetition_penalty=1.3),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"no_repeat_ngram_size": 2},
+            Sampling(temperature=0, no_repeat_ngram_size=2),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"min_new_tokens": 20}, GREEDY, marks=pytest.mark.slow),
     ],
 )
 def test_greedy_is_that_of_stock(pair: Pair, settings: dict[str, Any], sampling: Sampling) -> None:
@@ -103,7 +111,13 @@ def test_greedy_is_that_of_stock(pair: Pair, settings: dict[str, Any], sampling:
 
 
 @pytest.mark.parametrize(
-    ("width", "penalty", "early"), [(4, 1.0, False), (2, 0.0, False), (4, 2.0, True), (3, -1.0, False)]
+    ("width", "penalty", "early"),
+    [
+        (4, 1.0, False),
+        pytest.param(2, 0.0, False, marks=pytest.mark.slow),
+        pytest.param(4, 2.0, True, marks=pytest.mark.slow),
+        pytest.param(3, -1.0, False, marks=pytest.mark.slow),
+    ],
 )
 def test_beams_are_those_of_stock(pair: Pair, width: int, penalty: float, early: bool) -> None:
     settings = {"num_beams": width, "length_penalty": penalty, "early_stopping": early, "max_new_tokens": 20}
