@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # As an environment variable the constraints hold for what builds the package, too.
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# A worker a core, four at most; tests marked `alone` take turns with all others (tests/conftest.py).
+# A worker a core, four at most; tests marked `alone` take turns with all others (tests/turns.py).
 PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal
 STAMP := $(VENV)/.installed
 
