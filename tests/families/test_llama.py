@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from transformers.initialization import no_init_weights
 
 from pretune import config as settings
 from pretune.checkpoint import hub, weights
@@ -174,7 +175,7 @@ def test_a_published_shape_says_what_stock_says(name: str, monkeypatch: pytest.M
     """At full width, but for the vocabulary, and a layer or two deep: the layers are alike."""
     monkeypatch.setattr(llama.Network, "reset_parameters", lambda self: None)
     values = {"num_hidden_layers": 2, **PUBLISHED[name], "vocab_size": 4096}
-    with torch.device("cpu"), transformers.initialization.no_init_weights():
+    with torch.device("cpu"), no_init_weights():
         config = transformers.AutoConfig.for_model(**values)
         stock = transformers.AutoModelForCausalLM.from_config(config).eval()
     stock.tie_weights()
