@@ -58,6 +58,7 @@ def _unpacked(file: Path, changed: int) -> Path:
             file.parent, **source, dtype="float32", output_loading_info=True
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **source)
+    # What the two libraries raise over a damaged file depends on the byte that is wrong.
     except (ValueError, KeyError, IndexError, OSError, EOFError, NotImplementedError) as error:
         raise CheckpointError(f"{file}: cannot be read as GGUF: {str(error).splitlines()[0]}") from None
     if loaded["missing_keys"]:

@@ -87,15 +87,8 @@ def collate(
     count = len(groups) if packed else len(rows)
     grid = _Grid.of([len(row.tokens) for row in rows], lines, count, multiple)
 
-    places: dict[str, torch.Tensor | None] = {}
-    targets: dict[str, torch.Tensor] = {}
-    numbers: dict[str, int] = {}
-    for head in heads:
-        places[head] = torch.from_numpy(grid.places([row.places.get(head, _NONE) for row in rows]))
-        told = [row.targets[head] for row in rows if head in row.targets]
-        if told:
-            targets[head] = _targets(told)
-            numbers[head] = _count(targets[head])
+    told = {head: [row.targets[head] for row in rows if head in row.targets] for head in heads}
+    targets = {head: _targets(parts) for head, parts in told.items() if parts}
     sources = [row.source for row in rows if row.source is not None]
     assert len(sources) in (0, len(rows)), "all rows have a source, or none has"
     source = _Grid.of([len(s) for s in sources], lines, count, multiple) if sources else None
@@ -106,9 +99,12 @@ def collate(
             prefix=_prefix(rows, lines),
             order=_order(rows, grid),
         ),
-        places=places,
+        places={
+            head: torch.from_numpy(grid.places([row.places.get(head, _NONE) for row in rows]))
+            for head in heads
+        },
         targets=targets,
-        counts=numbers,
+        counts={head: _count(found) for head, found in targets.items()},
         rows=torch.from_numpy(np.array([examples[i][0].record for i in owner], np.int64)),
         groups=_groups(rows, owner, heads[0]) if heads and max(widths, default=1) > 1 else None,
         source_tokens=source.fill(sources, pad) if source else None,
