@@ -93,6 +93,7 @@ def test_what_it_leaves_knows_all_texts(mixture: Path, corpora: dict[str, str]) 
         assert name in card
         assert name in page
     assert "60 %" in page
+    assert "causal_lm, prefix_lm" in page
     shown = show_run(mixture)
     assert list(shown["scores"])[:1] == ["loss"]
     for name in ("causal_lm", "prefix_lm"):

@@ -20,6 +20,12 @@ def summaries(summary: Summary) -> dict[str, Summary]:
     return {f"{family}, {name}": {**summary, **part} for name, part in parts.items()} or {family: summary}
 
 
+def objectives(summary: Summary) -> str:
+    """What the model was trained by: the objective, or those of the parts."""
+    parts = summary.get("mixture", {}).values()
+    return ", ".join(dict.fromkeys(str(part["objective"]) for part in parts)) or str(summary["objective"])
+
+
 def held_out_losses(
     title: str, xs: tuple[float, ...], checks: Sequence[Mapping[str, Any]]
 ) -> Iterator[p.Series]:

@@ -73,7 +73,7 @@ def pretraining(
     subtitle = say(
         language, "pretraining_subtitle",
         parameters=f"{summary['parameters']:,}", tokens=f"{summary['tokens']:,}",
-        time=_time(summary["seconds"], language), objective=summary["objective"],
+        time=_time(summary["seconds"], language), objective=mixture_pages.objectives(summary),
     )  # fmt: skip
     title = say(language, "pretraining_title", family=name)
     return p.write(
