@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -100,11 +101,19 @@ def own_files(place: Path, texts: Path) -> None:
     shutil.copytree(place / "runs" / "quickstart" / "masked" / "model", place / "path" / "to" / "bert")
 
 
+def copy_or_link(source: str, target: str) -> None:
+    """Link weights, which are written anew and never changed where they lie: one copy serves every page."""
+    if source.endswith(".safetensors"):
+        os.link(source, target)
+    else:
+        shutil.copy2(source, target)
+
+
 @pytest.fixture
 def reader(after_quickstart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of that folder for one page."""
     place = tmp_path / "reader"
-    shutil.copytree(after_quickstart, place)
+    shutil.copytree(after_quickstart, place, copy_function=copy_or_link)
     monkeypatch.chdir(place)
     monkeypatch.setenv("PRETUNE_HOME", str(place))
     return place
