@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import tempfile
 import time
@@ -73,12 +74,17 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def finetuned(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Training and evaluating a classifier: examples a second, over both."""
+    """Training and evaluating a classifier: examples a second, over both, reading and encoding included.
+
+    What it imports is imported before the clock starts, as on the other side.
+    """
+    for name in ("pretune.workflows.finetune", "torch._dynamo"):
+        importlib.import_module(name)
     with tempfile.TemporaryDirectory() as scratch:
         began = time.perf_counter()
         run = pretune.finetune(
             config["model"], task="classification", train=config["train"], validation=config["validation"],
-            max_length=128, budget=config["budget"],
+            max_length=128, budget=config["budget"], task_options=config["task_options"],
             settings={"baselines": False, "training": config["training"]}, out=Path(scratch) / "run",
         )  # fmt: skip
         seconds = time.perf_counter() - began

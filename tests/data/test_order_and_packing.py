@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pretune.data.order import Draw, StepPlan, rng, validation_rng
-from pretune.data.packing import collate, group, pack
+from pretune.data.packing import collate, group, pack, pack_tight
 from pretune.errors import ConfigError
 from pretune.types import IGNORED, Example, Row
 
@@ -75,6 +75,27 @@ def test_packing_says_what_does_not_fit() -> None:
     assert pack([], 4) == []
     with pytest.raises(ConfigError, match="example 1 needs 5 places, a row has 4"):
         pack([4, 5], 4)
+
+
+@settings(max_examples=150, deadline=None)
+@given(bounds=st.lists(st.integers(1, 30), max_size=40), capacity=st.integers(30, 400))
+def test_tight_rows_hold_each_example_once_and_cost_no_more(bounds: list[int], capacity: int) -> None:
+    def grid(rows: list[list[int]]) -> tuple[int, int]:
+        return len(rows), max((sum(bounds[i] for i in row) for row in rows), default=0)
+
+    tight, wide = pack_tight(bounds, capacity), pack(bounds, capacity)
+    assert sorted(i for row in tight for i in row) == list(range(len(bounds)))
+    (rows, width), (others, widest) = grid(tight), grid(wide)
+    assert width <= capacity
+    assert rows * width * (768 + width) <= others * widest * (768 + widest)
+
+
+def test_a_few_short_texts_lie_in_narrow_rows() -> None:
+    """Sixteen of 20 tokens would fill a row of 320 of 512: attention in it costs more than in four of 80."""
+    assert [len(row) for row in pack_tight([20] * 16, 512)] == [1] * 16
+    assert [len(row) for row in pack_tight([20] * 8 + [10] * 16, 512)] == [1] * 8 + [2] * 8
+    with pytest.raises(ConfigError, match="example 1 needs 5 places, a row has 4"):
+        pack_tight([4, 5], 4)
 
 
 def test_similar_lengths_lie_together() -> None:

@@ -47,6 +47,28 @@ def pack(bounds: Sequence[int] | IntArray, capacity: int) -> list[list[int]]:
     return rows
 
 
+def pack_tight(bounds: Sequence[int] | IntArray, capacity: int) -> list[list[int]]:
+    """`pack` into rows of ``capacity`` places or of fewer, whichever grid costs a network least.
+
+    Raises:
+        ConfigError: an example alone is longer than a row.
+    """
+    sizes = np.asarray(bounds, np.int64)
+    longest = int(sizes.max(initial=1))
+    found = [pack(sizes, capacity)]
+    found += [pack(sizes, size) for size in (4 * longest, 2 * longest, longest) if size < capacity]
+
+    def cost(rows: list[list[int]]) -> int:
+        width = max((int(sizes[row].sum()) for row in rows), default=0)
+        return len(rows) * width * (_AS_A_PLACE + width)
+
+    return min(found, key=cost)
+
+
+_AS_A_PLACE = 768
+"""Width of a row at which its attention costs as much as everything else, of a model some hundred wide."""
+
+
 def group(lengths: Sequence[int] | IntArray, rows: int) -> list[list[int]]:
     """Indices in batches of ``rows`` with similar lengths, longest first, ties by index."""
     order = np.argsort(-np.asarray(lengths, np.int64), kind="stable").tolist()

@@ -262,12 +262,12 @@ class Model:
         self, records: Sequence[Record], options: Settings | None = None, *, batch_size: int | None = None
     ) -> list[Prediction]:
         """One prediction a record; ``batch_size`` is the most rows at once, None as many as fit the cache."""
-        task = self.task(options)
         kind = find("objectives", self.task_module.OBJECTIVE)
         objective = kind.Objective(self.family.TRAITS, self.tokenizer.specials)
         return prediction.predict(
-            self.network, task, objective, self.tokenizer, records, batch_size=batch_size
-        )
+            self.network, self.task(options), objective, self.tokenizer, records, batch_size=batch_size,
+            capacity=self.max_length if self.family.TRAITS.packing else None,
+        )  # fmt: skip
 
     def classify(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:
         """The class, or the labels, of each text, or of each pair."""

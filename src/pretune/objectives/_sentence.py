@@ -25,7 +25,7 @@ from pretune.types import (
 
 @dataclass(frozen=True)
 class SentencePlace:
-    """A text or a pair in a row of its own, its target where the family's traits say that a head reads.
+    """A text or a pair, its target where the family's traits say that a head reads.
 
     An encoder-decoder reads it as its source, and again, shifted by one, as what its decoder has written
     (Lewis et al. 2020, section 3.1).
@@ -80,5 +80,5 @@ class SentencePlace:
         return Example(feature.record, (row,))
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
-        """One example a row of the grid."""
+        """A group of examples a row of the grid."""
         return collate(groups, pad=self.specials.pad, heads=(self.head,), segments=self.traits.segments)

@@ -35,8 +35,7 @@ class Objective:
 
     heads = (HEAD,)
     distils = True
-    packs = False
-    """The reference implementations pool one place a row, so an example keeps a row of its own."""
+    packs = True
 
     def __init__(
         self,
@@ -59,7 +58,7 @@ class Objective:
         return self.place.build(feature, None if label is None else np.array([label], np.int64))
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
-        """One example a row of the grid."""
+        """A group of examples a row of the grid."""
         return self.place.collate(groups)
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:

@@ -32,8 +32,7 @@ class Objective:
     """
 
     heads = (HEAD,)
-    packs = False
-    """The reference implementations pool one place a row, so an example keeps a row of its own."""
+    packs = True
 
     def __init__(
         self,
@@ -56,7 +55,7 @@ class Objective:
         return self.place.build(feature, None if labels is None else np.array([labels], np.float64))
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
-        """One example a row of the grid."""
+        """A group of examples a row of the grid."""
         return self.place.collate(groups)
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:

@@ -1,8 +1,9 @@
-"""Records through a network with a task's head: batches of similar length, windows gathered by record."""
+"""Records through a network with a task's head: short texts share rows, windows are gathered by record."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from pretune.data.order import validation_rng
+from pretune.data.packing import pack_tight
 from pretune.data.windows import EncodedRecords
 from pretune.text.tokenizer import Tokenizer
 from pretune.types import Feature, ObjectiveLike, Prediction, Record
@@ -40,38 +42,45 @@ def predict(
     tokenizer: Tokenizer,
     records: Sequence[Record],
     *,
+    capacity: int | None = None,
     batch_size: int | None = None,
 ) -> list[Prediction]:
-    """One prediction a record, in the order of the records; ``batch_size`` bounds the rows of a batch."""
+    """One prediction a record, in the order of the records.
+
+    Args:
+        capacity: places of a row that several texts may share; None: each has one of its own.
+        batch_size: the most rows at once.
+    """
     if not records:
         return []
     encoded = [task.encode(r, i, tokenizer, labelled=False) for i, r in enumerate(records)]
     features = [feature for found in encoded for feature in found]
     bounds = objective.length_bounds(EncodedRecords(features).lengths)
-    order = np.argsort(-bounds, kind="stable")  # the longest first: it says how many fit
+    rows = pack_tight(bounds, capacity) if capacity and objective.packs else [[i] for i in range(len(bounds))]
+    rows.sort(key=lambda row: -int(bounds[row].sum()))  # the widest first: it says how many fit
     was_training = network.training
     network.eval()
     logits: list[npt.NDArray[np.float32]] = [np.zeros((0, 0), np.float32)] * len(features)
     start = 0
-    while start < len(order):
-        size = max(1, BATCH_TOKENS // int(bounds[order[start]]))
-        chosen = order[start : start + min(size, batch_size or size)].tolist()
-        found = _logits(network, objective, [features[i] for i in chosen])
-        for i, rows in zip(chosen, found, strict=True):
-            logits[i] = rows
+    while start < len(rows):
+        size = max(1, BATCH_TOKENS // int(bounds[rows[start]].sum()))
+        chosen = rows[start : start + min(size, batch_size or size)]
+        found = _logits(network, objective, [[features[i] for i in row] for row in chosen])
+        for i, said in zip(chain.from_iterable(chosen), found, strict=True):
+            logits[i] = said
         start += len(chosen)
     network.train(was_training)
-    said = iter(logits)
+    each = iter(logits)
     return [
-        task.decode(record, found, [next(said) for _ in found])
+        task.decode(record, found, [next(each) for _ in found])
         for record, found in zip(records, encoded, strict=True)
     ]
 
 
-def _logits(network: nn.Module, objective: ObjectiveLike, features: Sequence[Feature]) -> list[Any]:
-    """The logits of the objective's first head, (places, C) a feature."""
+def _logits(network: nn.Module, objective: ObjectiveLike, rows: Sequence[Sequence[Feature]]) -> list[Any]:
+    """The logits of the objective's first head, (places, C) a feature, row by row."""
     head = objective.heads[0]
-    examples = [objective.build(f, validation_rng(f.record)) for f in features]
-    outputs = network(objective.collate([[e] for e in examples]), heads=(head,))
-    counts = [sum(len(row.places[head]) for row in example.rows) for example in examples]
+    groups = [[objective.build(f, validation_rng(f.record)) for f in row] for row in rows]
+    outputs = network(objective.collate(groups), heads=(head,))
+    counts = [sum(len(row.places[head]) for row in e.rows) for e in chain.from_iterable(groups)]
     return np.split(outputs.logits[head].float().cpu().numpy(), np.cumsum(counts)[:-1])

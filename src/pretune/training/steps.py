@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from pretune.data.order import StepPlan, rng
-from pretune.data.packing import pack
+from pretune.data.packing import pack_tight
 from pretune.errors import ConfigError
 from pretune.objectives import at
 from pretune.training.settings import TrainingSettings
@@ -108,5 +108,5 @@ def tokens_read(batch: Batch) -> int:
 def arrange(bounds: IntArray, capacity: int, *, packs: bool) -> list[list[int]]:
     """Which examples share a row: packed up to ``capacity``, or one each, similar lengths together."""
     if packs:
-        return pack(bounds, capacity)
+        return pack_tight(bounds, capacity)
     return [[int(i)] for i in np.argsort(-bounds, kind="stable")]
