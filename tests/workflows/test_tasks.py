@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,43 @@ def test_the_seeded_losses_stay(family: str, pairs: bool, texts: Any, tmp_path: 
     )  # fmt: skip
     losses = [row["loss"] for row in read(run.folder / "metrics.jsonl") if row["kind"] == "step"]
     assert losses == pytest.approx(SEEDED[family, pairs], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "best", "predicted"), [((0.5, 0.6, 0.7), 9, 3), ((0.5, 0.7, 0.6), 6, 4)]
+)
+def test_what_the_last_evaluation_predicted_is_not_predicted_again(
+    accuracies: tuple[float, ...],
+    best: int,
+    predicted: int,
+    texts: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The report is of the best weights: predicted anew only where the last evaluation was of others."""
+    calls = []
+    real = Model.predict
+    monkeypatch.setattr(Model, "predict", lambda self, *a, **k: calls.append(1) or real(self, *a, **k))
+    shown = iter(accuracies)
+    task = find("tasks", "classification").Task
+
+    def scored(self: Any, predictions: Any, records: Any, **more: Any) -> Any:
+        found = real_score(self, predictions, records, **more)
+        value = next(shown, None)
+        return found if value is None else [replace(found[0], value=value), *found[1:]]
+
+    real_score = task.score
+    monkeypatch.setattr(task, "score", scored)
+    run = pretune.finetune(
+        base("bert", tmp_path / "base"), train=texts.train, budget="9 steps", out=tmp_path / "run",
+        training={"evaluations": 3}, settings={"baselines": False},
+    )  # fmt: skip
+    assert len(calls) == predicted
+    assert run.summary["best_step"] == best
+    told = read(run.folder / "predictions.jsonl")
+    again = Model.load(run.model).classify([row["text"] for row in told])
+    assert [row["said"] for row in told] == [p.value for p in again]
+    assert [row["confidence"] for row in told] == pytest.approx([p.confidence for p in again], abs=1e-6)
 
 
 # -- several labels a text ------------------------------------------------------------------------

@@ -295,16 +295,15 @@ class Tokenizer:
             backend.enable_truncation(**self._truncation)
         if self._padding:
             backend.enable_padding(**self._padding)
-        description = json.loads(backend.to_str())
         roles = {role: name for role, name in self._roles.items() if name}
         if "pad_token" not in roles and self.specials.end is not None:
             roles["pad_token"] = self.token(self.specials.pad)  # a batch of stock transformers needs one
         settings = {"tokenizer_class": "PreTrainedTokenizerFast", **self.settings, **roles}
         if model_max_length is not None:
             settings["model_max_length"] = model_max_length
-        write_object(folder / "tokenizer.json", description)
+        (folder / "tokenizer.json").write_text(backend.to_str(pretty=True) + "\n", encoding="utf-8")
         write_object(folder / CONFIG, settings)
-        if description["model"]["type"] == "WordPiece":  # which older programs read
+        if isinstance(backend.model, tokenizers.models.WordPiece):  # which older programs read
             write_vocabulary(folder / VOCABULARY, self._backend)
         write_object(folder / SPECIAL_MAP, roles)
 

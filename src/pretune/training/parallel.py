@@ -16,7 +16,6 @@ Gradients are summed, never averaged: each term of the loss is divided by its co
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -103,5 +102,11 @@ def clip(network: nn.Module, limit: float) -> float:
     """The L2 norm of all gradients, which are no longer than ``limit`` afterwards; 0: no limit."""
     parameters = [p for p in network.parameters() if p.grad is not None]
     norm = whole_of(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
-    nn.utils.clip_grads_with_norm_(parameters, limit or math.inf, norm)
-    return float(norm)
+    length = float(norm)
+    if limit and not length + _TORCHS_OWN <= limit:  # else it would multiply all of them by one
+        nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    return length
+
+
+_TORCHS_OWN = 1e-6
+"""What torch adds to a norm before it divides by it."""

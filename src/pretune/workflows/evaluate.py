@@ -90,10 +90,14 @@ def assess(
     train: Sequence[Record] | None,
     *,
     options: Settings | None = None,
+    predictions: Sequence[Prediction] | None = None,
 ) -> Evaluation:
-    """Scores of a model on its task's ``records``, beside baselines fitted on ``train``, if it is given."""
+    """Scores of a model on its task's ``records``, beside baselines fitted on ``train``, if it is given.
+
+    ``predictions``: what it says of the records, if that is known.
+    """
     kind, task = model.task_module, model.task(options)
-    predictions = model.predict(records, options)
+    predictions = model.predict(records, options) if predictions is None else predictions
     truth = [kind.truth(r) for r in records]
     texts = ["\n".join(kind.texts(r)) for r in records]
     fitted = {} if train is None else find("evaluation", kind.BASELINES).baselines(train, records)

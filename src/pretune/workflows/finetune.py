@@ -7,16 +7,12 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pydantic
 
 from pretune.checkpoint import store
 from pretune.config import Settings, build
-from pretune.data.deduplicate import text_hash
-from pretune.data.shards import split
 from pretune.data.windows import EncodedRecords
 from pretune.errors import ConfigError
 from pretune.metrics.statistics import paired_difference
@@ -37,12 +33,11 @@ from pretune.training.settings import OptimizerSettings, TrainingSettings
 from pretune.training.steps import StepBatches
 from pretune.training.trainer import Trainer
 from pretune.training.world import World
-from pretune.types import Record, Score
-from pretune.workflows import cards, pages, teaching, verdicts
+from pretune.types import Prediction, Score
+from pretune.workflows import cards, labelled, pages, teaching, verdicts
 from pretune.workflows.evaluate import Evaluation, assess, read_labelled
 from pretune.workflows.opening import RunResult, carried_out
 
-VALIDATION_SHARE = 0.1
 TRAINING = {"batch_examples": 16, "evaluations": 3}
 
 
@@ -136,7 +131,7 @@ def _finetuned(
         keeper=parts.model,
         objective=parts.objective,
         batches=parts.batches,
-        evaluate=lambda network, step: memory.fitted(step, parts.evaluate),
+        evaluate=lambda network, step: memory.fitted(step, partial(parts.evaluate, step)),
         settings=resolved.training,
         length=parse_length(resolved.budget),
         run=run,
@@ -146,16 +141,21 @@ def _finetuned(
         name="finetune",
         world=world,
     ).train()
-    return world.lead(lambda: _concluded(run, resolved, parts, outcome, reporter))
+    rows = memory.rows(outcome.best_step)
+    return world.lead(lambda: _concluded(run, resolved, parts, outcome, rows, reporter))
 
 
 def _concluded(
-    run: Run, resolved: FinetuneSettings, parts: _Finetuning, outcome: Outcome, reporter: Reporter
+    run: Run, resolved: FinetuneSettings, parts: _Finetuning, outcome: Outcome, rows: int, reporter: Reporter
 ) -> dict[str, Any]:
     """Test, and everything that is written once training has ended; the summary."""
-    parts.settle()
-    scored = parts.test or parts.validation
-    evaluation = assess(parts.model, scored, parts.train if resolved.baselines else None)
+    held_out = parts.settle(outcome.best_step, rows)
+    evaluation = assess(
+        parts.model,
+        parts.test or parts.validation,
+        parts.train if resolved.baselines else None,
+        predictions=None if parts.test else held_out,
+    )
     summary = {
         "verb": "finetune",
         "task": resolved.task,
@@ -248,14 +248,16 @@ class _Finetuning:
         if settings.validation:
             self.validation = read_labelled(settings.validation, reporter, settings.task)
         else:
-            self.train, self.validation = _held_out(self.train, kind)
+            self.train, self.validation = labelled.held_out(self.train, kind)
         labels = kind.label_set(self.train)
         self.model = self._load(labels)
         self.task = self.model.task(self.options)
         self.task.check(self.validation)
         self.task.check(self.test)
         self._warn_of_overlap()
-        self._warn_of_shared_texts()
+        labelled.warn_of_shared_texts(
+            kind, self.train, {"validation": self.validation, "test": self.test}, reporter
+        )
         absent = set(labels).difference(*(kind.classes(r) for r in self.validation))
         if absent:
             reporter.say(
@@ -278,23 +280,35 @@ class _Finetuning:
             records, self.objective, traits, settings.training, self.model.max_length, world
         )
 
-    def evaluate(self, rows: int) -> list[Score]:
+        self._latest: tuple[int, list[Prediction]] | None = None
+        """The step of the latest evaluation and what it predicted: mostly that of the best weights."""
+
+    def evaluate(self, step: int, rows: int) -> list[Score]:
         """The task's scores on the validation records, so many rows at once; the first decides."""
         predictions = self.model.predict(self.validation, self.options, batch_size=rows)
+        self._latest = step, predictions
         _, decided = self.task.tuned(predictions, self.validation)
         scores: list[Score] = self.task.score(decided, self.validation)
         return scores
 
-    def settle(self) -> None:
-        """Keep with the model what the validation records choose of the task's options."""
+    def settle(self, step: int, rows: int) -> list[Prediction] | None:
+        """What the model, of ``step`` now, says of the validation records; None where nobody asks.
+
+        What those choose of the task's options is kept with the model.
+        """
+        if self.test and not self.task.tunes:
+            return None
+        if self._latest is None or self._latest[0] != step:
+            self.evaluate(step, rows)
+        assert self._latest is not None
+        options, decided = self.task.tuned(self._latest[1], self.validation)
         if self.task.tunes:
-            predictions = self.model.predict(self.validation, self.options)
-            options, _ = self.task.tuned(predictions, self.validation)
             self.model.about["task_options"] = options.model_dump()
             changed = {
                 k: v for k, v in options.model_dump().items() if v != self.settings.task_options.get(k)
             }
             self.reporter.say(f"  chosen on the validation records: {changed}")
+        return list(decided)
 
     def _load(self, labels: tuple[str, ...]) -> Model:
         settings = self.settings
@@ -317,13 +331,6 @@ class _Finetuning:
         model.about |= {"task": settings.task, "task_options": self.options.model_dump()}
         return model
 
-    def _warn_of_shared_texts(self) -> None:
-        learnt = {text_hash("".join(self.kind.texts(r))) for r in self.train}
-        for name, part in (("validation", self.validation), ("test", self.test)):
-            shared = sum(text_hash("".join(self.kind.texts(r))) in learnt for r in part)
-            if shared:
-                self.reporter.say(f"  mind: {shared} of the {len(part)} {name} texts are training texts, too")
-
     def _warn_of_overlap(self) -> None:
         scored = self.test or self.validation
         if self.model.fingerprints is None:
@@ -334,21 +341,6 @@ class _Finetuning:
                 f"  mind: {len(seen)} of the {len(scored)} texts that it will be scored on stand in the text "
                 f"that it was pretrained on (first: {scored[seen[0]].where}); the scores may flatter it"
             )
-
-
-def _held_out(records: list[Record], kind: ModuleType) -> tuple[list[Record], list[Record]]:
-    """(training, validation) records, split by a hash of the first text, so that its pairs stay together.
-
-    A class whose few records would all be held out stays in training.
-    """
-    hashes = np.array([text_hash(kind.texts(r)[0]) for r in records], np.uint64)
-    held = split(hashes, VALIDATION_SHARE, seed=0)
-    kept = {label for r, out in zip(records, held, strict=True) if not out for label in kind.classes(r)}
-    aside = [out and kept.issuperset(kind.classes(r)) for r, out in zip(records, held, strict=True)]
-    return (
-        [r for r, out in zip(records, aside, strict=True) if not out],
-        [r for r, out in zip(records, aside, strict=True) if out],
-    )
 
 
 def _finish(
