@@ -47,6 +47,7 @@ OBJECTIVES = {
     "learns": ("test_one_batch_is_learnt_by_heart",),
     "resumes": ("test_resumed_equals_uninterrupted",),
     "accumulates": ("test_accumulation_and_packing_change_rounding_only",),
+    "two processes": ("test_two_processes_learn_what_one_does",),
 }
 WORDS = {"passed": "yes", "skipped": "–", "failed": "**no**"}
 """A family that declares that it lacks something is skipped."""
@@ -139,7 +140,7 @@ that change nothing, **bfloat16** that changes no more than rounding.
 ## Objectives
 
 **learns** one batch by heart, **resumes** bit for bit wherever it was stopped, **accumulates** and packs with
-the same gradients but for rounding.
+the same gradients but for rounding, is learnt by **two processes** as by one (losses within 1e-5).
 
 {objectives}
 """
@@ -161,7 +162,8 @@ CHINESE = """# 模型结构
 
 ## 目标
 
-能把一批数据背下来（learns），在任何地方停下都能逐位一致地继续（resumes），梯度累积与拼接只带来舍入误差（accumulates）。
+能把一批数据背下来（learns），在任何地方停下都能逐位一致地继续（resumes），梯度累积与拼接只带来舍入误差（accumulates），
+两个进程训练与一个进程的损失一致，相差不超过 1e-5（two processes）。
 
 {objectives}
 """

@@ -82,7 +82,7 @@ def cut(files: Iterable[Path], kept: int) -> None:
 
 
 def own_files(place: Path, texts: Path) -> None:
-    """What the pages call the reader's own: texts, labelled rows, a model folder."""
+    """What the pages call the reader's own: texts, pairs, labelled rows, a model folder."""
     for name in ("texts", "YOUR_FOLDER"):
         (place / name).mkdir()
         for language in ("en", "zh"):
@@ -94,6 +94,10 @@ def own_files(place: Path, texts: Path) -> None:
             table.writeheader()
             table.writerows(rows)
     shutil.copy(texts / "topic_en" / "test.jsonl", place / "new.jsonl")
+    with (place / "pairs.jsonl").open("w", encoding="utf-8") as file:
+        for row in rows:
+            pair = {"source": row["text"], "target": row["text"][:40]}
+            file.write(json.dumps(pair, ensure_ascii=False) + "\n")
     with (place / "notes.jsonl").open("w", encoding="utf-8") as file:
         for number, row in enumerate(rows):
             several = {"text": row["text"], "labels": ["urgent", "complaint"][: number % 3]}

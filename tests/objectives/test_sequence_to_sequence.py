@@ -54,4 +54,4 @@ def test_what_cannot_be_is_refused() -> None:
         Objective(gpt2.TRAITS, SPECIALS)
     with pytest.raises(UnsupportedError, match="begins with the end token"):
         Objective(BARTS, Specials(100, 0))
-    assert not objective_of("sequence_to_sequence").pretrains
+    assert objective_of("sequence_to_sequence").columns == ("source", "target")

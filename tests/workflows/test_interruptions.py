@@ -114,10 +114,10 @@ def test_a_preparation_that_is_interrupted_is_done_again(
     run, write = tmp_path / "run", corpus_module.write_corpus
     words = [*command(texts, run), "--budget", "2 steps"]
 
-    def interrupted(documents: Iterator[str], tokenizer: Any, folder: Path) -> Any:
+    def interrupted(documents: Iterator[str], tokenizer: Any, folder: Path, **joint: Any) -> Any:
         if folder.name == which:
             raise KeyboardInterrupt
-        return write(documents, tokenizer, folder)
+        return write(documents, tokenizer, folder, **joint)
 
     monkeypatch.setattr(corpus_module, "write_corpus", interrupted)
     said = cli(*words)
@@ -145,10 +145,10 @@ def test_an_interrupted_preparation_goes_on_with_its_finished_parts(
     shutil.copy(texts.corpus, corpus)
     words = [str(corpus) if word == str(texts.corpus) else word for word in command(texts, run)]
 
-    def interrupted(documents: Iterator[str], tokenizer: Any, folder: Path) -> Any:
+    def interrupted(documents: Iterator[str], tokenizer: Any, folder: Path, **joint: Any) -> Any:
         if folder.name == "validation":
             raise KeyboardInterrupt
-        return write(documents, tokenizer, folder)
+        return write(documents, tokenizer, folder, **joint)
 
     monkeypatch.setattr(corpus_module, "write_corpus", interrupted)
     assert cli(*words, "--budget", "2 steps").code == 130

@@ -126,8 +126,17 @@ def _outcome(result: RunResult) -> list[str]:
         f"{s['steps']:,} steps, {s['tokens']:,} tokens, {s['seconds']:.0f} s{_planned(s)}",
         f"model:  {result.model}",
         f"report: {result.report}",
-        f"next:   pretune finetune {result.folder} --train labelled.jsonl",
+        f"next:   pretune {_next(result)}",
     ]
+
+
+def _next(result: RunResult) -> str:
+    """The command that puts the model to use."""
+    parts = result.summary.get("mixture", {}).values()
+    objectives = [part["objective"] for part in parts] or [result.summary["objective"]]
+    if "sequence_to_sequence" in objectives:
+        return f'generate {result.folder} "..." --temperature 0'
+    return f"finetune {result.folder} --train labelled.jsonl"
 
 
 def _planned(summary: Mapping[str, Any]) -> str:

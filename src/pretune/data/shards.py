@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pretune.config import digest
 from pretune.data.deduplicate import text_hash
 from pretune.errors import DataError
-from pretune.text.segmentation import starts
+from pretune.text.segmentation import SENTENCE, WORD, starts
 from pretune.text.tokenizer import Encoded, Tokenizer, well_formed
 from pretune.types import BoolArray, IntArray
 
@@ -150,8 +150,22 @@ class _Writer:
         self.files = []
 
 
+BETWEEN = "\x1e"
+"""Stands between the two texts of a pair that is one document (the record separator of ASCII)."""
+
+
+def joined(texts: Sequence[str]) -> str:
+    """Several texts as one document."""
+    return BETWEEN.join(text.replace(BETWEEN, " ") for text in texts) if len(texts) > 1 else texts[0]
+
+
 def write_corpus(
-    documents: Iterable[str], tokenizer: Tokenizer, folder: str | Path, *, shard_tokens: int = 1 << 27
+    documents: Iterable[str],
+    tokenizer: Tokenizer,
+    folder: str | Path,
+    *,
+    joint: int | None = None,
+    shard_tokens: int = 1 << 27,
 ) -> Corpus:
     """Tokenise ``documents`` as they come and open the corpus that they make.
 
@@ -162,6 +176,7 @@ def write_corpus(
 
     Args:
         folder: must not hold a corpus already; it appears under its name only when it is whole.
+        joint: id that is put between the texts of each document, which were `joined`; None: it is one text.
         shard_tokens: a shard is closed before it would grow beyond this; a longer document has its own.
 
     Raises:
@@ -175,19 +190,21 @@ def write_corpus(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        _fill(partial, documents, tokenizer, shard_tokens)
+        _fill(partial, documents, tokenizer, joint, shard_tokens)
         partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Corpus.open(folder)
 
 
-def _fill(folder: Path, documents: Iterable[str], tokenizer: Tokenizer, shard_tokens: int) -> None:
+def _fill(
+    folder: Path, documents: Iterable[str], tokenizer: Tokenizer, joint: int | None, shard_tokens: int
+) -> None:
     dtype = np.dtype("<u2" if tokenizer.vocabulary_size <= 1 << 16 else "<u4")
     writer = _Writer(folder, dtype, shard_tokens, [], None, [])
     lengths, byte_counts, hashes = [], [], []
     try:
-        for text, ids, flags in _tokenised(documents, tokenizer):
+        for text, ids, flags in _tokenised(documents, tokenizer, joint):
             if len(ids):
                 writer.add(ids, flags)
                 lengths.append(len(ids))
@@ -233,13 +250,16 @@ def _name(kind: str, shard: int) -> str:
 
 
 def _tokenised(
-    documents: Iterable[str], tokenizer: Tokenizer
+    documents: Iterable[str], tokenizer: Tokenizer, joint: int | None
 ) -> Iterator[tuple[str, IntArray, npt.NDArray[np.uint8]]]:
-    for batch, pieces, found_pieces in _encoded(documents, tokenizer):
+    for batch, pieces, found_pieces in _encoded(documents, tokenizer, pairs=joint is not None):
         encoded = iter(found_pieces)
         for text, parts in zip(batch, pieces, strict=True):
             ids, flags = [np.zeros(0, np.int64)], [np.zeros(0, np.uint8)]
-            for piece in parts:
+            for number, piece in enumerate(parts):
+                if number and joint is not None:
+                    ids.append(np.array([joint]))
+                    flags.append(np.array([WORD | SENTENCE], np.uint8))
                 found = next(encoded)
                 ids.append(found.ids)
                 flags.append(starts(piece, found.offsets))
@@ -247,13 +267,13 @@ def _tokenised(
 
 
 def _encoded(
-    documents: Iterable[str], tokenizer: Tokenizer
+    documents: Iterable[str], tokenizer: Tokenizer, *, pairs: bool
 ) -> Iterator[tuple[list[str], list[list[str]], list[Encoded]]]:
     """(texts, their pieces, all pieces encoded), a batch at a time; the next is encoded meanwhile."""
     with ThreadPoolExecutor(1) as thread:
         waiting: tuple[list[str], list[list[str]], Future[list[Encoded]]] | None = None
         for batch in _batches(documents):
-            pieces = [list(cut(text, _PIECE_CHARACTERS)) for text in batch]
+            pieces = [text.split(BETWEEN) if pairs else list(cut(text, _PIECE_CHARACTERS)) for text in batch]
             flat = [piece for parts in pieces for piece in parts]
             ready, waiting = waiting, (batch, pieces, thread.submit(tokenizer.encode_batch, flat))
             if ready:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from pretune.config import build
+from pretune.data.pairs import CorpusPairs
+from pretune.data.shards import Corpus
+from pretune.data.windows import Windows
 from pretune.errors import ConfigError
 from pretune.objectives._combined import Building, Combined
 from pretune.objectives._distillation import DistillationSettings as DistillationSettings
@@ -28,6 +33,7 @@ from pretune.types import (
     Specials,
     Traits,
     Windowing,
+    framed,
 )
 
 USUAL = {"encoder": "masked_lm", "decoder": "causal_lm", "encoder-decoder": "span_corruption"}
@@ -55,7 +61,7 @@ class Kind:
 
     @property
     def pretrains(self) -> bool:
-        """Does it learn the language from text alone? Then its loss stands beside that of n-gram models."""
+        """Is it learnt from a corpus? Then its loss stands beside that of n-gram models of the same text."""
         return hasattr(self.modules[0], "contexts")
 
     @property
@@ -77,6 +83,32 @@ class Kind:
     def sentinels(self) -> int:
         """How many tokens for hidden spans a tokenizer needs for it."""
         return max(getattr(module, "SENTINELS", 0) for module in self.modules)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The fields of a record that it learns from: one text, or a source and a target."""
+        return tuple(getattr(self.modules[-1], "COLUMNS", ("text",)))
+
+    def store(self, corpus: Corpus, specials: Specials, max_length: int) -> Windows | CorpusPairs:
+        """The features of a corpus that was made of these ``columns``.
+
+        Raises:
+            DataError: it was made of others, or no document is long enough.
+        """
+        windowing = self.windowing(specials, max_length)
+        if len(self.columns) > 1:
+            return CorpusPairs(corpus, windowing.length, specials.pad)
+        return Windows.of(corpus, windowing)
+
+    def told(self, corpus: Corpus, specials: Specials, max_length: int) -> Iterator[IntArray]:
+        """What is to be predicted, document by document, for the n-gram models."""
+        if len(self.columns) > 1:
+            pairs = self.store(corpus, specials, max_length)
+            yield from (framed(specials, pairs[i].sequences[1:])[0] for i in range(len(pairs)))
+            return
+        end = self.windowing(specials, max_length).end
+        after = np.array([] if end is None else [end], np.int64)
+        yield from (np.append(corpus.document(i), after) for i in range(len(corpus)))
 
     def windowing(self, specials: Specials, max_length: int) -> Windowing:
         """How documents are cut."""

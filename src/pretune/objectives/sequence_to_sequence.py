@@ -15,9 +15,22 @@ from pretune.config import Settings
 from pretune.errors import DataError
 from pretune.objectives._pairs import HEAD as HEAD
 from pretune.objectives._pairs import Pairs
-from pretune.types import Batch, Example, Feature, FeatureStore, IntArray, Loss, NetworkLike, Specials, Traits
+from pretune.types import (
+    Batch,
+    Example,
+    Feature,
+    FeatureStore,
+    IntArray,
+    Loss,
+    NetworkLike,
+    Specials,
+    Traits,
+    Windowing,
+)
 
 KINDS = ("encoder-decoder",)
+COLUMNS = ("source", "target")
+"""The fields of its records."""
 
 
 class Options(Settings):
@@ -25,6 +38,19 @@ class Options(Settings):
 
     label_smoothing: float = pydantic.Field(default=0.0, ge=0, lt=1)
     """Share of each target that is spread over the vocabulary, in training (Vaswani et al. 2017: 0.1)."""
+
+
+def windowing(specials: Specials, max_length: int) -> Windowing:
+    """Sources and targets are cut to what leaves room for the frame."""
+    before, after = specials.single
+    return Windowing(length=max_length - len(before) - len(after))
+
+
+def contexts(feature: Feature, example: Example, specials: Specials) -> tuple[IntArray, IntArray]:
+    """(previous token, token) of each target, for the n-gram baselines; -1 at the start."""
+    [row] = example.rows
+    told = row.targets[HEAD].astype(np.int64)
+    return np.append(np.int64(-1), told[:-1]), told
 
 
 class Objective:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pretune.objectives import Kind
 from pretune.text.tokenizer import Tokenizer
 from pretune.training.progress import Reporter
 from pretune.workflows.corpus import Prepared, prepare, shared_tokenizer
@@ -29,7 +30,10 @@ def prepare_parts(
     """
     if settings.mixture and tokenizer is None:
         tokenizer = shared_tokenizer(
-            [(part.corpus, part.validation) for part in settings.parts],
+            [
+                (part.corpus, part.validation, kind.columns)
+                for part, kind in zip(settings.parts, settings.kinds, strict=True)
+            ],
             folder,
             vocabulary_size=settings.vocabulary_size,
             held_out=settings.held_out,
@@ -38,7 +42,7 @@ def prepare_parts(
             largest_vocabulary=largest_vocabulary,
         )
 
-    def prepared(part: PartSettings) -> Prepared:
+    def prepared(part: PartSettings, kind: Kind) -> Prepared:
         if settings.mixture:
             reporter.say(f"  {part.name}: {', '.join(part.corpus)}")
         return prepare(
@@ -51,9 +55,10 @@ def prepare_parts(
             held_out=settings.held_out,
             validation=part.validation,
             reporter=reporter,
+            columns=kind.columns,
         )
 
-    found = tuple(prepared(part) for part in settings.parts)
+    found = tuple(prepared(*of) for of in zip(settings.parts, settings.kinds, strict=True))
     if settings.mixture:
         warn_of_shared(settings.parts, found, reporter)
     return found
@@ -67,8 +72,9 @@ def warn_of_shared(parts: Sequence[PartSettings], texts: Sequence[Prepared], rep
     """
     for part, text in zip(parts, texts, strict=True):
         held = [
-            text.tokenizer.decode(text.validation.document(number).tolist())
+            text.tokenizer.decode(ids.tolist())
             for number in range(len(text.validation))
+            for ids in text.parts_of(text.validation.document(number))
         ]
         for other, read in zip(parts, texts, strict=True):
             shared = 0 if other is part else len(read.fingerprints.overlap(held))

@@ -20,7 +20,7 @@ from pretune.checkpoint import store
 from pretune.config import digest
 from pretune.data.deduplicate import ExactDuplicates
 from pretune.data.fingerprints import Fingerprints
-from pretune.data.shards import Corpus, cut, piece_size, split, write_corpus
+from pretune.data.shards import BETWEEN, Corpus, cut, joined, piece_size, split, write_corpus
 from pretune.data.sources import RecordLog, read_records
 from pretune.data.spool import Spool
 from pretune.errors import CheckpointError, DataError
@@ -28,6 +28,7 @@ from pretune.text.advice import LARGEST, advise_vocabulary_size
 from pretune.text.tokenizer import Tokenizer
 from pretune.text.training import Kind, train_tokenizer
 from pretune.training.progress import Reporter
+from pretune.types import IntArray
 
 PREPARED, TOKENIZER = "prepared.json", "tokenizer"
 TEXT = "text.sha256"
@@ -48,6 +49,16 @@ class Prepared:
     validation: Corpus
     fingerprints: Fingerprints
     sources: tuple[str, ...]
+    columns: tuple[str, ...] = ("text",)
+    """The fields of a record that a document is made of."""
+
+    def parts_of(self, document: IntArray) -> list[IntArray]:
+        """A document's ids, those of a pair apart."""
+        if len(self.columns) == 1:
+            return [document]
+        joint = self.tokenizer.specials.pad
+        parts = np.split(document, np.flatnonzero(document == joint))
+        return [part[part != joint] for part in parts]
 
 
 def prepare(
@@ -61,18 +72,20 @@ def prepare(
     reporter: Reporter,
     tokenizer_kind: Kind = "bpe",
     largest_vocabulary: int | None = None,
+    columns: tuple[str, ...] = ("text",),
 ) -> Prepared:
     """Read, deduplicate, split and tokenize ``sources`` into ``folder``, or open what lies there.
 
     Where ``sources`` is one folder that was prepared before, it is opened as it is. Without ``tokenizer``
     one is trained on the text; a size of ``auto`` is measured on it, up to ``largest_vocabulary``. Held out
-    is that share of the documents, chosen by a hash of their text, or the ``validation`` files alone.
+    is that share of the documents, chosen by a hash of their text, or the ``validation`` files alone. A
+    document is one field of a record, or a pair of them (``columns``).
 
     Raises:
         DataError: nothing usable in the sources, or too many bad records.
     """
     if is_prepared(sources):
-        return open_prepared(Path(sources[0]), tokenizer)
+        return open_prepared(Path(sources[0]), tokenizer, columns)
     if (folder / PREPARED).exists():
         return _reopened(folder, tokenizer)
     # It gets its name when it is whole: what a killed process left half-made never stands in the way.
@@ -81,7 +94,7 @@ def prepare(
     kept = False
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        documents = _Documents(sources, validation, held_out, spool)
+        documents = _Documents(sources, validation, held_out, spool, columns)
         given = None if tokenizer is None else tokenizer.fingerprint
         _begin(partial, documents.digest(vocabulary_size, tokenizer_kind, largest_vocabulary, given))
         if tokenizer is None and (partial / TOKENIZER).exists():
@@ -120,7 +133,7 @@ def _reopened(folder: Path, tokenizer: Tokenizer | None) -> Prepared:
 
 
 def shared_tokenizer(
-    texts: Sequence[tuple[tuple[str, ...], tuple[str, ...]]],
+    texts: Sequence[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]],
     folder: Path,
     *,
     vocabulary_size: int | Literal["auto"],
@@ -129,14 +142,14 @@ def shared_tokenizer(
     tokenizer_kind: Kind = "bpe",
     largest_vocabulary: int | None = None,
 ) -> Tokenizer:
-    """A tokenizer of the training text of several (sources, validation) together, each document once in each.
+    """A tokenizer of the text of several (sources, validation, columns), each document once in each.
 
     Where one of them was prepared before, its tokenizer is taken. It lies in ``folder`` when it is whole.
 
     Raises:
         DataError: nothing usable in the sources, or too many bad records.
     """
-    for sources, _ in texts:
+    for sources, *_ in texts:
         if is_prepared(sources):
             return Tokenizer.load(Path(sources[0]) / TOKENIZER)
     if (folder / TOKENIZER).exists():
@@ -144,8 +157,10 @@ def shared_tokenizer(
     spools = [folder / f"{number}.text.partial" for number in range(len(texts))]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        pairs = zip(texts, spools, strict=True)
-        parts = [_Documents(sources, held, held_out, spool) for (sources, held), spool in pairs]
+        parts = [
+            _Documents(sources, held, held_out, spool, columns)
+            for (sources, held, columns), spool in zip(texts, spools, strict=True)
+        ]
         tokenizer = _trained(
             lambda: itertools.chain.from_iterable(part.training_texts() for part in parts),
             vocabulary_size, tokenizer_kind, largest_vocabulary, reporter,
@@ -188,14 +203,20 @@ def _write(documents: _Documents, tokenizer: Tokenizer, folder: Path, sources: t
     if not (folder / TOKENIZER).exists():
         tokenizer.save(folder / f"{TOKENIZER}.partial")
         (folder / f"{TOKENIZER}.partial").replace(folder / TOKENIZER)
+    joint = tokenizer.specials.pad if len(documents.columns) > 1 else None
     if (folder / "train").exists():
         train = Corpus.open(folder / "train")
     else:
-        train = write_corpus(documents.training_texts(), tokenizer, folder / "train")
+        train = write_corpus(documents.training(), tokenizer, folder / "train", joint=joint)
     shutil.rmtree(folder / "validation", ignore_errors=True)  # its files may have changed
-    held = write_corpus(documents.validation_texts(), tokenizer, folder / "validation")
+    held = write_corpus(documents.validation(), tokenizer, folder / "validation", joint=joint)
     Fingerprints.of(documents.training_texts()).save(folder)
-    about = {"sources": list(sources), "train": train.fingerprint, "validation": held.fingerprint}
+    about = {
+        "sources": list(sources),
+        "train": train.fingerprint,
+        "validation": held.fingerprint,
+        "columns": list(documents.columns),
+    }
     store.write_json(folder / PREPARED, about)
     (folder / TEXT).unlink()
 
@@ -222,16 +243,19 @@ def is_prepared(sources: tuple[str, ...]) -> bool:
     return len(sources) == 1 and (Path(sources[0]) / PREPARED).exists()
 
 
-def open_prepared(folder: Path, tokenizer: Tokenizer | None = None) -> Prepared:
+def open_prepared(
+    folder: Path, tokenizer: Tokenizer | None = None, wanted: tuple[str, ...] | None = None
+) -> Prepared:
     """Open a folder that :func:`prepare` wrote.
 
     Raises:
         CheckpointError: the folder is damaged.
-        DataError: it was prepared with another tokenizer.
+        DataError: it was prepared with another tokenizer, or from other fields than those ``wanted``.
     """
     try:
         about = json.loads((folder / PREPARED).read_text(encoding="utf-8"))
         sources = tuple(str(source) for source in about["sources"])
+        columns = tuple(str(column) for column in about.get("columns", ("text",)))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / PREPARED}: damaged: {error}; prepare the text again") from None
     own = Tokenizer.load(folder / TOKENIZER)
@@ -239,20 +263,30 @@ def open_prepared(folder: Path, tokenizer: Tokenizer | None = None) -> Prepared:
         raise DataError(
             f"{folder}: was prepared with another tokenizer; prepare the text again with this one"
         )
+    if wanted is not None and wanted != columns:
+        raise DataError(
+            f"{folder}: was prepared from the fields {', '.join(columns)}, not {', '.join(wanted)}; give the "
+            "records themselves"
+        )
     fingerprints = Fingerprints.load(folder)
     if fingerprints is None:
         raise CheckpointError(f"{folder}: its text fingerprints are missing; prepare the text again")
     train, held = Corpus.open(folder / "train"), Corpus.open(folder / "validation")
-    return Prepared(own, train, held, fingerprints, sources)
+    return Prepared(own, train, held, fingerprints, sources, columns)
 
 
 class _Documents:
     """The documents of the sources, each once, on either side of the split; read once, kept in a spool."""
 
     def __init__(
-        self, sources: tuple[str, ...], validation: tuple[str, ...], held_out: float, spool: Path
+        self,
+        sources: tuple[str, ...],
+        validation: tuple[str, ...],
+        held_out: float,
+        spool: Path,
+        columns: tuple[str, ...],
     ) -> None:
-        self.validation = validation
+        self.validation_files, self.columns = validation, columns
         self.duplicates = 0
         self.log = RecordLog()
         self._spool = self._pieces(Spool(self._unique(sources, self.log), spool))
@@ -268,19 +302,26 @@ class _Documents:
         least = 2 if len(self._spool) >= SEVERAL else 1
         self._held = split(self._spool.hashes, held_out, seed=0, least=least)
 
-    def training_texts(self) -> Iterator[str]:
+    def training(self) -> Iterator[str]:
         """The documents to train on."""
         return self._spool.texts(~self._held)
 
-    def validation_texts(self) -> Iterator[str]:
+    def training_texts(self) -> Iterator[str]:
+        """The texts to train on: of a pair each apart."""
+        pairs = len(self.columns) > 1
+        return itertools.chain.from_iterable(
+            document.split(BETWEEN) if pairs else (document,) for document in self.training()
+        )
+
+    def validation(self) -> Iterator[str]:
         """The documents held out."""
-        if self.validation:
-            return self._unique(self.validation, RecordLog())
+        if self.validation_files:
+            return self._unique(self.validation_files, RecordLog())
         return self._spool.texts(self._held)
 
     def digest(self, *choices: object) -> str:
         """Of the documents to train on, in their order, and of the choices that go with them."""
-        return digest([self._spool.hashes[~self._held].tolist(), choices])
+        return digest([self._spool.hashes[~self._held].tolist(), self.columns, choices])
 
     def remark(self) -> str:
         """What was left out of the sources."""
@@ -292,7 +333,7 @@ class _Documents:
     def _pieces(self, whole: Spool) -> Spool:
         """The documents; of a small corpus their pieces, so that a share of them is a sample."""
         size = piece_size(len(whole), whole.characters)
-        if size is None or self.validation:
+        if size is None or self.validation_files or len(self.columns) > 1:
             return whole
         cut_up = Spool((piece for text in whole.texts() for piece in cut(text, size)), _cut_up(whole.path))
         cut_up.path.replace(whole.path)
@@ -301,8 +342,8 @@ class _Documents:
 
     def _unique(self, paths: tuple[str, ...], log: RecordLog) -> Iterator[str]:
         seen, duplicates = ExactDuplicates(), 0
-        for record in read_records(paths, columns=("text",), log=log):
-            text = str(record.fields["text"])
+        for record in read_records(paths, columns=self.columns, log=log):
+            text = joined([str(record.fields[column]) for column in self.columns])
             if seen.seen(text):
                 duplicates += 1
             else:

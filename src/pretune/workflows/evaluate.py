@@ -10,9 +10,8 @@ from typing import Any
 
 from pretune.checkpoint import store
 from pretune.config import Settings
-from pretune.data.shards import write_corpus
+from pretune.data.shards import joined, write_corpus
 from pretune.data.sources import RecordLog, read_records
-from pretune.data.windows import Windows
 from pretune.errors import DataError, UnsupportedError
 from pretune.evaluation.classifiers import Baseline
 from pretune.evaluation.language_model import HeldOut
@@ -167,13 +166,16 @@ def _language_model(model: Model, data: str, reporter: Reporter) -> dict[str, An
     kind = _pretrained_by(model)
     specials = model.tokenizer.specials
     log = RecordLog()
-    texts = [str(r.fields["text"]) for r in read_records((data,), columns=("text",), log=log)]
+    found = read_records((data,), columns=kind.columns, log=log)
+    records = [[str(record.fields[column]) for column in kind.columns] for record in found]
     log.finish()
+    texts = [text for record in records for text in record]
     if log.remarkable:
         reporter.say(f"  {log.summary()}")
     with tempfile.TemporaryDirectory() as scratch:
-        corpus = write_corpus(iter(texts), model.tokenizer, Path(scratch) / "corpus")
-        windows = Windows.of(corpus, kind.windowing(specials, model.max_length))
+        joint = specials.pad if len(kind.columns) > 1 else None
+        corpus = write_corpus(map(joined, records), model.tokenizer, Path(scratch) / "corpus", joint=joint)
+        windows = kind.store(corpus, specials, model.max_length)
         scores: list[Score] = []
         for name, objective in kind.scorings(model.family.TRAITS, specials, windows).items():
             held = HeldOut(
@@ -181,15 +183,15 @@ def _language_model(model: Model, data: str, reporter: Reporter) -> dict[str, An
                 max_tokens=2**62, max_length=model.max_length, every_token=kind.every_token,
                 packing=model.family.TRAITS.packing,
             )  # fmt: skip
-            found = held.scores(model.network)
-            scores += [replace(s, name=f"{name}_{s.name}") for s in found] if name else found
+            these = held.scores(model.network)
+            scores += [replace(s, name=f"{name}_{s.name}") for s in these] if name else these
     seen = None if model.fingerprints is None else len(model.fingerprints.overlap(texts))
     if seen:
         reporter.say(
-            f"  mind: {seen} of {len(texts)} documents stand in the text that the model was pretrained on"
+            f"  mind: {seen} of {len(texts)} texts stand in the text that the model was pretrained on"
         )
     return {
-        "documents": len(texts),
+        "documents": len(records),
         "n": scores[0].n,
         "scores": {s.name: s.as_dict() for s in scores},
         "pretraining_overlap": seen,

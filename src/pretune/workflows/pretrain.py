@@ -37,7 +37,7 @@ from pretune.workflows.pretrain_settings import ASSUMED, shape
 from pretune.workflows.pretrain_settings import PretrainSettings as PretrainSettings
 from pretune.workflows.pretrain_settings import resolve as resolve
 from pretune.workflows.pretraining import Pretraining
-from pretune.workflows.samples import samples, sentences
+from pretune.workflows.samples import material, samples
 
 RESERVE = 3.0
 """Seconds of a length in minutes that remain after training: model, samples, report."""
@@ -209,7 +209,8 @@ def _largest_vocabulary(settings: PretrainSettings) -> int:
 def rehearse(settings: PretrainSettings) -> dict[str, Any]:
     """Check settings and sources, and say what would be done; nothing is written, no text is tokenized."""
     sizes = {
-        str(part.name): {"corpus": ", ".join(part.corpus), **_size(part.corpus)} for part in settings.parts
+        str(part.name): {"corpus": ", ".join(part.corpus), **_size(part.corpus, kind.columns)}
+        for part, kind in zip(settings.parts, settings.kinds, strict=True)
     }
     text = {"mixture": sizes} if settings.mixture else sizes[str(settings.objective)]
     return {
@@ -221,13 +222,14 @@ def rehearse(settings: PretrainSettings) -> dict[str, Any]:
     }
 
 
-def _size(corpus: tuple[str, ...]) -> dict[str, int]:
+def _size(corpus: tuple[str, ...], columns: tuple[str, ...]) -> dict[str, int]:
     """How much text there is."""
     if is_prepared(corpus):
         prepared = open_prepared(Path(corpus[0]))
         return {"documents": len(prepared.train), "tokens": prepared.train.tokens}
     log = RecordLog()
-    characters = sum(len(str(r.fields["text"])) for r in read_records(corpus, log=log))
+    records = read_records(corpus, columns=columns, log=log)
+    characters = sum(len(str(r.fields[column])) for r in records for column in columns)
     log.finish()
     return {"documents": log.good, "characters": characters}
 
@@ -244,7 +246,7 @@ def _finish(
         (folder / "README.md").write_text(card, encoding="utf-8")
 
     store.write_folder(run.model, fill, about={"kind": "model"})
-    texts = sentences(parts.prepared[0].validation, parts.model.tokenizer, 6, settings.max_length)
+    texts = material(parts.prepared[0], parts.model, 6)
     pages.pretraining(
         run.folder / "report.html", settings, summary, read_log(run.metrics), samples(parts.model, texts),
         environment(), language=settings.language,

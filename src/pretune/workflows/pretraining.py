@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
+from pretune.data.pairs import CorpusPairs
 from pretune.data.windows import Windows
 from pretune.evaluation.language_model import ROWS, HeldOut
 from pretune.evaluation.ngrams import NgramBaselines
@@ -85,11 +85,19 @@ class Pretraining:
         self.teacher = teaching.told(teacher)
         found = []
         for part, kind, text in zip(settings.parts, kinds, self.prepared, strict=True):
-            windows = Windows.of(text.train, kind.windowing(specials, settings.max_length))
-            made = kind.make(self.traits, specials, part.objective_options, windows)
+            store = kind.store(text.train, specials, settings.max_length)
+            made = kind.make(self.traits, specials, part.objective_options, store)
             name = str(part.name)
-            found.append(Part(name, part.weight, windows, teaching.beside(teacher, made)))
+            found.append(Part(name, part.weight, store, teaching.beside(teacher, made)))
+            self._say_what_is_cut(name, store)
         return tuple(found)
+
+    def _say_what_is_cut(self, name: str, store: Windows | CorpusPairs) -> None:
+        if isinstance(store, CorpusPairs) and store.cut:
+            self.reporter.say(
+                f"  {name}: {store.cut:,} of {len(store):,} pairs have a source or a target of more than "
+                f"{store.length} tokens, and are cut there (max_length = {self.settings.max_length})"
+            )
 
     def _batches(self) -> Batches:
         settings, [part, *others] = self.settings, self.parts
@@ -103,14 +111,13 @@ class Pretraining:
         """The held-out text of a part, with the n-gram models of its training text."""
         settings, specials = self.settings, self.tokenizer.specials
         windowing = kind.windowing(specials, settings.max_length)
-        held = Windows.of(text.validation, windowing)
+        held = kind.store(text.validation, specials, settings.max_length)
         found = HeldOut(
             held, kind.scoring(self.traits, specials, held), kind.contexts, self.tokenizer,
             max_tokens=settings.evaluation_tokens, max_length=settings.max_length,
             every_token=kind.every_token, packing=self.traits.packing, world=self.world,
         )  # fmt: skip
-        end, corpus = [] if windowing.end is None else [windowing.end], text.train
-        documents = (np.append(corpus.document(i), np.array(end, np.int64)) for i in range(len(corpus)))
+        documents = kind.told(text.train, specials, settings.max_length)
         found.measure_baselines(
             NgramBaselines.fit(documents, specials.vocabulary_size, start=windowing.start)
         )

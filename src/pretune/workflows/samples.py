@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from pretune.generation.sampling import Sampling
 from pretune.model import Model
 from pretune.text.segmentation import SENTENCE
 from pretune.text.tokenizer import Tokenizer
+from pretune.workflows.corpus import Prepared
 
 LIKELIEST = Sampling(temperature=0)
 
@@ -29,6 +30,16 @@ class Sample:
     alternatives: tuple[tuple[str, float], ...] = ()
     truth: str = ""
     """The word that was hidden."""
+
+
+def material(text: Prepared, model: Model, count: int) -> Sequence[str | tuple[str, ...]]:
+    """What a model can show itself by, of held-out text: sentences, or sources with their targets."""
+    corpus, tokenizer = text.validation, text.tokenizer
+    if len(text.columns) == 1:
+        return sentences(corpus, tokenizer, count, model.max_length)
+    chosen = np.unique(np.linspace(0, len(corpus) - 1, count).astype(int)).tolist()
+    parts = [text.parts_of(corpus.document(number)) for number in chosen]
+    return [tuple(tokenizer.decode(ids.tolist()).strip() for ids in pair) for pair in parts]
 
 
 def sentences(corpus: Corpus, tokenizer: Tokenizer, count: int, max_length: int) -> list[str]:
@@ -51,15 +62,15 @@ def sentences(corpus: Corpus, tokenizer: Tokenizer, count: int, max_length: int)
     return found[:count]
 
 
-def samples(model: Model, texts: Sequence[str]) -> list[Sample]:
-    """One sample a sentence: what is hidden in its middle filled in, or its first half continued."""
+def samples(model: Model, texts: Sequence[str | tuple[str, ...]]) -> list[Sample]:
+    """One sample each: what is hidden in the middle filled in, a first half continued, a target written."""
     learnt = str(model.about.get("objective", model.head)).split("+")[0]
     show = SHOWN.get(learnt, _continued)
     found = []
     for text in texts:
         # Encoded anew on both sides of the mask, a sentence may have grown longer than the model reads.
         with contextlib.suppress(UsageError):
-            found.append(show(model, text))
+            found.append(show(model, text) if isinstance(text, str) else show(model, *text))
     return found
 
 
@@ -100,6 +111,12 @@ def _middle(tokenizer: Tokenizer, text: str) -> tuple[str, str, str]:
     return before, hidden, after
 
 
+def _written(model: Model, source: str, target: str) -> Sample:
+    """The target of a source, as the model writes it."""
+    said = model.generate(source, max_new_tokens=60, sampling=LIKELIEST)
+    return Sample(f"{source} → ", said, truth=target)
+
+
 def _continued(model: Model, text: str) -> Sample:
     tokenizer = model.tokenizer
     ids = tokenizer.encode(text).ids.tolist()
@@ -108,7 +125,8 @@ def _continued(model: Model, text: str) -> Sample:
     return Sample(prompt, model.generate(prompt, max_new_tokens=40, sampling=sampling))
 
 
-SHOWN = {
+SHOWN: dict[str, Callable[..., Sample]] = {
     "masked_lm": _filled, "permutation_lm": _filled, "span_corruption": _restored, "denoising": _repaired,
+    "sequence_to_sequence": _written,
 }  # fmt: skip
 """How a model shows what it learnt, by the objective that it was pretrained by; others continue a text."""
