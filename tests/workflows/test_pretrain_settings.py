@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pretune.errors import UnsupportedError
-from pretune.workflows.pretrain_settings import resolve
+from pretune.families import t5
+from pretune.workflows.pretrain_settings import OPTIMIZER, resolve
 
 
 @pytest.mark.parametrize(
@@ -21,3 +22,34 @@ from pretune.workflows.pretrain_settings import resolve
 def test_the_refusal_of_an_objective_names_the_way_out(family: str, objective: str, way_out: str) -> None:
     with pytest.raises(UnsupportedError, match=way_out):
         resolve({"corpus": ("missing.txt",)}, {"family": family, "objective": objective})
+
+
+@pytest.mark.parametrize(
+    ("training", "changed"),
+    [
+        (None, {}),
+        ({"seed": 1}, {}),
+        ({"optimizer": {"learning_rate": 0.5}}, {"learning_rate": 0.5}),
+        ({"optimizer": {"name": "adamw"}}, None),
+    ],
+)
+def test_a_family_has_rates_of_its_own_where_none_are_given(
+    training: dict[str, object] | None, changed: dict[str, float] | None
+) -> None:
+    given = {"corpus": ("missing.txt",)} | ({} if training is None else {"training": training})
+    for family, rates in (("t5", t5.RATES), ("bart", {})):
+        found = resolve(given, {"family": family}).training.optimizer
+        if changed is None:
+            assert found.name == "adamw"
+            assert found.learning_rate not in t5.RATES.values()
+            continue
+        wanted = OPTIMIZER | rates | changed
+        assert {key: getattr(found, key) for key in wanted} == wanted
+
+
+def test_a_resolved_setting_stays_as_it_is() -> None:
+    once = resolve(
+        {"corpus": ("missing.txt",), "family": "t5"}, {"training": {"optimizer": {"epsilon": 1e-9}}}
+    )
+    assert once.training.optimizer.learning_rate == t5.RATES["learning_rate"]
+    assert resolve(once, {}) == once

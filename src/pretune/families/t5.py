@@ -31,6 +31,10 @@ TRAITS = Traits(
     cache=True, decoder_start="pad",
 )  # fmt: skip
 
+RATES = {"learning_rate": 3e-2, "muon_learning_rate": 5e-3}
+"""Of pretraining from random weights: its word embedding begins at N(0, 1), fifty times what others have, and
+the same rate moves it by so much less (docs/lab-notes.md)."""
+
 HF_TYPES = {
     "t5": {"causal_lm": "T5ForConditionalGeneration", "classification": "T5ForSequenceClassification"},
     "mt5": {"causal_lm": "MT5ForConditionalGeneration", "classification": "MT5ForSequenceClassification"},

@@ -119,6 +119,7 @@ def resolve(
     values = unmixed(dict(settings or {}) | dict(given))
     if values.get("start_from"):
         values = adopt(values, max_length=PretrainSettings.model_fields["max_length"].default)
+    rates = _rates_given(values.get("training"))
     if isinstance(values.get("training"), Mapping):
         values["training"] = _completed(dict(values["training"]), fresh=not values.get("start_from"))
     if isinstance(values.get("corpus"), str | Path):
@@ -131,6 +132,8 @@ def resolve(
     asked = [objective_of(part.objective) for part in resolved.parts if part.objective]
     if asked and "family" not in values:
         resolved = resolved.model_copy(update={"family": _family_of(asked)})
+    if not resolved.start_from:
+        resolved = _at_its_rates(resolved, rates)
     resolved = _learning(resolved)
     return _taught(resolved, shape(resolved))
 
@@ -218,6 +221,24 @@ def _ways(family: str) -> list[str]:
 
 def _listed(ways: Sequence[str]) -> str:
     return " or ".join(repr(way) for way in ways)
+
+
+def _rates_given(training: object) -> set[str]:
+    """The optimiser's settings that were given, and so are no family's to choose."""
+    if isinstance(training, TrainingSettings):
+        return set(OptimizerSettings.model_fields)
+    optimizer = training.get("optimizer") if isinstance(training, Mapping) else None
+    return set(optimizer) if isinstance(optimizer, Mapping) else set()
+
+
+def _at_its_rates(resolved: PretrainSettings, given: set[str]) -> PretrainSettings:
+    """The settings with the learning rates that suit the family's first values, but for those ``given``."""
+    training, rates = resolved.training, getattr(find("families", resolved.family), "RATES", {})
+    if training.optimizer.name != OPTIMIZER["name"]:
+        return resolved
+    own = {key: rate for key, rate in rates.items() if key not in given}
+    optimizer = training.optimizer.model_copy(update=own)
+    return resolved.model_copy(update={"training": training.model_copy(update={"optimizer": optimizer})})
 
 
 def _completed(training: dict[str, Any], *, fresh: bool) -> dict[str, Any]:
