@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -117,6 +118,22 @@ def state(made: Trainer) -> dict[str, torch.Tensor]:
     """Weights and optimiser state as they stand."""
     weights = {f"weight/{n}": p.detach().clone() for n, p in made.network.named_parameters()}
     return weights | made.optimizer.state_tensors()
+
+
+def losses(folder: Path) -> list[float]:
+    """What a run logged, of each of its steps."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows if row["kind"] == "step"]
+
+
+class Notes(Silent):
+    """A reporter that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
 
 
 def finish(made: Trainer) -> Outcome:

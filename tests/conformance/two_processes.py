@@ -24,8 +24,7 @@ def losses(folder: Path, kind: str, family: str, world: World | None = None) -> 
         folder, kind, family=family, world=world, dropout=False, steps=4, evaluations=1,
         optimizer={"name": "adamw"},
     ).train()  # fmt: skip
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [row["loss"] for row in rows if row["kind"] == "step"]
+    return small.losses(folder)
 
 
 def main(folder: Path) -> None:

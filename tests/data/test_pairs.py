@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from pretune.data.pairs import CorpusPairs
+from pretune.data.pairs import CorpusPairs, joint_of
 from pretune.data.shards import BETWEEN, joined, write_corpus
-from pretune.errors import DataError
+from pretune.errors import DataError, UnsupportedError
 from pretune.objectives import objective_of
 from pretune.text.tokenizer import Tokenizer
 from pretune.text.training import train_byte_bpe
+from pretune.types import Specials
 
 PAIRS = [
     ("The king sent word.", "国王传话。"),
@@ -50,10 +51,18 @@ def test_plain_text_is_no_pairs(tokenizer: Tokenizer, tmp_path: Path) -> None:
         CorpusPairs(corpus, 16, tokenizer.specials.pad)
 
 
+def test_a_tokenizer_without_a_token_that_is_no_text_cannot_part_pairs() -> None:
+    columns = ("source", "target")
+    assert joint_of(columns, Specials(100, pad=7, all=(7,))) == 7
+    assert joint_of(("text",), Specials(100, pad=0)) is None
+    with pytest.raises(UnsupportedError, match="neither a padding nor an end token"):
+        joint_of(columns, Specials(100, pad=0))
+
+
 def test_ngrams_read_framed_targets(tokenizer: Tokenizer, tmp_path: Path) -> None:
     specials = tokenizer.specials
     corpus = write_corpus(map(joined, PAIRS), tokenizer, tmp_path / "corpus", joint=specials.pad)
-    [first, *_] = objective_of("sequence_to_sequence").told(corpus, specials, 32)
+    [first, *_] = objective_of("sequence_to_sequence").store(corpus, specials, 32).told(specials)
     before, after = specials.single
     assert first.tolist() == [*before, *tokenizer.encode(PAIRS[0][1]).ids, *after]
 

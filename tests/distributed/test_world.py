@@ -44,11 +44,6 @@ def said(folder: Path, rank: int, stream: str) -> str:
     return "".join(path.read_text() for path in folder.glob(f"said/*/attempt_0/{rank}/{stream}.log"))
 
 
-def losses(run: Path) -> list[float]:
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [row["loss"] for row in rows if row["kind"] == "step"]
-
-
 def log_of(run: Path) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
@@ -151,7 +146,7 @@ def test_a_rank_may_have_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("way", ["ddp", "fsdp"])
 @pytest.mark.parametrize("kind", scenes.KINDS)
 def test_two_processes_learn_what_one_does(kind: str, way: str, one: Path, two: Path) -> None:
-    expected, found = losses(one / kind), losses(two / "whole" / f"{kind}-{way}")
+    expected, found = scenes.small.losses(one / kind), scenes.small.losses(two / "whole" / f"{kind}-{way}")
     assert len(expected) == 12
     assert found == pytest.approx(expected, rel=1e-5)
     if kind == "adafactor":
@@ -179,7 +174,7 @@ def test_checkpoints_pass_between_numbers_of_ranks_and_ways(one: Path, two: Path
     run = shutil.copytree(two / "chain" / "run", tmp_path / "run")
     assert max(int(p.name[5:]) for p in (run / "checkpoints").iterdir()) == 9
     scenes.trained(run, "muon", World(), dropout=False)
-    assert losses(run) == pytest.approx(losses(one / "muon"), rel=1e-5)
+    assert scenes.small.losses(run) == pytest.approx(scenes.small.losses(one / "muon"), rel=1e-5)
 
 
 @pytest.mark.alone
@@ -192,10 +187,10 @@ def test_four_processes(one: Path, two: Path, tmp_path: Path) -> None:
     run = tmp_path / "chain" / "run"
     assert max(int(p.name[5:]) for p in (run / "checkpoints").iterdir()) == 11
     scenes.trained(run, "muon", World(), dropout=False)
-    assert losses(run) == pytest.approx(losses(one / "muon"), rel=1e-5)
+    assert scenes.small.losses(run) == pytest.approx(scenes.small.losses(one / "muon"), rel=1e-5)
     for way in ("ddp", "fsdp"):
-        found = losses(tmp_path / "uneven" / f"uneven-{way}")
-        assert found == pytest.approx(losses(one / "uneven"), rel=1e-5)
+        found = scenes.small.losses(tmp_path / "uneven" / f"uneven-{way}")
+        assert found == pytest.approx(scenes.small.losses(one / "uneven"), rel=1e-5)
 
 
 @pytest.mark.alone
@@ -221,7 +216,9 @@ def test_what_the_commands_leave_is_a_run_like_any_other(two: Path) -> None:
     for name in ("model", "timed", "classifier"):
         plan = json.loads((folder / name / "plan.json").read_text())
         assert plan["machine"].endswith("2 processes")
-        assert json.loads((folder / name / "summary.json").read_text())["steps"] == len(losses(folder / name))
+        assert json.loads((folder / name / "summary.json").read_text())["steps"] == len(
+            scenes.small.losses(folder / name)
+        )
     assert pretune.load(folder / "model").fill("The [MASK] saw")
     assert pretune.load(folder / "classifier").classify(["The soldier saw the castle"])[0].value in (
         "war",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -28,6 +27,5 @@ def test_seeded_loss(case: tuple[str, str, str, bool], tmp_path: Path) -> None:
     kind, family, optimizer, dropout = case
     run = small.trainer(tmp_path / "run", kind, family=family, dropout=dropout, optimizer={"name": optimizer})
     run.train()
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    losses = [row["loss"] for row in rows if row["kind"] == "step"]
+    losses = small.losses(tmp_path / "run")
     assert [losses[i] for i in (0, 5, 11)] == pytest.approx(LOSSES[case], rel=1e-5)

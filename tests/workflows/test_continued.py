@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small
 import torch
 import transformers
 
@@ -21,25 +22,6 @@ from pretune.workflows import pretrain as workflow
 
 pytestmark = pytest.mark.slow
 TRAINING = {"batch_tokens": 256, "evaluations": 2}
-
-
-class Notes:
-    """A reporter that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def work(self, name: str, total: int) -> Notes:
-        return self
-
-    def update(self, done: int, detail: str = "", total: int | None = None) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
@@ -152,7 +134,7 @@ def test_what_the_checkpoint_says_may_be_said_again(bert: Path) -> None:
 def test_a_body_without_a_head_gets_a_new_one(bert: Path, texts: Any, tmp_path: Path) -> None:
     transformers.BertModel.from_pretrained(bert / "model").save_pretrained(tmp_path / "body")
     transformers.AutoTokenizer.from_pretrained(bert / "model").save_pretrained(tmp_path / "body")
-    notes = Notes()
+    notes = small.Notes()
     settings = {"start_from": str(tmp_path / "body"), "max_length": 24, "training": TRAINING}
     run = pretune.pretrain(
         settings, corpus=texts.corpus, budget="4 steps", out=tmp_path / "run", reporter=notes
@@ -209,7 +191,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(
         patch.setattr(torch.autograd, "backward", stopping)
         with pytest.raises(Interrupted):
             pretune.pretrain(settings, **given)
-    notes = Notes()
+    notes = small.Notes()
     run = pretune.pretrain(settings, **given, reporter=notes)
     assert run.summary["before"] == summary_of(further)["before"]
     assert not any("before: loss" in line for line in notes.said)  # measured once, and kept

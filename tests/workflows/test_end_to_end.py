@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small
 import torch
 import transformers
 
@@ -29,25 +30,6 @@ def rows(path: Path) -> list[dict[str, Any]]:
 def everything(folder: Path) -> dict[str, tuple[int, bytes]]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
-
-
-class Notes:
-    """A reporter that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def work(self, name: str, total: int) -> Notes:
-        return self
-
-    def update(self, done: int, detail: str = "", total: int | None = None) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 # -- stock transformers --------------------------------------------------------------------------
@@ -122,7 +104,7 @@ def test_reports_are_self_contained_and_in_the_language_asked_for(
 
 def test_a_finished_run_is_left_as_it_is(bert: Path, classifier: Path, texts: Any) -> None:
     for run, verb in ((bert, pretune.pretrain), (classifier, pretune.finetune)):
-        before, notes = everything(run), Notes()
+        before, notes = everything(run), small.Notes()
         import yaml
 
         settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
@@ -173,7 +155,7 @@ def test_predictions_keep_the_order_and_count_the_bad(classifier: Path, texts: A
     lines[3:3], lines[9:9] = ["{not json"], ['{"text": ""}', '{"other": 1}']
     data = tmp_path / "some.jsonl"
     data.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    notes = Notes()
+    notes = small.Notes()
     summary = pretune.predict(classifier, data=data, out=tmp_path / "said.jsonl", reporter=notes)
     assert (summary["records"], summary["bad"]) == (16, 3)
     assert any("3 bad" in said and "some.jsonl:4" in said for said in notes.said)
@@ -202,7 +184,7 @@ def test_overlap_with_the_pretraining_text_is_said(bert: Path, texts: Any, tmp_p
     data = tmp_path / "test.jsonl"
     tests = [*rows(texts.test), *({"text": row["text"], "label": "war"} for row in known)]
     data.write_text("\n".join(json.dumps(row) for row in tests) + "\n", encoding="utf-8")
-    notes = Notes()
+    notes = small.Notes()
     result = pretune.finetune(
         bert, train=texts.train, validation=texts.validation, test=data, budget="1 step",
         training={"evaluations": 1}, settings={"baselines": False}, out=tmp_path / "run", reporter=notes,

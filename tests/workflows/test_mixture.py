@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small
 import torch
 import transformers
 import yaml
@@ -19,7 +20,6 @@ from pretune.config import override
 from pretune.errors import ConfigError, Interrupted, UnsupportedError
 from pretune.training import trainer as trainer_module
 from pretune.training.length import parse_length
-from pretune.training.progress import Silent
 from pretune.workflows.corpora import prepare_parts
 from pretune.workflows.corpus import Prepared
 from pretune.workflows.pretrain import rehearse, resolve
@@ -204,18 +204,8 @@ def test_the_command_line_takes_a_mixture(
     assert pretune.evaluate(tmp_path / "run", data=corpora["second"])["scores"]["loss"]["value"] > 0
 
 
-class Notes(Silent):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-
 def prepared(given: dict[str, Any], folder: Path) -> tuple[tuple[Prepared, ...], list[str]]:
-    notes = Notes()
+    notes = small.Notes()
     made = prepare_parts(resolve(given, {}), folder, tokenizer=None, largest_vocabulary=None, reporter=notes)
     return made, notes.said
 

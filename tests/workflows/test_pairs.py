@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small
 import torch
 import transformers
 
@@ -89,7 +90,7 @@ def test_pairs_are_a_part_of_a_mixture(texts: Any, tmp_path: Path) -> None:
     pairs = numbers(tmp_path / "pairs.jsonl", 300, 2)
     with pairs.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"source": "six " * 60, "target": "六" * 60}) + "\n")
-    said: list[str] = []
+    notes = small.Notes()
     run = pretune.pretrain(
         {
             **SMALL, "family": "t5",
@@ -103,13 +104,13 @@ def test_pairs_are_a_part_of_a_mixture(texts: Any, tmp_path: Path) -> None:
                 },
             ],
         },
-        budget="16 steps", out=tmp_path / "run", reporter=Saying(said),
+        budget="16 steps", out=tmp_path / "run", reporter=notes,
     )  # fmt: skip
     parts = run.summary["mixture"]
     assert {name: part["share"] for name, part in parts.items()} == {"span_corruption": 0.25, "figures": 0.75}
     assert parts["figures"]["objective"] == "sequence_to_sequence"
     assert parts["figures"]["loss"] < parts["figures"]["unigram"] + 1
-    assert any("1 of" in line and "are cut there" in line for line in said)
+    assert any("1 of" in line and "are cut there" in line for line in notes.said)
     assert Model.load(run.model).generate("one two", max_new_tokens=2) is not None
 
 
@@ -131,22 +132,3 @@ def test_what_holds_no_pairs_is_refused(texts: Any, tmp_path: Path) -> None:
         )
     again = pretune.pretrain(alone, corpus=prepared.folder / "data", out=tmp_path / "again")
     assert again.summary["held_out"] == prepared.summary["held_out"]
-
-
-class Saying:
-    """A reporter that keeps what is said."""
-
-    def __init__(self, said: list[str]) -> None:
-        self.said = said
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def work(self, name: str, total: int) -> Saying:
-        return self
-
-    def update(self, done: int, detail: str = "", total: int | None = None) -> None:
-        pass
-
-    def close(self) -> None:
-        pass

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
 
 from pretune.config import digest
 from pretune.data.shards import Corpus
-from pretune.errors import DataError
-from pretune.types import Feature, IntArray
+from pretune.errors import DataError, UnsupportedError
+from pretune.types import Feature, IntArray, Specials, framed
+
+
+def joint_of(columns: Sequence[str], specials: Specials) -> int | None:
+    """The id between the texts of a document that is made of these fields; None: it is one text.
+
+    Raises:
+        UnsupportedError: the tokenizer has none that stands for no text.
+    """
+    if len(columns) == 1:
+        return None
+    if specials.pad not in specials.all:
+        raise UnsupportedError(
+            f"{' and '.join(columns)}: the tokenizer has neither a padding nor an end token to part them by; "
+            "take another, or leave it out and one is trained"
+        )
+    return specials.pad
 
 
 class CorpusPairs:
@@ -23,6 +40,9 @@ class CorpusPairs:
     Raises:
         DataError: a document is no pair.
     """
+
+    start: int | None = None
+    """Nothing stands before a target but its frame."""
 
     def __init__(self, corpus: Corpus, length: int, joint: int) -> None:
         self.corpus, self.length, self.joint = corpus, length, joint
@@ -43,6 +63,10 @@ class CorpusPairs:
         sequences = tuple(np.asarray(self.corpus.document(i, *span), np.int64) for span in ends)
         starts = tuple(self.corpus.flags(i, *span) for span in ends)
         return Feature(i, 0, sequences, starts=starts)
+
+    def told(self, specials: Specials) -> Iterator[IntArray]:
+        """What is to be predicted, document by document: the framed targets."""
+        return (framed(specials, self[i].sequences[1:])[0] for i in range(len(self)))
 
     @property
     def cut(self) -> int:

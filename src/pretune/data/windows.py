@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pretune.config import digest
 from pretune.data.shards import Corpus
 from pretune.errors import ConfigError, DataError
-from pretune.types import Feature, IntArray, Windowing
+from pretune.types import Feature, IntArray, Specials, Windowing
 
 Value = TypeVar("Value", bound=np.generic)
 
@@ -80,6 +80,11 @@ class Windows:
         at, _, low, high = self._range(i)
         flags = self.corpus.flags(int(self.documents[at]), *self._inside(low, high))
         return self._framed(at, low, high, flags, 3, 3)
+
+    def told(self, specials: Specials) -> Iterator[IntArray]:
+        """What is to be predicted, document by document: their tokens, and the id after them."""
+        end = np.array([] if self.end is None else [self.end], np.int64)
+        return (np.append(self.corpus.document(int(i)), end) for i in self.documents)
 
     @cached_property
     def lengths(self) -> IntArray:

@@ -32,8 +32,7 @@ TRAITS = Traits(
 )  # fmt: skip
 
 RATES = {"learning_rate": 3e-2, "muon_learning_rate": 5e-3}
-"""Of pretraining from random weights: its word embedding begins at N(0, 1), fifty times what others have, and
-the same rate moves it by so much less (docs/lab-notes.md)."""
+"""From random weights: its word embedding begins at N(0, 1), and needs larger steps (docs/lab-notes.md)."""
 
 HF_TYPES = {
     "t5": {"causal_lm": "T5ForConditionalGeneration", "classification": "T5ForSequenceClassification"},

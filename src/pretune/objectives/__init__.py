@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
 from pretune.config import build
-from pretune.data.pairs import CorpusPairs
+from pretune.data.pairs import CorpusPairs, joint_of
 from pretune.data.shards import Corpus
 from pretune.data.windows import Windows
 from pretune.errors import ConfigError
@@ -33,7 +31,6 @@ from pretune.types import (
     Specials,
     Traits,
     Windowing,
-    framed,
 )
 
 USUAL = {"encoder": "masked_lm", "decoder": "causal_lm", "encoder-decoder": "span_corruption"}
@@ -94,21 +91,13 @@ class Kind:
 
         Raises:
             DataError: it was made of others, or no document is long enough.
+            UnsupportedError: the tokenizer cannot part a pair.
         """
         windowing = self.windowing(specials, max_length)
-        if len(self.columns) > 1:
-            return CorpusPairs(corpus, windowing.length, specials.pad)
-        return Windows.of(corpus, windowing)
-
-    def told(self, corpus: Corpus, specials: Specials, max_length: int) -> Iterator[IntArray]:
-        """What is to be predicted, document by document, for the n-gram models."""
-        if len(self.columns) > 1:
-            pairs = self.store(corpus, specials, max_length)
-            yield from (framed(specials, pairs[i].sequences[1:])[0] for i in range(len(pairs)))
-            return
-        end = self.windowing(specials, max_length).end
-        after = np.array([] if end is None else [end], np.int64)
-        yield from (np.append(corpus.document(i), after) for i in range(len(corpus)))
+        joint = joint_of(self.columns, specials)
+        return (
+            Windows.of(corpus, windowing) if joint is None else CorpusPairs(corpus, windowing.length, joint)
+        )
 
     def windowing(self, specials: Specials, max_length: int) -> Windowing:
         """How documents are cut."""

@@ -20,6 +20,7 @@ from pretune.checkpoint import store
 from pretune.config import digest
 from pretune.data.deduplicate import ExactDuplicates
 from pretune.data.fingerprints import Fingerprints
+from pretune.data.pairs import joint_of
 from pretune.data.shards import BETWEEN, Corpus, cut, joined, piece_size, split, write_corpus
 from pretune.data.sources import RecordLog, read_records
 from pretune.data.spool import Spool
@@ -52,11 +53,19 @@ class Prepared:
     columns: tuple[str, ...] = ("text",)
     """The fields of a record that a document is made of."""
 
+    def sizes(self) -> str:
+        """How much there is to train on, and how much is held out."""
+        train, held = self.train, self.validation
+        return (
+            f"{len(train):,} documents, {train.tokens:,} tokens to train on; "
+            f"{len(held):,} documents, {held.tokens:,} tokens held out"
+        )
+
     def parts_of(self, document: IntArray) -> list[IntArray]:
         """A document's ids, those of a pair apart."""
-        if len(self.columns) == 1:
+        joint = joint_of(self.columns, self.tokenizer.specials)
+        if joint is None:
             return [document]
-        joint = self.tokenizer.specials.pad
         parts = np.split(document, np.flatnonzero(document == joint))
         return [part[part != joint] for part in parts]
 
@@ -101,8 +110,9 @@ def prepare(
             tokenizer = Tokenizer.load(partial / TOKENIZER)
             reporter.say("  the tokenizer is there already, from before this was stopped")
         if tokenizer is None:
-            texts = documents.training_texts
-            tokenizer = _trained(texts, vocabulary_size, tokenizer_kind, largest_vocabulary, reporter)
+            tokenizer = _trained(
+                documents.training_texts, vocabulary_size, tokenizer_kind, largest_vocabulary, reporter
+            )
         _write(documents, tokenizer, partial, sources)
         shutil.rmtree(folder, ignore_errors=True)  # without prepared.json it is of no use
         partial.replace(folder)
@@ -117,11 +127,7 @@ def prepare(
         if not kept:
             shutil.rmtree(partial, ignore_errors=True)
     prepared = open_prepared(folder, tokenizer)
-    train, held = prepared.train, prepared.validation
-    reporter.say(
-        f"  {len(train):,} documents, {train.tokens:,} tokens to train on; "
-        f"{len(held):,} documents, {held.tokens:,} tokens held out{documents.remark()}"
-    )
+    reporter.say(f"  {prepared.sizes()}{documents.remark()}")
     return prepared
 
 
@@ -203,7 +209,7 @@ def _write(documents: _Documents, tokenizer: Tokenizer, folder: Path, sources: t
     if not (folder / TOKENIZER).exists():
         tokenizer.save(folder / f"{TOKENIZER}.partial")
         (folder / f"{TOKENIZER}.partial").replace(folder / TOKENIZER)
-    joint = tokenizer.specials.pad if len(documents.columns) > 1 else None
+    joint = joint_of(documents.columns, tokenizer.specials)
     if (folder / "train").exists():
         train = Corpus.open(folder / "train")
     else:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pretune.checkpoint import store
 from pretune.config import Settings
+from pretune.data.pairs import joint_of
 from pretune.data.shards import joined, write_corpus
 from pretune.data.sources import RecordLog, read_records
 from pretune.errors import DataError, UnsupportedError
@@ -173,7 +174,7 @@ def _language_model(model: Model, data: str, reporter: Reporter) -> dict[str, An
     if log.remarkable:
         reporter.say(f"  {log.summary()}")
     with tempfile.TemporaryDirectory() as scratch:
-        joint = specials.pad if len(kind.columns) > 1 else None
+        joint = joint_of(kind.columns, specials)
         corpus = write_corpus(map(joined, records), model.tokenizer, Path(scratch) / "corpus", joint=joint)
         windows = kind.store(corpus, specials, model.max_length)
         scores: list[Score] = []

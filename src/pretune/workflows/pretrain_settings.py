@@ -47,8 +47,9 @@ class PretrainSettings(Settings):
     """Where only an objective is named, the first of ``FAMILIES`` that has it."""
     objective: str | None = None
     """masked_lm, causal_lm, permutation_lm, span_corruption, denoising, prefix_lm, masked_lm+next_sentence or
-    masked_lm+sentence_order; None: masked_lm for an encoder, causal_lm for a decoder, and for an
-    encoder-decoder span_corruption, or what its family is known by."""
+    masked_lm+sentence_order, or, of records with source and target, sequence_to_sequence; None: masked_lm for
+    an encoder, causal_lm for a decoder, and for an encoder-decoder span_corruption, or what its family is
+    known by."""
     objective_options: dict[str, Any] = pydantic.Field(default_factory=dict)
     distillation: DistillationSettings | None = None
     """A larger model to learn from besides; its tokenizer is taken, unless one is given."""

@@ -30,6 +30,9 @@ from pretune.workflows.corpus import Prepared
 from pretune.workflows.mixture import heads_of
 from pretune.workflows.pretrain_settings import PretrainSettings
 
+Store = Windows | CorpusPairs
+"""The features of a corpus, as an objective learns from them."""
+
 
 class Pretraining:
     """The parts of one pretraining run, made from settings and prepared text alone."""
@@ -51,7 +54,11 @@ class Pretraining:
         started_from = settings.start_from
         self.tokenizer = tokenizer_of(started_from) if started_from else self._framed(prepared[0].tokenizer)
         self.prepared = tuple(prepared)
-        self.parts = self._parts(kinds, heads)
+        stores = [
+            kind.store(text.train, self.tokenizer.specials, settings.max_length)
+            for kind, text in zip(kinds, prepared, strict=True)
+        ]
+        self.parts = self._parts(kinds, heads, stores)
         self.objective: Learning = self.parts[0].objective
         self.batches: Batches = self._batches()
         if len(self.parts) > 1:
@@ -67,8 +74,8 @@ class Pretraining:
             self.model.fingerprints = text.fingerprints.merged(self.model.fingerprints)
         self.memory = Memory(run, "evaluation", ROWS, reporter.say, alone=world.size == 1)
         self.held_out = {
-            part.name: self._held_out(kind, text)
-            for part, kind, text in zip(self.parts, kinds, prepared, strict=True)
+            part.name: self._held_out(kind, text, store)
+            for part, kind, text, store in zip(self.parts, kinds, prepared, stores, strict=True)
         }
 
     @property
@@ -76,7 +83,9 @@ class Pretraining:
         """What decides which checkpoint is best: the held-out text of the first part."""
         return self.held_out[self.parts[0].name]
 
-    def _parts(self, kinds: Sequence[Kind], heads: tuple[str, ...]) -> tuple[Part, ...]:
+    def _parts(
+        self, kinds: Sequence[Kind], heads: tuple[str, ...], stores: Sequence[Store]
+    ) -> tuple[Part, ...]:
         """What is learnt from the text of each part; one alone may have a teacher at its side."""
         settings, specials = self.settings, self.tokenizer.specials
         student = teaching.Student(self.tokenizer, self.traits, heads, settings.max_length, self.world.device)
@@ -84,15 +93,14 @@ class Pretraining:
         teaching.keep(teacher, self.run)
         self.teacher = teaching.told(teacher)
         found = []
-        for part, kind, text in zip(settings.parts, kinds, self.prepared, strict=True):
-            store = kind.store(text.train, specials, settings.max_length)
+        for part, kind, store in zip(settings.parts, kinds, stores, strict=True):
             made = kind.make(self.traits, specials, part.objective_options, store)
             name = str(part.name)
             found.append(Part(name, part.weight, store, teaching.beside(teacher, made)))
             self._say_what_is_cut(name, store)
         return tuple(found)
 
-    def _say_what_is_cut(self, name: str, store: Windows | CorpusPairs) -> None:
+    def _say_what_is_cut(self, name: str, store: Store) -> None:
         if isinstance(store, CorpusPairs) and store.cut:
             self.reporter.say(
                 f"  {name}: {store.cut:,} of {len(store):,} pairs have a source or a target of more than "
@@ -107,19 +115,17 @@ class Pretraining:
             part.store, part.objective, self.traits, settings.training, settings.max_length, self.world
         )
 
-    def _held_out(self, kind: Kind, text: Prepared) -> HeldOut:
+    def _held_out(self, kind: Kind, text: Prepared, learnt: Store) -> HeldOut:
         """The held-out text of a part, with the n-gram models of its training text."""
         settings, specials = self.settings, self.tokenizer.specials
-        windowing = kind.windowing(specials, settings.max_length)
         held = kind.store(text.validation, specials, settings.max_length)
         found = HeldOut(
             held, kind.scoring(self.traits, specials, held), kind.contexts, self.tokenizer,
             max_tokens=settings.evaluation_tokens, max_length=settings.max_length,
             every_token=kind.every_token, packing=self.traits.packing, world=self.world,
         )  # fmt: skip
-        documents = kind.told(text.train, specials, settings.max_length)
         found.measure_baselines(
-            NgramBaselines.fit(documents, specials.vocabulary_size, start=windowing.start)
+            NgramBaselines.fit(learnt.told(specials), specials.vocabulary_size, start=learnt.start)
         )
         return found
 
