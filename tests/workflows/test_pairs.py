@@ -58,6 +58,8 @@ def test_pairs_alone_teach_a_translation(translated: pretune.RunResult) -> None:
     pairs = CorpusPairs(held.validation, 32, held.tokenizer.specials.pad)
     shown = [held.tokenizer.decode(sequence.tolist()).strip() for sequence in pairs[0].sequences]
     assert all(text in report for text in shown), "a held-out source, and its target"
+    assert f"The target: {shown[1]}" in report
+    assert "hidden word" not in report
 
 
 def test_the_held_out_loss_is_that_of_stock(translated: pretune.RunResult) -> None:

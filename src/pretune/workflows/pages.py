@@ -314,7 +314,7 @@ def sample_section(language: str, samples: Sequence[Sample]) -> p.Samples:
         p.SampleRow(
             s.prompt,
             s.output,
-            say(language, "hidden_word", word=s.truth) if s.truth else "",
+            say(language, s.kind, word=s.truth) if s.truth else "",
             s.alternatives,
             s.rest,
         )

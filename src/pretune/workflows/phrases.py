@@ -63,6 +63,7 @@ ENGLISH = {
     "mistakes_note": "Where the model was wrong and most sure of itself. Read them: some labels may be wrong.",
     "samples_note": "From held-out text. A model this small, trained for minutes, writes grammar before sense.",
     "hidden_word": "The hidden word: {word}",
+    "true_target": "The target: {word}",
     "next_heading": "What to try next",
     "next_steps": "Pretrain on your own text: {pretrain}\nFine-tune on your own labels: {finetune}\n"
     "Label new texts: {predict}",
@@ -126,6 +127,7 @@ CHINESE = {
     "mistakes_note": "模型最有把握却判错的文本。值得逐条细读：有些可能是标注本身有误。",
     "samples_note": "取自留出文本。这么小、只训练几分钟的模型，先学会的是语法，而不是意义。",
     "hidden_word": "被遮住的词：{word}",
+    "true_target": "给定的目标：{word}",
     "next_heading": "接下来可以试试",
     "next_steps": "用自己的文本预训练：{pretrain}\n用自己的标注微调：{finetune}\n给新文本打标签：{predict}",
     "intervals_note": "区间反映测试文本的抽样误差，不含随机种子的波动。",

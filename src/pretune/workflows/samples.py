@@ -29,7 +29,9 @@ class Sample:
     rest: str = ""
     alternatives: tuple[tuple[str, float], ...] = ()
     truth: str = ""
-    """The word that was hidden."""
+    """The word that was hidden, or the target that is to be written."""
+    kind: str = "hidden_word"
+    """The phrase that introduces the truth."""
 
 
 def material(text: Prepared, model: Model, count: int) -> Sequence[str | tuple[str, ...]]:
@@ -114,7 +116,7 @@ def _middle(tokenizer: Tokenizer, text: str) -> tuple[str, str, str]:
 def _written(model: Model, source: str, target: str) -> Sample:
     """The target of a source, as the model writes it."""
     said = model.generate(source, max_new_tokens=60, sampling=LIKELIEST)
-    return Sample(f"{source} → ", said, truth=target)
+    return Sample(f"{source} → ", said, truth=target, kind="true_target")
 
 
 def _continued(model: Model, text: str) -> Sample:
