@@ -63,9 +63,13 @@ def written(path: Path, kind: str) -> Any:
 
 @pytest.mark.parametrize(("kind", "error"), [("F32", 1e-5), ("Q8_0", 0.05)])
 @torch.no_grad()
-def test_a_gguf_file_is_the_model_that_it_was_made_of(kind: str, error: float, tmp_path: Path) -> None:
+def test_a_gguf_file_is_the_model_that_it_was_made_of(
+    kind: str, error: float, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     stock = written(tmp_path / "model.gguf", kind)
+    capfd.readouterr()
     model = pretune.load(tmp_path / "model.gguf")
+    assert capfd.readouterr() == ("", "")  # no bars of the library's own
     assert model.family.__name__.endswith(".llama")
     ids = model.tokenizer.encode("the king 人民法院").ids
     assert model.tokenizer.decode(ids) == "the king 人民法院"

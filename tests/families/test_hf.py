@@ -20,7 +20,7 @@ from pretune.checkpoint import hub, weights
 from pretune.config import build
 from pretune.data.order import rng
 from pretune.errors import CheckpointError, ConfigError, Interrupted, UnsupportedError
-from pretune.families import _hf_stock, family_of
+from pretune.families import _hf, _hf_stock, family_of
 from pretune.generation.decode import Decoding
 from pretune.generation.sampling import Sampling
 from pretune.model import Model
@@ -70,8 +70,12 @@ def test_a_folder_keeps_its_names_and_says_the_same_again(model_type: str, tmp_p
         assert torch.equal(stock(tokens).logits, again(tokens).logits)
 
 
+@pytest.mark.parametrize("at_once", [_hf.LOGITS, 10_000], ids=["in one go", "in parts"])
 @pytest.mark.parametrize("model_type", list(CLASSES))
-def test_a_training_step_has_the_gradients_of_a_plain_loop(model_type: str, tmp_path: Path) -> None:
+def test_a_training_step_has_the_gradients_of_a_plain_loop(
+    model_type: str, at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_hf, "LOGITS", at_once)
     stock = stock_folder(tmp_path, model_type)
     model = pretune.load(tmp_path)
     kind = objective_of(model.head)
@@ -83,6 +87,9 @@ def test_a_training_step_has_the_gradients_of_a_plain_loop(model_type: str, tmp_
     ((total, weight),) = loss.terms.values()
     ours = total * weight / batch.counts[model.head]
     ours.backward()
+    with torch.no_grad():
+        (unlearnt,) = objective.loss(model.network, batch)
+        torch.testing.assert_close(unlearnt.terms[model.head][0], total)
 
     width = batch.tokens.shape[1]
     labels = torch.full((batch.tokens.numel(),), -100)

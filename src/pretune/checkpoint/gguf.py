@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache as once
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +52,20 @@ def _unpacked(file: Path, changed: int) -> Path:
         if stream.read(4) != MAGIC:
             raise CheckpointError(f"{file}: does not begin as a GGUF file does; fetch it again")
     transformers = _needed("transformers")
-    _needed("gguf")
+    gguf, stock = _needed("gguf"), importlib.import_module("transformers.modeling_gguf_pytorch_utils")
     place = tempfile.TemporaryDirectory(prefix="pretune-gguf-")
     _KEPT.append(place)
     folder, source = Path(place.name), {"gguf_file": file.name, "local_files_only": True}
     try:
-        model, loaded = transformers.AutoModelForCausalLM.from_pretrained(
-            file.parent, **source, dtype="float32", output_loading_info=True
-        )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **source)
+        # It opens the file for config, weights and tokenizer; a large vocabulary takes ten seconds to parse.
+        parsed_once = _instead(gguf, "GGUFReader", once(gguf.GGUFReader))
+        # It draws bars where there is no terminal, too.
+        silent = _instead(stock, "tqdm", partial(stock.tqdm, disable=True))
+        with parsed_once, silent, _without_bars(transformers.utils.logging):
+            model, loaded = transformers.AutoModelForCausalLM.from_pretrained(
+                file.parent, **source, dtype="float32", output_loading_info=True
+            )
+            tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **source)
     # What the two libraries raise over a damaged file depends on the byte that is wrong.
     except (ValueError, KeyError, IndexError, OSError, EOFError, NotImplementedError) as error:
         raise CheckpointError(f"{file}: cannot be read as GGUF: {str(error).splitlines()[0]}") from None
@@ -68,6 +76,29 @@ def _unpacked(file: Path, changed: int) -> Path:
     hub.write_model(folder, values, {name: p.detach() for name, p in model.named_parameters()})
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@contextmanager
+def _without_bars(logging: Any) -> Iterator[None]:
+    """With the setting for the other bars of transformers off."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _instead(module: Any, name: str, value: Any) -> Iterator[None]:
+    """With ``value`` under the name of a function or class of another library."""
+    kept = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, kept)
 
 
 def _needed(name: str) -> Any:

@@ -11,6 +11,7 @@ import pydantic
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pretune.checkpoint.weights import Ignore
 from pretune.errors import ConfigError, UnsupportedError
@@ -21,6 +22,8 @@ from pretune.types import IGNORED, Batch, Layout, Outputs, Traits
 
 PREFIX = "hf:"
 """Such a family is named by it: ``hf:electra``."""
+LOGITS = 1 << 27
+"""As many are held at once, 512 MiB of them in fp32 and a few copies, however many rows a batch has."""
 SAMPLE = 6
 """Tokens of the text on which a network is tried."""
 
@@ -165,21 +168,51 @@ class Network(nn.Module):
             new = hidden if places is None else hidden.flatten(0, 1)[places].view(*batch.tokens.shape, -1)
             return Outputs(hidden=new, cache=cache)
         name, asked = heads[0], batch.places.get(heads[0])
-        logits: Tensor = self.stock(**inputs).logits  # (B, S, V) or (B, C)
         if name == "classification":
+            logits: Tensor = self.stock(**inputs).logits  # (B, C)
             rows = None if asked is None else asked // batch.tokens.shape[1]
             return Outputs({name: logits if rows is None else logits.index_select(0, rows)}, cache=cache)
         if places is not None:
             asked = places if asked is None else places[asked]
-        logits = logits.flatten(0, 1)  # (B * S, V)
-        logits = logits if asked is None else logits.index_select(0, asked)  # (N, V)
         if targets is None or name not in targets:
-            return Outputs({name: logits}, cache=cache)
+            return Outputs({name: self._logits(inputs, asked)}, cache=cache)
         smoothing = batch.smoothing.get(name, 0.0)
-        loss = F.cross_entropy(
-            logits.float(), targets[name], reduction="sum", ignore_index=IGNORED, label_smoothing=smoothing
-        )
-        return Outputs(sums={name: loss}, cache=cache)
+        return Outputs(sums={name: self._loss(inputs, asked, targets[name], smoothing)}, cache=cache)
+
+    def _logits(self, inputs: Mapping[str, Tensor], asked: Tensor | None) -> Tensor:
+        """(N, V) at the places of the flattened grid; None: at all."""
+        logits: Tensor = self.stock(**inputs).logits.flatten(0, 1)  # (B * S, V)
+        return logits if asked is None else logits.index_select(0, asked)
+
+    def _loss(
+        self, inputs: Mapping[str, Tensor], asked: Tensor | None, targets: Tensor, smoothing: float
+    ) -> Tensor:
+        """Summed cross-entropy, (), as many rows at a time as fit; training computes those parts twice."""
+
+        def summed(rows: slice) -> Tensor:
+            part = {key: value[rows] for key, value in inputs.items()}
+            first, size = rows.start * width, part["input_ids"].numel()
+            inside = (
+                slice(first, first + size) if asked is None else (asked >= first) & (asked < first + size)
+            )
+            logits = self._logits(part, None if asked is None else asked[inside] - first)
+            return F.cross_entropy(
+                logits.float(),
+                targets[inside],
+                reduction="sum",
+                ignore_index=IGNORED,
+                label_smoothing=smoothing,
+            )
+
+        count, width = inputs["input_ids"].shape
+        most = max(1, LOGITS // (width * self.config.vocab_size))
+        if most >= count:
+            return summed(slice(0, count))
+        groups = [slice(k, k + most) for k in range(0, count, most)]
+        if not torch.is_grad_enabled():
+            return torch.stack([summed(rows) for rows in groups]).sum()
+        again = [checkpoint(summed, rows, use_reentrant=False) for rows in groups]
+        return torch.stack(again).sum()
 
     def _recalled(self, batch: Batch, cache: Cache) -> tuple[Batch, Tensor]:
         """All tokens up to now as a batch, and where those of ``batch`` lie in its grid, (B * T,)."""
