@@ -183,6 +183,16 @@ class Layout(_Movable):
 
 
 @dataclass(frozen=True)
+class Candidates(_Movable):
+    """The words among which the vocabulary heads choose in a step, besides each place's own target."""
+
+    ids: torch.Tensor
+    """(M,) ascending."""
+    corrections: torch.Tensor
+    """(M,) added to their logits: minus the logarithm of the chance with which each was drawn."""
+
+
+@dataclass(frozen=True)
 class Batch(_Movable):
     """The examples of one micro-batch as a grid."""
 
@@ -197,6 +207,8 @@ class Batch(_Movable):
     """Loss term to number of targets, known before the forward pass."""
     smoothing: Mapping[str, float] = field(default_factory=dict)
     """Head to the share of each target that its loss spreads over the whole vocabulary."""
+    candidates: Candidates | None = None
+    """What losses over the vocabulary are estimated from; None: all of it."""
     rows: torch.Tensor | None = None
     """The record that each example row belongs to, in the order in which they lie in the grid."""
     groups: torch.Tensor | None = None

@@ -351,8 +351,8 @@ def test_the_loss_in_chunks_is_the_plain_cross_entropy(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And that of stock, which shifts its labels to the right behind the token that starts the decoder."""
-    monkeypatch.setattr("pretune.nn.heads.CHUNK_ROWS", 4)
-    monkeypatch.setattr("pretune.nn.heads.CHUNK_LOGITS", 1)
+    monkeypatch.setattr("pretune.nn.vocabulary_loss.CHUNK_ROWS", 4)
+    monkeypatch.setattr("pretune.nn.vocabulary_loss.CHUNK_LOGITS", 1)
     network = case.network()
     hub.write_model(tmp_path, case.values, weights.export(network, case.family.WEIGHTS))
     stock = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path).eval()

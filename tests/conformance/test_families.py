@@ -414,8 +414,8 @@ def test_the_loss_in_chunks_is_the_plain_cross_entropy(case: Case, monkeypatch: 
     network = case.network()
     if not is_vocabulary(network, case.head):
         pytest.skip("there is no one head over a vocabulary whose loss could be cut into chunks")
-    monkeypatch.setattr("pretune.nn.heads.CHUNK_ROWS", 4)
-    monkeypatch.setattr("pretune.nn.heads.CHUNK_LOGITS", 1)
+    monkeypatch.setattr("pretune.nn.vocabulary_loss.CHUNK_ROWS", 4)
+    monkeypatch.setattr("pretune.nn.vocabulary_loss.CHUNK_LOGITS", 1)
     batch = in_order(case, padded(random_documents(case)))
     places = torch.tensor([0, 3, 14, 25, 30, 31, 8, 2, 33])
     targets = torch.tensor([5, 90, IGNORED, 1, 17, 17, IGNORED, 3, 95])

@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretune.nn import heads, soft_targets
+from pretune.nn import soft_targets
 from pretune.nn.heads import VocabularyHead
+from pretune.nn.vocabulary_loss import CHUNK_ROWS
 
 VOCABULARY = 20_000
-PLACES = 3 * heads.CHUNK_ROWS + 5
+PLACES = 3 * CHUNK_ROWS + 5
 
 
 def reference(logits: Tensor, told: Tensor, temperature: float) -> Tensor:
@@ -95,7 +96,7 @@ def test_no_more_than_a_chunk_of_logits_is_held(monkeypatch: pytest.MonkeyPatch)
         module.register_forward_hook(lambda _module, _inputs, output: seen.append(len(output)))
     soft_targets.vocabulary_divergence(student, hidden, teacher, told, vocabulary=VOCABULARY, temperature=2.0)
     assert sum(seen) == 2 * PLACES
-    assert max(seen) <= heads.CHUNK_ROWS
+    assert max(seen) <= CHUNK_ROWS
 
 
 def test_the_cosine_is_that_of_distilbert() -> None:

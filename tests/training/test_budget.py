@@ -125,3 +125,43 @@ def test_a_deadline_is_kept_whatever_else_the_machine_does(
 ) -> None:
     ended = run(Clock(monkeypatch), 180.0, 0.1, pace)
     assert 0.95 * 180 <= ended <= 1.05 * 180
+
+
+def test_steps_that_cost_more_at_the_end_are_paid_for() -> None:
+    found = budget.Course.of({"steps": 100, "changes": [], "turn": [0.8, 3.0]})
+    assert found.cost(0.0, 0.8) == 1.0
+    assert found.cost(0.8, 1.0) == pytest.approx(3.0)
+    assert found.cost(0.0, 1.0) == pytest.approx(1.4)
+    assert found.cost(0.5, 1.0) == pytest.approx((0.3 + 0.2 * 3) / 0.5)
+    assert course(100).cost(0.2, 0.9) == 1.0
+
+
+@pytest.mark.parametrize("busy", [1.0, 2.0])
+def test_a_deadline_is_kept_where_the_last_steps_cost_more(
+    busy: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the dear ones get their share of the steps: no correction takes them away at the turn."""
+    clock, evaluation, evaluations, seconds = Clock(monkeypatch), 1.0, 5, 180.0
+    steps = budget.affordable(seconds, 0.1 * 1.4, evaluation, evaluations)
+    plan: dict[str, object] = {"steps": steps, "changes": [], "turn": [0.8, 3.0]}
+    found, measure, step = budget.Course.of(plan), budget.Pace(evaluation), 0
+    measure.again()
+    look, dear = budget.next_look(0.0), 0
+    while step < found.total(step):
+        late = found.share(step) >= 0.8
+        dear += late
+        clock.now += busy * 0.1 * (3.0 if late else 1.0)
+        measure.stepped()
+        step += 1
+        if step in found.due(evaluations):
+            clock.now += evaluation
+            measure.evaluated(evaluation)
+        if found.share(step) >= look:
+            look = budget.next_look(found.share(step))
+            total = budget.corrected(found, step, seconds - clock.now, measure, evaluations)
+            measure.again(found.share(step))
+            if total is not None:
+                plan["changes"].append({"step": step, "steps": [found.total(step), total]})  # type: ignore[attr-defined]
+                found = budget.Course.of(plan)
+    assert 0.95 * seconds <= clock.now <= 1.05 * seconds
+    assert dear / step == pytest.approx(0.2, abs=0.03 if busy == 1.0 else 0.06)

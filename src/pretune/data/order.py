@@ -10,7 +10,7 @@ import numpy as np
 from pretune.errors import ConfigError
 from pretune.types import IntArray
 
-_ORDER, _TRAINING, _VALIDATION, _PARTS = range(4)  # domains: no two uses share random numbers
+_ORDER, _TRAINING, _VALIDATION, _PARTS, _CANDIDATES = range(5)  # domains: no two uses share random numbers
 _BLOCK, _STRATUM = 4096, 64  # pieces of a mixture that are drawn at once, and that keep to its weights
 _MASK = (1 << 64) - 1
 
@@ -122,6 +122,11 @@ def rng(seed: int, epoch: int, feature: int) -> np.random.Generator:
 def validation_rng(feature: int) -> np.random.Generator:
     """The generator of a validation feature: the same in every run, so that losses compare."""
     return _generator(0, _VALIDATION, 0, feature)
+
+
+def candidates_rng(seed: int, step: int) -> np.random.Generator:
+    """The generator with which the candidates of ``step`` are drawn, the same on all ranks."""
+    return _generator(seed, _CANDIDATES, step, 0)
 
 
 def _generator(seed: int, domain: int, a: int, b: int) -> np.random.Generator:

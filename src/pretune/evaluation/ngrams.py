@@ -99,6 +99,11 @@ class NgramBaselines:
             raise DataError("the n-gram baselines need at least one training token")
         return cls(pairs, counts, vocabulary_size, start=start)
 
+    @property
+    def unigram(self) -> FloatArray:
+        """(V,) how likely each token is where nothing is known of its place; none is impossible."""
+        return self._unigram
+
     def unigram_nats(self, targets: npt.ArrayLike) -> FloatArray:
         """Return -log P(target), (N,), for ids (N,)."""
         return -np.log(self._unigram[self._checked(targets, lowest=0)])

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from pretune.nn.heads import chunk_rows
+from pretune.nn.vocabulary_loss import chunk_rows
 
 
 def divergence(logits: Tensor, told: Tensor, temperature: float) -> Tensor:
@@ -40,7 +40,7 @@ def vocabulary_divergence(
 ) -> Tensor:
     """The `divergence` of two vocabulary heads, without ever holding the (N, V) logits of either.
 
-    Gradients are computed chunk by chunk in the forward pass, as in `heads.vocabulary_loss`. There is no
+    Gradients are computed chunk by chunk in the forward pass, as in `vocabulary_loss`. There is no
     second derivative, and none by anything of the teacher.
 
     Args:

@@ -38,6 +38,8 @@ class Course:
     """The number of steps of a run, with its recorded corrections, as functions of the step."""
 
     stretches: tuple[Stretch, ...]
+    turn: tuple[float, float] | None = None
+    """(share of the schedule, times what a step costs from there on); None: all steps cost the same."""
 
     @classmethod
     def of(cls, plan: Mapping[str, Any]) -> Course:
@@ -47,7 +49,8 @@ class Course:
             if "steps" in change:
                 at, total = int(change["step"]), int(change["steps"][1])
                 stretches.append(Stretch(at, total, _share(stretches[-1], at)))
-        return cls(tuple(stretches))
+        turn = plan.get("turn")
+        return cls(tuple(stretches), None if turn is None else (float(turn[0]), float(turn[1])))
 
     @property
     def last(self) -> Stretch:
@@ -64,6 +67,14 @@ class Course:
     def share(self, step: int) -> float:
         """How much of the schedule is done at ``step``, 0 to 1."""
         return _share(self._at(step), step)
+
+    def cost(self, start: float, end: float) -> float:
+        """What a step costs, on average, between two shares of the schedule; the first one costs 1."""
+        if self.turn is None or start >= end:
+            return 1.0
+        at, times = self.turn
+        late = max(0.0, end - max(start, at)) / (end - start)
+        return 1.0 + late * (times - 1.0)
 
     def place(self, step: int) -> float:
         """``step`` as the schedule counts it: where it would be if the number had been the same all along."""
@@ -106,6 +117,8 @@ class Pace:
 
     evaluation: float
     """The newest, or as measured beforehand."""
+    start: float = 0.0
+    """The share of the schedule since which it is measured."""
     _steps: int = 0
     _apart: float = 0.0
     _since: float = field(default_factory=time.monotonic)
@@ -125,9 +138,9 @@ class Pace:
             return None
         return max(1e-6, (time.monotonic() - self._since - self._apart) / self._steps)
 
-    def again(self) -> None:
-        """Measure anew from now on."""
-        self._steps, self._apart, self._since = 0, 0.0, time.monotonic()
+    def again(self, share: float = 0.0) -> None:
+        """Measure anew from now on, where ``share`` of the schedule is done."""
+        self.start, self._steps, self._apart, self._since = share, 0, 0.0, time.monotonic()
 
 
 def affordable(left: float, step: float, evaluation: float, evaluations: int) -> int:
@@ -141,9 +154,10 @@ def corrected(course: Course, step: int, left: float, pace: Pace, evaluations: i
     Args:
         evaluations: of the run; those that are still to come are paid for.
     """
-    seconds = pace.step()
+    seconds, share = pace.step(), course.share(step)
     if seconds is None:
         return None
+    seconds *= course.cost(share, 1.0) / course.cost(pace.start, share)
     ahead = sum(1 for due in course.due(evaluations) if due > step)
     total = step + affordable(left, seconds, pace.evaluation, ahead)
     old = course.total(step)

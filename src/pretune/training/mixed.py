@@ -40,6 +40,8 @@ class Part:
 class MixedBatches:
     """Answers what `StepBatches` answers, of several parts; of one alone, the same batches."""
 
+    turns_at: float | None = None
+
     def __init__(
         self,
         parts: Sequence[Part],

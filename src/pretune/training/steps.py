@@ -32,6 +32,8 @@ class Batches(Protocol):
     """Of the data, the tokenizer and the cutting."""
     micro_batch: int
     """Rows that go through the network at once; may change between two calls, where memory runs out."""
+    turns_at: float | None
+    """Share of the run from which on a step costs something else than before; None: all cost the same."""
 
     def __call__(self, step: int, progress: float = 0.0) -> list[Batch]:
         """The micro-batches of ``step`` on this rank, as many as on any other.
@@ -42,6 +44,8 @@ class Batches(Protocol):
 
 class StepBatches:
     """Builds the micro-batches of any step from nothing but its number."""
+
+    turns_at: float | None = None
 
     def __init__(
         self,

@@ -23,6 +23,10 @@ RESUMED_LOOK = 0.02
 """Share of the schedule after which a resumed run looks at the clock."""
 
 
+Attempt = Callable[[int, float], None]
+"""A step by its number and the share of the run that is done before it."""
+
+
 class Timing:
     """The course of a run and the clock that it is held against."""
 
@@ -52,7 +56,7 @@ class Timing:
         self,
         batches: Batches,
         step: int,
-        trial: Callable[[], tuple[Callable[[int], None], Callable[[], None]]],
+        trial: Callable[[], tuple[Attempt, Callable[[], None]]],
         say: Callable[[str], None],
     ) -> dict[str, Any]:
         """The plan of a run that stands at ``step``: as the run has it, or decided now and stored there.
@@ -76,7 +80,7 @@ class Timing:
             self.started -= plan.get("spent", 0.0)  # the time that was used before counts, too
         else:
             if self.timed:
-                measured = self._measure(*trial(), say)
+                measured = self._measure(*trial(), batches.turns_at, say)
                 plan = self.world.lead(self.run.plan) | measured  # it may have learnt what fits into memory
             else:
                 plan |= {"steps": self.length.steps(batches.steps_per_epoch, batches.tokens_per_step)}
@@ -92,15 +96,28 @@ class Timing:
         return plan
 
     def _measure(
-        self, step: Callable[[int], None], evaluate: Callable[[], None], say: Callable[[str], None]
+        self,
+        step: Attempt,
+        evaluate: Callable[[], None],
+        turns_at: float | None,
+        say: Callable[[str], None],
     ) -> dict[str, Any]:
-        patience = min(10.0, 0.05 * self.length.amount)
-        seconds = budget.measured(step, patience=patience, agreed=self.world.broadcast)
+        patience, agreed = min(10.0, 0.05 * self.length.amount), self.world.broadcast
+        if turns_at is None or turns_at >= 1:
+            seconds = budget.measured(lambda n: step(n, budget.MIDDLE), patience=patience, agreed=agreed)
+            turn = {}
+        else:
+            before, after = (
+                budget.measured(lambda n, at=at: step(n, at), patience=patience / 2, agreed=agreed)  # type: ignore[misc]
+                for at in (turns_at / 2, (1 + turns_at) / 2)
+            )
+            seconds = turns_at * before + (1 - turns_at) * after
+            turn = {"turn": [turns_at, after / before]}
         at = time.monotonic()
         evaluate()
         evaluation = time.monotonic() - at
         steps = budget.affordable(self._left(), seconds, evaluation, self.evaluations)
-        decided = {"steps": steps, "seconds_per_step": seconds, "seconds_per_evaluation": evaluation}
+        decided = {"steps": steps, "seconds_per_step": seconds, "seconds_per_evaluation": evaluation} | turn
         decided = self.world.broadcast(decided)
         say(f"{decided['seconds_per_step']:.3f} s a step, so {decided['steps']:,} steps in {self.length}")
         return decided
@@ -127,7 +144,7 @@ class Timing:
         total = self.world.broadcast(
             budget.corrected(course, step, self._left(), self.pace, self.evaluations)
         )
-        self.pace.again()
+        self.pace.again(course.share(step))
         if total is None:
             return
         plan = self.world.lead(self.run.plan)

@@ -20,7 +20,6 @@ from torch import nn
 from pretune.errors import Interrupted, TrainingError
 from pretune.training import changes, lock, memory, optimizers, parallel, schedules
 from pretune.training.average import WeightAverage
-from pretune.training.budget import MIDDLE
 from pretune.training.gradients import Gradients, never
 from pretune.training.health import Health
 from pretune.training.length import Length
@@ -33,7 +32,7 @@ from pretune.training.saving import Saver
 from pretune.training.settings import TrainingSettings
 from pretune.training.signals import StopRequest
 from pretune.training.steps import Batches, tokens_read, weighs
-from pretune.training.timing import Speed, Timing
+from pretune.training.timing import Attempt, Speed, Timing
 from pretune.training.world import World
 from pretune.types import Learning, Score
 
@@ -136,7 +135,7 @@ class Trainer:
 
     def _loop(self, log: Log, stop: StopRequest, work: Work) -> None:
         timing = self.timing
-        timing.pace.again()
+        timing.pace.again(timing.course.share(self.state.step))
         self._speed = Speed(self.state.tokens)
         while True:
             state = self.state  # another one after a way back
@@ -320,7 +319,7 @@ class Trainer:
     def _say(self, text: str) -> None:
         self.reporter.say(f"  {self.name}: {text}")
 
-    def _trial(self, stop: StopRequest) -> tuple[Callable[[int], None], Callable[[], None]]:
+    def _trial(self, stop: StopRequest) -> tuple[Attempt, Callable[[], None]]:
         """A step and an evaluation on weights that are thrown away, to be timed."""
         whole = copy.deepcopy(self.keeper.network)
         trial = parallel.shared(whole, self.world, self.settings.parallel)
@@ -329,14 +328,14 @@ class Trainer:
 
         message = "stopped before the first step; run the same command to begin again"
 
-        def attempt(number: int, rows: int) -> None:
+        def attempt(number: int, share: float, rows: int) -> None:
             self.batches.micro_batch = rows
             with self._leaving(stop, trial.network, message):
-                gradients.add(self.batches(number, MIDDLE), number, never)
+                gradients.add(self.batches(number, share), number, never)
             parallel.clip(trial.network, self._now.clip)
 
-        def step(number: int) -> None:
-            self.memory.fitted(0, lambda rows: attempt(number, rows), optimizer.forget)
+        def step(number: int, share: float) -> None:
+            self.memory.fitted(0, lambda rows: attempt(number, share, rows), optimizer.forget)
             optimizer.step(1.0)
 
         def evaluate() -> None:

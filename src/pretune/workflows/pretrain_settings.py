@@ -14,6 +14,7 @@ from pretune.model.folder import outline
 from pretune.objectives import DistillationSettings, Kind, objective_of, objectives_of, usual
 from pretune.registry import find, names
 from pretune.text.training import Kind as TokenizerKind
+from pretune.training.candidates import SampledSoftmaxSettings
 from pretune.training.length import parse_length
 from pretune.training.settings import OptimizerSettings, TrainingSettings
 from pretune.workflows import pages, sizing, teaching
@@ -30,6 +31,9 @@ OPTIMIZER: dict[str, Any] = {
 HIDDEN: dict[str, dict[str, Any]] = {"masked_lm": {"rate": 0.3}}
 """Options from random weights: a masked model hides twice the share of the paper, and so stays for less long
 at how often each token comes (docs/lab-notes.md). A checkpoint goes on with the paper's."""
+SAMPLED = ("causal_lm",)
+"""Objectives whose loss is estimated from some words of the vocabulary, from random weights
+(docs/lab-notes.md)."""
 FAMILIES = ("modernbert", "llama", "bert", "t5", "xlnet")
 """In this order, where none is named."""
 
@@ -53,6 +57,9 @@ class PretrainSettings(Settings):
     objective_options: dict[str, Any] = pydantic.Field(default_factory=dict)
     distillation: DistillationSettings | None = None
     """A larger model to learn from besides; its tokenizer is taken, unless one is given."""
+    sampled_softmax: SampledSoftmaxSettings | None = None
+    """Estimate the loss from some words of the vocabulary until near the end; on from random weights, unless
+    null is given."""
     model: dict[str, Any] = pydantic.Field(default_factory=dict)
     """The family's own settings: hidden_size, num_hidden_layers ..."""
     tokenizer: str | None = None
@@ -120,7 +127,7 @@ def resolve(
     values = unmixed(dict(settings or {}) | dict(given))
     if values.get("start_from"):
         values = adopt(values, max_length=PretrainSettings.model_fields["max_length"].default)
-    rates = _rates_given(values.get("training"))
+    rates, chosen = _rates_given(values.get("training")), "sampled_softmax" in values
     if isinstance(values.get("training"), Mapping):
         values["training"] = _completed(dict(values["training"]), fresh=not values.get("start_from"))
     if isinstance(values.get("corpus"), str | Path):
@@ -136,6 +143,8 @@ def resolve(
     if not resolved.start_from:
         resolved = _at_its_rates(resolved, rates)
     resolved = _learning(resolved)
+    if not chosen:
+        resolved = _sampled(resolved)
     return _taught(resolved, shape(resolved))
 
 
@@ -169,6 +178,14 @@ def _recommended(resolved: PretrainSettings) -> PretrainSettings:
         return resolved.model_copy(update={"objective_options": options(resolved)})
     parts = [part.model_copy(update={"objective_options": options(part)}) for part in resolved.mixture]
     return resolved.model_copy(update={"mixture": tuple(parts)})
+
+
+def _sampled(resolved: PretrainSettings) -> PretrainSettings:
+    """The settings with the loss estimated, where all that is learnt from random weights gains by it."""
+    learnt = {kind.name for kind in resolved.kinds}
+    if resolved.start_from or resolved.distillation or not learnt <= set(SAMPLED):
+        return resolved
+    return resolved.model_copy(update={"sampled_softmax": SampledSoftmaxSettings()})
 
 
 def _taught(resolved: PretrainSettings, config: Any) -> PretrainSettings:

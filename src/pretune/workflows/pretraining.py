@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from pretune.data.pairs import CorpusPairs
@@ -16,6 +17,7 @@ from pretune.model import Model
 from pretune.objectives import Kind, Mixture
 from pretune.registry import find
 from pretune.text.tokenizer import Tokenizer, frame_for
+from pretune.training.candidates import SampledBatches
 from pretune.training.memory import Memory
 from pretune.training.mixed import MixedBatches, Part
 from pretune.training.outcome import Outcome
@@ -54,13 +56,18 @@ class Pretraining:
         started_from = settings.start_from
         self.tokenizer = tokenizer_of(started_from) if started_from else self._framed(prepared[0].tokenizer)
         self.prepared = tuple(prepared)
+        specials = self.tokenizer.specials
         stores = [
-            kind.store(text.train, self.tokenizer.specials, settings.max_length)
+            kind.store(text.train, specials, settings.max_length)
             for kind, text in zip(kinds, prepared, strict=True)
         ]
         self.parts = self._parts(kinds, heads, stores)
         self.objective: Learning = self.parts[0].objective
-        self.batches: Batches = self._batches()
+        ngrams = [
+            NgramBaselines.fit(store.told(specials), specials.vocabulary_size, start=store.start)
+            for store in stores
+        ]
+        self.batches: Batches = self._sampled(self._batches(), ngrams)
         if len(self.parts) > 1:
             self.objective = Mixture({part.name: part.objective for part in self.parts})
         self.new_heads: tuple[str, ...] = ()
@@ -74,8 +81,8 @@ class Pretraining:
             self.model.fingerprints = text.fingerprints.merged(self.model.fingerprints)
         self.memory = Memory(run, "evaluation", ROWS, reporter.say, alone=world.size == 1)
         self.held_out = {
-            part.name: self._held_out(kind, text, store)
-            for part, kind, text, store in zip(self.parts, kinds, prepared, stores, strict=True)
+            part.name: self._held_out(kind, text, known)
+            for part, kind, text, known in zip(self.parts, kinds, prepared, ngrams, strict=True)
         }
 
     @property
@@ -115,7 +122,15 @@ class Pretraining:
             part.store, part.objective, self.traits, settings.training, settings.max_length, self.world
         )
 
-    def _held_out(self, kind: Kind, text: Prepared, learnt: Store) -> HeldOut:
+    def _sampled(self, batches: Batches, ngrams: Sequence[NgramBaselines]) -> Batches:
+        """The batches, with words to estimate losses from where that is asked for and saves something."""
+        sampled, size = self.settings.sampled_softmax, self.tokenizer.specials.vocabulary_size
+        if sampled is None or sampled.drawn_of(size) == size:
+            return batches
+        weighed = [part.weight * known.unigram for part, known in zip(self.parts, ngrams, strict=True)]
+        return SampledBatches(batches, sampled, np.sum(weighed, 0), self.settings.training.seed)
+
+    def _held_out(self, kind: Kind, text: Prepared, ngrams: NgramBaselines) -> HeldOut:
         """The held-out text of a part, with the n-gram models of its training text."""
         settings, specials = self.settings, self.tokenizer.specials
         held = kind.store(text.validation, specials, settings.max_length)
@@ -124,9 +139,7 @@ class Pretraining:
             max_tokens=settings.evaluation_tokens, max_length=settings.max_length,
             every_token=kind.every_token, packing=self.traits.packing, world=self.world,
         )  # fmt: skip
-        found.measure_baselines(
-            NgramBaselines.fit(learnt.told(specials), specials.vocabulary_size, start=learnt.start)
-        )
+        found.measure_baselines(ngrams)
         return found
 
     def _framed(self, tokenizer: Tokenizer) -> Tokenizer:
