@@ -17,12 +17,13 @@ from pretune.model import Model
 from pretune.objectives import objective_of, objectives_of
 from pretune.text.tokenizer import Tokenizer, frame_for
 from pretune.text.training import train_byte_bpe
+from pretune.training.candidates import SampledBatches, SampledSoftmaxSettings
 from pretune.training.length import parse_length
 from pretune.training.outcome import Outcome
 from pretune.training.progress import Silent
 from pretune.training.run import Run
 from pretune.training.settings import TrainingSettings
-from pretune.training.steps import StepBatches
+from pretune.training.steps import Batches, StepBatches
 from pretune.training.trainer import Trainer
 from pretune.training.world import World
 from pretune.types import Feature, IntArray, Score, Traits
@@ -83,8 +84,10 @@ def trainer(
     steps: int = 12,
     world: World | None = None,
     options: dict[str, Any] | None = None,
+    sampled: int | None = None,
     **settings: Any,
 ) -> Trainer:
+    """``sampled``: estimate the loss from so many words, until three quarters of the run."""
     chosen_objective = objective_of(kind)
     head = "+".join(chosen_objective.heads)
     traits = registry.find("families", family).TRAITS
@@ -99,7 +102,12 @@ def trainer(
     chosen = TrainingSettings(**({"batch_tokens": 100, "micro_batch": 2, "evaluations": 4} | settings))
     store = features(traits, objective=kind)
     objective = chosen_objective.make(model.family.TRAITS, reader.specials, options, store)
-    batches = StepBatches(store, objective, model.family.TRAITS, chosen, MAX_LENGTH, world)
+    batches: Batches = StepBatches(store, objective, model.family.TRAITS, chosen, MAX_LENGTH, world)
+    if sampled is not None:
+        often = 1 / np.arange(1, reader.specials.vocabulary_size + 1)
+        batches = SampledBatches(
+            batches, SampledSoftmaxSettings(words=sampled, until=0.75), often, chosen.seed
+        )
 
     def evaluate(network: nn.Module, step: int) -> list[Score]:
         # Not the loss that is trained on, so that the best checkpoint is not simply the last.

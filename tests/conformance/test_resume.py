@@ -28,6 +28,7 @@ FEATURES: dict[str, dict[str, Any]] = {
     "average": {"ema": 0.9, "evaluations": 3},
     "muon and average": {"optimizer": {"name": "muon"}, "ema": 0.9},
     "one text a row": {"packing": False},
+    "some words of the vocabulary": {"sampled": 60},
     "patience": {"ema": 0.9, "patience": 3, "min_delta": 0.05, "evaluations": 6},
 }
 """Settings that add to what a checkpoint must hold, or to what a step depends on."""

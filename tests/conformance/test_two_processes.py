@@ -57,3 +57,12 @@ def test_two_processes_learn_what_one_does(
     alone = two_processes.losses(tmp_path / "alone", kind, family)
     assert two[f"{kind}-{family}"] == pytest.approx(alone, rel=1e-5)
     assert len(set(alone)) == len(alone), "something is learnt"
+
+
+def test_two_processes_estimate_a_loss_from_the_same_words(two: dict[str, Any], tmp_path: Path) -> None:
+    kind, family = two_processes.SAMPLED
+    alone = two_processes.losses(tmp_path / "alone", kind, family, sampled=two_processes.WORDS)
+    assert two[f"{kind}-{family}-sampled"] == pytest.approx(alone, rel=1e-5)
+    exact = two[f"{kind}-{family}"]
+    assert alone[0] != exact[0], "some words are not all"
+    assert alone[0] == pytest.approx(exact[0], rel=0.1)

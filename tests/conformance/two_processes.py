@@ -17,12 +17,17 @@ import small
 from pretune.errors import PretuneError
 from pretune.training.world import World
 
+SAMPLED, WORDS = ("causal_lm", "llama"), 60
+"""The pair that is trained once more, its loss estimated from so many words of the vocabulary."""
 
-def losses(folder: Path, kind: str, family: str, world: World | None = None) -> list[float]:
+
+def losses(
+    folder: Path, kind: str, family: str, world: World | None = None, sampled: int | None = None
+) -> list[float]:
     """What a small run without dropout logged, of each of its steps."""
     small.trainer(
         folder, kind, family=family, world=world, dropout=False, steps=4, evaluations=1,
-        optimizer={"name": "adamw"},
+        optimizer={"name": "adamw"}, sampled=sampled,
     ).train()  # fmt: skip
     return small.losses(folder)
 
@@ -31,10 +36,10 @@ def main(folder: Path) -> None:
     """Both ranks go through all in the same order; one that fails on both leaves the others be."""
     found: dict[str, list[float] | str] = {}
     with World.opened() as world:
-        for kind, family in small.pairs():
-            name = f"{kind}-{family}"
+        for kind, family, words in [(*pair, None) for pair in small.pairs()] + [(*SAMPLED, WORDS)]:
+            name = f"{kind}-{family}" + ("-sampled" if words else "")
             try:
-                found[name] = losses(folder / name, kind, family, world)
+                found[name] = losses(folder / name, kind, family, world, words)
             except (PretuneError, RuntimeError, ValueError, TypeError) as error:  # said by its test
                 found[name] = f"{type(error).__name__}: {error}"
         if world.main:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pretune.errors import UnsupportedError
+from pretune.errors import ConfigError, UnsupportedError
 from pretune.families import t5
 from pretune.workflows.pretrain_settings import OPTIMIZER, resolve
 
@@ -53,3 +53,33 @@ def test_a_resolved_setting_stays_as_it_is() -> None:
     )
     assert once.training.optimizer.learning_rate == t5.RATES["learning_rate"]
     assert resolve(once, {}) == once
+
+
+@pytest.mark.parametrize(
+    ("given", "estimated"),
+    [
+        ({"family": "llama"}, True),
+        ({"family": "modernbert"}, True),
+        ({"family": "t5"}, False),  # not tried
+        ({"family": "bert", "objective": "masked_lm+next_sentence"}, False),
+        ({"family": "llama", "objective_options": {"label_smoothing": 0.1}}, False),
+        ({"family": "llama", "sampled_softmax": None}, False),
+        ({"family": "t5", "sampled_softmax": {"words": 500}}, True),
+    ],
+)
+def test_where_the_loss_is_estimated_unless_it_is_said(given: dict[str, object], estimated: bool) -> None:
+    found = resolve({"corpus": ("missing.txt",)} | given, {})
+    assert (found.sampled_softmax is not None) == estimated
+    assert resolve(found, {}) == found
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"family": "llama", "objective_options": {"label_smoothing": 0.1}}, "label_smoothing spreads"),
+        ({"family": "hf:opt"}, "'hf:opt' is computed by transformers"),
+    ],
+)
+def test_an_estimate_is_refused_where_all_words_are_needed(given: dict[str, object], why: str) -> None:
+    with pytest.raises(ConfigError, match=f"sampled_softmax: .*{why}.*leave it out"):
+        resolve({"corpus": ("missing.txt",), "sampled_softmax": {"words": 500}} | given, {})

@@ -10,6 +10,7 @@ import pydantic
 
 from pretune.config import Settings, build
 from pretune.errors import ConfigError, UnsupportedError
+from pretune.families._hf import PREFIX
 from pretune.model.folder import outline
 from pretune.objectives import DistillationSettings, Kind, objective_of, objectives_of, usual
 from pretune.registry import find, names
@@ -31,7 +32,7 @@ OPTIMIZER: dict[str, Any] = {
 HIDDEN: dict[str, dict[str, Any]] = {"masked_lm": {"rate": 0.3}}
 """Options from random weights: a masked model hides twice the share of the paper, and so stays for less long
 at how often each token comes (docs/lab-notes.md). A checkpoint goes on with the paper's."""
-SAMPLED = ("causal_lm",)
+SAMPLED = ("causal_lm", "masked_lm")
 """Objectives whose loss is estimated from some words of the vocabulary, from random weights
 (docs/lab-notes.md)."""
 FAMILIES = ("modernbert", "llama", "bert", "t5", "xlnet")
@@ -143,8 +144,7 @@ def resolve(
     if not resolved.start_from:
         resolved = _at_its_rates(resolved, rates)
     resolved = _learning(resolved)
-    if not chosen:
-        resolved = _sampled(resolved)
+    resolved = _sampled(resolved, chosen=chosen)
     return _taught(resolved, shape(resolved))
 
 
@@ -180,12 +180,31 @@ def _recommended(resolved: PretrainSettings) -> PretrainSettings:
     return resolved.model_copy(update={"mixture": tuple(parts)})
 
 
-def _sampled(resolved: PretrainSettings) -> PretrainSettings:
-    """The settings with the loss estimated, where all that is learnt from random weights gains by it."""
+def _sampled(resolved: PretrainSettings, *, chosen: bool) -> PretrainSettings:
+    """The settings with the loss estimated: as ``chosen``, or where it has been seen to pay.
+
+    Raises:
+        ConfigError: it is asked for where all words are computed in any case.
+    """
+    whole = _needs_all_words(resolved)
+    if chosen:
+        if resolved.sampled_softmax is not None and whole:
+            raise ConfigError(f"pretrain: sampled_softmax: {whole}, which computes all words; leave it out")
+        return resolved
     learnt = {kind.name for kind in resolved.kinds}
-    if resolved.start_from or resolved.distillation or not learnt <= set(SAMPLED):
+    if whole or resolved.start_from or not learnt <= set(SAMPLED):
         return resolved
     return resolved.model_copy(update={"sampled_softmax": SampledSoftmaxSettings()})
+
+
+def _needs_all_words(resolved: PretrainSettings) -> str:
+    """What in the settings needs the logits of all words; empty: nothing."""
+    if resolved.family.startswith(PREFIX):
+        return f"family {resolved.family!r} is computed by transformers"
+    if resolved.distillation:
+        return "distillation compares whole distributions"
+    smoothed = any(part.objective_options.get("label_smoothing") for part in resolved.parts)
+    return "objective_options.label_smoothing spreads a target over the vocabulary" if smoothed else ""
 
 
 def _taught(resolved: PretrainSettings, config: Any) -> PretrainSettings:
