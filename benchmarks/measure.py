@@ -118,6 +118,16 @@ def compared(
 ) -> dict[str, Any]:
     """Interleave the sides and set ``ours`` beside each other one, as ratios with their spread."""
     found = interleaved(sides, options, key)
+    return beside(found, key, ours) | {"configs": {name: config for name, (_, config) in sides.items()}}
+
+
+def whole_run(early: Sequence[float], late: Sequence[float], until: float) -> list[float]:
+    """Units a second of whole runs whose first share ``until`` of the steps has the rates ``early``."""
+    return [1 / (until / a + (1 - until) / b) for a, b in zip(early, late, strict=True)]
+
+
+def beside(found: Mapping[str, Sequence[float]], key: str, ours: str = "ours") -> dict[str, Any]:
+    """The figures of ``ours`` beside those of each other side, as ratios with their spread."""
     result: dict[str, Any] = {"unit": key, "sides": {n: asdict(spread(v)) for n, v in found.items()}}
     result["ratios"] = {}
     for name, values in found.items():
@@ -125,7 +135,6 @@ def compared(
             ratio = ratios(found[ours], values)
             print(f"  {ours} / {name}: {ratio}", flush=True)
             result["ratios"][name] = asdict(ratio)
-    result["configs"] = {name: config for name, (_, config) in sides.items()}
     return result
 
 

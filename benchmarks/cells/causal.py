@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks import text
-from benchmarks.measure import Options, compared, interleaved, spread
+from benchmarks.measure import Options, beside, interleaved, spread
+from benchmarks.words import joined, ours_by_words
 
 ABOUT = "tokens/s of causal LM, 4 x 256, V = 8,192, T = 256, beside GPT-2 and Llama; to reach 1.5, 1.2 tuned"
 NEEDS = (
@@ -25,13 +26,15 @@ def run(options: Options) -> dict[str, Any]:
     made = text.text(options, frame="start")
     window = {"seconds": options.seconds, "warm": 1.0 if options.smoke else 5.0}
     settings = {"corpus": [str(made.prepared)], "family": "llama", "max_length": LENGTH}
-    sides: dict[str, tuple[str, Mapping[str, Any]]] = {"ours": ("ours.rate", {"settings": settings} | window)}
+    sides: dict[str, tuple[str, Mapping[str, Any]]] = {**ours_by_words(settings, window)}
     for family in ("gpt2", "llama"):
         peer: dict[str, Any] = {"corpus": str(made.prepared), "length": LENGTH, "family": family} | window
         sides[f"{family}, defaults"] = ("peer.rate", peer)
         sides[f"{family}, tuned"] = ("peer.rate", peer | TUNED | fastest(peer | TUNED, options))
     about = {"text": made.label, "vocabulary": made.vocabulary, "optimisers": "ours Muon, theirs AdamW"}
-    return about | compared(sides, options, "tokens a second")
+    found = joined(interleaved(sides, options, "tokens a second"))
+    configs = {name: config for name, (_, config) in sides.items()}
+    return about | beside(found, "tokens a second") | {"configs": configs}
 
 
 def fastest(peer: Mapping[str, Any], options: Options) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from typing import Any
 
 from benchmarks import text
 from benchmarks.cells.masked import LENGTH
-from benchmarks.measure import Options, compared
+from benchmarks.measure import Options, beside, interleaved
+from benchmarks.words import joined, ours_by_words
 
 ABOUT = "tokens/s of masked LM by each side's recipe: our ModernBERT + Muon, their BERT + AdamW; to reach 3.3"
 NEEDS = "accelerate (for Trainer); DATA for the English text of the shared sets"
@@ -19,9 +20,11 @@ def run(options: Options) -> dict[str, Any]:
     settings = {"corpus": [str(made.prepared)], "max_length": LENGTH, "family": "modernbert"}
     peer = {"corpus": str(made.prepared), "length": LENGTH, "family": "bert"} | window
     sides: dict[str, tuple[str, dict[str, Any]]] = {
-        "ours": ("ours.rate", {"settings": settings} | window),
+        **ours_by_words(settings, window),
         "bert + AdamW, Trainer, batch 8": ("peer.rate", peer),
         "bert + AdamW, Trainer, batch 32": ("peer.rate", peer | {"batch": 32}),
     }
     about = {"text": made.label, "vocabulary": made.vocabulary, "optimisers": "ours Muon, theirs AdamW"}
-    return about | compared(sides, options, "tokens a second")
+    found = joined(interleaved(sides, options, "tokens a second"))
+    configs = {name: config for name, (_, config) in sides.items()}
+    return about | beside(found, "tokens a second") | {"configs": configs}

@@ -208,7 +208,7 @@ def reported(work: Work, objective: str, language: str) -> dict[str, Any] | None
 
         def meets(number: int, seed: int = seed, runs: Any = runs) -> bool | None:
             share = LENGTHS[number]
-            more = {"seed": seed, "tokens": int(work.scale(TOKENS) * share)}
+            more: dict[str, Any] = {"seed": seed, "tokens": int(work.scale(TOKENS) * share)}
             if objective in SAMPLED_UNTIL:
                 more["sampled_until"] = SAMPLED_UNTIL[objective]
             made = work.run({**ours, **here, **more})
