@@ -47,7 +47,7 @@ def test_a_window_wants_time_and_steps() -> None:
 def test_every_file_of_the_folder_says_what_it_is_and_needs() -> None:
     wanted = {
         "masked", "masked-recipes", "causal", "finetune", "peak", "memory", "loading", "growth",
-        "time-to-loss", "generation",
+        "time-to-loss", "generation", "checkpoints",
     }  # fmt: skip
     assert set(main.names()) == wanted
     for path in main.CELLS.glob("[a-z]*.py"):
@@ -65,3 +65,9 @@ def test_words_left_empty_are_not_given() -> None:
 def test_options_are_read(tmp_path: Path) -> None:
     _, options = main.parsed(["masked", "--data", str(tmp_path), "--pairs", "3", "--seconds", "1.5"])
     assert (options.data, options.pairs, options.seconds) == (tmp_path.resolve(), 3, 1.5)
+
+
+def test_a_whole_run_takes_the_time_of_both_its_stretches() -> None:
+    """Half of the tokens at 100 a second and half at 50: two thirds of 100."""
+    assert measure.whole_run([100.0], [50.0], 0.5) == pytest.approx([200 / 3])
+    assert measure.whole_run([100.0, 80.0], [50.0, 80.0], 1.0) == [100.0, 80.0]
