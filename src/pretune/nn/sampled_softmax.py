@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pretune.nn.vocabulary_loss import chunk_rows
+from pretune.nn.vocabulary_loss import chunk_rows, product_dtype
 from pretune.types import IGNORED, Candidates
 
 
@@ -57,8 +57,7 @@ class _SampledLoss(torch.autograd.Function):
         corrections: Tensor,
         learning: bool,
     ) -> Tensor:
-        device = hidden.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        device, dtype = hidden.device.type, product_dtype(hidden)
         with torch.autocast(device, enabled=False):
             matrix = weight.index_select(0, ids).to(dtype)  # (M, D)
             offset = corrections if bias is None else corrections + bias.index_select(0, ids).float()

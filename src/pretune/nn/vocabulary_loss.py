@@ -52,8 +52,7 @@ class _VocabularyLoss(torch.autograd.Function):
         smoothing: float,
         learning: bool,
     ) -> Tensor:
-        device = hidden.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        device, dtype = hidden.device.type, product_dtype(hidden)
         rows = chunk_rows(len(hidden), weight.shape[0])
         with torch.autocast(device, enabled=False):
             matrix, offset = weight.to(dtype), None if bias is None else bias.to(dtype)
@@ -89,6 +88,12 @@ class _VocabularyLoss(torch.autograd.Function):
         down = None if bias is None else bias * upstream
         # In place, as V x D is large; torch itself refuses a second backward pass.
         return hidden * upstream, weight.mul_(upstream), down, None, None, None
+
+
+def product_dtype(hidden: Tensor) -> torch.dtype:
+    """What the products with the vocabulary's matrix are computed in: autocast's, where it is on."""
+    device = hidden.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
 
 
 def chunk_rows(places: int, vocabulary: int) -> int:

@@ -143,6 +143,16 @@ class Pace:
         self.start, self._steps, self._apart, self._since = share, 0, 0.0, time.monotonic()
 
 
+def tried_at(turn: float | None) -> tuple[tuple[float, float], ...]:
+    """(share of the steps that it stands for, share of the run) of each place at which a step is tried.
+
+    ``turn``: the share of the run from which on a step costs something else; None: all cost the same.
+    """
+    if turn is None or turn >= 1:
+        return ((1.0, MIDDLE),)
+    return ((turn, turn / 2), (1 - turn, (1 + turn) / 2))
+
+
 def affordable(left: float, step: float, evaluation: float, evaluations: int) -> int:
     """Steps that fit into ``left`` seconds with so many evaluations; at least one."""
     return max(1, int((left - evaluations * evaluation) / step))

@@ -102,17 +102,18 @@ class Timing:
         turns_at: float | None,
         say: Callable[[str], None],
     ) -> dict[str, Any]:
-        patience, agreed = min(10.0, 0.05 * self.length.amount), self.world.broadcast
-        if turns_at is None or turns_at >= 1:
-            seconds = budget.measured(lambda n: step(n, budget.MIDDLE), patience=patience, agreed=agreed)
-            turn = {}
-        else:
-            before, after = (
-                budget.measured(lambda n, at=at: step(n, at), patience=patience / 2, agreed=agreed)  # type: ignore[misc]
-                for at in (turns_at / 2, (1 + turns_at) / 2)
+        patience, places = min(10.0, 0.05 * self.length.amount), budget.tried_at(turns_at)
+
+        def tried(share: float) -> float:
+            return budget.measured(
+                lambda number: step(number, share),
+                patience=patience / len(places),
+                agreed=self.world.broadcast,
             )
-            seconds = turns_at * before + (1 - turns_at) * after
-            turn = {"turn": [turns_at, after / before]}
+
+        times = [tried(share) for _, share in places]
+        seconds = sum(part * spent for (part, _), spent in zip(places, times, strict=True))
+        turn = {"turn": [turns_at, times[1] / times[0]]} if len(times) > 1 else {}
         at = time.monotonic()
         evaluate()
         evaluation = time.monotonic() - at

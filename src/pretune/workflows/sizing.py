@@ -12,7 +12,7 @@ from torch import nn
 from pretune.errors import TrainingError
 from pretune.planning.size import LADDER, Shape, Trial, largest
 from pretune.training import optimizers
-from pretune.training.budget import MIDDLE
+from pretune.training.budget import tried_at
 from pretune.training.memory import first_line, ran_out
 from pretune.training.settings import OptimizerSettings
 from pretune.training.steps import Batches
@@ -72,26 +72,18 @@ def tried(
     optimizer = optimizers.build(network, settings)
     network.train()
     seconds = 0.0
-    for weight, share in _shares(batches):
+    for part, place in tried_at(batches.turns_at):
         began = 0.0
         for step in range(1 + STEPS):
             if step == 1:
                 began = time.monotonic()
-            for batch in batches(step, share):
+            for batch in batches(step, place):
                 for loss in objective.loss(network, batch):
-                    total = torch.stack([share * value for value, share in loss.terms.values()]).sum()
+                    total = torch.stack([weight * value for value, weight in loss.terms.values()]).sum()
                     (total / max(1, sum(batch.counts.values()))).backward()  # type: ignore[no-untyped-call]
             optimizer.step(1.0)
-        seconds += weight * (time.monotonic() - began) / STEPS
+        seconds += part * (time.monotonic() - began) / STEPS
     return Trial(shape, _hidden_parameters(network), batches.tokens_per_step / seconds)
-
-
-def _shares(batches: Batches) -> tuple[tuple[float, float], ...]:
-    """(what it weighs, share of the run) of the places of a run at which its steps are tried."""
-    turn = batches.turns_at
-    if turn is None or turn >= 1:
-        return ((1.0, MIDDLE),)
-    return ((turn, turn / 2), (1 - turn, (1 + turn) / 2))
 
 
 def _hidden_parameters(network: nn.Module) -> int:
