@@ -26,7 +26,7 @@ FEATURES: dict[str, dict[str, Any]] = {
     "adafactor": {"optimizer": {"name": "adafactor", "decay_embeddings": False}},
     "wsd": {"schedule": {"name": "wsd", "decay": 0.5}},
     "average": {"ema": 0.9, "evaluations": 3},
-    "muon and average": {"optimizer": {"name": "muon"}, "ema": 0.9},
+    "muon and average": {"optimizer": {"name": "muon", "muon_every": 2}, "ema": 0.9},
     "one text a row": {"packing": False},
     "some words of the vocabulary": {"sampled": 60},
     "patience": {"ema": 0.9, "patience": 3, "min_delta": 0.05, "evaluations": 6},

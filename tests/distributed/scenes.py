@@ -28,7 +28,7 @@ from pretune.training.world import BUCKET, Elsewhere, World
 
 KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "adamw": ("masked_lm", "bert", {"optimizer": {"name": "adamw"}}),
-    "muon": ("causal_lm", "llama", {"optimizer": {"name": "muon"}, "ema": 0.9}),
+    "muon": ("causal_lm", "llama", {"optimizer": {"name": "muon", "muon_every": 2}, "ema": 0.9}),
     "adafactor": ("masked_lm", "modernbert", {"optimizer": {"name": "adafactor"}}),
     "sgd": (
         "classification",

@@ -58,7 +58,7 @@ def test_a_dead_unit_is_found(tmp_path: Path) -> None:
         Gradients(network, made.objective, made.settings.seed).add(made.batches(0), 0, never)
     handle.remove()
     health.before_update(0)
-    made.optimizer.step(1.0)
+    made.optimizer.step(1.0, 0)
     found = health.after_update(0)
     assert found is not None
     assert found["dead"]["layers.1"] == 0.25

@@ -61,6 +61,30 @@ def test_equals_torch_muon() -> None:
     assert (ours - theirs).abs().max() < 3e-3  # three updates of length 0.02 * sqrt(3), to 3 %
 
 
+def test_rarer_updates_are_that_much_longer_and_take_turns() -> None:
+    """Each is what an update in every step would be from there, with the rate and the decay so many times."""
+    torch.manual_seed(0)
+    rare, often = ([nn.Parameter(torch.zeros(24, 8)) for _ in range(4)] for _ in range(2))
+    mine, usual = Muon(rare, lr=0.02, weight_decay=0.5, every=3), Muon(often, lr=0.06, weight_decay=0.5)
+    moved = []
+    for number in range(6):
+        before = [p.detach().clone() for p in rare]
+        for one, other in zip(rare, often, strict=True):
+            other.data.copy_(one.data)
+            one.grad = torch.randn(24, 8)
+            other.grad = one.grad.clone()
+        mine.param_groups[0]["number"] = number
+        mine.step()
+        usual.step()
+        turns = [i for i in range(4) if not torch.equal(rare[i], before[i])]
+        moved.append(turns)
+        for i in turns:
+            torch.testing.assert_close(rare[i], often[i])
+        assert all(torch.equal(mine.state[a]["momentum"], usual.state[b]["momentum"])
+                   for a, b in zip(rare, often, strict=True))  # fmt: skip
+    assert moved == [[0, 3], [2], [1]] * 2
+
+
 def test_muon_takes_hidden_matrices_only() -> None:
     network = bert.Network(bert.tiny_config(), heads=("masked_lm",))
     muon, adamw = optimizers.build(network, OptimizerSettings(name="muon")).parts
@@ -105,7 +129,7 @@ def test_norms_and_biases_and_on_request_embeddings_do_not_decay(name: str) -> N
     )
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    optimizers.build(network, settings).step(1.0)
+    optimizers.build(network, settings).step(1.0, 0)
     shrunk = {n for n, p in network.named_parameters() if not torch.equal(p, before[n])}
     matrices = {n for n, p in network.named_parameters() if p.ndim >= 2}
     assert shrunk == {n for n in matrices if not n.startswith("embeddings.")}
@@ -117,7 +141,7 @@ def test_a_change_in_mid_run_moves_peaks_and_decay() -> None:
     made.adopt(OptimizerSettings(name="muon", learning_rate=0.25, muon_learning_rate=0.5, weight_decay=0.125))
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    made.step(0.5)
+    made.step(0.5, 0)
     muon, adamw = made.parts
     assert [group["lr"] for group in muon.param_groups] == [0.25]
     assert [group["lr"] for group in adamw.param_groups] == [0.125, 0.125]

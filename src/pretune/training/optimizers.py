@@ -24,11 +24,11 @@ class Optimizers:
         self.parts = list(parts.values())
         self._peaks = {name: float(part.param_groups[0]["lr"]) for name, part in parts.items()}
 
-    def step(self, factor: float) -> None:
-        """One update at this share of the peak learning rates; the gradients are gone afterwards."""
+    def step(self, factor: float, number: int) -> None:
+        """Update ``number`` at this share of the peak learning rates; the gradients are gone afterwards."""
         for part, peak in zip(self.parts, self._peaks.values(), strict=True):
             for group in part.param_groups:
-                group["lr"] = peak * factor
+                group["lr"], group["number"] = peak * factor, number
             part.step()
         self.forget()
 
@@ -116,6 +116,7 @@ def _muon(network: nn.Module, settings: OptimizerSettings) -> Parts:
         [{"params": matrices, "weight_decay": settings.weight_decay, "decays": True}],
         lr=settings.muon_learning_rate,
         momentum=settings.muon_momentum,
+        every=settings.muon_every,
     )
     return {"muon_learning_rate": muon, **_adamw(network, settings, hidden)}
 

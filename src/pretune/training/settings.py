@@ -25,6 +25,8 @@ class OptimizerSettings(Settings):
     decay_embeddings: bool = True
     muon_learning_rate: float = pydantic.Field(default=0.02, gt=0)
     muon_momentum: float = pydantic.Field(default=0.95, ge=0, lt=1)
+    muon_every: int = pydantic.Field(default=1, ge=1)
+    """Steps from one update of a matrix by Muon to the next, which is so many times as long."""
     momentum: Share = 0.9
     """Of sgd."""
     nesterov: bool = True

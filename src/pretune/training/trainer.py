@@ -190,7 +190,7 @@ class Trainer:
             return True
         course = self.timing.course
         factor = schedules.factor(course.place(state.step), course.total(state.step), self.settings.schedule)
-        self.optimizer.step(factor)
+        self.optimizer.step(factor, state.step)
         self.recovery.accept(state, loss)
         self._learnt = True
         findings = self.health.after_update(state.step)
@@ -336,7 +336,7 @@ class Trainer:
 
         def step(number: int, share: float) -> None:
             self.memory.fitted(0, lambda rows: attempt(number, share, rows), optimizer.forget)
-            optimizer.step(1.0)
+            optimizer.step(1.0, number)
 
         def evaluate() -> None:
             trial.gather()

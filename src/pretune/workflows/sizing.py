@@ -81,7 +81,7 @@ def tried(
                 for loss in objective.loss(network, batch):
                     total = torch.stack([weight * value for value, weight in loss.terms.values()]).sum()
                     (total / max(1, sum(batch.counts.values()))).backward()  # type: ignore[no-untyped-call]
-            optimizer.step(1.0)
+            optimizer.step(1.0, step)
         seconds += part * (time.monotonic() - began) / STEPS
     return Trial(shape, _hidden_parameters(network), batches.tokens_per_step / seconds)
 
