@@ -92,7 +92,7 @@ def test_the_tokenizer_and_the_shape_are_the_checkpoints(further: Path, bert: Pa
 
 def test_the_learning_rate_is_lower_by_default() -> None:
     given = {"corpus": ["x"], "family": "bert"}
-    assert workflow.resolve(given, {}).training.optimizer.learning_rate == 5e-3
+    assert workflow.resolve(given, {}).training.optimizer.learning_rate == 2e-3
 
 
 def test_fingerprints_cover_both_texts(further: Path, other: tuple[Path, list[str]], texts: Any) -> None:

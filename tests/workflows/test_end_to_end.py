@@ -120,7 +120,7 @@ def test_other_settings_in_the_same_folder_are_refused_by_key(bert: Path) -> Non
     settings = yaml.safe_load((bert / "config.yaml").read_text(encoding="utf-8"))
     settings["training"]["optimizer"]["learning_rate"] = 0.5
     before = everything(bert)
-    with pytest.raises(ConfigError, match=r"training\.optimizer\.learning_rate: 0\.005 -> 0\.5.*--out"):
+    with pytest.raises(ConfigError, match=r"training\.optimizer\.learning_rate: 0\.002 -> 0\.5.*--out"):
         pretune.pretrain(settings, out=bert)
     assert everything(bert) == before
 

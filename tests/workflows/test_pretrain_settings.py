@@ -6,7 +6,7 @@ import pytest
 
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.families import t5
-from pretune.workflows.pretrain_settings import OPTIMIZER, resolve
+from pretune.workflows.pretrain_settings import LEARNT, OPTIMIZER, resolve
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,29 @@ def test_a_family_has_rates_of_its_own_where_none_are_given(
             continue
         wanted = OPTIMIZER | rates | changed
         assert {key: getattr(found, key) for key in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("given", "learnt"),
+    [
+        ({"family": "llama"}, "causal_lm"),
+        ({"family": "modernbert"}, "masked_lm"),
+        ({"family": "bert", "objective": "masked_lm+next_sentence"}, "masked_lm"),
+        ({"family": "llama", "objective": "prefix_lm"}, None),  # not tried
+        ({"family": "t5"}, None),
+    ],
+)
+def test_an_objective_has_a_recipe_of_its_own_but_for_what_is_given(
+    given: dict[str, object], learnt: str | None
+) -> None:
+    own = LEARNT.get(str(learnt), {})
+    found = resolve({"corpus": ("missing.txt",)}, given).training.optimizer
+    assert {key: getattr(found, key) for key in own} == own
+    assert (found.muon_every > 1) == (learnt is not None)
+    chosen = {"training": {"optimizer": {"muon_every": 1, "betas": [0.8, 0.9]}}}
+    asked = resolve({"corpus": ("missing.txt",)}, given | chosen).training.optimizer
+    assert (asked.muon_every, asked.betas) == (1, (0.8, 0.9))
+    assert asked.learning_rate == found.learning_rate
 
 
 def test_a_resolved_setting_stays_as_it_is() -> None:

@@ -29,6 +29,12 @@ OPTIMIZER: dict[str, Any] = {
     "name": "muon", "learning_rate": 5e-3, "muon_learning_rate": 0.01, "weight_decay": 0.1,
 }  # fmt: skip
 """From random weights; docs/lab-notes.md has the comparison. A checkpoint goes on with AdamW."""
+LEARNT: dict[str, dict[str, Any]] = {
+    "masked_lm": {"learning_rate": 2e-3, "betas": (0.9, 0.995), "muon_every": 2},
+    "causal_lm": {"betas": (0.9, 0.995), "muon_every": 4},
+}
+"""What differs by objective. Steps are of few tokens, and most words are not among them: Adam's squares have to
+reach back far (docs/lab-notes.md, "A longer memory for Adam"). Others were not tried."""
 HIDDEN: dict[str, dict[str, Any]] = {"masked_lm": {"rate": 0.3}}
 """Options from random weights: a masked model hides twice the share of the paper, and so stays for less long
 at how often each token comes (docs/lab-notes.md). A checkpoint goes on with the paper's."""
@@ -141,9 +147,9 @@ def resolve(
     asked = [objective_of(part.objective) for part in resolved.parts if part.objective]
     if asked and "family" not in values:
         resolved = resolved.model_copy(update={"family": _family_of(asked)})
+    resolved = _learning(resolved)
     if not resolved.start_from:
         resolved = _at_its_rates(resolved, rates)
-    resolved = _learning(resolved)
     resolved = _sampled(resolved, chosen=chosen)
     return _taught(resolved, shape(resolved))
 
@@ -168,11 +174,16 @@ def _learning(resolved: PretrainSettings) -> PretrainSettings:
     return resolved if resolved.start_from else _recommended(resolved)
 
 
+def _leading(part: PretrainSettings | PartSettings) -> str:
+    """The first of the objectives that a part is learnt by together."""
+    return str(part.objective).partition("+")[0]
+
+
 def _recommended(resolved: PretrainSettings) -> PretrainSettings:
     """The settings with the recipe's options for what is learnt, where none are given."""
 
     def options(of: PretrainSettings | PartSettings) -> dict[str, Any]:
-        return HIDDEN.get(str(of.objective).partition("+")[0], {}) | of.objective_options
+        return HIDDEN.get(_leading(of), {}) | of.objective_options
 
     if not resolved.mixture:
         return resolved.model_copy(update={"objective_options": options(resolved)})
@@ -269,11 +280,12 @@ def _rates_given(training: object) -> set[str]:
 
 
 def _at_its_rates(resolved: PretrainSettings, given: set[str]) -> PretrainSettings:
-    """The settings with the learning rates that suit the family's first values, but for those ``given``."""
+    """The settings with what suits the objective, and the family's first values, but for those ``given``."""
     training, rates = resolved.training, getattr(find("families", resolved.family), "RATES", {})
     if training.optimizer.name != OPTIMIZER["name"]:
         return resolved
-    own = {key: rate for key, rate in rates.items() if key not in given}
+    suited = LEARNT.get(_leading(resolved.parts[0]), {}) | rates
+    own = {key: value for key, value in suited.items() if key not in given}
     optimizer = training.optimizer.model_copy(update=own)
     return resolved.model_copy(update={"training": training.model_copy(update={"optimizer": optimizer})})
 
