@@ -27,8 +27,8 @@ class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised, scaled by the square root of max(1, rows / columns).
 
     Where ``every`` is more than 1, the momentum goes on in each step, but a matrix is moved in one step of so
-    many, that much further. Directions of neighbouring steps are nearly the same, and the iteration is most of
-    Muon's cost. Neighbouring matrices move in different steps, so that each step costs the same.
+    many, that much further. Directions of neighbouring steps are nearly the same, and the iteration is most
+    of Muon's cost. Neighbouring matrices move in different steps, so that each step costs about the same.
 
     Args:
         parameters: matrices, or groups of them.

@@ -33,8 +33,8 @@ LEARNT: dict[str, dict[str, Any]] = {
     "masked_lm": {"learning_rate": 2e-3, "betas": (0.9, 0.995), "muon_every": 2},
     "causal_lm": {"betas": (0.9, 0.995), "muon_every": 4},
 }
-"""What differs by objective. Steps are of few tokens, and most words are not among them: Adam's squares have to
-reach back far (docs/lab-notes.md, "A longer memory for Adam"). Others were not tried."""
+"""What differs by objective. Most words of the vocabulary are in few steps, so Adam's squares have to reach
+back far (docs/lab-notes.md, "A longer memory for Adam"). Other objectives were not tried."""
 HIDDEN: dict[str, dict[str, Any]] = {"masked_lm": {"rate": 0.3}}
 """Options from random weights: a masked model hides twice the share of the paper, and so stays for less long
 at how often each token comes (docs/lab-notes.md). A checkpoint goes on with the paper's."""
