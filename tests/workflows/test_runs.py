@@ -125,7 +125,7 @@ def test_runs_of_the_same_text_are_compared(
     page = tmp_path / "page.html"
     found = pretune.compare_runs([bert, other], html=page)
     assert found["comparable"] is True
-    assert found["settings"] == {RATE: {"bert": "default", "faster": 7e-3}}
+    assert found["settings"] == {RATE: {"bert": 2e-3, "faster": 7e-3}}
     losses = {name: scores["loss"]["value"] for name, scores in found["scores"].items()}
     best = min(losses, key=lambda name: losses[name])
     assert best in found["findings"][0]
