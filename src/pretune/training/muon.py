@@ -55,29 +55,33 @@ class Muon(torch.optim.Optimizer):
         """Go on with every matrix that has a gradient, and move those whose turn it is."""
         assert closure is None, "the trainer computes the gradients"
         for group in self.param_groups:
-            alike: dict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = {}
+            alike: dict[torch.Size, list[nn.Parameter]] = {}  # of those whose turn it is
             for place, parameter in enumerate(group["params"]):
                 if parameter.grad is None:
                     continue
-                momentum = self._remembered(parameter, parameter.grad, group)
+                self._remember(parameter, parameter.grad, group)
                 if (group["number"] + place) % group["every"] == 0:
-                    direction = parameter.grad.lerp(momentum, group["momentum"])
-                    alike.setdefault(parameter.shape, []).append((parameter, whole_of(direction)))
+                    alike.setdefault(parameter.shape, []).append(parameter)
             far = group["lr"] * group["every"]
-            for shape, found in alike.items():
-                updates = orthogonalised(torch.stack([direction for _, direction in found]))
+            for shape, parameters in alike.items():
+                updates = orthogonalised(
+                    torch.stack([whole_of(self._direction(p, group)) for p in parameters])
+                )
                 length = far * max(1.0, shape[0] / shape[1]) ** 0.5
-                for (parameter, _), update in zip(found, updates, strict=True):
+                for parameter, update in zip(parameters, updates, strict=True):
                     parameter.mul_(1 - far * group["weight_decay"])
                     parameter.add_(part_of(update, parameter), alpha=-length)
 
-    def _remembered(self, parameter: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> Tensor:
-        """The momentum of a matrix, with this step's gradient in it."""
+    def _remember(self, parameter: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
-        momentum: Tensor = state["momentum"].lerp_(gradient, 1 - group["momentum"])
-        return momentum
+        state["momentum"].lerp_(gradient, 1 - group["momentum"])
+
+    def _direction(self, parameter: nn.Parameter, group: dict[str, Any]) -> Tensor:
+        gradient, momentum = parameter.grad, self.state[parameter]["momentum"]
+        assert gradient is not None, "asked for matrices with a gradient only"
+        return gradient.lerp(momentum, group["momentum"])
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
