@@ -64,9 +64,13 @@ class CorpusPairs:
         starts = tuple(self.corpus.flags(i, *span) for span in ends)
         return Feature(i, 0, sequences, starts=starts)
 
-    def told(self, specials: Specials) -> Iterator[IntArray]:
-        """What is to be predicted, document by document: the framed targets."""
-        return (framed(specials, self[i].sequences[1:])[0] for i in range(len(self)))
+    def told(self, specials: Specials, most: int) -> Iterator[IntArray]:
+        """What is to be predicted, document by document: the framed targets.
+
+        Of more than ``most`` tokens, about as many, of pairs evenly apart.
+        """
+        apart = -(-int(self._whole[:, 1].sum()) // most)
+        return (framed(specials, self[i].sequences[1:])[0] for i in range(0, len(self), max(apart, 1)))
 
     @property
     def cut(self) -> int:

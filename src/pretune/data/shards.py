@@ -1,4 +1,4 @@
-"""A corpus: documents as ids in memory-mapped files, with where words and sentences start."""
+"""A corpus: documents as ids in files that are read in slices, with where words and sentences start."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from pretune.config import digest
 from pretune.data.deduplicate import text_hash
+from pretune.data.slices import Slices
 from pretune.errors import DataError
 from pretune.text.segmentation import SENTENCE, WORD, starts
 from pretune.text.tokenizer import Encoded, Tokenizer, well_formed
@@ -28,6 +29,7 @@ ENOUGH_DOCUMENTS = 1000
 SHORTEST_PIECE = 4000
 _BATCH_CHARACTERS = 1 << 20  # what is tokenised at once: enough for the tokenizer's threads
 _PIECE_CHARACTERS = 1 << 18
+_VERIFIED = 1 << 22  # numbers that are read at once
 _MIX = (1 << 64) - 1
 
 
@@ -43,8 +45,8 @@ class Corpus:
         dtype = np.dtype(index["dtype"])
         sizes = np.array(index["shards"], np.int64)
         self._shard_ends = np.cumsum(sizes)
-        self._ids = [np.memmap(folder / _name("tokens", s), dtype, "r") for s in range(len(sizes))]
-        self._flags = [np.memmap(folder / _name("flags", s), np.uint8, "r") for s in range(len(sizes))]
+        self._ids = [Slices(folder / _name("tokens", s), dtype) for s in range(len(sizes))]
+        self._flags = [Slices(folder / _name("flags", s), np.dtype(np.uint8)) for s in range(len(sizes))]
         documents = np.fromfile(folder / "documents.bin", "<i8").reshape(3, -1)
         self.ends: IntArray = documents[0]
         """(documents,) where each ends, in tokens of the whole corpus."""
@@ -90,8 +92,9 @@ class Corpus:
         """
         content = hashlib.sha256()
         for ids, flags in zip(self._ids, self._flags, strict=True):
-            content.update(ids.tobytes())
-            content.update(flags.tobytes())
+            for values in (ids, flags):
+                for low in range(0, len(values), _VERIFIED):
+                    content.update(values.read(low, low + _VERIFIED).tobytes())
         if _fingerprint(content, self.ends, self.tokenizer) != self.fingerprint:
             raise DataError(f"{self.folder}: tokens are not what was written; write the corpus again")
 
@@ -110,14 +113,13 @@ class Corpus:
         """UTF-8 bytes of document ``i``."""
         return int(self.byte_counts[i])
 
-    def _read(self, shards: list[Any], i: int, start: int, end: int | None) -> npt.NDArray[Any]:
+    def _read(self, shards: list[Slices], i: int, start: int, end: int | None) -> npt.NDArray[Any]:
         first = int(self.ends[i - 1]) if i > 0 else 0
         size = int(self.ends[i]) - first
         low, high = first + min(start, size), first + (size if end is None else min(end, size))
         shard = int(np.searchsorted(self._shard_ends, first, side="right"))
         base = int(self._shard_ends[shard - 1]) if shard else 0
-        view: npt.NDArray[Any] = shards[shard][low - base : high - base]
-        return view
+        return shards[shard].read(low - base, high - base)
 
 
 @dataclass

@@ -7,21 +7,15 @@ cross-entropy can stand beside that of a network on the same targets.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
-from safetensors.numpy import save
 
-from pretune.errors import CheckpointError, DataError
+from pretune.errors import DataError
 from pretune.types import FloatArray, IntArray
 
 _PAIRS_AT_ONCE = 1 << 21
-_LARGEST_VOCABULARY = 1 << 24  # a foreign file must not make us take memory without bound
 
 
 class NgramBaselines:
@@ -125,43 +119,6 @@ class NgramBaselines:
         # a context that was never seen has no pair either: 0 / 1, and all its mass backs off
         higher = kept / np.maximum(self._totals[contexts], 1.0)
         return -np.log(higher + self._backoff[contexts] * self._continuation[targets])
-
-    def save(self, path: Path | str) -> None:
-        """Write the counts as one safetensors file, under its final name only once it is complete."""
-        path = Path(path)
-        metadata = {"vocabulary_size": self.vocabulary_size, "start": self.start}
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(
-            save({"pairs": self._pairs, "counts": self._counts}, {"ngrams": json.dumps(metadata)})
-        )
-        os.replace(partial, path)
-
-    @classmethod
-    def load(cls, path: Path | str) -> NgramBaselines:
-        """Read what ``save`` wrote.
-
-        Raises:
-            CheckpointError: the file is missing or damaged, or holds something else.
-        """
-        try:
-            with safetensors.safe_open(path, framework="numpy") as file:
-                settings = json.loads((file.metadata() or {})["ngrams"])
-                pairs, counts = file.get_tensor("pairs"), file.get_tensor("counts")
-                vocabulary_size, start = int(settings["vocabulary_size"]), settings["start"]
-        except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: no n-gram counts can be read from it: {error}") from None
-        sound = (
-            0 < vocabulary_size <= _LARGEST_VOCABULARY
-            and (start is None or (isinstance(start, int) and 0 <= start < vocabulary_size))
-            and pairs.shape == counts.shape == (pairs.size,)
-            and pairs.dtype == counts.dtype == np.int64
-            and pairs.size > 0
-            and 0 <= pairs[0] <= pairs[-1] < (vocabulary_size + 1) * vocabulary_size
-            and bool((np.diff(pairs) > 0).all() and (counts > 0).all())
-        )
-        if not sound:
-            raise CheckpointError(f"{path}: the n-gram counts are damaged")
-        return cls(pairs, counts, vocabulary_size, start=start)
 
     def _checked(self, ids: npt.ArrayLike, *, lowest: int) -> IntArray:
         checked = np.asarray(ids, dtype=np.int64)

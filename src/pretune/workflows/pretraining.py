@@ -34,6 +34,8 @@ from pretune.workflows.pretrain_settings import PretrainSettings
 
 Store = Windows | CorpusPairs
 """The features of a corpus, as an objective learns from them."""
+COUNTED = 1 << 25
+"""Tokens that the n-gram models are fitted on, about, where there are more: their pairs lie in memory."""
 
 
 class Pretraining:
@@ -64,7 +66,7 @@ class Pretraining:
         self.parts = self._parts(kinds, heads, stores)
         self.objective: Learning = self.parts[0].objective
         ngrams = [
-            NgramBaselines.fit(store.told(specials), specials.vocabulary_size, start=store.start)
+            NgramBaselines.fit(store.told(specials, COUNTED), specials.vocabulary_size, start=store.start)
             for store in stores
         ]
         self.batches: Batches = self._sampled(self._batches(), ngrams)

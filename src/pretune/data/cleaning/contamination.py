@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pretune.data.cleaning import characters as c
 from pretune.data.cleaning.steps import Drop, Outcome
-from pretune.data.fingerprints import RUN, run_hashes
+from pretune.data.fingerprints import RUN, distinct, run_hashes
 from pretune.errors import DataError
 
 Hashes = npt.NDArray[np.uint64]
@@ -50,13 +50,13 @@ class Evaluations:
             fresh.append(run_hashes(text)[0])
             pending += len(fresh[-1])
             if pending > MOST // 16:
-                kept, fresh, pending = np.unique(np.concatenate([kept, *fresh])), [], 0
+                kept, fresh, pending = distinct(np.concatenate([kept, *fresh])), [], 0
             if len(kept) > MOST:
                 raise DataError(
                     f"the evaluation texts hold more than {MOST:,} runs; give the sets that are scored on, "
                     "not the ones that are trained on"
                 )
-        return cls(np.unique(np.concatenate([kept, *fresh])))
+        return cls(distinct(np.concatenate([kept, *fresh])))
 
     def stretches(self, text: str) -> list[tuple[int, int]]:
         """[start, end) of each stretch of the text that counts as shared."""
