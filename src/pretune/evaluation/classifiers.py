@@ -21,6 +21,7 @@ from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from pretune.errors import DataError
+from pretune.evaluation.baseline import Baseline
 from pretune.types import FloatArray, IntArray
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -35,16 +36,6 @@ Texts = Sequence[str] | Sequence[tuple[str, ...]]
 
 _CHINESE = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _WORD = re.compile(r"\w+")
-
-
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """What a baseline says of the test texts."""
-
-    predictions: tuple[Any, ...]
-    """One value a text, as a task's predictions have them."""
-    description: str
-    """How it was made, for signatures and reports."""
 
 
 def majority(train_labels: Sequence[Label], test_texts: Sequence[Any]) -> Baseline:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pretune.evaluation.classifiers import Baseline, majority, tfidf
+from pretune.evaluation.baseline import Baseline
+from pretune.evaluation.classifiers import majority, tfidf
 from pretune.tasks.classification import texts, truth
 from pretune.types import Record
 

@@ -11,7 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from pretune.errors import DataError
-from pretune.evaluation.classifiers import FOLDS, STRENGTHS, Baseline, Counted, Terms, weighted
+from pretune.evaluation.baseline import Baseline
+from pretune.evaluation.classifiers import FOLDS, STRENGTHS, Counted, Terms, weighted
 from pretune.metrics.label_sets import best_threshold, indicators
 from pretune.tasks.multi_label_classification import texts, truth
 from pretune.types import FloatArray, IntArray, Record

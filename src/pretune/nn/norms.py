@@ -45,8 +45,12 @@ class _Normed(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None]:
         rows, scales, weight = ctx.saved_tensors
         above = upstream.reshape(rows.shape)  # (N, D)
-        unit = rows * scales
-        products = above * unit
-        along = (products @ weight / len(weight))[:, None]  # (N, 1), what the norm takes out of a row
-        down = (above * weight).addcmul_(unit, along, value=-1).mul_(scales)
-        return down.view(upstream.shape), products.sum(0), None
+        # A layer norm is this norm of rows whose mean is 0: its kernel is told that they are. But then it
+        # takes the mean of the gradient out, too, and that is put back.
+        size, kept = [len(weight)], [True, True, False]
+        mean = torch.zeros_like(scales)
+        down, of_weight, _ = torch.ops.aten.native_layer_norm_backward(
+            above, rows, size, mean, scales, weight, None, kept
+        )
+        down.add_((above @ weight)[:, None].mul_(scales).div_(len(weight)))  # (N, D)
+        return down.view(upstream.shape), of_weight, None

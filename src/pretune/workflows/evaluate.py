@@ -14,7 +14,7 @@ from pretune.data.pairs import joint_of
 from pretune.data.shards import joined, write_corpus
 from pretune.data.sources import RecordLog, read_records
 from pretune.errors import DataError, UnsupportedError
-from pretune.evaluation.classifiers import Baseline
+from pretune.evaluation.baseline import Baseline
 from pretune.evaluation.language_model import HeldOut
 from pretune.evaluation.mistakes import Mistake, Slice, by_slice, most_confident
 from pretune.model import Model
