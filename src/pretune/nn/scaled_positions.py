@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pretune.config import Settings
 from pretune.errors import UnsupportedError
-from pretune.nn.positions import Tables, positions, rotary_tables, turns
+from pretune.nn.positions import Tables, positions, rotary_tables, tables_of, turns
 from pretune.types import Layout
 
 
@@ -157,7 +157,8 @@ def tables(layout: Layout, width: int, rotation: Rotation, scaling: Scaling | No
     if scaling is None:
         return rotary_tables(places, rotation.head_size, rotation.base)
     angles = places[:, None, :, None].float() * scaling.turns(rotation, layout, width)  # (B, 1, T, K / 2)
-    return angles.cos() * scaling.magnitude, angles.sin() * scaling.magnitude
+    cosines, sines = tables_of(angles)
+    return cosines * scaling.magnitude, sines * scaling.magnitude
 
 
 def document_lengths(layout: Layout, width: int) -> Tensor:
