@@ -23,9 +23,8 @@ TRIED: tuple[dict[str, Any], ...] = (
 
 def run(options: Options) -> dict[str, Any]:
     """Tune each peer by one window a setting, then all in turns."""
-    made = text.text(options, frame="start")
+    made, settings = ours(options)
     window = {"seconds": options.seconds, "warm": 1.0 if options.smoke else 5.0}
-    settings = {"corpus": [str(made.prepared)], "family": "llama", "max_length": LENGTH}
     sides: dict[str, tuple[str, Mapping[str, Any]]] = {**ours_by_words(settings, window)}
     for family in ("gpt2", "llama"):
         peer: dict[str, Any] = {"corpus": str(made.prepared), "length": LENGTH, "family": family} | window
@@ -35,6 +34,12 @@ def run(options: Options) -> dict[str, Any]:
     found = joined(interleaved(sides, options, "tokens a second"))
     configs = {name: config for name, (_, config) in sides.items()}
     return about | beside(found, "tokens a second") | {"configs": configs}
+
+
+def ours(options: Options) -> tuple[text.Text, dict[str, Any]]:
+    """The text, and the defaults of ``pretrain`` on it."""
+    made = text.text(options, frame="start")
+    return made, {"corpus": [str(made.prepared)], "family": "llama", "max_length": LENGTH}
 
 
 def fastest(peer: Mapping[str, Any], options: Options) -> dict[str, Any]:

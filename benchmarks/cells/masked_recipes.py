@@ -15,9 +15,8 @@ NEEDS = "accelerate (for Trainer); DATA for the English text of the shared sets"
 
 def run(options: Options) -> dict[str, Any]:
     """Our defaults of ``pretrain`` beside those of run_mlm.py."""
-    made = text.text(options, vocabulary=30_522, kind="wordpiece")
+    made, settings = ours(options)
     window = {"seconds": options.seconds, "warm": 1.0 if options.smoke else 5.0}
-    settings = {"corpus": [str(made.prepared)], "max_length": LENGTH, "family": "modernbert"}
     peer = {"corpus": str(made.prepared), "length": LENGTH, "family": "bert"} | window
     sides: dict[str, tuple[str, dict[str, Any]]] = {
         **ours_by_words(settings, window),
@@ -28,3 +27,9 @@ def run(options: Options) -> dict[str, Any]:
     found = joined(interleaved(sides, options, "tokens a second"))
     configs = {name: config for name, (_, config) in sides.items()}
     return about | beside(found, "tokens a second") | {"configs": configs}
+
+
+def ours(options: Options) -> tuple[text.Text, dict[str, Any]]:
+    """The text, and the defaults of ``pretrain`` on it."""
+    made = text.text(options, vocabulary=30_522, kind="wordpiece")
+    return made, {"corpus": [str(made.prepared)], "max_length": LENGTH, "family": "modernbert"}

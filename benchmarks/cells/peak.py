@@ -21,11 +21,8 @@ def run(options: Options) -> dict[str, Any]:
     """Peak, forward and backward alone, and the whole step, in turns."""
     print(f"  {FORMULA}")
     found: dict[str, Any] = {"formula": FORMULA, "kinds": {}}
-    for kind, (family, frame, length) in KINDS.items():
-        made = text.text(options, frame=frame)
-        # The formula counts the head over all words: so does what is measured.
-        settings = {"corpus": [str(made.prepared)], "family": family, "model": SIZE, "max_length": length,
-                    "training": {"batch_tokens": 4096}, "sampled_softmax": None}  # fmt: skip
+    for kind in KINDS:
+        made, settings = trained(options, kind)
         config = {"settings": settings, "seconds": options.seconds, "causal": kind == "causal",
                   "warm": 1.0 if options.smoke else 5.0}  # fmt: skip
         peaks, alone, whole = [], [], []
@@ -42,3 +39,11 @@ def run(options: Options) -> dict[str, Any]:
         found["kinds"][kind] = {n: asdict(s) for n, s in shares.items()} | {
             "peaks": peaks, "settings": settings, "text": made.label, **gradient}  # fmt: skip
     return found
+
+
+def trained(options: Options, kind: str) -> tuple[text.Text, dict[str, Any]]:
+    """The text and our settings. The formula counts the head over all words: so does what is measured."""
+    family, frame, length = KINDS[kind]
+    made = text.text(options, frame=frame)
+    return made, {"corpus": [str(made.prepared)], "family": family, "model": SIZE, "max_length": length,
+                  "training": {"batch_tokens": 4096}, "sampled_softmax": None}  # fmt: skip

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks import text
-from benchmarks.cells.peak import KINDS, SIZE
+from benchmarks.cells import causal, masked_recipes, peak
 from benchmarks.measure import Options, child
 
 ABOUT = "where the time of a step goes, by kind of work, in the cells of causal, masked-recipes and peak"
@@ -15,13 +14,13 @@ NEEDS = "DATA for the English text of the shared sets"
 def run(options: Options) -> dict[str, Any]:
     """The profile of each cell under the profiler, which takes some time of its own."""
     window = {"seconds": options.seconds, "warm": 1.0 if options.smoke else 5.0}
-    peak = child("arithmetic.peak", window, limit=options.limit)["operations a second"]
-    print(f"  the peak of this machine: {peak / 1e9:.0f} GFLOP/s")
-    found: dict[str, Any] = {"peak, operations a second": peak, "cells": {}}
+    best = child("arithmetic.peak", window, limit=options.limit)["operations a second"]
+    print(f"  the peak of this machine: {best / 1e9:.0f} GFLOP/s")
+    found: dict[str, Any] = {"peak, operations a second": best, "cells": {}}
     for name, settings in cells(options).items():
         made = child("profiles.step", {"settings": settings, **window}, limit=options.limit)
         found["cells"][name] = {**made, "settings": settings}
-        rate = made["operations a second of the products"] / peak
+        rate = made["operations a second of the products"] / best
         print(f"  {name}: {made['milliseconds a step']:.0f} ms a step, products at {rate:.2f} of the peak")
         for kind, share in made["shares"].items():
             print(f"    {share:6.1%}  {kind}")
@@ -30,16 +29,8 @@ def run(options: Options) -> dict[str, Any]:
 
 def cells(options: Options) -> dict[str, dict[str, Any]]:
     """Our settings in the cells of speed."""
-    wordpiece = text.text(options, vocabulary=30_522, kind="wordpiece")
-    causal = text.text(options, frame="start")
-    masked = {"corpus": [str(wordpiece.prepared)], "family": "modernbert", "max_length": 128}
-    found: dict[str, dict[str, Any]] = {
-        "causal": {"corpus": [str(causal.prepared)], "family": "llama", "max_length": 256},
-        "masked-recipes": masked,
+    return {
+        "causal": causal.ours(options)[1],
+        "masked-recipes": masked_recipes.ours(options)[1],
+        **{f"peak, {kind}": peak.trained(options, kind)[1] for kind in peak.KINDS},
     }
-    for kind, (family, frame, length) in KINDS.items():
-        found[f"peak, {kind}"] = {
-            "corpus": [str(text.text(options, frame=frame).prepared)], "family": family, "model": SIZE,
-            "max_length": length, "training": {"batch_tokens": 4096}, "sampled_softmax": None,
-        }  # fmt: skip
-    return found

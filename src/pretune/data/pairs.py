@@ -64,13 +64,9 @@ class CorpusPairs:
         starts = tuple(self.corpus.flags(i, *span) for span in ends)
         return Feature(i, 0, sequences, starts=starts)
 
-    def told(self, specials: Specials, most: int) -> Iterator[IntArray]:
-        """What is to be predicted, document by document: the framed targets.
-
-        Of more than ``most`` tokens, about as many, of pairs evenly apart.
-        """
-        apart = -(-int(self._whole[:, 1].sum()) // most)
-        return (framed(specials, self[i].sequences[1:])[0] for i in range(0, len(self), max(apart, 1)))
+    def told(self, specials: Specials, apart: int = 1) -> Iterator[IntArray]:
+        """What is to be predicted, of each ``apart``-th pair: its framed target."""
+        return (framed(specials, self[i].sequences[1:])[0] for i in range(0, len(self), apart))
 
     @property
     def cut(self) -> int:

@@ -81,13 +81,9 @@ class Windows:
         flags = self.corpus.flags(int(self.documents[at]), *self._inside(low, high))
         return self._framed(at, low, high, flags, 3, 3)
 
-    def told(self, specials: Specials, most: int) -> Iterator[IntArray]:
-        """What is to be predicted, document by document: their tokens, and the id after them.
-
-        Of more than ``most`` tokens, about as many, of documents evenly apart.
-        """
+    def told(self, specials: Specials, apart: int = 1) -> Iterator[IntArray]:
+        """What is to be predicted, of each ``apart``-th document: its tokens, and the id after them."""
         end = np.array([] if self.end is None else [self.end], np.int64)
-        apart = -(-int(self._sizes.sum()) // most)
         return (np.append(self.corpus.document(int(i)), end) for i in self.documents[::apart])
 
     @cached_property

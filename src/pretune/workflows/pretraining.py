@@ -25,7 +25,7 @@ from pretune.training.progress import Reporter
 from pretune.training.run import Run
 from pretune.training.steps import Batches, StepBatches
 from pretune.training.world import World
-from pretune.types import Learning, Score, Traits
+from pretune.types import Learning, Score, Specials, Traits
 from pretune.workflows import sizing, teaching
 from pretune.workflows.continued import load, tokenizer_of
 from pretune.workflows.corpus import Prepared
@@ -35,7 +35,7 @@ from pretune.workflows.pretrain_settings import PretrainSettings
 Store = Windows | CorpusPairs
 """The features of a corpus, as an objective learns from them."""
 COUNTED = 1 << 25
-"""Tokens that the n-gram models are fitted on, about, where there are more: their pairs lie in memory."""
+"""Tokens that the n-gram models are fitted on at most, about: their pairs lie in memory."""
 
 
 class Pretraining:
@@ -65,10 +65,7 @@ class Pretraining:
         ]
         self.parts = self._parts(kinds, heads, stores)
         self.objective: Learning = self.parts[0].objective
-        ngrams = [
-            NgramBaselines.fit(store.told(specials, COUNTED), specials.vocabulary_size, start=store.start)
-            for store in stores
-        ]
+        ngrams = [_ngrams(store, specials) for store in stores]
         self.batches: Batches = self._sampled(self._batches(), ngrams)
         if len(self.parts) > 1:
             self.objective = Mixture({part.name: part.objective for part in self.parts})
@@ -262,3 +259,9 @@ class Pretraining:
             "new_heads": list(self.new_heads),
             "before": dict(before),
         }
+
+
+def _ngrams(store: Store, specials: Specials) -> NgramBaselines:
+    """Fitted on what a store tells; of very much, on documents evenly apart."""
+    apart = max(1, -(-int(store.lengths[:, -1].sum()) // COUNTED))
+    return NgramBaselines.fit(store.told(specials, apart), specials.vocabulary_size, start=store.start)
