@@ -49,7 +49,7 @@ def test_a_change_holds_from_its_step_on_and_not_before() -> None:
     st.lists(st.tuples(st.floats(0.05, 0.95), st.floats(0.5, 2.0)), max_size=4),
     st.integers(1, 12),
 )
-def test_the_learning_rate_never_jumps_and_every_evaluation_is_made(
+def test_the_schedule_follows_the_plan_and_every_evaluation_is_made(
     steps: int, wishes: list[tuple[float, float]], evaluations: int
 ) -> None:
     changes: list[tuple[int, int]] = []
@@ -64,14 +64,42 @@ def test_the_learning_rate_never_jumps_and_every_evaluation_is_made(
     settings = ScheduleSettings(warmup=0.0)
     rates = [factor(found.place(s), found.total(s), settings) for s in range(found.last.end + 1)]
     shares = [found.share(s) for s in range(found.last.end + 1)]
-    assert shares == sorted(shares)
     assert shares[-1] == 1.0
-    # The cosine's steepest slope is pi / 2 a unit of the schedule: no step falls faster than its share.
-    falls = zip(rates, rates[1:], shares, shares[1:], strict=False)
-    assert all(a - b + 1e-9 >= 0 and a - b <= math.pi / 2 * (q - p) + 1e-9 for a, b, p, q in falls)
+    # The cosine's steepest slope is pi / 2 a unit of the schedule: no step moves faster than its share, and
+    # none goes back, but where the plan grew: there the schedule is at the share of the longer run.
+    totals = [steps, *(total for _, total in changes)]
+    grown = {at: total for (at, total), old in zip(changes, totals, strict=False) if total > old}
+    for s in range(found.last.end):
+        if s + 1 in grown:
+            assert shares[s + 1] <= (s + 1) / grown[s + 1] + 1e-9
+            continue
+        assert shares[s] <= shares[s + 1]
+        assert -1e-9 <= rates[s] - rates[s + 1] <= math.pi / 2 * (shares[s + 1] - shares[s]) + 1e-9
     due = found.due(evaluations)
     assert max(due) == found.last.end
     assert len(due) <= evaluations + 1
+
+
+@pytest.mark.parametrize("planned", [1, 2, 5])
+def test_a_plan_that_grows_from_a_few_steps_trains_at_the_whole_schedule(planned: int) -> None:
+    found, plain = course(planned, (1, 100)), course(100)
+    settings = ScheduleSettings()
+
+    def rates(of: budget.Course) -> list[float]:
+        return [factor(of.place(s), of.total(s), settings) for s in range(1, 100)]
+
+    assert rates(found) == pytest.approx(rates(plain))
+
+
+def test_evaluations_take_a_twentieth_of_the_time_at_most() -> None:
+    assert budget.count_evaluations(10, 238.0, 5.5) == 2
+    assert budget.count_evaluations(10, 10.0, 5.5) == 1
+    assert budget.count_evaluations(10, 3600.0, 5.5) == 10
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(12, "20s"), (110, "110s"), (111, "2min"), (121, "3min")])
+def test_a_budget_that_would_do_is_rounded_up(seconds: float, said: str) -> None:
+    assert budget.rounded_up(seconds) == said
 
 
 class Clock:

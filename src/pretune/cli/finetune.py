@@ -15,6 +15,7 @@ from pretune.cli.shared import (
     Language,
     Out,
     PrintConfig,
+    closing_lines,
     emit,
     figure,
     gather,
@@ -100,6 +101,6 @@ def run(
             ),
             f"model:  {result.model}",
             f"report: {result.report}",
-            f'next:   pretune predict {result.folder} --text "..."',
+            *closing_lines(s, f'predict {result.folder} --text "..."'),
         ],
     )

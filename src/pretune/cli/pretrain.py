@@ -16,6 +16,7 @@ from pretune.cli.shared import (
     Language,
     Out,
     PrintConfig,
+    closing_lines,
     emit,
     gather,
     names_of,
@@ -126,7 +127,7 @@ def _outcome(result: RunResult) -> list[str]:
         f"{s['steps']:,} steps, {s['tokens']:,} tokens, {s['seconds']:.0f} s{_planned(s)}",
         f"model:  {result.model}",
         f"report: {result.report}",
-        f"next:   pretune {_next(result)}",
+        *closing_lines(s, _next(result)),
     ]
 
 

@@ -63,6 +63,12 @@ def emit(summary: Mapping[str, Any], as_json: bool, lines: Sequence[str]) -> Non
     typer.echo(json.dumps(summary, ensure_ascii=False) if as_json else "\n".join(lines))
 
 
+def closing_lines(summary: Mapping[str, Any], command: str) -> list[str]:
+    """What to do next, of a run: ``command``, or, where it came with warnings, these and nothing else."""
+    warnings = [f"warning: {warning['text']}" for warning in summary.get("warnings", ())]
+    return warnings or [f"next:   pretune {command}"]
+
+
 def figure(score: Mapping[str, Any]) -> str:
     """``0.812 (0.790 to 0.834)``."""
     interval = score.get("interval")

@@ -56,6 +56,8 @@ class HeldOut:
         packing = packing and objective.packs
         together = pack(bounds, max_length) if packing else [[k] for k in range(len(examples))]
         self._rows = [[examples[k] for k in row] for row in together]
+        self.tokens = int(bounds.sum())
+        """That the network reads for one evaluation, at most."""
         self._objective = objective
         self._batches = self._collated(ROWS)
         self._at_once = ROWS

@@ -39,6 +39,8 @@ class Outcome:
     """Why training ended: at its length, or early for want of improvement."""
     last_factor: float
     """Learning rate of the last update, as a share of the peak."""
+    least_budget: str = ""
+    """The budget in which ``budget.LEAST_STEPS`` fit, where fewer steps were made; else empty."""
 
     def ending(self) -> dict[str, Any]:
         """Why it ended, as it stands in summary.json."""

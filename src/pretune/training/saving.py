@@ -25,6 +25,8 @@ from pretune.training.sharding import whole_of
 OPTIMIZER = "optimizer.safetensors"
 TRAINED = "trained.safetensors"
 """The weights as trained, of a run whose checkpoints show their average as the model."""
+TRIAL = "trial.partial"
+"""Written to be timed. What a killed process leaves of it is removed like any other part of a checkpoint."""
 
 
 class Saver:
@@ -72,16 +74,28 @@ class Saver:
             self.world.lead(lambda: self._write(state, tensors, trained))
         self._newest = state.step
 
+    def try_save(self, optimizer: Optimizers) -> None:
+        """Write a checkpoint with the state of ``optimizer`` and remove it, to see what that costs."""
+        tensors, folder = optimizer.state_tensors(), self.folder / TRIAL
+
+        def write() -> None:
+            store.write_folder(folder, lambda partial: self._fill(partial, tensors, trained))
+            store.remove_folder(folder)
+
+        with self.shown() as trained:
+            self.world.lead(write)
+
+    def _fill(self, folder: Path, tensors: dict[str, torch.Tensor], trained: dict[str, torch.Tensor]) -> None:
+        self.keeper.write(folder)
+        save_file(tensors, folder / OPTIMIZER)
+        if trained:
+            save_file(trained, folder / TRAINED)
+
     def _write(
         self, state: State, tensors: dict[str, torch.Tensor], trained: dict[str, torch.Tensor]
     ) -> None:
-        def fill(partial: Path) -> None:
-            self.keeper.write(partial)
-            save_file(tensors, partial / OPTIMIZER)
-            if trained:
-                save_file(trained, partial / TRAINED)
-
-        store.write_folder(store.checkpoint_path(self.folder, state.step), fill, about=vars(state))
+        folder = store.checkpoint_path(self.folder, state.step)
+        store.write_folder(folder, lambda partial: self._fill(partial, tensors, trained), about=vars(state))
         for old in store.checkpoints(self.folder)[self.keep :]:
             if state.best_step is None or old != store.checkpoint_path(self.folder, state.best_step):
                 store.remove_folder(old)

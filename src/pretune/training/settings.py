@@ -83,8 +83,10 @@ class TrainingSettings(Settings):
     clip: float = pydantic.Field(default=1.0, ge=0)
     """Largest L2 norm of the gradient; 0: no limit."""
     seed: int = pydantic.Field(default=0, ge=0, lt=2**32)
-    evaluations: int = pydantic.Field(default=10, ge=1)
-    """Evaluations on held-out data, evenly spaced; the last one is at the end."""
+    evaluations: int | None = pydantic.Field(default=None, ge=1)
+    """Evaluations on validation data, evenly spaced, each with a checkpoint; the last one is at the end.
+    None: as many as take a twentieth of the time of training, 10 (of fine-tuning 4) at most, and with
+    ``patience`` that many."""
     ema: float | None = pydantic.Field(default=None, gt=0, lt=1)
     """Decay of a running average of the weights, which is then what is evaluated and saved; 0.999 suits
     runs of some thousand steps. None: no average."""

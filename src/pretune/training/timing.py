@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pretune.errors import ConfigError
@@ -23,8 +24,15 @@ RESUMED_LOOK = 0.02
 """Share of the schedule after which a resumed run looks at the clock."""
 
 
-Attempt = Callable[[int, float], None]
-"""A step by its number and the share of the run that is done before it."""
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What is timed before a run is planned, on weights that are thrown away."""
+
+    step: Callable[[int, float], None]
+    """A step by its number and the share of the run that is done before it."""
+    evaluate: Callable[[], None]
+    save: Callable[[], None]
+    """Write a checkpoint, and take it away."""
 
 
 class Timing:
@@ -34,18 +42,29 @@ class Timing:
         self,
         length: Length,
         run: Run,
-        evaluations: int,
+        evaluations: int | None,
         started: float,
-        reserve: float,
+        *,
+        most: int = 10,
+        evaluation_tokens: float = 0.0,
+        after: budget.After | None = None,
         world: World | None = None,
     ) -> None:
-        """``started``: when the command began. ``reserve``: seconds that the work after training takes."""
+        """``started``: when the command began.
+
+        ``evaluations``: their number; None: decided with the plan, at ``most`` so many, and where nothing is
+        measured by the ``evaluation_tokens`` of one. ``after``: what follows training in the time of the run.
+        """
         self.world = world or World()
-        self.length, self.run, self.evaluations = length, run, evaluations
-        self.started, self.reserve = started, reserve
+        self.length, self.run, self.given, self.most = length, run, evaluations, most
+        self.started, self.evaluation_tokens = started, evaluation_tokens
+        self.after = after or (lambda evaluation: {})
+        self.evaluations, self.reserve = evaluations or most, 0.0
         self.course = budget.Course((budget.Stretch(0, 0, 0.0),))
         self.pace = budget.Pace(evaluation=0.0)
         self._look, self._look_at = math.inf, math.inf
+        self._batches: Batches | None = None
+        self._plan: Mapping[str, Any] = {}
 
     @property
     def timed(self) -> bool:
@@ -56,20 +75,21 @@ class Timing:
         self,
         batches: Batches,
         step: int,
-        trial: Callable[[], tuple[Attempt, Callable[[], None]]],
+        trial: Callable[[], Trial],
         say: Callable[[str], None],
     ) -> dict[str, Any]:
         """The plan of a run that stands at ``step``: as the run has it, or decided now and stored there.
 
         Args:
-            trial: gives a step and an evaluation, to be timed, on weights that are thrown away.
+            trial: gives a step, an evaluation and a checkpoint, to be timed, on weights that are thrown away.
 
         Raises:
             ConfigError: the data are no longer those that the run began with.
         """
         plan = self.world.lead(self.run.plan)
         here = machine.describe(self.world.size, self.world.device.type)
-        if "steps" in plan:
+        fresh = "steps" not in plan
+        if not fresh:
             if plan.get("data") != batches.fingerprint:
                 raise ConfigError(
                     f"{self.run.folder}: the data (or the tokenizer) are no longer those that this run began "
@@ -80,14 +100,19 @@ class Timing:
             self.started -= plan.get("spent", 0.0)  # the time that was used before counts, too
         else:
             if self.timed:
-                measured = self._measure(*trial(), batches.turns_at, say)
+                measured = self._measure(trial(), batches.turns_at)
                 plan = self.world.lead(self.run.plan) | measured  # it may have learnt what fits into memory
             else:
-                plan |= {"steps": self.length.steps(batches.steps_per_epoch, batches.tokens_per_step)}
+                plan |= self._counted(batches)
             plan |= {"machine": here, "data": batches.fingerprint, "changes": []}
             self._write(plan)
+        self._batches, self._plan = batches, plan
+        self.evaluations = plan.get("evaluations", self.evaluations)
+        self.reserve = sum(plan.get("seconds_after", {}).values())
         self.course = budget.Course.of(plan)
         self.pace = budget.Pace(evaluation=plan.get("seconds_per_evaluation", 0.0))
+        if fresh:
+            self._say_plan(plan, say)
         if self.timed and not plan.get("replayed"):
             done = self.course.share(step)
             # A resumed run looks soon: the machine may be another, or busier.
@@ -95,18 +120,23 @@ class Timing:
             self._look_at = time.monotonic() + LOOK_AFTER * self.length.amount
         return plan
 
-    def _measure(
-        self,
-        step: Attempt,
-        evaluate: Callable[[], None],
-        turns_at: float | None,
-        say: Callable[[str], None],
-    ) -> dict[str, Any]:
+    def _counted(self, batches: Batches) -> dict[str, Any]:
+        """Steps and evaluations of a length that is no time, by numbers of tokens: alike on any machine."""
+        steps = self.length.steps(batches.steps_per_epoch, batches.tokens_per_step)
+        # An evaluation only goes forward: a third of the work of a training step.
+        evaluation = self.evaluation_tokens / 3 + budget.CHECKPOINT_TOKENS
+        training = steps * batches.tokens_per_step
+        return {
+            "steps": steps,
+            "evaluations": self.given or budget.count_evaluations(self.most, training, evaluation),
+        }
+
+    def _measure(self, trial: Trial, turns_at: float | None) -> dict[str, Any]:
         patience, places = min(10.0, 0.05 * self.length.amount), budget.tried_at(turns_at)
 
         def tried(share: float) -> float:
             return budget.measured(
-                lambda number: step(number, share),
+                lambda number: trial.step(number, share),
                 patience=patience / len(places),
                 agreed=self.world.broadcast,
             )
@@ -114,14 +144,54 @@ class Timing:
         times = [tried(share) for _, share in places]
         seconds = sum(part * spent for (part, _), spent in zip(places, times, strict=True))
         turn = {"turn": [turns_at, times[1] / times[0]]} if len(times) > 1 else {}
-        at = time.monotonic()
-        evaluate()
-        evaluation = time.monotonic() - at
-        steps = budget.affordable(self._left(), seconds, evaluation, self.evaluations)
-        decided = {"steps": steps, "seconds_per_step": seconds, "seconds_per_evaluation": evaluation} | turn
-        decided = self.world.broadcast(decided)
-        say(f"{decided['seconds_per_step']:.3f} s a step, so {decided['steps']:,} steps in {self.length}")
-        return decided
+        evaluation = _timed(trial.evaluate)
+        after = dict(self.after(evaluation))
+        evaluation += _timed(trial.save)
+        self.reserve = sum(after.values())
+        left = self._left()
+        evaluations = self.given or budget.count_evaluations(self.most, left, evaluation)
+        decided = {
+            "steps": max(1, budget.affordable(left, seconds, evaluation, evaluations)),
+            "evaluations": evaluations,
+            "seconds_before": time.monotonic() - self.started,
+            "seconds_per_step": seconds,
+            "seconds_per_evaluation": evaluation,
+            "seconds_after": after,
+        } | turn
+        return self.world.broadcast(decided)
+
+    def _say_plan(self, plan: Mapping[str, Any], say: Callable[[str], None]) -> None:
+        """What the time is spent on, and whether the steps are too few."""
+        if self.timed:
+            step, evaluations = plan["seconds_per_step"], plan["evaluations"]
+            checks = f"{counted(evaluations, 'evaluation')} with checkpoints"
+            shares = {
+                "preparation": plan["seconds_before"],
+                f"{counted(plan['steps'], 'step')} of {step:.3f} s": plan["steps"] * step,
+                checks: evaluations * plan["seconds_per_evaluation"],
+                **plan["seconds_after"],
+            }
+            parts = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in shares.items())
+            say(f"{self.length}: {parts}")
+        if plan["steps"] < budget.LEAST_STEPS:
+            say(
+                f"only {counted(plan['steps'], 'step')} fit into {self.length}, too few to learn much; "
+                f"--budget {self.least_budget()} gives {budget.LEAST_STEPS}"
+            )
+
+    def least_budget(self) -> str:
+        """The budget in which ``budget.LEAST_STEPS`` steps fit."""
+        assert self._batches is not None, "the run is planned"
+        steps = budget.LEAST_STEPS
+        if self.length.unit == "steps":
+            return f"'{steps} steps'"
+        if self.length.unit == "tokens":
+            return f"'{math.ceil(steps * self._batches.tokens_per_step)} tokens'"
+        if self.length.unit == "epochs":
+            return f"'{math.ceil(steps / self._batches.steps_per_epoch)} epochs'"
+        step = self.pace.step() or self._plan["seconds_per_step"]
+        evaluations = self.evaluations * self.pace.evaluation
+        return budget.rounded_up(self._plan["seconds_before"] + steps * step + evaluations + self.reserve)
 
     def _left(self) -> float:
         """Seconds until training must end, of a length in minutes."""
@@ -161,6 +231,18 @@ class Timing:
     def _write(self, plan: dict[str, Any]) -> None:
         if self.world.main:
             self.run.write_plan(plan)
+
+
+def _timed(work: Callable[[], None]) -> float:
+    """Seconds that ``work`` takes."""
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 step``, ``1,200 steps``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 class Speed:

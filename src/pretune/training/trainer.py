@@ -20,6 +20,7 @@ from torch import nn
 from pretune.errors import Interrupted, TrainingError
 from pretune.training import changes, lock, memory, optimizers, parallel, schedules
 from pretune.training.average import WeightAverage
+from pretune.training.budget import LEAST_STEPS, After
 from pretune.training.gradients import Gradients, never
 from pretune.training.health import Health
 from pretune.training.length import Length
@@ -32,7 +33,7 @@ from pretune.training.saving import Saver
 from pretune.training.settings import TrainingSettings
 from pretune.training.signals import StopRequest
 from pretune.training.steps import Batches, tokens_read, weighs
-from pretune.training.timing import Attempt, Speed, Timing
+from pretune.training.timing import Speed, Timing, Trial
 from pretune.training.world import World
 from pretune.types import Learning, Score
 
@@ -52,7 +53,9 @@ class Trainer:
         run: Run,
         reporter: Reporter | None = None,
         started: float | None = None,
-        reserve: float = 2.0,
+        most_evaluations: int = 10,
+        evaluation_tokens: float = 0.0,
+        after: After | None = None,
         name: str = "training",
         levels: Mapping[str, float] | None = None,
         beside: Mapping[str, float] | None = None,
@@ -60,6 +63,9 @@ class Trainer:
     ) -> None:
         """``levels``: losses of simpler models on the held-out targets, logged beside their loss; ``beside``:
         on the targets of training, shown beside that loss, where they are of another kind.
+
+        ``most_evaluations``: where the settings leave their number open; ``evaluation_tokens``: that each
+        reads. ``after``: what the caller does in the time of the run once training has ended.
 
         ``batches`` and ``evaluate`` are this rank's, of ``world``.
         """
@@ -78,7 +84,11 @@ class Trainer:
             run.checkpoints, keeper, self.optimizer, self.average, settings.keep, self.parallel
         )
         self.gradients = Gradients(self.network, objective, settings.seed, self.parallel)
-        self.timing = Timing(length, run, settings.evaluations, self.started, reserve, self.world)
+        given = settings.evaluations or (most_evaluations if settings.patience else None)
+        self.timing = Timing(
+            length, run, given, self.started, most=most_evaluations, evaluation_tokens=evaluation_tokens,
+            after=after, world=self.world,
+        )  # fmt: skip
         self.health = Health(self.network, settings.health_every)
         self.recovery = Recovery(run)
         self.memory = memory.Memory(
@@ -122,6 +132,7 @@ class Trainer:
         return Outcome(
             state.step, plan["steps"], state.tokens, seconds, best, state.best_scores,
             "patience" if self._out_of_patience() else "length", state.factor,
+            self.timing.least_budget() if state.step < LEAST_STEPS else "",
         )  # fmt: skip
 
     def _log(self) -> Log:
@@ -140,7 +151,7 @@ class Trainer:
         while True:
             state = self.state  # another one after a way back
             total = timing.course.total(state.step)
-            if state.step in timing.course.due(self.settings.evaluations):
+            if state.step in timing.course.due(timing.evaluations):
                 began = time.monotonic()
                 self._save(log)
                 with self._leaving(stop, self.keeper.network, self._stopped()):
@@ -319,8 +330,8 @@ class Trainer:
     def _say(self, text: str) -> None:
         self.reporter.say(f"  {self.name}: {text}")
 
-    def _trial(self, stop: StopRequest) -> tuple[Attempt, Callable[[], None]]:
-        """A step and an evaluation on weights that are thrown away, to be timed."""
+    def _trial(self, stop: StopRequest) -> Trial:
+        """A step, an evaluation and a checkpoint on weights that are thrown away, to be timed."""
         whole = copy.deepcopy(self.keeper.network)
         trial = parallel.shared(whole, self.world, self.settings.parallel)
         optimizer = optimizers.build(trial.network, self.settings.optimizer)
@@ -345,4 +356,4 @@ class Trainer:
             with self._leaving(stop, whole, message), self._leaving(stop, kept, message):
                 self.evaluate(whole, 0)
 
-        return step, evaluate
+        return Trial(step, evaluate, lambda: self.saver.try_save(optimizer))

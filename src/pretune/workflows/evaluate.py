@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -84,15 +85,68 @@ class Evaluation:
         ]
 
 
+BaselineScores = dict[str, tuple[Baseline, list[Score]]]
+"""Of each baseline by its name: what it says of some records, and its scores."""
+
+
+def fit_baselines(
+    task: Any, name: str, train: Sequence[Record], records: Sequence[Record], *, seconds: float | None = None
+) -> BaselineScores:
+    """The baselines of a task, fitted on ``train`` and scored on ``records``.
+
+    Args:
+        task: as made for the labels of ``train``.
+        name: of the task.
+        seconds: that fitting may take, about; training records evenly apart are left out for it, and the
+            descriptions say so. None: as long as it takes.
+    """
+    fit = find("evaluation", find("tasks", name).BASELINES).baselines
+    used = train if seconds is None else _that_fit(train, records, fit, seconds)
+    found: BaselineScores = {}
+    for key, baseline in fit(used, records).items():
+        if len(used) < len(train):
+            said = f"{baseline.description}, fitted on {len(used):,} of {len(train):,} training records"
+            baseline = replace(baseline, description=said)
+        predictions = [Prediction(number, value) for number, value in enumerate(baseline.predictions)]
+        found[key] = (baseline, task.score(predictions, records))
+    return found
+
+
+TRIED = 300
+"""Training records that the baselines are fitted on to see how long more of them take."""
+
+
+def _that_fit(
+    train: Sequence[Record], records: Sequence[Record], fit: Callable[..., Any], seconds: float
+) -> Sequence[Record]:
+    """As many of the training records as the baselines can be fitted on in ``seconds``."""
+    if len(train) <= TRIED:
+        return train
+    began = time.monotonic()
+    try:
+        fit(_evenly(train, TRIED), records[:1])
+    except DataError:  # so few records may hold one class only
+        return train
+    spent = time.monotonic() - began
+    return _evenly(train, max(TRIED, int(TRIED * (seconds - spent) / spent)))
+
+
+def _evenly(records: Sequence[Record], most: int) -> Sequence[Record]:
+    """At most so many of the records, evenly apart."""
+    if len(records) <= most:
+        return records
+    return [records[i * len(records) // most] for i in range(most)]
+
+
 def assess(
     model: Model,
     records: Sequence[Record],
-    train: Sequence[Record] | None,
+    baselines: BaselineScores,
     *,
     options: Settings | None = None,
     predictions: Sequence[Prediction] | None = None,
 ) -> Evaluation:
-    """Scores of a model on its task's ``records``, beside baselines fitted on ``train``, if it is given.
+    """Scores of a model on its task's ``records``, beside those of ``baselines``.
 
     ``predictions``: what it says of the records, if that is known.
     """
@@ -100,11 +154,6 @@ def assess(
     predictions = model.predict(records, options) if predictions is None else predictions
     truth = [kind.truth(r) for r in records]
     texts = ["\n".join(kind.texts(r)) for r in records]
-    fitted = {} if train is None else find("evaluation", kind.BASELINES).baselines(train, records)
-    baselines = {}
-    for name, baseline in fitted.items():
-        said = [Prediction(number, value) for number, value in enumerate(baseline.predictions)]
-        baselines[name] = (baseline, task.score(said, records))
     correct = [p.value == t for p, t in zip(predictions, truth, strict=True)]
     return Evaluation(
         str(model.task_name), records, predictions, truth, task.score(predictions, records), baselines,
@@ -148,7 +197,8 @@ def evaluate(
         learnt = None if train is None else read_labelled((train,), reporter, name)
         if learnt is not None:
             loaded.task().check(learnt)
-        evaluation = assess(loaded, records, learnt)
+        baselines = {} if learnt is None else fit_baselines(loaded.task(), name, learnt, records)
+        evaluation = assess(loaded, records, baselines)
         summary = {"verb": "evaluate", "task": name, **evaluation.summary()}
         if evaluation.overlap:
             reporter.say(

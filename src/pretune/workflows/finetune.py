@@ -23,7 +23,7 @@ from pretune.prediction.heads import BATCH_TOKENS
 from pretune.registry import find
 from pretune.report.page import VerdictItem
 from pretune.report.words import words
-from pretune.training.length import parse_length
+from pretune.training.length import Length, parse_length
 from pretune.training.log import read_log
 from pretune.training.memory import Memory
 from pretune.training.outcome import Outcome
@@ -33,12 +33,18 @@ from pretune.training.settings import OptimizerSettings, TrainingSettings
 from pretune.training.steps import StepBatches
 from pretune.training.trainer import Trainer
 from pretune.training.world import World
-from pretune.types import Prediction, Score
+from pretune.types import Prediction, Record, Score
 from pretune.workflows import cards, labelled, pages, teaching, verdicts
-from pretune.workflows.evaluate import Evaluation, assess, read_labelled
+from pretune.workflows.evaluate import BaselineScores, Evaluation, assess, fit_baselines, read_labelled
 from pretune.workflows.opening import RunResult, carried_out
 
-TRAINING = {"batch_examples": 16, "evaluations": 3}
+TRAINING = {"batch_examples": 16}
+EVALUATIONS = 4
+"""At most, where their number is not given: of more, one would be best by chance."""
+BASELINES_SHARE = 0.1
+"""Of a time, what fitting the baselines may take."""
+MODEL_SECONDS = 2.0
+"""To write the model and its predictions."""
 
 
 class FinetuneSettings(Settings):
@@ -70,7 +76,7 @@ class FinetuneSettings(Settings):
     baselines: bool = True
     """Fit majority and TF-IDF on the training records, to stand beside the scores."""
     training: TrainingSettings = TrainingSettings(
-        batch_examples=16, evaluations=3, optimizer=OptimizerSettings(learning_rate=2e-4)
+        batch_examples=16, optimizer=OptimizerSettings(learning_rate=2e-4)
     )
     language: str = "en"
     """Of the report: en or zh."""
@@ -125,6 +131,9 @@ def _finetuned(
     with world.in_turn(), run.starting():
         parts = _Finetuning(resolved, reporter, world)
         teaching.keep(parts.teacher, run)
+    length = parse_length(resolved.budget)
+    # Before training: what they take is then known, and a budget in minutes leaves the rest to the steps.
+    world.lead(lambda: parts.fit_baselines(length))
     rows = min(BATCH_TOKENS, len(parts.validation))
     memory = Memory(run, "evaluation", rows, reporter.say, alone=world.size == 1)
     outcome = Trainer(
@@ -133,11 +142,13 @@ def _finetuned(
         batches=parts.batches,
         evaluate=lambda network, step: memory.fitted(step, partial(parts.evaluate, step)),
         settings=resolved.training,
-        length=parse_length(resolved.budget),
+        length=length,
         run=run,
         reporter=reporter,
         started=started,
-        reserve=5.0,
+        most_evaluations=EVALUATIONS,
+        evaluation_tokens=parts.validation_tokens,
+        after=parts.after,
         name="finetune",
         world=world,
     ).train()
@@ -152,8 +163,8 @@ def _concluded(
     held_out = parts.settle(outcome.best_step, rows)
     evaluation = assess(
         parts.model,
-        parts.test or parts.validation,
-        parts.train if resolved.baselines else None,
+        parts.scored,
+        parts.baselines,
         predictions=None if parts.test else held_out,
     )
     summary = {
@@ -280,8 +291,37 @@ class _Finetuning:
             records, self.objective, traits, settings.training, self.model.max_length, world
         )
 
+        self.baselines: BaselineScores = {}
         self._latest: tuple[int, list[Prediction]] | None = None
         """The step of the latest evaluation and what it predicted: mostly that of the best weights."""
+
+    @property
+    def scored(self) -> list[Record]:
+        """The records that the summary's scores are of."""
+        return self.test or self.validation
+
+    @property
+    def validation_tokens(self) -> float:
+        """Tokens of the validation records, about: as many a record as in training."""
+        epoch = self.batches.steps_per_epoch * self.batches.tokens_per_step
+        return epoch * len(self.validation) / max(1, len(self.train))
+
+    def fit_baselines(self, length: Length) -> None:
+        """Fit and score what stands beside the model; of a length in minutes a tenth is theirs."""
+        if not self.settings.baselines:
+            return
+        seconds = BASELINES_SHARE * length.amount if length.unit == "seconds" else None
+        self.baselines = fit_baselines(
+            self.task, self.settings.task, self.train, self.scored, seconds=seconds
+        )
+
+    def after(self, evaluation: float) -> dict[str, float]:
+        """What is done once training has ended, in seconds, from those of an evaluation and its intervals."""
+        share = len(self.scored) / len(self.validation)
+        return {
+            "test" if self.test else "validation": share * evaluation,
+            "model and predictions": MODEL_SECONDS,
+        }
 
     def evaluate(self, step: int, rows: int) -> list[Score]:
         """The task's scores on the validation records, so many rows at once; the first decides."""

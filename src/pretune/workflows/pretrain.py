@@ -39,8 +39,8 @@ from pretune.workflows.pretrain_settings import resolve as resolve
 from pretune.workflows.pretraining import Pretraining
 from pretune.workflows.samples import material, samples
 
-RESERVE = 3.0
-"""Seconds of a length in minutes that remain after training: model, samples, report."""
+AFTER = {"model, samples and report": 3.0}
+"""Seconds of a length in minutes that remain after training."""
 
 
 def pretrain(
@@ -99,7 +99,7 @@ def _pretrained(
             largest_vocabulary=_largest_vocabulary(resolved) if resolved.vocabulary_size == "auto" else None,
             reporter=reporter,
         )
-        seconds = length.seconds_left(started, RESERVE)
+        seconds = length.seconds_left(started, sum(AFTER.values()))
         pretraining = Pretraining(resolved, prepared, run, seconds, reporter, world)
     _say_levels(resolved, pretraining, reporter)
     before = _loss_before(run, pretraining, reporter, world) if resolved.start_from else None
@@ -113,7 +113,8 @@ def _pretrained(
         run=run,
         reporter=reporter,
         started=started,
-        reserve=RESERVE,
+        evaluation_tokens=sum(held.tokens for held in pretraining.held_out.values()),
+        after=lambda evaluation: AFTER,
         name=resolved.family,
         levels={"unigram": pretraining.first.unigram, "bigram": pretraining.first.bigram},
         beside=pretraining.levels_in_training(),

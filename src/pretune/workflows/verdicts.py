@@ -11,6 +11,7 @@ from pretune.training.log import read_log
 from pretune.training.outcome import Outcome
 from pretune.training.progress import Reporter
 from pretune.training.run import Run
+from pretune.training.timing import counted
 from pretune.training.verdicts import Finding, Kind, Rows, judge
 
 FACTOR = 3.0
@@ -110,12 +111,27 @@ def concluded(
     found = verdicts(read_log(run.metrics), outcome, patience)
     for finding in found:
         reporter.say(f"  {sentence(language, finding)}")
+    warnings = [few_steps(language, outcome)] if outcome.least_budget else []
     changes = [change for change in run.plan().get("changes", ()) if "set" in change]
     return {
         **outcome.ending(),
         "verdicts": as_rows(language, found),
+        "warnings": warnings,
         **({"changes": changes} if changes else {}),
     }
+
+
+FEW_STEPS = {
+    "en": "only {steps}: too few for a model to learn much from; give --budget {budget} or more",
+    "zh": "只训练了 {steps}，模型几乎学不到东西；请至少使用 --budget {budget}",
+}
+
+
+def few_steps(language: str, outcome: Outcome) -> dict[str, Any]:
+    """The warning that a run made fewer steps than a model needs to learn anything, with the way out."""
+    steps = counted(outcome.steps, "step") if language == "en" else f"{outcome.steps:,} 步"
+    text = FEW_STEPS[language].format(steps=steps, budget=outcome.least_budget)
+    return {"kind": "few_steps", "text": text, "steps": outcome.steps, "budget": outcome.least_budget}
 
 
 def sentence(language: str, finding: Finding) -> str:
