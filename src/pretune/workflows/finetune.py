@@ -29,16 +29,16 @@ from pretune.training.memory import Memory
 from pretune.training.outcome import Outcome
 from pretune.training.progress import Reporter, Silent
 from pretune.training.run import Run, environment
-from pretune.training.settings import OptimizerSettings, TrainingSettings
+from pretune.training.settings import TrainingSettings
 from pretune.training.steps import StepBatches
 from pretune.training.trainer import Trainer
 from pretune.training.world import World
 from pretune.types import Prediction, Record, Score
-from pretune.workflows import cards, labelled, pages, teaching, verdicts
+from pretune.workflows import cards, finetune_recipe, labelled, pages, teaching, verdicts
 from pretune.workflows.evaluate import BaselineScores, Evaluation, assess, fit_baselines, read_labelled
 from pretune.workflows.opening import RunResult, carried_out
 
-TRAINING = {"batch_examples": 16}
+AUTO = "auto"
 EVALUATIONS = 4
 """At most, where their number is not given: of more, one would be best by chance."""
 BASELINES_SHARE = 0.1
@@ -72,12 +72,13 @@ class FinetuneSettings(Settings):
     """Tokens read at once; None: as many as the model can."""
     from_random: bool = False
     """Forget the model's weights and begin from random ones: the control that shows what pretraining gave."""
-    budget: str = "4 epochs"
+    budget: str = AUTO
+    """Epochs, steps, tokens, or minutes of wall-clock for the whole command; auto: 2 to 6 epochs, by how long
+    the texts are."""
     baselines: bool = True
     """Fit majority and TF-IDF on the training records, to stand beside the scores."""
-    training: TrainingSettings = TrainingSettings(
-        batch_examples=16, optimizer=OptimizerSettings(learning_rate=2e-4)
-    )
+    training: TrainingSettings = TrainingSettings(batch_examples=8)
+    """What is not given is chosen by the model's origin and size: ``finetune_recipe``."""
     language: str = "en"
     """Of the report: en or zh."""
 
@@ -131,7 +132,7 @@ def _finetuned(
     with world.in_turn(), run.starting():
         parts = _Finetuning(resolved, reporter, world)
         teaching.keep(parts.teacher, run)
-    length = parse_length(resolved.budget)
+    length = parts.length
     # Before training: what they take is then known, and a budget in minutes leaves the rest to the steps.
     world.lead(lambda: parts.fit_baselines(length))
     rows = min(BATCH_TOKENS, len(parts.validation))
@@ -198,14 +199,14 @@ def resolve(
     Raises:
         ConfigError: names the wrong key or value.
     """
-    base = settings.model_dump() if isinstance(settings, FinetuneSettings) else dict(settings or {})
-    values = base | dict(given)
-    if isinstance(values.get("training"), Mapping):
-        training: dict[str, Any] = TRAINING | dict(values["training"])
-        if training.get("batch_tokens"):
-            training.pop("batch_examples", None)
-        training["optimizer"] = {"learning_rate": 2e-4} | dict(training.get("optimizer") or {})
-        values["training"] = training
+    # What was left out is not given: the model decides it.
+    if isinstance(settings, FinetuneSettings):
+        settings = settings.model_dump(exclude_unset=True)
+    values = dict(settings or {}) | dict(given)
+    if isinstance(values.get("training"), TrainingSettings):
+        values["training"] = values["training"].model_dump(exclude_unset=True)
+    if values.get("model") and isinstance(values.get("training", {}), Mapping):
+        values = finetune_recipe.completed(values, outline(str(values["model"])))
     for key in ("train", "validation", "test"):
         if isinstance(values.get(key), str | Path):
             values[key] = (str(values[key]),)
@@ -213,7 +214,8 @@ def resolve(
     if not resolved.train:
         raise ConfigError("finetune: train is empty: give files of labelled records")
     pages.check_language(resolved.language)
-    parse_length(resolved.budget)
+    if resolved.budget != AUTO:
+        parse_length(resolved.budget)
     kind = find("tasks", resolved.task)
     options = build(kind.Options, resolved.task_options, where="finetune: task_options")
     objective = build(
@@ -231,7 +233,7 @@ def resolve(
 def rehearse(settings: FinetuneSettings) -> dict[str, Any]:
     """Read the model and the records, check them, and say what would be done; nothing is written."""
     parts = _Finetuning(settings, Silent(), World())
-    length, batches = parse_length(settings.budget), parts.batches
+    length, batches = parts.length, parts.batches
     steps = {}
     if length.unit != "seconds":
         steps = {"steps": length.steps(batches.steps_per_epoch, batches.tokens_per_step)}
@@ -275,11 +277,6 @@ class _Finetuning:
                 f"  mind: the validation records, which choose the checkpoint, hold no {sorted(absent)}"
             )
         features = [f for i, r in enumerate(self.train) for f in self.task.encode(r, i, self.model.tokenizer)]
-        windowed = len(features) - len(self.train)
-        if windowed:
-            reporter.say(
-                f"  some texts are longer than {self.model.max_length} tokens: {windowed:,} further windows"
-            )
         records = EncodedRecords(features)
         traits, objective = self.model.family.TRAITS, find("objectives", kind.OBJECTIVE)
         options = build(objective.Options, settings.objective_options, where="finetune: objective_options")
@@ -291,9 +288,18 @@ class _Finetuning:
             records, self.objective, traits, settings.training, self.model.max_length, world
         )
 
+        self._say_long_texts(len(features))
         self.baselines: BaselineScores = {}
         self._latest: tuple[int, list[Prediction]] | None = None
         """The step of the latest evaluation and what it predicted: mostly that of the best weights."""
+
+    @property
+    def length(self) -> Length:
+        """How long to train: as the settings say, or by the number of records and how long they are."""
+        if self.settings.budget != AUTO:
+            return parse_length(self.settings.budget)
+        tokens = self.batches.steps_per_epoch * self.batches.tokens_per_step
+        return Length(finetune_recipe.epochs(len(self.train), tokens), "epochs")
 
     @property
     def scored(self) -> list[Record]:
@@ -349,6 +355,22 @@ class _Finetuning:
             }
             self.reporter.say(f"  chosen on the validation records: {changed}")
         return list(decided)
+
+    def _say_long_texts(self, features: int) -> None:
+        """Say what becomes of texts that are longer than the model reads at once."""
+        longest = self.model.max_length
+        if features > len(self.train):
+            self.reporter.say(
+                f"  some texts are longer than {longest} tokens: {len(self.train):,} texts are read in "
+                f"{features:,} windows"
+            )
+            return
+        full = int((self.batches.bounds >= longest).sum())
+        if full and self.options.long_texts != "windows":
+            self.reporter.say(
+                f"  {full:,} of {len(self.train):,} training texts are read up to {longest} tokens; "
+                "max_length=N reads more of them, task_options.long_texts=windows all"
+            )
 
     def _load(self, labels: tuple[str, ...]) -> Model:
         settings = self.settings

@@ -1,0 +1,70 @@
+"""What fine-tuning uses where nothing is given: by the origin and the size of the model, and by its records.
+
+The values were chosen on sets that no published figure is of: docs/lab-notes.md, "Defaults of fine-tuning",
+has the trials, docs/benchmarks.md the comparison with stock's example settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pretune.model.folder import Outline
+
+READ = 128
+"""Tokens of a text that are read: as many as stock's example reads. More take longer, and seldom help."""
+PUBLISHED_RATE, PUBLISHED_WIDTH = 1e-4, 384
+"""Peak learning rate of a published checkpoint of that width; others in inverse proportion to theirs, which
+at 768 is the 5e-5 of stock's example. Twice as much is at times better, and at times ends in one answer."""
+OWN_RATE, OWN_WIDTH = 2e-3, 128
+"""The same of a model that pretune pretrained, in minutes or hours: it knows less that could be lost."""
+TOKENS_A_RECORD = 256
+"""Tokens that are read of each record over all epochs, about: two epochs of texts cut at ``READ``."""
+EPOCHS = (2, 6)
+"""The least and the most: short texts are read more often, in the time that stock's padding takes."""
+
+ADAMW: dict[str, Any] = {"name": "adamw", "betas": (0.9, 0.999), "weight_decay": 0.01}
+
+
+def training(start: Outline, *, from_random: bool) -> dict[str, Any]:
+    """Settings of training for a model as its folder describes it."""
+    own = start.objective is not None or from_random
+    rate, width = (OWN_RATE, OWN_WIDTH) if own else (PUBLISHED_RATE, PUBLISHED_WIDTH)
+    return {
+        "optimizer": {**ADAMW, "learning_rate": float(f"{rate * width / start.config.hidden_size:.2g}")},
+        "schedule": {"name": "linear", "warmup": 0.1},
+        "batch_examples": 16 if own else 8,
+    }
+
+
+def cutting(start: Outline) -> dict[str, Any]:
+    """How much of a text is read: ``READ`` tokens, in windows by a model that reads fewer at once."""
+    if start.max_length < READ:
+        return {"task_options": {"long_texts": "windows"}}
+    return {"max_length": READ, "task_options": {"long_texts": "longest_first"}}
+
+
+def epochs(records: int, tokens: float) -> float:
+    """How often the records are read, by the ``tokens`` of one epoch; in halves."""
+    least, most = EPOCHS
+    return min(most, max(least, round(2 * TOKENS_A_RECORD * records / max(1.0, tokens)) / 2))
+
+
+def completed(given: Mapping[str, Any], start: Outline) -> dict[str, Any]:
+    """The settings ``given``, with those of the recipe where there are none."""
+    values = dict(given)
+    if values.get("max_length") is None and "long_texts" not in (values.get("task_options") or {}):
+        chosen = cutting(start)
+        values["task_options"] = chosen.pop("task_options") | dict(values.get("task_options") or {})
+        values |= chosen
+    own = training(start, from_random=bool(values.get("from_random")))
+    asked = dict(values.get("training") or {})
+    if asked.get("batch_tokens"):
+        own.pop("batch_examples")
+    for part in ("optimizer", "schedule"):
+        section = dict(asked.get(part) or {})
+        # What is given of another optimiser or schedule is completed by its own defaults.
+        same = section.get("name", own[part]["name"]) == own[part]["name"]
+        asked[part] = (own[part] if same else {}) | section
+    values["training"] = own | asked
+    return values
