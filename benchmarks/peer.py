@@ -222,9 +222,43 @@ def finetuned(config: Mapping[str, Any]) -> dict[str, Any]:
             "scores": {"accuracy": scores}, "peak bytes": peak_memory()}  # fmt: skip
 
 
+def classified(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A classifier trained as run_glue.py does at its defaults, and what it says of the test records."""
+    began, busy = time.perf_counter(), time.process_time()
+    reader = transformers.AutoTokenizer.from_pretrained(config["model"])
+    labels = sorted({str(r["label"]) for r in read(config["train"])})
+    padding = "max_length" if config["padding"] == "max_length" else False
+    transformers.set_seed(config["seed"])
+    network = transformers.AutoModelForSequenceClassification.from_pretrained(
+        config["model"], num_labels=len(labels)
+    )
+    train, test = (Labelled(config[name], reader, labels, padding, limit=10**9) for name in ("train", "test"))
+    with tempfile.TemporaryDirectory() as out:
+        side = transformers.Trainer(
+            model=network, args=arguments(config, out), train_dataset=train,
+            data_collator=transformers.DataCollatorWithPadding(reader),
+        )  # fmt: skip
+        side.train()
+        said = np.argmax(side.predict(test).predictions, -1)  # type: ignore[arg-type]
+    true = [str(r["label"]) for r in read(config["test"])]
+    return judged([labels[i] for i in said], true) | {
+        "seconds": time.perf_counter() - began, "processor seconds": time.process_time() - busy,
+    }  # fmt: skip
+
+
+def judged(said: list[str], true: list[str]) -> dict[str, Any]:
+    """Whether each answer is right, and macro F1."""
+    from sklearn.metrics import f1_score
+
+    return {
+        "right": [int(a == b) for a, b in zip(said, true, strict=True)],
+        "macro_f1": float(f1_score(true, said, average="macro", zero_division=0)),
+    }
+
+
 def accuracy(found: Any) -> dict[str, float]:
     """Share of right labels, as run_glue.py counts it."""
     return {"accuracy": float((np.argmax(found.predictions, -1) == found.label_ids).mean())}
 
 
-SIDES = {"rate": rate, "complete": complete, "finetuned": finetuned}
+SIDES = {"rate": rate, "complete": complete, "finetuned": finetuned, "classified": classified}
