@@ -6,7 +6,7 @@ import ast
 import inspect
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,8 +82,11 @@ def commands_in_help() -> Iterator[Command]:
 COMMANDS = [*(c for page in PAGES for c in commands_on(page)), *commands_in_help()]
 
 
-def resolve(command: Command, options: dict[str, Any]) -> None:
-    """The settings of a command that has them, read as its verb reads them, down to model and objective."""
+def resolve(command: Command, options: dict[str, Any], model: Callable[[], Path]) -> None:
+    """The settings of a command that has them, read as its verb reads them, down to model and objective.
+
+    ``model`` gives the model that stands for the one a page fine-tunes: its defaults are read off it.
+    """
     if command.verb == "data":
         if "rules" in options:  # `inspect` takes no settings
             cleaning = {key: options[key] for key in ("rules", "duplicates", "against")}
@@ -95,13 +98,14 @@ def resolve(command: Command, options: dict[str, Any]) -> None:
     if command.verb == "pretrain":
         values |= {"corpus": paths} if paths else {}
     elif paths:
-        values["model"] = paths[0]
+        values["model"] = str(model())
     if options["config"]:
         assert command.settings, "--config stands behind a yaml block with the file"
         values = yaml.safe_load(command.settings) | values
     values = gather(None, values, assignments)
     if command.verb == "finetune":
-        parse_length(finetuning.resolve(values, {}).budget)
+        resolved = finetuning.resolve(values | {"model": str(model())}, {})
+        assert resolved.budget == values.get("budget", finetuning.AUTO)
         return
     settings = pretraining.resolve(values, {})
     parse_length(settings.budget)
@@ -115,7 +119,7 @@ def test_there_are_commands_to_check() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: f"{c.where}: {' '.join(c.words[1:])}")
-def test_a_printed_command_parses(command: Command) -> None:
+def test_a_printed_command_parses(command: Command, request: pytest.FixtureRequest) -> None:
     assert isinstance(GROUP, click.Group | typer.core.TyperGroup)
     if command.verb.startswith("-"):
         known = {name for parameter in GROUP.params for name in parameter.opts} | {"--help", "-h"}
@@ -132,7 +136,7 @@ def test_a_printed_command_parses(command: Command) -> None:
         verb, words = verb.commands[words[0]], words[1:]
     with verb.make_context(command.verb, list(words)) as context:
         if command.verb in ("pretrain", "finetune"):
-            resolve(command, context.params)
+            resolve(command, context.params, lambda: request.getfixturevalue("bert"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
