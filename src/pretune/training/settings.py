@@ -72,7 +72,7 @@ class TrainingSettings(Settings):
     batch_tokens: int | None = pydantic.Field(default=None, gt=0)
     """Size of a global step in tokens without padding."""
     batch_examples: int | None = pydantic.Field(default=None, gt=0)
-    """Size of a global step in examples; give one of the two."""
+    """Size of a global step in examples; give one of the two, or leave the choice to the verb."""
     micro_batch: int | None = pydantic.Field(default=None, gt=0)
     """Rows of the grid that go through the network at once; None: as many as make 4,096 tokens.
     It changes memory and speed, not what is learnt."""
@@ -103,6 +103,6 @@ class TrainingSettings(Settings):
 
     @pydantic.model_validator(mode="after")
     def _one_size(self) -> TrainingSettings:
-        if (self.batch_tokens is None) == (self.batch_examples is None):
+        if self.batch_tokens is not None and self.batch_examples is not None:
             raise ValueError("give the size of a step as one of batch_tokens and batch_examples")
         return self

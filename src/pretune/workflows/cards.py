@@ -122,9 +122,8 @@ def finetuned(settings: Any, summary: dict[str, Any]) -> str:
 
 def _settings(summary: dict[str, Any], settings: Any) -> tuple[tuple[str, str], ...]:
     training = settings.training
-    size = (
-        f"{training.batch_tokens} tokens" if training.batch_tokens else f"{training.batch_examples} examples"
-    )
+    examples = summary.get("batch_examples", training.batch_examples)
+    size = f"{training.batch_tokens} tokens" if training.batch_tokens else f"{examples} examples"
     options = {**getattr(settings, "task_options", {}), **summary.get("task_options", {})}
     return (
         ("steps", str(summary["steps"])),

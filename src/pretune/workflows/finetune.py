@@ -73,11 +73,11 @@ class FinetuneSettings(Settings):
     from_random: bool = False
     """Forget the model's weights and begin from random ones: the control that shows what pretraining gave."""
     budget: str = AUTO
-    """Epochs, steps, tokens, or minutes of wall-clock for the whole command; auto: 2 to 6 epochs, by how long
+    """Epochs, steps, tokens, or minutes of wall-clock for the whole command; auto: 1.5 to 6 epochs, by how long
     the texts are."""
     baselines: bool = True
     """Fit majority and TF-IDF on the training records, to stand beside the scores."""
-    training: TrainingSettings = TrainingSettings(batch_examples=8)
+    training: TrainingSettings = TrainingSettings()
     """What is not given is chosen by the model's origin and size: ``finetune_recipe``."""
     language: str = "en"
     """Of the report: en or zh."""
@@ -142,7 +142,7 @@ def _finetuned(
         objective=parts.objective,
         batches=parts.batches,
         evaluate=lambda network, step: memory.fitted(step, partial(parts.evaluate, step)),
-        settings=resolved.training,
+        settings=parts.training,
         length=length,
         run=run,
         reporter=reporter,
@@ -181,6 +181,7 @@ def _concluded(
         "steps": outcome.steps,
         "best_step": outcome.best_step,
         "seconds": round(outcome.seconds, 1),
+        "batch_examples": parts.training.batch_examples,
         "train": len(parts.train),
         "validation": {"n": len(parts.validation), **outcome.scores},
         "scored_on": "test" if parts.test else "validation",
@@ -277,6 +278,7 @@ class _Finetuning:
                 f"  mind: the validation records, which choose the checkpoint, hold no {sorted(absent)}"
             )
         features = [f for i, r in enumerate(self.train) for f in self.task.encode(r, i, self.model.tokenizer)]
+        self.training = self._sized(settings.training)
         records = EncodedRecords(features)
         traits, objective = self.model.family.TRAITS, find("objectives", kind.OBJECTIVE)
         options = build(objective.Options, settings.objective_options, where="finetune: objective_options")
@@ -285,13 +287,21 @@ class _Finetuning:
         made = objective.Objective(traits, self.model.tokenizer.specials, options, records)
         self.objective = teaching.beside(self.teacher, made)
         self.batches = StepBatches(
-            records, self.objective, traits, settings.training, self.model.max_length, world
+            records, self.objective, traits, self.training, self.model.max_length, world
         )
 
         self._say_long_texts(len(features))
         self.baselines: BaselineScores = {}
         self._latest: tuple[int, list[Prediction]] | None = None
         """The step of the latest evaluation and what it predicted: mostly that of the best weights."""
+
+    def _sized(self, training: TrainingSettings) -> TrainingSettings:
+        """The settings of training with the size of a step."""
+        if training.batch_examples or training.batch_tokens:
+            return training
+        own = finetune_recipe.is_own(outline(self.settings.model), from_random=self.settings.from_random)
+        size = finetune_recipe.batch_examples(len(self.train), own=own)
+        return training.model_copy(update={"batch_examples": size})
 
     @property
     def length(self) -> Length:

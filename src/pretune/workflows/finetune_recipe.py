@@ -13,28 +13,46 @@ from pretune.model.folder import Outline
 
 READ = 128
 """Tokens of a text that are read: as many as stock's example reads. More take longer, and seldom help."""
-PUBLISHED_RATE, PUBLISHED_WIDTH = 1e-4, 384
-"""Peak learning rate of a published checkpoint of that width; others in inverse proportion to theirs, which
-at 768 is the 5e-5 of stock's example. Twice as much is at times better, and at times ends in one answer."""
-OWN_RATE, OWN_WIDTH = 2e-3, 128
+PUBLISHED_RATE, PUBLISHED_WIDTH, PUBLISHED_POWER = 1.5e-4, 384, 1.5
+"""Peak learning rate of a published checkpoint of that width, which falls with this power of the width: so it is
+5.3e-5 at 768, where stock's example has 5e-5 for all."""
+OWN_RATE, OWN_WIDTH, OWN_POWER = 2e-3, 128, 1.0
 """The same of a model that pretune pretrained, in minutes or hours: it knows less that could be lost."""
-TOKENS_A_RECORD = 256
-"""Tokens that are read of each record over all epochs, about: two epochs of texts cut at ``READ``."""
-EPOCHS = (2, 6)
+TOKENS_A_RECORD = 192
+"""Tokens that are read of each record over all epochs, about: an epoch and a half of texts cut at ``READ``."""
+EPOCHS = (1.5, 6)
 """The least and the most: short texts are read more often, in the time that stock's padding takes."""
+BATCHES = ((1000, 4), (10_000, 8))
+"""Records of a step where there are fewer of them than the first number: few records want many steps."""
+LARGEST_BATCH = 16
 
 ADAMW: dict[str, Any] = {"name": "adamw", "betas": (0.9, 0.999), "weight_decay": 0.01}
 
 
 def training(start: Outline, *, from_random: bool) -> dict[str, Any]:
     """Settings of training for a model as its folder describes it."""
-    own = start.objective is not None or from_random
-    rate, width = (OWN_RATE, OWN_WIDTH) if own else (PUBLISHED_RATE, PUBLISHED_WIDTH)
+    rate, width, power = (
+        (OWN_RATE, OWN_WIDTH, OWN_POWER)
+        if is_own(start, from_random=from_random)
+        else (PUBLISHED_RATE, PUBLISHED_WIDTH, PUBLISHED_POWER)
+    )
+    learning_rate = rate * (width / start.config.hidden_size) ** power
     return {
-        "optimizer": {**ADAMW, "learning_rate": float(f"{rate * width / start.config.hidden_size:.2g}")},
+        "optimizer": {**ADAMW, "learning_rate": float(f"{learning_rate:.2g}")},
         "schedule": {"name": "linear", "warmup": 0.1},
-        "batch_examples": 16 if own else 8,
     }
+
+
+def is_own(start: Outline, *, from_random: bool) -> bool:
+    """Was the model pretrained by pretune, or has it learnt nothing yet?"""
+    return start.objective is not None or from_random
+
+
+def batch_examples(records: int, *, own: bool) -> int:
+    """Records of a step; ``own``: as :func:`is_own` has it."""
+    if own:
+        return LARGEST_BATCH
+    return next((size for below, size in BATCHES if records < below), LARGEST_BATCH)
 
 
 def cutting(start: Outline) -> dict[str, Any]:
@@ -59,8 +77,6 @@ def completed(given: Mapping[str, Any], start: Outline) -> dict[str, Any]:
         values |= chosen
     own = training(start, from_random=bool(values.get("from_random")))
     asked = dict(values.get("training") or {})
-    if asked.get("batch_tokens"):
-        own.pop("batch_examples")
     for part in ("optimizer", "schedule"):
         section = dict(asked.get(part) or {})
         # What is given of another optimiser or schedule is completed by its own defaults.
