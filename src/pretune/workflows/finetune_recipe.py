@@ -14,12 +14,12 @@ from pretune.model.folder import Outline
 READ = 128
 """Tokens of a text that are read: as many as stock's example reads. More take longer, and seldom help."""
 PUBLISHED_RATE, PUBLISHED_WIDTH, PUBLISHED_POWER = 1.5e-4, 384, 1.5
-"""Peak learning rate of a published checkpoint of that width, which falls with this power of the width: so it is
-5.3e-5 at 768, where stock's example has 5e-5 for all."""
+"""Peak learning rate of a published checkpoint of that width, which falls with this power of the width: at 768
+it is 5.3e-5, where stock's example has 5e-5 for all."""
 OWN_RATE, OWN_WIDTH, OWN_POWER = 2e-3, 128, 1.0
 """The same of a model that pretune pretrained, in minutes or hours: it knows less that could be lost."""
 TOKENS_A_RECORD = 192
-"""Tokens that are read of each record over all epochs, about: an epoch and a half of texts cut at ``READ``."""
+"""Tokens that are read of each record over all epochs, about: 1.5 epochs of texts cut at ``READ``."""
 EPOCHS = (1.5, 6)
 """The least and the most: short texts are read more often, in the time that stock's padding takes."""
 BATCHES = ((1000, 4), (10_000, 8))
