@@ -14,8 +14,8 @@ from pretune.model.folder import Outline
 READ = 128
 """Tokens of a text that are read: as many as stock's example reads. More take longer, and seldom help."""
 PUBLISHED_RATE, PUBLISHED_WIDTH, PUBLISHED_POWER = 1.5e-4, 384, 1.5
-"""Peak learning rate of a published checkpoint of that width, which falls with this power of the width: at 768
-it is 5.3e-5, where stock's example has 5e-5 for all."""
+"""Peak learning rate of a published checkpoint of that width, which falls with this power of the width: at
+768 it is 5.3e-5, where stock's example has 5e-5 for all."""
 OWN_RATE, OWN_WIDTH, OWN_POWER = 2e-3, 128, 1.0
 """The same of a model that pretune pretrained, in minutes or hours: it knows less that could be lost."""
 TOKENS_A_RECORD = 192
