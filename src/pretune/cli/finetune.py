@@ -19,6 +19,7 @@ from pretune.cli.shared import (
     emit,
     figure,
     gather,
+    grave,
     names_of,
     split,
 )
@@ -92,6 +93,7 @@ def run(
         {**s, "folder": str(result.folder)},
         json,
         [
+            *grave(s["verdicts"]),
             f"on {s['n']:,} {s['scored_on']} records:",
             *(f"  {name:10} {figure(score)}" for name, score in s["scores"].items()),
             *(

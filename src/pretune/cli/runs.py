@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pretune.cli.shared import Json, Language, emit, figure
+from pretune.cli.shared import Json, Language, emit, figure, grave
 
 NAME = "runs"
 HELP = """See the runs that there are, compare them, and change one in its middle. All take --json.
@@ -61,6 +61,7 @@ def show(run: RunFolder, json: Json = False) -> None:
     of = f" of {found['steps']:,}" if found["steps"] else ""
     lines = [
         f"{found['run']}: {found['verb']} {found['family']}, {found['state']}, step {found['step']:,}{of}",
+        *grave(found["verdicts"]),
         "settings that are not the defaults:",
         *(f"  {key}: {value}" for key, value in found["settings"].items()),
         *_curve_lines(found, runs.sparkline),
@@ -73,7 +74,7 @@ def show(run: RunFolder, json: Json = False) -> None:
         found["changes"]
     )
     lines += [f"  waiting to be taken up: {name}" for name in found["waiting"]]
-    lines += [f"- {verdict['text']}" for verdict in found["verdicts"]]
+    lines += [f"- {verdict['text']}" for verdict in found["verdicts"] if verdict["status"] != "bad"]
     emit(found, json, lines)
 
 

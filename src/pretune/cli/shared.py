@@ -69,6 +69,11 @@ def closing_lines(summary: Mapping[str, Any], command: str) -> list[str]:
     return warnings or [f"next:   pretune {command}"]
 
 
+def grave(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is wrong, to be said before any score."""
+    return [f"! {verdict['text']}" for verdict in verdicts if verdict["status"] == "bad"]
+
+
 def figure(score: Mapping[str, Any]) -> str:
     """``0.812 (0.790 to 0.834)``."""
     interval = score.get("interval")

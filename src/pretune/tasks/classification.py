@@ -40,7 +40,7 @@ Options = Cutting
 
 __all__ = ["ANSWER", "ANSWER_FIELDS", "BASELINES", "COLUMNS", "DESCRIPTION", "HEAD", "METRICS",
            "OBJECTIVE", "PER_RECORD", "PROBLEM_TYPE", "Options", "Task", "accepted", "answer", "classes",
-           "label_set", "texts", "truth"]  # fmt: skip
+           "label_set", "labels_of", "texts", "truth"]  # fmt: skip
 
 
 def accepted(record: Record, *, labelled: bool = True) -> Record:
@@ -60,6 +60,11 @@ def truth(record: Record) -> str:
 def classes(record: Record) -> tuple[str, ...]:
     """The labels that a record is an example of."""
     return (truth(record),)
+
+
+def labels_of(value: Any) -> tuple[str, ...]:
+    """The labels of a predicted value."""
+    return (str(value),)
 
 
 def answer(prediction: Prediction) -> dict[str, Any]:

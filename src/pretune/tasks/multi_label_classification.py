@@ -40,7 +40,7 @@ SEPARATORS = ("|", ";")
 
 __all__ = ["ANSWER", "ANSWER_FIELDS", "BASELINES", "COLUMNS", "DESCRIPTION", "HEAD", "METRICS",
            "OBJECTIVE", "PER_RECORD", "PROBLEM_TYPE", "Options", "Task", "accepted", "answer", "classes",
-           "label_set", "texts", "truth"]  # fmt: skip
+           "label_set", "labels_of", "texts", "truth"]  # fmt: skip
 
 
 class Options(Settings):
@@ -89,6 +89,11 @@ def truth(record: Record) -> tuple[str, ...]:
 def classes(record: Record) -> tuple[str, ...]:
     """The labels that a record is an example of."""
     return truth(record)
+
+
+def labels_of(value: Any) -> tuple[str, ...]:
+    """The labels of a predicted value."""
+    return tuple(value)
 
 
 def answer(prediction: Prediction) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +24,10 @@ from pretune.objectives import Kind, objective_of, usual
 from pretune.registry import find
 from pretune.training import machine
 from pretune.training.progress import Reporter, Silent
+from pretune.training.verdicts import Finding
 from pretune.types import Prediction, Record, Score
+from pretune.workflows import verdicts
+from pretune.workflows.prediction_findings import of_predictions
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,16 @@ class Evaluation:
     def right(self, said: Iterable[Any]) -> list[bool]:
         """Whether each of these values is the true one."""
         return [value == true for value, true in zip(said, self.truth, strict=True)]
+
+    @property
+    def beats_majority(self) -> bool:
+        """Whether more records are wholly right than one answer for all would get right."""
+        return sum(self.correct) > max(Counter(self.truth).values(), default=0)
+
+    def findings(self, scored_on: str = "") -> tuple[Finding, ...]:
+        """What the predictions show before all else; ``scored_on``: ``test`` or ``validation``, if known."""
+        values = [p.value for p in self.predictions]
+        return of_predictions(self.task, values, self.truth, self.records, scored_on)
 
     @property
     def share(self) -> str:
@@ -199,7 +213,8 @@ def evaluate(
             loaded.task().check(learnt)
         baselines = {} if learnt is None else fit_baselines(loaded.task(), name, learnt, records)
         evaluation = assess(loaded, records, baselines)
-        summary = {"verb": "evaluate", "task": name, **evaluation.summary()}
+        found = verdicts.as_rows("en", evaluation.findings())
+        summary = {"verb": "evaluate", "task": name, **evaluation.summary(), "verdicts": found}
         if evaluation.overlap:
             reporter.say(
                 f"  mind: {evaluation.overlap} of {len(records)} texts stand in the text that the model was "

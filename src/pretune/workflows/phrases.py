@@ -40,7 +40,10 @@ ENGLISH = {
     "beats_baseline": "{name}: {metric} {value} is above {baseline}, {other}, by {difference} points "
     "(95 % interval {low} to {high}).",
     "below_baseline": "{name}: {metric} {value} is below {baseline}, {other}, by {difference} points "
-    "(95 % interval {low} to {high}). For this task with so few labels use the baseline, or pretrain for longer.",
+    "(95 % interval {low} to {high}).",
+    "few_labels": " With so few labels ({train}) use the baseline, or start from a model pretrained for longer.",
+    "many_labels": " With {train} labels a fine-tuned model should be ahead: train for longer, try another learning "
+    "rate, or start from a stronger model.",
     "level_with_baseline": "{name}: {metric} {value} and {baseline}, {other}, cannot be told apart on {n} test "
     "texts (difference {difference} points, 95 % interval {low} to {high}).",
     "overlap": "{count} of the {n} texts that it was scored on stand in the text that it was pretrained on: the "
@@ -109,7 +112,9 @@ CHINESE = {
     "beats_baseline": "{name}：{metric} {value}，高于“{baseline}”的 {other}，领先 {difference} 个百分点"
     "（95% 置信区间 {low} 至 {high}）。",
     "below_baseline": "{name}：{metric} {value}，低于“{baseline}”的 {other}，相差 {difference} 个百分点"
-    "（95% 置信区间 {low} 至 {high}）。标注这么少时，建议直接用基线，或延长预训练。",
+    "（95% 置信区间 {low} 至 {high}）。",
+    "few_labels": "标注只有 {train} 条，建议直接用基线，或换用预训练更久的模型。",
+    "many_labels": "标注有 {train} 条，微调后的模型本应领先：请延长训练、调整学习率，或换用更强的模型。",
     "level_with_baseline": "{name}：{metric} {value}，与“{baseline}”的 {other} 在 {n} 条测试文本上分不出高下"
     "（相差 {difference} 个百分点，95% 置信区间 {low} 至 {high}）。",
     "overlap": "评测用的 {n} 条文本中，有 {count} 条出现在预训练文本里，分数可能偏高。",
