@@ -75,7 +75,7 @@ def of_predictions(
     if absent:
         names = ", ".join(f"{_cut(repr(c.label))} ({100 * c.share:.3g} %)" for c in absent[:SHOWN])
         status: Status = "bad" if absent[0].share >= NOTEWORTHY else "neutral"
-        figures = {
+        figures: dict[str, float | int | str] = {
             "count": len(absent), "classes": len(set(chain.from_iterable(classes))), "n": len(records),
             "label": absent[0].label, "support": absent[0].support, "share": absent[0].share,
             "names": names + (" ..." if len(absent) > SHOWN else ""), "scored_on": scored_on,
@@ -134,7 +134,7 @@ def _cause(
 
 
 def _constant(found: ConstantPrediction, value: str, of: str, scored_on: str) -> Finding:
-    figures = {
+    figures: dict[str, float | int | str] = {
         "of": of, "value": _cut(value), "count": found.count, "n": found.n, "others": found.others,
         "largest": found.largest, "empty": int(found.value == ()), "scored_on": scored_on,
     }  # fmt: skip
