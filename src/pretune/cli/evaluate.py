@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pretune.cli.shared import Json, emit, figure, grave
+from pretune.cli.shared import Json, class_lines, emit, figure, grave
 
 NAME = "evaluate"
 HELP = """Score a model on data that it has not seen: a classifier on labelled records, a language model on text.
@@ -45,4 +45,4 @@ def run(
     first = next(iter(summary["scores"]))
     for name, row in summary.get("baselines", {}).items():
         lines.append(f"{name:14} {figure(row[first])} {first}   {row['description']}")
-    emit(summary, json, lines)
+    emit(summary, json, lines + class_lines(summary))

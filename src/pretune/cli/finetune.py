@@ -16,6 +16,7 @@ from pretune.cli.shared import (
     Out,
     PrintConfig,
     closing_lines,
+    class_lines,
     emit,
     figure,
     gather,
@@ -101,6 +102,7 @@ def run(
                 for first in list(s["scores"])[:1]
                 for name, row in s["baselines"].items()
             ),
+            *class_lines(s),
             f"model:  {result.model}",
             f"report: {result.report}",
             *closing_lines(s, f'predict {result.folder} --text "..."'),

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pretune.cli.shared import Json, Language, emit, figure, grave
+from pretune.cli.shared import Json, Language, class_lines, emit, figure, grave
 
 NAME = "runs"
 HELP = """See the runs that there are, compare them, and change one in its middle. All take --json.
@@ -70,6 +70,7 @@ def show(run: RunFolder, json: Json = False) -> None:
         lines.append("scores:")
         lines += [f"  {name:14} {figure(score)}" for name, score in found["scores"].items()]
         lines += [f"  {name:14} {value:.3f} (baseline)" for name, value in found["baselines"].items()]
+    lines += class_lines(found["summary"])
     lines += ["changes in mid-run:", *(f"  {line}" for line in described(found["changes"]))] * bool(
         found["changes"]
     )
@@ -118,11 +119,11 @@ def adjust(
 
 
 def _curve_lines(found: dict[str, Any], sparkline: Any) -> list[str]:
-    """Training loss and the deciding held-out score as rows of bars, with their first and last values."""
+    """Training loss and the deciding validation score as rows of bars, with their first and last values."""
     curve = found["curve"]
     name = next((key for key in (curve[0] if curve else {}) if key != "step"), "")
     curves = {"training loss": [loss for _, loss in found["training"] if loss is not None]}
-    curves[f"held-out {name}"] = [row[name] for row in curve] if name else []
+    curves[f"validation {name}"] = [row[name] for row in curve] if name else []
     return [
         f"{title:18} {values[0]:8.3f} {sparkline(values)} {values[-1]:.3f}"
         for title, values in curves.items()

@@ -19,6 +19,7 @@ from pretune.errors import DataError, UnsupportedError
 from pretune.evaluation.baseline import Baseline
 from pretune.evaluation.language_model import HeldOut
 from pretune.evaluation.mistakes import Mistake, Slice, by_slice, most_confident
+from pretune.metrics.by_class import ByClass
 from pretune.model import Model
 from pretune.objectives import Kind, objective_of, usual
 from pretune.registry import find
@@ -42,6 +43,8 @@ class Evaluation:
     scores: list[Score]
     """The first decides."""
     baselines: dict[str, tuple[Baseline, list[Score]]] = field(default_factory=dict)
+    classes: ByClass | None = None
+    """Scores by class, of a task that has classes."""
     mistakes: list[Mistake] = field(default_factory=list)
     slices: list[Slice] = field(default_factory=list)
     overlap: int | None = None
@@ -78,6 +81,7 @@ class Evaluation:
         return {
             "n": len(self.records),
             "scores": {s.name: s.as_dict() for s in self.scores},
+            **(self.classes.as_dict() if self.classes else {}),
             "baselines": {
                 name: {"description": baseline.description, **{s.name: s.as_dict() for s in scores}}
                 for name, (baseline, scores) in self.baselines.items()
@@ -86,14 +90,15 @@ class Evaluation:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row a record: what was said, what is true, how sure."""
-        answer = find("tasks", self.task).ANSWER
+        """One row a record: what was said, what is true, how sure, and the probability of every label."""
+        kind = find("tasks", self.task)
         return [
             {
                 **{key: r.fields[key] for key in ("text", "text_pair") if r.fields.get(key) is not None},
-                answer: true,
+                kind.ANSWER: true,
                 "said": p.value,
                 "confidence": p.confidence,
+                "probabilities": {label: round(x, 6) for label, x in kind.probabilities(p).items()},
             }
             for r, true, p in zip(self.records, self.truth, self.predictions, strict=True)
         ]
@@ -171,7 +176,7 @@ def assess(
     correct = [p.value == t for p, t in zip(predictions, truth, strict=True)]
     return Evaluation(
         str(model.task_name), records, predictions, truth, task.score(predictions, records), baselines,
-        most_confident(records, predictions, truth, k=10),
+        task.by_class(predictions, records), most_confident(records, predictions, truth, k=10),
         by_slice(correct, [len(t) for t in texts]),
         len(model.fingerprints.overlap(texts)) if model.fingerprints is not None else None,
         model.fingerprints.judged(texts) if model.fingerprints is not None else 0,

@@ -53,7 +53,7 @@ class FinetuneSettings(Settings):
     train: tuple[str, ...]
     """Files of labelled records, with the columns of the task."""
     validation: tuple[str, ...] = ()
-    """None: a tenth of the training records is held out."""
+    """None: a tenth of the training records."""
     test: tuple[str, ...] = ()
     """Scored once, at the end, beside the baselines."""
     task: str = "classification"

@@ -115,7 +115,7 @@ def finetuning(
     checks = [row for row in rows if row["kind"] == "evaluation"]
     sections = (
         p.Verdict(text["verdict"], gravest_first(items)),
-        p.Scores(text["scores"], _score_rows(language, evaluation),
+        p.Scores(f"{text['scores']}: {text[summary['scored_on']]}", _score_rows(language, evaluation),
                  metric_name(language, evaluation.scores[0].name),
                  say(language, "scores_note_one", n=len(evaluation.records))),
         mistake_section(language, evaluation.mistakes),
