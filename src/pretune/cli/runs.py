@@ -92,11 +92,20 @@ def compare(
     found = comparison.compare_runs(runs, html=html, language=language or "en")
     lines = ["settings that differ:"]
     for key, row in found["settings"].items():
-        lines.append(f"  {key}: " + ", ".join(f"{value} ({name})" for name, value in row.items()))
+        lines.append(f"  {key}: " + ", ".join(f"{_setting(v)} ({name})" for name, v in row.items()))
     if found["why"]:
         lines.append(f"scores are not compared: {found['why']}")
     for name, scores in found["scores"].items():
         lines += [f"{name:24} {kind:14} {figure(score)}" for kind, score in scores.items()]
+    for group in found["groups"]:
+        if len(group["runs"]) > 1:
+            lines.append(
+                f"{', '.join(group['runs'])}: one setting, seeds {', '.join(map(str, group['seeds']))}"
+            )
+            lines += [
+                f"  {kind:14} mean {score['mean']:.3f}, spread {score['spread']:.3f}"
+                for kind, score in group["scores"].items()
+            ]
     lines += [f"- {finding}" for finding in found["findings"]]
     lines += [f"page: {found['html']}"] if html else []
     emit(found, json, lines)
@@ -116,6 +125,11 @@ def adjust(
     when = "from the next step on" if done["step"] is None else f"from step {done['step']:,} on"
     follow = "" if done["state"] == "running" else "; run its command again to go on"
     emit(done, json, [f"{run}: {said} {when}{follow}"])
+
+
+def _setting(value: Any) -> str:
+    """A setting's value; none as a dash."""
+    return "–" if value is None else str(value)
 
 
 def _curve_lines(found: dict[str, Any], sparkline: Any) -> list[str]:
