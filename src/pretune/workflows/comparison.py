@@ -18,6 +18,7 @@ from pretune.report.words import words
 from pretune.training.log import read_log
 from pretune.training.run import Run, environment
 from pretune.workflows import pages
+from pretune.workflows.findings import metric_name
 from pretune.workflows.run_groups import Group, as_rows, differing, groups
 from pretune.workflows.runs import baselines_of, config_of, open_run, scores_of, verb_of
 
@@ -302,7 +303,7 @@ def _curves(language: str, runs: Runs, summaries: Any) -> p.Curve:
         if "unigram" in summary:
             levels = ((text["unigram"], summary["unigram"]), (text["bigram"], summary["bigram"]))
     decides = next((name for s in summaries.values() for name in s.get("scores", ())), "loss")
-    label = text["nats_per_token"] if decides == "loss" else pages.metric_name(language, decides)
+    label = text["nats_per_token"] if decides == "loss" else metric_name(language, decides)
     return p.Curve(text["validation"], tuple(series), levels, text["tokens"], label)
 
 
