@@ -149,8 +149,10 @@ def _concluded(
 ) -> dict[str, Any]:
     """Everything that is written once training has ended; the summary."""
     length, model = parse_length(resolved.budget), pretraining.model
+    began = time.monotonic()
     shown = samples(model, material(pretraining.prepared[0], model, 6))
     summary = pretraining.summary(outcome, before)
+    summary["seconds"] += time.monotonic() - began
     origin = Origin(bool(resolved.start_from), model.parameters)
     final = Final(of_samples(shown, model.tokenizer), summary["loss"] < summary["unigram"], origin)
     summary |= verdicts.concluded(
