@@ -58,9 +58,14 @@ def test_a_rare_class_that_is_never_predicted_is_only_noted() -> None:
 @pytest.mark.parametrize(
     ("rows", "origin", "cause", "advice"),
     [
-        (log(3), SMALL, "few_steps", "more (--budget)"),
-        (log(400, learning=40), SMALL, "few_steps", "40 of them with the learning rate above"),
-        (log(130, rate=2e-4), LARGE, "rate_high", "try 6.7e-05"),
+        (log(3), SMALL, "few_steps", "made 3 steps, too few to learn from: give it some hundreds (--budget)"),
+        (
+            log(400, learning=40),
+            SMALL,
+            "few_effective",
+            "In only 40 of 400 steps was the learning rate above",
+        ),
+        (log(130, rate=2e-4), LARGE, "rate_high", "try 5e-05"),
         (log(130, rate=2e-4), SMALL, "unlearnt", "now 130 steps"),
         (log(130, rate=2e-5), LARGE, "unlearnt", "now 130 steps"),
     ],

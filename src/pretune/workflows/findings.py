@@ -11,9 +11,10 @@ from pretune.metrics.statistics import Difference, paired_difference
 from pretune.report import page as p
 from pretune.report.sections import Status
 from pretune.report.words import words
-from pretune.training.verdicts import FIRST
+from pretune.training.verdicts import FIRST, Finding
 from pretune.workflows.evaluate import Evaluation
 from pretune.workflows.phrases import say, teacher_words
+from pretune.workflows.verdicts import sentence
 
 Summary = Mapping[str, Any]
 
@@ -25,8 +26,11 @@ READ_BOTH_WAYS = ("masked_lm", "permutation_lm", "span_corruption", "denoising")
 """They see both neighbours of what they predict."""
 
 
-def loss_finding(language: str, name: str, summary: Summary) -> p.VerdictItem:
-    """Is this loss normal? Against the n-gram models of the same text."""
+def loss_finding(language: str, name: str, summary: Summary, *, advise: bool = True) -> p.VerdictItem:
+    """Is this loss normal? Against the n-gram models of the same text.
+
+    ``advise``: say what to do about it, where the curves do not know better.
+    """
     loss, unigram, bigram = summary["loss"], summary["unigram"], summary["bigram"]
     if str(summary["objective"]).split("+")[0] in READ_BOTH_WAYS:  # the bigram is no measure of it
         kind = "beats_unigram" if loss < unigram - UNIGRAM_MARGIN else "beats_nothing"
@@ -35,7 +39,8 @@ def loss_finding(language: str, name: str, summary: Summary) -> p.VerdictItem:
         kind = "beats_bigram" if loss < bigram else "beats_unigram" if loss < unigram else "beats_nothing"
         status = "good" if kind == "beats_bigram" else "bad"
     figures = {k: f"{v:.2f}" for k, v in (("loss", loss), ("unigram", unigram), ("bigram", bigram))}
-    return p.VerdictItem(cast(Status, status), say(language, kind, name=name, **figures))
+    advice = say(language, "train_longer") if advise and kind == "beats_nothing" else ""
+    return p.VerdictItem(cast(Status, status), say(language, kind, name=name, **figures) + advice)
 
 
 def origin_finding(language: str, summary: Summary) -> Iterator[p.VerdictItem]:
@@ -48,7 +53,13 @@ def origin_finding(language: str, summary: Summary) -> Iterator[p.VerdictItem]:
         return
     key, status = ("went_down", "good") if loss < before else ("did_not_go_down", "bad")
     figures = {"loss": f"{loss:.3f}", "before": f"{before:.3f}"}
-    yield p.VerdictItem(cast(Status, status), say(language, key, start=start, **figures))
+    advice = say(language, "lower_rate") if status == "bad" and may_advise(summary) else ""
+    yield p.VerdictItem(cast(Status, status), say(language, key, start=start, **figures) + advice)
+
+
+def may_advise(summary: Summary) -> bool:
+    """Whether no verdict on curves and predictions names a cause, against which other advice would stand."""
+    return not any(row["status"] == "bad" for row in summary.get("verdicts", ()))
 
 
 def teacher_finding(language: str, summary: Summary) -> Iterator[p.VerdictItem]:
@@ -66,6 +77,14 @@ def grave_findings(summary: Summary) -> tuple[p.VerdictItem, ...]:
     """Those of them that stand above all else: what makes a model useless, with its cause."""
     rows = [row for row in summary.get("verdicts", ()) if row["status"] == "bad" and row["kind"] in FIRST]
     return tuple(p.VerdictItem(row["status"], row["text"]) for row in rows)
+
+
+def grave_of(language: str, name: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[p.VerdictItem]:
+    """What makes a model useless, of the verdicts in a run's summary, said anew in ``language``."""
+    for row in rows:
+        if row["status"] == "bad" and row["kind"] in FIRST:
+            finding = Finding(row["kind"], row["status"], row["figures"])
+            yield p.VerdictItem(finding.status, f"{name}: {sentence(language, finding)}")
 
 
 def gravest_first(items: Iterable[p.VerdictItem]) -> tuple[p.VerdictItem, ...]:

@@ -21,8 +21,10 @@ from pretune.workflows.findings import (
     comparison,
     curve_findings,
     grave_findings,
+    grave_of,
     gravest_first,
     loss_finding,
+    may_advise,
     metric_name,
     origin_finding,
     overlap_finding,
@@ -34,6 +36,8 @@ from pretune.workflows.samples import Sample
 Language = Literal["en", "zh"]
 Summary = Mapping[str, Any]
 Rows = Sequence[Mapping[str, Any]]
+SMALL = 20_000_000
+"""Parameters below which a model writes grammar before sense."""
 
 
 def check_language(language: str) -> Language:
@@ -67,14 +71,17 @@ def pretraining(
                     *grave_findings(summary),
                     *origin_finding(language, summary),
                     *teacher_finding(language, summary),
-                    *(loss_finding(language, *of) for of in mixture_pages.summaries(summary).items()),
+                    *(
+                        loss_finding(language, *of, advise=may_advise(summary))
+                        for of in mixture_pages.summaries(summary).items()
+                    ),
                     *(item for item in curve_findings(summary) if item not in grave_findings(summary)),
                 )
             ),
         ),
         loss_curve(language, {name: rows}, summary, text["is_loss_normal"]),
         *mixture_pages.parts_table(language, summary),
-        sample_section(language, samples),
+        sample_section(language, samples, summary["parameters"]),
         p.Facts(text["settings"], _flat(settings)),
         *_closing(language, environment),
     )
@@ -165,7 +172,7 @@ def quickstart(
         heading = f"{text['scores']}: {names[key]}"
         sections.append(p.Scores(heading, _arm_rows(language, found), text["accuracy"], note))
     for name, found_samples in samples.items():
-        section = sample_section(language, found_samples)
+        section = sample_section(language, found_samples, runs[name]["parameters"])
         sections.append(replace(section, heading=f"{section.heading}: {runs[name]['family']}"))
     for key, found in classification.items():
         sections.append(mistake_section(language, found.mistakes, f"{text['mistakes']}: {names[key]}"))
@@ -187,10 +194,22 @@ NEXT = {
 }
 
 
+STARTS = {"random": "random_init", "pretrained": "pretrained"}
+"""What a classifier starts from, as pages call it."""
+
+
 def _quickstart_findings(
     language: str, runs: Mapping[str, Summary], classification: Mapping[str, Any], names: Mapping[str, str]
 ) -> tuple[p.VerdictItem, ...]:
-    items = [loss_finding(language, f"{run['family']} ({name})", run) for name, run in runs.items()]
+    items: list[p.VerdictItem] = []
+    for name, run in runs.items():
+        items += grave_of(language, f"{run['family']} ({name})", run["verdicts"])
+    for key, found in classification.items():
+        for start, rows in found.arms.items():
+            wrong = next((row["verdicts"] for row in rows if row["verdicts"]), ())
+            items += grave_of(language, f"{names[key]}, {words(language)[STARTS[start]]}", wrong)
+    for name, run in runs.items():
+        items.append(loss_finding(language, f"{run['family']} ({name})", run, advise=may_advise(run)))
     keys = ("pretraining_helped", "pretraining_hurt", "pretraining_unclear")
     for key, found in classification.items():
         means = {start: f"{found.mean(start):.3f}" for start in found.arms}
@@ -202,7 +221,7 @@ def _quickstart_findings(
                 language, names[key], found.against["tfidf"], value, "tfidf", score, train=found.train
             )
         )
-    return tuple(items)
+    return gravest_first(items)
 
 
 def _arm_rows(language: str, found: Any) -> tuple[p.ScoreRow, ...]:
@@ -211,7 +230,7 @@ def _arm_rows(language: str, found: Any) -> tuple[p.ScoreRow, ...]:
     for name, score in found.scores.items():
         low, high = score.interval or (None, None)
         rows.append(p.ScoreRow(text[name], score.value, low, high, "baseline"))
-    for name, key in (("random", "random_init"), ("pretrained", "pretrained")):
+    for name, key in STARTS.items():
         points = tuple(row["accuracy"] for row in found.arms[name])
         kind: Literal["ours", "reference"] = "ours" if name == "pretrained" else "reference"
         low, high = found.intervals[name]
@@ -239,8 +258,10 @@ def loss_curve(language: str, runs: Mapping[str, Rows], summary: Summary, headin
     return p.Curve(heading, tuple(series), levels, text["tokens"], text["nats_per_token"], note)
 
 
-def sample_section(language: str, samples: Sequence[Sample]) -> p.Samples:
-    """Filled masks and continued sentences."""
+def sample_section(language: str, samples: Sequence[Sample], parameters: int) -> p.Samples:
+    """Filled masks and continued sentences, of a model of so many parameters."""
+    note = say(language, "samples_note")
+    note += say(language, "samples_note_small") if parameters < SMALL else ""
     rows = tuple(
         p.SampleRow(
             s.prompt,
@@ -251,7 +272,7 @@ def sample_section(language: str, samples: Sequence[Sample]) -> p.Samples:
         )
         for s in samples
     )
-    return p.Samples(words(language)["samples"], rows, say(language, "samples_note"))
+    return p.Samples(words(language)["samples"], rows, note)
 
 
 def mistake_section(language: str, mistakes: Sequence[Mistake], heading: str | None = None) -> p.Mistakes:

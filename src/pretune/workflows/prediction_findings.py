@@ -24,8 +24,10 @@ from pretune.workflows.samples import Sample
 
 FEW_STEPS = 50
 """Below it a run has hardly begun to learn, whatever else is wrong."""
-HIGH_RATE, LARGE = 1e-4, 5_000_000
-"""A peak that models of so many parameters, once pretrained, often do not bear."""
+HIGH_RATE, USUAL_RATE, LARGE = 1e-4, 5e-5, 5_000_000
+"""A peak that models of so many parameters, once pretrained, often do not bear, and one that they do."""
+FACTOR = 3.0
+"""By which a learning rate is to be raised or lowered."""
 RARE = 0.9
 """Share of one true value from which on the others are rare."""
 NOTEWORTHY = 0.05
@@ -119,13 +121,15 @@ def _cause(
     known = {"steps": len(rates), "effective": effective, "rate": rate}
     shown = {finding.kind: finding for finding in curves}
     if effective < FEW_STEPS:
-        return {"cause": "few_steps", **known}
+        return {"cause": "few_steps" if len(rates) < FEW_STEPS else "few_effective", **known}
+    large = origin.pretrained and origin.parameters >= LARGE
+    lower = rate / FACTOR
     if {"diverged", "rate_too_high"} & shown.keys():
-        return {"cause": "rate_high", **known}
+        return {"cause": "rate_high", "advised": min(lower, USUAL_RATE) if large else lower, **known}
     if "far_too_low" in shown:
         return {"cause": "rate_low", **known}
-    if origin.pretrained and origin.parameters >= LARGE and rate >= HIGH_RATE:
-        return {"cause": "rate_high", **known}
+    if large and rate >= HIGH_RATE:
+        return {"cause": "rate_high", "advised": min(lower, USUAL_RATE), **known}
     if origin.threshold is not None and figures["empty"]:
         return {"cause": "threshold", "threshold": origin.threshold, **known}
     if figures["largest"] >= RARE:

@@ -14,10 +14,7 @@ from pretune.training.progress import Reporter
 from pretune.training.run import Run
 from pretune.training.timing import counted
 from pretune.training.verdicts import ANNEALED, Finding, Kind, Rows, by_gravity, judge
-from pretune.workflows.prediction_findings import Final, with_cause
-
-FACTOR = 3.0
-"""By which a learning rate is to be raised or lowered."""
+from pretune.workflows.prediction_findings import FACTOR, Final, with_cause
 
 ENGLISH = {
     "constant_prediction_text": "One answer for every text: {value} is predicted for {count} of the {n} {scored_on}, "
@@ -25,9 +22,10 @@ ENGLISH = {
     "constant_prediction_gap": "One answer for every text: {value} for each of {n} hidden words.{advice}",
     "constant_prediction_repetition": "One token again and again: each of {n} samples is {value}, repeated.{advice}",
     "constant_prediction_empty": "Empty outputs: each of {n} samples ends before its first token.{advice}",
-    "few_steps": " The run made {steps} steps, {effective} of them with the learning rate above a tenth of its peak: "
-    "too few to learn from. Give it more (--budget), 200 or more.",
-    "rate_high": " The learning rate ({rate:.2g}) is most likely too high for this model: try {lower:.2g}.",
+    "few_steps": " The run made {steps} steps, too few to learn from: give it some hundreds (--budget).",
+    "few_effective": " In only {effective} of {steps} steps was the learning rate above a tenth of its peak, too few to "
+    "learn from: give it some hundreds (--budget, training.schedule).",
+    "rate_high": " The learning rate ({rate:.2g}) is most likely too high for this model: try {advised:.2g}.",
     "rate_low": " The learning rate ({rate:.2g}) is far too low: try {tenfold:.2g}.",
     "threshold": " No label reaches the threshold ({threshold}): let the validation records choose it "
     "(task_options.threshold=validation), and train for longer (now {steps} steps).",
@@ -40,7 +38,7 @@ ENGLISH = {
     "them: {names}.",
     "too_short": "{steps} steps are too few to say anything about the curve ({least} are the least).",
     "too_short_bad": "The run made {steps} steps, too few to learn from: its scores are no better than those of a "
-    "model that ignores the text. Give it more (--budget), 200 or more.",
+    "model that ignores the text. Give it some hundreds (--budget).",
     "diverged": "Training diverged: the training loss fell to {low:.3f} at step {at} and rose to {end:.3f} by step "
     "{step}. Try a lower learning rate ({lower:.2g} in place of {rate:.2g}) or a longer warm-up.",
     "learnt_nothing": "The training loss did not move: {start:.3f} at the beginning, {end:.3f} at the end. The "
@@ -84,8 +82,10 @@ CHINESE = {
     "constant_prediction_gap": "对所有文本只给出一个答案：{n} 处被遮住的词全部预测为 {value}。{advice}",
     "constant_prediction_repetition": "只会重复一个词元：{n} 个示例全是 {value} 的重复。{advice}",
     "constant_prediction_empty": "输出为空：{n} 个示例都在第一个词元之前就结束了。{advice}",
-    "few_steps": "训练共 {steps} 步，其中学习率高于峰值十分之一的只有 {effective} 步，学不到东西。请增加到 200 步以上（--budget）。",
-    "rate_high": "学习率（{rate:.2g}）对该模型很可能过高：可试 {lower:.2g}。",
+    "few_steps": "训练只有 {steps} 步，学不到东西：请增加到数百步（--budget）。",
+    "few_effective": "训练共 {steps} 步，其中学习率高于峰值十分之一的只有 {effective} 步，学不到东西："
+    "请增加到数百步（--budget、training.schedule）。",
+    "rate_high": "学习率（{rate:.2g}）对该模型很可能过高：可试 {advised:.2g}。",
     "rate_low": "学习率（{rate:.2g}）过低：可试 {tenfold:.2g}。",
     "threshold": "没有一个标签达到阈值（{threshold}）：请用验证集选取阈值（task_options.threshold=validation），"
     "并延长训练（目前 {steps} 步）。",
@@ -94,7 +94,7 @@ CHINESE = {
     "unlearnt": "请延长训练（目前 {steps} 步）；若仍无改善，请降低学习率（目前 {rate:.2g}），并检查标签能否从文本中看出。",
     "unlearnt_text": "请延长训练（目前 {steps} 步），或增加文本。",
     "class_never_predicted": "{classes} 个类别中有 {count} 个从未被预测。它们在 {n} 条{scored_on}中所占比例：{names}。",
-    "too_short_bad": "训练只有 {steps} 步，学不到东西：得分不高于完全不看文本的模型。请增加到 200 步以上（--budget）。",
+    "too_short_bad": "训练只有 {steps} 步，学不到东西：得分不高于完全不看文本的模型。请增加到数百步（--budget）。",
     "too_short": "只有 {steps} 步，太少，无法判断曲线（至少需要 {least} 步）。",
     "diverged": "训练发散：训练损失在第 {at} 步降到 {low:.3f}，到第 {step} 步又升至 {end:.3f}。"
     "请降低学习率（由 {rate:.2g} 降到 {lower:.2g}），或延长预热。",
