@@ -25,7 +25,7 @@ from pretune.workflows.verdicts import LANGUAGES, sentence, verdicts
 RECORDS = [Record({"text": "a", "label": label}, "test.jsonl", 1) for label in "aaaaabbbcc" * 10]
 TRUE = [record.fields["label"] for record in RECORDS]
 CONSTANT = of_predictions("classification", ["a"] * 100, TRUE, RECORDS, "test")
-SMALL, LARGE = Origin(True, 100_000), Origin(True, 20_000_000)
+USUAL = Origin(5e-5)
 
 
 def log(
@@ -58,16 +58,17 @@ def test_a_rare_class_that_is_never_predicted_is_only_noted() -> None:
 @pytest.mark.parametrize(
     ("rows", "origin", "cause", "advice"),
     [
-        (log(3), SMALL, "few_steps", "made 3 steps, too few to learn from: give it some hundreds (--budget)"),
+        (log(3), USUAL, "few_steps", "made 3 steps, too few to learn from: give it some hundreds (--budget)"),
         (
             log(400, learning=40),
-            SMALL,
+            USUAL,
             "few_effective",
             "In only 40 of 400 steps was the learning rate above",
         ),
-        (log(130, rate=2e-4), LARGE, "rate_high", "try 5e-05"),
-        (log(130, rate=2e-4), SMALL, "unlearnt", "now 130 steps"),
-        (log(130, rate=2e-5), LARGE, "unlearnt", "now 130 steps"),
+        (log(130, rate=2e-4), USUAL, "rate_high", "try 5e-05"),
+        (log(130, rate=2e-4), Origin(2e-3), "rate_low", "try 0.002"),
+        (log(130, rate=2e-4), Origin(), "unlearnt", "now 130 steps"),
+        (log(130, rate=2e-5), USUAL, "unlearnt", "now 130 steps"),
     ],
 )
 def test_the_cause_is_read_from_the_run(
@@ -83,12 +84,12 @@ def test_the_cause_is_read_from_the_run(
 def test_rare_classes_and_thresholds_are_causes() -> None:
     records = [Record({"text": "a", "label": "b" if k < 5 else "a"}, "t", k) for k in range(100)]
     found = of_predictions("classification", ["a"] * 100, [r.fields["label"] for r in records], records)
-    [imbalance, _] = with_cause(found, (), log(300), SMALL)
+    [imbalance, _] = with_cause(found, (), log(300), USUAL)
     assert "class_weights=balanced" in sentence("en", imbalance)
     records = [Record({"text": "a", "labels": ["zh"] * (k % 3 == 0)}, "t", k) for k in range(30)]
     true = [tuple(r.fields["labels"]) for r in records]
     found = of_predictions("multi_label_classification", [()] * 30, true, records, "validation")
-    [empty, _] = with_cause(found, (), log(300), Origin(True, 1, 0.5))
+    [empty, _] = with_cause(found, (), log(300), Origin(5e-5, 0.5))
     assert "– is predicted for 30 of the 30 validation texts" in sentence("en", empty)
     assert "threshold=validation" in sentence("en", empty)
 
@@ -96,24 +97,24 @@ def test_rare_classes_and_thresholds_are_causes() -> None:
 def test_updates_that_change_nothing_are_the_cause() -> None:
     rows = log(300, fall=0.0)
     rows.append({"kind": "health", "step": 100, "update_ratio": {"layers.0": 1e-6}})
-    [found, _] = with_cause(CONSTANT, judge(rows), rows, LARGE)
-    assert "far too low: try 0.0005" in sentence("en", found)
+    [found, _] = with_cause(CONSTANT, judge(rows), rows, USUAL)
+    assert "too low for this model: try 0.0005" in sentence("en", found)
 
 
 def test_it_comes_first_and_silences_what_contradicts_it() -> None:
     """A loss that falls evenly and little: read alone it asks for a higher learning rate."""
     rows = log(300, rate=2e-4, fall=0.1)
     assert [finding.kind for finding in judge(rows)] == ["rate_too_low"]
-    found = verdicts(rows, final=Final(CONSTANT, False, LARGE))
+    found = verdicts(rows, final=Final(CONSTANT, False, USUAL))
     assert [finding.kind for finding in found] == ["constant_prediction", "class_never_predicted"]
 
 
 def test_a_short_run_is_bad_where_it_learnt_nothing() -> None:
     for learnt, status in ((True, "neutral"), (False, "bad")):
-        [found] = verdicts(log(3), final=Final((), learnt, SMALL))
+        [found] = verdicts(log(3), final=Final((), learnt, USUAL))
         assert (found.kind, found.status) == ("too_short", status)
         assert ("too few to learn from" in sentence("en", found)) is not learnt
-    kinds = [finding.kind for finding in verdicts(log(3), final=Final(CONSTANT, False, SMALL))]
+    kinds = [finding.kind for finding in verdicts(log(3), final=Final(CONSTANT, False, USUAL))]
     assert kinds == ["constant_prediction", "too_short", "class_never_predicted"]
 
 
@@ -159,7 +160,7 @@ def test_a_language_model_that_always_says_the_same(samples: list[Sample], words
     found = of_samples(samples, Letters())  # type: ignore[arg-type]
     assert bool(found) is bool(words)
     if found:
-        [told] = with_cause(found, (), log(300), SMALL)
+        [told] = with_cause(found, (), log(300), USUAL)
         assert words in sentence("en", told)
         assert "longer" in sentence("en", told)
 

@@ -31,7 +31,7 @@ from pretune.training.steps import StepBatches
 from pretune.training.trainer import Trainer
 from pretune.training.world import World
 from pretune.types import Prediction, Record, Score
-from pretune.workflows import cards, finetune_recipe, findings, labelled, pages, teaching, verdicts
+from pretune.workflows import cards, findings, finetune_recipe, labelled, pages, teaching, verdicts
 from pretune.workflows.evaluate import BaselineScores, Evaluation, assess, fit_baselines, read_labelled
 from pretune.workflows.opening import RunResult, carried_out
 from pretune.workflows.prediction_findings import Final, Origin
@@ -187,7 +187,7 @@ def _concluded(
             run, outcome, resolved.training.patience, resolved.language, reporter,
             Final(
                 evaluation.findings("test" if parts.test else "validation"), evaluation.beats_majority,
-                _origin(resolved, parts.model),
+                _origin(resolved),
             ),
         ),
     }  # fmt: skip
@@ -195,9 +195,10 @@ def _concluded(
     return summary
 
 
-def _origin(settings: FinetuneSettings, model: Model) -> Origin:
+def _origin(settings: FinetuneSettings) -> Origin:
     """How the model was trained, for the cause of a constant prediction."""
-    return Origin(not settings.from_random, model.parameters, settings.task_options.get("threshold"))
+    usual = finetune_recipe.training(outline(settings.model), from_random=settings.from_random)
+    return Origin(usual["optimizer"]["learning_rate"], settings.task_options.get("threshold"))
 
 
 def resolve(

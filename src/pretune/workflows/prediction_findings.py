@@ -24,8 +24,8 @@ from pretune.workflows.samples import Sample
 
 FEW_STEPS = 50
 """Below it a run has hardly begun to learn, whatever else is wrong."""
-HIGH_RATE, USUAL_RATE, LARGE = 1e-4, 5e-5, 5_000_000
-"""A peak that models of so many parameters, once pretrained, often do not bear, and one that they do."""
+HIGH, LOW = 1.5, 0.2
+"""Shares of the usual learning rate of a model beyond which its own is most likely the cause."""
 FACTOR = 3.0
 """By which a learning rate is to be raised or lowered."""
 RARE = 0.9
@@ -40,8 +40,8 @@ SHOWN = 5
 class Origin:
     """How a model was trained, as far as the cause of a constant prediction depends on it."""
 
-    pretrained: bool
-    parameters: int
+    usual_rate: float | None = None
+    """The peak learning rate that suits the model, where that is known."""
     threshold: float | str | None = None
     """Of a task with several labels."""
 
@@ -118,18 +118,16 @@ def _cause(
     rates = [float(row["learning_rate"]) for row in rows if row["kind"] == "step"]
     rate = max(rates, default=0.0)
     effective = sum(r >= ANNEALED * rate for r in rates) if rate else 0
-    known = {"steps": len(rates), "effective": effective, "rate": rate}
-    shown = {finding.kind: finding for finding in curves}
+    known: dict[str, float | int | str] = {"steps": len(rates), "effective": effective, "rate": rate}
     if effective < FEW_STEPS:
         return {"cause": "few_steps" if len(rates) < FEW_STEPS else "few_effective", **known}
-    large = origin.pretrained and origin.parameters >= LARGE
-    lower = rate / FACTOR
-    if {"diverged", "rate_too_high"} & shown.keys():
-        return {"cause": "rate_high", "advised": min(lower, USUAL_RATE) if large else lower, **known}
+    shown, usual = {finding.kind for finding in curves}, origin.usual_rate or rate
+    if {"diverged", "rate_too_high"} & shown:
+        return {"cause": "rate_high", "advised": min(usual, rate / FACTOR), **known}
     if "far_too_low" in shown:
-        return {"cause": "rate_low", **known}
-    if large and rate >= HIGH_RATE:
-        return {"cause": "rate_high", "advised": min(lower, USUAL_RATE), **known}
+        return {"cause": "rate_low", "advised": max(usual, 10 * rate), **known}
+    if not LOW * usual < rate < HIGH * usual:
+        return {"cause": "rate_high" if rate > usual else "rate_low", "advised": usual, **known}
     if origin.threshold is not None and figures["empty"]:
         return {"cause": "threshold", "threshold": origin.threshold, **known}
     if figures["largest"] >= RARE:

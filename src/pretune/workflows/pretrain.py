@@ -153,8 +153,7 @@ def _concluded(
     shown = samples(model, material(pretraining.prepared[0], model, 6))
     summary = pretraining.summary(outcome, before)
     summary["seconds"] += time.monotonic() - began
-    origin = Origin(bool(resolved.start_from), model.parameters)
-    final = Final(of_samples(shown, model.tokenizer), summary["loss"] < summary["unigram"], origin)
+    final = Final(of_samples(shown, model.tokenizer), summary["loss"] < summary["unigram"], Origin())
     summary |= verdicts.concluded(
         run, outcome, resolved.training.patience, resolved.language, reporter, final
     )

@@ -26,7 +26,7 @@ ENGLISH = {
     "few_effective": " In only {effective} of {steps} steps was the learning rate above a tenth of its peak, too few to "
     "learn from: give it some hundreds (--budget, training.schedule).",
     "rate_high": " The learning rate ({rate:.2g}) is most likely too high for this model: try {advised:.2g}.",
-    "rate_low": " The learning rate ({rate:.2g}) is far too low: try {tenfold:.2g}.",
+    "rate_low": " The learning rate ({rate:.2g}) is most likely too low for this model: try {advised:.2g}.",
     "threshold": " No label reaches the threshold ({threshold}): let the validation records choose it "
     "(task_options.threshold=validation), and train for longer (now {steps} steps).",
     "imbalance": " {largest:.0%} of them are of one class: weigh the rare ones "
@@ -86,7 +86,7 @@ CHINESE = {
     "few_effective": "训练共 {steps} 步，其中学习率高于峰值十分之一的只有 {effective} 步，学不到东西："
     "请增加到数百步（--budget、training.schedule）。",
     "rate_high": "学习率（{rate:.2g}）对该模型很可能过高：可试 {advised:.2g}。",
-    "rate_low": "学习率（{rate:.2g}）过低：可试 {tenfold:.2g}。",
+    "rate_low": "学习率（{rate:.2g}）对该模型很可能过低：可试 {advised:.2g}。",
     "threshold": "没有一个标签达到阈值（{threshold}）：请用验证集选取阈值（task_options.threshold=validation），"
     "并延长训练（目前 {steps} 步）。",
     "imbalance": "其中 {largest:.0%} 属于同一类：请提高稀有类别的权重（objective_options.class_weights=balanced），"
@@ -201,7 +201,7 @@ def sentence(language: str, finding: Finding) -> str:
     phrases, figures = LANGUAGES[language], dict(finding.figures)
     if "rate" in figures:
         rate = float(figures["rate"])
-        figures |= {"lower": rate / FACTOR, "higher": rate * FACTOR, "tenfold": 10 * rate}
+        figures |= {"lower": rate / FACTOR, "higher": rate * FACTOR}
     if "name" in figures:
         figures["name"] = NAMES[language].get(str(figures["name"]), figures["name"])
     if "scored_on" in figures:
