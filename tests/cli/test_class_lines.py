@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pretune.cli.shared import class_lines
+from pretune.cli.shared import class_lines, short_label
 from pretune.metrics.by_class import by_class
 
 
@@ -30,6 +30,7 @@ def test_many_classes_and_long_labels_are_cut() -> None:
     assert len(lines) == 6
     assert max(map(len, lines)) < 100
     assert class_lines({"scores": {}}) == []
+    assert short_label("a\x1b[31m\n b\u200bc") == "a [31m b c"
 
 
 def test_every_verb_that_scores_a_classifier_shows_them(classifier: Path, texts: Any, cli: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import pretune
+from pretune.training.progress import Silent
 from pretune.training.verdicts import Finding, judge
 from pretune.types import Record
 from pretune.workflows.prediction_findings import (
@@ -165,36 +166,63 @@ def test_a_language_model_that_always_says_the_same(samples: list[Sample], words
         assert "longer" in sentence("en", told)
 
 
+class Lines(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
 @pytest.fixture(scope="module")
-def collapsed(bert: Path, texts: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A classifier that has learnt the more frequent class, and nothing else, in 3 steps."""
-    folder = tmp_path_factory.mktemp("collapsed")
+def collapsed(
+    bert: Path, texts: Any, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, tuple[str, ...]]:
+    """A classifier that has learnt the more frequent class, and nothing else, in 3 steps; what was said."""
+    folder, heard = tmp_path_factory.mktemp("collapsed"), Lines()
     rows = [json.loads(line) for line in texts.train.read_text(encoding="utf-8").splitlines()]
     kept = [row for k, row in enumerate(rows) if row["label"] == "war" or k % 5 == 1]
     train = folder / "train.jsonl"
     train.write_text("\n".join(json.dumps(row) for row in kept) + "\n", encoding="utf-8")
-    return pretune.finetune(
+    run = pretune.finetune(
         bert, train=train, validation=texts.validation, test=texts.test, budget="3 steps", out=folder / "run",
-        training={"evaluations": 1, "optimizer": {"learning_rate": 1e-2}},
-    ).folder  # fmt: skip
+        training={"evaluations": 1, "optimizer": {"learning_rate": 1e-2}}, reporter=heard,
+    )  # fmt: skip
+    return run.folder, tuple(heard.lines)
 
 
-def test_a_collapsed_run_says_so_first_everywhere(collapsed: Path, texts: Any, cli: Any) -> None:
-    summary = json.loads((collapsed / "summary.json").read_text(encoding="utf-8"))
-    assert {row["said"] for row in map(json.loads, (collapsed / "predictions.jsonl").open())} == {"war"}
+def test_scores_on_the_way_are_called_by_their_records(collapsed: tuple[Path, tuple[str, ...]]) -> None:
+    _, lines = collapsed
+    assert any("step 3, validation: accuracy " in line for line in lines)
+    assert not [line for line in lines if "held out" in line or "held-out" in line]
+
+
+def test_a_collapsed_run_says_so_first_everywhere(
+    collapsed: tuple[Path, tuple[str, ...]], texts: Any, cli: Any
+) -> None:
+    collapsed_run, lines = collapsed
+    told = [
+        line for line in lines if any(w in line for w in ("One answer", "The run made", "Never predicted"))
+    ]
+    assert told[0].startswith("  One answer for every text")
+    assert len(told) == 3
+    summary = json.loads((collapsed_run / "summary.json").read_text(encoding="utf-8"))
+    assert {row["said"] for row in map(json.loads, (collapsed_run / "predictions.jsonl").open())} == {"war"}
     first = summary["verdicts"][0]
     assert (first["kind"], first["status"], first["figures"]["cause"]) == (
         "constant_prediction", "bad", "few_steps",
     )  # fmt: skip
     assert "'war' is predicted for 16 of the 16 test texts" in first["text"]
-    page = (collapsed / "report.html").read_text(encoding="utf-8")
+    page = (collapsed_run / "report.html").read_text(encoding="utf-8")
     said = [page.index(words) for words in ("One answer for every text", "too few to learn from: its")]
     assert said == sorted(said)
     assert "majority class, 0.5" not in page  # it says the same, without the cause
     assert "use the baseline" not in page
-    card = (collapsed / "model" / "README.md").read_text(encoding="utf-8")
+    card = (collapsed_run / "model" / "README.md").read_text(encoding="utf-8")
     assert card.split("# bert fine-tuned with pretune")[1].lstrip().startswith("> One answer for every text")
-    shown = cli("runs", "show", collapsed).out.splitlines()
+    shown = cli("runs", "show", collapsed_run).out.splitlines()
     assert shown[1].startswith("! One answer for every text")
-    told = cli("evaluate", collapsed, "--data", texts.test).out.splitlines()
+    told = cli("evaluate", collapsed_run, "--data", texts.test).out.splitlines()
     assert told[0].startswith("! One answer for every text")

@@ -114,8 +114,8 @@ def _confusions(matrix: Mapping[str, Any] | None) -> list[str]:
 
 
 def short_label(label: str) -> str:
-    """A label on one line of bounded length."""
-    line = " ".join(label.split())
+    """A label on one line of bounded length, without what a terminal would act on."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in label).split())
     return line if len(line) <= WIDEST else line[: WIDEST - 1] + "…"
 
 

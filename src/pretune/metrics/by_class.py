@@ -17,7 +17,7 @@ from pretune.metrics._scoring import check_aligned
 from pretune.types import IntArray
 
 LARGEST = 256
-"""Classes up to which the counts are written out: they grow with the square."""
+"""Classes up to which there are counts, which grow with the square."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +39,22 @@ class ByClass:
     """The scores of all classes, and the counts that they are made of."""
 
     scores: tuple[ClassScore, ...]
-    counts: IntArray
-    """(C, C) records of each true class (row) by predicted class (column); of several labels a record
-    (C, 2, 2): by label, records without and with it (row), predicted to be without and with it (column)."""
+    counts: IntArray | None
+    """(C, C) records of each true class (row) by predicted class (column). Of several labels a record
+    (C, 2, 2): by label, records without and with it (row), predicted to be without and with it (column).
+    None of more than :data:`LARGEST` classes."""
 
     def as_dict(self) -> dict[str, Any]:
-        """As it stands in summary.json; of more than :data:`LARGEST` classes without the counts."""
+        """As it stands in summary.json."""
         labels = [score.label for score in self.scores]
         rows = {score.label: asdict(score) for score in self.scores}
         for row in rows.values():
             del row["label"]
         return {
             "by_class": rows,
-            "confusion_matrix": {"labels": labels, "counts": self.counts.tolist()}
-            if len(labels) <= LARGEST
-            else None,
+            "confusion_matrix": None
+            if self.counts is None
+            else {"labels": labels, "counts": self.counts.tolist()},
         }
 
 
@@ -71,8 +72,11 @@ def by_class(predictions: Sequence[str], references: Sequence[str], labels: Sequ
     true = np.array([number[label] for label in references])
     said = np.array([number[label] for label in predictions])
     size = len(labels)
-    counts = np.bincount(true * size + said, minlength=size * size).reshape(size, size)
-    return ByClass(_scores(labels, counts.diagonal(), counts.sum(1), counts.sum(0)), counts)
+    hits, support, predicted = (np.bincount(x, minlength=size) for x in (true[true == said], true, said))
+    counts = None
+    if size <= LARGEST:
+        counts = np.bincount(true * size + said, minlength=size * size).reshape(size, size)
+    return ByClass(_scores(labels, hits, support, predicted), counts)
 
 
 def by_label(predictions: IntArray, references: IntArray, labels: Sequence[str]) -> ByClass:
@@ -94,7 +98,8 @@ def by_label(predictions: IntArray, references: IntArray, labels: Sequence[str])
     hits, support, predicted = (said * true).sum(0), true.sum(0), said.sum(0)  # (C,)
     neither = len(true) - support - predicted + hits
     counts = np.stack([neither, predicted - hits, support - hits, hits], 1).reshape(-1, 2, 2)
-    return ByClass(_scores(labels, hits, support, predicted), counts)
+    small = len(labels) <= LARGEST
+    return ByClass(_scores(labels, hits, support, predicted), counts if small else None)
 
 
 def _scores(
