@@ -20,20 +20,25 @@ CURVES = Path(__file__).with_name("curves")
 
 def rows(
     training: Shape, held_out: Shape | None = None, *, steps: int = 400, checks: int = 10, name: str = "loss",
-    noise: float = 0.05, spikes: tuple[int, ...] = (),
+    noise: float = 0.05, spikes: tuple[int, ...] = (), rate: Shape = lambda share: 1.0,
+    epochs: float | None = None, due: tuple[int, ...] = (), error: float | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """A run's log: shapes of the share of the run that is done."""
+    """A run's log: shapes of the share of the run that is done; ``error`` is the score's over its records."""
     draw, found = np.random.default_rng(0), []
-    due = {round(steps * k / checks) for k in range(1, checks + 1)}
+    due = due or tuple(round(steps * k / checks) for k in range(1, checks + 1))
     for step in range(1, steps + 1):
         loss = training(step / steps) + noise * float(draw.standard_normal()) + 3.0 * (step in spikes)
-        found.append({"kind": "step", "step": step, "loss": loss, "learning_rate": 1e-3})
+        found.append({"kind": "step", "step": step, "loss": loss, "learning_rate": 1e-3 * rate(step / steps)})
+        if epochs is not None:
+            found[-1]["epoch"] = epochs * step / steps
         if step in due:
             score = (held_out or training)(step / steps)
             direction = "lower" if name == "loss" else "higher"
             found.append(
                 {"kind": "evaluation", "step": step, "scores": {name: score}, "direction": direction}
             )
+            if error is not None:
+                found[-1]["interval"] = [score - 1.96 * error, score + 1.96 * error]
     return found
 
 
@@ -122,9 +127,104 @@ def test_a_level_at_the_unigram_is_no_level(end: float, needed: str, moot: str) 
     if needed == "not_begun":
         assert found["not_begun"].figures == {
             "name": "loss", "best": pytest.approx(end, abs=0.01), "step": 47, "unigram": 7.0, "bigram": 5.0,
+            "rate": 1e-3,
         }  # fmt: skip
     unknown = [{key: value for key, value in row.items() if key != "levels"} for row in made]
     assert "not_begun" not in [finding.kind for finding in judge(unknown)]
+
+
+def cosine(share: float) -> float:
+    """The usual learning rate: half of the peak in the middle, a tenth of it from four fifths on."""
+    return 0.5 + 0.5 * math.cos(math.pi * share)
+
+
+def level_from(begin: float) -> Shape:
+    """A score that falls evenly and stays from ``begin`` on."""
+    return lambda share: 4 + 3 * max(0.0, 1 - share / begin)
+
+
+@pytest.mark.parametrize(
+    ("begin", "rate", "level"),
+    [
+        (0.4, cosine, True),
+        (0.9, cosine, False),  # flat where the learning rate has come down
+        (0.7, cosine, False),  # too short a stretch before that
+        (0.4, lambda share: 1.0, True),
+        (0.7, lambda share: 1.0, True),
+        (0.1, lambda share: max(0.0, 1 - share / 0.1), False),  # the learning rate was 0 from a tenth on
+        (0.1, lambda share: float(share < 0.02), False),
+    ],
+)
+def test_a_level_is_one_of_the_model_and_not_of_the_schedule(begin: float, rate: Shape, level: bool) -> None:
+    assert ("plateau" in kinds(level_from(begin), rate=rate)) is level
+
+
+def test_the_last_few_steps_of_a_run_are_no_level() -> None:
+    """Evaluations close together at the end, where nothing can have changed between them."""
+    assert "plateau" not in kinds(level_from(1.0), steps=187, due=(47, 94, 141, 183, 185, 187))
+    assert "plateau" in kinds(level_from(0.5), steps=187, due=(47, 94, 141, 160, 175, 187))
+
+
+@pytest.mark.parametrize(("epochs", "level"), [(0.3, False), (0.49, False), (0.6, True), (4.0, True)])
+def test_a_level_before_half_of_the_records_were_read_is_none(epochs: float, level: bool) -> None:
+    assert ("plateau" in kinds(falling, epochs=epochs)) is level
+
+
+def test_too_few_records_show_no_level() -> None:
+    rising = lambda share: 0.8 - 0.3 * math.exp(-12 * share)  # noqa: E731
+    assert "plateau" in kinds(falling, rising, name="accuracy", error=0.01)
+    assert "plateau" not in kinds(falling, rising, name="accuracy", error=0.05)
+
+
+def test_a_score_that_only_swings_back_is_not_improving() -> None:
+    curve = dict(zip(range(1, 11), (7.0, 6.0, 5.0, 4.5, 4.4, 4.6, 5.6, 5.2, 5.1, 5.0), strict=True))
+    swinging = lambda share: curve[round(10 * share)]  # noqa: E731
+    assert "still_improving" not in kinds(falling, swinging)
+    curve[10] = 4.2
+    assert "still_improving" in kinds(falling, swinging)
+
+
+def test_changes_that_chance_makes_are_no_verdict() -> None:
+    """0.03 of accuracy: of 1,000 records, or of 64."""
+    rising = lambda share: 0.70 + 0.1 * share  # noqa: E731
+    assert "still_improving" in kinds(falling, rising, name="accuracy", error=0.014)
+    assert "still_improving" not in kinds(falling, rising, name="accuracy", error=0.057)
+    sinking = lambda share: 0.80 - 0.05 * share  # noqa: E731
+    assert "overfitted" in kinds(falling, sinking, name="accuracy", error=0.014)
+    assert "overfitted" not in kinds(falling, sinking, name="accuracy", error=0.057)
+
+
+def test_what_was_read_once_is_not_learnt_by_heart() -> None:
+    rising = lambda share: 4 + 2 * math.exp(-8 * share) + 0.8 * share  # noqa: E731
+    assert "overfitted" not in kinds(falling, rising, epochs=0.9)
+    assert "overfitted" in kinds(falling, rising, epochs=4.0)
+
+
+def test_a_long_warm_up_is_no_low_learning_rate() -> None:
+    """The curve bends as usual; the half of the run that is warm-up hides it."""
+    late = lambda share: 8.5 + 0.5 * math.exp(-8 * max(0.0, share - 0.4))  # noqa: E731
+    assert "rate_too_low" in kinds(lambda share: 9 - 0.5 * share, noise=0.02, rate=cosine)
+    assert "rate_too_low" not in kinds(late, noise=0.02, rate=lambda share: min(1.0, share / 0.9))
+    assert "rate_too_low" not in kinds(lambda share: 9 - 0.5 * share, noise=0.005, steps=60)
+
+
+def test_a_loss_that_fell_far_was_not_held_back() -> None:
+    assert "rate_too_low" not in kinds(lambda share: 1.1 - 0.8 * share, noise=0.02)
+
+
+def test_updates_in_warm_up_say_nothing_of_the_learning_rate() -> None:
+    steady = rows(lambda share: 9 - 0.5 * share, noise=0.02, rate=lambda share: min(1.0, share / 0.1))
+    steady.append({"kind": "health", "step": 1, "update_ratio": {"layers.0": 2e-5}})
+    assert "rate_too_low" not in [finding.kind for finding in judge(steady)]
+    steady.append({"kind": "health", "step": 201, "update_ratio": {"layers.0": 3e-5}})
+    found = {finding.kind: finding for finding in judge(steady)}
+    assert found["rate_too_low"].figures["ratio"] == 3e-5
+
+
+def test_a_noisy_loss_is_not_said_to_have_stood_still() -> None:
+    """Falls from 0.8 to 0.5, of which 30 steps at this noise show nothing for sure."""
+    assert "learnt_nothing" not in kinds(lambda share: 0.8 - 0.3 * share, steps=30, noise=0.2)
+    assert "learnt_nothing" in kinds(lambda share: 0.8, steps=400, noise=0.02)
 
 
 def test_dead_units_are_named() -> None:

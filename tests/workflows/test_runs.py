@@ -113,7 +113,7 @@ def test_a_run_is_shown_with_what_was_asked_for(
     assert summary["verdicts"] == found["verdicts"]
     said = cli("runs", "show", llama)
     assert "8 步" in said.out  # its language is Chinese
-    assert "held-out loss" in said.out
+    assert "validation loss" in said.out
     scores = pretune.show_run(classifier)["scores"]
     assert scores["accuracy"]["interval"] is not None
     assert "accuracy" in cli("runs", "show", classifier).out

@@ -149,6 +149,12 @@ def test_several_labels_are_learnt(tagged: Path) -> None:
     about = json.loads((tagged / "model" / "pretune.json").read_text(encoding="utf-8"))
     assert about["task_options"]["threshold"] == threshold
     rows = read(tagged / "predictions.jsonl")
+    assert all(set(row["probabilities"]) == {"war", "zh"} for row in rows)
+    for number, label in enumerate(("war", "zh")):
+        [[neither, wrong], [missed, hits]] = summary["confusion_matrix"]["counts"][number]
+        assert neither + wrong + missed + hits == len(rows)
+        assert hits == sum(label in row["said"] and label in row["labels"] for row in rows)
+        assert summary["by_class"][label]["support"] == missed + hits
     right = sum(row["said"] == row["labels"] for row in rows) / len(rows)
     assert right == pytest.approx(summary["scores"]["exact_match"]["value"])
 

@@ -27,7 +27,8 @@ def test_both_languages_say_the_same() -> None:
 
 
 def test_every_kind_has_words() -> None:
-    assert set(get_args(Kind)) <= ENGLISH.keys()
+    of_each = {f"constant_prediction_{of}" for of in ("text", "gap", "repetition", "empty")}
+    assert of_each | set(get_args(Kind)) - {"constant_prediction"} <= ENGLISH.keys()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -54,8 +55,8 @@ def test_an_early_stop_says_why_and_at_what_rate(texts: Any, tmp_path: Path) -> 
         settings, corpus=texts.corpus, family="bert", budget="8 steps", out=tmp_path / "run"
     )
     assert (run.summary["ended"], run.summary["steps"], run.summary["planned"]) == ("patience", 6, 8)
-    [verdict, _] = run.summary["verdicts"]
-    assert verdict["kind"] == "stopped_early"
+    [short, verdict] = run.summary["verdicts"]
+    assert (short["kind"], short["status"], verdict["kind"]) == ("too_short", "bad", "stopped_early")
     share = run.summary["last_factor"]
     assert 0 < share < 1
     assert f"still at {share:.0%} of its peak" in verdict["text"]

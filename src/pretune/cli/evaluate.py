@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pretune.cli.shared import Json, emit, figure
+from pretune.cli.shared import Json, class_lines, emit, figure, grave
 
 NAME = "evaluate"
 HELP = """Score a model on data that it has not seen: a classifier on labelled records, a language model on text.
@@ -38,8 +38,11 @@ def run(
     summary = workflow.evaluate(
         model, data=data, task=task, train=train, out=out, reporter=default_reporter(json)
     )
-    lines = [f"{name:14} {figure(score)}   {score['signature']}" for name, score in summary["scores"].items()]
+    lines = grave(summary.get("verdicts", ()))
+    lines += [
+        f"{name:14} {figure(score)}   {score['signature']}" for name, score in summary["scores"].items()
+    ]
     first = next(iter(summary["scores"]))
     for name, row in summary.get("baselines", {}).items():
         lines.append(f"{name:14} {figure(row[first])} {first}   {row['description']}")
-    emit(summary, json, lines)
+    emit(summary, json, lines + class_lines(summary))

@@ -15,10 +15,12 @@ from pretune.cli.shared import (
     Language,
     Out,
     PrintConfig,
+    class_lines,
     closing_lines,
     emit,
     figure,
     gather,
+    grave,
     names_of,
     split,
 )
@@ -92,6 +94,7 @@ def run(
         {**s, "folder": str(result.folder)},
         json,
         [
+            *grave(s["verdicts"]),
             f"on {s['n']:,} {s['scored_on']} records:",
             *(f"  {name:10} {figure(score)}" for name, score in s["scores"].items()),
             *(
@@ -99,6 +102,7 @@ def run(
                 for first in list(s["scores"])[:1]
                 for name, row in s["baselines"].items()
             ),
+            *class_lines(s),
             f"model:  {result.model}",
             f"report: {result.report}",
             *closing_lines(s, f'predict {result.folder} --text "..."'),

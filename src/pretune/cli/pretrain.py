@@ -19,6 +19,7 @@ from pretune.cli.shared import (
     closing_lines,
     emit,
     gather,
+    grave,
     names_of,
     split,
 )
@@ -114,6 +115,7 @@ def _outcome(result: RunResult) -> list[str]:
     s = result.summary
     accuracies = [name for name in s if name.endswith("_accuracy")]
     return [
+        *grave(s["verdicts"]),
         f"held-out loss {s['loss']:.3f} nats per token (unigram {s['unigram']:.3f}, bigram {s['bigram']:.3f})",
         *(
             f"{name}: {part['loss']:.3f} (unigram {part['unigram']:.3f}, bigram {part['bigram']:.3f})"

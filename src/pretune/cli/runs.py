@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pretune.cli.shared import Json, Language, emit, figure
+from pretune.cli.shared import Json, Language, class_lines, emit, figure, grave
 
 NAME = "runs"
 HELP = """See the runs that there are, compare them, and change one in its middle. All take --json.
@@ -61,6 +61,7 @@ def show(run: RunFolder, json: Json = False) -> None:
     of = f" of {found['steps']:,}" if found["steps"] else ""
     lines = [
         f"{found['run']}: {found['verb']} {found['family']}, {found['state']}, step {found['step']:,}{of}",
+        *grave(found["verdicts"]),
         "settings that are not the defaults:",
         *(f"  {key}: {value}" for key, value in found["settings"].items()),
         *_curve_lines(found, runs.sparkline),
@@ -69,11 +70,12 @@ def show(run: RunFolder, json: Json = False) -> None:
         lines.append("scores:")
         lines += [f"  {name:14} {figure(score)}" for name, score in found["scores"].items()]
         lines += [f"  {name:14} {value:.3f} (baseline)" for name, value in found["baselines"].items()]
+    lines += class_lines(found["summary"])
     lines += ["changes in mid-run:", *(f"  {line}" for line in described(found["changes"]))] * bool(
         found["changes"]
     )
     lines += [f"  waiting to be taken up: {name}" for name in found["waiting"]]
-    lines += [f"- {verdict['text']}" for verdict in found["verdicts"]]
+    lines += [f"- {verdict['text']}" for verdict in found["verdicts"] if verdict["status"] != "bad"]
     emit(found, json, lines)
 
 
@@ -90,11 +92,20 @@ def compare(
     found = comparison.compare_runs(runs, html=html, language=language or "en")
     lines = ["settings that differ:"]
     for key, row in found["settings"].items():
-        lines.append(f"  {key}: " + ", ".join(f"{value} ({name})" for name, value in row.items()))
+        lines.append(f"  {key}: " + ", ".join(f"{_setting(v)} ({name})" for name, v in row.items()))
     if found["why"]:
         lines.append(f"scores are not compared: {found['why']}")
     for name, scores in found["scores"].items():
         lines += [f"{name:24} {kind:14} {figure(score)}" for kind, score in scores.items()]
+    for group in found["groups"]:
+        if len(group["runs"]) > 1:
+            lines.append(
+                f"{', '.join(group['runs'])}: one setting, seeds {', '.join(map(str, group['seeds']))}"
+            )
+            lines += [
+                f"  {kind:14} mean {score['mean']:.3f}, spread {score['spread']:.3f}"
+                for kind, score in group["scores"].items()
+            ]
     lines += [f"- {finding}" for finding in found["findings"]]
     lines += [f"page: {found['html']}"] if html else []
     emit(found, json, lines)
@@ -116,12 +127,17 @@ def adjust(
     emit(done, json, [f"{run}: {said} {when}{follow}"])
 
 
+def _setting(value: Any) -> str:
+    """A setting's value; none as a dash."""
+    return "–" if value is None else str(value)
+
+
 def _curve_lines(found: dict[str, Any], sparkline: Any) -> list[str]:
-    """Training loss and the deciding held-out score as rows of bars, with their first and last values."""
+    """Training loss and the deciding validation score as rows of bars, with their first and last values."""
     curve = found["curve"]
     name = next((key for key in (curve[0] if curve else {}) if key != "step"), "")
     curves = {"training loss": [loss for _, loss in found["training"] if loss is not None]}
-    curves[f"held-out {name}"] = [row[name] for row in curve] if name else []
+    curves[f"validation {name}"] = [row[name] for row in curve] if name else []
     return [
         f"{title:18} {values[0]:8.3f} {sparkline(values)} {values[-1]:.3f}"
         for title, values in curves.items()

@@ -69,6 +69,56 @@ def closing_lines(summary: Mapping[str, Any], command: str) -> list[str]:
     return warnings or [f"next:   pretune {command}"]
 
 
+def grave(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is wrong, to be said before any score."""
+    return [f"! {verdict['text']}" for verdict in verdicts if verdict["status"] == "bad"]
+
+
+WORST, WIDEST = 5, 24
+"""Classes that a table shows, and characters of a label."""
+
+
+def class_lines(summary: Mapping[str, Any]) -> list[str]:
+    """The classes of the lowest F1, and what is most often taken for what; nothing without classes."""
+    rows = {label: row for label, row in summary.get("by_class", {}).items() if row["support"]}
+    worst = sorted(rows, key=lambda label: (rows[label]["f1"], -rows[label]["support"]))[:WORST]
+    if not worst:
+        return []
+    width = max(len(short_label(label)) for label in worst)
+    of = f" ({len(worst)} of {len(rows)})" if len(worst) < len(rows) else ""
+    lines = [f"classes, the lowest F1 first{of}:"]
+    for label in worst:
+        row = rows[label]
+        figures = ", ".join(f"{name} {row[key]:.3f}" for name, key in CLASS_FIGURES)
+        lines.append(f"  {short_label(label):{width}}  {figures}, {row['support']:,} records")
+    return lines + _confusions(summary.get("confusion_matrix"))
+
+
+CLASS_FIGURES = (("precision", "precision"), ("recall", "recall"), ("F1", "f1"))
+
+
+def _confusions(matrix: Mapping[str, Any] | None) -> list[str]:
+    """What is most often taken for what, of one label a record."""
+    if matrix is None or not isinstance(matrix["counts"][0][0], int):  # several labels: 2 x 2 each
+        return []
+    labels = matrix["labels"]
+    wrong = [
+        (count, labels[i], labels[k])
+        for i, row in enumerate(matrix["counts"])
+        for k, count in enumerate(row)
+        if i != k and count
+    ]
+    wrong.sort(key=lambda found: -found[0])
+    said = [f"{short_label(true)} taken for {short_label(other)} {n:,} times" for n, true, other in wrong[:3]]
+    return ["  " + ", ".join(said)] if said else []
+
+
+def short_label(label: str) -> str:
+    """A label on one line of bounded length, without what a terminal would act on."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in label).split())
+    return line if len(line) <= WIDEST else line[: WIDEST - 1] + "…"
+
+
 def figure(score: Mapping[str, Any]) -> str:
     """``0.812 (0.790 to 0.834)``."""
     interval = score.get("interval")

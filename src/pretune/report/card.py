@@ -76,6 +76,8 @@ class Card:
     settings: tuple[tuple[str, str], ...] = ()
     scores: tuple[CardScore, ...] = ()
     limits: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What a reader must know before all else."""
     language: str = "en"
     """Of the card itself: en or zh."""
 
@@ -96,6 +98,7 @@ def model_card(card: Card) -> str:
     ]
     parts = [
         f"---\n{_front_matter(card)}---\n\n# {_inline(card.name)}",
+        "\n>\n".join(f"> {_inline(warning)}" for warning in card.warnings),
         f"## {word['what_it_is']}",
         _block(card.summary),
         "\n".join(f"- {name}: {_inline(value)}" for name, value in facts if value),

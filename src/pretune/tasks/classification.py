@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from pretune.errors import DataError
 from pretune.metrics.accuracy import accuracy
+from pretune.metrics.by_class import ByClass, by_class
 from pretune.metrics.macro_f1 import macro_f1
 from pretune.metrics.matthews import matthews
 from pretune.tasks._texts import Cutting, features, text_fields, texts
@@ -40,7 +41,7 @@ Options = Cutting
 
 __all__ = ["ANSWER", "ANSWER_FIELDS", "BASELINES", "COLUMNS", "DESCRIPTION", "HEAD", "METRICS",
            "OBJECTIVE", "PER_RECORD", "PROBLEM_TYPE", "Options", "Task", "accepted", "answer", "classes",
-           "label_set", "texts", "truth"]  # fmt: skip
+           "label_set", "labels_of", "probabilities", "texts", "truth"]  # fmt: skip
 
 
 def accepted(record: Record, *, labelled: bool = True) -> Record:
@@ -60,6 +61,17 @@ def truth(record: Record) -> str:
 def classes(record: Record) -> tuple[str, ...]:
     """The labels that a record is an example of."""
     return (truth(record),)
+
+
+def probabilities(prediction: Prediction) -> dict[str, float]:
+    """The probability of every class, the likeliest first."""
+    ranked = ((prediction.value, prediction.confidence or 0.0), *prediction.alternatives)
+    return {str(value): share for value, share in ranked}
+
+
+def labels_of(value: Any) -> tuple[str, ...]:
+    """The labels of a predicted value."""
+    return (str(value),)
 
 
 def answer(prediction: Prediction) -> dict[str, Any]:
@@ -149,3 +161,7 @@ class Task:
         said = [str(p.value) for p in predictions]
         true = [truth(r) for r in records]
         return [metric(said, true, language=language) for metric in METRICS]
+
+    def by_class(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> ByClass:
+        """Precision, recall and F1 of each class, and the confusion matrix."""
+        return by_class([str(p.value) for p in predictions], [truth(r) for r in records], self.labels)

@@ -16,6 +16,7 @@ import pydantic
 
 from pretune.config import Settings
 from pretune.errors import DataError
+from pretune.metrics.by_class import ByClass, by_label
 from pretune.metrics.label_sets import best_threshold, exact_match, indicators, macro_f1, micro_f1
 from pretune.tasks._texts import Cutting, features, text_fields, texts
 from pretune.text.tokenizer import Tokenizer
@@ -40,7 +41,7 @@ SEPARATORS = ("|", ";")
 
 __all__ = ["ANSWER", "ANSWER_FIELDS", "BASELINES", "COLUMNS", "DESCRIPTION", "HEAD", "METRICS",
            "OBJECTIVE", "PER_RECORD", "PROBLEM_TYPE", "Options", "Task", "accepted", "answer", "classes",
-           "label_set", "texts", "truth"]  # fmt: skip
+           "label_set", "labels_of", "probabilities", "texts", "truth"]  # fmt: skip
 
 
 class Options(Settings):
@@ -91,12 +92,22 @@ def classes(record: Record) -> tuple[str, ...]:
     return truth(record)
 
 
+def probabilities(prediction: Prediction) -> dict[str, float]:
+    """The probability of every label, the likeliest first."""
+    return {str(label): share for label, share in prediction.alternatives}
+
+
+def labels_of(value: Any) -> tuple[str, ...]:
+    """The labels of a predicted value."""
+    return tuple(value)
+
+
 def answer(prediction: Prediction) -> dict[str, Any]:
     """A prediction as it is written to a file: the labels, and the probability of every label."""
     return {
         "labels": list(prediction.value),
         "confidence": round(prediction.confidence or 0.0, 6),
-        "probabilities": {str(label): round(share, 6) for label, share in prediction.alternatives},
+        "probabilities": {label: round(share, 6) for label, share in probabilities(prediction).items()},
     }
 
 
@@ -197,3 +208,8 @@ class Task:
         said = indicators([p.value for p in predictions], self.labels)
         true = indicators([truth(r) for r in records], self.labels)
         return [metric(said, true, language=language) for metric in METRICS]
+
+    def by_class(self, predictions: Sequence[Prediction], records: Sequence[Record]) -> ByClass:
+        """Precision, recall and F1 of each label, and how often it is rightly and wrongly given."""
+        said = indicators([p.value for p in predictions], self.labels)
+        return by_label(said, indicators([truth(r) for r in records], self.labels), self.labels)

@@ -77,10 +77,15 @@ class MetricsLog:
     def evaluation(
         self, step: int, scores: list[Score], seconds: float, levels: Mapping[str, float] | None = None
     ) -> None:
-        """One evaluation on held-out data, with the losses of simpler models on the same targets."""
+        """One evaluation on held-out data, with the losses of simpler models on the same targets.
+
+        ``interval`` is that of the first score, where it has one.
+        """
         rows = {score.name: score.value for score in scores}
         row = {"kind": "evaluation", "step": step, "scores": rows, "direction": scores[0].direction}
-        beside = {"levels": dict(levels)} if levels else {}
+        beside: dict[str, Any] = {"levels": dict(levels)} if levels else {}
+        if scores[0].interval is not None:
+            beside["interval"] = list(scores[0].interval)
         self._write(row | beside | {"seconds": round(seconds, 3)})
         curves = rows | dict(levels or {})
         self._draw(step, {f"validation/{name}": value for name, value in curves.items()})

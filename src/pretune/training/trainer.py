@@ -271,7 +271,7 @@ class Trainer:
             scores = self._scores()
         if not math.isfinite(scores[0].value):
             raise TrainingError(
-                f"step {state.step}: held-out {scores[0].name} {scores[0].value}: the weights are lost; "
+                f"step {state.step}: validation {scores[0].name} {scores[0].value}: the weights are lost; "
                 "start again in another folder (--out) with a lower training.optimizer.learning_rate"
             )
         log.evaluation(state.step, scores, time.monotonic() - began, self.levels)
@@ -280,7 +280,7 @@ class Trainer:
             state.best_step, state.best_scores = state.step, {s.name: s.value for s in scores}
         self._count(scores[0])
         said = ", ".join(f"{s.name} {s.value:.3f}" for s in scores)
-        self._say(f"step {state.step:,}, held out: {said}")
+        self._say(f"step {state.step:,}, validation: {said}")
 
     def _scores(self) -> list[Score]:
         """Rank 0's, on all ranks: what they decide, all decide alike."""

@@ -2,20 +2,23 @@
 
 The training loss is read as means over equal stretches of steps, with their standard errors, since that of
 one step is mostly noise. The thresholds are coarse on purpose: a verdict is a hint, and says how it knows.
+None is given from less than it needs: steps at a learning rate that could change something, evaluations
+among them, passes over the records, and so many records that the score does not change by chance.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal
 
 Rows = Sequence[Mapping[str, Any]]
 Status = Literal["good", "bad", "neutral"]
 Kind = Literal[
+    "constant_prediction", "class_never_predicted",
     "too_short", "diverged", "learnt_nothing", "far_too_low", "rate_too_high", "overfitted", "not_begun",
     "spikes", "rate_too_low", "still_improving", "plateau", "dead_units", "stopped_early",
     "stopped_early_low",
@@ -23,6 +26,23 @@ Kind = Literal[
 
 LEAST_STEPS, LEAST_CHECKS = 24, 4
 """Shorter curves are not judged."""
+ANNEALED, HALF = 0.1, 0.5
+"""Shares of the peak: below the first a learning rate changes little more; from the second on it is high."""
+LEAST_AT_PEAK = 64
+"""Steps at a high learning rate from which on it can be judged."""
+SPAN, LEAST_LEVEL = 0.15, 3
+"""A level holds for this share of the steps, and so many evaluations, before the learning rate comes down."""
+READ = 0.5
+"""Passes over the records before which no level is one, where the log counts them."""
+BY_CHANCE = 1.5
+"""Standard errors of a score, over records, by which it may change from one evaluation to another by chance:
+about two of the difference, since the records are the same."""
+COARSE = 0.05
+"""Standard error of a score, as a share of it, from which on its records are too few to show a level."""
+MUST_MOVE = 0.1
+"""Share of a training loss that a fall must be smaller than, for sure, to be none."""
+LITTLE = 0.25
+"""Share of the training loss; one that fell by more has not been held back by its learning rate."""
 STRETCHES = 16
 SURE = 4.0
 """Standard errors by which two means differ for sure."""
@@ -74,12 +94,29 @@ def judge(rows: Rows) -> tuple[Finding, ...]:
         return (Finding("too_short", "neutral", {"steps": len(losses), "least": LEAST_STEPS}),)
     looks = [look(losses, checks, rows) for look in LOOKS]
     found = [finding for finding in looks if finding is not None]
+    return by_gravity(found)
+
+
+def by_gravity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The findings without those that another one makes pointless, the gravest first."""
+    found = tuple(findings)
     moot = {kind for finding in found for kind in MOOT.get(finding.kind, ())}
-    return tuple(sorted((f for f in found if f.kind not in moot), key=lambda f: ORDER[f.status]))
+    kept = (finding for finding in found if finding.kind not in moot)
+    return tuple(sorted(kept, key=lambda f: (ORDER[f.status], _place(f.kind))))
 
 
+def _place(kind: Kind) -> int:
+    return FIRST.index(kind) if kind in FIRST else len(FIRST)
+
+
+FIRST: tuple[Kind, ...] = ("constant_prediction", "too_short")
+"""What stands above all else of its status."""
 ORDER: dict[Status, int] = {"bad": 0, "neutral": 1, "good": 2}
 MOOT: dict[Kind, tuple[Kind, ...]] = {
+    "constant_prediction": (
+        "learnt_nothing", "far_too_low", "overfitted", "not_begun", "rate_too_low", "still_improving",
+        "plateau",
+    ),
     "diverged": ("spikes", "overfitted", "not_begun", "rate_too_low", "still_improving", "plateau"),
     "learnt_nothing": ("not_begun", "rate_too_low", "still_improving", "plateau"),
     "far_too_low": ("not_begun", "rate_too_low", "still_improving", "plateau"),
@@ -130,13 +167,17 @@ def spikes(losses: Losses, checks: Rows, rows: Rows) -> Finding | None:
 
 
 def overfitted(losses: Losses, checks: Rows, rows: Rows) -> Finding | None:
-    """The held-out score got worse after its best while the training loss went on falling."""
-    if len(checks) < LEAST_CHECKS:
+    """The held-out score got worse after its best while the training loss went on falling.
+
+    Records that were read once at most cannot have been learnt by heart.
+    """
+    if len(checks) < LEAST_CHECKS or _passes(rows, 2.0) <= 1:
         return None
     steps, values, sign = _held_out(checks)
     best = min(range(len(values)), key=lambda i: sign * values[i])
     worse = sign * (values[-1] - values[best])
-    if best > len(values) - 3 or worse <= max(2 * LEVEL * abs(values[best]), 2 * _wobble(values)):
+    chance = max(2 * LEVEL * abs(values[best]), 2 * _wobble(values), BY_CHANCE * _error(checks))
+    if best > len(values) - 3 or worse <= chance:
         return None
     around, end = _mean_near(losses, steps[best]), stretches(losses)[-1]
     if end.mean >= around.mean - 2 * math.hypot(end.error, around.error):
@@ -155,42 +196,63 @@ def trend(losses: Losses, checks: Rows, rows: Rows) -> Finding | None:
     steps, values, sign = _held_out(checks)
     begin = min(next(i for i, step in enumerate(steps) if step >= 0.7 * steps[-1]), len(values) - 2)
     late = sign * (values[begin] - values[-1])
-    whole = sign * values[0] - min(sign * value for value in values)
+    best = min(sign * value for value in values)
     figures = {
         "name": next(iter(checks[0]["scores"])), "from": values[begin], "since": steps[begin],
         "end": values[-1], "step": steps[-1],
     }  # fmt: skip
-    wobble, near = _wobble(values), LEVEL * abs(values[-1])
-    if late > max(STILL * whole, near, wobble):
-        return Finding("still_improving", "neutral", figures)
+    wobble, near, error = _wobble(values), LEVEL * abs(values[-1]), _error(checks)
+    if late > max(STILL * (sign * values[0] - best), near, wobble, BY_CHANCE * error):
+        # an end beside the best: a score that only swings back is not still improving
+        return Finding("still_improving", "neutral", figures) if sign * values[-1] <= best + near else None
     away = [i for i, value in enumerate(values) if abs(value - values[-1]) > near + wobble]
     level = away[-1] + 1 if away else 0
-    if level > len(values) - 3:
+    if level >= len(values) or error > COARSE * abs(values[-1]) or not _holds(rows, checks, steps[level]):
         return None
     figures |= {"since": steps[level], "from": values[level], "near": near + wobble}
     return Finding("plateau", "neutral", figures)
 
 
+def _holds(rows: Rows, checks: Rows, since: int) -> bool:
+    """Whether a level from ``since`` on is the model's: it held while the learning rate could change it."""
+    rates, peak = _rates(rows), _rate(rows)
+    learning = [step for step, rate in rates.items() if rate >= ANNEALED * peak]
+    after = sum(step > since for step in learning)
+    judged = sum(since <= check["step"] <= learning[-1] for check in checks)
+    enough = after >= max(LEAST_STEPS, SPAN * len(rates)) and judged >= LEAST_LEVEL
+    return enough and _passes(rows, READ) >= READ
+
+
 def rate_too_low(losses: Losses, checks: Rows, rows: Rows) -> Finding | None:
-    """The loss falls as steadily late as early, and not by much: most learning curves bend at once."""
-    parts = stretches(losses)
+    """The loss falls as steadily late as early, and not by much: most learning curves bend at once.
+
+    Only steps at a high learning rate are looked at: in warm-up and decay the schedule bends the curve.
+    """
+    rates, peak = _rates(rows), _rate(rows)
+    high = [pair for pair in losses if rates[pair[0]] >= HALF * peak]
+    if len(high) < LEAST_AT_PEAK:
+        return None
+    parts = stretches(high)
     middle = len(parts) // 2
     first = parts[0].mean - parts[middle].mean
     second = parts[middle].mean - parts[-1].mean
     sure, moved = SURE * math.hypot(parts[0].error, parts[-1].error), _moved(rows)
-    if parts[0].mean - parts[-1].mean <= sure or second <= 0 or second < SLOW * first:
+    fall = parts[0].mean - parts[-1].mean
+    if fall <= sure or fall > LITTLE * abs(parts[0].mean) or second <= 0 or second < SLOW * first:
         return None
-    if moved.get("ratio", 0.0) >= USUAL_RATIO:
+    unseen = not moved and any(row.get("update_ratio") for row in rows if row["kind"] == "health")
+    if unseen or moved.get("ratio", 0.0) >= USUAL_RATIO:
         return None
-    figures = {"first": first, "second": second, "rate": _rate(rows)}
+    figures = {"first": first, "second": second, "rate": peak}
     return Finding("rate_too_low", "neutral", figures | moved)
 
 
 def learnt_nothing(losses: Losses, checks: Rows, rows: Rows) -> Finding | None:
-    """The training loss at the end is where it began."""
+    """The training loss at the end is where it began, as far as its noise lets that be seen."""
     parts = stretches(losses)
     fall, sure = parts[0].mean - parts[-1].mean, SURE * math.hypot(parts[0].error, parts[-1].error)
-    if abs(fall) > max(sure, LEVEL * abs(parts[0].mean)):
+    start = abs(parts[0].mean)
+    if abs(fall) > max(sure, LEVEL * start) or sure > MUST_MOVE * start:
         return None
     moved = _moved(rows)
     kind: Kind = "far_too_low" if moved.get("ratio", 1.0) < LOW_RATIO else "learnt_nothing"
@@ -217,7 +279,9 @@ def not_begun(losses: Losses, checks: Rows, rows: Rows) -> Finding | None:
     steps, values, _ = _held_out(checks)
     if min(values) < levels["unigram"] - BEGUN * (levels["unigram"] - levels["bigram"]):
         return None
-    figures = {"name": next(iter(checks[0]["scores"])), "best": min(values), "step": steps[-1]}
+    figures = {
+        "name": next(iter(checks[0]["scores"])), "best": min(values), "step": steps[-1], "rate": _rate(rows),
+    }  # fmt: skip
     return Finding("not_begun", "bad", figures | {k: levels[k] for k in ("unigram", "bigram")})
 
 
@@ -238,10 +302,15 @@ LOOKS: tuple[Look, ...] = (
 
 
 def stretches(losses: Losses, count: int = STRETCHES) -> list[Stretch]:
-    """The training loss as means over at most ``count`` stretches of at least 4 steps."""
+    """The training loss as means over at most ``count`` stretches of at least 4 steps.
+
+    An error is no smaller than the usual one of all: of 4 values that are alike by chance it says little.
+    """
     count = max(1, min(count, len(losses) // 4))
     borders = [round(k * len(losses) / count) for k in range(count + 1)]
-    return [_stretch(losses[a:b]) for a, b in pairwise(borders)]
+    parts = [_stretch(losses[a:b]) for a, b in pairwise(borders)]
+    usual = statistics.median(part.error for part in parts)
+    return [replace(part, error=max(part.error, usual)) for part in parts]
 
 
 def _stretch(part: Losses) -> Stretch:
@@ -270,14 +339,33 @@ def _wobble(values: Sequence[float]) -> float:
     return statistics.median(bends) if bends else 0.0
 
 
+def _error(checks: Rows) -> float:
+    """Standard error of the last score over the records that it was measured on; 0 where it is not known."""
+    low_high = checks[-1].get("interval")
+    return (low_high[1] - low_high[0]) / (2 * 1.96) if low_high else 0.0
+
+
+def _passes(rows: Rows, unknown: float) -> float:
+    """How often the records were read; ``unknown`` where the log does not count it."""
+    counted = [row["epoch"] for row in rows if row["kind"] == "step" and "epoch" in row]
+    return float(counted[-1]) if counted else unknown
+
+
+def _rates(rows: Rows) -> dict[int, float]:
+    """The learning rate of each step."""
+    return {row["step"]: float(row["learning_rate"]) for row in rows if row["kind"] == "step"}
+
+
 def _rate(rows: Rows) -> float:
     """The highest learning rate that was reached."""
-    return max(float(row["learning_rate"]) for row in rows if row["kind"] == "step")
+    return max(_rates(rows).values())
 
 
 def _moved(rows: Rows) -> dict[str, float]:
-    """The median size of an update beside the weights, where it was measured."""
-    ratios = [_middle(row) for row in rows if row["kind"] == "health" and row.get("update_ratio")]
+    """The median size of an update beside the weights, where it was measured at a high learning rate."""
+    rates, least = _rates(rows), HALF * _rate(rows)
+    health = [row for row in rows if row["kind"] == "health" and row.get("update_ratio")]
+    ratios = [_middle(row) for row in health if rates.get(row["step"], 0.0) >= least]
     return {"ratio": statistics.median(ratios)} if ratios else {}
 
 

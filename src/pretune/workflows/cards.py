@@ -10,8 +10,10 @@ from pretune.model.uses import BOTH_WAYS
 from pretune.objectives import objective_of
 from pretune.registry import find
 from pretune.report.card import Card, CardScore, Source, model_card
+from pretune.report.words import words
 from pretune.types import Score
 from pretune.workflows.corpus import Prepared
+from pretune.workflows.findings import grave_findings
 from pretune.workflows.phrases import say, teacher_words
 
 
@@ -46,6 +48,7 @@ def pretrained(settings: Any, prepared: Sequence[Prepared], summary: dict[str, A
             *_accuracies(summary),
         ),
         limits=tuple(limits),
+        warnings=_warnings(summary),
         language=settings.language,
     )
     return model_card(card)
@@ -96,7 +99,7 @@ def finetuned(settings: Any, summary: dict[str, Any]) -> str:
             tuple(low_high) if low_high else None,
         )  # fmt: skip
         baselines = tuple((b, row[name]["value"]) for b, row in summary["baselines"].items())
-        scores.append(CardScore(str(summary["scored_on"]), value, baselines))
+        scores.append(CardScore(words(settings.language)[summary["scored_on"]], value, baselines))
     language, kind = settings.language, find("tasks", settings.task)
     what = say(language, "two_texts" if summary["pairs"] else "one_text")
     comma = "、" if language == "zh" else ", "
@@ -112,12 +115,18 @@ def finetuned(settings: Any, summary: dict[str, Any]) -> str:
         settings=_settings(summary, settings),
         scores=tuple(scores),
         limits=(say(language, "card_limits", n=f"{summary['train']:,}"),),
+        warnings=_warnings(summary),
         example=say(language, "example"),
         example_pair=say(language, "example_pair") if summary["pairs"] else "",
         all_scores=kind.PROBLEM_TYPE == "multi_label_classification",
         language=settings.language,
     )
     return model_card(card)
+
+
+def _warnings(summary: dict[str, Any]) -> tuple[str, ...]:
+    """What makes the model useless, as its verdicts say it."""
+    return tuple(item.text for item in grave_findings(summary))
 
 
 def _settings(summary: dict[str, Any], settings: Any) -> tuple[tuple[str, str], ...]:

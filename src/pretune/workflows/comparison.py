@@ -10,13 +10,17 @@ from typing import Any
 
 from pretune.config import digest
 from pretune.errors import ConfigError
+from pretune.metrics.seeds import seed_difference, spread
 from pretune.metrics.statistics import paired_difference
+from pretune.registry import find
 from pretune.report import page as p
 from pretune.report.words import words
 from pretune.training.log import read_log
 from pretune.training.run import Run, environment
 from pretune.workflows import pages
-from pretune.workflows.runs import baselines_of, changed_settings, config_of, open_run, scores_of, verb_of
+from pretune.workflows.findings import metric_name
+from pretune.workflows.run_groups import Group, as_rows, differing, groups
+from pretune.workflows.runs import baselines_of, config_of, open_run, scores_of, verb_of
 
 PHRASES = {
     "en": {
@@ -30,13 +34,24 @@ PHRASES = {
         "tokenizer": "a loss per token depends on the tokenizer and the window, and {a} and {b} differ in them",
         "objective": "{a} learns by {a_objective}, {b} by {b_objective}: they predict different tokens",
         "held_out": "{a} and {b} are scored on different held-out text",
+        "tasks": "{a} was fine-tuned for {a_task}, {b} for {b_task}; they have no score in common",
         "records": "{a} and {b} are scored on different records",
         "unfinished": "{a} has no predictions yet; finish it first",
-        "better": "{a} is better than {b} by {difference} points (95 % interval {low} to {high}, {n} texts)",
-        "level": "{a} and {b} cannot be told apart on {n} texts (difference {difference} points, 95 % interval "
-        "{low} to {high})",
-        "lowest": "{a} has the lowest held-out loss, {loss:.3f}; one seed each says little of differences below "
+        "better": "{a} is better than {b} by {difference} points of {metric} (95 % interval {low} to {high}, {n} "
+        "texts{seeds})",
+        "level": "{a} and {b} cannot be told apart on {n} texts (difference {difference} points of {metric}, 95 % "
+        "interval {low} to {high}{seeds})",
+        "seeds": "; {seeds} seeds, spread {spread}",
+        "lowest": "{a} has the lowest validation loss, {loss:.3f}; one seed each says little of differences below "
         "what another seed makes",
+        "tie": "{a} have the same validation loss, {loss:.3f}: none is better",
+        "lower": "{a} has a lower validation loss than {b}: {first} against {second}, by {difference:.3f} (95 % interval "
+        "{low:.3f} to {high:.3f}, over seeds{paired})",
+        "level_loss": "{a} and {b} cannot be told apart by their validation losses, {first} and {second} (difference "
+        "{difference:.3f}, 95 % interval {low:.3f} to {high:.3f}, over seeds{paired})",
+        "paired": ", paired",
+        "group": "{a} ({n} seeds)",
+        "and": " and ",
     },
     "zh": {
         "title": "运行对比",
@@ -49,10 +64,18 @@ PHRASES = {
         "tokenizer": "每词元损失取决于分词器和窗口长度，而 {a} 与 {b} 在这一点上不同",
         "objective": "{a} 的训练目标是 {a_objective}，{b} 的是 {b_objective}，预测的词元不同",
         "held_out": "{a} 与 {b} 的验证文本不同",
+        "tasks": "{a} 的任务是 {a_task}，{b} 的是 {b_task}，没有共同的分数",
         "records": "{a} 与 {b} 的评测样本不同",
         "unfinished": "{a} 还没有预测结果，请先完成训练",
-        "better": "{a} 优于 {b}，领先 {difference} 个百分点（95% 置信区间 {low} 至 {high}，{n} 条文本）",
-        "level": "{a} 与 {b} 在 {n} 条文本上分不出高下（相差 {difference} 个百分点，95% 置信区间 {low} 至 {high}）",
+        "better": "{a} 优于 {b}，{metric}领先 {difference} 个百分点（95% 置信区间 {low} 至 {high}，{n} 条文本{seeds}）",
+        "level": "{a} 与 {b} 在 {n} 条文本上分不出高下（{metric}相差 {difference} 个百分点，95% 置信区间 {low} 至 {high}{seeds}）",
+        "seeds": "；种子数 {seeds}，标准差 {spread}",
+        "tie": "{a} 的验证集损失相同，均为 {loss:.3f}，不分高下",
+        "lower": "{a} 的验证集损失低于 {b}：{first} 对 {second}，相差 {difference:.3f}（95% 置信区间 {low:.3f} 至 {high:.3f}，按种子{paired}计算）",
+        "level_loss": "按验证集损失，{a} 与 {b} 分不出高下：{first} 与 {second}（相差 {difference:.3f}，95% 置信区间 {low:.3f} 至 {high:.3f}，按种子{paired}计算）",
+        "paired": "配对",
+        "group": "{a}（{n} 个种子）",
+        "and": " 与 ",
         "lowest": "{a} 的验证集损失最低，为 {loss:.3f}；各只有一个随机种子，小于种子波动的差别说明不了什么",
     },
 }
@@ -65,6 +88,7 @@ def compare_runs(
 ) -> dict[str, Any]:
     """Compare runs: ``settings`` that differ, ``scores`` with their intervals, ``findings``.
 
+    Runs that differ in their seed alone are one of the ``groups``, with mean and spread, and compared as one.
     Losses of different tokenizers or held-out text, and scores on different records, are not put side by
     side; ``why`` says so. ``html`` is where a page with the curves over each other goes.
 
@@ -76,14 +100,16 @@ def compare_runs(
     configs = {name: config_of(run) for name, run in opened.items()}
     summaries = {name: run.summary() or {} for name, run in opened.items()}
     why = _why_not(language, opened, configs, summaries)
+    together = groups(configs)
     result: dict[str, Any] = {
         "runs": {name: str(run.folder) for name, run in opened.items()},
-        "settings": _differing(configs),
+        "settings": differing(configs),
         "comparable": why is None,
         "why": why,
         "scores": {} if why else {name: scores_of(summary) for name, summary in summaries.items()},
+        "groups": [] if why else as_rows(together, summaries),
         "baselines": {} if why else {name: baselines_of(summary) for name, summary in summaries.items()},
-        "findings": [] if why else _findings(language, opened, summaries),
+        "findings": [] if why else _findings(language, together, opened, configs, summaries),
     }
     if html is not None:
         result["html"] = str(_page(Path(html), language, opened, summaries, result))
@@ -97,14 +123,6 @@ def _named(runs: Sequence[Run]) -> dict[str, Run]:
         raise ConfigError("runs compare: give two runs or more, each another one")
     short = len({folder.name for folder in folders}) == len(folders)
     return {(f.name if short else str(f)): Run(f) for f in folders}
-
-
-def _differing(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """{setting: {run: value}} of those that are not the same in all; absent: the default."""
-    flat = {name: changed_settings(config) for name, config in configs.items()}
-    keys = sorted({key for values in flat.values() for key in values})
-    table = {key: {name: values.get(key, "default") for name, values in flat.items()} for key in keys}
-    return {key: row for key, row in table.items() if len({json.dumps(v) for v in row.values()}) > 1}
 
 
 def _why_not(language: str, runs: Runs, configs: Any, summaries: Any) -> str | None:
@@ -145,51 +163,108 @@ def _source(run: Run, config: Mapping[str, Any]) -> str:
 
 
 def _labels(phrases: Any, pair: tuple[str, str], runs: Runs, configs: Any, summaries: Any) -> str | None:
-    """Two classifiers compare where they were scored on the same records."""
+    """Two runs of a task compare where they were scored on the same records."""
+    a, b = pair
+    first, second = (_task(configs[name]) for name in pair)
+    if first != second:
+        return str(phrases["tasks"].format(a=a, b=b, a_task=first, b_task=second))
     for name in pair:
         if not _predictions(runs[name]):
             return str(phrases["unfinished"].format(a=name))
-    a, b = ([(row["text"], row["label"]) for row in _predictions(runs[name])] for name in pair)
-    return None if a == b else str(phrases["records"].format(a=pair[0], b=pair[1]))
+    fields = ("text", "text_pair", find("tasks", first).ANSWER)
+    asked = [[[row.get(field) for field in fields] for row in _predictions(runs[name])] for name in pair]
+    return None if asked[0] == asked[1] else str(phrases["records"].format(a=a, b=b))
 
 
 MEASURES = {"pretrain": _losses, "finetune": _labels}
 """What makes two runs of a verb incomparable."""
 
 
+def _task(config: Mapping[str, Any]) -> str:
+    return str(config.get("task", "classification"))
+
+
 def _predictions(run: Run) -> list[dict[str, Any]]:
     return read_log(run.folder / "predictions.jsonl")
 
 
-def _findings(language: str, runs: Runs, summaries: Any) -> list[str]:
-    """What the scores say of the runs, the first against each other one where items can be paired."""
+def _findings(
+    language: str, together: Sequence[Group], runs: Runs, configs: Any, summaries: Any
+) -> list[str]:
+    """What the scores say of the settings, the first against each other one where items can be paired."""
     phrases = PHRASES[language]
-    losses = {name: summary["loss"] for name, summary in summaries.items() if "loss" in summary}
+    losses = {name: float(summary["loss"]) for name, summary in summaries.items() if "loss" in summary}
     if losses:
-        best = min(losses, key=lambda name: losses[name])
-        return [phrases["lowest"].format(a=best, loss=losses[best])]
+        known = [group for group in together if losses.keys() >= set(group.runs)]
+        return _of_losses(phrases, known, losses)
+    kind = find("tasks", _task(next(iter(configs.values()))))
     right = {
-        name: [row["said"] == row["label"] for row in rows]
-        for name, rows in ((name, _predictions(run)) for name, run in runs.items())
-        if rows
+        name: [row["said"] == row[kind.ANSWER] for row in _predictions(run)] for name, run in runs.items()
     }
-    first, *others = right
-    return [_against(phrases, right, first, other) for other in others]
+    first, *others = together
+    metric = words(language).get(kind.PER_RECORD, kind.PER_RECORD)
+    return [_against(phrases, metric, right, first, other) for other in others]
 
 
-def _against(phrases: Mapping[str, str], right: Mapping[str, list[bool]], a: str, b: str) -> str:
-    found = paired_difference([right[a]], [right[b]])
+def _of_losses(
+    phrases: Mapping[str, str], together: Sequence[Group], losses: Mapping[str, float]
+) -> list[str]:
+    """The setting of the lowest loss, where there is one, against each other one."""
+    if len(together) < 2:
+        return []
+    values = {group: [losses[name] for name in group.runs] for group in together}
+    means = {group: sum(found) / len(found) for group, found in values.items()}
+    best, *others = sorted(together, key=means.__getitem__)
+    if any(len(group.runs) < 2 for group in together):
+        level = [g for g in (best, *others) if f"{means[g]:.3f}" == f"{means[best]:.3f}"]
+        names = phrases["and"].join(_name(phrases, group) for group in level)
+        return [phrases["lowest" if len(level) == 1 else "tie"].format(a=names, loss=means[best])]
+    said = []
+    for other in others:
+        paired = sorted(best.seeds) == sorted(other.seeds)
+        a, b = (_by_seed(group, values[group]) for group in (best, other))
+        found = seed_difference(b, a, paired=paired)
+        low, high = found.interval
+        said.append(phrases["lower" if low > 0 else "level_loss"].format(
+            a=_name(phrases, best), b=_name(phrases, other), difference=found.mean, low=low, high=high,
+            first=_mean(values[best]), second=_mean(values[other]), paired=phrases["paired"] if paired else "",
+        ))  # fmt: skip
+    return said
+
+
+def _by_seed(group: Group, values: Sequence[float]) -> list[float]:
+    return [value for _, value in sorted(zip(group.seeds, values, strict=True))]
+
+
+def _name(phrases: Mapping[str, str], group: Group) -> str:
+    """What a setting is called: its run, or its first run with the number of seeds."""
+    return group.first if len(group.runs) == 1 else phrases["group"].format(a=group.first, n=len(group.runs))
+
+
+def _mean(values: Sequence[float]) -> str:
+    """``5.123 ± 0.012``, over seeds."""
+    found = spread(values)
+    return f"{sum(values) / len(values):.3f}" + ("" if found is None else f" ± {found:.3f}")
+
+
+def _against(
+    phrases: Mapping[str, str], metric: str, right: Mapping[str, list[bool]], a: Group, b: Group
+) -> str:
+    """Two settings on the same texts, each averaged over its seeds."""
+    of = {group: [right[name] for name in group.runs] for group in (a, b)}
+    found = paired_difference(of[a], of[b])
     if found.mean < 0:
-        a, b, found = b, a, paired_difference([right[b]], [right[a]])
+        a, b, found = b, a, paired_difference(of[b], of[a])
     low, high = found.interval
+    seeds = ""
+    if max(found.seeds) > 1:
+        points = ("–" if value is None else f"{100 * value:.1f}" for value in found.spread)
+        count = phrases["and"].join(map(str, found.seeds))
+        seeds = phrases["seeds"].format(seeds=count, spread=phrases["and"].join(points))
     return phrases["better" if low > 0 else "level"].format(
-        a=a,
-        b=b,
-        n=found.n,
-        difference=f"{100 * found.mean:.1f}",
-        low=f"{100 * low:.1f}",
-        high=f"{100 * high:.1f}",
-    )
+        a=_name(phrases, a), b=_name(phrases, b), n=found.n, metric=metric, seeds=seeds,
+        difference=f"{100 * found.mean:.1f}", low=f"{100 * low:.1f}", high=f"{100 * high:.1f}",
+    )  # fmt: skip
 
 
 def _page(path: Path, language: str, runs: Runs, summaries: Any, result: Mapping[str, Any]) -> Path:
@@ -227,7 +302,8 @@ def _curves(language: str, runs: Runs, summaries: Any) -> p.Curve:
         summary = summaries[name]
         if "unigram" in summary:
             levels = ((text["unigram"], summary["unigram"]), (text["bigram"], summary["bigram"]))
-    label = text["nats_per_token"] if any("loss" in s for s in summaries.values()) else text["accuracy"]
+    decides = next((name for s in summaries.values() for name in s.get("scores", ())), "loss")
+    label = text["nats_per_token"] if decides == "loss" else metric_name(language, decides)
     return p.Curve(text["validation"], tuple(series), levels, text["tokens"], label)
 
 
@@ -245,4 +321,7 @@ def _score_section(language: str, scores: Mapping[str, Mapping[str, Any]]) -> li
 
 
 def _cell(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """A setting as a person reads it."""
+    return (
+        "–" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    )

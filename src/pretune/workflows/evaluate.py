@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,12 +19,16 @@ from pretune.errors import DataError, UnsupportedError
 from pretune.evaluation.baseline import Baseline
 from pretune.evaluation.language_model import HeldOut
 from pretune.evaluation.mistakes import Mistake, Slice, by_slice, most_confident
+from pretune.metrics.by_class import ByClass
 from pretune.model import Model
 from pretune.objectives import Kind, objective_of, usual
 from pretune.registry import find
 from pretune.training import machine
 from pretune.training.progress import Reporter, Silent
+from pretune.training.verdicts import Finding
 from pretune.types import Prediction, Record, Score
+from pretune.workflows import verdicts
+from pretune.workflows.prediction_findings import of_predictions
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Evaluation:
     scores: list[Score]
     """The first decides."""
     baselines: dict[str, tuple[Baseline, list[Score]]] = field(default_factory=dict)
+    classes: ByClass | None = None
+    """Scores by class, of a task that has classes."""
     mistakes: list[Mistake] = field(default_factory=list)
     slices: list[Slice] = field(default_factory=list)
     overlap: int | None = None
@@ -55,6 +62,16 @@ class Evaluation:
         return [value == true for value, true in zip(said, self.truth, strict=True)]
 
     @property
+    def beats_majority(self) -> bool:
+        """Whether more records are wholly right than one answer for all would get right."""
+        return sum(self.correct) > max(Counter(self.truth).values(), default=0)
+
+    def findings(self, scored_on: str = "") -> tuple[Finding, ...]:
+        """What the predictions show before all else; ``scored_on``: ``test`` or ``validation``, if known."""
+        values = [p.value for p in self.predictions]
+        return of_predictions(self.task, values, self.truth, self.records, scored_on)
+
+    @property
     def share(self) -> str:
         """The name of the score that is the mean of :attr:`correct`."""
         return str(find("tasks", self.task).PER_RECORD)
@@ -64,6 +81,7 @@ class Evaluation:
         return {
             "n": len(self.records),
             "scores": {s.name: s.as_dict() for s in self.scores},
+            **(self.classes.as_dict() if self.classes else {}),
             "baselines": {
                 name: {"description": baseline.description, **{s.name: s.as_dict() for s in scores}}
                 for name, (baseline, scores) in self.baselines.items()
@@ -72,14 +90,15 @@ class Evaluation:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row a record: what was said, what is true, how sure."""
-        answer = find("tasks", self.task).ANSWER
+        """One row a record: what was said, what is true, how sure, and the probability of every label."""
+        kind = find("tasks", self.task)
         return [
             {
                 **{key: r.fields[key] for key in ("text", "text_pair") if r.fields.get(key) is not None},
-                answer: true,
+                kind.ANSWER: true,
                 "said": p.value,
                 "confidence": p.confidence,
+                "probabilities": {label: round(x, 6) for label, x in kind.probabilities(p).items()},
             }
             for r, true, p in zip(self.records, self.truth, self.predictions, strict=True)
         ]
@@ -157,7 +176,7 @@ def assess(
     correct = [p.value == t for p, t in zip(predictions, truth, strict=True)]
     return Evaluation(
         str(model.task_name), records, predictions, truth, task.score(predictions, records), baselines,
-        most_confident(records, predictions, truth, k=10),
+        task.by_class(predictions, records), most_confident(records, predictions, truth, k=10),
         by_slice(correct, [len(t) for t in texts]),
         len(model.fingerprints.overlap(texts)) if model.fingerprints is not None else None,
         model.fingerprints.judged(texts) if model.fingerprints is not None else 0,
@@ -199,7 +218,8 @@ def evaluate(
             loaded.task().check(learnt)
         baselines = {} if learnt is None else fit_baselines(loaded.task(), name, learnt, records)
         evaluation = assess(loaded, records, baselines)
-        summary = {"verb": "evaluate", "task": name, **evaluation.summary()}
+        found = verdicts.as_rows("en", evaluation.findings())
+        summary = {"verb": "evaluate", "task": name, **evaluation.summary(), "verdicts": found}
         if evaluation.overlap:
             reporter.say(
                 f"  mind: {evaluation.overlap} of {len(records)} texts stand in the text that the model was "

@@ -15,14 +15,11 @@ from pretune.checkpoint import store
 from pretune.config import Settings, build
 from pretune.data.windows import EncodedRecords
 from pretune.errors import ConfigError
-from pretune.metrics.statistics import paired_difference
 from pretune.model import Model
 from pretune.model.folder import outline
 from pretune.objectives import DistillationSettings
 from pretune.prediction.heads import BATCH_TOKENS
 from pretune.registry import find
-from pretune.report.page import VerdictItem
-from pretune.report.words import words
 from pretune.training.length import Length, parse_length
 from pretune.training.log import read_log
 from pretune.training.memory import Memory
@@ -34,9 +31,10 @@ from pretune.training.steps import StepBatches
 from pretune.training.trainer import Trainer
 from pretune.training.world import World
 from pretune.types import Prediction, Record, Score
-from pretune.workflows import cards, finetune_recipe, labelled, pages, teaching, verdicts
+from pretune.workflows import cards, findings, finetune_recipe, labelled, pages, teaching, verdicts
 from pretune.workflows.evaluate import BaselineScores, Evaluation, assess, fit_baselines, read_labelled
 from pretune.workflows.opening import RunResult, carried_out
+from pretune.workflows.prediction_findings import Final, Origin
 
 AUTO = "auto"
 EVALUATIONS = 4
@@ -55,7 +53,7 @@ class FinetuneSettings(Settings):
     train: tuple[str, ...]
     """Files of labelled records, with the columns of the task."""
     validation: tuple[str, ...] = ()
-    """None: a tenth of the training records is held out."""
+    """None: a tenth of the training records."""
     test: tuple[str, ...] = ()
     """Scored once, at the end, beside the baselines."""
     task: str = "classification"
@@ -186,10 +184,22 @@ def _concluded(
         "validation": {"n": len(parts.validation), **outcome.scores},
         "scored_on": "test" if parts.test else "validation",
         **evaluation.summary(),
-        **verdicts.concluded(run, outcome, resolved.training.patience, resolved.language, reporter),
-    }
+        **verdicts.concluded(
+            run, outcome, resolved.training.patience, resolved.language, reporter,
+            Final(
+                evaluation.findings("test" if parts.test else "validation"), evaluation.beats_majority,
+                _origin(resolved),
+            ),
+        ),
+    }  # fmt: skip
     _finish(run, resolved, parts.model, evaluation, summary)
     return summary
+
+
+def _origin(settings: FinetuneSettings) -> Origin:
+    """How the model was trained, for the cause of a constant prediction."""
+    usual = finetune_recipe.training(outline(settings.model), from_random=settings.from_random)
+    return Origin(usual["optimizer"]["learning_rate"], settings.task_options.get("threshold"))
 
 
 def resolve(
@@ -427,26 +437,10 @@ def _finish(
     store.write_text(run.folder / "predictions.jsonl", "\n".join(lines) + "\n")
     pages.finetuning(
         run.folder / "report.html", settings, summary, read_log(run.metrics), evaluation,
-        _findings(settings.language, evaluation), environment(), language=settings.language,
+        findings.against_baselines(settings.language, evaluation, summary), environment(),
+        language=settings.language,
     )  # fmt: skip
     run.finish(summary)
-
-
-def _findings(language: str, evaluation: Evaluation) -> list[VerdictItem]:
-    """Whether the model beats each baseline, by a paired bootstrap over the records."""
-    name = evaluation.share
-    ours = next(s.value for s in evaluation.scores if s.name == name)
-    found = []
-    for baseline, (made, scores) in evaluation.baselines.items():
-        theirs = evaluation.right(made.predictions)
-        difference = paired_difference([evaluation.correct], [theirs])
-        other = next(s.value for s in scores if s.name == name)
-        found.append(
-            pages.against_baseline(
-                language, words(language)["ours"], difference, ours, baseline, other, metric=name
-            )
-        )
-    return found
 
 
 def _where(model: Model | str | Path | None) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -11,24 +11,33 @@ import yaml
 
 from pretune.config import Settings
 from pretune.evaluation.mistakes import Mistake
-from pretune.metrics.statistics import Difference
 from pretune.objectives import objective_of
 from pretune.report import page as p
-from pretune.report.sections import Status
 from pretune.report.words import words
 from pretune.workflows import mixture_pages
 from pretune.workflows.evaluate import Evaluation
-from pretune.workflows.phrases import say, teacher_words
+from pretune.workflows.findings import (
+    against_baseline,
+    comparison,
+    curve_findings,
+    grave_findings,
+    grave_of,
+    gravest_first,
+    loss_finding,
+    may_advise,
+    metric_name,
+    origin_finding,
+    overlap_finding,
+    teacher_finding,
+)
+from pretune.workflows.phrases import say
 from pretune.workflows.samples import Sample
 
 Language = Literal["en", "zh"]
 Summary = Mapping[str, Any]
 Rows = Sequence[Mapping[str, Any]]
-
-UNIGRAM_MARGIN = 0.3
-"""Nats by which a masked model must be below a unigram model of the same text to have learnt something."""
-READ_BOTH_WAYS = ("masked_lm", "permutation_lm", "span_corruption", "denoising")
-"""They see both neighbours of what they predict."""
+SMALL = 20_000_000
+"""Parameters below which a model writes grammar before sense."""
 
 
 def check_language(language: str) -> Language:
@@ -57,16 +66,22 @@ def pretraining(
     sections = (
         p.Verdict(
             text["verdict"],
-            (
-                *_origin_finding(language, summary),
-                *teacher_finding(language, summary),
-                *(loss_finding(language, *of) for of in mixture_pages.summaries(summary).items()),
-                *curve_findings(summary),
+            gravest_first(
+                (
+                    *grave_findings(summary),
+                    *origin_finding(language, summary),
+                    *teacher_finding(language, summary),
+                    *(
+                        loss_finding(language, *of, advise=may_advise(summary))
+                        for of in mixture_pages.summaries(summary).items()
+                    ),
+                    *(item for item in curve_findings(summary) if item not in grave_findings(summary)),
+                )
             ),
         ),
         loss_curve(language, {name: rows}, summary, text["is_loss_normal"]),
         *mixture_pages.parts_table(language, summary),
-        sample_section(language, samples),
+        sample_section(language, samples, summary["parameters"]),
         p.Facts(text["settings"], _flat(settings)),
         *_closing(language, environment),
     )
@@ -94,18 +109,20 @@ def finetuning(
 ) -> Path:
     """The page of a fine-tuning run."""
     text = words(language)
-    items = [*findings, *teacher_finding(language, summary)]
+    grave = grave_findings(summary)
+    items = [*grave, *findings, *teacher_finding(language, summary)]
     if summary["scored_on"] == "validation":
         items.append(p.VerdictItem("neutral", say(language, "scored_on_validation")))
     if evaluation.overlap is not None:
         items.append(
             overlap_finding(language, evaluation.overlap, evaluation.judged, len(evaluation.records))
         )
+    items += [item for item in curve_findings(summary) if item not in grave]
     steps = [row for row in rows if row["kind"] == "step"]
     checks = [row for row in rows if row["kind"] == "evaluation"]
     sections = (
-        p.Verdict(text["verdict"], (*items, *curve_findings(summary))),
-        p.Scores(text["scores"], _score_rows(language, evaluation),
+        p.Verdict(text["verdict"], gravest_first(items)),
+        p.Scores(f"{text['scores']}: {text[summary['scored_on']]}", _score_rows(language, evaluation),
                  metric_name(language, evaluation.scores[0].name),
                  say(language, "scores_note_one", n=len(evaluation.records))),
         mistake_section(language, evaluation.mistakes),
@@ -155,7 +172,7 @@ def quickstart(
         heading = f"{text['scores']}: {names[key]}"
         sections.append(p.Scores(heading, _arm_rows(language, found), text["accuracy"], note))
     for name, found_samples in samples.items():
-        section = sample_section(language, found_samples)
+        section = sample_section(language, found_samples, runs[name]["parameters"])
         sections.append(replace(section, heading=f"{section.heading}: {runs[name]['family']}"))
     for key, found in classification.items():
         sections.append(mistake_section(language, found.mistakes, f"{text['mistakes']}: {names[key]}"))
@@ -177,18 +194,34 @@ NEXT = {
 }
 
 
+STARTS = {"random": "random_init", "pretrained": "pretrained"}
+"""What a classifier starts from, as pages call it."""
+
+
 def _quickstart_findings(
     language: str, runs: Mapping[str, Summary], classification: Mapping[str, Any], names: Mapping[str, str]
 ) -> tuple[p.VerdictItem, ...]:
-    items = [loss_finding(language, f"{run['family']} ({name})", run) for name, run in runs.items()]
+    items: list[p.VerdictItem] = []
+    for name, run in runs.items():
+        items += grave_of(language, f"{run['family']} ({name})", run["verdicts"])
+    for key, found in classification.items():
+        for start, rows in found.arms.items():
+            wrong = next((row["verdicts"] for row in rows if row["verdicts"]), ())
+            items += grave_of(language, f"{names[key]}, {words(language)[STARTS[start]]}", wrong)
+    for name, run in runs.items():
+        items.append(loss_finding(language, f"{run['family']} ({name})", run, advise=may_advise(run)))
     keys = ("pretraining_helped", "pretraining_hurt", "pretraining_unclear")
     for key, found in classification.items():
         means = {start: f"{found.mean(start):.3f}" for start in found.arms}
         items.append(comparison(language, keys, found.difference, names[key], **means))
         score = found.scores["tfidf"].value
         value = found.mean("pretrained")
-        items.append(against_baseline(language, names[key], found.against["tfidf"], value, "tfidf", score))
-    return tuple(items)
+        items.append(
+            against_baseline(
+                language, names[key], found.against["tfidf"], value, "tfidf", score, train=found.train
+            )
+        )
+    return gravest_first(items)
 
 
 def _arm_rows(language: str, found: Any) -> tuple[p.ScoreRow, ...]:
@@ -197,95 +230,12 @@ def _arm_rows(language: str, found: Any) -> tuple[p.ScoreRow, ...]:
     for name, score in found.scores.items():
         low, high = score.interval or (None, None)
         rows.append(p.ScoreRow(text[name], score.value, low, high, "baseline"))
-    for name, key in (("random", "random_init"), ("pretrained", "pretrained")):
+    for name, key in STARTS.items():
         points = tuple(row["accuracy"] for row in found.arms[name])
         kind: Literal["ours", "reference"] = "ours" if name == "pretrained" else "reference"
         low, high = found.intervals[name]
         rows.append(p.ScoreRow(text[key], found.mean(name), low, high, kind, points=points))
     return tuple(rows)
-
-
-# -- findings ---------------------------------------------------------------------------------------
-
-
-def loss_finding(language: str, name: str, summary: Summary) -> p.VerdictItem:
-    """Is this loss normal? Against the n-gram models of the same text."""
-    loss, unigram, bigram = summary["loss"], summary["unigram"], summary["bigram"]
-    if str(summary["objective"]).split("+")[0] in READ_BOTH_WAYS:  # the bigram is no measure of it
-        kind = "beats_unigram" if loss < unigram - UNIGRAM_MARGIN else "beats_nothing"
-        status = "good" if kind == "beats_unigram" else "bad"
-    else:
-        kind = "beats_bigram" if loss < bigram else "beats_unigram" if loss < unigram else "beats_nothing"
-        status = "good" if kind == "beats_bigram" else "bad"
-    figures = {k: f"{v:.2f}" for k, v in (("loss", loss), ("unigram", unigram), ("bigram", bigram))}
-    return p.VerdictItem(cast(Status, status), say(language, kind, name=name, **figures))
-
-
-def _origin_finding(language: str, summary: Summary) -> Iterator[p.VerdictItem]:
-    """What continued pretraining gave, against the model that it started from."""
-    if "before" not in summary:
-        return
-    start, loss, before = Path(summary["start_from"]).name, summary["loss"], summary["before"]["loss"]
-    if summary["new_heads"]:
-        yield p.VerdictItem("neutral", say(language, "started_with_new_head", start=start))
-        return
-    key, status = ("went_down", "good") if loss < before else ("did_not_go_down", "bad")
-    figures = {"loss": f"{loss:.3f}", "before": f"{before:.3f}"}
-    yield p.VerdictItem(cast(Status, status), say(language, key, start=start, **figures))
-
-
-def teacher_finding(language: str, summary: Summary) -> Iterator[p.VerdictItem]:
-    """Whom a distilled model learnt from."""
-    if "teacher" in summary:
-        yield p.VerdictItem("neutral", say(language, "taught", **teacher_words(summary["teacher"])))
-
-
-def curve_findings(summary: Summary) -> tuple[p.VerdictItem, ...]:
-    """What the run's curves say, as its summary holds it."""
-    return tuple(p.VerdictItem(row["status"], row["text"]) for row in summary.get("verdicts", ()))
-
-
-def comparison(
-    language: str, keys: tuple[str, str, str], difference: Difference, name: str, **values: object
-) -> p.VerdictItem:
-    """A paired difference in words: ``keys`` are the phrases for above, below and cannot be told."""
-    low, high = difference.interval
-    above, below, level = keys
-    key, status = (above, "good") if low > 0 else (below, "bad") if high < 0 else (level, "neutral")
-    gap = f"{100 * difference.mean:+.1f}" if key == level else f"{100 * abs(difference.mean):.1f}"
-    figures = {"difference": gap, "low": _points(low), "high": _points(high)}
-    text = say(language, key, name=name, n=difference.n, **figures, **values)
-    return p.VerdictItem(cast(Status, status), text)
-
-
-def metric_name(language: str, metric: str) -> str:
-    """What a metric is called on a page; its own name where there is no word for it."""
-    return words(language).get(metric, metric)
-
-
-def against_baseline(
-    language: str,
-    name: str,
-    difference: Difference,
-    value: float,
-    baseline: str,
-    other: float,
-    *,
-    metric: str = "accuracy",
-) -> p.VerdictItem:
-    """Whether a model beats a baseline on the same texts."""
-    keys = ("beats_baseline", "below_baseline", "level_with_baseline")
-    return comparison(
-        language, keys, difference, name,
-        value=f"{value:.3f}", baseline=words(language)[baseline], other=f"{other:.3f}",
-        metric=metric_name(language, metric),
-    )  # fmt: skip
-
-
-def overlap_finding(language: str, overlap: int, judged: int, n: int) -> p.VerdictItem:
-    """Whether the model has read its test texts before, of those long enough to be judged."""
-    key, status = ("overlap", "bad") if overlap else ("no_overlap", "good" if judged == n else "neutral")
-    return p.VerdictItem(cast(Status, status), say(language, key, count=overlap, judged=judged, n=n))
 
 
 # -- sections ---------------------------------------------------------------------------------------
@@ -308,8 +258,10 @@ def loss_curve(language: str, runs: Mapping[str, Rows], summary: Summary, headin
     return p.Curve(heading, tuple(series), levels, text["tokens"], text["nats_per_token"], note)
 
 
-def sample_section(language: str, samples: Sequence[Sample]) -> p.Samples:
-    """Filled masks and continued sentences."""
+def sample_section(language: str, samples: Sequence[Sample], parameters: int) -> p.Samples:
+    """Filled masks and continued sentences, of a model of so many parameters."""
+    note = say(language, "samples_note")
+    note += say(language, "samples_note_small") if parameters < SMALL else ""
     rows = tuple(
         p.SampleRow(
             s.prompt,
@@ -320,7 +272,7 @@ def sample_section(language: str, samples: Sequence[Sample]) -> p.Samples:
         )
         for s in samples
     )
-    return p.Samples(words(language)["samples"], rows, say(language, "samples_note"))
+    return p.Samples(words(language)["samples"], rows, note)
 
 
 def mistake_section(language: str, mistakes: Sequence[Mistake], heading: str | None = None) -> p.Mistakes:
@@ -388,10 +340,6 @@ def _flat(settings: Settings) -> tuple[tuple[str, str], ...]:
 
     walk(settings.model_dump(mode="json"), "")
     return tuple(pairs)
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:+.1f}"
 
 
 def _time(seconds: float, language: str) -> str:

@@ -20,10 +20,12 @@ ENGLISH = {
     "beats_unigram": "{name}: held-out loss {loss} nats per token. A unigram model of the same text has {unigram}: "
     "the model has learnt more than how frequent each token is. A bigram model has {bigram}.",
     "beats_nothing": "{name}: held-out loss {loss} nats per token, no better than a unigram model of the same "
-    "text ({unigram}). It has learnt little more than token frequencies: train longer, or on more text.",
+    "text ({unigram}). It has learnt little more than token frequencies.",
+    "train_longer": " Train longer, or on more text.",
     "went_down": "Starting from {start}, the held-out loss on this text went from {before} to {loss} nats per token.",
     "did_not_go_down": "Starting from {start}, the held-out loss on this text went from {before} to {loss} nats per "
-    "token: training did not help. Try a lower learning rate or more text.",
+    "token: training did not help.",
+    "lower_rate": " Try a lower learning rate or more text.",
     "started_with_new_head": "It starts from {start}, which has no head for this objective: the head began with "
     "random values, and there is no loss before training to compare with.",
     "taught": "It learnt beside a teacher, {name} ({family}, {parameters} parameters), whose chances have a weight of "
@@ -40,7 +42,10 @@ ENGLISH = {
     "beats_baseline": "{name}: {metric} {value} is above {baseline}, {other}, by {difference} points "
     "(95 % interval {low} to {high}).",
     "below_baseline": "{name}: {metric} {value} is below {baseline}, {other}, by {difference} points "
-    "(95 % interval {low} to {high}). For this task with so few labels use the baseline, or pretrain for longer.",
+    "(95 % interval {low} to {high}).",
+    "few_labels": " With so few labels ({train}) use the baseline, or start from a model pretrained for longer.",
+    "many_labels": " With {train} labels a fine-tuned model should be ahead: train for longer, try another learning "
+    "rate, or start from a stronger model.",
     "level_with_baseline": "{name}: {metric} {value} and {baseline}, {other}, cannot be told apart on {n} test "
     "texts (difference {difference} points, 95 % interval {low} to {high}).",
     "overlap": "{count} of the {n} texts that it was scored on stand in the text that it was pretrained on: the "
@@ -61,7 +66,8 @@ ENGLISH = {
     "scored_on_validation": "No test file was given: these are scores on the validation records, which also chose "
     "the checkpoint, so they flatter.",
     "mistakes_note": "Where the model was wrong and most sure of itself. Read them: some labels may be wrong.",
-    "samples_note": "From held-out text. A model this small, trained for minutes, writes grammar before sense.",
+    "samples_note": "From held-out text.",
+    "samples_note_small": " A model as small as this one writes grammar before sense.",
     "hidden_word": "The hidden word: {word}",
     "true_target": "The target: {word}",
     "next_heading": "What to try next",
@@ -90,10 +96,11 @@ CHINESE = {
     "beats_unigram": "{name}：验证集损失为每词元 {loss} nats，低于一元模型的 {unigram}，说明模型学到的不只是词频；"
     "二元模型为 {bigram}。",
     "beats_nothing": "{name}：验证集损失为每词元 {loss} nats，未能低于一元模型（{unigram}），"
-    "学到的与词频相差无几。请延长训练或增加文本。",
+    "学到的与词频相差无几。",
+    "train_longer": "请延长训练或增加文本。",
     "went_down": "从 {start} 继续训练：在本文本上，验证集损失由每词元 {before} nats 降至 {loss}。",
-    "did_not_go_down": "从 {start} 继续训练：在本文本上，验证集损失由每词元 {before} nats 变为 {loss}，训练没有带来改善。"
-    "请降低学习率或增加文本。",
+    "did_not_go_down": "从 {start} 继续训练：在本文本上，验证集损失由每词元 {before} nats 变为 {loss}，训练没有带来改善。",
+    "lower_rate": "请降低学习率或增加文本。",
     "started_with_new_head": "从 {start} 继续训练，但它没有本训练目标所需的输出头：输出头从随机值开始，因此训练前的损失无从比较。",
     "taught": "训练时有教师模型 {name}（{family}，{parameters} 参数）在旁：其概率在损失中的权重为 {weight}，温度为 "
     "{temperature}。此处测得的只是学生模型。",
@@ -109,7 +116,9 @@ CHINESE = {
     "beats_baseline": "{name}：{metric} {value}，高于“{baseline}”的 {other}，领先 {difference} 个百分点"
     "（95% 置信区间 {low} 至 {high}）。",
     "below_baseline": "{name}：{metric} {value}，低于“{baseline}”的 {other}，相差 {difference} 个百分点"
-    "（95% 置信区间 {low} 至 {high}）。标注这么少时，建议直接用基线，或延长预训练。",
+    "（95% 置信区间 {low} 至 {high}）。",
+    "few_labels": "标注只有 {train} 条，建议直接用基线，或换用预训练更久的模型。",
+    "many_labels": "标注有 {train} 条，微调后的模型本应领先：请延长训练、调整学习率，或换用更强的模型。",
     "level_with_baseline": "{name}：{metric} {value}，与“{baseline}”的 {other} 在 {n} 条测试文本上分不出高下"
     "（相差 {difference} 个百分点，95% 置信区间 {low} 至 {high}）。",
     "overlap": "评测用的 {n} 条文本中，有 {count} 条出现在预训练文本里，分数可能偏高。",
@@ -125,7 +134,8 @@ CHINESE = {
     "scores_note_one": "单个随机种子；区间由对 {n} 条文本的自助法得出。",
     "scored_on_validation": "未提供测试文件：以下为验证集得分，而检查点正是用验证集挑选的，因此偏乐观。",
     "mistakes_note": "模型最有把握却判错的文本。值得逐条细读：有些可能是标注本身有误。",
-    "samples_note": "取自留出文本。这么小、只训练几分钟的模型，先学会的是语法，而不是意义。",
+    "samples_note": "取自留出文本。",
+    "samples_note_small": "这么小的模型，先学会的是语法，而不是意义。",
     "hidden_word": "被遮住的词：{word}",
     "true_target": "给定的目标：{word}",
     "next_heading": "接下来可以试试",

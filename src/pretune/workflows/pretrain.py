@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,12 @@ from pretune.workflows.corpora import prepare_parts
 from pretune.workflows.corpus import is_prepared, open_prepared
 from pretune.workflows.mixture import heads_of
 from pretune.workflows.opening import RunResult, carried_out
+from pretune.workflows.prediction_findings import Final, Origin, of_samples
 from pretune.workflows.pretrain_settings import ASSUMED, shape
 from pretune.workflows.pretrain_settings import PretrainSettings as PretrainSettings
 from pretune.workflows.pretrain_settings import resolve as resolve
 from pretune.workflows.pretraining import Pretraining
-from pretune.workflows.samples import material, samples
+from pretune.workflows.samples import Sample, material, samples
 
 AFTER = {"model, samples and report": 3.0}
 """Seconds of a length in minutes that remain after training."""
@@ -147,13 +148,18 @@ def _concluded(
     reporter: Reporter,
 ) -> dict[str, Any]:
     """Everything that is written once training has ended; the summary."""
-    length = parse_length(resolved.budget)
-    summary = pretraining.summary(outcome, before) | verdicts.concluded(
-        run, outcome, resolved.training.patience, resolved.language, reporter
+    length, model = parse_length(resolved.budget), pretraining.model
+    began = time.monotonic()
+    shown = samples(model, material(pretraining.prepared[0], model, 6))
+    summary = pretraining.summary(outcome, before)
+    summary["seconds"] += time.monotonic() - began
+    final = Final(of_samples(shown, model.tokenizer), summary["loss"] < summary["unigram"], Origin())
+    summary |= verdicts.concluded(
+        run, outcome, resolved.training.patience, resolved.language, reporter, final
     )
     if length.unit == "seconds":
         summary["budget_seconds"] = length.amount
-    return _finish(run, resolved, pretraining, summary)
+    return _finish(run, resolved, pretraining, summary, shown)
 
 
 def _given_tokenizer(settings: PretrainSettings) -> Tokenizer | None:
@@ -236,7 +242,11 @@ def _size(corpus: tuple[str, ...], columns: tuple[str, ...]) -> dict[str, int]:
 
 
 def _finish(
-    run: Run, settings: PretrainSettings, parts: Pretraining, summary: dict[str, Any]
+    run: Run,
+    settings: PretrainSettings,
+    parts: Pretraining,
+    summary: dict[str, Any],
+    shown: Sequence[Sample],
 ) -> dict[str, Any]:
     """Write model, card and report; the summary comes last, its time up to here."""
     trained = time.monotonic()
@@ -247,9 +257,8 @@ def _finish(
         (folder / "README.md").write_text(card, encoding="utf-8")
 
     store.write_folder(run.model, fill, about={"kind": "model"})
-    texts = material(parts.prepared[0], parts.model, 6)
     pages.pretraining(
-        run.folder / "report.html", settings, summary, read_log(run.metrics), samples(parts.model, texts),
+        run.folder / "report.html", settings, summary, read_log(run.metrics), shown,
         environment(), language=settings.language,
     )  # fmt: skip
     summary |= {"seconds": round(summary["seconds"] + time.monotonic() - trained, 1)}

@@ -37,6 +37,7 @@ from pretune.types import Prediction
 from pretune.workflows import pages
 from pretune.workflows.corpus import Prepared, prepare
 from pretune.workflows.evaluate import read_labelled
+from pretune.workflows.findings import grave_findings, grave_of
 from pretune.workflows.finetune import finetune
 from pretune.workflows.opening import RunResult
 from pretune.workflows.pretrain import pretrain
@@ -184,6 +185,7 @@ def closing_words(result: RunResult) -> list[str]:
         )
     folder = result.folder
     return [
+        *(f"! {item.text}" for item in grave_findings(result.summary)),
         *lines,
         f"report: {folder / 'report.html'} (English), {folder / 'report.zh.html'} (Chinese)",
         "try next:",
@@ -253,7 +255,12 @@ def _finetune(folder: Path, language: str, start: str, reporter: Reporter) -> _A
         )  # fmt: skip
         score = run.summary["scores"]["accuracy"]
         reporter.say(f"  {language}, {start}, seed {seed}: accuracy {score['value']:.3f}")
-        accuracies.append({"seed": seed, "accuracy": score["value"], "interval": score["interval"]})
+        accuracies.append(
+            {
+                "seed": seed, "accuracy": score["value"], "interval": score["interval"],
+                "verdicts": [row for row in run.summary["verdicts"] if row["kind"] == "constant_prediction"],
+            }
+        )  # fmt: skip
         rows = read_log(run.folder / "predictions.jsonl")
         correct.append([row["said"] == row["label"] for row in rows])
         if seed == SEEDS[0]:
@@ -295,7 +302,21 @@ class _Report:
                 for name, run in self.runs.items()
             },
             "classification": {language: found.summary() for language, found in self.classification.items()},
+            "verdicts": self._verdicts(),
         }
+
+    def _verdicts(self) -> list[dict[str, Any]]:
+        """What makes one of the models useless, with its name."""
+        named = {name: run.summary["verdicts"] for name, run in self.runs.items()}
+        for (language, start), arm in self.arms.items():
+            for row in arm.accuracies:
+                named[f"{language} classifier, {start}, seed {row['seed']}"] = row["verdicts"]
+        return [
+            {**row, "text": item.text}
+            for name, rows in named.items()
+            for row in rows
+            for item in grave_of("en", name, [row])
+        ]
 
     def write(self, path: Path, language: str, summary: Mapping[str, Any]) -> None:
         """The page in one language."""

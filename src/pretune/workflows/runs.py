@@ -159,6 +159,20 @@ def changed_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in values.items() if k in asked or k not in defaults or defaults[k] != v}
 
 
+def all_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting, flat, with the verb's defaults where a run of an earlier version has none."""
+    verb, values = verb_of(config), _flat(config)
+    defaults = {}
+    if verb:
+        kind, asked = KINDS[verb]
+        defaults = _flat(build(kind, asked).model_dump(mode="json"))
+    found = {**defaults, **values}
+    within = {key.rpartition(".")[0] for key in found}
+    return {
+        key: value for key, value in found.items() if value != {} and not (value is None and key in within)
+    }
+
+
 def scores_of(summary: Mapping[str, Any]) -> dict[str, Entry]:
     """The scores of a finished run by name, each with what is known of its interval."""
     found: dict[str, Entry] = dict(summary.get("scores") or {})
@@ -169,10 +183,11 @@ def scores_of(summary: Mapping[str, Any]) -> dict[str, Entry]:
 
 
 def baselines_of(summary: Mapping[str, Any]) -> dict[str, float]:
-    """What stands beside the scores: n-gram losses, or the accuracy of simple classifiers."""
+    """What stands beside the scores: n-gram losses, or the score that decides, of simple classifiers."""
     found = {name: summary[name] for name in ("unigram", "bigram") if name in summary}
+    decides = next(iter(summary.get("scores") or {}), "")
     rows = summary.get("baselines") or {}
-    return found | {name: row["accuracy"]["value"] for name, row in rows.items()}
+    return found | {name: row[decides]["value"] for name, row in rows.items() if decides in row}
 
 
 def _of_parts(summary: Mapping[str, Any], of: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Entry:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pretune.report.page import VerdictItem
@@ -12,35 +13,58 @@ from pretune.training.outcome import Outcome
 from pretune.training.progress import Reporter
 from pretune.training.run import Run
 from pretune.training.timing import counted
-from pretune.training.verdicts import Finding, Kind, Rows, judge
-
-FACTOR = 3.0
-"""By which a learning rate is to be raised or lowered."""
+from pretune.training.verdicts import ANNEALED, Finding, Kind, Rows, by_gravity, judge
+from pretune.workflows.prediction_findings import FACTOR, Final, with_cause
 
 ENGLISH = {
+    "constant_prediction_text": "One answer for every text: {value} is predicted for {count} of the {n} {scored_on}, "
+    "though {others:.0%} of them are something else, so the scores say nothing of what the texts hold.{advice}",
+    "constant_prediction_gap": "One answer for every text: {value} for each of {n} hidden words.{advice}",
+    "constant_prediction_repetition": "One token again and again: each of {n} samples is {value}, repeated.{advice}",
+    "constant_prediction_empty": "Empty outputs: each of {n} samples ends before its first token.{advice}",
+    "few_steps": " The run made {steps} steps, too few to learn from: give it some hundreds (--budget).",
+    "few_effective": " In only {effective} of {steps} steps was the learning rate above a tenth of its peak, too few to "
+    "learn from: give it some hundreds (--budget, training.schedule).",
+    "rate_high": " The learning rate ({rate:.2g}) is most likely too high for this model: try {advised:.2g}.",
+    "rate_low": " The learning rate ({rate:.2g}) is most likely too low for this model: try {advised:.2g}.",
+    "threshold": " No label reaches the threshold ({threshold}): let the validation records choose it "
+    "(task_options.threshold=validation), and train for longer (now {steps} steps).",
+    "imbalance": " {largest:.0%} of them are of one class: weigh the rare ones "
+    "(objective_options.class_weights=balanced), or give more records of them.",
+    "unlearnt": " Train for longer (now {steps} steps); if that does not help, lower the learning rate (now "
+    "{rate:.2g}), and check that the labels can be told from the texts.",
+    "unlearnt_text": " Train for longer (now {steps} steps), or on more text.",
+    "class_never_predicted": "Never predicted: {count} of {classes} classes. Of the {n} {scored_on}, so many are of "
+    "them: {names}.",
     "too_short": "{steps} steps are too few to say anything about the curve ({least} are the least).",
+    "too_short_bad": "The run made {steps} steps, too few to learn from: its scores are no better than those of a "
+    "model that ignores the text. Give it some hundreds (--budget).",
     "diverged": "Training diverged: the training loss fell to {low:.3f} at step {at} and rose to {end:.3f} by step "
     "{step}. Try a lower learning rate ({lower:.2g} in place of {rate:.2g}) or a longer warm-up.",
     "learnt_nothing": "The training loss did not move: {start:.3f} at the beginning, {end:.3f} at the end. The "
     "learning rate ({rate:.2g}) is far too low or far too high{ratio}, or the text cannot be learnt.",
     "far_too_low": "The training loss did not move: {start:.3f} at the beginning, {end:.3f} at the end. The "
     "learning rate ({rate:.2g}) is far too low{ratio}. Try ten times as much.",
-    "rate_too_high": "The learning rate ({rate:.2g}) is too high: the held-out loss ({end:.3f}) has not passed a "
+    "rate_too_high": "The learning rate ({rate:.2g}) is too high: the validation loss ({end:.3f}) has not passed a "
     "unigram model's ({unigram:.3f}){ratio}. Try {lower:.2g}.",
-    "overfitted": "Over-fitting: the held-out {name} was best at step {at} ({best:.3f}) and was {end:.3f} at step "
+    "overfitted": "Over-fitting: the validation {name} was best at step {at} ({best:.3f}) and was {end:.3f} at step "
     "{step}, while the training loss fell from {training_then:.3f} to {training_now:.3f}. The best checkpoint was "
     "kept; use more text, fewer steps, dropout or weight decay, or stop early (training.patience).",
-    "not_begun": "Has not begun to learn: at its best the held-out {name} was {best:.3f} in {step} steps, where a "
+    "not_begun": "Has not begun to learn: at its best the validation {name} was {best:.3f} in {step} steps, where a "
     "unigram model, which knows only how often each token occurs, reaches {unigram:.3f} and a bigram model "
     "{bigram:.3f}. The run was most likely too short: give it more steps (--budget).",
+    "not_begun_long": "Has not begun to learn: at its best the validation {name} was {best:.3f} in {step} steps, where "
+    "a unigram model, which knows only how often each token occurs, reaches {unigram:.3f} and a bigram model "
+    "{bigram:.3f}. So many steps should be enough: change the learning rate (now {rate:.2g}), or look at the text "
+    "(pretune data inspect).",
     "spikes": "The training loss jumped {count} times, by {jump:.2f} at step {step}, and came back. If that costs "
     "quality, lower the learning rate ({rate:.2g}) or training.clip.",
     "spike": "The training loss jumped once, by {jump:.2f} at step {step}, and came back.",
     "rate_too_low": "The learning rate ({rate:.2g}) may be too low: the training loss fell by {second:.3f} in the "
     "second half of the run, nearly as much as in the first ({first:.3f}){ratio}. Try {higher:.2g}.",
-    "still_improving": "Still learning at the end: from step {since} to step {step} the held-out {name} went from "
+    "still_improving": "Still learning at the end: from step {since} to step {step} the validation {name} went from "
     "{from:.3f} to {end:.3f}. A longer run would most likely do better.",
-    "plateau": "Levelled off: since step {since} of {step} the held-out {name} has stayed within {near:.3f} of "
+    "plateau": "Levelled off: since step {since} of {step} the validation {name} has stayed within {near:.3f} of "
     "{end:.3f}. More steps of the same will add little; a larger model or more text may.",
     "dead_units": "{dead:.0%} of the feed-forward units of {layer} say nothing at any token of step {step}. A lower "
     "learning rate or a smaller model would waste less.",
@@ -53,6 +77,24 @@ ENGLISH = {
 }
 
 CHINESE = {
+    "constant_prediction_text": "对所有文本只给出一个答案：{n} 条{scored_on}中有 {count} 条被预测为 {value}，"
+    "而其中 {others:.0%} 并非如此，得分因此与文本内容无关。{advice}",
+    "constant_prediction_gap": "对所有文本只给出一个答案：{n} 处被遮住的词全部预测为 {value}。{advice}",
+    "constant_prediction_repetition": "只会重复一个词元：{n} 个示例全是 {value} 的重复。{advice}",
+    "constant_prediction_empty": "输出为空：{n} 个示例都在第一个词元之前就结束了。{advice}",
+    "few_steps": "训练只有 {steps} 步，学不到东西：请增加到数百步（--budget）。",
+    "few_effective": "训练共 {steps} 步，其中学习率高于峰值十分之一的只有 {effective} 步，学不到东西："
+    "请增加到数百步（--budget、training.schedule）。",
+    "rate_high": "学习率（{rate:.2g}）对该模型很可能过高：可试 {advised:.2g}。",
+    "rate_low": "学习率（{rate:.2g}）对该模型很可能过低：可试 {advised:.2g}。",
+    "threshold": "没有一个标签达到阈值（{threshold}）：请用验证集选取阈值（task_options.threshold=validation），"
+    "并延长训练（目前 {steps} 步）。",
+    "imbalance": "其中 {largest:.0%} 属于同一类：请提高稀有类别的权重（objective_options.class_weights=balanced），"
+    "或补充这些类别的数据。",
+    "unlearnt": "请延长训练（目前 {steps} 步）；若仍无改善，请降低学习率（目前 {rate:.2g}），并检查标签能否从文本中看出。",
+    "unlearnt_text": "请延长训练（目前 {steps} 步），或增加文本。",
+    "class_never_predicted": "{classes} 个类别中有 {count} 个从未被预测。它们在 {n} 条{scored_on}中所占比例：{names}。",
+    "too_short_bad": "训练只有 {steps} 步，学不到东西：得分不高于完全不看文本的模型。请增加到数百步（--budget）。",
     "too_short": "只有 {steps} 步，太少，无法判断曲线（至少需要 {least} 步）。",
     "diverged": "训练发散：训练损失在第 {at} 步降到 {low:.3f}，到第 {step} 步又升至 {end:.3f}。"
     "请降低学习率（由 {rate:.2g} 降到 {lower:.2g}），或延长预热。",
@@ -64,6 +106,8 @@ CHINESE = {
     "可增加文本、减少步数、使用 dropout 或权重衰减，或提前停止（training.patience）。",
     "not_begun": "尚未开始学习：{step} 步之内，验证集{name}最低为 {best:.3f}，而只知道各词元频率的一元模型"
     "可达 {unigram:.3f}，二元模型可达 {bigram:.3f}。训练步数很可能不足：请增加步数（--budget）。",
+    "not_begun_long": "尚未开始学习：{step} 步之内，验证集{name}最低为 {best:.3f}，而只知道各词元频率的一元模型"
+    "可达 {unigram:.3f}，二元模型可达 {bigram:.3f}。步数应已足够：请调整学习率（目前 {rate:.2g}），或检查文本（pretune data inspect）。",
     "spikes": "训练损失出现 {count} 次尖峰，最大一次在第 {step} 步，升高 {jump:.2f}，随后恢复。"
     "若影响效果，可降低学习率（{rate:.2g}）或 training.clip。",
     "spike": "训练损失出现一次尖峰：第 {step} 步升高 {jump:.2f}，随后恢复。",
@@ -87,28 +131,46 @@ NAMES = {
     "en": {"macro_f1": "macro F1"},
     "zh": {"loss": "损失", "accuracy": "准确率", "macro_f1": "宏平均 F1"},
 }
-ANNEALED = 0.1
-"""Share of the peak below which a learning rate has come down."""
+RECORDS = {
+    "en": {"test": "test texts", "validation": "validation texts", "": "texts"},
+    "zh": {"test": "测试文本", "validation": "验证文本", "": "文本"},
+}
+MANY_STEPS = 2000
+"""From here on a model that has not begun to learn was not simply stopped too early."""
 
 
-def verdicts(rows: Rows, outcome: Outcome | None = None, patience: int | None = None) -> tuple[Finding, ...]:
-    """What the curves of a run say, and why it ended where it ended early."""
+def verdicts(
+    rows: Rows, outcome: Outcome | None = None, patience: int | None = None, final: Final | None = None
+) -> tuple[Finding, ...]:
+    """What the curves of a run and its predictions say, and why it ended where it ended early."""
     found = judge(rows)
-    if outcome is None or outcome.ended != "patience":
+    if outcome is not None and outcome.ended == "patience":
+        share = outcome.last_factor
+        kind: Kind = "stopped_early" if share > ANNEALED else "stopped_early_low"
+        figures = {
+            "step": outcome.steps, "planned": outcome.planned, "patience": patience or 0, "share": share,
+        }  # fmt: skip
+        found = (Finding(kind, "neutral", figures), *found)
+    if final is None:
         return found
-    share = outcome.last_factor
-    kind: Kind = "stopped_early" if share > ANNEALED else "stopped_early_low"
-    figures = {
-        "step": outcome.steps, "planned": outcome.planned, "patience": patience or 0, "share": share,
-    }  # fmt: skip
-    return (Finding(kind, "neutral", figures), *found)
+    if not final.learnt:
+        found = tuple(replace(f, status="bad") if f.kind == "too_short" else f for f in found)
+    return by_gravity((*with_cause(final.findings, found, rows, final.origin), *found))
 
 
 def concluded(
-    run: Run, outcome: Outcome, patience: int | None, language: str, reporter: Reporter
+    run: Run,
+    outcome: Outcome,
+    patience: int | None,
+    language: str,
+    reporter: Reporter,
+    final: Final | None = None,
 ) -> dict[str, Any]:
-    """Why a run ended, what its curves say and how it was changed, for its summary; said on the way."""
-    found = verdicts(read_log(run.metrics), outcome, patience)
+    """Why a run ended, what its curves say and how it was changed, for its summary; said on the way.
+
+    ``final``: what the finished model's predictions show.
+    """
+    found = verdicts(read_log(run.metrics), outcome, patience, final)
     for finding in found:
         reporter.say(f"  {sentence(language, finding)}")
     warnings = [few_steps(language, outcome)] if outcome.least_budget else []
@@ -137,14 +199,30 @@ def few_steps(language: str, outcome: Outcome) -> dict[str, Any]:
 def sentence(language: str, finding: Finding) -> str:
     """A finding in words."""
     phrases, figures = LANGUAGES[language], dict(finding.figures)
-    key = "spike" if finding.kind == "spikes" and figures["count"] == 1 else finding.kind
     if "rate" in figures:
         rate = float(figures["rate"])
         figures |= {"lower": rate / FACTOR, "higher": rate * FACTOR}
     if "name" in figures:
         figures["name"] = NAMES[language].get(str(figures["name"]), figures["name"])
+    if "scored_on" in figures:
+        figures["scored_on"] = RECORDS[language][str(figures["scored_on"])]
     figures["ratio"] = phrases["ratio"].format(ratio=figures["ratio"]) if "ratio" in figures else ""
-    return phrases[key].format(**figures)
+    cause = figures.get("cause")
+    figures["advice"] = phrases[str(cause)].format(**figures) if cause else ""
+    return phrases[_phrase(finding)].format(**figures)
+
+
+def _phrase(finding: Finding) -> str:
+    """The key of the sentence that fits the case."""
+    figures = finding.figures
+    fits = {
+        "spikes": ("spike", figures.get("count") == 1),
+        "too_short": ("too_short_bad", finding.status == "bad"),
+        "not_begun": ("not_begun_long", float(figures.get("step", 0)) >= MANY_STEPS),
+        "constant_prediction": (f"constant_prediction_{figures.get('of')}", True),
+    }
+    key, suits = fits.get(finding.kind, ("", False))
+    return key if suits else finding.kind
 
 
 def items(language: str, findings: Sequence[Finding]) -> tuple[VerdictItem, ...]:
