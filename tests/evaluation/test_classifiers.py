@@ -91,7 +91,7 @@ def test_tiny_classes(sizes: tuple[int, ...]) -> None:
 
 
 def test_many_texts_are_tuned_on_one_fold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classifiers, "MANY", 50)
+    monkeypatch.setattr(classifiers, "FOLDED", 50)
     texts, labels = corpus(ENGLISH, 60, seed=0)
     assert "on 1 folds" in tfidf(texts, labels, texts, seed=0).description
 

@@ -71,7 +71,7 @@ class FinetuneSettings(Settings):
     from_random: bool = False
     """Forget the model's weights and begin from random ones: the control that shows what pretraining gave."""
     budget: str = AUTO
-    """Epochs, steps, tokens, or minutes of wall-clock for the whole command; auto: 1.5 to 6 epochs, by how
+    """Epochs, steps, tokens, or minutes of wall-clock for the whole command; auto: 2 to 6 epochs, by how
     long the texts are."""
     baselines: bool = True
     """Fit majority and TF-IDF on the training records, to stand beside the scores."""

@@ -13,30 +13,27 @@ from pretune.model.folder import Outline
 
 READ = 128
 """Tokens of a text that are read: as many as stock's example reads. More take longer, and seldom help."""
-PUBLISHED_RATE, PUBLISHED_WIDTH, PUBLISHED_POWER = 1.5e-4, 384, 1.5
-"""Peak learning rate of a published checkpoint of that width, which falls with this power of the width: at
-768 it is 5.3e-5, where stock's example has 5e-5 for all."""
-OWN_RATE, OWN_WIDTH, OWN_POWER = 2e-3, 128, 1.0
+PUBLISHED_RATE, PUBLISHED_WIDTH = 1e-4, 384
+"""Peak learning rate of a published checkpoint of that width; others in inverse proportion to theirs, which
+at 768 is the 5e-5 that stock's example has for all."""
+OWN_RATE, OWN_WIDTH = 2e-3, 128
 """The same of a model that pretune pretrained, in minutes or hours: it knows less that could be lost."""
-TOKENS_A_RECORD = 192
-"""Tokens that are read of each record over all epochs, about: 1.5 epochs of texts cut at ``READ``."""
-EPOCHS = (1.5, 6)
+TOKENS_A_RECORD = 256
+"""Tokens that are read of each record over all epochs, about: two epochs of texts cut at ``READ``."""
+EPOCHS = (2, 6)
 """The least and the most: short texts are read more often, in the time that stock's padding takes."""
-BATCHES = ((1000, 4), (10_000, 8))
-"""Records of a step where there are fewer of them than the first number: few records want many steps."""
-LARGEST_BATCH = 16
+MANY = 10_000
+"""From so many records on a step has ``LARGE`` of them, else ``SMALL``: few records want many steps."""
+SMALL, LARGE = 8, 16
 
 ADAMW: dict[str, Any] = {"name": "adamw", "betas": (0.9, 0.999), "weight_decay": 0.01}
 
 
 def training(start: Outline, *, from_random: bool) -> dict[str, Any]:
     """Settings of training for a model as its folder describes it."""
-    rate, width, power = (
-        (OWN_RATE, OWN_WIDTH, OWN_POWER)
-        if is_own(start, from_random=from_random)
-        else (PUBLISHED_RATE, PUBLISHED_WIDTH, PUBLISHED_POWER)
-    )
-    learning_rate = rate * (width / start.config.hidden_size) ** power
+    own = is_own(start, from_random=from_random)
+    rate, width = (OWN_RATE, OWN_WIDTH) if own else (PUBLISHED_RATE, PUBLISHED_WIDTH)
+    learning_rate = rate * width / start.config.hidden_size
     return {
         "optimizer": {**ADAMW, "learning_rate": float(f"{learning_rate:.2g}")},
         "schedule": {"name": "linear", "warmup": 0.1},
@@ -50,9 +47,7 @@ def is_own(start: Outline, *, from_random: bool) -> bool:
 
 def batch_examples(records: int, *, own: bool) -> int:
     """Records of a step; ``own``: as :func:`is_own` has it."""
-    if own:
-        return LARGEST_BATCH
-    return next((size for below, size in BATCHES if records < below), LARGEST_BATCH)
+    return LARGE if own or records >= MANY else SMALL
 
 
 def cutting(start: Outline) -> dict[str, Any]:
