@@ -124,9 +124,10 @@ def _file(model: Path, data: Path, out: Path, options: dict[str, Any], json: boo
 
 
 def _streamed(model: Path, prompt: str, options: dict[str, Any]) -> None:
+    from pretune.training.progress import default_reporter
     from pretune.workflows import generate as workflow
 
-    loaded = workflow.prepared(model)
+    loaded = workflow.prepared(model, default_reporter())
     pieces = loaded.stream_with(prompt, workflow.resolve(loaded, options))
     typer.echo(_shown(prompt) if workflow.follows(loaded) else "", nl=False)
     for piece in pieces:
@@ -136,9 +137,11 @@ def _streamed(model: Path, prompt: str, options: dict[str, Any]) -> None:
 
 
 def _whole(model: Path, prompts: list[str], options: dict[str, Any], json: bool) -> None:
+    from pretune.training.progress import default_reporter
     from pretune.workflows import generate as workflow
 
-    loaded = workflow.prepared(model)
+    loaded = workflow.prepared(model, None if json else default_reporter())
+    unused = loaded.unused_settings()
     found = workflow.generate(loaded, prompts, options)
     answers = [
         {"text": prompt, "continuations": [workflow.described(one) for one in said]}
@@ -146,7 +149,8 @@ def _whole(model: Path, prompts: list[str], options: dict[str, Any], json: bool)
     ]
     before = prompts if workflow.follows(loaded) else [""] * len(prompts)
     lines = [_shown(text + one.text) for text, said in zip(before, found, strict=True) for one in said]
-    emit({"verb": "generate", "answers": answers}, json, lines)
+    notes = {"not_done": unused} if unused else {}
+    emit({"verb": "generate", "answers": answers, **notes}, json, lines)
 
 
 def _shown(text: str) -> str:

@@ -10,11 +10,11 @@ from torch import nn
 
 from pretune.errors import UsageError
 from pretune.generation import beams
-from pretune.generation.decode import Continuation, Decoding, check, write
+from pretune.generation.decode import Continuation, write
 from pretune.generation.defaults import Defaults
 from pretune.generation.reader import Prompt
 from pretune.generation.sampling import Sampling
-from pretune.generation.writer import Writer
+from pretune.generation.settings import Decoding, Limits, check, limits
 from pretune.text.tokenizer import Tokenizer
 
 ROWS = 16
@@ -35,33 +35,47 @@ class Decoder:
 
     def all(self, prompts: Sequence[str], decoding: Decoding) -> list[list[Continuation]]:
         """``decoding.num_return_sequences`` continuations of each prompt, in the order of the prompts."""
+        decoding = self.defaults.complete(decoding)
         sampling = self._sampling(decoding)
-        decoding = self._limited(decoding)
         read = [self.prompt(prompt, decoding.both_ways) for prompt in prompts]
+        bounds = [self._limits(prompt, decoding) for prompt in read]
         self.network.eval()
         if decoding.num_beams > 1:
             return [
                 beams.search(
-                    self.network, self.tokenizer, prompt, decoding, sampling, self.defaults,
+                    self.network, self.tokenizer, prompt, decoding, sampling, self.defaults, limit,
                     max_length=self.max_length,
                 )
-                for prompt in read
+                for prompt, limit in zip(read, bounds, strict=True)
             ]  # fmt: skip
         found: list[list[Continuation]] = [[] for _ in prompts]
         for chosen, numbers in _batches([prompt.size for prompt in read], decoding.num_return_sequences):
-            pieces = self._write([read[i] for i in chosen], decoding, sampling, numbers)
+            pieces = write(
+                self.network, self.tokenizer, [read[i] for i in chosen], decoding, sampling, self.defaults,
+                max_length=self.max_length, limits=[bounds[i] for i in chosen], numbers=numbers,
+            )  # fmt: skip
             writers = {row: writer for row, _, writer in pieces}
             for row, writer in sorted(writers.items()):
                 said = Continuation(writer.text, tuple(writer.tokens), writer.reason)
                 found[chosen[row // len(numbers)]].append(said)
         return found
 
-    def write(self, prompts: Sequence[str], decoding: Decoding) -> Iterator[tuple[int, str, Writer]]:
-        """Text as it is written, see `decode.write`; wrong prompts and settings are refused at once."""
+    def stream(self, prompt: str, decoding: Decoding) -> Iterator[str]:
+        """The text of `all` of one prompt as it is written; wrong prompts and settings are refused at once.
+
+        What beams find is known at the end only, and comes in one piece.
+        """
+        decoding = self.defaults.complete(decoding)
         sampling = self._sampling(decoding)
-        read = [self.prompt(prompt, decoding.both_ways) for prompt in prompts]
+        if decoding.num_beams > 1:
+            return iter([self.all([prompt], decoding)[0][0].text])
+        read = self.prompt(prompt, decoding.both_ways)
+        pieces = write(
+            self.network, self.tokenizer, [read], decoding, sampling, self.defaults,
+            max_length=self.max_length, limits=[self._limits(read, decoding)],
+        )  # fmt: skip
         self.network.eval()
-        return self._write(read, self._limited(decoding), sampling)
+        return (new for _, new, _ in pieces if new)
 
     def prompt(self, text: str, both_ways: bool | None = None) -> Prompt:
         """The ids of a prompt, with what the tokenizer puts before a text; of an encoder-decoder the source.
@@ -104,24 +118,10 @@ class Decoder:
             )
         return source
 
-    def _limited(self, decoding: Decoding) -> Decoding:
+    def _limits(self, prompt: Prompt, decoding: Decoding) -> Limits:
         """No longer than the decoder of an encoder-decoder reads; that of others forgets and goes on."""
-        if self.defaults.start is None or decoding.max_new_tokens <= self.max_length:
-            return decoding
-        least = min(decoding.min_new_tokens, self.max_length)
-        return decoding.model_copy(update={"max_new_tokens": self.max_length, "min_new_tokens": least})
-
-    def _write(
-        self,
-        prompts: Sequence[Prompt],
-        decoding: Decoding,
-        sampling: Sampling,
-        numbers: Sequence[int] = (0,),
-    ) -> Iterator[tuple[int, str, Writer]]:
-        return write(
-            self.network, self.tokenizer, prompts, decoding, sampling, self.defaults,
-            max_length=self.max_length, numbers=numbers,
-        )  # fmt: skip
+        longest = None if self.defaults.start is None else self.max_length
+        return limits(decoding, len(prompt.tokens), longest)
 
     def _sampling(self, decoding: Decoding) -> Sampling:
         sampling = decoding.sampling or self.defaults.sampling

@@ -8,8 +8,9 @@ from typing import Any
 
 from pretune.config import build
 from pretune.errors import UsageError
-from pretune.generation.decode import Continuation, Decoding, check
+from pretune.generation.decode import Continuation
 from pretune.generation.sampling import Sampling
+from pretune.generation.settings import Decoding, check
 from pretune.model import Model
 from pretune.training import machine
 from pretune.training.progress import Reporter, Silent
@@ -21,7 +22,7 @@ CHUNK = 64
 
 
 def resolve(model: Model, options: Mapping[str, Any]) -> Decoding:
-    """How to decode: what is given (not None), and for the rest the model's own way.
+    """How to decode, as far as it is given (not None); the rest is the model's own way.
 
     ``options`` are the fields of `Decoding` and of `Sampling` side by side.
 
@@ -31,23 +32,28 @@ def resolve(model: Model, options: Mapping[str, Any]) -> Decoding:
     """
     told = {key: value for key, value in options.items() if value is not None}
     drawing = {key: told.pop(key) for key in Sampling.model_fields if key in told}
+    drawn = [key for key in ("temperature", "top_k", "top_p", "min_p") if drawing.get(key)]
     own = model.defaults.sampling.model_dump()
-    if told.get("num_beams", 1) > 1:
-        wrong = [key for key in ("temperature", "top_k", "top_p", "min_p") if drawing.get(key)]
-        if wrong:
-            raise UsageError(f"num_beams searches and draws nothing; leave {wrong[0]} out, or num_beams")
-        own["temperature"] = 0.0
-    sampling = build(Sampling, {**own, **drawing}, where="generate")
-    decoding = build(Decoding, {**told, "sampling": sampling}, where="generate")
-    check(decoding, sampling)
+    if told.get("num_beams", 1) > 1 and drawn:
+        raise UsageError(f"num_beams searches and draws nothing; leave {drawn[0]} out, or num_beams")
+    beams = told.get("num_beams", 1 if drawn else model.defaults.decoding.get("num_beams", 1))
+    told |= {"num_beams": 1} if drawn and beams == 1 else {}
+    if drawing:
+        own |= {"temperature": 0.0} if beams > 1 else {}
+        told["sampling"] = build(Sampling, {**own, **drawing}, where="generate")
+    decoding = build(Decoding, told, where="generate")
+    check(model.defaults.complete(decoding), decoding.sampling or model.defaults.sampling)
     return decoding
 
 
 def generate(
-    model: Model | str | Path, prompts: Sequence[str], options: Mapping[str, Any] | None = None
+    model: Model | str | Path,
+    prompts: Sequence[str],
+    options: Mapping[str, Any] | None = None,
+    reporter: Reporter | None = None,
 ) -> list[list[Continuation]]:
     """The continuations of each prompt; ``options`` as in `resolve`."""
-    loaded = prepared(model)
+    loaded = prepared(model, reporter)
     return loaded.generate_all(prompts, resolve(loaded, options or {}))
 
 
@@ -68,7 +74,7 @@ def generate_file(
         CheckpointError: no model there, or a damaged one.
     """
     reporter = reporter or Silent()
-    loaded = prepared(model)
+    loaded = prepared(model, reporter)
     decoding = resolve(loaded, options or {})
 
     def answer(records: Sequence[Record]) -> Iterable[dict[str, Any]]:
@@ -93,8 +99,11 @@ def follows(model: Model) -> bool:
     return str(model.family.TRAITS.kind) == "decoder"
 
 
-def prepared(model: Model | str | Path) -> Model:
+def prepared(model: Model | str | Path, reporter: Reporter | None = None) -> Model:
     """The model, loaded, on a machine that is set up.
+
+    Args:
+        reporter: is told what of its generation_config.json is not done; None: Python's warnings tell it.
 
     Raises:
         UsageError: it writes no text.
@@ -102,4 +111,7 @@ def prepared(model: Model | str | Path) -> Model:
     machine.prepare()
     loaded = model if isinstance(model, Model) else Model.load(model)
     loaded.needs("causal_lm")
+    unused = "" if reporter is None else loaded.unused_settings()
+    if reporter is not None and unused:
+        reporter.say(f"  {unused}")
     return loaded
