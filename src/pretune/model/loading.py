@@ -54,7 +54,7 @@ def load(
     kept = about.pop("task", None)
     task = kept if kept and own == wanted else task_of(wanted, config_json)
     about |= {} if task is None else {"task": task}
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = Tokenizer.load(folder, config.vocab_size)
     if tokenizer.vocabulary_size > config.vocab_size:
         raise CheckpointError(
             f"{folder}: its tokenizer has {tokenizer.vocabulary_size:,} tokens, its network only "
