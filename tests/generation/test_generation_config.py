@@ -198,7 +198,7 @@ def test_what_is_not_done_is_named_once(pair: Any, tmp_path: Path, said: dict[st
         said_there = CliRunner().invoke(app, [verb, str(folder), "The", "--max-new-tokens", "1"]).stderr
         assert said_there.count("not done as its generation_config.json asks") == 1
     answer = CliRunner().invoke(app, ["generate", str(folder), "The", "--max-new-tokens", "1", "--json"])
-    assert json.loads(answer.stdout)["not_done"].startswith("not done as")
+    assert json.loads(answer.stdout)["notes"][0].startswith("not done as")
     model.save(tmp_path / "saved")
     kept = json.loads((tmp_path / "saved" / "generation_config.json").read_text())
     assert {key: kept[key] for key in said} == said, "another program does it"

@@ -39,6 +39,10 @@ class Decoding(Settings):
     """Keep keys and values; without, the whole text is read anew for each token."""
     both_ways: bool | None = None
     """Do the places of a decoder's prompt see each other both ways? None: as it was trained."""
+    literal: bool = False
+    """Read the names of special tokens in a prompt as text, as they must be where a stranger wrote it."""
+    chat: bool = False
+    """Put the prompt into the model's chat template, as what a user says."""
     sampling: Sampling | None = None
     """None: the model's own."""
 
@@ -55,6 +59,8 @@ class Decoding(Settings):
             raise ValueError(
                 f"min_new_tokens {self.min_new_tokens} is more than max_new_tokens {self.max_new_tokens}"
             )
+        if self.literal and self.chat:
+            raise ValueError("literal and chat exclude each other: a template is made of special tokens")
         if self.num_beams > 1 and self.num_return_sequences > self.num_beams:
             raise ValueError(
                 f"num_return_sequences {self.num_return_sequences} is more than num_beams {self.num_beams}"

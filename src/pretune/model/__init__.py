@@ -283,16 +283,20 @@ class Model:
         sampling: Sampling | None = None,
         num_beams: int | None = None,
         seed: int = 0,
+        literal: bool = False,
+        chat: bool = False,
     ) -> str:
         """Continue ``prompt``; the continuation alone is returned, and ends where the model ends the text.
 
-        An encoder-decoder reads ``prompt`` as its source, and writes what it was trained to make of it.
+        The names of special tokens in ``prompt`` are these tokens, unless it is ``literal``. With ``chat``
+        the prompt is put into the model's chat template, as what a user says. An encoder-decoder reads
+        ``prompt`` as its source, and writes what it was trained to make of it.
         What is left out is decided by the model: by its generation_config.json, or by the defaults of
         `Decoding` (50 new tokens) and ``Sampling()``.
         """
         values = {
             "max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "stop": stop,
-            "sampling": sampling, "num_beams": num_beams, "seed": seed,
+            "sampling": sampling, "num_beams": num_beams, "seed": seed, "literal": literal, "chat": chat,
         }  # fmt: skip
         return self.generate_all([prompt], decoding_of(values))[0][0].text
 
@@ -305,11 +309,13 @@ class Model:
         stop: Sequence[str] | None = None,
         sampling: Sampling | None = None,
         seed: int = 0,
+        literal: bool = False,
+        chat: bool = False,
     ) -> Iterator[str]:
         """The text of :meth:`generate` piece by piece, as soon as its characters are whole."""
         values = {
             "max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "stop": stop,
-            "sampling": sampling, "seed": seed,
+            "sampling": sampling, "seed": seed, "literal": literal, "chat": chat,
         }  # fmt: skip
         return self.stream_with(prompt, decoding_of(values))
 

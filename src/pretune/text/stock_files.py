@@ -14,7 +14,7 @@ import tokenizers
 from tokenizers import AddedToken, processors
 
 from pretune.errors import CheckpointError
-from pretune.text.files import ADDED, CONFIG, ROLES, SPECIAL_MAP, VOCABULARY, read_object, rust_errors
+from pretune.text.files import ADDED, CONFIG, SPECIAL_MAP, VOCABULARY, read_object, rust_errors
 from pretune.text.stock_classes import CLASSES, FILE, OTHERS, Parts, StockClass, class_of
 
 SUFFIX = "</w>"
@@ -121,6 +121,13 @@ def load(folder: Folder, limit: int | None = None) -> tokenizers.Tokenizer | Non
         if stock is not None:
             _frame(backend, folder, name, stock)
     return backend
+
+
+def roles(folder: Folder) -> dict[str, str]:
+    """Role to special token, as stock knows them: of the class, where the config names no other."""
+    stock = CLASSES.get(folder.tokenizer_class)
+    told = {**({} if stock is None else stock.roles), **folder.settings}
+    return {role: _text(told[role]) for role in NAMED if told.get(role)}
 
 
 def _built(folder: Folder, name: str, stock: StockClass) -> tokenizers.Tokenizer | None:
@@ -233,8 +240,8 @@ def _by_id(path: Path, tokens: Any) -> dict[int, AddedToken]:
 def _named(folder: Folder, stock: StockClass | None) -> list[Any]:
     """The tokens of the roles, and those of roles that only this tokenizer has."""
     settings = folder.settings
-    roles = {**({} if stock is None else stock.roles), **settings}
-    found = [roles[role] for role in NAMED if roles.get(role)]
+    told = {**({} if stock is None else stock.roles), **settings}
+    found = [told[role] for role in NAMED if told.get(role)]
     own = [key for key in settings if key.endswith("_token") and key not in NAMED]
     found += [settings[key] for key in own if isinstance(settings[key], str)]
     more = settings.get("extra_special_tokens")
@@ -274,8 +281,7 @@ def _special(token: AddedToken) -> AddedToken:
 
 def _frame(backend: tokenizers.Tokenizer, folder: Folder, name: str, stock: StockClass) -> None:
     """What the class puts around a text: its own frame, that of tokenizer.json, or start and end as asked."""
-    roles = {**stock.roles, **{role: folder.settings[role] for role in NAMED if role in folder.settings}}
-    texts = {role: _text(token) for role, token in roles.items() if token}
+    texts = roles(folder)
     if stock.frame is not None:
         lost = [role for role in stock.roles if backend.token_to_id(texts.get(role, "")) is None]
         needed = [role for role in lost if role in ("cls_token", "sep_token", "bos_token", "eos_token")]
@@ -329,6 +335,3 @@ def _agree(folder: Folder, name: str, key: str, value: Any) -> None:
 def _cut(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
-
-
-__all__ = ["FILE", "ROLES", "Folder", "load"]

@@ -84,6 +84,8 @@ class Tokenizer:
         self._roles = {role: self._find(role) for role in ROLES}
         self._single, self._pair = self._probe(False), self._probe(True)
         self.specials = self._specials()
+        self.names = {role: name for role, name in self._roles.items() if name}
+        """Role to special token, as a chat template may name them."""
 
     @classmethod
     def load(cls, path: str | Path, limit: int | None = None) -> Tokenizer:
@@ -121,7 +123,9 @@ class Tokenizer:
                 + "".join(found)
             )
         with rust_errors(str(path)):
-            return cls(backend, settings)
+            found = cls(backend, settings)
+        found.names = stock_files.roles(folder)
+        return found
 
     @classmethod
     def _of_file(cls, path: Path) -> Tokenizer:
@@ -147,8 +151,9 @@ class Tokenizer:
         """The Jinja template of the tokenizer's config; the one named ``default`` where there are several."""
         template = self.settings.get("chat_template")
         if isinstance(template, list):
-            template = {item["name"]: item["template"] for item in template}.get("default")
-        return template
+            named = [item for item in template if isinstance(item, dict)]
+            template = {item.get("name"): item.get("template") for item in named}.get("default")
+        return template if isinstance(template, str) else None
 
     def encode(self, text: str, *, parse_specials: bool = False) -> Encoded:
         """The ids of ``text`` without the frame.
@@ -288,6 +293,7 @@ class Tokenizer:
         """A copy that tokenizes with another backend, and with ``settings`` over its own."""
         copy = Tokenizer(backend, {**self.settings, **(settings or {})})
         copy._truncation, copy._padding = self._truncation, self._padding
+        copy.names = {**self.names, **copy.names}
         return copy
 
     def with_sentinels(self, count: int) -> Tokenizer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from pretune.training.progress import Reporter, Silent
 from pretune.types import Record
 from pretune.workflows.lines import answer_file, given
 
+TEMPLATE = "this model has a chat template: --chat puts the prompt into it (in Python: chat=True)"
+ENDED = "the model ended at once (0 tokens)"
 CHUNK = 64
 """Prompts of a file that are read and answered at once."""
 
@@ -74,18 +77,26 @@ def generate_file(
         CheckpointError: no model there, or a damaged one.
     """
     reporter = reporter or Silent()
-    loaded = prepared(model, reporter)
-    decoding = resolve(loaded, options or {})
+    options = options or {}
+    loaded = prepared(model, reporter, chat=bool(options.get("chat") or options.get("literal")))
+    decoding = resolve(loaded, options)
+    counts: Counter[str] = Counter()
 
     def answer(records: Sequence[Record]) -> Iterable[dict[str, Any]]:
         found = loaded.generate_all([str(record.fields["text"]) for record in records], decoding)
         for record, said in zip(records, found, strict=True):
+            counts.update(every=len(said), empty=sum(map(is_empty, said)))
             yield {**given(record), "continuations": [described(one) for one in said]}
 
     count, log = answer_file(data, out, answer, chunk=CHUNK)
     if log.bad:
         reporter.say(f"  {log.summary()}")
-    return {"verb": "generate", "records": count, "bad": log.bad, "out": str(out)}
+    if counts["empty"]:
+        reporter.say(f"  {ended_at_once(counts['empty'], counts['every'])}")
+    return {
+        "verb": "generate", "records": count, "bad": log.bad, "ended_at_once": counts["empty"],
+        "out": str(out),
+    }  # fmt: skip
 
 
 def described(said: Continuation) -> dict[str, Any]:
@@ -99,11 +110,12 @@ def follows(model: Model) -> bool:
     return str(model.family.TRAITS.kind) == "decoder"
 
 
-def prepared(model: Model | str | Path, reporter: Reporter | None = None) -> Model:
+def prepared(model: Model | str | Path, reporter: Reporter | None = None, *, chat: bool = True) -> Model:
     """The model, loaded, on a machine that is set up.
 
     Args:
-        reporter: is told what of its generation_config.json is not done; None: Python's warnings tell it.
+        reporter: is told what `notes` says; None: Python's warnings tell what the model does not do.
+        chat: leave the chat template unmentioned.
 
     Raises:
         UsageError: it writes no text.
@@ -111,7 +123,27 @@ def prepared(model: Model | str | Path, reporter: Reporter | None = None) -> Mod
     machine.prepare()
     loaded = model if isinstance(model, Model) else Model.load(model)
     loaded.needs("causal_lm")
-    unused = "" if reporter is None else loaded.unused_settings()
-    if reporter is not None and unused:
-        reporter.say(f"  {unused}")
+    for note in () if reporter is None else notes(loaded, chat=chat):
+        reporter.say(f"  {note}")
     return loaded
+
+
+def notes(model: Model, *, chat: bool = False) -> list[str]:
+    """What a user should know before the model writes: what it does not do as asked, and its chat template.
+
+    Args:
+        chat: the template is used, or the user has said that it is not to be.
+    """
+    unused = model.unused_settings()
+    offered = [] if chat or model.tokenizer.chat_template is None else [TEMPLATE]
+    return [*([unused] if unused else []), *offered]
+
+
+def is_empty(said: Continuation) -> bool:
+    """Did the model end the text before its first token?"""
+    return not said.tokens and said.reason == "end"
+
+
+def ended_at_once(empty: int, every: int) -> str:
+    """What to say of ``empty`` continuations of ``every`` that hold nothing."""
+    return ENDED if every == 1 else f"{ENDED} in {empty:,} of {every:,} texts"

@@ -143,4 +143,7 @@ def predict_texts(
         if isinstance(answer, Bad):
             raise UsageError(answer.reason)
         found.append(answer)
+    empty = sum(answer.get("continuation") == "" for answer in found)
+    if reporter is not None and empty:
+        reporter.say(f"  {empty:,} of {len(found):,} continuations are empty: the model ended at once")
     return found
