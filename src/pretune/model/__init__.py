@@ -55,6 +55,7 @@ class Model:
         path: Path | None = None,
         untrained: tuple[str, ...] = (),
         defaults: Defaults | None = None,
+        dropped: str = "",
     ) -> None:
         self.family, self.config, self.network = family, config, network
         self.tokenizer, self.heads, self.labels = tokenizer, tuple(head.split("+")), labels
@@ -65,6 +66,8 @@ class Model:
         """The folder that it was loaded from or saved to."""
         self.untrained = untrained
         """Parameters of the head that the folder had no weights for: it must be trained before use."""
+        self.dropped = dropped
+        """Of what head of the folder the weights were left out; empty where of none."""
         self.defaults = defaults or Defaults.of(tokenizer.specials, start_of(family, tokenizer))
         """How it is decoded where nothing else is asked for."""
         self._unused = self.defaults.unused
@@ -129,7 +132,7 @@ class Model:
         return cls(
             found.family, found.config, found.network, found.tokenizer, found.head, labels=found.labels,
             about=found.about, fingerprints=found.fingerprints, path=found.path, untrained=found.untrained,
-            defaults=found.defaults,
+            defaults=found.defaults, dropped=found.dropped,
         )  # fmt: skip
 
     def with_random_weights(self, seed: int) -> Model:

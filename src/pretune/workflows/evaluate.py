@@ -282,13 +282,21 @@ def read_labelled(
     kind = find("tasks", task)
     log = RecordLog()
     records = []
+    padded = 0
     for record in read_records(paths, columns=kind.COLUMNS, log=log):
         try:
             records.append(kind.accepted(record))
+            padded += _is_padded(record.fields.get(kind.ANSWER))
         except DataError as error:
             log.good -= 1
             log.reject(record.path, record.line, str(error))
     log.finish()
     if log.remarkable:
         reporter.say(f"  {log.summary()}")
+    if padded:
+        reporter.say(f"  {padded:,} labels had white space around them, which was taken off")
     return records
+
+
+def _is_padded(label: Any) -> bool:
+    return isinstance(label, str) and label != label.strip()
