@@ -49,7 +49,8 @@ def load(
     module, config = read_config(folder, config_json)
     config = build(module.Config, config.model_dump() | dict(settings), where="model")
     own = own_head(module, config_json)
-    known = own_labels(folder, config_json) if own == "classification" else ()
+    numbered = () if own is None else own_labels(folder, config_json)  # another head may number as it likes
+    known = numbered if own == "classification" else ()
     wanted = head or own or next(h for h in module.TRAITS.heads if h != "classification")
     chosen = (known if labels is None else labels) if wanted == "classification" else ()
     about = read_about(folder, config)

@@ -51,7 +51,9 @@ class Folder:
         """
         settings = read_object(path / CONFIG)
         if "added_tokens_decoder" not in settings:  # else stock passes the map over
-            settings |= read_object(path / SPECIAL_MAP)
+            without = {key for key, value in settings.items() if value is None}  # roles that it does without
+            named = read_object(path / SPECIAL_MAP)
+            settings |= {role: token for role, token in named.items() if role not in without}
         return cls(path, settings, read_object(path / "tokenizer.json"), read_object(path / "config.json"))
 
     @property
