@@ -86,13 +86,14 @@ class Folder:
 
 def nodes(value: Any) -> Iterator[Mapping[str, Any]]:
     """The parts of a description of a tokenizer, and the parts of these."""
-    if isinstance(value, list):
-        for item in value:
-            yield from nodes(item)
-    elif isinstance(value, dict):
-        yield value
-        for item in value.values():
-            yield from nodes(item)
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, dict):
+            yield item
+            left += item.values()
+        elif isinstance(item, list):
+            left += item
 
 
 def load(folder: Folder, limit: int | None = None) -> tokenizers.Tokenizer | None:
