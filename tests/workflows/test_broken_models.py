@@ -14,6 +14,7 @@ from pretune.errors import CheckpointError
 from pretune.generation.settings import Decoding
 from pretune.model import Model
 from pretune.text.training import train_tokenizer
+from pretune.workflows.evaluate import evaluate
 from pretune.workflows.predict import predict
 from pretune.workflows.score import score_file
 
@@ -93,6 +94,17 @@ def test_the_weight_to_blame_is_named_and_no_file_is_left(tmp_path: Path) -> Non
     with pytest.raises(CheckpointError, match="model is broken"):
         score_file(causal.save(tmp_path / "causal"), data=data, out=tmp_path / "scores.jsonl")
     assert not (tmp_path / "scores.jsonl").exists()
+
+
+@pytest.mark.parametrize(("family", "head"), [("llama", "causal_lm"), ("bert", "masked_lm")])
+def test_evaluate_gives_no_loss_that_is_no_number(family: str, head: str, tmp_path: Path) -> None:
+    data = tmp_path / "texts.jsonl"
+    data.write_text('{"text": "The captain saw the harbour and the fishermen."}\n' * 20)
+    model = made(family, head)
+    with torch.no_grad():
+        next(iter(model.network.parameters())).fill_(math.nan)
+    with pytest.raises(CheckpointError, match="broken: the model is broken: its loss is NaN or infinite"):
+        evaluate(model.save(tmp_path / "broken"), data=data)
 
 
 def test_one_token_of_probability_zero_breaks_nothing() -> None:
