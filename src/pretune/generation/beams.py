@@ -100,7 +100,7 @@ def _may_improve(
     if decoding.early_stopping is True:
         return False
     length = limit if decoding.early_stopping == "never" and decoding.length_penalty > 0 else count
-    return best / length**decoding.length_penalty > finished[-1].score
+    return bool(best / length**decoding.length_penalty > finished[-1].score)
 
 
 def _write(text: Sequence[int], tokenizer: Tokenizer, prompt: Prompt, decoding: Decoding) -> Writer:

@@ -46,7 +46,7 @@ class StockClass:
     """Its special tokens where the config names no others."""
     files: tuple[str, ...] = ()
     """Where its vocabulary is without a ``tokenizer.json``; none: in files that pretune does not read."""
-    frame: Callable[[Mapping[str, str], Callable[[str], int | None]], Processor] | None = None
+    frame: Callable[[Mapping[str, str], Callable[[str], int]], Processor] | None = None
     """What it puts around a text, of its special tokens and their ids; None: what ``tokenizer.json`` says."""
     own_frame: bool = False
     """Does it put around a text what its ``add_bos_token`` says, whatever ``tokenizer.json`` does?"""
@@ -74,7 +74,7 @@ def _bert(parts: Parts, settings: Mapping[str, Any]) -> tokenizers.Tokenizer:
     return backend
 
 
-def _bert_frame(roles: Mapping[str, str], id: Callable[[str], int | None]) -> Processor:
+def _bert_frame(roles: Mapping[str, str], id: Callable[[str], int]) -> Processor:
     first, last = roles["cls_token"], roles["sep_token"]
     return processors.TemplateProcessing(
         single=f"{first}:0 $A:0 {last}:0",
@@ -97,7 +97,7 @@ def _byte_level(parts: Parts, settings: Mapping[str, Any]) -> tokenizers.Tokeniz
     return backend
 
 
-def _roberta_frame(roles: Mapping[str, str], id: Callable[[str], int | None]) -> Processor:
+def _roberta_frame(roles: Mapping[str, str], id: Callable[[str], int]) -> Processor:
     first, last = roles["cls_token"], roles["sep_token"]
     return processors.RobertaProcessing((last, id(last)), (first, id(first)), add_prefix_space=False)
 
@@ -152,7 +152,7 @@ def _t5(parts: Parts, settings: Mapping[str, Any]) -> tokenizers.Tokenizer:
     return _unigram(parts, 2, "always")
 
 
-def _t5_frame(roles: Mapping[str, str], id: Callable[[str], int | None]) -> Processor:
+def _t5_frame(roles: Mapping[str, str], id: Callable[[str], int]) -> Processor:
     return processors.TemplateProcessing(
         single=["$A", "</s>"],
         pair=["$A", "</s>", "$B", "</s>"],
@@ -174,7 +174,7 @@ def _xlnet(parts: Parts, settings: Mapping[str, Any]) -> tokenizers.Tokenizer:
     return backend
 
 
-def _xlnet_frame(roles: Mapping[str, str], id: Callable[[str], int | None]) -> Processor:
+def _xlnet_frame(roles: Mapping[str, str], id: Callable[[str], int]) -> Processor:
     last, reads = roles["sep_token"], roles["cls_token"]
     return processors.TemplateProcessing(
         single=f"$A:0 {last}:0 {reads}:2",
@@ -187,7 +187,7 @@ def _xlm_roberta(parts: Parts, settings: Mapping[str, Any]) -> tokenizers.Tokeni
     return _unigram(parts, 3, "always" if settings.get("add_prefix_space", True) else "never")
 
 
-def _xlm_roberta_frame(roles: Mapping[str, str], id: Callable[[str], int | None]) -> Processor:
+def _xlm_roberta_frame(roles: Mapping[str, str], id: Callable[[str], int]) -> Processor:
     first, last = roles["bos_token"], roles["eos_token"]
     return processors.TemplateProcessing(
         single=[first, "$A", last],
@@ -281,13 +281,13 @@ def class_of(model_type: str | None, declared: str | None, byte_level: bool) -> 
         declared: ``tokenizer_class`` of tokenizer_config.json, or else of config.json.
         byte_level: does tokenizer.json work on bytes?
     """
-    name = None if declared is None else ALIASES.get(_slow(declared), _slow(declared))
+    name = "" if declared is None else ALIASES.get(_slow(declared), _slow(declared))
     registered = REGISTERED.get(model_type or "")
     if name == "LlamaTokenizer" and byte_level and model_type not in FIXED:
         return FILE
     if registered is None:  # a model type of another class, or of none
         return name if name in CLASSES or name in OTHERS else FILE
-    if name is None or model_type in FIXED:
+    if not name or model_type in FIXED:
         return registered
     if registered == FILE:
         return FILE

@@ -140,18 +140,16 @@ def _built(folder: Folder, name: str, stock: StockClass) -> tokenizers.Tokenizer
         paths = [folder.path / file for file in stock.files]
         if not paths or not all(path.is_file() for path in paths):
             return None
-        vocabulary, *merges = map(str, paths)
-        return stock.build(Parts(vocabulary, *merges), values)
+        return stock.build(Parts(str(paths[0]), str(paths[-1])), values)
     model = folder.content.get("model")
-    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    model = model if isinstance(model, dict) else {}
+    vocabulary, merges = model.get("vocab"), model.get("merges")
     expected = list if stock.model == "Unigram" else dict
-    merges = model.get("merges") if isinstance(model, dict) else None
     if not isinstance(vocabulary, expected) or (stock.model == "BPE" and not isinstance(merges, list)):
-        kind = model.get("type") if isinstance(model, dict) else model
         raise CheckpointError(
             f"{folder.path / CONFIG}: tokenizer_class is {name}, which needs a {stock.model} vocabulary, and "
-            f"tokenizer.json holds {_cut(kind)}; correct tokenizer_class (PreTrainedTokenizerFast takes the "
-            "file as it is)"
+            f"tokenizer.json holds {_cut(model.get('type'))}; correct tokenizer_class "
+            "(PreTrainedTokenizerFast takes the file as it is)"
         )
     if isinstance(vocabulary, list):
         vocabulary = [tuple(piece) for piece in vocabulary]
@@ -180,7 +178,13 @@ def _characters(content: Mapping[str, Any]) -> bytes | None:
 def _outline(content: Mapping[str, Any]) -> tokenizers.Tokenizer:
     """The post-processor, truncation and padding of a tokenizer.json, with no vocabulary."""
     kept = {key: content.get(key) for key in ("version", "truncation", "padding", "post_processor")}
-    empty = {"added_tokens": [], "normalizer": None, "pre_tokenizer": None, "decoder": None, "model": EMPTY}
+    empty: dict[str, Any] = {
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": None,
+        "decoder": None,
+        "model": EMPTY,
+    }
     return tokenizers.Tokenizer.from_str(json.dumps({**kept, **empty}))
 
 
@@ -286,14 +290,16 @@ def _frame(backend: tokenizers.Tokenizer, folder: Folder, name: str, stock: Stoc
     """What the class puts around a text: its own frame, that of tokenizer.json, or start and end as asked."""
     texts = roles(folder)
     if stock.frame is not None:
-        lost = [role for role in stock.roles if backend.token_to_id(texts.get(role, "")) is None]
+        found = {token: backend.token_to_id(token) for token in texts.values()}
+        ids = {token: id for token, id in found.items() if id is not None}
+        lost = [role for role in stock.roles if texts.get(role) not in ids]
         needed = [role for role in lost if role in ("cls_token", "sep_token", "bos_token", "eos_token")]
         if needed:
             raise CheckpointError(
                 f"{folder.path}: {name} puts a {needed[0]} around a text, and the vocabulary has none; "
                 f"name it in {CONFIG}"
             )
-        backend.post_processor = stock.frame(texts, backend.token_to_id)
+        backend.post_processor = stock.frame(texts, ids.__getitem__)
     elif stock.own_frame or not folder.content:
         backend.post_processor = _start_and_end(backend, folder, texts)
 

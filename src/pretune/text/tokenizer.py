@@ -123,9 +123,9 @@ class Tokenizer:
                 + "".join(found)
             )
         with rust_errors(str(path)):
-            found = cls(backend, settings)
-        found.names = stock_files.roles(folder)
-        return found
+            tokenizer = cls(backend, settings)
+        tokenizer.names = stock_files.roles(folder)
+        return tokenizer
 
     @classmethod
     def _of_file(cls, path: Path) -> Tokenizer:

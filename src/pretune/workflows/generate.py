@@ -123,8 +123,9 @@ def prepared(model: Model | str | Path, reporter: Reporter | None = None, *, cha
     machine.prepare()
     loaded = model if isinstance(model, Model) else Model.load(model)
     loaded.needs("causal_lm")
-    for note in () if reporter is None else notes(loaded, chat=chat):
-        reporter.say(f"  {note}")
+    if reporter is not None:
+        for note in notes(loaded, chat=chat):
+            reporter.say(f"  {note}")
     return loaded
 
 
