@@ -140,6 +140,7 @@ def test_the_head_of_another_task_is_left_out_and_that_is_said(
     assert not set(body) & set(model.untrained)
 
 
+@pytest.mark.slow
 def test_fine_tuning_says_which_head_it_leaves_out(tmp_path: Path) -> None:
     data = tmp_path / "train.jsonl"
     rows = [{"text": f"captain {i}" if i % 2 else f"harbour {i}", "label": i % 2} for i in range(40)]
