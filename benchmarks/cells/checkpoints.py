@@ -17,8 +17,8 @@ import pretune
 from benchmarks.measure import Options, child
 from benchmarks.text import source_files
 from pretune.data.packing import collate, pack
-from pretune.generation.decode import Decoding
 from pretune.generation.sampling import Sampling
+from pretune.generation.settings import Decoding
 from pretune.types import Example, Row
 
 ABOUT = "published checkpoints: hidden states, texts and perplexity equal stock transformers'"

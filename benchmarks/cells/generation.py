@@ -16,8 +16,8 @@ import transformers
 import pretune
 from benchmarks.measure import Options, child
 from pretune.generation import decoder
-from pretune.generation.decode import Decoding
 from pretune.generation.sampling import Sampling
+from pretune.generation.settings import Decoding
 
 PROMPTS = (
     "The capital of France is", "Once upon a time there was a king who", "Water boils at a temperature of",

@@ -33,6 +33,10 @@ class CheckpointError(PretuneError):
     """A model folder or checkpoint that is damaged, foreign or unsafe to load."""
 
 
+class NotFiniteError(PretuneError):
+    """A network computes NaN or infinity; who knows its folder names that."""
+
+
 class UnsupportedError(PretuneError):
     """A combination that a family, objective or task declares it does not have."""
 

@@ -21,8 +21,8 @@ from pretune.config import build
 from pretune.data.order import rng
 from pretune.errors import CheckpointError, ConfigError, Interrupted, UnsupportedError
 from pretune.families import _hf, _hf_stock, family_of
-from pretune.generation.decode import Decoding
 from pretune.generation.sampling import Sampling
+from pretune.generation.settings import Decoding
 from pretune.model import Model
 from pretune.objectives import objective_of
 from pretune.types import Batch, Layout

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from pretune.errors import UsageError
-from pretune.generation.decode import Decoding
 from pretune.generation.reader import HEAD, Prompt, Reader
 from pretune.generation.sampling import Sampling
+from pretune.generation.settings import Decoding
 from pretune.model import Model
 from pretune.registry import find, names
 from pretune.types import Batch, Layout

@@ -13,8 +13,8 @@ import transformers
 import pretune
 from pretune.config import build
 from pretune.errors import CheckpointError, ConfigError, UsageError
-from pretune.generation.decode import Decoding
 from pretune.generation.sampling import Sampling
+from pretune.generation.settings import Decoding
 
 GREEDY = Sampling(temperature=0)
 WILD = Sampling(temperature=1.5, top_k=0, top_p=1.0)

@@ -15,8 +15,8 @@ import transformers
 import pretune
 from pretune import registry
 from pretune.errors import CheckpointError, UsageError
-from pretune.generation.decode import Decoding
 from pretune.generation.sampling import Sampling
+from pretune.generation.settings import Decoding
 from pretune.text.tokenizer import Frame
 from pretune.text.training import train_byte_bpe
 

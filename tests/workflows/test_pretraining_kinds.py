@@ -15,7 +15,7 @@ import pretune
 from pretune.checkpoint import hub
 from pretune.data.order import rng
 from pretune.errors import UnsupportedError
-from pretune.generation.decode import Decoding
+from pretune.generation.settings import Decoding
 from pretune.objectives import objective_of
 from pretune.types import Batch, Feature, Layout
 

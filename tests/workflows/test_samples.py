@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pretune.generation.settings import Decoding
 from pretune.model import Model
 from pretune.text.training import train_byte_bpe
 from pretune.workflows.samples import samples
@@ -42,6 +43,8 @@ def test_the_marks_of_hidden_text_are_read_as_such() -> None:
     assert marked is not None
     assert mark in marked
     assert marked[-1] == tokenizer.specials.end
-    plain = decoder.prompt("The <|endoftext|> saw").source
+    plain = decoder.prompt("The <|endoftext|> saw", Decoding(literal=True)).source
     assert plain is not None
-    assert plain.count(tokenizer.specials.end or 0) == 1, "the text of a special token is text"
+    assert plain.count(tokenizer.specials.end or 0) == 1, (
+        "the text of a special token is text where it is literal"
+    )

@@ -14,6 +14,9 @@ from pretune.errors import CheckpointError
 
 State = dict[str, Tensor]
 
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+"""What weights may be stored as."""
+
 
 class Operation(Protocol):
     """One step of the way; ``read`` moves tensors from theirs to ours, ``write`` back."""
@@ -294,6 +297,7 @@ def load_into(network: nn.Module, tensors: State, ops: Sequence[Operation]) -> l
             different from the one that it is tied to.
     """
     ours = to_ours(tensors, ops)
+    _check_numbers(ours, tensors)
     parameters = dict(network.named_parameters(remove_duplicate=False))
     surplus = [n for n in ours if n not in parameters and not _of_absent_head(n, parameters)]
     if surplus:
@@ -317,6 +321,22 @@ def load_into(network: nn.Module, tensors: State, ops: Sequence[Operation]) -> l
     for parameter, name in given.items():
         parameter.copy_(ours[name])
     return missing
+
+
+def _check_numbers(ours: State, theirs: State) -> None:
+    """See that weights are stored as numbers with a fraction, which need no scale to mean something.
+
+    Raises:
+        CheckpointError: names one that is not.
+    """
+    for name, tensor in ours.items():
+        if tensor.dtype not in DTYPES:
+            stored = next((key for key, other in theirs.items() if other is tensor), name)
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise CheckpointError(
+                f"{stored}: stored as {kind}: that is no weight, but what a quantisation made of one; fetch "
+                "the model in float32, bfloat16 or float16"
+            )
 
 
 def _of_absent_head(name: str, parameters: dict[str, nn.Parameter]) -> bool:

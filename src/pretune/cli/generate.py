@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pretune.cli.shared import Json, emit, typed
+
+if TYPE_CHECKING:
+    from pretune.model import Model
+    from pretune.training.progress import Reporter
 
 NAME = "generate"
 HELP = """Continue texts with a causal model; an encoder-decoder writes what it makes of them.
@@ -22,6 +26,7 @@ Examples (models and texts are there after `pretune quickstart`):
   pretune generate runs/quickstart/causal "And it came to pass"
   pretune generate runs/quickstart/causal 当事人可以 --temperature 0 --stop 。
   pretune generate runs/quickstart/causal "In the beginning" --num-return-sequences 3 --top-p 0.9 --seed 7
+  pretune generate models/an-instruct-model "Who wrote Hamlet?" --chat
   pretune generate runs/quickstart/causal --data runs/quickstart/texts/topic_zh/test.jsonl --out written.jsonl
 """
 
@@ -73,6 +78,14 @@ def run(
             help="How a decoder reads the prompt; default: as it was trained (prefix_lm: both ways).",
         ),
     ] = None,
+    literal: Annotated[
+        bool | None,
+        typer.Option("--literal", help="Names of special tokens in the prompt are text, not these tokens."),
+    ] = None,
+    chat: Annotated[
+        bool | None,
+        typer.Option("--chat", help="Put the prompt into the model's chat template, as what a user says."),
+    ] = None,
     stop: Annotated[
         list[str] | None,
         typer.Option(help="A string that ends the text, which is cut before it; may be repeated."),
@@ -98,7 +111,7 @@ def run(
         "top_k": top_k, "top_p": top_p, "min_p": min_p, "repetition_penalty": repetition_penalty,
         "no_repeat_ngram_size": no_repeat_ngram_size, "num_beams": num_beams, "length_penalty": length_penalty,
         "early_stopping": early_stopping, "num_return_sequences": num_return_sequences,
-        "both_ways": both_ways, "stop": tuple(stop) if stop else None, "seed": seed,
+        "both_ways": both_ways, "literal": literal, "chat": chat, "stop": tuple(stop) if stop else None, "seed": seed,
     }  # fmt: skip
     if data is not None and out is not None:
         _file(model, data, out, options, json)
@@ -126,27 +139,53 @@ def _file(model: Path, data: Path, out: Path, options: dict[str, Any], json: boo
 def _streamed(model: Path, prompt: str, options: dict[str, Any]) -> None:
     from pretune.workflows import generate as workflow
 
-    loaded = workflow.prepared(model)
+    loaded, reporter = _loaded(model, options, json=False)
     pieces = loaded.stream_with(prompt, workflow.resolve(loaded, options))
-    typer.echo(_shown(prompt) if workflow.follows(loaded) else "", nl=False)
+    typer.echo(_shown(prompt) if workflow.follows(loaded) and not options["chat"] else "", nl=False)
+    written = 0
     for piece in pieces:
         typer.echo(_shown(piece), nl=False)
         sys.stdout.flush()
+        written += len(piece)
     typer.echo()
+    if reporter and not written and options["stop"] is None and options["max_new_tokens"] != 0:
+        reporter.say(f"  {workflow.ended_at_once(1, 1)}")
 
 
 def _whole(model: Path, prompts: list[str], options: dict[str, Any], json: bool) -> None:
     from pretune.workflows import generate as workflow
 
-    loaded = workflow.prepared(model)
+    loaded, reporter = _loaded(model, options, json)
+    notes = workflow.notes(loaded, chat=not json or _decided(options))
     found = workflow.generate(loaded, prompts, options)
     answers = [
         {"text": prompt, "continuations": [workflow.described(one) for one in said]}
         for prompt, said in zip(prompts, found, strict=True)
     ]
-    before = prompts if workflow.follows(loaded) else [""] * len(prompts)
+    every = [one for said in found for one in said]
+    empty = sum(map(workflow.is_empty, every))
+    notes += [workflow.ended_at_once(empty, len(every))] if empty else []
+    if reporter is not None and empty:
+        reporter.say(f"  {notes[-1]}")
+    follows = workflow.follows(loaded) and not options["chat"]
+    before = prompts if follows else [""] * len(prompts)
     lines = [_shown(text + one.text) for text, said in zip(before, found, strict=True) for one in said]
-    emit({"verb": "generate", "answers": answers}, json, lines)
+    more = {"notes": notes} if notes else {}
+    emit({"verb": "generate", "answers": answers, **more}, json, lines)
+
+
+def _loaded(model: Path, options: dict[str, Any], json: bool) -> tuple[Model, Reporter | None]:
+    """The model, and who is told about it: nobody where the answer is one JSON object, which says it."""
+    from pretune.training.progress import default_reporter
+    from pretune.workflows import generate as workflow
+
+    reporter = None if json else default_reporter()
+    return workflow.prepared(model, reporter, chat=_decided(options)), reporter
+
+
+def _decided(options: dict[str, Any]) -> bool:
+    """Has the user said how the prompt is to be read?"""
+    return bool(options["chat"] or options["literal"])
 
 
 def _shown(text: str) -> str:

@@ -53,10 +53,15 @@ def run(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Rows read at once; default: as many as fit.")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Of a continuation.")] = 50,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Of a continuation; default: the model's own, or 50.")
+    ] = None,
     temperature: Annotated[
-        float, typer.Option(min=0, help="Of a continuation; 0: the likeliest token.")
-    ] = 0.8,
+        float | None,
+        typer.Option(
+            min=0, help="Of a continuation; 0: the likeliest token; default: the model's own, or 0.8."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of a continuation.")] = 0,
     json: Json = False,
 ) -> None:
@@ -80,5 +85,6 @@ def run(
         if str(out) != "-":  # there the answers are all that stdout holds
             emit(summary, json, [f"{summary['records']:,} records answered in {out}"])
         return
-    for answer in workflow.predict_texts(model, given, pairs=text_pair, writing=writing):
+    reporter = default_reporter(json)
+    for answer in workflow.predict_texts(model, given, pairs=text_pair, writing=writing, reporter=reporter):
         typer.echo(json_module.dumps(answer, ensure_ascii=False))

@@ -363,7 +363,8 @@ class Network(nn.Module):
 
 
 WEIGHTS: list[Operation] = [
-    Accept(r"^(embed_tokens|layers|norm)\.", r"model.\1."),  # a stock LlamaModel, without a head
+    # A stock LlamaModel, without a head, and one under a head for questions, where it has another name.
+    Accept(r"^(?:transformer\.)?(embed_tokens|layers|norm)\.", r"model.\1."),
     Ignore("model.layers.{}.self_attn.rotary_emb.inv_freq"),
     Rename("embedding.weight", "model.embed_tokens.weight"),
     Rename("layers.{}.attention_norm.weight", "model.layers.{}.input_layernorm.weight"),

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pretune.generation.decode import Continuation, Decoding
+from pretune.generation.decode import Continuation
 from pretune.generation.defaults import Defaults
 from pretune.generation.reader import Prompt, Reader
 from pretune.generation.sampling import Sampling, adjusted
+from pretune.generation.settings import Decoding, Limits
 from pretune.generation.writer import Writer
 from pretune.text.tokenizer import Tokenizer
 
@@ -33,11 +34,12 @@ def search(
     decoding: Decoding,
     sampling: Sampling,
     defaults: Defaults,
+    limits: Limits,
     *,
     max_length: int,
 ) -> list[Continuation]:
     """The ``num_return_sequences`` best continuations of a prompt, best first."""
-    width, limit, ends = decoding.num_beams, decoding.max_new_tokens, defaults.ends
+    width, limit, ends = decoding.num_beams, limits.most, defaults.ends
     if not limit:
         return [Continuation("", (), "length", 0.0)] * decoding.num_return_sequences
     reader = Reader(network, [prompt], max_length=max_length, caching=decoding.cache)
@@ -47,15 +49,15 @@ def search(
     for count in range(1, limit + 1):
         logs = logits.float().log_softmax(-1)
         history = reader.history() if sampling.looks_back else None
-        forbidden = defaults.forbidden(count, decoding.min_new_tokens)
-        logs = adjusted(logs, sampling, history, forbidden, defaults.forced(count, limit))
+        rules = [defaults.restriction(count, limits, text) for text in reader.texts]
+        logs = adjusted(logs, sampling, history, rules)
         values, beams, tokens = _best(logs + scores[:, None], max(2, 1 + len(ends)) * width)
         written = [
             (*reader.texts[beam][len(prompt.tokens) :], token)
             for beam, token in zip(beams, tokens, strict=True)
         ]
         over = [count == limit or _ends(text, ends, decoding, tokenizer, prompt) for text in written]
-        closed = len(finished) == width and decoding.early_stopping
+        closed = len(finished) == width and decoding.early_stopping is True
         finished += [
             _Finished(value / count**decoding.length_penalty, text)
             for value, text, ended in zip(values[:width], written[:width], over[:width], strict=True)
@@ -63,7 +65,7 @@ def search(
         ]
         finished = sorted(finished, key=lambda beam: -beam.score)[:width]
         running = [k for k, ended in enumerate(over) if not ended and values[k] > NONE][:width]
-        if not running or not _may_improve(values[running[0]], finished, count, decoding):
+        if not running or not _may_improve(values[running[0]], finished, count, limit, decoding):
             break
         reader.select([beams[k] for k in running])
         scores = torch.tensor([values[k] for k in running])
@@ -89,11 +91,16 @@ def _ends(
     return bool(decoding.stop) and _write(text, tokenizer, prompt, decoding).reason == "stop"
 
 
-def _may_improve(best: float, finished: Sequence[_Finished], count: int, decoding: Decoding) -> bool:
-    """Can a running beam still come among the finished, at its present length?"""
+def _may_improve(
+    best: float, finished: Sequence[_Finished], count: int, limit: int, decoding: Decoding
+) -> bool:
+    """Can a running beam still come among the finished, at its present length (or, if asked, at any)?"""
     if len(finished) < decoding.num_beams:
         return True
-    return not decoding.early_stopping and best / count**decoding.length_penalty > finished[-1].score
+    if decoding.early_stopping is True:
+        return False
+    length = limit if decoding.early_stopping == "never" and decoding.length_penalty > 0 else count
+    return bool(best / length**decoding.length_penalty > finished[-1].score)
 
 
 def _write(text: Sequence[int], tokenizer: Tokenizer, prompt: Prompt, decoding: Decoding) -> Writer:

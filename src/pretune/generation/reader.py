@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pretune.nn.cache import Cache
+from pretune.nn.finite import check_finite
 from pretune.types import Batch, Layout
 
 HEAD = "causal_lm"
@@ -106,7 +107,7 @@ class Reader:
             batch = replace(batch, source_tokens=_grid(self._sources, 0), source_layout=Layout(sizes))
         cache = self._cache if self._caching else None
         logits: Tensor = self._network(batch, heads=(HEAD,), cache=cache).logits[HEAD]
-        return logits
+        return check_finite(logits)
 
 
 def _grid(rows: Sequence[Sequence[int]], empty: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pydantic
@@ -34,29 +35,44 @@ class Sampling(Settings):
         return self.repetition_penalty != 1 or self.no_repeat_ngram_size > 0
 
 
+@dataclass(frozen=True, slots=True)
+class Restriction:
+    """What the next token of a text may be, beyond what the network says of it."""
+
+    forbidden: tuple[int, ...] = ()
+    """Ids that must not come now, such as the end of a text that is still too short."""
+    forced: tuple[int, ...] = ()
+    """Ids of which one must come now, all alike; none: any may."""
+
+
 def adjusted(
-    logits: Tensor,
-    sampling: Sampling,
-    history: Tensor | None,
-    forbidden: Sequence[int],
-    forced: Sequence[int] = (),
+    logits: Tensor, sampling: Sampling, history: Tensor | None, restrictions: Sequence[Restriction] = ()
 ) -> Tensor:
     """Logits (B, V) after what also holds where nothing is drawn: repetitions and forbidden tokens.
 
     Args:
         history: (B, T) the texts so far, -1 behind the shorter ones; needed if ``sampling.looks_back``.
-        forbidden: ids that must not come now, such as the end of a text that is still too short.
-        forced: ids of which one must come now, all alike; none: any may.
+        restrictions: one a row; none at all: any token may come.
     """
-    if forced:
-        return torch.full_like(logits, -torch.inf).index_fill(-1, torch.tensor(list(forced)), 0.0)
     if history is not None and sampling.repetition_penalty != 1:
         logits = penalise_repetition(logits, history, sampling.repetition_penalty)
     if history is not None and sampling.no_repeat_ngram_size:
         logits = forbid_repeated_ngrams(logits, history, sampling.no_repeat_ngram_size)
-    if forbidden:
-        logits = logits.index_fill(-1, torch.tensor(list(forbidden)), -torch.inf)
-    return logits
+    if len(set(restrictions)) == 1:  # of all rows together, as is usual
+        return restrict(logits, restrictions[0])
+    if not restrictions:
+        return logits
+    return torch.stack([restrict(row, one) for row, one in zip(logits, restrictions, strict=True)])
+
+
+def restrict(logits: Tensor, restriction: Restriction) -> Tensor:
+    """Logits (..., V) with -inf for what must not come, and, where one token must, 0 for it alone."""
+    if restriction.forced:
+        forced = torch.tensor(restriction.forced)
+        return torch.full_like(logits, -torch.inf).index_fill(-1, forced, 0.0)
+    if not restriction.forbidden:
+        return logits
+    return logits.index_fill(-1, torch.tensor(restriction.forbidden), -torch.inf)
 
 
 def penalise_repetition(logits: Tensor, history: Tensor, penalty: float) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,22 +17,16 @@ from pretune.checkpoint import hub, store, weights
 from pretune.config import Settings, build, digest
 from pretune.data.fingerprints import Fingerprints
 from pretune.errors import CheckpointError, UnsupportedError, UsageError
-from pretune.generation.decode import Continuation, Decoding
+from pretune.generation.decode import Continuation
 from pretune.generation.decoder import Decoder
-from pretune.generation.defaults import Defaults
+from pretune.generation.defaults import FILE, Defaults
 from pretune.generation.sampling import Sampling
-from pretune.model.folder import (
-    ABOUT,
-    model_folder,
-    own_head,
-    own_labels,
-    read_about,
-    read_config,
-    task_of,
-    verify,
-)
-from pretune.model.making import check_fit, check_memory, check_sizes, random_network, start_of
-from pretune.model.uses import BOTH_WAYS, CLASSIFIERS, FILLS, check_head, no_score, no_task
+from pretune.generation.settings import Decoding, decoding_of
+from pretune.model.broken import naming
+from pretune.model.folder import ABOUT
+from pretune.model.loading import load
+from pretune.model.making import check_memory, check_sizes, random_network, start_of
+from pretune.model.uses import BOTH_WAYS, FILLS, check_head, no_score, no_task
 from pretune.prediction import heads as prediction
 from pretune.prediction.fill import Filled, Masks, fill
 from pretune.prediction.score import TextScore, score_causal, score_masked
@@ -60,6 +55,7 @@ class Model:
         path: Path | None = None,
         untrained: tuple[str, ...] = (),
         defaults: Defaults | None = None,
+        dropped: str = "",
     ) -> None:
         self.family, self.config, self.network = family, config, network
         self.tokenizer, self.heads, self.labels = tokenizer, tuple(head.split("+")), labels
@@ -70,8 +66,11 @@ class Model:
         """The folder that it was loaded from or saved to."""
         self.untrained = untrained
         """Parameters of the head that the folder had no weights for: it must be trained before use."""
+        self.dropped = dropped
+        """Of what head of the folder the weights were left out; empty where of none."""
         self.defaults = defaults or Defaults.of(tokenizer.specials, start_of(family, tokenizer))
         """How it is decoded where nothing else is asked for."""
+        self._unused = self.defaults.unused
 
     # -- making one -----------------------------------------------------------------------------
 
@@ -129,36 +128,11 @@ class Model:
             CheckpointError: no model there, or a damaged or unsafe one.
             UnsupportedError: an architecture or head that pretune does not have.
         """
-        folder = model_folder(Path(path))
-        verify(folder)
-        config_json = hub.read_config(folder)
-        module, config = read_config(folder, config_json)
-        config = build(module.Config, config.model_dump() | dict(settings or {}), where="model")
-        own, known = own_head(module, config_json), own_labels(folder, config_json)
-        wanted = head or own or next(h for h in module.TRAITS.heads if h != "classification")
-        chosen = (known if labels is None else labels) if wanted == "classification" else ()
-        about = read_about(folder, config)
-        kept = about.pop("task", None)
-        task = kept if kept and own == wanted else task_of(wanted, config_json)
-        about |= {} if task is None else {"task": task}
-        tokenizer = Tokenizer.load(folder)
-        if tokenizer.vocabulary_size > config.vocab_size:
-            raise CheckpointError(
-                f"{folder}: its tokenizer has {tokenizer.vocabulary_size:,} tokens, its network only "
-                f"{config.vocab_size:,} (vocab_size in config.json): they do not belong together"
-            )
-        tensors = hub.read_tensors(folder)
-        if own == wanted and chosen != known:  # its classes mean nothing here
-            tensors = {k: v for k, v in tensors.items() if k.split(".")[0] not in CLASSIFIERS}
-        check_fit(folder, module, config, wanted, chosen, tensors)
-        network = random_network(module, config, wanted, chosen, seed)
-        missing = weights.load_into(network, tensors, module.WEIGHTS)
-        if missing and own == wanted and chosen == known:
-            raise CheckpointError(f"{folder}: has no weights for {', '.join(missing[:5])}")
+        found = load(Path(path), head, labels, settings or {}, seed)
         return cls(
-            module, config, network.eval(), tokenizer, wanted, labels=chosen, about=about,
-            fingerprints=Fingerprints.load(folder), path=folder, untrained=tuple(missing),
-            defaults=Defaults.load(folder, config_json, tokenizer.specials, start_of(module, tokenizer)),
+            found.family, found.config, found.network, found.tokenizer, found.head, labels=found.labels,
+            about=found.about, fingerprints=found.fingerprints, path=found.path, untrained=found.untrained,
+            defaults=found.defaults, dropped=found.dropped,
         )  # fmt: skip
 
     def with_random_weights(self, seed: int) -> Model:
@@ -264,10 +238,11 @@ class Model:
         """One prediction a record; ``batch_size`` is the most rows at once, None as many as fit the cache."""
         kind = find("objectives", self.task_module.OBJECTIVE)
         objective = kind.Objective(self.family.TRAITS, self.tokenizer.specials)
-        return prediction.predict(
-            self.network, self.task(options), objective, self.tokenizer, records, batch_size=batch_size,
-            capacity=self.max_length if self.family.TRAITS.packing else None,
-        )  # fmt: skip
+        with naming(self.path, self.network):
+            return prediction.predict(
+                self.network, self.task(options), objective, self.tokenizer, records, batch_size=batch_size,
+                capacity=self.max_length if self.family.TRAITS.packing else None,
+            )  # fmt: skip
 
     def classify(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:
         """The class, or the labels, of each text, or of each pair."""
@@ -298,46 +273,54 @@ class Model:
         """
         self.needs(*FILLS)
         masks = Masks(self.network, self.tokenizer, self.max_length, self.head)
-        return fill(masks, text, top_k, targets=targets, joint=joint, whole_words=whole_words)
+        with naming(self.path, self.network):
+            return fill(masks, text, top_k, targets=targets, joint=joint, whole_words=whole_words)
 
     def generate(
         self,
         prompt: str,
         *,
-        max_new_tokens: int = 50,
-        min_new_tokens: int = 0,
-        stop: Sequence[str] = (),
+        max_new_tokens: int | None = None,
+        min_new_tokens: int | None = None,
+        stop: Sequence[str] | None = None,
         sampling: Sampling | None = None,
-        num_beams: int = 1,
+        num_beams: int | None = None,
         seed: int = 0,
+        literal: bool = False,
+        chat: bool = False,
     ) -> str:
         """Continue ``prompt``; the continuation alone is returned, and ends where the model ends the text.
 
-        An encoder-decoder reads ``prompt`` as its source, and writes what it was trained to make of it.
-        Without ``sampling`` the model's own is taken: its generation_config.json, or ``Sampling()``.
+        The names of special tokens in ``prompt`` are these tokens, unless it is ``literal``. With ``chat``
+        the prompt is put into the model's chat template, as what a user says. An encoder-decoder reads
+        ``prompt`` as its source, and writes what it was trained to make of it.
+        What is left out is decided by the model: by its generation_config.json, or by the defaults of
+        `Decoding` (50 new tokens) and ``Sampling()``.
         """
         values = {
-            "max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "stop": tuple(stop),
-            "sampling": sampling, "num_beams": num_beams, "seed": seed,
+            "max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "stop": stop,
+            "sampling": sampling, "num_beams": num_beams, "seed": seed, "literal": literal, "chat": chat,
         }  # fmt: skip
-        return self.generate_all([prompt], build(Decoding, values, where="generate"))[0][0].text
+        return self.generate_all([prompt], decoding_of(values))[0][0].text
 
     def stream(
         self,
         prompt: str,
         *,
-        max_new_tokens: int = 50,
-        min_new_tokens: int = 0,
-        stop: Sequence[str] = (),
+        max_new_tokens: int | None = None,
+        min_new_tokens: int | None = None,
+        stop: Sequence[str] | None = None,
         sampling: Sampling | None = None,
         seed: int = 0,
+        literal: bool = False,
+        chat: bool = False,
     ) -> Iterator[str]:
         """The text of :meth:`generate` piece by piece, as soon as its characters are whole."""
         values = {
-            "max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "stop": tuple(stop),
-            "sampling": sampling, "seed": seed,
+            "max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "stop": stop,
+            "sampling": sampling, "seed": seed, "literal": literal, "chat": chat,
         }  # fmt: skip
-        return self.stream_with(prompt, build(Decoding, values, where="stream"))
+        return self.stream_with(prompt, decoding_of(values))
 
     def stream_with(self, prompt: str, decoding: Decoding) -> Iterator[str]:
         """:meth:`stream` with all that ``decoding`` says, but for several texts and beams.
@@ -347,14 +330,21 @@ class Model:
         """
         if decoding.num_beams > 1 or decoding.num_return_sequences > 1:
             raise UsageError("a stream is one text; leave out num_beams and num_return_sequences")
-        pieces = self._decoder().write([prompt], decoding)
-        return (new for _, new, _ in pieces if new)
+        pieces = self._decoder().stream(prompt, decoding)
+
+        def named() -> Iterator[str]:
+            with naming(self.path, self.network):
+                yield from pieces
+
+        return named()
 
     def generate_all(
         self, prompts: Sequence[str], decoding: Decoding | None = None
     ) -> list[list[Continuation]]:
         """Continue each prompt ``decoding.num_return_sequences`` times, several prompts at once."""
-        return self._decoder().all(prompts, decoding or Decoding())
+        decoder = self._decoder()
+        with naming(self.path, self.network):
+            return decoder.all(prompts, decoding or Decoding())
 
     def score(self, text: str, *, stride: int | None = None, within_word: bool = False) -> TextScore:
         """How probable the model finds a text, a token at a time; see `prediction.score`.
@@ -376,17 +366,22 @@ class Model:
         if self.family.TRAITS.kind == "encoder-decoder":
             raise no_score(self.path)
         scorer = partial(score_masked, head=self.head) if self.head in FILLS else score_causal
-        return scorer(
-            self.network,
-            self.tokenizer,
-            texts,
-            max_length=self.max_length,
-            stride=stride,
-            within_word=within_word,
-        )
+        with naming(self.path, self.network):
+            return scorer(
+                self.network, self.tokenizer, texts, max_length=self.max_length, stride=stride,
+                within_word=within_word,
+            )  # fmt: skip
+
+    def unused_settings(self) -> str:
+        """What its generation_config.json asks for and pretune does not do, once; empty when it was asked."""
+        unused, self._unused = self._unused, ()
+        return f"not done as its {FILE} asks: {', '.join(unused)}" if unused else ""
 
     def _decoder(self) -> Decoder:
         self.needs("causal_lm")
+        unused = self.unused_settings()
+        if unused:
+            warnings.warn(f"{self.path or 'this model'}: {unused}", UserWarning, stacklevel=4)
         limit = int(self.config.max_position_embeddings)
         learnt = self.about.get("objective")
         return Decoder(self.network, self.tokenizer, self.defaults, limit, both_ways=learnt in BOTH_WAYS)

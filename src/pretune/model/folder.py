@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +17,8 @@ from pretune.registry import find, names
 
 ABOUT = "pretune.json"
 """What pretune knows of a model beyond Hugging Face's config.json."""
+MOST_LABELS = 1 << 20
+"""Classes that a config.json may claim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +113,9 @@ def own_head(family: ModuleType, config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def task_of(head: str, config: Mapping[str, Any]) -> str | None:
+def task_of(head: str, config: Mapping[str, Any], labels: Sequence[str]) -> str | None:
     """The task that a folder's head and ``problem_type`` mean; stock takes one label for a regression."""
-    labels = config.get("id2label")
-    assumed = "regression" if labels is not None and len(labels) == 1 else "single_label_classification"
+    assumed = "regression" if len(labels) == 1 else "single_label_classification"
     problem = config.get("problem_type") or assumed
     for name in names("tasks"):
         kind = find("tasks", name)
@@ -124,17 +125,32 @@ def task_of(head: str, config: Mapping[str, Any]) -> str | None:
 
 
 def own_labels(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The classes of ``id2label``, in the order of their numbers.
+    """The classes of a classifier's config.json, in the order of their numbers.
+
+    They are those of ``id2label``. Without it stock calls them ``LABEL_0``, ``LABEL_1`` ..., as many as
+    ``num_labels`` says, or else two; where ``label2id`` alone names them, we take its names.
 
     Raises:
-        CheckpointError: the numbers have gaps.
+        CheckpointError: the numbers have gaps, or are none.
     """
+    count = config.get("num_labels")
+    if count is not None and (not isinstance(count, int) or not 0 < count <= MOST_LABELS):
+        raise CheckpointError(f"{folder}: config.json: num_labels = {count!r}: expected a positive number")
+    numbered = config.get("id2label")
+    if numbered is None:
+        told = config.get("label2id")
+        known = {id: label for label, id in told.items()} if isinstance(told, Mapping) else {}
+        if sorted(known, key=str) == sorted(range(count or len(known)), key=str) and known:
+            return tuple(str(known[number]) for number in range(len(known)))
+        return tuple(f"LABEL_{number}" for number in range(count or 2))
     try:
-        labels = {int(number): str(label) for number, label in (config.get("id2label") or {}).items()}
+        labels = {int(number): str(label) for number, label in numbered.items()}
     except (AttributeError, ValueError):
         labels = {-1: ""}
     if sorted(labels) != list(range(len(labels))):
         raise CheckpointError(f"{folder}: config.json: id2label must map 0, 1, 2 ... to labels")
+    if count is not None and count != len(labels):  # stock then numbers them anew
+        return tuple(f"LABEL_{number}" for number in range(count))
     return tuple(labels[number] for number in range(len(labels)))
 
 

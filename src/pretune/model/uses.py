@@ -23,8 +23,13 @@ MAKING = {
     "permutation_lm": "`pretune pretrain --family xlnet` makes one that reads in permuted order",
     "causal_lm": "`pretune pretrain --family llama` makes a model that continues texts",
 }
-CLASSIFIERS = ("classifier", "score", "classification_head")
+CLASSIFIERS = ("classifier", "score", "classification_head", "logits_proj")
 """What stock transformers calls the last maps of a classifier."""
+TASK_HEADS = (
+    *CLASSIFIERS, "pre_classifier", "sequence_summary", "multiple_choice_head", "qa_outputs", "start_logits",
+    "end_logits", "answer_class", "span_predictions",
+)  # fmt: skip
+"""What it calls the parts of heads of tasks: of classes, of a class a token, of answers, of choices."""
 TUNING = "`pretune finetune` puts such a head on a model"
 
 

@@ -176,6 +176,7 @@ def read(values: Mapping[str, Any], family: str, base: float) -> dict[str, Any]:
     """The ``rope_theta`` and ``rope_scaling`` that a config.json means.
 
     They stand in ``rope_parameters`` since transformers 5, in ``rope_theta`` and ``rope_scaling`` before.
+    Where both are there, stock takes ``rope_scaling`` and nothing of the other.
 
     Args:
         family: named in an error.
@@ -184,7 +185,7 @@ def read(values: Mapping[str, Any], family: str, base: float) -> dict[str, Any]:
     Raises:
         UnsupportedError: a kind of scaling that pretune does not compute, or one for a part of a head.
     """
-    rope = {**(values.get("rope_scaling") or {}), **(values.get("rope_parameters") or {})}
+    rope = values.get("rope_scaling") or values.get("rope_parameters") or {}
     share = rope.get("partial_rotary_factor", values.get("partial_rotary_factor", 1.0))
     if share != 1.0:
         raise UnsupportedError(

@@ -14,6 +14,7 @@ from torch import nn
 from pretune.data.order import validation_rng
 from pretune.data.packing import pack_tight
 from pretune.data.windows import EncodedRecords
+from pretune.nn.finite import check_finite
 from pretune.text.tokenizer import Tokenizer
 from pretune.types import Feature, ObjectiveLike, Prediction, Record
 
@@ -83,4 +84,5 @@ def _logits(network: nn.Module, objective: ObjectiveLike, rows: Sequence[Sequenc
     groups = [[objective.build(f, validation_rng(f.record)) for f in row] for row in rows]
     outputs = network(objective.collate(groups), heads=(head,))
     counts = [sum(len(row.places[head]) for row in e.rows) for e in chain.from_iterable(groups)]
-    return np.split(outputs.logits[head].float().cpu().numpy(), np.cumsum(counts)[:-1])
+    logits = check_finite(outputs.logits[head].float())
+    return np.split(logits.cpu().numpy(), np.cumsum(counts)[:-1])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pretune.data.packing import collate
+from pretune.nn.finite import check_finite
 from pretune.objectives import permutation_lm
 from pretune.types import Example, IntArray, Row, Specials
 
@@ -35,7 +36,7 @@ def logits_of(
             examples = [[Example(i, (row,))] for i, row in enumerate(told)]
             batch = collate(examples, pad=specials.pad, heads=(head,))
             logits: Tensor = network(batch, heads=(head,)).logits[head]
-            yield from torch.split(logits.float(), [len(places) for _, places in chosen])
+            yield from torch.split(check_finite(logits.float()), [len(places) for _, places in chosen])
     finally:
         network.train(was_training)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pretune.errors import UsageError
 from pretune.nn.cache import Cache
+from pretune.nn.finite import check_finite
 from pretune.objectives import causal_lm, masked_lm
 from pretune.prediction.runs import logits_of
 from pretune.text.segmentation import WORD, starts
@@ -204,6 +205,7 @@ def _logs(network: nn.Module, rows: Sequence[Sequence[int]], tokenizer: Tokenize
         logits: Tensor = network(batch, heads=(causal_lm.HEAD,), cache=cache).logits[causal_lm.HEAD]
         targets = grid[:, begin + 1 : begin + 1 + tokens.shape[1]].flatten()
         logits = logits.float()  # (B * T, V)
+        check_finite(logits[(torch.arange(tokens.shape[1]) < here[:, None]).flatten()])
         logs = logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(-1)
         found.append(logs.view(tokens.shape))
     network.train(was_training)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import pydantic
@@ -14,6 +15,8 @@ from pretune.text.tokenizer import Tokenizer
 from pretune.types import IntArray, Record, Specials, framed
 
 Sequences = tuple[IntArray, ...]
+
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
 
 
 class Cutting(Settings):
@@ -50,6 +53,14 @@ def text_fields(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     if not pair.strip():
         raise DataError("'text_pair' is empty")
     return fields
+
+
+def in_order(labels: Iterable[str]) -> list[str]:
+    """Labels sorted: as numbers where all are numbers (2 before 10), and else as text."""
+    found = sorted(labels)
+    if all(_NUMBER.fullmatch(label) for label in found):
+        found.sort(key=float)
+    return found
 
 
 def features(

@@ -17,7 +17,7 @@ from pretune.metrics.accuracy import accuracy
 from pretune.metrics.by_class import ByClass, by_class
 from pretune.metrics.macro_f1 import macro_f1
 from pretune.metrics.matthews import matthews
-from pretune.tasks._texts import Cutting, features, text_fields, texts
+from pretune.tasks._texts import Cutting, features, in_order, text_fields, texts
 from pretune.text.tokenizer import Tokenizer
 from pretune.types import Feature, Prediction, Record, Score, Specials
 
@@ -45,12 +45,15 @@ __all__ = ["ANSWER", "ANSWER_FIELDS", "BASELINES", "COLUMNS", "DESCRIPTION", "HE
 
 
 def accepted(record: Record, *, labelled: bool = True) -> Record:
-    """The record as the task reads it.
+    """The record as the task reads it: white space around its label belongs to no class.
 
     Raises:
         DataError: the reason why it cannot be used.
     """
-    return Record(text_fields(record.fields), record.path, record.line)
+    fields = text_fields(record.fields)
+    if labelled:
+        fields = {**fields, "label": truth(record).strip()}
+    return Record(fields, record.path, record.line)
 
 
 def truth(record: Record) -> str:
@@ -84,13 +87,13 @@ def answer(prediction: Prediction) -> dict[str, Any]:
 
 
 def label_set(records: Iterable[Record]) -> tuple[str, ...]:
-    """The classes of labelled training records, sorted.
+    """The classes of labelled training records, sorted: numbers as numbers.
 
     Raises:
         DataError: only one class, of which nothing can be learnt.
     """
     where = {truth(r): r.path for r in records}
-    labels = sorted(where)
+    labels = in_order(where)
     if len(labels) < 2:
         found = f"{where[labels[0]]}: only the label {labels[0]!r}" if labels else "no training record"
         raise DataError(f"{found}; classification needs records of at least two classes")

@@ -18,7 +18,7 @@ from pretune.config import Settings
 from pretune.errors import DataError
 from pretune.metrics.by_class import ByClass, by_label
 from pretune.metrics.label_sets import best_threshold, exact_match, indicators, macro_f1, micro_f1
-from pretune.tasks._texts import Cutting, features, text_fields, texts
+from pretune.tasks._texts import Cutting, features, in_order, text_fields, texts
 from pretune.text.tokenizer import Tokenizer
 from pretune.types import Feature, FloatArray, Prediction, Record, Score, Specials
 
@@ -112,13 +112,13 @@ def answer(prediction: Prediction) -> dict[str, Any]:
 
 
 def label_set(records: Iterable[Record]) -> tuple[str, ...]:
-    """The labels of labelled training records, sorted.
+    """The labels of labelled training records, sorted: numbers as numbers.
 
     Raises:
         DataError: no record has a label.
     """
     found = list(records)
-    labels = sorted({label for record in found for label in truth(record)})
+    labels = in_order({label for record in found for label in truth(record)})
     if not labels:
         where = f"{found[0].path}: no record has a label" if found else "no training record"
         raise DataError(f"{where}; multi-label classification needs some that have")

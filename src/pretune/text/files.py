@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from pretune.errors import CheckpointError
 
 CONFIG, SPECIAL_MAP, CHAT_TEMPLATE = "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"
 VOCABULARY = "vocab.txt"
-SUFFIX = "</w>"
-"""Of a token that ends a word in GPT's vocabulary."""
+ADDED = "added_tokens.json"
 
 # The names that tokenizers give to a role where no config says which token has it.
 ROLES = {
@@ -28,51 +26,6 @@ ROLES = {
     "cls_token": ("[CLS]", "<cls>"),
     "sep_token": ("[SEP]", "<sep>"),
 }
-
-
-def from_vocabulary(folder: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer | None:
-    """The tokenizer of a folder from before ``tokenizer.json``: BERT's, GPT's, GPT-2's or RoBERTa's."""
-    words, vocabulary, merges = folder / VOCABULARY, folder / "vocab.json", folder / "merges.txt"
-    if words.is_file():
-        with rust_errors(str(words)):
-            backend = tokenizers.Tokenizer(models.WordPiece.from_file(str(words), unk_token="[UNK]"))
-        lower = settings.get("do_lower_case", True)
-        backend.normalizer = normalizers.BertNormalizer(
-            lowercase=lower,
-            strip_accents=settings.get("strip_accents"),
-            handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
-        )
-        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        backend.decoder = decoders.WordPiece()
-        sep, cls = backend.token_to_id("[SEP]"), backend.token_to_id("[CLS]")
-        if sep is not None and cls is not None:
-            backend.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
-    elif (
-        vocabulary.is_file() and merges.is_file() and any(t.endswith(SUFFIX) for t in read_object(vocabulary))
-    ):
-        with rust_errors(f"{vocabulary}, {merges.name}"):
-            model = models.BPE.from_file(
-                str(vocabulary), str(merges), unk_token="<unk>", end_of_word_suffix=SUFFIX
-            )
-        backend = tokenizers.Tokenizer(model)
-        backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        backend.decoder = decoders.BPEDecoder(suffix=SUFFIX)
-    elif vocabulary.is_file() and merges.is_file():
-        with rust_errors(f"{vocabulary}, {merges.name}"):
-            backend = tokenizers.Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        backend.decoder = decoders.ByteLevel()
-        end, start = backend.token_to_id("</s>"), backend.token_to_id("<s>")
-        if end is not None and start is not None:  # RoBERTa's vocabulary, not GPT-2's
-            backend.post_processor = processors.RobertaProcessing(
-                ("</s>", end), ("<s>", start), add_prefix_space=False
-            )
-    else:
-        return None
-    known = [n for names in ROLES.values() for n in names if backend.token_to_id(n) is not None]
-    backend.add_special_tokens([AddedToken(n, special=True, normalized=False) for n in known])
-    return backend
 
 
 @contextmanager

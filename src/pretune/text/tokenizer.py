@@ -17,14 +17,13 @@ from tokenizers import pre_tokenizers, processors
 
 from pretune.config import digest
 from pretune.errors import CheckpointError, ConfigError
-from pretune.text import sentinels
+from pretune.text import sentinels, stock_files
 from pretune.text.files import (
     CHAT_TEMPLATE,
     CONFIG,
     ROLES,
     SPECIAL_MAP,
     VOCABULARY,
-    from_vocabulary,
     read_object,
     rust_errors,
     write_object,
@@ -37,6 +36,8 @@ from pretune.types import IntArray, Specials, Traits
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BYTE_ALPHABET = frozenset(pre_tokenizers.ByteLevel.alphabet())
 _BYTE_FALLBACK = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+
+SENTENCEPIECE = ("*.model", "*.spm")
 
 Frame = Literal["cls_sep", "sep_cls", "start", "end"]
 
@@ -83,40 +84,57 @@ class Tokenizer:
         self._roles = {role: self._find(role) for role in ROLES}
         self._single, self._pair = self._probe(False), self._probe(True)
         self.specials = self._specials()
+        self.names = {role: name for role, name in self._roles.items() if name}
+        """Role to special token, as a chat template may name them."""
 
     @classmethod
-    def load(cls, path: str | Path) -> Tokenizer:
-        """The tokenizer in a folder (or a ``tokenizer.json``).
+    def load(cls, path: str | Path, limit: int | None = None) -> Tokenizer:
+        """The tokenizer in a folder (or a ``tokenizer.json``), as stock ``AutoTokenizer`` reads it.
 
         A folder holds ``tokenizer.json``, or ``vocab.txt`` (WordPiece), or ``vocab.json`` and ``merges.txt``
-        (byte-level BPE), and may hold ``tokenizer_config.json`` and ``special_tokens_map.json``.
+        (BPE), and may hold ``tokenizer_config.json``, ``special_tokens_map.json``, ``added_tokens.json`` and
+        the ``config.json`` of its model: see `stock_files`.
+
+        Args:
+            limit: rows of the embedding of its model, where that is known.
 
         Raises:
             CheckpointError: nothing of that kind is there, or a file cannot be read; names the file.
         """
         path = Path(path)
-        folder = path if path.is_dir() else path.parent
-        settings = {**read_object(folder / SPECIAL_MAP), **read_object(folder / CONFIG)}
-        template = folder / CHAT_TEMPLATE
+        if not path.is_dir():
+            return cls._of_file(path)
+        folder = stock_files.Folder.read(path)
+        settings = {**read_object(path / SPECIAL_MAP), **folder.settings}
+        template = path / CHAT_TEMPLATE
         if template.is_file():
             try:
                 settings["chat_template"] = template.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise CheckpointError(f"{template}: cannot be read as UTF-8: {error}") from None
-        file = folder / "tokenizer.json" if path.is_dir() else path
-        backend: tokenizers.Tokenizer | None
-        if file.is_file():
-            with rust_errors(str(file)):
-                backend = tokenizers.Tokenizer.from_file(str(file))
-        else:
-            backend = from_vocabulary(folder, settings) if path.is_dir() else None
+        backend = stock_files.load(folder, limit)
         if backend is None:
-            looked = (
-                "tokenizer.json, vocab.txt, or vocab.json with merges.txt" if path.is_dir() else "the file"
+            there = sorted(file.name for name in SENTENCEPIECE for file in path.glob(name))[:1]
+            found = [
+                f"; {name} alone is not read, save it as tokenizer.json with transformers" for name in there
+            ]
+            raise CheckpointError(
+                f"{path}: no tokenizer: looked for tokenizer.json, vocab.txt, or vocab.json with merges.txt"
+                + "".join(found)
             )
-            raise CheckpointError(f"{path}: no tokenizer: looked for {looked}")
-        with rust_errors(str(file)):
-            return cls(backend, settings)
+        with rust_errors(str(path)):
+            tokenizer = cls(backend, settings)
+        tokenizer.names = stock_files.roles(folder)
+        return tokenizer
+
+    @classmethod
+    def _of_file(cls, path: Path) -> Tokenizer:
+        """One ``tokenizer.json``, with the config that lies beside it, read as the file is."""
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no tokenizer: looked for the file")
+        settings = {**read_object(path.parent / SPECIAL_MAP), **read_object(path.parent / CONFIG)}
+        with rust_errors(str(path)):
+            return cls(tokenizers.Tokenizer.from_file(str(path)), settings)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -133,8 +151,9 @@ class Tokenizer:
         """The Jinja template of the tokenizer's config; the one named ``default`` where there are several."""
         template = self.settings.get("chat_template")
         if isinstance(template, list):
-            template = {item["name"]: item["template"] for item in template}.get("default")
-        return template
+            named = [item for item in template if isinstance(item, dict)]
+            template = {item.get("name"): item.get("template") for item in named}.get("default")
+        return template if isinstance(template, str) else None
 
     def encode(self, text: str, *, parse_specials: bool = False) -> Encoded:
         """The ids of ``text`` without the frame.
@@ -263,7 +282,8 @@ class Tokenizer:
             ["input_ids", "token_type_ids", "attention_mask"] if segments else ["input_ids", "attention_mask"]
         )
         named = {role: name for role, name in roles.items() if name}
-        settings = {**named, "model_input_names": inputs}
+        # Else stock takes the frame of the class that this tokenizer once had.
+        settings = {**named, "model_input_names": inputs, "tokenizer_class": "PreTrainedTokenizerFast"}
         settings |= {"padding_side": "left"} if kind == "sep_cls" else {}
         return self.with_backend(backend, settings)
 
@@ -273,6 +293,7 @@ class Tokenizer:
         """A copy that tokenizes with another backend, and with ``settings`` over its own."""
         copy = Tokenizer(backend, {**self.settings, **(settings or {})})
         copy._truncation, copy._padding = self._truncation, self._padding
+        copy.names = {**self.names, **copy.names}
         return copy
 
     def with_sentinels(self, count: int) -> Tokenizer:
@@ -299,6 +320,7 @@ class Tokenizer:
         if "pad_token" not in roles and self.specials.end is not None:
             roles["pad_token"] = self.token(self.specials.pad)  # a batch of stock transformers needs one
         settings = {"tokenizer_class": "PreTrainedTokenizerFast", **self.settings, **roles}
+        settings.pop("added_tokens_decoder", None)  # it would hide those of tokenizer.json, which are all
         if model_max_length is not None:
             settings["model_max_length"] = model_max_length
         (folder / "tokenizer.json").write_text(backend.to_str(pretty=True) + "\n", encoding="utf-8")
@@ -314,7 +336,7 @@ class Tokenizer:
     @cached_property
     def _parsing(self) -> tokenizers.Tokenizer:
         copy = _copy(self._backend)
-        copy.encode_special_tokens = False
+        copy.encode_special_tokens = bool(self.settings.get("split_special_tokens"))
         return copy
 
     def _find(self, role: str) -> str | None:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pretune.config import digest
+from pretune.config import build, digest
 from pretune.data.sources import RecordLog, read_records
 from pretune.errors import DataError, UsageError
 from pretune.generation.sampling import Sampling
@@ -34,10 +34,10 @@ OnBad = Literal["skip", "keep"]
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """How a causal model continues a text."""
+    """How a causal model continues a text; what is None is decided by the model."""
 
-    max_new_tokens: int = 50
-    temperature: float = 0.8
+    max_new_tokens: int | None = None
+    temperature: float | None = None
     seed: int = 0
 
 
@@ -231,7 +231,10 @@ def _guess(guess: Filled) -> dict[str, Any]:
 
 
 def _continued(model: Model, text: str, writing: Writing) -> dict[str, Any]:
-    sampling = Sampling(temperature=writing.temperature)
+    sampling = None
+    if writing.temperature is not None:
+        values = {**model.defaults.sampling.model_dump(), "temperature": writing.temperature}
+        sampling = build(Sampling, values, where="predict")
     written = model.generate(
         text, max_new_tokens=writing.max_new_tokens, sampling=sampling, seed=writing.seed
     )

@@ -55,6 +55,8 @@ def adopt(values: Mapping[str, Any], *, max_length: int) -> dict[str, Any]:
 def load(folder: str, heads: tuple[str, ...], seed: int, reporter: Reporter) -> tuple[Model, tuple[str, ...]]:
     """The model to go on with, and the heads that the folder lacks: they begin anew, and that is said."""
     model = Model.load(folder, head="+".join(heads), seed=seed)
+    if model.dropped:
+        reporter.say(f"  {folder}: {model.dropped}")
     new = tuple(sorted({name.split(".")[1] for name in model.untrained}))
     if new:
         reporter.say(

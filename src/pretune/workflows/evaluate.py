@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections import Counter
@@ -15,12 +16,13 @@ from pretune.config import Settings
 from pretune.data.pairs import joint_of
 from pretune.data.shards import joined, write_corpus
 from pretune.data.sources import RecordLog, read_records
-from pretune.errors import DataError, UnsupportedError
+from pretune.errors import DataError, NotFiniteError, UnsupportedError
 from pretune.evaluation.baseline import Baseline
 from pretune.evaluation.language_model import HeldOut
 from pretune.evaluation.mistakes import Mistake, Slice, by_slice, most_confident
 from pretune.metrics.by_class import ByClass
 from pretune.model import Model
+from pretune.model.broken import naming
 from pretune.objectives import Kind, objective_of, usual
 from pretune.registry import find
 from pretune.training import machine
@@ -199,6 +201,7 @@ def evaluate(
 
     Raises:
         DataError: unusable data, or a label that the model does not know.
+        CheckpointError: no model there, or a broken one, whose loss is no number.
         UnsupportedError: ``task`` is none that the model's head can do.
     """
     machine.prepare()
@@ -227,6 +230,9 @@ def evaluate(
             )
     else:
         summary = {"verb": "evaluate", "task": loaded.head, **_language_model(loaded, str(data), reporter)}
+        with naming(loaded.path, loaded.network):
+            if not math.isfinite(summary["scores"]["loss"]["value"]):
+                raise NotFiniteError("its loss is NaN or infinite")
     if out is not None:
         store.write_json(Path(out), summary)
     return summary
@@ -282,13 +288,21 @@ def read_labelled(
     kind = find("tasks", task)
     log = RecordLog()
     records = []
+    padded = 0
     for record in read_records(paths, columns=kind.COLUMNS, log=log):
         try:
             records.append(kind.accepted(record))
+            padded += _is_padded(record.fields.get(kind.ANSWER))
         except DataError as error:
             log.good -= 1
             log.reject(record.path, record.line, str(error))
     log.finish()
     if log.remarkable:
         reporter.say(f"  {log.summary()}")
+    if padded:
+        reporter.say(f"  {padded:,} labels had white space around them, which was taken off")
     return records
+
+
+def _is_padded(label: Any) -> bool:
+    return isinstance(label, str) and label != label.strip()

@@ -401,6 +401,8 @@ class _Finetuning:
             settings=settings.model_settings,
             seed=settings.training.seed,
         )
+        if model.dropped:
+            self.reporter.say(f"  {settings.model}: {model.dropped}")
         if settings.max_length is not None:
             if settings.max_length > model.max_length:
                 raise ConfigError(

@@ -59,6 +59,7 @@ def predict(
     reporter = reporter or Silent()
     form = _format(str(out))
     loaded = model if isinstance(model, Model) else Model.load(model)
+    _say_unused(loaded, reporter)
     job = Job(loaded, str(data), form, on_bad, batch_size, writing or Writing())
     survey = job.survey()
     if survey.log.remarkable:
@@ -76,6 +77,12 @@ def predict(
         reporter.say(f"  {tally.unanswered:,} records without an answer ({tally.examples[0]})")
     bad = survey.log.bad + tally.unanswered
     return {"verb": "predict", "records": tally.answered, "bad": bad, "out": str(out)}
+
+
+def _say_unused(model: Model, reporter: Reporter) -> None:
+    unused = model.unused_settings() if model.head == "causal_lm" else ""
+    if unused:
+        reporter.say(f"  {unused}")
 
 
 def _into(out: Path, job: Job, survey: Survey, reporter: Reporter) -> Tally:
@@ -110,14 +117,20 @@ def predict_texts(
     *,
     pairs: Iterable[str] | None = None,
     writing: Writing | None = None,
+    reporter: Reporter | None = None,
 ) -> list[dict[str, Any]]:
     """What ``model`` says of each text, or of each pair.
+
+    Args:
+        reporter: is told what of its generation_config.json is not done; None: Python's warnings tell it.
 
     Raises:
         UsageError: it has no answer to one, or texts and pairs do not pair up.
     """
     machine.prepare()
     loaded = model if isinstance(model, Model) else Model.load(model)
+    if reporter is not None:
+        _say_unused(loaded, reporter)
     firsts = list(texts)
     seconds = [None] * len(firsts) if pairs is None else list(pairs)
     if len(seconds) != len(firsts):
@@ -130,4 +143,7 @@ def predict_texts(
         if isinstance(answer, Bad):
             raise UsageError(answer.reason)
         found.append(answer)
+    empty = sum(answer.get("continuation") == "" for answer in found)
+    if reporter is not None and empty:
+        reporter.say(f"  {empty:,} of {len(found):,} continuations are empty: the model ended at once")
     return found

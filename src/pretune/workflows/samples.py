@@ -115,7 +115,7 @@ def _middle(tokenizer: Tokenizer, text: str) -> tuple[str, str, str]:
 
 def _written(model: Model, source: str, target: str) -> Sample:
     """The target of a source, as the model writes it."""
-    said = model.generate(source, max_new_tokens=60, sampling=LIKELIEST)
+    said = model.generate(source, max_new_tokens=60, sampling=LIKELIEST, literal=True)
     return Sample(f"{source} → ", said, truth=target, kind="true_target")
 
 
@@ -124,7 +124,7 @@ def _continued(model: Model, text: str) -> Sample:
     ids = tokenizer.encode(text).ids.tolist()
     prompt = tokenizer.decode(ids[: max(4, len(ids) // 2)])
     sampling = Sampling(temperature=0.7, top_k=40, top_p=0.95)
-    return Sample(prompt, model.generate(prompt, max_new_tokens=40, sampling=sampling))
+    return Sample(prompt, model.generate(prompt, max_new_tokens=40, sampling=sampling, literal=True))
 
 
 SHOWN: dict[str, Callable[..., Sample]] = {
