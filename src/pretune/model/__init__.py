@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pretune.checkpoint import hub, store, weights
+from pretune.checkpoint import hub, lock, store, weights
 from pretune.config import Settings, build, digest
 from pretune.data.fingerprints import Fingerprints
 from pretune.errors import CheckpointError, UnsupportedError, UsageError
@@ -212,11 +212,24 @@ class Model:
         if self.fingerprints is not None:
             self.fingerprints.save(folder)
 
-    def save(self, path: Path | str) -> Path:
-        """Save as a folder that stock ``transformers`` loads with the same outputs; whole or not at all."""
-        self.path = Path(path)
-        store.write_folder(self.path, self.write, about={"kind": "model"})
-        return self.path
+    def save(self, path: Path | str, *, overwrite: bool = False) -> Path:
+        """Save as a folder that stock ``transformers`` loads with the same outputs; whole or not at all.
+
+        Args:
+            path: a folder that is new or empty, or that holds a model as pretune saved it and nothing else.
+            overwrite: take any folder: files of the same names are replaced, all others stay as they are.
+
+        Raises:
+            UsageError: ``path`` is a file, or a folder with other files in it.
+            ConfigError: another process writes there.
+            CheckpointError: the disk refused; what was there is untouched.
+        """
+        folder = Path(path)
+        with lock.held(lock.beside(folder), folder):
+            store.check_target(folder, overwrite=overwrite)
+            store.write_folder(folder, self.write, about={"kind": "model"})
+        self.path = folder
+        return folder
 
     def restore(self, folder: Path) -> None:
         """Put the weights of a folder that :meth:`write` wrote into this model's network."""
