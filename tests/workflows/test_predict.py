@@ -152,8 +152,8 @@ def test_what_was_begun_with_something_else_is_not_gone_on_with(
 
 def test_small_batches_say_the_same(classifier: Path, many: Path, tmp_path: Path) -> None:
     pretune.predict(classifier, data=many, out=tmp_path / "one.jsonl", batch_size=1)
-    pretune.predict(classifier, data=many, out=tmp_path / "many.jsonl")
-    for one, other in zip(read(tmp_path / "one.jsonl"), read(tmp_path / "many.jsonl"), strict=True):
+    pretune.predict(classifier, data=many, out=tmp_path / "together.jsonl")
+    for one, other in zip(read(tmp_path / "one.jsonl"), read(tmp_path / "together.jsonl"), strict=True):
         assert one["id"] == other["id"]
         assert one["confidence"] == pytest.approx(other["confidence"], abs=1e-5)
 

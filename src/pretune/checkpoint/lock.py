@@ -37,7 +37,7 @@ class Holder:
 
     @classmethod
     def this(cls) -> Holder:
-        """This process, from now on."""
+        """The process that asks, from now on."""
         return cls(os.getpid(), socket.gethostname(), datetime.now().astimezone().isoformat(" ", "seconds"))
 
     @property

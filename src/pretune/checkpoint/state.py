@@ -42,6 +42,25 @@ def read(path: Path, way_out: str, form: type[pydantic.BaseModel] | None = None)
     Raises:
         CheckpointError: its content is not what was written, or not of the form; names the file.
     """
+    found = read_any(path, way_out)
+    if found is None:
+        return None
+    kept = found.pop(CHECKSUM, None)
+    if kept is None:
+        raise damaged(path, "it has no checksum (sha256)", way_out)
+    if kept != checksum(found):
+        raise damaged(path, "its content changed after it was written (SHA-256 differs)", way_out)
+    if form is not None:
+        check(path, found, form, way_out)
+    return found
+
+
+def read_any(path: Path, way_out: str) -> dict[str, Any] | None:
+    """The object in a JSON file, whoever wrote it; None where there is none.
+
+    Raises:
+        CheckpointError: it is no JSON object; names the file.
+    """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -50,13 +69,6 @@ def read(path: Path, way_out: str, form: type[pydantic.BaseModel] | None = None)
         raise damaged(path, str(error) or "too deep", way_out) from None
     if not isinstance(found, dict):
         raise damaged(path, "expected an object", way_out)
-    kept = found.pop(CHECKSUM, None)
-    if kept is None:
-        raise damaged(path, "it has no checksum (sha256)", way_out)
-    if kept != checksum(found):
-        raise damaged(path, "its content changed after it was written (SHA-256 differs)", way_out)
-    if form is not None:
-        check(path, found, form, way_out)
     return found
 
 

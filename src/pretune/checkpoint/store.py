@@ -116,7 +116,7 @@ def verify_folder(folder: Path, but: Container[str] = ()) -> dict[str, Any]:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise CheckpointError(f"{path}: {name!r} lies outside the folder; it is not opened")
         if name not in but:
-            _verify_file(folder / name, size, sha256)
+            verify_file(folder / name, size, sha256)
     return about
 
 
@@ -264,7 +264,7 @@ def _is_ours(folder: Path, name: Path) -> bool:
     if name.name == MANIFEST and len(name.parts) == 1:
         return True
     try:
-        _verify_file(folder / name, *read_manifest(folder)[1][name.as_posix()])
+        verify_file(folder / name, *read_manifest(folder)[1][name.as_posix()])
     except CheckpointError:
         return False
     return True
@@ -302,7 +302,12 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
         raise ValueError("its content changed after it was written (SHA-256 differs)")
 
 
-def _verify_file(path: Path, expected: int, sha256: str) -> None:
+def verify_file(path: Path, expected: int, sha256: str) -> None:
+    """Compare a file's size and SHA-256 with what was recorded.
+
+    Raises:
+        CheckpointError: it is missing, cut or changed.
+    """
     if not path.is_file():
         raise CheckpointError(f"{path}: missing")
     size = path.stat().st_size

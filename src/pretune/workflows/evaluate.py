@@ -171,6 +171,7 @@ def evaluate(
     task: str | None = None,
     train: str | Path | None = None,
     out: str | Path | None = None,
+    overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Score ``model`` on ``data``: a classifier on labelled records, a language model on raw text.
@@ -180,10 +181,13 @@ def evaluate(
 
     Raises:
         DataError: unusable data, or a label that the model does not know.
+        UsageError: ``out`` is there already and ``overwrite`` is not given.
         UnsupportedError: ``task`` is none that the model's head can do.
     """
     machine.prepare()
     reporter = reporter or Silent()
+    if out is not None:
+        store.check_file(Path(out), overwrite=overwrite)
     loaded = model if isinstance(model, Model) else Model.load(model)
     if task is not None and task not in (loaded.head, loaded.task_name):
         raise UnsupportedError(

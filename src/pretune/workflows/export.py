@@ -81,8 +81,8 @@ def _check_target(path: Path, overwrite: bool, reporter: Reporter) -> None:
     there = path.is_dir() and any(path.iterdir())
     if there and not overwrite:
         raise UsageError(
-            f"{path}: is there already; remove it, give another --out, or replace the files of the same names "
-            "in it with --overwrite"
+            f"{path}: is there already; remove it, give another --out, or replace the files of the same "
+            "names in it with --overwrite"
         )
     store.check_target(path, overwrite=overwrite)
     if there:

@@ -6,16 +6,17 @@ is measured beside a unigram and a bigram model of the same text, on exactly the
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pretune.checkpoint import store
+import pydantic
+
+from pretune.checkpoint import state, store
 from pretune.data.sources import RecordLog, read_records
-from pretune.errors import UnsupportedError
+from pretune.errors import CheckpointError, UnsupportedError
 from pretune.model.making import sketch
 from pretune.registry import find
 from pretune.text.tokenizer import Tokenizer
@@ -165,20 +166,25 @@ def _given_tokenizer(settings: PretrainSettings) -> Tokenizer | None:
 def _loss_before(run: Run, parts: Pretraining, reporter: Reporter, world: World) -> dict[str, float]:
     """The held-out scores of the checkpoint as it was, measured once and kept in the run."""
     path = run.folder / "before.json"
-    kept: dict[str, float] | None = world.lead(lambda: _read_before(path))
+    kept: dict[str, float] | None = world.lead(lambda: _read_before(path, reporter))
     if kept is not None:
         return kept
     scores = {score.name: score.value for score in parts.evaluate(parts.model.network, 0)}
     reporter.say("  before: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
-    world.lead(lambda: store.write_json(path, scores))
+    world.lead(lambda: state.write(path, scores))
     return scores
 
 
-def _read_before(path: Path) -> dict[str, float] | None:
-    if not path.exists():
+class _Before(pydantic.RootModel[dict[str, float]]):
+    """The form of before.json: score to value."""
+
+
+def _read_before(path: Path, reporter: Reporter) -> dict[str, float] | None:
+    try:
+        return state.read(path, "it is measured again", _Before)
+    except CheckpointError as error:
+        reporter.say(f"  {error}")
         return None
-    kept: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
-    return kept
 
 
 def _check_tokenizer(settings: PretrainSettings, tokenizer: Tokenizer | None) -> None:
