@@ -22,6 +22,9 @@ from pretune.checkpoint import state, store
 from pretune.errors import CheckpointError
 
 LEVEL = 6
+PREPARED, TEXT = "prepare.json", "text"
+"""A folder with this file is a prepared text, and whole; and the folder of its parts."""
+_WAY_OUT = f"prepare the text again, or, where the change is yours, remove {PREPARED}"
 NOTES = "progress"
 """The folder of what a restart needs; it goes when all is done."""
 AGAIN = "this part and those after it are written again"
@@ -124,6 +127,41 @@ def verify_part(path: Path, part: Mapping[str, Any], way_out: str) -> None:
         store.verify_file(path, part["size"], part["sha256"])
     except CheckpointError as error:
         raise CheckpointError(f"{error}; {way_out}") from None
+
+
+def check_text(path: Path) -> None:
+    """See that a file that is read as text is what ``data prepare`` wrote, where it is a part of that.
+
+    A flipped bit would end its reading there, and the corpus would be shorter than it says.
+
+    Raises:
+        CheckpointError: it is missing, cut or changed; or the folder's own file is damaged.
+    """
+    folder = path.parent.parent
+    if path.parent.name != TEXT or not (folder / PREPARED).is_file():
+        return
+    for part in _listed(folder):
+        if part["name"] == path.name:
+            verify_part(path, part, _WAY_OUT)
+
+
+def check_parts(folder: Path) -> None:
+    """See that no part of a prepared text is missing.
+
+    Raises:
+        CheckpointError: one is; names it.
+    """
+    for part in _listed(folder):
+        if not (folder / TEXT / part["name"]).is_file():
+            raise CheckpointError(f"{folder / TEXT / part['name']}: missing; {_WAY_OUT}")
+
+
+def _listed(folder: Path) -> list[dict[str, Any]]:
+    path = folder / PREPARED
+    if not {"parts", state.CHECKSUM} & (state.read_any(path, _WAY_OUT) or {}).keys():
+        return []  # another program's file of that name
+    found: list[dict[str, Any]] = (state.read(path, _WAY_OUT, Finished) or {})["parts"]
+    return found
 
 
 def write_memory(path: Path, memory: Memory) -> None:

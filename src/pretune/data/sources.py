@@ -16,6 +16,7 @@ from pretune.data.compression import file_blocks, gunzipped, unzstd
 from pretune.data.damage import Damage
 from pretune.data.finding import find
 from pretune.data.items import Item
+from pretune.data.parts import check_text
 from pretune.data.record_log import RecordLog
 from pretune.errors import DataError
 from pretune.types import Record
@@ -163,6 +164,7 @@ def _survived(records: Iterator[Record], name: str, log: RecordLog, alone: bool)
 
 def _file(job: _Job, path: Path, columns: tuple[str, ...], log: RecordLog) -> Iterator[Record]:
     log.files += 1
+    check_text(path)
     if os.path.exists(path) and not _size(path):
         raise Damage("the file is empty")
     blocks, kind = partial(file_blocks, path, log), _kind(path.name)

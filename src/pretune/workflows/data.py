@@ -30,6 +30,7 @@ from pretune.data.deduplicate import ExactDuplicates
 from pretune.data.near_duplicates import NearDuplicates
 from pretune.data.parts import (
     NOTES,
+    PREPARED,
     Memory,
     Note,
     Part,
@@ -47,7 +48,6 @@ from pretune.training.signals import StopRequest
 from pretune.workflows import data_pages
 from pretune.workflows.data_folder import (
     NOTE_FILES,
-    PREPARED,
     PrepareSettings,
     clear,
     default_folder,

@@ -16,14 +16,12 @@ import pydantic
 from pretune.checkpoint import state
 from pretune.config import Settings, build, differences, digest
 from pretune.data.cleaning.settings import CleaningSettings
-from pretune.data.parts import NOTES, Finished, verify_part
+from pretune.data.parts import NOTES, PREPARED, Finished, verify_part
 from pretune.data.sources import RecordLog, listing, read_records
 from pretune.errors import CheckpointError, ConfigError
 from pretune.training.progress import Reporter
 from pretune.training.run import remove_files
 
-PREPARED = "prepare.json"
-"""Written last: a folder that has it is whole."""
 _ASKED = f"{NOTES}/asked.json"
 NOTE_FILES = (f"{NOTES}/*.json", f"{NOTES}/*.safetensors", f"{NOTES}/*.partial")
 """What a restart needs; it goes when all is done."""
