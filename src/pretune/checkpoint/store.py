@@ -112,11 +112,11 @@ def verify_folder(folder: Path, but: Container[str] = ()) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     about, expected = read_manifest(folder)
-    for name, (size, sha256) in expected.items():
+    for name, (size, checksum) in expected.items():
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise CheckpointError(f"{path}: {name!r} lies outside the folder; it is not opened")
         if name not in but:
-            verify_file(folder / name, size, sha256)
+            verify_file(folder / name, size, checksum)
     return about
 
 
@@ -212,7 +212,7 @@ def _seal(folder: Path, about: Mapping[str, Any]) -> None:
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         _sync(path)
-        files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+        files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": sha256(path)}
     manifest = folder / MANIFEST
     content = {"schema": SCHEMA, "about": dict(about), "files": files}
     manifest.write_text(json.dumps(content | {"sha256": _digest(content)}, indent=1))
@@ -259,6 +259,11 @@ def _move(names: list[Path], old: Path, place: Path) -> None:
         (old / name).rename(place / name)
 
 
+def move_files(folder: Path, place: Path) -> None:
+    """Move all files of a folder to where ``place`` has none of their names."""
+    _move([name for name in _files(folder) if not os.path.lexists(place / name)], folder, place)
+
+
 def _is_ours(folder: Path, name: Path) -> bool:
     """Is a file that the manifest names as it was written? The manifest itself is."""
     if name.name == MANIFEST and len(name.parts) == 1:
@@ -302,7 +307,7 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
         raise ValueError("its content changed after it was written (SHA-256 differs)")
 
 
-def verify_file(path: Path, expected: int, sha256: str) -> None:
+def verify_file(path: Path, expected: int, checksum: str) -> None:
     """Compare a file's size and SHA-256 with what was recorded.
 
     Raises:
@@ -313,11 +318,12 @@ def verify_file(path: Path, expected: int, sha256: str) -> None:
     size = path.stat().st_size
     if size != expected:
         raise CheckpointError(f"{path}: {size} bytes where {expected} were written")
-    if _sha256(path) != sha256:
+    if sha256(path) != checksum:
         raise CheckpointError(f"{path}: its content changed after it was written (SHA-256 differs)")
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -28,16 +28,15 @@ from pretune.training import lock
 from pretune.training.plan import Plan
 from pretune.training.world import World
 
+DATA = (
+    "prepared.json", "text.sha256", "manifest.json", "corpus.json", "documents.bin", "tokens-*.bin",
+    "flags-*.bin", "text_fingerprints.safetensors", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "vocab.txt", ".partial",
+)  # fmt: skip
+"""What a preparation of text writes."""
 BEGUN = (
     "config.yaml", "environment.json", "plan.json", "before.json", "data.text.partial", "*.text.partial",
-    *(
-        f"data*/*{name}"
-        for name in (
-            "prepared.json", "text.sha256", "manifest.json", "corpus.json", "documents.bin", "tokens-*.bin",
-            "flags-*.bin", "text_fingerprints.safetensors", "tokenizer.json", "tokenizer_config.json",
-            "special_tokens_map.json", "vocab.txt", ".partial",
-        )
-    ),
+    *(f"data*/*{name}" for name in DATA),
 )  # fmt: skip
 """What a run writes before it trains; all else in its folder is the user's."""
 MADE = (

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,24 +15,29 @@ from typing import Literal
 import numpy as np
 from safetensors import SafetensorError
 
-from pretune.checkpoint import store
+from pretune.checkpoint import state, store
 from pretune.config import digest
 from pretune.data.deduplicate import ExactDuplicates
+from pretune.data.fingerprints import FILE as FINGERPRINTS
 from pretune.data.fingerprints import Fingerprints
 from pretune.data.pairs import joint_of
 from pretune.data.shards import BETWEEN, Corpus, cut, joined, piece_size, split, write_corpus
 from pretune.data.sources import RecordLog, read_records
 from pretune.data.spool import Spool
-from pretune.errors import CheckpointError, DataError
+from pretune.errors import CheckpointError, ChecksumError, DataError
 from pretune.text.advice import LARGEST, advise_vocabulary_size
 from pretune.text.tokenizer import Tokenizer
 from pretune.text.training import Kind, train_tokenizer
 from pretune.training.progress import Reporter
+from pretune.training.run import DATA, remove_files
 from pretune.types import IntArray
 
 PREPARED, TOKENIZER = "prepared.json", "tokenizer"
 TEXT = "text.sha256"
 """In a preparation that is under way: of what it is one."""
+AGAIN = "prepare the text again"
+WRITTEN = tuple(f"*{name}" for name in DATA)
+"""What a preparation writes."""
 SAMPLE = 600
 """Characters that a tokenizer learns from, for each of its tokens: four times as many make texts 0.5 %
 shorter, and take two and a half times as long (vocabulary 8,192)."""
@@ -82,21 +86,26 @@ def prepare(
     tokenizer_kind: Kind = "bpe",
     largest_vocabulary: int | None = None,
     columns: tuple[str, ...] = ("text",),
+    anew: bool = False,
 ) -> Prepared:
     """Read, deduplicate, split and tokenize ``sources`` into ``folder``, or open what lies there.
 
     Where ``sources`` is one folder that was prepared before, it is opened as it is. Without ``tokenizer``
     one is trained on the text; a size of ``auto`` is measured on it, up to ``largest_vocabulary``. Held out
     is that share of the documents, chosen by a hash of their text, or the ``validation`` files alone. A
-    document is one field of a record, or a pair of them (``columns``).
+    document is one field of a record, or a pair of them (``columns``). What lies in ``folder`` and is
+    damaged is made anew from the sources, and so is all of it where ``anew`` says that it is.
 
     Raises:
         DataError: nothing usable in the sources, or too many bad records.
     """
     if is_prepared(sources):
         return open_prepared(Path(sources[0]), tokenizer, columns)
-    if (folder / PREPARED).exists():
-        return _reopened(folder, tokenizer)
+    if (folder / PREPARED).exists() and not anew:
+        try:
+            return open_prepared(folder, tokenizer)
+        except (CheckpointError, ChecksumError) as error:
+            reporter.say(f"  {error}; the text is prepared anew")
     # It gets its name when it is whole: what a killed process left half-made never stands in the way.
     partial = folder.with_name(f"{folder.name}.partial")
     spool = folder.with_name(f"{folder.name}.text.partial")
@@ -106,16 +115,14 @@ def prepare(
         documents = _Documents(sources, validation, held_out, spool, columns)
         given = None if tokenizer is None else tokenizer.fingerprint
         _begin(partial, documents.digest(vocabulary_size, tokenizer_kind, largest_vocabulary, given))
-        if tokenizer is None and (partial / TOKENIZER).exists():
-            tokenizer = Tokenizer.load(partial / TOKENIZER)
-            reporter.say("  the tokenizer is there already, from before this was stopped")
+        if tokenizer is None:
+            tokenizer = _kept_tokenizer(partial, reporter)
         if tokenizer is None:
             tokenizer = _trained(
                 documents.training_texts, vocabulary_size, tokenizer_kind, largest_vocabulary, reporter
             )
         _write(documents, tokenizer, partial, sources)
-        shutil.rmtree(folder, ignore_errors=True)  # without prepared.json it is of no use
-        partial.replace(folder)
+        _replace(partial, folder)
     except (OSError, SafetensorError) as error:
         raise DataError(f"{folder}: the prepared text could not be written: {error}") from error
     except KeyboardInterrupt:
@@ -131,11 +138,48 @@ def prepare(
     return prepared
 
 
-def _reopened(folder: Path, tokenizer: Tokenizer | None) -> Prepared:
+def _replace(partial: Path, folder: Path) -> None:
+    """Give a preparation its name. What lies there is of no use; files of the user's stay."""
+    remove_files(folder, WRITTEN)
+    if folder.exists():
+        store.move_files(folder, partial)
+        shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+
+
+def _kept_tokenizer(folder: Path, reporter: Reporter) -> Tokenizer | None:
+    """The tokenizer that an earlier start has finished, if it is there and whole."""
+    if not (folder / TOKENIZER).exists():
+        return None
     try:
-        return open_prepared(folder, tokenizer)
-    except (CheckpointError, DataError) as error:
-        raise DataError(f"{error}; remove {folder} and run the command again to prepare it anew") from None
+        tokenizer = load_tokenizer(folder / TOKENIZER)
+    except CheckpointError as error:
+        reporter.say(f"  {error}; it is trained anew")
+        return None
+    reporter.say("  the tokenizer is there already, from before this was stopped")
+    return tokenizer
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """A tokenizer that was written beside tokens.
+
+    Raises:
+        CheckpointError: a file of it is not what was written.
+    """
+    store.verify_folder(folder)
+    return Tokenizer.load(folder)
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write what :func:`load_tokenizer` reads.
+
+    Raises:
+        DataError: the disk refused.
+    """
+    try:
+        store.write_folder(folder, tokenizer.save, about={"kind": "tokenizer"})
+    except CheckpointError as error:
+        raise DataError(f"{folder}: the tokenizer could not be written: {error.__cause__}") from error
 
 
 def shared_tokenizer(
@@ -157,9 +201,10 @@ def shared_tokenizer(
     """
     for sources, *_ in texts:
         if is_prepared(sources):
-            return Tokenizer.load(Path(sources[0]) / TOKENIZER)
-    if (folder / TOKENIZER).exists():
-        return Tokenizer.load(folder / TOKENIZER)
+            return load_tokenizer(Path(sources[0]) / TOKENIZER)
+    kept = _kept_tokenizer(folder, reporter)
+    if kept is not None:
+        return kept
     spools = [folder / f"{number}.text.partial" for number in range(len(texts))]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -171,15 +216,13 @@ def shared_tokenizer(
             lambda: itertools.chain.from_iterable(part.training_texts() for part in parts),
             vocabulary_size, tokenizer_kind, largest_vocabulary, reporter,
         )  # fmt: skip
-        tokenizer.save(folder / f"{TOKENIZER}.partial")
-        (folder / f"{TOKENIZER}.partial").replace(folder / TOKENIZER)
+        save_tokenizer(tokenizer, folder / TOKENIZER)
     except OSError as error:
         raise DataError(f"{folder}: the tokenizer could not be written: {error}") from error
     finally:
         for path in spools:
             path.unlink(missing_ok=True)
             _cut_up(path).unlink(missing_ok=True)
-        shutil.rmtree(folder / f"{TOKENIZER}.partial", ignore_errors=True)
     return tokenizer
 
 
@@ -206,13 +249,12 @@ def _advised(texts: Texts, largest: int | None, reporter: Reporter) -> int:
 
 def _write(documents: _Documents, tokenizer: Tokenizer, folder: Path, sources: tuple[str, ...]) -> None:
     """Training text, held-out text, fingerprints; each in bounded memory. Finished parts stay as they are."""
-    if not (folder / TOKENIZER).exists():
-        tokenizer.save(folder / f"{TOKENIZER}.partial")
-        (folder / f"{TOKENIZER}.partial").replace(folder / TOKENIZER)
+    save_tokenizer(tokenizer, folder / TOKENIZER)
     joint = joint_of(documents.columns, tokenizer.specials)
-    if (folder / "train").exists():
+    try:
         train = Corpus.open(folder / "train")
-    else:
+    except ChecksumError:  # not there yet, or damaged
+        shutil.rmtree(folder / "train", ignore_errors=True)
         train = write_corpus(documents.training(), tokenizer, folder / "train", joint=joint)
     shutil.rmtree(folder / "validation", ignore_errors=True)  # its files may have changed
     held = write_corpus(documents.validation(), tokenizer, folder / "validation", joint=joint)
@@ -222,15 +264,16 @@ def _write(documents: _Documents, tokenizer: Tokenizer, folder: Path, sources: t
         "train": train.fingerprint,
         "validation": held.fingerprint,
         "columns": list(documents.columns),
+        "fingerprints": store.sha256(folder / FINGERPRINTS),
     }
-    store.write_json(folder / PREPARED, about)
+    state.write(folder / PREPARED, about)
     (folder / TEXT).unlink()
 
 
 def _begin(folder: Path, text: str) -> None:
     """Leave in ``folder`` only what a preparation of the same text that was stopped has finished."""
     mark = folder / TEXT
-    if not mark.exists() or mark.read_text(encoding="utf-8") != text:
+    if not mark.exists() or mark.read_bytes() != text.encode():
         shutil.rmtree(folder)
         folder.mkdir()
         store.write_text(mark, text)
@@ -258,13 +301,9 @@ def open_prepared(
         CheckpointError: the folder is damaged.
         DataError: it was prepared with another tokenizer, or from other fields than those ``wanted``.
     """
-    try:
-        about = json.loads((folder / PREPARED).read_text(encoding="utf-8"))
-        sources = tuple(str(source) for source in about["sources"])
-        columns = tuple(str(column) for column in about.get("columns", ("text",)))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / PREPARED}: damaged: {error}; prepare the text again") from None
-    own = Tokenizer.load(folder / TOKENIZER)
+    about = state.read(folder / PREPARED, AGAIN, _Form) or {}
+    sources, columns = tuple(about["sources"]), tuple(about["columns"])
+    own = load_tokenizer(folder / TOKENIZER)
     if tokenizer is not None and tokenizer.fingerprint != own.fingerprint:
         raise DataError(
             f"{folder}: was prepared with another tokenizer; prepare the text again with this one"
@@ -274,11 +313,26 @@ def open_prepared(
             f"{folder}: was prepared from the fields {', '.join(columns)}, not {', '.join(wanted)}; give the "
             "records themselves"
         )
+    path = folder / FINGERPRINTS
+    if not path.is_file() or store.sha256(path) != about["fingerprints"]:
+        raise CheckpointError(f"{path}: is missing or not what was written; {AGAIN}")
     fingerprints = Fingerprints.load(folder)
-    if fingerprints is None:
-        raise CheckpointError(f"{folder}: its text fingerprints are missing; prepare the text again")
+    assert fingerprints is not None, "it is there, as it was written"
     train, held = Corpus.open(folder / "train"), Corpus.open(folder / "validation")
+    for corpus, name in ((train, "train"), (held, "validation")):
+        if corpus.fingerprint != about[name] or corpus.tokenizer != own.fingerprint:
+            raise CheckpointError(f"{corpus.folder}: is the text of another preparation; {AGAIN}")
     return Prepared(own, train, held, fingerprints, sources, columns)
+
+
+class _Form(state.Form):
+    """The form of prepared.json."""
+
+    sources: list[str]
+    columns: list[str]
+    train: str
+    validation: str
+    fingerprints: str
 
 
 class _Documents:

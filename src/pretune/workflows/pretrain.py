@@ -16,7 +16,7 @@ import pydantic
 
 from pretune.checkpoint import state, store
 from pretune.data.sources import RecordLog, read_records
-from pretune.errors import CheckpointError, UnsupportedError
+from pretune.errors import CheckpointError, ChecksumError, DataError, UnsupportedError
 from pretune.model.making import sketch
 from pretune.registry import find
 from pretune.text.tokenizer import Tokenizer
@@ -89,6 +89,29 @@ def pretrain(
 def _pretrained(
     resolved: PretrainSettings, started: float, run: Run, world: World, reporter: Reporter
 ) -> Mapping[str, Any]:
+    data = run.folder / "data"
+    try:
+        return _trained(resolved, started, run, world, reporter)
+    except ChecksumError as error:
+        if world.size > 1 or not error.path.is_relative_to(data):
+            where = error.path.parent.parent
+            raise DataError(
+                f"{error}; prepare the text again: remove {where}, and repeat its command"
+            ) from None
+        reporter.say(f"  {error}; the text is prepared anew")
+        damaged = error.path
+    # Only here: the traceback of an error that is being handled holds on to all that was read.
+    return _trained(resolved, started, run, world, reporter, anew=damaged)
+
+
+def _trained(
+    resolved: PretrainSettings,
+    started: float,
+    run: Run,
+    world: World,
+    reporter: Reporter,
+    anew: Path | None = None,
+) -> Mapping[str, Any]:
     length = parse_length(resolved.budget)
     with world.in_turn(), run.starting():
         tokenizer_given = _given_tokenizer(resolved)
@@ -99,6 +122,7 @@ def _pretrained(
             tokenizer=tokenizer_given,
             largest_vocabulary=_largest_vocabulary(resolved) if resolved.vocabulary_size == "auto" else None,
             reporter=reporter,
+            anew=anew,
         )
         seconds = length.seconds_left(started, sum(AFTER.values()))
         pretraining = Pretraining(resolved, prepared, run, seconds, reporter, world)
