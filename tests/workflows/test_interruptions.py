@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.conftest import SETTINGS
 
 import pretune
 from pretune.checkpoint import store
 from pretune.errors import CheckpointError, PretuneError
 from pretune.training.progress import Silent
 from pretune.workflows import corpus as corpus_module
-from tests.conftest import SETTINGS
 
 pytestmark = pytest.mark.slow
 WEIGHTS = Path("model") / "model.safetensors"

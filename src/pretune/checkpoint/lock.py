@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pretune.errors import ConfigError
+from pretune.errors import CheckpointError, ConfigError, PretuneError
 
 if sys.platform != "win32":
     import fcntl
@@ -61,17 +61,18 @@ def beside(output: Path) -> Path:
 
 
 @contextmanager
-def held(path: Path, output: Path) -> Iterator[None]:
+def held(path: Path, output: Path, unwritable: type[PretuneError] = CheckpointError) -> Iterator[None]:
     """Within, this process alone writes ``output``; ``path`` is the lock's file, whose folder is made.
 
     Raises:
-        ConfigError: another process writes it (says which), or nothing can be written there.
+        ConfigError: another process writes it; says which.
+        PretuneError: nothing can be written there; of the kind ``unwritable``.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         number = _acquired(path)
     except OSError as error:
-        raise ConfigError(
+        raise unwritable(
             f"{output}: cannot be made: {error.strerror}; give another place with --out"
         ) from None
     if number is None:

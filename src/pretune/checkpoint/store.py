@@ -205,7 +205,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as readable JSON, whole or not at all."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    write_text(path, as_json(value))
+
+
+def as_json(value: Any) -> str:
+    """A value as readable JSON."""
+    return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
 
 
 def _seal(folder: Path, about: Mapping[str, Any]) -> None:

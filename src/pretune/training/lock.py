@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pretune.checkpoint import lock
+from pretune.errors import ConfigError
 
 NAME = "lock"
 
@@ -14,9 +15,9 @@ def held(folder: Path) -> AbstractContextManager[None]:
     """The run in ``folder`` is this process's own within, from before its first byte to its last.
 
     Raises:
-        ConfigError: another process works on it.
+        ConfigError: another process works on it, or nothing can be written there.
     """
-    return lock.held(folder / NAME, folder)
+    return lock.held(folder / NAME, folder, ConfigError)
 
 
 def is_running(folder: Path) -> bool:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import os
 import platform
 import sys
@@ -21,7 +22,7 @@ import torch
 import yaml
 
 from pretune.checkpoint import state
-from pretune.checkpoint.store import newest_good, write_json, write_text
+from pretune.checkpoint.store import as_json, newest_good, sha256, write_json, write_text
 from pretune.config import Settings, differences, digest, dump
 from pretune.errors import CheckpointError, ConfigError, PretuneError
 from pretune.training import lock
@@ -40,12 +41,14 @@ BEGUN = (
 )  # fmt: skip
 """What a run writes before it trains; all else in its folder is the user's."""
 MADE = (
-    *BEGUN, "metrics.jsonl", "summary.json", "report.html", "predictions.jsonl", "requests/*.json",
-    "tensorboard/events.out.tfevents.*", "checkpoints/step-*/*", "checkpoints/.step-*", "model/*.json",
-    "model/*.safetensors", "model/*.txt", "model/README.md",
+    *BEGUN, "metrics.jsonl", "summary.json", "checksums.json", "report.html", "predictions.jsonl",
+    "requests/*.json", "tensorboard/events.out.tfevents.*", "checkpoints/step-*/*", "checkpoints/.step-*",
+    "model/*.json", "model/*.safetensors", "model/*.txt", "model/README.md",
 )  # fmt: skip
 """What a run writes from its first byte to its last."""
-PLAN = "plan.json"
+PLAN, SUMMARY = "plan.json", "summary.json"
+CHECKSUMS = "checksums.json"
+"""Of the summary, which is a person's to read and has no checksum of its own."""
 AGAIN = "remove it and run the command again"
 PLAN_AGAIN = f"{AGAIN}: the plan is then the one that the newest checkpoint keeps"
 
@@ -122,13 +125,19 @@ class Run:
         Raises:
             CheckpointError: the file is damaged; ``verified``: or is not what the run wrote there.
         """
-        path = self.folder / "summary.json"
-        found = state.read(path, AGAIN) if verified else state.read_any(path, AGAIN)
-        return None if found is None else {k: v for k, v in found.items() if k != state.CHECKSUM}
+        path = self.folder / SUMMARY
+        found = state.read_any(path, AGAIN)
+        if verified and found is not None:
+            kept = state.read(self.folder / CHECKSUMS, f"remove {SUMMARY} and run the command again") or {}
+            if kept.get(SUMMARY) != sha256(path):
+                raise state.damaged(path, "not what the run wrote (SHA-256 differs)", AGAIN)
+        return found
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary: its presence says that the run is complete."""
-        state.write(self.folder / "summary.json", summary)
+        text = as_json(summary)
+        state.write(self.folder / CHECKSUMS, {SUMMARY: hashlib.sha256(text.encode()).hexdigest()})
+        write_text(self.folder / SUMMARY, text)
 
     def plan(self) -> dict[str, Any]:
         """The choices made by measurement, and changes in mid-run.

@@ -149,12 +149,13 @@ def _replace(partial: Path, folder: Path) -> None:
 
 def _kept_tokenizer(folder: Path, reporter: Reporter) -> Tokenizer | None:
     """The tokenizer that an earlier start has finished, if it is there and whole."""
-    if not (folder / TOKENIZER).exists():
+    if not (folder / TOKENIZER / store.MANIFEST).exists():
         return None
     try:
         tokenizer = load_tokenizer(folder / TOKENIZER)
     except CheckpointError as error:
         reporter.say(f"  {error}; it is trained anew")
+        remove_files(folder / TOKENIZER, WRITTEN)
         return None
     reporter.say("  the tokenizer is there already, from before this was stopped")
     return tokenizer
@@ -249,7 +250,8 @@ def _advised(texts: Texts, largest: int | None, reporter: Reporter) -> int:
 
 def _write(documents: _Documents, tokenizer: Tokenizer, folder: Path, sources: tuple[str, ...]) -> None:
     """Training text, held-out text, fingerprints; each in bounded memory. Finished parts stay as they are."""
-    save_tokenizer(tokenizer, folder / TOKENIZER)
+    if not (folder / TOKENIZER / store.MANIFEST).exists():
+        save_tokenizer(tokenizer, folder / TOKENIZER)
     joint = joint_of(documents.columns, tokenizer.specials)
     try:
         train = Corpus.open(folder / "train")

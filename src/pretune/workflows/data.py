@@ -41,7 +41,7 @@ from pretune.data.parts import (
     write_note,
 )
 from pretune.data.sources import RecordLog, listing, read_records
-from pretune.errors import DataError, Interrupted, PretuneError
+from pretune.errors import ConfigError, DataError, Interrupted, PretuneError
 from pretune.training.progress import Reporter, Silent, Work, working
 from pretune.training.run import remove_files
 from pretune.training.signals import StopRequest
@@ -109,7 +109,7 @@ def prepare_data(
         "sources": listing(resolved.sources),
         "versions": versions(),
     }
-    with lock.held(lock.beside(folder), folder):
+    with lock.held(lock.beside(folder), folder, ConfigError):
         there = finished(folder, asked)
         if there is not None:
             remove_files(folder, NOTE_FILES)

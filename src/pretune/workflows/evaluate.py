@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pretune.checkpoint import store
+from pretune.checkpoint import state, store
 from pretune.config import Settings
 from pretune.data.pairs import joint_of
 from pretune.data.shards import joined, write_corpus
 from pretune.data.sources import RecordLog, read_records
-from pretune.errors import DataError, UnsupportedError
+from pretune.errors import CheckpointError, DataError, UnsupportedError
 from pretune.evaluation.baseline import Baseline
 from pretune.evaluation.language_model import HeldOut
 from pretune.evaluation.mistakes import Mistake, Slice, by_slice, most_confident
@@ -187,7 +187,7 @@ def evaluate(
     machine.prepare()
     reporter = reporter or Silent()
     if out is not None:
-        store.check_file(Path(out), overwrite=overwrite)
+        store.check_file(Path(out), overwrite=overwrite or _is_ours(Path(out)))
     loaded = model if isinstance(model, Model) else Model.load(model)
     if task is not None and task not in (loaded.head, loaded.task_name):
         raise UnsupportedError(
@@ -214,6 +214,14 @@ def evaluate(
     if out is not None:
         store.write_json(Path(out), summary)
     return summary
+
+
+def _is_ours(path: Path) -> bool:
+    """Is a file what an evaluation wrote?"""
+    try:
+        return (state.read_any(path, "") or {}).get("verb") == "evaluate"
+    except CheckpointError:
+        return False
 
 
 def _language_model(model: Model, data: str, reporter: Reporter) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def extend_vocabulary(
     folder, heard = Path(out), reporter or Silent()
     machine.prepare()
     paths = [sources] if isinstance(sources, str | Path) else list(sources)
-    with lock.held(lock.beside(folder), folder):
+    with lock.held(lock.beside(folder), folder, DataError):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise DataError(f"{folder}: is there already; remove it or choose another folder")
         before = model if isinstance(model, Model) else Model.load(model)

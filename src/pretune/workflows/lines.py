@@ -30,7 +30,7 @@ def answer_file(
         ConfigError: another process writes ``out``.
     """
     path = Path(out)
-    with lock.held(lock.beside(path), path):
+    with lock.held(lock.beside(path), path, DataError):
         store.check_file(path, overwrite=overwrite)
         return _written(str(data), path, answer, chunk)
 

@@ -63,7 +63,7 @@ def predict(
     reporter = reporter or Silent()
     form = _format(str(out))
     if str(out) != STREAM:
-        with lock.held(lock.beside(Path(out)), Path(out)):
+        with lock.held(lock.beside(Path(out)), Path(out), DataError):
             store.check_file(Path(out), overwrite=overwrite)
             return _predicted(model, data, str(out), form, on_bad, batch_size, writing, overwrite, reporter)
     return _predicted(model, data, str(out), form, on_bad, batch_size, writing, overwrite, reporter)

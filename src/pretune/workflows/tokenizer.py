@@ -72,7 +72,7 @@ def train_tokenizer(
     if sentinels < 0:
         raise ConfigError(f"sentinels = {sentinels}: must not be negative")
     folder, heard, known = Path(out), reporter or Silent(), parse_kind(kind)
-    with lock.held(lock.beside(folder), folder):
+    with lock.held(lock.beside(folder), folder, DataError):
         return _trained(
             [sources] if isinstance(sources, str | Path) else list(sources), folder, known, vocabulary_size,
             max_token_length=max_token_length, lowercase=lowercase, strip_accents=strip_accents,
