@@ -22,6 +22,7 @@ from tests.conftest import SETTINGS
 import pretune
 from pretune.checkpoint import store
 from pretune.errors import CheckpointError, PretuneError
+from pretune.training import trainer
 from pretune.training.progress import Silent
 from pretune.workflows import corpus as corpus_module
 
@@ -339,6 +340,40 @@ def test_a_finished_run_whose_model_is_damaged_has_it_put_back(
     again = Notes()
     pretune.pretrain(saved(run), out=run, reporter=again)
     assert "this run is complete" in again.text
+
+
+def test_sources_that_changed_between_stop_and_resume_are_said_by_file(
+    texts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, run = tmp_path / "corpus", tmp_path / "run"
+    folder.mkdir()
+    lines = texts.corpus.read_text(encoding="utf-8").splitlines(keepends=True)
+    for number, name in enumerate(("same", "touched", "edited", "gone")):
+        (folder / f"{name}.jsonl").write_text("".join(lines[15 * number : 15 * (number + 1)]))
+    words = {"corpus": folder, "family": "bert", "budget": "2 steps", "out": run}
+
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Trainer, "train", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pretune.pretrain(SETTINGS, **words)
+    same_size = (folder / "edited.jsonl").read_text().replace("castle", "CASTLE")
+    (folder / "edited.jsonl").write_text(same_size)
+    os.utime(folder / "touched.jsonl", (1, 1))
+    (folder / "gone.jsonl").unlink()
+    (folder / "new.jsonl").write_text(lines[0])
+    notes = Notes()
+    summary = pretune.pretrain(SETTINGS, reporter=notes, **words).summary
+    expected = [
+        f"{folder / 'edited.jsonl'}: has changed", f"{folder / 'gone.jsonl'}: is no longer there",
+        f"{folder / 'new.jsonl'}: is new",
+    ]  # fmt: skip
+    assert summary["sources_changed"] == expected
+    assert all(f"{sentence} since this run read it" in notes.text for sentence in expected)
+    card = (run / "model" / "README.md").read_text(encoding="utf-8")
+    assert "since then: edited.jsonl, gone.jsonl, new.jsonl" in card
 
 
 def test_bad_input_removes_only_what_the_run_wrote(texts: Any, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ class Corpus:
             seal = index.pop("seal")
             sizes = index["files"]
         except FileNotFoundError:
-            raise ChecksumError(folder, f"no corpus: {INDEX} is missing") from None
+            raise ChecksumError(folder / INDEX, "is missing: no corpus is there") from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ChecksumError(folder / INDEX, f"damaged ({error}); write the corpus again") from None
         if seal != digest(index) or index["schema"] != SCHEMA:

@@ -97,7 +97,7 @@ def read_records(
         log.bytes_read = after
 
 
-def listing(paths: Iterable[str | Path]) -> list[tuple[str, int, int]]:
+def listing(paths: Iterable[str | Path], columns: tuple[str, ...] = ("text",)) -> list[tuple[str, int, int]]:
     """(file, size, time of its last change) of what :func:`read_records` will read, in its order.
 
     Standard input is named by its content. A ``datasets`` name has no files here.
@@ -106,7 +106,7 @@ def listing(paths: Iterable[str | Path]) -> list[tuple[str, int, int]]:
         DataError: as :func:`read_records`.
     """
     found = []
-    for job in _jobs([str(path) for path in paths], ("text",), RecordLog()):
+    for job in _jobs([str(path) for path in paths], columns, RecordLog()):
         if job.path is None:
             continue
         try:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pretune.checkpoint import hub, lock, store, weights
+from pretune.checkpoint import hub, store, weights
 from pretune.config import Settings, build, digest
 from pretune.data.fingerprints import Fingerprints
 from pretune.errors import CheckpointError, UnsupportedError, UsageError
@@ -27,6 +27,7 @@ from pretune.model.folder import (
     own_labels,
     read_about,
     read_config,
+    save_as,
     task_of,
     verify,
 )
@@ -215,21 +216,11 @@ class Model:
     def save(self, path: Path | str, *, overwrite: bool = False) -> Path:
         """Save as a folder that stock ``transformers`` loads with the same outputs; whole or not at all.
 
-        Args:
-            path: a folder that is new or empty, or that holds a model as pretune saved it and nothing else.
-            overwrite: take any folder: files of the same names are replaced, all others stay as they are.
-
-        Raises:
-            UsageError: ``path`` is a file, or a folder with other files in it.
-            ConfigError: another process writes there.
-            CheckpointError: the disk refused; what was there is untouched.
+        A folder with files that pretune did not save is a UsageError; with ``overwrite`` those of the same
+        names are replaced.
         """
-        folder = Path(path)
-        with lock.held(lock.beside(folder), folder):
-            store.check_target(folder, overwrite=overwrite)
-            store.write_folder(folder, self.write, about={"kind": "model"})
-        self.path = folder
-        return folder
+        self.path = save_as(Path(path), self.write, overwrite=overwrite)
+        return self.path
 
     def restore(self, folder: Path) -> None:
         """Put the weights of a folder that :meth:`write` wrote into this model's network."""

@@ -8,22 +8,20 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pydantic
 from safetensors import SafetensorError
 
 from pretune.checkpoint import state, store
-from pretune.config import digest
-from pretune.data.deduplicate import ExactDuplicates
 from pretune.data.fingerprints import FILE as FINGERPRINTS
 from pretune.data.fingerprints import Fingerprints
+from pretune.data.origins import Origins, changes, origins
 from pretune.data.pairs import joint_of
-from pretune.data.shards import BETWEEN, Corpus, cut, joined, piece_size, split, write_corpus
-from pretune.data.sources import RecordLog, read_records
-from pretune.data.spool import Spool
+from pretune.data.shards import Corpus, write_corpus
 from pretune.errors import CheckpointError, ChecksumError, DataError
 from pretune.text.advice import LARGEST, advise_vocabulary_size
 from pretune.text.tokenizer import Tokenizer
@@ -31,6 +29,7 @@ from pretune.text.training import Kind, train_tokenizer
 from pretune.training.progress import Reporter
 from pretune.training.run import DATA, remove_files
 from pretune.types import IntArray
+from pretune.workflows.documents import Documents, cut_up
 
 PREPARED, TOKENIZER = "prepared.json", "tokenizer"
 TEXT = "text.sha256"
@@ -41,8 +40,8 @@ WRITTEN = tuple(f"*{name}" for name in DATA)
 SAMPLE = 600
 """Characters that a tokenizer learns from, for each of its tokens: four times as many make texts 0.5 %
 shorter, and take two and a half times as long (vocabulary 8,192)."""
-SEVERAL = 20
-"""Documents from which on two are held out at least."""
+NAMED = 10
+"""Files that have changed which are named on the terminal; summary.json has them all."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,8 @@ class Prepared:
     sources: tuple[str, ...]
     columns: tuple[str, ...] = ("text",)
     """The fields of a record that a document is made of."""
+    changed: tuple[str, ...] = ()
+    """What has happened to the files of the sources since they were read, a sentence a file."""
 
     def sizes(self) -> str:
         """How much there is to train on, and how much is held out."""
@@ -103,7 +104,7 @@ def prepare(
         return open_prepared(Path(sources[0]), tokenizer, columns)
     if (folder / PREPARED).exists() and not anew:
         try:
-            return open_prepared(folder, tokenizer)
+            return _reopened(folder, tokenizer, (*sources, *validation), reporter)
         except (CheckpointError, ChecksumError) as error:
             reporter.say(f"  {error}; the text is prepared anew")
     # It gets its name when it is whole: what a killed process left half-made never stands in the way.
@@ -112,7 +113,8 @@ def prepare(
     kept = False
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        documents = _Documents(sources, validation, held_out, spool, columns)
+        files = origins((*sources, *validation), columns)
+        documents = Documents(sources, validation, held_out, spool, columns)
         given = None if tokenizer is None else tokenizer.fingerprint
         _begin(partial, documents.digest(vocabulary_size, tokenizer_kind, largest_vocabulary, given))
         if tokenizer is None:
@@ -121,7 +123,7 @@ def prepare(
             tokenizer = _trained(
                 documents.training_texts, vocabulary_size, tokenizer_kind, largest_vocabulary, reporter
             )
-        _write(documents, tokenizer, partial, sources)
+        _write(documents, tokenizer, partial, sources, files)
         _replace(partial, folder)
     except (OSError, SafetensorError) as error:
         raise DataError(f"{folder}: the prepared text could not be written: {error}") from error
@@ -129,13 +131,27 @@ def prepare(
         kept = True  # the same command goes on from the parts that are finished
         raise
     finally:
-        for path in (spool, _cut_up(spool)):
+        for path in (spool, cut_up(spool)):
             path.unlink(missing_ok=True)
         if not kept:
             shutil.rmtree(partial, ignore_errors=True)
     prepared = open_prepared(folder, tokenizer)
     reporter.say(f"  {prepared.sizes()}{documents.remark()}")
     return prepared
+
+
+def _reopened(
+    folder: Path, tokenizer: Tokenizer | None, paths: tuple[str, ...], reporter: Reporter
+) -> Prepared:
+    """What a run prepared before; which of its files have changed since is said."""
+    prepared = open_prepared(folder, tokenizer)
+    known = (state.read(folder / PREPARED, AGAIN, _Form) or {})["files"]
+    changed = tuple(changes(paths, prepared.columns, known))
+    for sentence in changed[:NAMED]:
+        reporter.say(f"  {sentence} since this run read it; it goes on with the text as it was")
+    if len(changed) > NAMED:
+        reporter.say(f"  and {len(changed) - NAMED:,} more files have changed")
+    return replace(prepared, changed=changed)
 
 
 def _replace(partial: Path, folder: Path) -> None:
@@ -210,7 +226,7 @@ def shared_tokenizer(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         parts = [
-            _Documents(sources, held, held_out, spool, columns)
+            Documents(sources, held, held_out, spool, columns)
             for (sources, held, columns), spool in zip(texts, spools, strict=True)
         ]
         tokenizer = _trained(
@@ -223,7 +239,7 @@ def shared_tokenizer(
     finally:
         for path in spools:
             path.unlink(missing_ok=True)
-            _cut_up(path).unlink(missing_ok=True)
+            cut_up(path).unlink(missing_ok=True)
     return tokenizer
 
 
@@ -248,7 +264,9 @@ def _advised(texts: Texts, largest: int | None, reporter: Reporter) -> int:
     return advice.size
 
 
-def _write(documents: _Documents, tokenizer: Tokenizer, folder: Path, sources: tuple[str, ...]) -> None:
+def _write(
+    documents: Documents, tokenizer: Tokenizer, folder: Path, sources: tuple[str, ...], files: Origins
+) -> None:
     """Training text, held-out text, fingerprints; each in bounded memory. Finished parts stay as they are."""
     if not (folder / TOKENIZER / store.MANIFEST).exists():
         save_tokenizer(tokenizer, folder / TOKENIZER)
@@ -266,6 +284,7 @@ def _write(documents: _Documents, tokenizer: Tokenizer, folder: Path, sources: t
         "train": train.fingerprint,
         "validation": held.fingerprint,
         "columns": list(documents.columns),
+        "files": files,
         "fingerprints": store.sha256(folder / FINGERPRINTS),
     }
     state.write(folder / PREPARED, about)
@@ -282,11 +301,6 @@ def _begin(folder: Path, text: str) -> None:
     for pattern in ("*.partial", ".*.partial-*"):
         for leftover in folder.glob(pattern):
             shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _cut_up(spool: Path) -> Path:
-    """Where the pieces of a small corpus are spooled."""
-    return spool.with_name(f"pieces.{spool.name}")
 
 
 def is_prepared(sources: tuple[str, ...]) -> bool:
@@ -334,81 +348,7 @@ class _Form(state.Form):
     columns: list[str]
     train: str
     validation: str
+    files: dict[str, tuple[int, int, str]]
     fingerprints: str
 
-
-class _Documents:
-    """The documents of the sources, each once, on either side of the split; read once, kept in a spool."""
-
-    def __init__(
-        self,
-        sources: tuple[str, ...],
-        validation: tuple[str, ...],
-        held_out: float,
-        spool: Path,
-        columns: tuple[str, ...],
-    ) -> None:
-        self.validation_files, self.columns = validation, columns
-        self.duplicates = 0
-        self.log = RecordLog()
-        self._spool = self._pieces(Spool(self._unique(sources, self.log), spool))
-        self._held = np.zeros(len(self._spool), bool)
-        if validation:
-            return
-        if len(self._spool) < 2:
-            raise DataError(
-                f"{', '.join(sources)}: {len(self._spool)} document{self.remark()}: too little to train "
-                "on one part and hold out another; give more text, or other text as validation"
-            )
-        # A sentence pair needs a second document to draw from; of a handful of texts one must do.
-        least = 2 if len(self._spool) >= SEVERAL else 1
-        self._held = split(self._spool.hashes, held_out, seed=0, least=least)
-
-    def training(self) -> Iterator[str]:
-        """The documents to train on."""
-        return self._spool.texts(~self._held)
-
-    def training_texts(self) -> Iterator[str]:
-        """The texts to train on: of a pair each apart."""
-        pairs = len(self.columns) > 1
-        return itertools.chain.from_iterable(
-            document.split(BETWEEN) if pairs else (document,) for document in self.training()
-        )
-
-    def validation(self) -> Iterator[str]:
-        """The documents held out."""
-        if self.validation_files:
-            return self._unique(self.validation_files, RecordLog())
-        return self._spool.texts(self._held)
-
-    def digest(self, *choices: object) -> str:
-        """Of the documents to train on, in their order, and of the choices that go with them."""
-        return digest([self._spool.hashes[~self._held].tolist(), self.columns, choices])
-
-    def remark(self) -> str:
-        """What was left out of the sources."""
-        parts = [f"{self.duplicates:,} duplicates left out"] if self.duplicates else []
-        if self.log.remarkable:
-            parts.append(self.log.summary())
-        return "".join(f"; {part}" for part in parts)
-
-    def _pieces(self, whole: Spool) -> Spool:
-        """The documents; of a small corpus their pieces, so that a share of them is a sample."""
-        size = piece_size(len(whole), whole.characters)
-        if size is None or self.validation_files or len(self.columns) > 1:
-            return whole
-        cut_up = Spool((piece for text in whole.texts() for piece in cut(text, size)), _cut_up(whole.path))
-        cut_up.path.replace(whole.path)
-        cut_up.path = whole.path
-        return cut_up
-
-    def _unique(self, paths: tuple[str, ...], log: RecordLog) -> Iterator[str]:
-        seen, duplicates = ExactDuplicates(), 0
-        for record in read_records(paths, columns=self.columns, log=log):
-            text = joined([str(record.fields[column]) for column in self.columns])
-            if seen.seen(text):
-                duplicates += 1
-            else:
-                yield text
-        log.finish()
-        self.duplicates += duplicates
+    model_config = pydantic.ConfigDict(strict=False)  # JSON has no tuples

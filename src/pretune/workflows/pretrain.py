@@ -178,6 +178,9 @@ def _concluded(
     )
     if length.unit == "seconds":
         summary["budget_seconds"] = length.amount
+    changed = [sentence for text in pretraining.prepared for sentence in text.changed]
+    if changed:
+        summary["sources_changed"] = changed
     return _finish(run, resolved, pretraining, summary)
 
 
