@@ -214,11 +214,7 @@ class Model:
             self.fingerprints.save(folder)
 
     def save(self, path: Path | str, *, overwrite: bool = False) -> Path:
-        """Save as a folder that stock ``transformers`` loads with the same outputs; whole or not at all.
-
-        A folder with files that pretune did not save is a UsageError; with ``overwrite`` those of the same
-        names are replaced.
-        """
+        """Save as a folder that stock ``transformers`` loads with the same outputs: see `save_as`."""
         self.path = save_as(Path(path), self.write, overwrite=overwrite)
         return self.path
 

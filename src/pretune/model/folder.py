@@ -100,7 +100,16 @@ def verify(folder: Path) -> None:
 
 
 def save_as(folder: Path, write: Callable[[Path], None], *, overwrite: bool) -> Path:
-    """Write a model folder whole, where it may be written, by this process alone; the folder."""
+    """Write a model folder, whole or not at all; the folder.
+
+    It must be new or empty, or hold a model as pretune saved it and nothing else; with ``overwrite`` it may
+    be any: files of the same names are replaced, all others stay as they are.
+
+    Raises:
+        UsageError: it is a file, or a folder with other files in it.
+        ConfigError: another process writes there.
+        CheckpointError: the disk refused; what was there is untouched.
+    """
     with lock.held(lock.beside(folder), folder):
         store.check_target(folder, overwrite=overwrite)
         store.write_folder(folder, write, about={"kind": "model"})

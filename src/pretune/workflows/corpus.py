@@ -117,12 +117,13 @@ def prepare(
         documents = Documents(sources, validation, held_out, spool, columns)
         given = None if tokenizer is None else tokenizer.fingerprint
         _begin(partial, documents.digest(vocabulary_size, tokenizer_kind, largest_vocabulary, given))
-        if tokenizer is None:
-            tokenizer = _kept_tokenizer(partial, reporter)
-        if tokenizer is None:
-            tokenizer = _trained(
+        tokenizer = (
+            tokenizer
+            or _kept_tokenizer(partial, reporter)
+            or _trained(
                 documents.training_texts, vocabulary_size, tokenizer_kind, largest_vocabulary, reporter
             )
+        )
         _write(documents, tokenizer, partial, sources, files)
         _replace(partial, folder)
     except (OSError, SafetensorError) as error:
