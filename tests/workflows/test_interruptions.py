@@ -342,6 +342,45 @@ def test_a_finished_run_whose_model_is_damaged_has_it_put_back(
     assert "this run is complete" in again.text
 
 
+def test_a_finished_classifier_whose_weights_are_damaged_has_them_put_back(
+    classifier: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(classifier, run)
+    path = run / WEIGHTS
+    path.write_bytes(flipped(path.read_bytes()))
+    notes = Notes()
+    pretune.finetune(settings=saved(run), out=run, reporter=notes)
+    assert "put back from" in notes.text
+    assert path.read_bytes() == (classifier / WEIGHTS).read_bytes()
+    assert pretune.load(run).classify(["The castle."])
+
+
+@pytest.mark.parametrize("key", ["steps", "machine"])
+def test_a_plan_with_another_value_is_not_followed(key: str, bert: Path, tmp_path: Path) -> None:
+    run, settings = stopped_at_the_end(bert, tmp_path / "run")
+    plan = json.loads((run / "plan.json").read_text())
+    (run / "plan.json").write_text(json.dumps(plan | {key: -1}))
+    with pytest.raises(
+        CheckpointError, match=r"plan\.json: damaged: .*SHA-256.*remove it and run the command"
+    ):
+        pretune.pretrain(settings, out=run)
+    (run / "plan.json").unlink()
+    pretune.pretrain(settings, out=run)
+    assert (run / WEIGHTS).read_bytes() == (bert / WEIGHTS).read_bytes()
+
+
+def test_a_summary_with_another_number_is_not_the_end_of_a_run(bert: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(bert, run)
+    text = (run / "summary.json").read_text()
+    (run / "summary.json").write_text(text.replace('"steps": 8', '"steps": 9'))
+    with pytest.raises(CheckpointError, match=r"summary\.json: damaged: .*remove it and run the command"):
+        pretune.pretrain(saved(run), out=run)
+    (run / "summary.json").unlink()
+    assert pretune.pretrain(saved(run), out=run).summary["steps"] == 8
+
+
 def test_sources_that_changed_between_stop_and_resume_are_said_by_file(
     texts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
