@@ -84,7 +84,8 @@ def held(path: Path, output: Path, unwritable: type[PretuneError] = CheckpointEr
     finally:
         # Gone before it is let go of: whoever opened it meanwhile sees that it is no longer the lock.
         with suppress(OSError):
-            path.unlink()
+            if os.path.samestat(os.fstat(number), path.stat()):
+                path.unlink()
         os.close(number)
 
 

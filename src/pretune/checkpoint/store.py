@@ -51,8 +51,8 @@ def check_target(folder: Path, *, overwrite: bool = False) -> None:
         why = f"holds {_listed(others)}, which pretune did not write" if others else ""
     except CheckpointError as error:
         listed = _listed(sorted(path.name for path in folder.iterdir()))
-        known = (folder / MANIFEST).is_file()
-        why = f"what pretune wrote there has changed ({error})" if known else f"holds {listed}"
+        ours = (folder / MANIFEST).is_file()
+        why = f"what pretune wrote there has changed ({error})" if ours else f"holds {listed}"
     if why:
         raise UsageError(
             f"{folder}: is there already, and {why}; give another folder, or overwrite it (overwrite=True, "
