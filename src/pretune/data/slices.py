@@ -59,7 +59,7 @@ class Slices:
         size = self.dtype.itemsize
         start, count = size * low, size * max(high - low, 0)
         chunks = range(start // CHUNK, -(-(start + count) // CHUNK))
-        if not all(self._verified[chunks.start : chunks.stop]):
+        if count and not all(self._verified[chunks.start : chunks.stop]):
             self._verify(chunks)
         data = self._bytes(start, count)
         return np.frombuffer(data, self.dtype, len(data) // size)
