@@ -30,7 +30,8 @@ def origins(paths: Iterable[str], columns: tuple[str, ...]) -> dict[str, tuple[i
 
 def changes(paths: Iterable[str], columns: tuple[str, ...], known: Origins) -> list[str]:
     """What has happened to these files since, a sentence a file: read again is only one that was touched."""
-    said, now = [], {}
+    said: list[str] = []
+    now: dict[str, tuple[int, int]] = {}
     for path in _named(paths):
         try:
             now |= {name: (size, changed) for name, size, changed in listing([path], columns)}
