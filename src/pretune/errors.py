@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class PretuneError(Exception):
@@ -27,6 +28,14 @@ class ConfigError(UsageError):
 
 class DataError(PretuneError):
     """Text or records that cannot be used; names file and line where there is one."""
+
+
+class ChecksumError(DataError):
+    """A file of a prepared text is no longer what pretune wrote; it can be made anew from its source."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path}: {why}")
+        self.path = path
 
 
 class CheckpointError(PretuneError):

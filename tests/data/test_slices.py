@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pretune.data.slices import Slices
+from pretune.data import slices as slices_module
+from pretune.data.slices import Slices, checksums
+from pretune.errors import ChecksumError
 
 
 @pytest.mark.parametrize("positioned", [True, False])
@@ -32,3 +34,32 @@ def test_slices_are_those_of_the_array(
 def test_a_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Slices(tmp_path / "none", np.dtype(np.uint16))
+
+
+def test_every_flipped_bit_is_found_where_it_is_read_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slices_module, "CHUNK", 64)
+    path = tmp_path / "numbers"
+    path.write_bytes(bytes(range(256)) + b"the rest")
+    expected = checksums(path)
+    assert len(expected) == 5
+    whole = path.read_bytes()
+    for at in (0, 63, 64, 130, 255, 263):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 8]) + whole[at + 1 :])
+        slices = Slices(path, np.dtype(np.uint8), expected)
+        chunk = 64 * (at // 64)
+        if chunk:
+            slices.read(0, chunk)  # what lies before it is good
+        assert len(slices.read(at, at)) == 0
+        for _ in range(2):
+            with pytest.raises(ChecksumError, match=rf"numbers: tokens are not what was written .*{chunk}\)"):
+                slices.read(max(0, at - 2), at + 1)
+        if chunk < 256:
+            assert bytes(slices.read(chunk + 64, 1000)) == whole[chunk + 64 :]
+    path.write_bytes(whole)
+    slices = Slices(path, np.dtype(np.uint8), expected)
+    assert bytes(slices.read(0, 1000)) == whole
+    path.write_bytes(whole[:100])
+    with pytest.raises(ChecksumError):
+        Slices(path, np.dtype(np.uint8), expected).read(0, 150)

@@ -54,6 +54,14 @@ class Row:
         self.seen[what] = self.seen.get(what, 0) + 1
 
     @contextmanager
+    def naming(self, what: str) -> Iterator[None]:
+        """Within a try: what was done, for the message if it fails."""
+        try:
+            yield
+        except AssertionError as error:
+            raise AssertionError(f"{what}: {error}") from None
+
+    @contextmanager
     def trying(self, what: str) -> Iterator[None]:
         """One try: it survives if nothing is found wrong within."""
         self.tries += 1
@@ -91,7 +99,7 @@ def child(folder: Path, body: Callable[[], None], kill_after: float | None = Non
     began = time.monotonic()
     number = os.fork()
     if number == 0:
-        _be_child(errors, body)
+        be_child(errors, body)
     limit = began + (LIMIT if kill_after is None else kill_after)
     status = 0
     while True:
@@ -109,7 +117,8 @@ def child(folder: Path, body: Callable[[], None], kill_after: float | None = Non
     return Ended(code, errors.read_text(errors="replace"), ended - since)
 
 
-def _be_child(errors: Path, body: Callable[[], None]) -> None:
+def be_child(errors: Path, body: Callable[[], None]) -> None:
+    """What a forked child does: the body, with its errors in a file; it never returns."""
     code = 99
     try:
         descriptor = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -132,6 +141,11 @@ def _be_child(errors: Path, body: Callable[[], None]) -> None:
         with suppress(OSError, ValueError):
             sys.stderr.flush()
         os._exit(code)
+
+
+def kill_me() -> None:
+    """Only ever in a child."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Setting:

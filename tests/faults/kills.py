@@ -7,7 +7,7 @@ import random
 import signal
 from pathlib import Path
 
-from harness import SAVE_EVERY, Events, Row, Setting, check, steps_in, whole_checkpoints
+from harness import SAVE_EVERY, Events, Row, Setting, check, kill_me, steps_in, whole_checkpoints
 
 from pretune.training import saving
 
@@ -30,16 +30,12 @@ def kill_9(setting: Setting, tries: int) -> list[Row]:
         at = draw.randint(1, 12 if kind == "half" else counts[kind])
         with setting.fresh("killed") as run, within.trying(f"{kind} {at}"):
             fault = (lambda at=at: half_a_file(at, draw.random())) if kind == "half" else (
-                lambda at=at, kind=kind: Events(kind, at, die).watch() and None
+                lambda at=at, kind=kind: Events(kind, at, kill_me).watch() and None
             )  # fmt: skip
             ended = setting.run(run, fault)
             check(ended.code == -signal.SIGKILL, f"not killed: {ended}")
             _goes_on(setting, run)
     return [anywhen, within]
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def half_a_file(at: int, share: float) -> None:
@@ -51,7 +47,7 @@ def half_a_file(at: int, share: float) -> None:
         seen[0] += 1
         if seen[0] == at:
             os.truncate(path, int(share * path.stat().st_size))
-            die()
+            kill_me()
 
     saving.save_file = cut
 

@@ -22,7 +22,9 @@ import disks
 import kills
 import matrix
 import shortage
+import state_files
 import stops
+import together
 from harness import Row, Setting
 
 Fault = Callable[[Setting, int], list[Row]]
@@ -39,6 +41,8 @@ FAULTS: dict[Fault, tuple[int, int]] = {
     bad_steps.bad_steps: (30, 2),
     shortage.out_of_memory: (15, 2),
     matrix.resume_matrix: (64, 3),
+    state_files.state_files: (60, 3),
+    together.together: (20, 2),
 }
 """Tries in full, and in the short form that `make test` runs."""
 

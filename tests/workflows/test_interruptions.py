@@ -17,10 +17,13 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.conftest import SETTINGS
 
 import pretune
 from pretune.checkpoint import store
 from pretune.errors import CheckpointError, PretuneError
+from pretune.training import trainer
+from pretune.training.progress import Silent
 from pretune.workflows import corpus as corpus_module
 
 pytestmark = pytest.mark.slow
@@ -239,19 +242,224 @@ def test_weights_that_diverge_are_no_model(texts: Any, tmp_path: Path, cli: Call
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("plan.json", "[]"), ("plan.json", "{"), ("summary.json", "{"), ("config.yaml", "- a"),
-     ("data/prepared.json", "{}"), ("data/train/corpus.json", "{}"), ("data/train/tokens-00000.bin", "cut")],
-)  # fmt: skip
+    [("plan.json", "[]"), ("plan.json", "{"), ("summary.json", "{"), ("config.yaml", "- a")],
+)
 def test_a_damaged_file_of_a_run_is_named_with_the_way_out(
     name: str, content: str, bert: Path, tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(bert, run)
-    settings = saved(run)
-    (run / "summary.json").unlink()
+    run, settings = stopped_at_the_end(bert, tmp_path / "run")
     (run / name).write_text(content)
     with pytest.raises(PretuneError, match=rf"{name}: .*(remove|another folder)"):
         pretune.pretrain(settings, out=run)
-    if name.startswith("data"):
-        shutil.rmtree(run / "data")
-        assert pretune.pretrain(settings, out=run).summary["steps"] == 8
+
+
+def test_a_plan_that_is_gone_is_put_back_from_the_newest_checkpoint(bert: Path, tmp_path: Path) -> None:
+    run, settings = stopped_at_the_end(bert, tmp_path / "run")
+    plan = (run / "plan.json").read_bytes()
+    (run / "plan.json").unlink()
+    notes = Notes()
+    assert pretune.pretrain(settings, out=run, reporter=notes).summary["steps"] == 8
+    assert "plan.json: was gone; put back" in notes.text
+    assert (run / "plan.json").read_bytes() == plan
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("prepared.json", b"{}"), ("train/corpus.json", b"{}"), ("train/tokens-00000.bin", b"cut"),
+     ("train/tokens-00000.bin", None), ("validation/tokens-00000.bin", None),
+     ("validation/flags-00000.bin", None), ("train/documents.bin", None), ("tokenizer/tokenizer.json", None),
+     ("tokenizer/tokenizer_config.json", None), ("text_fingerprints.safetensors", None)],
+)  # fmt: skip
+def test_prepared_text_that_is_damaged_is_made_anew_from_its_source(
+    name: str, content: bytes | None, bert: Path, tmp_path: Path
+) -> None:
+    """None: a flipped bit."""
+    run, settings = stopped_at_the_end(bert, tmp_path / "run")
+    (run / "data" / "notes.txt").write_text("of the user's")
+    path, log = run / "data" / name, rows(run)
+    whole = path.read_bytes()
+    path.write_bytes(flipped(whole) if content is None else content)
+    notes = Notes()
+    pretune.pretrain(settings, out=run, reporter=notes)
+    assert f"{name}: " in notes.text
+    assert "prepared anew" in notes.text
+    assert path.read_bytes() == whole
+    assert (run / WEIGHTS).read_bytes() == (bert / WEIGHTS).read_bytes()
+    assert rows(run) == log
+    assert (run / "data" / "notes.txt").read_text() == "of the user's"
+
+
+def test_damage_is_an_error_where_the_source_is_gone(bert: Path, texts: Any, tmp_path: Path) -> None:
+    run, settings = stopped_at_the_end(bert, tmp_path / "run")
+    path = run / "data" / "train" / "tokens-00000.bin"
+    path.write_bytes(flipped(path.read_bytes()))
+    gone = settings | {"corpus": [str(tmp_path / "gone.jsonl")]}
+    (run / "config.yaml").write_text(yaml.safe_dump(gone))
+    with pytest.raises(PretuneError, match=r"gone\.jsonl"):
+        pretune.pretrain(gone, out=run)
+    assert path.exists()
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut inside a line", "no UTF-8", "a flipped digit"])
+def test_a_damaged_log_is_put_back(damage: str, bert: Path, tmp_path: Path) -> None:
+    run, settings = stopped_at_the_end(bert, tmp_path / "run")
+    path, log = run / "metrics.jsonl", rows(run)
+    whole = path.read_bytes()
+    damaged = {
+        "gone": None, "cut inside a line": whole[: len(whole) // 2], "no UTF-8": b"\xff" + whole[1:],
+        "a flipped digit": flipped(whole),
+    }[damage]  # fmt: skip
+    path.unlink() if damaged is None else path.write_bytes(damaged)
+    notes = Notes()
+    pretune.pretrain(settings, out=run, reporter=notes)
+    assert "put back as the checkpoint keeps it" in notes.text
+    assert rows(run) == log
+    assert (run / WEIGHTS).read_bytes() == (bert / WEIGHTS).read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["gone", "no weights", "flipped weights", "no manifest"])
+def test_a_finished_run_whose_model_is_damaged_has_it_put_back(
+    damage: str, bert: Path, tmp_path: Path
+) -> None:
+    run, model = tmp_path / "run", tmp_path / "run" / "model"
+    shutil.copytree(bert, run)
+    (model / "README.md").write_text("edited")
+    path = run / WEIGHTS
+    {
+        "gone": lambda: shutil.rmtree(model),
+        "no weights": path.unlink,
+        "flipped weights": lambda: path.write_bytes(flipped(path.read_bytes())),
+        "no manifest": (model / "manifest.json").unlink,
+    }[damage]()
+    notes = Notes()
+    pretune.pretrain(saved(run), out=run, reporter=notes)
+    assert f"{model}" in notes.text
+    assert path.read_bytes() == (bert / WEIGHTS).read_bytes()
+    store.verify_folder(model, but=("README.md",))
+    assert ("edited" in (model / "README.md").read_text()) == (damage in ("no weights", "flipped weights"))
+    again = Notes()
+    pretune.pretrain(saved(run), out=run, reporter=again)
+    assert "this run is complete" in again.text
+
+
+def test_a_finished_classifier_whose_weights_are_damaged_has_them_put_back(
+    classifier: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(classifier, run)
+    path = run / WEIGHTS
+    path.write_bytes(flipped(path.read_bytes()))
+    notes = Notes()
+    pretune.finetune(settings=saved(run), out=run, reporter=notes)
+    assert "put back from" in notes.text
+    assert path.read_bytes() == (classifier / WEIGHTS).read_bytes()
+    assert pretune.load(run).classify(["The castle."])
+
+
+@pytest.mark.parametrize("key", ["steps", "machine"])
+def test_a_plan_with_another_value_is_not_followed(key: str, bert: Path, tmp_path: Path) -> None:
+    run, settings = stopped_at_the_end(bert, tmp_path / "run")
+    plan = json.loads((run / "plan.json").read_text())
+    (run / "plan.json").write_text(json.dumps(plan | {key: -1}))
+    with pytest.raises(
+        CheckpointError, match=r"plan\.json: damaged: .*SHA-256.*remove it and run the command"
+    ):
+        pretune.pretrain(settings, out=run)
+    (run / "plan.json").unlink()
+    pretune.pretrain(settings, out=run)
+    assert (run / WEIGHTS).read_bytes() == (bert / WEIGHTS).read_bytes()
+
+
+def test_a_summary_with_another_number_is_not_the_end_of_a_run(bert: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(bert, run)
+    text = (run / "summary.json").read_text()
+    (run / "summary.json").write_text(text.replace('"steps": 8', '"steps": 9'))
+    with pytest.raises(CheckpointError, match=r"summary\.json: damaged: .*remove it and run the command"):
+        pretune.pretrain(saved(run), out=run)
+    (run / "summary.json").unlink()
+    assert pretune.pretrain(saved(run), out=run).summary["steps"] == 8
+
+
+def test_sources_that_changed_between_stop_and_resume_are_said_by_file(
+    texts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, run = tmp_path / "corpus", tmp_path / "run"
+    folder.mkdir()
+    lines = texts.corpus.read_text(encoding="utf-8").splitlines(keepends=True)
+    for number, name in enumerate(("same", "touched", "edited", "gone")):
+        (folder / f"{name}.jsonl").write_text("".join(lines[15 * number : 15 * (number + 1)]))
+    words = {"corpus": folder, "family": "bert", "budget": "2 steps", "out": run}
+
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Trainer, "train", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pretune.pretrain(SETTINGS, **words)
+    same_size = (folder / "edited.jsonl").read_text().replace("castle", "CASTLE")
+    (folder / "edited.jsonl").write_text(same_size)
+    os.utime(folder / "touched.jsonl", (1, 1))
+    (folder / "gone.jsonl").unlink()
+    (folder / "new.jsonl").write_text(lines[0])
+    notes = Notes()
+    summary = pretune.pretrain(SETTINGS, reporter=notes, **words).summary
+    expected = [
+        f"{folder / 'edited.jsonl'}: has changed", f"{folder / 'gone.jsonl'}: is no longer there",
+        f"{folder / 'new.jsonl'}: is new",
+    ]  # fmt: skip
+    assert summary["sources_changed"] == expected
+    assert all(f"{sentence} since this run read it" in notes.text for sentence in expected)
+    card = (run / "model" / "README.md").read_text(encoding="utf-8")
+    assert "since then: edited.jsonl, gone.jsonl, new.jsonl" in card
+
+
+def test_bad_input_removes_only_what_the_run_wrote(texts: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+
+    class Meddling(Silent):
+        def say(self, text: str) -> None:
+            if run.is_dir():
+                (run / "notes.txt").write_text("mine")
+                (run / "data").mkdir(exist_ok=True)
+                (run / "data" / "notes.txt").write_text("mine, too")
+
+    few = tmp_path / "few.jsonl"
+    few.write_text('{"text": "one"}\n')
+    with pytest.raises(PretuneError, match="too little"):
+        pretune.pretrain(SETTINGS, corpus=few, family="bert", budget="2 steps", out=run, reporter=Meddling())
+    assert {path.name for path in run.rglob("*")} == {"data", "notes.txt"}
+    with pytest.raises(PretuneError, match="holds files"):
+        pretune.pretrain(SETTINGS, corpus=few, family="bert", budget="2 steps", out=run)
+    assert (run / "data" / "notes.txt").read_text() == "mine, too"
+
+
+def stopped_at_the_end(bert: Path, run: Path) -> tuple[Path, dict[str, Any]]:
+    """A run that has made all its steps, but was killed before its model was written; its settings."""
+    shutil.copytree(bert, run)
+    (run / "summary.json").unlink()
+    shutil.rmtree(run / "model")
+    return run, saved(run)
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    """The log without wall-clock: the last evaluation is made again."""
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in found]
+
+
+def flipped(content: bytes) -> bytes:
+    """With one bit flipped, in the middle."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+class Notes(Silent):
+    """A reporter that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def say(self, text: str) -> None:
+        self.text += text + "\n"

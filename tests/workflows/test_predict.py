@@ -18,6 +18,7 @@ import pytest
 import pretune
 from pretune.errors import DataError, UsageError
 from pretune.model import Model
+from pretune.training.progress import Silent
 from pretune.workflows import answering
 
 pytestmark = pytest.mark.slow
@@ -150,10 +151,72 @@ def test_what_was_begun_with_something_else_is_not_gone_on_with(
     assert (tmp_path / "said.jsonl.partial").read_bytes() == left
 
 
+@pytest.mark.parametrize("damage", ["sidecar", "rows", "answers", "no sidecar", "cut"])
+def test_a_half_written_file_that_is_damaged_is_not_believed(
+    classifier: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setattr(answering, "CHUNK", 20)
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "said.jsonl"
+    pretune.predict(classifier, data=many, out=whole)
+    with monkeypatch.context() as patch:
+        die_after(patch, "predict", 2)
+        with pytest.raises(Killed):
+            pretune.predict(classifier, data=many, out=out)
+    partial, sidecar = tmp_path / "said.jsonl.partial", tmp_path / "said.jsonl.partial.json"
+    text, content = sidecar.read_text(encoding="utf-8"), partial.read_bytes()
+    if damage == "sidecar":
+        sidecar.write_text(text[: len(text) // 2], encoding="utf-8")
+    elif damage == "rows":  # as if 20 more were answered
+        sidecar.write_text(text.replace('"rows": 40', '"rows": 60'), encoding="utf-8")
+    elif damage == "answers":
+        partial.write_bytes(content[:50] + b"\0" + content[51:])
+    elif damage == "cut":
+        partial.write_bytes(content[:-10])
+    else:
+        sidecar.unlink()
+        with pytest.raises(UsageError, match=r"said\.jsonl\.partial: .*not begun by pretune.*move it away"):
+            pretune.predict(classifier, data=many, out=out)
+        assert partial.read_bytes() == content
+        return
+    notes = Notes()
+    pretune.predict(classifier, data=many, out=out, reporter=notes)
+    assert "begun anew" in notes.text
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_no_file_that_is_there_is_replaced_unless_asked(
+    classifier: Path, many: Path, tmp_path: Path, cli: Any
+) -> None:
+    """Least of all the records themselves."""
+    before = many.read_bytes()
+    said = cli("predict", classifier, "--data", many, "--out", many)
+    assert said.code == 2
+    assert "many.jsonl: is there already" in said.err
+    assert many.read_bytes() == before
+    out = tmp_path / "said.jsonl"
+    out.write_text("mine\n")
+    with pytest.raises(UsageError, match="is there already"):
+        pretune.predict(classifier, data=many, out=out)
+    assert out.read_text() == "mine\n"
+    assert cli("predict", classifier, "--data", many, "--out", out, "--overwrite").code == 0
+    assert len(read(out)) == 68
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["many.jsonl", "said.jsonl"]
+
+
+class Notes(Silent):
+    """A reporter that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def say(self, text: str) -> None:
+        self.text += text + "\n"
+
+
 def test_small_batches_say_the_same(classifier: Path, many: Path, tmp_path: Path) -> None:
     pretune.predict(classifier, data=many, out=tmp_path / "one.jsonl", batch_size=1)
-    pretune.predict(classifier, data=many, out=tmp_path / "many.jsonl")
-    for one, other in zip(read(tmp_path / "one.jsonl"), read(tmp_path / "many.jsonl"), strict=True):
+    pretune.predict(classifier, data=many, out=tmp_path / "together.jsonl")
+    for one, other in zip(read(tmp_path / "one.jsonl"), read(tmp_path / "together.jsonl"), strict=True):
         assert one["id"] == other["id"]
         assert one["confidence"] == pytest.approx(other["confidence"], abs=1e-5)
 

@@ -202,6 +202,12 @@ def test_export_from_the_command_line(cli: Cli, llama: Path, tmp_path: Path) -> 
     again = cli("export", llama, "--out", out)
     assert again.code == 2
     assert "is there already" in again.err
+    (out / "notes.txt").write_text("mine")
+    replaced = cli("export", llama, "--out", out, "--overwrite")
+    assert replaced.code == 0, replaced.err
+    assert "files of the same names are replaced, others stay" in replaced.err
+    assert (out / "notes.txt").read_text() == "mine"
+    pretune.load(out)
     wrong = cli("export", llama, "--out", tmp_path / "other", "--format", "huggingface")
     assert wrong.code == 2
     assert "did you mean 'hugging-face'" in wrong.err
@@ -231,3 +237,23 @@ def test_a_folder_that_says_something_else_is_not_kept(
 
 def test_formats_are_those_that_there_are() -> None:
     assert list(exporting.FORMATS) == ["hugging-face"]
+
+
+def test_a_model_is_saved_over_nothing_of_the_users(llama: Path, tmp_path: Path) -> None:
+    model, folder, file = pretune.load(llama), tmp_path / "mine", tmp_path / "file"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years of work")
+    file.write_text("mine")
+    for place in (folder, file):
+        with pytest.raises(UsageError, match=f"{place}: is "):
+            model.save(place)
+    assert model.path == llama / "model"
+    assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
+    assert file.read_text() == "mine"
+    model.save(folder, overwrite=True)
+    model.save(tmp_path / "new")
+    model.save(tmp_path / "new")  # as pretune wrote it
+    assert (folder / "thesis.txt").read_text() == "years of work"
+    for place in (folder, tmp_path / "new"):
+        assert pretune.load(place).fingerprint == model.fingerprint
+    assert not list(tmp_path.glob(".*"))

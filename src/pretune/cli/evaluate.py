@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pretune.cli.shared import Json, class_lines, emit, figure, grave
+from pretune.cli.shared import Json, Overwrite, class_lines, emit, figure, grave
 
 NAME = "evaluate"
 HELP = """Score a model on data that it has not seen: a classifier on labelled records, a language model on text.
@@ -29,6 +29,7 @@ def run(
     train: Annotated[Path | None, typer.Option(help="Training records, for the baselines.")] = None,
     task: Annotated[str | None, typer.Option(help="Checked against what the model can do.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the scores here, as JSON.")] = None,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Parse, evaluate, print."""
@@ -36,7 +37,13 @@ def run(
     from pretune.workflows import evaluate as workflow
 
     summary = workflow.evaluate(
-        model, data=data, task=task, train=train, out=out, reporter=default_reporter(json)
+        model,
+        data=data,
+        task=task,
+        train=train,
+        out=out,
+        overwrite=overwrite,
+        reporter=default_reporter(json),
     )
     lines = grave(summary.get("verdicts", ()))
     lines += [

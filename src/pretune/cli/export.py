@@ -27,6 +27,12 @@ def run(
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write; it must be new.")],
     format: Annotated[str, typer.Option(help="hugging-face, so far the only one.")] = "hugging-face",
     text: Annotated[list[str] | None, typer.Option(help="Compare on this text; may be repeated.")] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace files of the same names in a folder that is there; others stay."
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Parse, export, print."""
@@ -34,8 +40,9 @@ def run(
     from pretune.workflows import export as workflow
 
     summary = workflow.export(
-        model, out=out, format=format, texts=tuple(text or ()), reporter=default_reporter(json)
-    )
+        model, out=out, format=format, texts=tuple(text or ()), overwrite=overwrite,
+        reporter=default_reporter(json),
+    )  # fmt: skip
     compared = [
         f"  {reader:13} logits differ by {difference:.2g} at most, on {summary['texts']} texts"
         for reader, difference in summary["differences"].items()

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pretune.cli.shared import Json, emit
+from pretune.cli.shared import Json, Overwrite, emit
 
 NAME = "predict"
 
@@ -63,6 +63,7 @@ def run(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of a continuation.")] = 0,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Parse, predict, print."""
@@ -80,7 +81,7 @@ def run(
     if data is not None and out is not None:
         summary = workflow.predict(
             model, data=data, out=out, on_bad=on_bad.value, batch_size=batch_size, writing=writing,
-            reporter=default_reporter(json),
+            overwrite=overwrite, reporter=default_reporter(json),
         )  # fmt: skip
         if str(out) != "-":  # there the answers are all that stdout holds
             emit(summary, json, [f"{summary['records']:,} records answered in {out}"])

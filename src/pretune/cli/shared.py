@@ -20,6 +20,9 @@ Changes = Annotated[
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON object on stdout; nothing on stderr but errors.")
 ]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the file --out where it is there already.")
+]
 Language = Annotated[str | None, typer.Option("--language", help="Of the report: en or zh.")]
 PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the resolved settings and stop.")]
 DryRun = Annotated[

@@ -8,11 +8,10 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pretune.data.parts import PREPARED, TEXT, check_parts
 from pretune.data.record_log import RecordLog
 from pretune.errors import DataError
 
-PREPARED_TEXT = ("prepare.json", "text")
-"""A folder with this file was written by ``pretune data prepare``: its text lies in this folder below."""
 _EMPTY_IS_WHOLE = (".txt", ".md", ".jsonl", ".ndjson", ".csv", ".tsv")
 """Kinds of which an empty file is not damaged: it just holds nothing."""
 
@@ -48,9 +47,10 @@ def find(asked: str, misfit: Misfit, kinds: str, log: RecordLog) -> list[Path]:
 
 def _folder(folder: Path, misfit: Misfit, kinds: str, log: RecordLog) -> list[Path]:
     before = log.bad
-    marker, text = PREPARED_TEXT
-    prepared = os.path.isfile(folder / marker) and os.path.isdir(folder / text)
-    files = list(_below(folder / text if prepared else folder, misfit, log, frozenset()))
+    prepared = os.path.isfile(folder / PREPARED) and os.path.isdir(folder / TEXT)
+    if prepared:
+        check_parts(folder)
+    files = list(_below(folder / TEXT if prepared else folder, misfit, log, frozenset()))
     if not files and log.bad == before:
         raise DataError(f"{folder}: the folder holds no {kinds} file with text in it")
     return files

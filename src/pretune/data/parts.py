@@ -7,24 +7,27 @@ must remember is kept a part at a time, so that the cost of stopping does not gr
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 import zstandard
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
-from pretune.checkpoint.store import write_json
+from pretune.checkpoint import state, store
 from pretune.errors import CheckpointError
 
 LEVEL = 6
+PREPARED, TEXT = "prepare.json", "text"
+"""A folder with this file is a prepared text, and whole; and the folder of its parts."""
+_WAY_OUT = f"prepare the text again, or, where the change is yours, remove {PREPARED}"
 NOTES = "progress"
 """The folder of what a restart needs; it goes when all is done."""
+AGAIN = "this part and those after it are written again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,30 +94,131 @@ class Note:
 Memory = dict[str, npt.NDArray[Any]]
 
 
+class _PartForm(state.Form):
+    name: str
+    documents: int
+    bytes: int
+    size: int
+    sha256: str
+
+
+class _NoteForm(state.Form):
+    records: int
+    part: _PartForm
+    tally: dict[str, Any]
+
+
+class Finished(state.Form):
+    """The form of the file that says that a prepared text is whole."""
+
+    settings: dict[str, Any]
+    sources: list[Any]
+    summary: dict[str, Any]
+    parts: list[_PartForm]
+
+
+def verify_part(path: Path, part: Mapping[str, Any], way_out: str) -> None:
+    """See that the file of a finished part is what was written.
+
+    Raises:
+        CheckpointError: it is missing, cut or changed; names it.
+    """
+    try:
+        store.verify_file(path, part["size"], part["sha256"])
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; {way_out}") from None
+
+
+def check_text(path: Path) -> None:
+    """See that a file that is read as text is what ``data prepare`` wrote, where it is a part of that.
+
+    A flipped bit would end its reading there, and the corpus would be shorter than it says.
+
+    Raises:
+        CheckpointError: it is missing, cut or changed; or the folder's own file is damaged.
+    """
+    folder = path.parent.parent
+    if path.parent.name != TEXT or not (folder / PREPARED).is_file():
+        return
+    for part in _listed(folder):
+        if part["name"] == path.name:
+            verify_part(path, part, _WAY_OUT)
+
+
+def check_parts(folder: Path) -> None:
+    """See that no part of a prepared text is missing.
+
+    Raises:
+        CheckpointError: one is; names it.
+    """
+    for part in _listed(folder):
+        if not (folder / TEXT / part["name"]).is_file():
+            raise CheckpointError(f"{folder / TEXT / part['name']}: missing; {_WAY_OUT}")
+
+
+def _listed(folder: Path) -> list[dict[str, Any]]:
+    path = folder / PREPARED
+    if not {"parts", state.CHECKSUM} & (state.read_any(path, _WAY_OUT) or {}).keys():
+        return []  # another program's file of that name
+    found: list[dict[str, Any]] = (state.read(path, _WAY_OUT, Finished) or {})["parts"]
+    return found
+
+
+def write_memory(path: Path, memory: Memory) -> None:
+    """Write arrays with a checksum, whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    save_file(memory, partial, metadata={state.CHECKSUM: _summed(memory)})
+    partial.replace(path)
+
+
+def read_memory(path: Path) -> Memory:
+    """What :func:`write_memory` wrote.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    try:
+        with safe_open(path, "np") as file:
+            memory = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it has no __iter__
+            kept = (file.metadata() or {}).get(state.CHECKSUM)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: damaged: {error}; remove it and run the command again") from None
+    if kept != _summed(memory):
+        raise CheckpointError(
+            f"{path}: damaged: not what was written (SHA-256 differs); remove it and run the command again"
+        )
+    return memory
+
+
+def _summed(memory: Memory) -> str:
+    content = hashlib.sha256()
+    for name in sorted(memory):
+        content.update(f"{name} {memory[name].dtype.str} {memory[name].shape}".encode())
+        content.update(memory[name].tobytes())
+    return content.hexdigest()
+
+
 def write_note(folder: Path, number: int, note: Note, memory: Memory) -> None:
     """Keep what a restart needs after part ``number``; the note itself comes last."""
     notes = folder / NOTES
     notes.mkdir(parents=True, exist_ok=True)
-    save_file(memory, notes / f"part-{number:05d}.safetensors")
-    write_json(notes / f"part-{number:05d}.json", asdict(note))
+    write_memory(notes / f"part-{number:05d}.safetensors", memory)
+    state.write(notes / f"part-{number:05d}.json", asdict(note))
 
 
-def read_notes(folder: Path) -> list[tuple[Note, Memory]]:
-    """The notes of the finished parts, in order.
+def read_notes(folder: Path, say: Callable[[str], None]) -> list[tuple[Note, Memory]]:
+    """The notes of the finished parts, in order, up to the first that is damaged; ``say`` is told of it.
 
-    Raises:
-        CheckpointError: one is damaged.
+    The damaged part and those after it are written again: a part depends on those before it alone.
     """
     found: list[tuple[Note, Memory]] = []
     while (path := folder / NOTES / f"part-{len(found):05d}.json").exists():
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            note = Note(int(values["records"]), Part(**values["part"]), values["tally"])
-            memory = load_file(path.with_suffix(".safetensors"))
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise CheckpointError(f"{path}: damaged: {error}; remove {folder} to begin anew") from None
-        text = folder / "text" / note.part.name
-        if not text.exists() or text.stat().st_size != note.part.size:
-            raise CheckpointError(f"{text}: damaged; remove {folder} to begin anew")
-        found.append((note, memory))
+            values = state.read(path, AGAIN, _NoteForm) or {}
+            memory = read_memory(path.with_suffix(".safetensors"))
+            verify_part(folder / "text" / values["part"]["name"], values["part"], AGAIN)
+        except CheckpointError as error:
+            say(str(error))
+            break
+        found.append((Note(values["records"], Part(**values["part"]), values["tally"]), memory))
     return found

@@ -17,13 +17,13 @@ import numpy.typing as npt
 
 from pretune.config import digest
 from pretune.data.deduplicate import text_hash
-from pretune.data.slices import Slices
-from pretune.errors import DataError
+from pretune.data.slices import Slices, checksums
+from pretune.errors import ChecksumError, DataError
 from pretune.text.segmentation import SENTENCE, WORD, starts
 from pretune.text.tokenizer import Encoded, Tokenizer, well_formed
 from pretune.types import BoolArray, IntArray
 
-SCHEMA = 1
+SCHEMA = 2
 INDEX = "corpus.json"
 ENOUGH_DOCUMENTS = 1000
 SHORTEST_PIECE = 4000
@@ -45,8 +45,13 @@ class Corpus:
         dtype = np.dtype(index["dtype"])
         sizes = np.array(index["shards"], np.int64)
         self._shard_ends = np.cumsum(sizes)
-        self._ids = [Slices(folder / _name("tokens", s), dtype) for s in range(len(sizes))]
-        self._flags = [Slices(folder / _name("flags", s), np.dtype(np.uint8)) for s in range(len(sizes))]
+        self._ids, self._flags = (
+            [Slices(folder / name, of, index["checksums"][name]) for name in names]
+            for of, names in (
+                (dtype, [_name("tokens", shard) for shard in range(len(sizes))]),
+                (np.dtype(np.uint8), [_name("flags", shard) for shard in range(len(sizes))]),
+            )
+        )
         documents = np.fromfile(folder / "documents.bin", "<i8").reshape(3, -1)
         self.ends: IntArray = documents[0]
         """(documents,) where each ends, in tokens of the whole corpus."""
@@ -60,8 +65,9 @@ class Corpus:
         """The corpus in ``folder``.
 
         Raises:
-            DataError: it is no corpus, or a file is missing, cut short or not the one that was written; names
-                the file. Tokens are checked by size: a checksum would read all of them at every start.
+            ChecksumError: it is no corpus, or a file is missing, cut short or not the one that was written;
+                names the file. Of tokens the size is looked at here, and their checksums where they are read
+                first: so that a start costs the same whatever the size of the corpus.
         """
         folder = Path(folder)
         try:
@@ -69,26 +75,26 @@ class Corpus:
             seal = index.pop("seal")
             sizes = index["files"]
         except FileNotFoundError:
-            raise DataError(f"{folder}: no corpus: {INDEX} is missing") from None
+            raise ChecksumError(folder / INDEX, "is missing: no corpus is there") from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{folder / INDEX}: damaged ({error}); write the corpus again") from None
+            raise ChecksumError(folder / INDEX, f"damaged ({error}); write the corpus again") from None
         if seal != digest(index) or index["schema"] != SCHEMA:
-            raise DataError(f"{folder / INDEX}: damaged or of another version; write the corpus again")
+            raise ChecksumError(folder / INDEX, "damaged or of another version; write the corpus again")
         for name, size in sizes.items():
             path = folder / name
             found = path.stat().st_size if path.is_file() else 0
             if found != size:
-                raise DataError(f"{path}: {found} bytes, expected {size}; write the corpus again")
+                raise ChecksumError(path, f"{found} bytes, expected {size}; write the corpus again")
         documents = hashlib.sha256((folder / "documents.bin").read_bytes()).hexdigest()
         if documents != index["documents_sha256"]:
-            raise DataError(f"{folder / 'documents.bin'}: not what was written; write the corpus again")
+            raise ChecksumError(folder / "documents.bin", "not what was written; write the corpus again")
         return cls(folder, index)
 
     def verify(self) -> None:
         """Read everything and compare it with the fingerprint.
 
         Raises:
-            DataError: a token or flag is not what was written.
+            ChecksumError: a token or flag is not what was written.
         """
         content = hashlib.sha256()
         for ids, flags in zip(self._ids, self._flags, strict=True):
@@ -96,7 +102,7 @@ class Corpus:
                 for low in range(0, len(values), _VERIFIED):
                     content.update(values.read(low, low + _VERIFIED).tobytes())
         if _fingerprint(content, self.ends, self.tokenizer) != self.fingerprint:
-            raise DataError(f"{self.folder}: tokens are not what was written; write the corpus again")
+            raise ChecksumError(self.folder, "tokens are not what was written; write the corpus again")
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -236,9 +242,14 @@ def _fill(
         "fingerprint": _fingerprint(content, ends, tokenizer.fingerprint),
         "documents_sha256": hashlib.sha256(table.tobytes()).hexdigest(),
         "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir())},
+        "checksums": {
+            name: checksums(folder / name)
+            for shard in range(len(writer.sizes))
+            for name in (_name("tokens", shard), _name("flags", shard))
+        },
     }
     with (folder / INDEX).open("w", encoding="utf-8") as file:
-        json.dump({**index, "seal": digest(index)}, file, indent=2)
+        json.dump({**index, "seal": digest(index)}, file)
         file.flush()
         os.fsync(file.fileno())
 

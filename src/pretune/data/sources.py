@@ -16,6 +16,7 @@ from pretune.data.compression import file_blocks, gunzipped, unzstd
 from pretune.data.damage import Damage
 from pretune.data.finding import find
 from pretune.data.items import Item
+from pretune.data.parts import check_text
 from pretune.data.record_log import RecordLog
 from pretune.errors import DataError
 from pretune.types import Record
@@ -96,7 +97,7 @@ def read_records(
         log.bytes_read = after
 
 
-def listing(paths: Iterable[str | Path]) -> list[tuple[str, int, int]]:
+def listing(paths: Iterable[str | Path], columns: tuple[str, ...] = ("text",)) -> list[tuple[str, int, int]]:
     """(file, size, time of its last change) of what :func:`read_records` will read, in its order.
 
     Standard input is named by its content. A ``datasets`` name has no files here.
@@ -105,7 +106,7 @@ def listing(paths: Iterable[str | Path]) -> list[tuple[str, int, int]]:
         DataError: as :func:`read_records`.
     """
     found = []
-    for job in _jobs([str(path) for path in paths], ("text",), RecordLog()):
+    for job in _jobs([str(path) for path in paths], columns, RecordLog()):
         if job.path is None:
             continue
         try:
@@ -163,6 +164,7 @@ def _survived(records: Iterator[Record], name: str, log: RecordLog, alone: bool)
 
 def _file(job: _Job, path: Path, columns: tuple[str, ...], log: RecordLog) -> Iterator[Record]:
     log.files += 1
+    check_text(path)
     if os.path.exists(path) and not _size(path):
         raise Damage("the file is empty")
     blocks, kind = partial(file_blocks, path, log), _kind(path.name)

@@ -23,7 +23,7 @@ from pretune.generation.defaults import FILE, Defaults
 from pretune.generation.sampling import Sampling
 from pretune.generation.settings import Decoding, decoding_of
 from pretune.model.broken import naming
-from pretune.model.folder import ABOUT
+from pretune.model.folder import ABOUT, save_as
 from pretune.model.loading import load
 from pretune.model.making import check_memory, check_sizes, random_network, start_of
 from pretune.model.uses import BOTH_WAYS, FILLS, check_head, no_score, no_task
@@ -186,10 +186,9 @@ class Model:
         if self.fingerprints is not None:
             self.fingerprints.save(folder)
 
-    def save(self, path: Path | str) -> Path:
-        """Save as a folder that stock ``transformers`` loads with the same outputs; whole or not at all."""
-        self.path = Path(path)
-        store.write_folder(self.path, self.write, about={"kind": "model"})
+    def save(self, path: Path | str, *, overwrite: bool = False) -> Path:
+        """Save as a folder that stock ``transformers`` loads with the same outputs: see `save_as`."""
+        self.path = save_as(Path(path), self.write, overwrite=overwrite)
         return self.path
 
     def restore(self, folder: Path) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pretune.checkpoint import gguf, hub, store
+from pretune.checkpoint import gguf, hub, lock, store
 from pretune.data.fingerprints import FILE as FINGERPRINTS
 from pretune.errors import CheckpointError, ConfigError, UnsupportedError
 from pretune.families import family_of
@@ -99,6 +99,23 @@ def verify(folder: Path) -> None:
         raise CheckpointError(
             f"{error}; save or copy the model again, or, where the change is yours, remove {store.MANIFEST}"
         ) from None
+
+
+def save_as(folder: Path, write: Callable[[Path], None], *, overwrite: bool) -> Path:
+    """Write a model folder, whole or not at all; the folder.
+
+    It must be new or empty, or hold a model as pretune saved it and nothing else; with ``overwrite`` it may
+    be any: files of the same names are replaced, all others stay as they are.
+
+    Raises:
+        UsageError: it is a file, or a folder with other files in it.
+        ConfigError: another process writes there.
+        CheckpointError: the disk refused; what was there is untouched.
+    """
+    with lock.held(lock.beside(folder), folder):
+        store.check_target(folder, overwrite=overwrite)
+        store.write_folder(folder, write, about={"kind": "model"})
+    return folder
 
 
 def own_head(family: ModuleType, config: Mapping[str, Any]) -> str | None:

@@ -1,16 +1,29 @@
-"""An output that grows in a ``.partial`` file, gets its name at the end, and is gone on with after a kill."""
+"""An output that grows in a ``.partial`` file, gets its name at the end, and is gone on with after a kill.
+
+The sidecar has a checksum of its own and one of the bytes that it counts: what does not fit is begun anew.
+"""
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pretune.checkpoint import store
+from pretune.checkpoint import state, store
 from pretune.config import differences
-from pretune.errors import DataError, UsageError
+from pretune.errors import CheckpointError, DataError, UsageError
+
+
+class _Sidecar(state.Form):
+    """How far the output is, and of what it is one."""
+
+    identity: dict[str, Any]
+    bytes: int
+    content: str
+    """SHA-256 of so many bytes of the output."""
+    state: dict[str, Any]
 
 
 class Growing:
@@ -22,15 +35,25 @@ class Growing:
     Args:
         path: the final name.
         identity: all that decides the content, in values that JSON can hold.
+        say: is told where what lies there half-written cannot be gone on with.
+        overwrite: replace a file of that name.
 
     Raises:
-        UsageError: ``path`` is a folder, or what lies there half-written is of another identity.
+        UsageError: ``path`` is a folder or a file that holds something, or what lies there half-written is
+            of another identity or not of pretune.
         DataError: the file cannot be written.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
-        if path.is_dir():
-            raise UsageError(f"{path}: is a folder; give the file that the answers go to")
+    def __init__(
+        self,
+        path: Path,
+        identity: Mapping[str, Any],
+        say: Callable[[str], None] = lambda _: None,
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        store.check_file(path, overwrite=overwrite)
+        self._say = say
         self.path, self.identity = path, dict(identity)
         self.partial = path.with_name(path.name + ".partial")
         self.sidecar = path.with_name(path.name + ".partial.json")
@@ -42,17 +65,22 @@ class Growing:
         except OSError as error:
             raise self._refused(error) from None
 
-    def write(self, piece: bytes, state: Mapping[str, Any]) -> None:
-        """Append a piece; once this returns it is safe from a kill, and so is ``state``."""
+    def write(self, piece: bytes, reached: Mapping[str, Any]) -> None:
+        """Append a piece; once this returns it is safe from a kill, and so is ``reached``, its ``state``."""
         try:
             self._file.write(piece)
             self._file.flush()
             os.fsync(self._file.fileno())
-            size = self._file.tell()
+            count = self._file.tell()
         except OSError as error:
             raise self._refused(error) from None
-        self.state = dict(state)
-        store.write_json(self.sidecar, {"identity": self.identity, "bytes": size, "state": self.state})
+        self._content.update(piece)
+        self.state = dict(reached)
+        self._note(count)
+
+    def _note(self, count: int) -> None:
+        there = {"identity": self.identity, "bytes": count, "content": self._content.hexdigest()}
+        state.write(self.sidecar, {**there, "state": self.state})
 
     def finish(self) -> None:
         """Give the file its name."""
@@ -75,8 +103,10 @@ class Growing:
             self.sidecar.unlink(missing_ok=True)
 
     def _open(self) -> BinaryIO:
+        self._content = hashlib.sha256()
         there = self._there()
         if there is None:
+            self._note(0)  # before the file: one without a sidecar was never ours
             return self.partial.open("wb")
         changed = differences(there["identity"], self.identity)
         if changed:
@@ -91,13 +121,35 @@ class Growing:
         return file
 
     def _there(self) -> dict[str, Any] | None:
-        """The sidecar, where it and all that it counts are there."""
+        """The sidecar, where it and all that it counts are there as they were written."""
         try:
-            there = json.loads(self.sidecar.read_text(encoding="utf-8"))
-            whole = self.partial.stat().st_size >= int(there["bytes"])
-            return dict(there) if whole and {"identity", "state"} <= there.keys() else None
-        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
+            there = state.read(self.sidecar, "the output is begun anew", _Sidecar)
+        except CheckpointError as error:
+            self._say(str(error))
             return None
+        if there is None:
+            if self.partial.is_file() and self.partial.stat().st_size:
+                raise UsageError(
+                    f"{self.partial}: is there, and was not begun by pretune ({self.sidecar.name} is "
+                    "missing); move it away, or give another --out"
+                )
+            return None
+        if not there["bytes"]:
+            return None
+        if not self.partial.is_file() or self._summed(there["bytes"]) != there["content"]:
+            self._say(f"{self.partial}: is gone or not what was written; the output is begun anew")
+            self._content = hashlib.sha256()
+            return None
+        return there
+
+    def _summed(self, count: int) -> str:
+        """SHA-256 of the first bytes of the output; empty where there are not so many."""
+        self._content = content = hashlib.sha256()
+        with self.partial.open("rb") as file:
+            while count and (block := file.read(min(count, 1 << 22))):
+                content.update(block)
+                count -= len(block)
+        return "" if count else content.hexdigest()
 
     def _refused(self, error: OSError) -> DataError:
         return DataError(f"{self.path}: cannot be written: {error}")

@@ -82,6 +82,15 @@ def render(page: Page) -> str:
     return template.render(page=page, sections=sections, words=words(page.language))
 
 
+def is_page(path: Path) -> bool:
+    """Is a file a page that pretune wrote, and may write again?"""
+    try:
+        with path.open("rb") as file:
+            return b'<meta name="generator" content="pretune">' in file.read(1 << 12)
+    except OSError:
+        return False
+
+
 def write(page: Page, path: Path | str) -> Path:
     """Render ``page`` into ``path``, which holds the old page or the whole new one at any time.
 

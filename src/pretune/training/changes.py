@@ -15,9 +15,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pretune.checkpoint import store
+from pretune.checkpoint import state
 from pretune.config import build, override
 from pretune.errors import CheckpointError, ConfigError, suggestion
+from pretune.training.plan import Plan as PlanForm
 from pretune.training.run import Run
 from pretune.training.settings import TrainingSettings
 
@@ -67,7 +68,7 @@ def in_effect(settings: TrainingSettings, plan: Plan, step: int) -> TrainingSett
 def request(run: Run, values: Mapping[str, Any]) -> None:
     """Leave a request for the process that trains this run, or for the one that will go on with it."""
     asked = time.time_ns()
-    store.write_json(run.folder / REQUESTS / f"{asked}.json", {"set": dict(values), "asked": asked})
+    state.write(run.folder / REQUESTS / f"{asked}.json", {"set": dict(values), "asked": asked})
 
 
 def record(run: Run, values: Mapping[str, Any], step: int, asked: int | None = None) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def take_up(run: Run, settings: TrainingSettings, step: int) -> tuple[list[str],
             record(run, values, step, asked)
             done += [f"{key} = {value:g} from step {step} on" for key, value in values.items()]
         except (CheckpointError, ConfigError) as error:
-            refused.append(f"{path}: {error}")
+            refused.append(str(error) if str(path) in str(error) else f"{path}: {error}")
         path.unlink(missing_ok=True)  # last: a process that dies before this finds the change recorded
     return done, refused
 
@@ -108,10 +109,13 @@ def replay(run: Run, path: Path) -> None:
         ConfigError: it is no plan, or the run has begun without it.
     """
     try:
-        source = json.loads(path.read_text(encoding="utf-8"))
+        source = state.read_any(path, "give RUN/plan.json") or {}
+        if state.CHECKSUM in source:  # one that a person wrote has none
+            source = state.read(path, "give RUN/plan.json") or {}
+        state.check(path, source, PlanForm, "give RUN/plan.json")
         kept = {key: source[key] for key in ("steps", "machine", "data", "changes")}
         kept |= {key: source[key] for key in ("memory",) if key in source}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, CheckpointError) as error:
         raise ConfigError(f"{path}: no plan of a run ({error}); give RUN/plan.json") from None
     there = run.plan()
     if not there:
@@ -122,12 +126,18 @@ def replay(run: Run, path: Path) -> None:
         )
 
 
+class Request(state.Form):
+    """A request for changes, as it waits in a file."""
+
+    set: dict[str, float]
+    asked: int
+
+
 def _read_request(path: Path) -> tuple[dict[str, float], int]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return {str(key): float(value) for key, value in content["set"].items()}, int(content["asked"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"no request for a change: {error}") from None
+    content = state.read(path, "ask for the change again (pretune runs adjust)", Request)
+    if content is None:
+        raise CheckpointError("no request for a change: it is gone")
+    return {key: float(value) for key, value in content["set"].items()}, content["asked"]
 
 
 def described(changes: Iterable[Mapping[str, Any]]) -> list[str]:

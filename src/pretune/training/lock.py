@@ -2,51 +2,24 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from pretune.checkpoint import lock
 from pretune.errors import ConfigError
-
-if sys.platform != "win32":
-    import fcntl
 
 NAME = "lock"
 
 
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """The run is this process's own within; the system lets go of it when the process ends, however it ends.
+def held(folder: Path) -> AbstractContextManager[None]:
+    """The run in ``folder`` is this process's own within, from before its first byte to its last.
 
     Raises:
-        ConfigError: another process trains it.
+        ConfigError: another process works on it, or nothing can be written there.
     """
-    with (folder / NAME).open("w") as file:
-        if not _locked(file.fileno(), wanted=True):
-            raise ConfigError(
-                f"{folder}: another process trains this run; wait for it, or give another folder with --out"
-            )
-        yield
+    return lock.held(folder / NAME, folder, ConfigError)
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a process trains the run in ``folder`` now."""
-    try:
-        with (folder / NAME).open("r") as file:
-            return not _locked(file.fileno(), wanted=False)
-    except FileNotFoundError:
-        return False
-
-
-def _locked(number: int, *, wanted: bool) -> bool:
-    """Whether the lock could be had; a file system that knows no locks never refuses, nor does Windows."""
-    if sys.platform == "win32":
-        return True
-    try:
-        fcntl.flock(number, (fcntl.LOCK_EX if wanted else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
+    """Whether a process works on the run in ``folder`` now."""
+    return lock.is_held(folder / NAME)

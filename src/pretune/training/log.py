@@ -30,11 +30,17 @@ class MetricsLog:
         position: int = 0,
         step: int = 0,
         tokens: int = 0,
+        kept: bytes | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
-        """``say`` is told where the curves for TensorBoard cannot be written; training goes on without."""
+        """``say`` is told where the curves for TensorBoard cannot be written; training goes on without.
+
+        ``kept`` is what the log held up to ``position``: where it no longer does, that is put back, and said.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.tensorboard, self._say = path, tensorboard, say
+        if kept is not None:
+            self._mend(kept)
         self._file = path.open("ab", buffering=0)  # what could not be written is not tried again on closing
         self._board: SummaryWriter | None = None
         self.back_to(position, step, tokens)
@@ -50,6 +56,22 @@ class MetricsLog:
                 self._board = SummaryWriter(str(self.tensorboard), purge_step=step + 1)
             except OSError as error:
                 self._lose_board(error)
+
+    def _mend(self, kept: bytes) -> None:
+        there = self.path.read_bytes()[: len(kept)] if self.path.is_file() else b""
+        if there == kept:
+            return
+        try:
+            self.path.write_bytes(kept)
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: could not be written: {error}") from error
+        why = "is damaged" if len(there) == len(kept) else "is gone" if not there else "is cut short"
+        if self._say is not None:
+            self._say(f"{self.path}: {why}; put back as the checkpoint keeps it")
+
+    def content(self) -> bytes:
+        """All that is written so far."""
+        return self.path.read_bytes()
 
     def position(self) -> int:
         """Bytes written so far, all of them on their way to the disk."""
@@ -137,6 +159,10 @@ class MetricsLog:
 class NoLog:
     """What the ranks write that do not lead: nothing."""
 
+    def content(self) -> bytes:
+        """Nothing is written."""
+        return b""
+
     def position(self) -> int:
         """Nothing is written."""
         return 0
@@ -166,12 +192,14 @@ Log = MetricsLog | NoLog
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The rows of a ``metrics.jsonl``; a half-written last line is left out."""
-    rows = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").split("\n"):
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
+    """The rows of a ``metrics.jsonl``, up to the first line that is not whole."""
+    rows: list[dict[str, Any]] = []
+    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
+        try:
+            row = json.loads(line.decode("utf-8"))
+        except (ValueError, RecursionError):
+            break
+        if not isinstance(row, dict):
+            break
+        rows.append(row)
     return rows

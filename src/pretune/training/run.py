@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-import json
+import fnmatch
+import hashlib
 import os
 import platform
-import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -21,10 +21,36 @@ from typing import Any
 import torch
 import yaml
 
-from pretune.checkpoint.store import write_json, write_text
+from pretune.checkpoint import state
+from pretune.checkpoint.store import as_json, newest_good, sha256, write_json, write_text
 from pretune.config import Settings, differences, digest, dump
 from pretune.errors import CheckpointError, ConfigError, PretuneError
+from pretune.training import lock
+from pretune.training.plan import Plan
 from pretune.training.world import World
+
+DATA = (
+    "prepared.json", "text.sha256", "manifest.json", "corpus.json", "documents.bin", "tokens-*.bin",
+    "flags-*.bin", "text_fingerprints.safetensors", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "vocab.txt", ".partial",
+)  # fmt: skip
+"""What a preparation of text writes."""
+BEGUN = (
+    "config.yaml", "environment.json", "plan.json", "before.json", "data.text.partial", "*.text.partial",
+    *(f"data*/*{name}" for name in DATA),
+)  # fmt: skip
+"""What a run writes before it trains; all else in its folder is the user's."""
+MADE = (
+    *BEGUN, "metrics.jsonl", "summary.json", "checksums.json", "report.html", "predictions.jsonl",
+    "requests/*.json", "tensorboard/events.out.tfevents.*", "checkpoints/step-*/*", "checkpoints/.step-*",
+    "model/*.json", "model/*.safetensors", "model/*.txt", "model/README.md",
+)  # fmt: skip
+"""What a run writes from its first byte to its last."""
+PLAN, SUMMARY = "plan.json", "summary.json"
+CHECKSUMS = "checksums.json"
+"""Of the summary, which is a person's to read and has no checksum of its own."""
+AGAIN = "remove it and run the command again"
+PLAN_AGAIN = f"{AGAIN}: the plan is then the one that the newest checkpoint keeps"
 
 
 class Run:
@@ -49,11 +75,12 @@ class Run:
         run.fresh = True
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            others = [p.name for p in folder.iterdir() if not p.name.endswith(".partial")]
+            names = [path.name for path in folder.iterdir()]
         except OSError as error:
             raise ConfigError(
                 f"{folder}: cannot be made: {error.strerror}; give another folder with --out"
             ) from None
+        others = [name for name in names if name != lock.NAME and not name.endswith(".partial")]
         if others:
             raise ConfigError(
                 f"{folder}: holds files ({min(others)} ...) but no run; give another folder with --out"
@@ -64,15 +91,16 @@ class Run:
 
     @contextmanager
     def starting(self) -> Iterator[None]:
-        """Around what comes before training: where bad input ends it, a folder that it began is gone.
+        """Around what comes before training: where bad input ends it, what it wrote to begin a run is gone.
 
-        So neither the mended command nor one with other settings finds its way blocked.
+        So neither the mended command nor one with other settings finds its way blocked. Files that somebody
+        else put there stay.
         """
         try:
             yield
         except PretuneError:
             if self.fresh:
-                shutil.rmtree(self.folder, ignore_errors=True)
+                remove_files(self.folder, BEGUN)
             raise
 
     @property
@@ -91,32 +119,49 @@ class Run:
     def metrics(self) -> Path:
         return self.folder / "metrics.jsonl"
 
-    def summary(self) -> dict[str, Any] | None:
-        """What came out, or None where the run has not ended."""
-        return self._read("summary.json")
+    def summary(self, *, verified: bool = False) -> dict[str, Any] | None:
+        """What came out, or None where the run has not ended.
+
+        Raises:
+            CheckpointError: the file is damaged; ``verified``: or is not what the run wrote there.
+        """
+        path = self.folder / SUMMARY
+        found = state.read_any(path, AGAIN)
+        if verified and found is not None:
+            kept = state.read(self.folder / CHECKSUMS, f"remove {SUMMARY} and run the command again") or {}
+            if kept.get(SUMMARY) != sha256(path):
+                raise state.damaged(path, "not what the run wrote (SHA-256 differs)", AGAIN)
+        return found
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary: its presence says that the run is complete."""
-        write_json(self.folder / "summary.json", summary)
+        text = as_json(summary)
+        state.write(self.folder / CHECKSUMS, {SUMMARY: hashlib.sha256(text.encode()).hexdigest()})
+        write_text(self.folder / SUMMARY, text)
 
     def plan(self) -> dict[str, Any]:
-        """The choices made by measurement, and changes in mid-run."""
-        return self._read("plan.json") or {}
+        """The choices made by measurement, and changes in mid-run.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        return state.read(self.plan_path, PLAN_AGAIN, Plan) or {}
 
     def write_plan(self, plan: dict[str, Any]) -> None:
-        write_json(self.folder / "plan.json", plan)
+        state.write(self.plan_path, plan)
 
-    def _read(self, name: str) -> dict[str, Any] | None:
-        path = self.folder / name
-        try:
-            value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(value, dict):
-                raise ValueError("expected an object")
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise CheckpointError(f"{path}: damaged: {error}; remove it and run the command again") from None
-        return value
+    def mend_plan(self, say: Callable[[str], None]) -> None:
+        """Put a plan that is gone back as the newest good checkpoint keeps it."""
+        if self.plan_path.exists():
+            return
+        newest = newest_good(self.checkpoints, say)
+        if newest is not None and (newest / PLAN).exists():
+            write_text(self.plan_path, (newest / PLAN).read_text(encoding="utf-8"))
+            say(f"{self.plan_path}: was gone; put back as {newest} keeps it, without changes since then")
+
+    @property
+    def plan_path(self) -> Path:
+        return self.folder / PLAN
 
     def _same_config(self, settings: Settings) -> None:
         try:
@@ -133,6 +178,24 @@ class Run:
                 f"{self.folder}: holds a run with other settings ({'; '.join(changed)}); "
                 "give another folder with --out, or the same settings to go on with it"
             )
+
+
+def remove_files(folder: Path, patterns: tuple[str, ...]) -> None:
+    """Remove the files below ``folder`` whose names there match, and the folders that this empties.
+
+    ``folder`` itself stays. ``*`` stands for folders, too.
+    """
+    emptied: set[Path] = set()
+    for parent, _, files in os.walk(folder, topdown=False):
+        place = Path(parent)
+        for path in (place / name for name in files):
+            if any(fnmatch.fnmatch(path.relative_to(folder).as_posix(), pattern) for pattern in patterns):
+                path.unlink(missing_ok=True)
+                emptied.add(place)
+        if place in emptied and place != folder:
+            with suppress(OSError):  # it holds something
+                place.rmdir()
+                emptied.add(place.parent)
 
 
 def default_folder(verb: str, settings: Settings, data: list[str]) -> Path:

@@ -12,21 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import zstandard
 from safetensors.torch import load_file, save_file
 
 from pretune.checkpoint import store
+from pretune.checkpoint.state import write as write_state
 from pretune.errors import CheckpointError
 from pretune.training.average import WeightAverage
 from pretune.training.optimizers import Optimizers
 from pretune.training.outcome import Keeper, State
 from pretune.training.parallel import Parallel
+from pretune.training.run import PLAN, Run
 from pretune.training.sharding import whole_of
 
 OPTIMIZER = "optimizer.safetensors"
 TRAINED = "trained.safetensors"
 """The weights as trained, of a run whose checkpoints show their average as the model."""
-TRIAL = "trial.partial"
+TRIAL = ".trial.partial"
 """Written to be timed. What a killed process leaves of it is removed like any other part of a checkpoint."""
+LOG = "metrics.jsonl.zst"
+"""The run's log up to here: what a report needs must not hang on one file that lies open for days."""
 
 
 class Saver:
@@ -34,7 +39,7 @@ class Saver:
 
     def __init__(
         self,
-        folder: Path,
+        run: Run,
         keeper: Keeper,
         optimizer: Optimizers,
         average: WeightAverage | None,
@@ -42,7 +47,8 @@ class Saver:
         parallel: Parallel,
     ) -> None:
         self.parallel, self.world = parallel, parallel.world
-        self.folder, self.keeper, self.optimizer = folder, keeper, optimizer
+        self.run, self.folder = run, run.checkpoints
+        self.keeper, self.optimizer = keeper, optimizer
         self.average, self.keep = average, keep
         self._newest: int | None = None
 
@@ -63,15 +69,15 @@ class Saver:
             self.parallel.gather()
             yield {name: whole_of(weight) for name, weight in trained.items()}
 
-    def save(self, state: State) -> None:
-        """Write the checkpoint of ``state``; older ones go, but for the best.
+    def save(self, state: State, log: Callable[[], bytes]) -> None:
+        """Write the checkpoint of ``state``; older ones go, but for the best. ``log`` gives the log so far.
 
         Raises:
             CheckpointError: the disk refused; what was saved before is untouched.
         """
         tensors = self.optimizer.state_tensors()
         with self.shown() as trained:
-            self.world.lead(lambda: self._write(state, tensors, trained))
+            self.world.lead(lambda: self._write(state, tensors, trained, log()))
         self._newest = state.step
 
     def try_save(self, optimizer: Optimizers) -> None:
@@ -92,10 +98,17 @@ class Saver:
             save_file(trained, folder / TRAINED)
 
     def _write(
-        self, state: State, tensors: dict[str, torch.Tensor], trained: dict[str, torch.Tensor]
+        self, state: State, tensors: dict[str, torch.Tensor], trained: dict[str, torch.Tensor], log: bytes
     ) -> None:
         folder = store.checkpoint_path(self.folder, state.step)
-        store.write_folder(folder, lambda partial: self._fill(partial, tensors, trained), about=vars(state))
+        plan = self.run.plan()
+
+        def fill(partial: Path) -> None:
+            self._fill(partial, tensors, trained)
+            (partial / LOG).write_bytes(zstandard.compress(log))
+            write_state(partial / PLAN, plan)
+
+        store.write_folder(folder, fill, about=vars(state))
         for old in store.checkpoints(self.folder)[self.keep :]:
             if state.best_step is None or old != store.checkpoint_path(self.folder, state.best_step):
                 store.remove_folder(old)
@@ -139,6 +152,20 @@ class Saver:
                 say(f"{error}; it was the best so far, which is now sought from step {about['step']} on")
                 about |= {"best_step": None, "best_scores": {}}
         return about
+
+    def log_of(self, folder: Path) -> bytes:
+        """The log up to a checkpoint that was verified.
+
+        Raises:
+            CheckpointError: it has none.
+        """
+        try:
+            return zstandard.ZstdDecompressor().decompressobj().decompress((folder / LOG).read_bytes())
+        except (OSError, zstandard.ZstdError) as error:
+            raise CheckpointError(
+                f"{folder / LOG}: cannot be read: {error}; it is of another version of pretune, or damaged: "
+                "remove the checkpoint to go on from the one before"
+            ) from None
 
     def choose(self, best: int, last: int) -> None:
         """At the end: the keeper's network is the one that was judged best."""

@@ -189,9 +189,11 @@ class Timing:
             return f"'{math.ceil(steps * self._batches.tokens_per_step)} tokens'"
         if self.length.unit == "epochs":
             return f"'{math.ceil(steps / self._batches.steps_per_epoch)} epochs'"
-        step = self.pace.step() or self._plan["seconds_per_step"]
+        # A run that repeats the steps of another has no times of its own in its plan.
+        step = self.pace.step() or self._plan.get("seconds_per_step", 0.0)
         evaluations = self.evaluations * self.pace.evaluation
-        return budget.rounded_up(self._plan["seconds_before"] + steps * step + evaluations + self.reserve)
+        before = self._plan.get("seconds_before", 0.0)
+        return budget.rounded_up(before + steps * step + evaluations + self.reserve)
 
     def _left(self) -> float:
         """Seconds until training must end, of a length in minutes."""

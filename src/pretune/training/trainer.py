@@ -12,13 +12,13 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import nn
 
 from pretune.errors import Interrupted, TrainingError
-from pretune.training import changes, lock, memory, optimizers, parallel, schedules
+from pretune.training import changes, memory, optimizers, parallel, schedules
 from pretune.training.average import WeightAverage
 from pretune.training.budget import LEAST_STEPS, After
 from pretune.training.gradients import Gradients, never
@@ -80,9 +80,7 @@ class Trainer:
         self.beside = dict(beside or self.levels)
         self.optimizer = optimizers.build(self.network, settings.optimizer)
         self.average = None if settings.ema is None else WeightAverage(self.network, settings.ema)
-        self.saver = Saver(
-            run.checkpoints, keeper, self.optimizer, self.average, settings.keep, self.parallel
-        )
+        self.saver = Saver(run, keeper, self.optimizer, self.average, settings.keep, self.parallel)
         self.gradients = Gradients(self.network, objective, settings.seed, self.parallel)
         given = settings.evaluations or (most_evaluations if settings.patience else None)
         self.timing = Timing(
@@ -100,6 +98,8 @@ class Trainer:
         self._made: list[Mapping[str, Any]] = []
         self.state = State()
         self._speed = Speed(0)
+        self._kept: bytes | None = None
+        """The log up to the checkpoint that a resumed run goes on from."""
         self._learnt = False
         """Did a step change the weights since they were saved?"""
 
@@ -110,12 +110,7 @@ class Trainer:
             Interrupted: a signal came; a checkpoint was saved.
             TrainingError: the loss is no longer a number, or one row does not fit into memory.
         """
-        with (
-            StopRequest(insists=self.world.size == 1) as stop,
-            ExitStack() as held,
-            memory.explained(self.name),
-        ):
-            self.world.lead(lambda: held.enter_context(lock.held(self.run.folder)))
+        with StopRequest(insists=self.world.size == 1) as stop, memory.explained(self.name):
             self._resume()
             plan = self.timing.plan(self.batches, self.state.step, lambda: self._trial(stop), self._say)
             self._recorded = plan
@@ -141,7 +136,7 @@ class Trainer:
         state = self.state
         return MetricsLog(
             self.run.metrics, self.run.folder / "tensorboard",
-            position=state.log_position, step=state.step, tokens=state.tokens, say=self._say,
+            position=state.log_position, step=state.step, tokens=state.tokens, kept=self._kept, say=self._say,
         )  # fmt: skip
 
     def _loop(self, log: Log, stop: StopRequest, work: Work) -> None:
@@ -318,13 +313,14 @@ class Trainer:
             return
         self.timing.note()
         self.state.log_position = log.position()
-        self.saver.save(self.state)
+        self.saver.save(self.state, log.content)
         self._learnt = False
 
     def _resume(self) -> None:
         found = self.saver.resume(self.reporter.say)
         if found is not None:
             self.state, folder = found
+            self._kept = self.saver.log_of(folder) if self.world.main else None
             self._say(f"going on from step {self.state.step:,} ({folder})")
 
     def _say(self, text: str) -> None:

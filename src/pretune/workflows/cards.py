@@ -30,6 +30,10 @@ def pretrained(settings: Any, prepared: Sequence[Prepared], summary: dict[str, A
             baselines.insert(0, ("the model it starts from", summary["before"]["loss"]))
     if settings.objective in BOTH_WAYS and find("families", settings.family).TRAITS.kind == "decoder":
         limits.append(say(settings.language, "reads_both_ways"))
+    changed = [sentence for text in prepared for sentence in text.changed]
+    if changed:
+        named = [Path(sentence.partition(": ")[0]).name for sentence in changed]
+        limits.append(say(settings.language, "sources_changed", files=", ".join(named)))
     loss = Score("loss", summary["loss"], summary["targets"], summary["signature"], "lower")
     sources = dict.fromkeys(Path(source).name for text in prepared for source in text.sources)
     card = Card(

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pretune.checkpoint import store
 from pretune.config import digest
 from pretune.errors import ConfigError
 from pretune.metrics.seeds import seed_difference, spread
@@ -112,6 +113,7 @@ def compare_runs(
         "findings": [] if why else _findings(language, together, opened, configs, summaries),
     }
     if html is not None:
+        store.check_file(Path(html), overwrite=p.is_page(Path(html)))
         result["html"] = str(_page(Path(html), language, opened, summaries, result))
     return result
 

@@ -20,10 +20,12 @@ def prepare_parts(
     tokenizer: Tokenizer | None,
     largest_vocabulary: int | None,
     reporter: Reporter,
+    anew: Path | None = None,
 ) -> tuple[Prepared, ...]:
     """The text of each part in a folder of its own below ``folder``; without a mixture in ``folder`` itself.
 
-    Without ``tokenizer`` one is trained on the text of all parts together.
+    Without ``tokenizer`` one is trained on the text of all parts together. ``anew`` is a file that was found
+    damaged: the part that it belongs to is prepared again.
 
     Raises:
         DataError: nothing usable in the sources, or too many bad records.
@@ -45,9 +47,10 @@ def prepare_parts(
     def prepared(part: PartSettings, kind: Kind) -> Prepared:
         if settings.mixture:
             reporter.say(f"  {part.name}: {', '.join(part.corpus)}")
+        place = folder / "parts" / str(part.name) if settings.mixture else folder
         return prepare(
             part.corpus,
-            folder / "parts" / str(part.name) if settings.mixture else folder,
+            place,
             tokenizer=tokenizer,
             vocabulary_size=settings.vocabulary_size,
             tokenizer_kind=settings.tokenizer_kind,
@@ -56,6 +59,7 @@ def prepare_parts(
             validation=part.validation,
             reporter=reporter,
             columns=kind.columns,
+            anew=anew is not None and anew.is_relative_to(place),
         )
 
     found = tuple(prepared(*of) for of in zip(settings.parts, settings.kinds, strict=True))

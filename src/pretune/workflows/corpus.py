@@ -6,39 +6,42 @@
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pydantic
 from safetensors import SafetensorError
 
-from pretune.checkpoint import store
-from pretune.config import digest
-from pretune.data.deduplicate import ExactDuplicates
+from pretune.checkpoint import state, store
+from pretune.data.fingerprints import FILE as FINGERPRINTS
 from pretune.data.fingerprints import Fingerprints
+from pretune.data.origins import Origins, changes, origins
 from pretune.data.pairs import joint_of
-from pretune.data.shards import BETWEEN, Corpus, cut, joined, piece_size, split, write_corpus
-from pretune.data.sources import RecordLog, read_records
-from pretune.data.spool import Spool
-from pretune.errors import CheckpointError, DataError
+from pretune.data.shards import Corpus, write_corpus
+from pretune.errors import CheckpointError, ChecksumError, DataError
 from pretune.text.advice import LARGEST, advise_vocabulary_size
 from pretune.text.tokenizer import Tokenizer
 from pretune.text.training import Kind, train_tokenizer
 from pretune.training.progress import Reporter
+from pretune.training.run import DATA, remove_files
 from pretune.types import IntArray
+from pretune.workflows.documents import Documents, cut_up
 
 PREPARED, TOKENIZER = "prepared.json", "tokenizer"
 TEXT = "text.sha256"
 """In a preparation that is under way: of what it is one."""
+AGAIN = "prepare the text again"
+WRITTEN = tuple(f"*{name}" for name in DATA)
+"""What a preparation writes."""
 SAMPLE = 600
 """Characters that a tokenizer learns from, for each of its tokens: four times as many make texts 0.5 %
 shorter, and take two and a half times as long (vocabulary 8,192)."""
-SEVERAL = 20
-"""Documents from which on two are held out at least."""
+NAMED = 10
+"""Files that have changed which are named on the terminal; summary.json has them all."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Prepared:
     sources: tuple[str, ...]
     columns: tuple[str, ...] = ("text",)
     """The fields of a record that a document is made of."""
+    changed: tuple[str, ...] = ()
+    """What has happened to the files of the sources since they were read, a sentence a file."""
 
     def sizes(self) -> str:
         """How much there is to train on, and how much is held out."""
@@ -82,47 +87,52 @@ def prepare(
     tokenizer_kind: Kind = "bpe",
     largest_vocabulary: int | None = None,
     columns: tuple[str, ...] = ("text",),
+    anew: bool = False,
 ) -> Prepared:
     """Read, deduplicate, split and tokenize ``sources`` into ``folder``, or open what lies there.
 
     Where ``sources`` is one folder that was prepared before, it is opened as it is. Without ``tokenizer``
     one is trained on the text; a size of ``auto`` is measured on it, up to ``largest_vocabulary``. Held out
     is that share of the documents, chosen by a hash of their text, or the ``validation`` files alone. A
-    document is one field of a record, or a pair of them (``columns``).
+    document is one field of a record, or a pair of them (``columns``). What lies in ``folder`` and is
+    damaged is made anew from the sources, and so is all of it where ``anew`` says that it is.
 
     Raises:
         DataError: nothing usable in the sources, or too many bad records.
     """
     if is_prepared(sources):
         return open_prepared(Path(sources[0]), tokenizer, columns)
-    if (folder / PREPARED).exists():
-        return _reopened(folder, tokenizer)
+    if (folder / PREPARED).exists() and not anew:
+        try:
+            return _reopened(folder, tokenizer, (*sources, *validation), reporter)
+        except (CheckpointError, ChecksumError) as error:
+            reporter.say(f"  {error}; the text is prepared anew")
     # It gets its name when it is whole: what a killed process left half-made never stands in the way.
     partial = folder.with_name(f"{folder.name}.partial")
     spool = folder.with_name(f"{folder.name}.text.partial")
     kept = False
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        documents = _Documents(sources, validation, held_out, spool, columns)
+        files = origins((*sources, *validation), columns)
+        documents = Documents(sources, validation, held_out, spool, columns)
         given = None if tokenizer is None else tokenizer.fingerprint
         _begin(partial, documents.digest(vocabulary_size, tokenizer_kind, largest_vocabulary, given))
-        if tokenizer is None and (partial / TOKENIZER).exists():
-            tokenizer = Tokenizer.load(partial / TOKENIZER)
-            reporter.say("  the tokenizer is there already, from before this was stopped")
-        if tokenizer is None:
-            tokenizer = _trained(
+        tokenizer = (
+            tokenizer
+            or _kept_tokenizer(partial, reporter)
+            or _trained(
                 documents.training_texts, vocabulary_size, tokenizer_kind, largest_vocabulary, reporter
             )
-        _write(documents, tokenizer, partial, sources)
-        shutil.rmtree(folder, ignore_errors=True)  # without prepared.json it is of no use
-        partial.replace(folder)
+        )
+        _write(documents, tokenizer, partial, sources, files)
+        _replace(partial, folder)
     except (OSError, SafetensorError) as error:
         raise DataError(f"{folder}: the prepared text could not be written: {error}") from error
     except KeyboardInterrupt:
         kept = True  # the same command goes on from the parts that are finished
         raise
     finally:
-        for path in (spool, _cut_up(spool)):
+        for path in (spool, cut_up(spool)):
             path.unlink(missing_ok=True)
         if not kept:
             shutil.rmtree(partial, ignore_errors=True)
@@ -131,11 +141,63 @@ def prepare(
     return prepared
 
 
-def _reopened(folder: Path, tokenizer: Tokenizer | None) -> Prepared:
+def _reopened(
+    folder: Path, tokenizer: Tokenizer | None, paths: tuple[str, ...], reporter: Reporter
+) -> Prepared:
+    """What a run prepared before; which of its files have changed since is said."""
+    prepared = open_prepared(folder, tokenizer)
+    known = (state.read(folder / PREPARED, AGAIN, _Form) or {})["files"]
+    changed = tuple(changes(paths, prepared.columns, known))
+    for sentence in changed[:NAMED]:
+        reporter.say(f"  {sentence} since this run read it; it goes on with the text as it was")
+    if len(changed) > NAMED:
+        reporter.say(f"  and {len(changed) - NAMED:,} more files have changed")
+    return replace(prepared, changed=changed)
+
+
+def _replace(partial: Path, folder: Path) -> None:
+    """Give a preparation its name. What lies there is of no use; files of the user's stay."""
+    remove_files(folder, WRITTEN)
+    if folder.exists():
+        store.move_files(folder, partial)
+        shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+
+
+def _kept_tokenizer(folder: Path, reporter: Reporter) -> Tokenizer | None:
+    """The tokenizer that an earlier start has finished, if it is there and whole."""
+    if not (folder / TOKENIZER / store.MANIFEST).exists():
+        return None
     try:
-        return open_prepared(folder, tokenizer)
-    except (CheckpointError, DataError) as error:
-        raise DataError(f"{error}; remove {folder} and run the command again to prepare it anew") from None
+        tokenizer = load_tokenizer(folder / TOKENIZER)
+    except CheckpointError as error:
+        reporter.say(f"  {error}; it is trained anew")
+        remove_files(folder / TOKENIZER, WRITTEN)
+        return None
+    reporter.say("  the tokenizer is there already, from before this was stopped")
+    return tokenizer
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """A tokenizer that was written beside tokens.
+
+    Raises:
+        CheckpointError: a file of it is not what was written.
+    """
+    store.verify_folder(folder)
+    return Tokenizer.load(folder)
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write what :func:`load_tokenizer` reads.
+
+    Raises:
+        DataError: the disk refused.
+    """
+    try:
+        store.write_folder(folder, tokenizer.save, about={"kind": "tokenizer"})
+    except CheckpointError as error:
+        raise DataError(f"{folder}: the tokenizer could not be written: {error.__cause__}") from error
 
 
 def shared_tokenizer(
@@ -157,29 +219,28 @@ def shared_tokenizer(
     """
     for sources, *_ in texts:
         if is_prepared(sources):
-            return Tokenizer.load(Path(sources[0]) / TOKENIZER)
-    if (folder / TOKENIZER).exists():
-        return Tokenizer.load(folder / TOKENIZER)
+            return load_tokenizer(Path(sources[0]) / TOKENIZER)
+    kept = _kept_tokenizer(folder, reporter)
+    if kept is not None:
+        return kept
     spools = [folder / f"{number}.text.partial" for number in range(len(texts))]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         parts = [
-            _Documents(sources, held, held_out, spool, columns)
+            Documents(sources, held, held_out, spool, columns)
             for (sources, held, columns), spool in zip(texts, spools, strict=True)
         ]
         tokenizer = _trained(
             lambda: itertools.chain.from_iterable(part.training_texts() for part in parts),
             vocabulary_size, tokenizer_kind, largest_vocabulary, reporter,
         )  # fmt: skip
-        tokenizer.save(folder / f"{TOKENIZER}.partial")
-        (folder / f"{TOKENIZER}.partial").replace(folder / TOKENIZER)
+        save_tokenizer(tokenizer, folder / TOKENIZER)
     except OSError as error:
         raise DataError(f"{folder}: the tokenizer could not be written: {error}") from error
     finally:
         for path in spools:
             path.unlink(missing_ok=True)
-            _cut_up(path).unlink(missing_ok=True)
-        shutil.rmtree(folder / f"{TOKENIZER}.partial", ignore_errors=True)
+            cut_up(path).unlink(missing_ok=True)
     return tokenizer
 
 
@@ -204,15 +265,17 @@ def _advised(texts: Texts, largest: int | None, reporter: Reporter) -> int:
     return advice.size
 
 
-def _write(documents: _Documents, tokenizer: Tokenizer, folder: Path, sources: tuple[str, ...]) -> None:
+def _write(
+    documents: Documents, tokenizer: Tokenizer, folder: Path, sources: tuple[str, ...], files: Origins
+) -> None:
     """Training text, held-out text, fingerprints; each in bounded memory. Finished parts stay as they are."""
-    if not (folder / TOKENIZER).exists():
-        tokenizer.save(folder / f"{TOKENIZER}.partial")
-        (folder / f"{TOKENIZER}.partial").replace(folder / TOKENIZER)
+    if not (folder / TOKENIZER / store.MANIFEST).exists():
+        save_tokenizer(tokenizer, folder / TOKENIZER)
     joint = joint_of(documents.columns, tokenizer.specials)
-    if (folder / "train").exists():
+    try:
         train = Corpus.open(folder / "train")
-    else:
+    except ChecksumError:  # not there yet, or damaged
+        shutil.rmtree(folder / "train", ignore_errors=True)
         train = write_corpus(documents.training(), tokenizer, folder / "train", joint=joint)
     shutil.rmtree(folder / "validation", ignore_errors=True)  # its files may have changed
     held = write_corpus(documents.validation(), tokenizer, folder / "validation", joint=joint)
@@ -222,26 +285,23 @@ def _write(documents: _Documents, tokenizer: Tokenizer, folder: Path, sources: t
         "train": train.fingerprint,
         "validation": held.fingerprint,
         "columns": list(documents.columns),
+        "files": files,
+        "fingerprints": store.sha256(folder / FINGERPRINTS),
     }
-    store.write_json(folder / PREPARED, about)
+    state.write(folder / PREPARED, about)
     (folder / TEXT).unlink()
 
 
 def _begin(folder: Path, text: str) -> None:
     """Leave in ``folder`` only what a preparation of the same text that was stopped has finished."""
     mark = folder / TEXT
-    if not mark.exists() or mark.read_text(encoding="utf-8") != text:
+    if not mark.exists() or mark.read_bytes() != text.encode():
         shutil.rmtree(folder)
         folder.mkdir()
         store.write_text(mark, text)
     for pattern in ("*.partial", ".*.partial-*"):
         for leftover in folder.glob(pattern):
             shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _cut_up(spool: Path) -> Path:
-    """Where the pieces of a small corpus are spooled."""
-    return spool.with_name(f"pieces.{spool.name}")
 
 
 def is_prepared(sources: tuple[str, ...]) -> bool:
@@ -258,13 +318,9 @@ def open_prepared(
         CheckpointError: the folder is damaged.
         DataError: it was prepared with another tokenizer, or from other fields than those ``wanted``.
     """
-    try:
-        about = json.loads((folder / PREPARED).read_text(encoding="utf-8"))
-        sources = tuple(str(source) for source in about["sources"])
-        columns = tuple(str(column) for column in about.get("columns", ("text",)))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / PREPARED}: damaged: {error}; prepare the text again") from None
-    own = Tokenizer.load(folder / TOKENIZER)
+    about = state.read(folder / PREPARED, AGAIN, _Form) or {}
+    sources, columns = tuple(about["sources"]), tuple(about["columns"])
+    own = load_tokenizer(folder / TOKENIZER)
     if tokenizer is not None and tokenizer.fingerprint != own.fingerprint:
         raise DataError(
             f"{folder}: was prepared with another tokenizer; prepare the text again with this one"
@@ -274,85 +330,26 @@ def open_prepared(
             f"{folder}: was prepared from the fields {', '.join(columns)}, not {', '.join(wanted)}; give the "
             "records themselves"
         )
+    path = folder / FINGERPRINTS
+    if not path.is_file() or store.sha256(path) != about["fingerprints"]:
+        raise CheckpointError(f"{path}: is missing or not what was written; {AGAIN}")
     fingerprints = Fingerprints.load(folder)
-    if fingerprints is None:
-        raise CheckpointError(f"{folder}: its text fingerprints are missing; prepare the text again")
+    assert fingerprints is not None, "it is there, as it was written"
     train, held = Corpus.open(folder / "train"), Corpus.open(folder / "validation")
+    for corpus, name in ((train, "train"), (held, "validation")):
+        if corpus.fingerprint != about[name] or corpus.tokenizer != own.fingerprint:
+            raise CheckpointError(f"{corpus.folder}: is the text of another preparation; {AGAIN}")
     return Prepared(own, train, held, fingerprints, sources, columns)
 
 
-class _Documents:
-    """The documents of the sources, each once, on either side of the split; read once, kept in a spool."""
+class _Form(state.Form):
+    """The form of prepared.json."""
 
-    def __init__(
-        self,
-        sources: tuple[str, ...],
-        validation: tuple[str, ...],
-        held_out: float,
-        spool: Path,
-        columns: tuple[str, ...],
-    ) -> None:
-        self.validation_files, self.columns = validation, columns
-        self.duplicates = 0
-        self.log = RecordLog()
-        self._spool = self._pieces(Spool(self._unique(sources, self.log), spool))
-        self._held = np.zeros(len(self._spool), bool)
-        if validation:
-            return
-        if len(self._spool) < 2:
-            raise DataError(
-                f"{', '.join(sources)}: {len(self._spool)} document{self.remark()}: too little to train "
-                "on one part and hold out another; give more text, or other text as validation"
-            )
-        # A sentence pair needs a second document to draw from; of a handful of texts one must do.
-        least = 2 if len(self._spool) >= SEVERAL else 1
-        self._held = split(self._spool.hashes, held_out, seed=0, least=least)
+    sources: list[str]
+    columns: list[str]
+    train: str
+    validation: str
+    files: dict[str, tuple[int, int, str]]
+    fingerprints: str
 
-    def training(self) -> Iterator[str]:
-        """The documents to train on."""
-        return self._spool.texts(~self._held)
-
-    def training_texts(self) -> Iterator[str]:
-        """The texts to train on: of a pair each apart."""
-        pairs = len(self.columns) > 1
-        return itertools.chain.from_iterable(
-            document.split(BETWEEN) if pairs else (document,) for document in self.training()
-        )
-
-    def validation(self) -> Iterator[str]:
-        """The documents held out."""
-        if self.validation_files:
-            return self._unique(self.validation_files, RecordLog())
-        return self._spool.texts(self._held)
-
-    def digest(self, *choices: object) -> str:
-        """Of the documents to train on, in their order, and of the choices that go with them."""
-        return digest([self._spool.hashes[~self._held].tolist(), self.columns, choices])
-
-    def remark(self) -> str:
-        """What was left out of the sources."""
-        parts = [f"{self.duplicates:,} duplicates left out"] if self.duplicates else []
-        if self.log.remarkable:
-            parts.append(self.log.summary())
-        return "".join(f"; {part}" for part in parts)
-
-    def _pieces(self, whole: Spool) -> Spool:
-        """The documents; of a small corpus their pieces, so that a share of them is a sample."""
-        size = piece_size(len(whole), whole.characters)
-        if size is None or self.validation_files or len(self.columns) > 1:
-            return whole
-        cut_up = Spool((piece for text in whole.texts() for piece in cut(text, size)), _cut_up(whole.path))
-        cut_up.path.replace(whole.path)
-        cut_up.path = whole.path
-        return cut_up
-
-    def _unique(self, paths: tuple[str, ...], log: RecordLog) -> Iterator[str]:
-        seen, duplicates = ExactDuplicates(), 0
-        for record in read_records(paths, columns=self.columns, log=log):
-            text = joined([str(record.fields[column]) for column in self.columns])
-            if seen.seen(text):
-                duplicates += 1
-            else:
-                yield text
-        log.finish()
-        self.duplicates += duplicates
+    model_config = pydantic.ConfigDict(strict=False)  # JSON has no tuples

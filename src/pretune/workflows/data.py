@@ -8,7 +8,6 @@ survives a stop: the same call goes on after the last whole part.
 from __future__ import annotations
 
 import itertools
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,8 +16,8 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
+from pretune.checkpoint import lock, state
 from pretune.checkpoint.store import write_json
 from pretune.data.cleaning.boilerplate import LineCounts
 from pretune.data.cleaning.cleaner import CleanedBatch, Draft, Dropped, Kept, Knowledge, read_word_list
@@ -29,15 +28,28 @@ from pretune.data.cleaning.settings import CleaningSettings
 from pretune.data.cleaning.tally import Tally
 from pretune.data.deduplicate import ExactDuplicates
 from pretune.data.near_duplicates import NearDuplicates
-from pretune.data.parts import NOTES, Memory, Note, Part, PartWriter, read_notes, write_note
+from pretune.data.parts import (
+    NOTES,
+    PREPARED,
+    Memory,
+    Note,
+    Part,
+    PartWriter,
+    read_memory,
+    read_notes,
+    write_memory,
+    write_note,
+)
 from pretune.data.sources import RecordLog, listing, read_records
-from pretune.errors import DataError, Interrupted, PretuneError
+from pretune.errors import ConfigError, DataError, Interrupted, PretuneError
 from pretune.training.progress import Reporter, Silent, Work, working
+from pretune.training.run import remove_files
 from pretune.training.signals import StopRequest
 from pretune.workflows import data_pages
 from pretune.workflows.data_folder import (
-    PREPARED,
+    NOTE_FILES,
     PrepareSettings,
+    clear,
     default_folder,
     finished,
     open_partial,
@@ -82,7 +94,8 @@ def prepare_data(
     can be imported (``if __name__ == "__main__":``), as everywhere in Python.
 
     Raises:
-        ConfigError: a setting that pretune does not take, or a folder of other settings.
+        ConfigError: a setting that pretune does not take, a folder of other settings or with other files, or
+            another process prepares text there.
         DataError: text that cannot be used.
         Interrupted: a signal came; the finished parts are kept.
     """
@@ -96,21 +109,27 @@ def prepare_data(
         "sources": listing(resolved.sources),
         "versions": versions(),
     }
-    there = finished(folder, asked)
-    if there is not None:
-        shutil.rmtree(folder / NOTES, ignore_errors=True)
-        reporter.say(f"{folder}: this text is prepared")
-        return PreparedText(folder, there)
+    with lock.held(lock.beside(folder), folder, ConfigError):
+        there = finished(folder, asked)
+        if there is not None:
+            remove_files(folder, NOTE_FILES)
+            reporter.say(f"{folder}: this text is prepared")
+            return PreparedText(folder, there)
+        return PreparedText(folder, _prepared(resolved, folder, asked, processes, reporter))
+
+
+def _prepared(
+    settings: PrepareSettings, folder: Path, asked: Mapping[str, Any], processes: int, reporter: Reporter
+) -> dict[str, Any]:
     partial = open_partial(folder, asked, reporter)
     try:
-        summary = _Preparation(resolved, partial, processes, reporter).run(asked, folder)
+        return _Preparation(settings, partial, processes, reporter).run(asked, folder)
     except Interrupted:
         raise
     except PretuneError:
         if not (partial / "text").exists():  # nothing that would be of use to another try
-            shutil.rmtree(partial, ignore_errors=True)
+            clear(partial)
         raise
-    return PreparedText(folder, summary)
 
 
 class _Preparation:
@@ -153,10 +172,8 @@ class _Preparation:
             recurring = self._recurring(cleaning, stop) if cleaning.boilerplate else frozenset()
             lines = np.sort(np.fromiter(recurring, np.uint64, len(recurring)))
             found = {"recurring": lines, "evaluations": np.zeros(0, np.uint64) if runs is None else runs}
-            partial = path.with_name(f"{path.name}.partial")
-            save_file(found, partial)
-            partial.replace(path)
-        there = load_file(path)
+            write_memory(path, found)
+        there = read_memory(path)
         return Knowledge(
             frozenset(there["recurring"].tolist()),
             there["evaluations"] if cleaning.against else None,
@@ -178,7 +195,7 @@ class _Preparation:
     def _resume(self) -> None:
         """Take up what finished parts left."""
         near = []
-        for note, memory in read_notes(self._folder):
+        for note, memory in read_notes(self._folder, self._reporter.say):
             self._parts.append(note.part)
             self._records, self._tally = note.records, Tally.of(note.tally)
             self._exact.remember(memory["exact"])
@@ -284,11 +301,11 @@ class _Preparation:
         write_json(self._folder / "report.json", report)
         data_pages.prepared(self._folder, report, self._settings, asked["versions"])
         parts = [asdict(part) for part in self._parts]
-        write_json(self._folder / PREPARED, {**asked, "summary": summary, "parts": parts})
+        state.write(self._folder / PREPARED, {**asked, "summary": summary, "parts": parts})
         if folder.exists():
             folder.rmdir()  # it was found empty
         self._folder.replace(folder)
-        shutil.rmtree(folder / NOTES, ignore_errors=True)
+        remove_files(folder, NOTE_FILES)
         return summary
 
     def _work(self, name: str, log: RecordLog) -> Any:

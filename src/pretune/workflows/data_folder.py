@@ -5,25 +5,26 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pydantic
 
-from pretune.checkpoint.store import write_json
+from pretune.checkpoint import state
 from pretune.config import Settings, build, differences, digest
 from pretune.data.cleaning.settings import CleaningSettings
-from pretune.data.parts import NOTES
+from pretune.data.parts import NOTES, PREPARED, Finished, verify_part
 from pretune.data.sources import RecordLog, listing, read_records
-from pretune.errors import ConfigError
+from pretune.errors import CheckpointError, ConfigError
 from pretune.training.progress import Reporter
+from pretune.training.run import remove_files
 
-PREPARED = "prepare.json"
-"""Written last: a folder that has it is whole."""
 _ASKED = f"{NOTES}/asked.json"
+NOTE_FILES = (f"{NOTES}/*.json", f"{NOTES}/*.safetensors", f"{NOTES}/*.partial")
+"""What a restart needs; it goes when all is done."""
 _PACKAGES = (
     "pretune", "ftfy", "numpy", "opencc", "orjson", "py3langid", "rensa", "rjieba", "stopwordsiso",
     "zstandard",
@@ -92,43 +93,61 @@ def finished(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
 
     Raises:
         ConfigError: the folder holds something else.
+        CheckpointError: the text or what stands beside it is not what was written.
     """
     path = folder / PREPARED
     if not path.exists():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigError(f"{folder}: holds files but no prepared text; give another folder with --out")
         return None
-    try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-        changed = differences({"settings": there["settings"]}, {"settings": asked["settings"]})
-        same = there["sources"] == _plain(asked["sources"])
-        summary = dict(there["summary"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: damaged: {error}; remove {folder} and prepare the text again") from None
+    way_out = f"remove {folder} and prepare the text again"
+    there = state.read(path, way_out, Finished) or {}
+    changed = differences({"settings": there["settings"]}, {"settings": asked["settings"]})
+    same = there["sources"] == _plain(asked["sources"])
     if changed or not same:
         what = f"other settings ({'; '.join(changed)})" if changed else "another state of the source files"
         raise ConfigError(f"{folder}: holds text prepared with {what}; give another folder with --out")
-    return summary
+    for part in there["parts"]:
+        verify_part(folder / "text" / part["name"], part, way_out)
+    return dict(there["summary"])
 
 
 def open_partial(folder: Path, asked: Mapping[str, Any], reporter: Reporter) -> Path:
-    """The ``.partial`` folder beside ``folder``: the one that a stopped call left, if it is of any use."""
+    """The ``.partial`` folder beside ``folder``: the one that a stopped call left, if it is of any use.
+
+    Raises:
+        ConfigError: it holds files that no preparation wrote, or cannot be made.
+    """
     partial = folder.with_name(f"{folder.name}.partial")
     there = partial / _ASKED
     try:
-        known = json.loads(there.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = None
-    if known != _plain(asked):
-        if known is not None:
+        known = state.read(there, "the preparation is begun anew")
+    except CheckpointError as error:
+        reporter.say(str(error))
+        known = {}
+    if known is None or known != _plain(asked):
+        if known:
             reporter.say(f"{partial}: of other settings, files or versions; begun anew")
-        shutil.rmtree(partial, ignore_errors=True)
+        clear(partial)
         try:
-            partial.mkdir(parents=True)
+            partial.mkdir(parents=True, exist_ok=True)
+            left = sorted(path.name for path in partial.iterdir())
         except OSError as error:
             raise ConfigError(f"{partial}: cannot be made: {error.strerror}; give another --out") from None
-        write_json(there, asked)
+        if left:
+            raise ConfigError(
+                f"{partial}: holds files that pretune did not write ({left[0]} ...); move them away, or give "
+                "another --out"
+            )
+        state.write(there, asked)
     return partial
+
+
+def clear(partial: Path) -> None:
+    """Remove what a preparation wrote, and the folder if nothing else is in it."""
+    remove_files(partial, (*NOTE_FILES, "text/part-*", "report*.*", PREPARED))
+    with suppress(OSError):  # it is not there, or holds something of the user's
+        partial.rmdir()
 
 
 def _plain(value: Any) -> Any:

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pretune.checkpoint import store
+from pretune.checkpoint import state, store
 from pretune.config import Settings
 from pretune.data.pairs import joint_of
 from pretune.data.shards import joined, write_corpus
 from pretune.data.sources import RecordLog, read_records
-from pretune.errors import DataError, NotFiniteError, UnsupportedError
+from pretune.errors import CheckpointError, DataError, NotFiniteError, UnsupportedError
 from pretune.evaluation.baseline import Baseline
 from pretune.evaluation.language_model import HeldOut
 from pretune.evaluation.mistakes import Mistake, Slice, by_slice, most_confident
@@ -192,6 +192,7 @@ def evaluate(
     task: str | None = None,
     train: str | Path | None = None,
     out: str | Path | None = None,
+    overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Score ``model`` on ``data``: a classifier on labelled records, a language model on raw text.
@@ -202,10 +203,13 @@ def evaluate(
     Raises:
         DataError: unusable data, or a label that the model does not know.
         CheckpointError: no model there, or a broken one, whose loss is no number.
+        UsageError: ``out`` is there already and ``overwrite`` is not given.
         UnsupportedError: ``task`` is none that the model's head can do.
     """
     machine.prepare()
     reporter = reporter or Silent()
+    if out is not None:
+        store.check_file(Path(out), overwrite=overwrite or _is_ours(Path(out)))
     loaded = model if isinstance(model, Model) else Model.load(model)
     if task is not None and task not in (loaded.head, loaded.task_name):
         raise UnsupportedError(
@@ -236,6 +240,14 @@ def evaluate(
     if out is not None:
         store.write_json(Path(out), summary)
     return summary
+
+
+def _is_ours(path: Path) -> bool:
+    """Is a file what an evaluation wrote?"""
+    try:
+        return (state.read_any(path, "") or {}).get("verb") == "evaluate"
+    except CheckpointError:
+        return False
 
 
 def _language_model(model: Model, data: str, reporter: Reporter) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pretune.checkpoint import hub, store
+from pretune.checkpoint import hub, lock, store
 from pretune.errors import CheckpointError, ConfigError, UsageError, suggestion
 from pretune.model import Model
 from pretune.training import machine
@@ -37,6 +37,7 @@ def export(
     out: str | Path,
     format: str = "hugging-face",
     texts: Sequence[str] = (),
+    overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Write ``model`` to ``out``, and see that what reads it back says the same; whole or not at all.
@@ -44,6 +45,7 @@ def export(
     Args:
         format: one of ``FORMATS``.
         texts: on which the logits are compared; default: English and Chinese ones.
+        overwrite: take a folder that is there: files of the same names are replaced, others stay.
 
     Returns:
         ``differences``: for each reader the largest difference of two logits. Stock transformers is a reader
@@ -52,7 +54,7 @@ def export(
     Raises:
         CheckpointError: no model there, or what was written says something else.
         UsageError: ``out`` is there already, or the model is not trained.
-        ConfigError: there is no such format.
+        ConfigError: there is no such format, or another process writes ``out``.
     """
     if format not in FORMATS:
         raise ConfigError(f"format: there is no {format!r}; {suggestion(format, FORMATS)}")
@@ -62,14 +64,9 @@ def export(
     loaded.needs(loaded.head)
     if loaded.untrained:
         raise UsageError(f"{loaded.path}: its {loaded.head!r} head is not trained; fine-tune it first")
-    if path.exists() and (path.is_file() or any(path.iterdir())):
-        raise UsageError(f"{path}: is there already; remove it, or give another --out")
-    differences: dict[str, float] = {}
-
-    def fill(folder: Path) -> None:
-        differences.update(FORMATS[format](loaded, folder, texts or TEXTS))
-
-    store.write_folder(path, fill, about={"kind": "model", "format": format})
+    with lock.held(lock.beside(path), path):
+        _check_target(path, overwrite, reporter)
+        differences = _written(loaded, path, format, texts or TEXTS)
     if "transformers" not in differences:
         reporter.say("transformers is not installed, so only pretune has read the folder back")
     size = sum(file.stat().st_size for file in path.iterdir())
@@ -78,6 +75,28 @@ def export(
         "parameters": loaded.parameters, "bytes": size, "texts": len(texts or TEXTS),
         "differences": differences,
     }  # fmt: skip
+
+
+def _check_target(path: Path, overwrite: bool, reporter: Reporter) -> None:
+    there = path.is_dir() and any(path.iterdir())
+    if there and not overwrite:
+        raise UsageError(
+            f"{path}: is there already; remove it, give another --out, or replace the files of the same "
+            "names in it with --overwrite"
+        )
+    store.check_target(path, overwrite=overwrite)
+    if there:
+        reporter.say(f"{path}: is there already: files of the same names are replaced, others stay")
+
+
+def _written(model: Model, path: Path, format: str, texts: Sequence[str]) -> dict[str, float]:
+    differences: dict[str, float] = {}
+
+    def fill(folder: Path) -> None:
+        differences.update(FORMATS[format](model, folder, texts))
+
+    store.write_folder(path, fill, about={"kind": "model", "format": format})
+    return differences
 
 
 def _hugging_face(model: Model, folder: Path, texts: Sequence[str]) -> dict[str, float]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pretune.checkpoint import lock, store
 from pretune.data.sources import read_texts
 from pretune.errors import DataError
 from pretune.model import Model
@@ -67,23 +68,24 @@ def extend_vocabulary(
         DataError: text that cannot be used or has no more tokens to give, or ``out`` is there already.
     """
     folder, heard = Path(out), reporter or Silent()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder}: is there already; remove it or choose another folder")
     machine.prepare()
-    before = model if isinstance(model, Model) else Model.load(model)
     paths = [sources] if isinstance(sources, str | Path) else list(sources)
-    heard.say(f"looking for {tokens:,} tokens to add to {before.tokenizer.vocabulary_size:,}")
-    found = extended(before.tokenizer, read_texts(paths), tokens, max_token_length=max_token_length)
-    if not found.pieces:
-        raise DataError("no two neighbouring tokens of the text occur twice: there is nothing to add")
-    after = grown(before, found)
-    sample = sample_texts(read_texts(paths), _MEASURED_CHARACTERS)
+    with lock.held(lock.beside(folder), folder, DataError):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise DataError(f"{folder}: is there already; remove it or choose another folder")
+        before = model if isinstance(model, Model) else Model.load(model)
+        heard.say(f"looking for {tokens:,} tokens to add to {before.tokenizer.vocabulary_size:,}")
+        found = extended(before.tokenizer, read_texts(paths), tokens, max_token_length=max_token_length)
+        if not found.pieces:
+            raise DataError("no two neighbouring tokens of the text occur twice: there is nothing to add")
+        after = grown(before, found)
+        sample = sample_texts(read_texts(paths), _MEASURED_CHARACTERS)
+        store.write_folder(folder, after.write, about={"kind": "model"})
     characters = sum(map(len, sample))
     rates = [
         round(100 * sum(len(encoded.ids) for encoded in tokenizer.encode_batch(sample)) / characters, 2)
         for tokenizer in (before.tokenizer, after.tokenizer)
     ]
-    after.save(folder)
     words = tuple(after.tokenizer.decode([id]) for id in found.pieces)
     return ExtendedVocabulary(folder, words, after.tokenizer.vocabulary_size, *rates)
 

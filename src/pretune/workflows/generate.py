@@ -66,6 +66,7 @@ def generate_file(
     data: str | Path,
     out: str | Path,
     options: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Continue the ``text`` of every record of ``data`` into ``out``, JSON lines in the order of the records.
@@ -74,6 +75,7 @@ def generate_file(
 
     Raises:
         DataError: unusable data, or an output that cannot be written.
+        UsageError: ``out`` is there already and ``overwrite`` is not given.
         CheckpointError: no model there, or a damaged one.
     """
     reporter = reporter or Silent()
@@ -88,7 +90,7 @@ def generate_file(
             counts.update(every=len(said), empty=sum(map(is_empty, said)))
             yield {**given(record), "continuations": [described(one) for one in said]}
 
-    count, log = answer_file(data, out, answer, chunk=CHUNK)
+    count, log = answer_file(data, out, answer, chunk=CHUNK, overwrite=overwrite)
     if log.bad:
         reporter.say(f"  {log.summary()}")
     if counts["empty"]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pretune.checkpoint import lock, store
 from pretune.data.sources import RecordLog, read_records
 from pretune.errors import DataError, UsageError
 from pretune.types import Record
@@ -15,7 +16,9 @@ from pretune.types import Record
 Answer = Callable[[Sequence[Record]], Iterable[dict[str, Any]]]
 
 
-def answer_file(data: str | Path, out: str | Path, answer: Answer, *, chunk: int) -> tuple[int, RecordLog]:
+def answer_file(
+    data: str | Path, out: str | Path, answer: Answer, *, chunk: int, overwrite: bool = False
+) -> tuple[int, RecordLog]:
     """Answer the records of ``data``, ``chunk`` at a time, into the JSON lines of ``out``: (answers, log).
 
     The output grows in a ``.partial`` file, which gets its name at the end. A record that ``answer`` refuses
@@ -23,14 +26,20 @@ def answer_file(data: str | Path, out: str | Path, answer: Answer, *, chunk: int
 
     Raises:
         DataError: unusable data, or an output that cannot be written.
+        UsageError: ``out`` is a folder, or is there already and ``overwrite`` is not given.
+        ConfigError: another process writes ``out``.
     """
-    log, path = RecordLog(), Path(out)
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder; give the file that the answers go to")
-    records = read_records((str(data),), columns=("text",), log=log)
-    growing, count = path.with_name(path.name + ".partial"), 0
+    path = Path(out)
+    with lock.held(lock.beside(path), path, DataError):
+        store.check_file(path, overwrite=overwrite)
+        return _written(str(data), path, answer, chunk)
+
+
+def _written(data: str, path: Path, answer: Answer, chunk: int) -> tuple[int, RecordLog]:
+    log = RecordLog()
+    records = read_records((data,), columns=("text",), log=log)
+    growing, count = path.with_name(f".{path.name}.partial"), 0
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with growing.open("w", encoding="utf-8") as file:
             for said in _answers(records, answer, chunk, log):
                 file.write(json.dumps(said, ensure_ascii=False) + "\n")
@@ -40,8 +49,7 @@ def answer_file(data: str | Path, out: str | Path, answer: Answer, *, chunk: int
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error}") from None
     finally:
-        if not count:
-            growing.unlink(missing_ok=True)
+        growing.unlink(missing_ok=True)
     return count, log
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pretune.config import Settings
 from pretune.data.sources import identities
-from pretune.training import machine
+from pretune.training import lock, machine
 from pretune.training.changes import replay
 from pretune.training.progress import Reporter, Silent
 from pretune.training.run import Run, default_folder
 from pretune.training.world import World
+from pretune.workflows import completed
 
 
 @dataclass(frozen=True)
@@ -46,36 +48,48 @@ def carried_out(
 ) -> RunResult:
     """What ``work`` makes of a run, its summary, alone or with the ranks that torchrun started.
 
-    A run that has ended is left as it is. Rank 0 opens the run first, and its reporter alone is heard.
-    ``changes`` is the ``plan.json`` of a run whose steps and changes in mid-run are to be made again.
+    A run that has ended is left as it is, if its model is. Rank 0 opens the run first, it alone holds the
+    run's lock from before the first byte to the last, and its reporter alone is heard. ``changes`` is the
+    ``plan.json`` of a run whose steps and changes in mid-run are to be made again.
 
     Raises:
-        ConfigError: the folder holds a run of other settings, or other files; or ``changes`` is no plan.
+        ConfigError: the folder holds a run of other settings, or other files, or another process works on
+            it; or ``changes`` is no plan.
     """
     machine.prepare()
-    with World.opened() as world:
+    with World.opened() as world, ExitStack() as held:
         heard = reporter if reporter and world.main else Silent()
         with world.in_turn():
-            run, finished = _opened(verb, settings, data, out=out, changes=changes, reporter=heard)
+            folder = Path(out) if out else default_folder(verb, settings, identities(data))
+            if world.main and not completed.is_whole(Run(folder), settings):
+                held.enter_context(_held(folder))
+            run, finished = _opened(folder, settings, changes=changes, reporter=heard)
         return RunResult(run.folder, work(run, world, heard) if finished is None else finished)
 
 
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """The run is this process's own; a folder that was made for it and is empty at the end goes again."""
+    made = not folder.exists()
+    try:
+        with lock.held(folder):
+            yield
+    finally:
+        if made:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
+
+
 def _opened(
-    verb: str,
-    settings: Settings,
-    data: Sequence[str],
-    *,
-    out: str | Path | None,
-    changes: str | Path | None,
-    reporter: Reporter,
+    folder: Path, settings: Settings, *, changes: str | Path | None, reporter: Reporter
 ) -> tuple[Run, Mapping[str, Any] | None]:
-    """The run in ``out`` (or in the folder that settings and data name), and its summary if it has ended."""
-    folder = Path(out) if out else default_folder(verb, settings, identities(data))
+    """The run in ``folder``, and its summary if it has ended."""
     run = Run.open(folder, settings)
     if changes is not None:
         with run.starting():
             replay(run, Path(changes))
-    finished = run.summary()
+    run.mend_plan(reporter.say)
+    finished = completed.summary(run, reporter.say)
     ended = "" if finished is None else ": this run is complete"
     reporter.say(f"{run.folder}{ended}")
     return run, finished

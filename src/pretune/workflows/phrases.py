@@ -33,6 +33,7 @@ ENGLISH = {
     "teacher": "{name} ({family}, {parameters} parameters; weight {weight}, temperature {temperature})",
     "reads_both_ways": "It learnt to read the beginning of a text both ways, and pretune reads a prompt so; `generate` of "
     "stock transformers reads a prompt from left to right, and writes something else.",
+    "sources_changed": "Trained on its sources as they were first read; since then: {files}.",
     "pretraining_helped": "{name}: pretraining helped. Accuracy {pretrained} against {random} from random "
     "weights: {difference} points more (95 % interval {low} to {high}).",
     "pretraining_hurt": "{name}: pretraining did harm. Accuracy {pretrained} against {random} from random "
@@ -107,6 +108,7 @@ CHINESE = {
     "teacher": "{name}（{family}，{parameters} 参数；权重 {weight}，温度 {temperature}）",
     "reads_both_ways": "训练时文本开头部分双向可见，pretune 读提示时也是如此；原版 transformers 的 `generate` 自左向右读提示，"
     "续写因此不同。",
+    "sources_changed": "训练用的是首次读取时的语料；此后文件有变动：{files}。",
     "pretraining_helped": "{name}：预训练有效。准确率 {pretrained}，随机初始化为 {random}，"
     "提高 {difference} 个百分点（95% 置信区间 {low} 至 {high}）。",
     "pretraining_hurt": "{name}：预训练起了反作用。准确率 {pretrained}，随机初始化为 {random}，"

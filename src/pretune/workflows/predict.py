@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pretune.checkpoint import lock, store
 from pretune.errors import DataError, UsageError
 from pretune.model import Model
 from pretune.prediction.formats import FORMATS, Format
@@ -32,6 +33,7 @@ def predict(
     on_bad: OnBad = "skip",
     batch_size: int | None = None,
     writing: Writing | None = None,
+    overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Answer every record of ``data`` into ``out``, in their order; ``-`` stands for the streams.
@@ -48,23 +50,43 @@ def predict(
             many; ``keep`` puts ``{"error": ...}`` in their place, so that answer i is that of row i.
         batch_size: rows that the network reads at once, at most; None: as many as fit.
         writing: how a causal model continues a text.
+        overwrite: replace a file of that name that is there.
         reporter: who is told how far it is.
 
     Raises:
         DataError: unusable data, or an output that cannot be written.
-        UsageError: ``out`` is no file of a known kind, or was begun with something else.
+        UsageError: ``out`` is no file of a known kind, is there already, or was begun with something else.
+        ConfigError: another process writes ``out``.
         CheckpointError: no model there, or a damaged one.
     """
     machine.prepare()
     reporter = reporter or Silent()
     form = _format(str(out))
+    if str(out) != STREAM:
+        with lock.held(lock.beside(Path(out)), Path(out), DataError):
+            store.check_file(Path(out), overwrite=overwrite)
+            return _predicted(model, data, str(out), form, on_bad, batch_size, writing, overwrite, reporter)
+    return _predicted(model, data, str(out), form, on_bad, batch_size, writing, overwrite, reporter)
+
+
+def _predicted(
+    model: Model | str | Path,
+    data: str | Path,
+    out: str,
+    form: Format,
+    on_bad: OnBad,
+    batch_size: int | None,
+    writing: Writing | None,
+    overwrite: bool,
+    reporter: Reporter,
+) -> dict[str, Any]:
     loaded = model if isinstance(model, Model) else Model.load(model)
     _say_unused(loaded, reporter)
     job = Job(loaded, str(data), form, on_bad, batch_size, writing or Writing())
     survey = job.survey()
     if survey.log.remarkable:
         reporter.say(f"  {survey.log.summary()}")
-    if str(out) == STREAM:
+    if out == STREAM:
         tally = Tally()
         for piece, reached in job.pieces(survey, Tally(), reporter):
             tally = reached
@@ -72,11 +94,11 @@ def predict(
             sys.stdout.buffer.flush()
         job.judge(survey, tally)
     else:
-        tally = _into(Path(out), job, survey, reporter)
+        tally = _into(Path(out), job, survey, overwrite, reporter)
     if tally.unanswered:
         reporter.say(f"  {tally.unanswered:,} records without an answer ({tally.examples[0]})")
     bad = survey.log.bad + tally.unanswered
-    return {"verb": "predict", "records": tally.answered, "bad": bad, "out": str(out)}
+    return {"verb": "predict", "records": tally.answered, "bad": bad, "out": out}
 
 
 def _say_unused(model: Model, reporter: Reporter) -> None:
@@ -85,8 +107,9 @@ def _say_unused(model: Model, reporter: Reporter) -> None:
         reporter.say(f"  {unused}")
 
 
-def _into(out: Path, job: Job, survey: Survey, reporter: Reporter) -> Tally:
-    with closing(Growing(out, {**job.identity(), "data": survey.fingerprint})) as file:
+def _into(out: Path, job: Job, survey: Survey, overwrite: bool, reporter: Reporter) -> Tally:
+    identity = {**job.identity(), "data": survey.fingerprint}
+    with closing(Growing(out, identity, reporter.say, overwrite=overwrite)) as file:
         tally = Tally(**file.state)
         if tally.rows:
             reporter.say(f"  going on after {tally.rows:,} rows that are answered already")

@@ -6,16 +6,17 @@ is measured beside a unigram and a bigram model of the same text, on exactly the
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pretune.checkpoint import store
+import pydantic
+
+from pretune.checkpoint import state, store
 from pretune.data.sources import RecordLog, read_records
-from pretune.errors import UnsupportedError
+from pretune.errors import CheckpointError, ChecksumError, DataError, UnsupportedError
 from pretune.model.making import sketch
 from pretune.registry import find
 from pretune.text.tokenizer import Tokenizer
@@ -89,6 +90,29 @@ def pretrain(
 def _pretrained(
     resolved: PretrainSettings, started: float, run: Run, world: World, reporter: Reporter
 ) -> Mapping[str, Any]:
+    data = run.folder / "data"
+    try:
+        return _trained(resolved, started, run, world, reporter)
+    except ChecksumError as error:
+        if world.size > 1 or not error.path.is_relative_to(data):
+            where = error.path.parent.parent
+            raise DataError(
+                f"{error}; prepare the text again: remove {where}, and repeat its command"
+            ) from None
+        reporter.say(f"  {error}; the text is prepared anew")
+        damaged = error.path
+    # Only here: the traceback of an error that is being handled holds on to all that was read.
+    return _trained(resolved, started, run, world, reporter, anew=damaged)
+
+
+def _trained(
+    resolved: PretrainSettings,
+    started: float,
+    run: Run,
+    world: World,
+    reporter: Reporter,
+    anew: Path | None = None,
+) -> Mapping[str, Any]:
     length = parse_length(resolved.budget)
     with world.in_turn(), run.starting():
         tokenizer_given = _given_tokenizer(resolved)
@@ -99,6 +123,7 @@ def _pretrained(
             tokenizer=tokenizer_given,
             largest_vocabulary=_largest_vocabulary(resolved) if resolved.vocabulary_size == "auto" else None,
             reporter=reporter,
+            anew=anew,
         )
         seconds = length.seconds_left(started, sum(AFTER.values()))
         pretraining = Pretraining(resolved, prepared, run, seconds, reporter, world)
@@ -159,6 +184,9 @@ def _concluded(
     )
     if length.unit == "seconds":
         summary["budget_seconds"] = length.amount
+    changed = [sentence for text in pretraining.prepared for sentence in text.changed]
+    if changed:
+        summary["sources_changed"] = changed
     return _finish(run, resolved, pretraining, summary, shown)
 
 
@@ -171,20 +199,25 @@ def _given_tokenizer(settings: PretrainSettings) -> Tokenizer | None:
 def _loss_before(run: Run, parts: Pretraining, reporter: Reporter, world: World) -> dict[str, float]:
     """The held-out scores of the checkpoint as it was, measured once and kept in the run."""
     path = run.folder / "before.json"
-    kept: dict[str, float] | None = world.lead(lambda: _read_before(path))
+    kept: dict[str, float] | None = world.lead(lambda: _read_before(path, reporter))
     if kept is not None:
         return kept
     scores = {score.name: score.value for score in parts.evaluate(parts.model.network, 0)}
     reporter.say("  before: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
-    world.lead(lambda: store.write_json(path, scores))
+    world.lead(lambda: state.write(path, scores))
     return scores
 
 
-def _read_before(path: Path) -> dict[str, float] | None:
-    if not path.exists():
+class _Before(pydantic.RootModel[dict[str, float]]):
+    """The form of before.json: score to value."""
+
+
+def _read_before(path: Path, reporter: Reporter) -> dict[str, float] | None:
+    try:
+        return state.read(path, "it is measured again", _Before)
+    except CheckpointError as error:
+        reporter.say(f"  {error}")
         return None
-    kept: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
-    return kept
 
 
 def _check_tokenizer(settings: PretrainSettings, tokenizer: Tokenizer | None) -> None:

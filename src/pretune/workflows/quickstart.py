@@ -10,10 +10,11 @@ numbers of trials for both kinds of start (docs/lab-notes.md); the test sets dec
 from __future__ import annotations
 
 import importlib.resources
-import json
+import itertools
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -21,18 +22,18 @@ from typing import Any
 
 import numpy as np
 
-from pretune.checkpoint import store
+from pretune.checkpoint import state
 from pretune.config import digest
-from pretune.errors import CheckpointError, ConfigError
+from pretune.errors import ConfigError
 from pretune.evaluation.classifiers import majority, tfidf
 from pretune.evaluation.mistakes import Mistake, most_confident
 from pretune.metrics.accuracy import accuracy
 from pretune.metrics.statistics import Difference, mean_interval, paired_difference
 from pretune.model import Model
-from pretune.training import machine
+from pretune.training import lock, machine
 from pretune.training.log import read_log
 from pretune.training.progress import Reporter, Silent, Terminal
-from pretune.training.run import environment
+from pretune.training.run import BEGUN, MADE, environment, remove_files
 from pretune.types import Prediction
 from pretune.workflows import pages
 from pretune.workflows.corpus import Prepared, prepare
@@ -122,11 +123,16 @@ def quickstart(
     reporter: Reporter = Silent() if quiet else Terminal(deadline=started + 60 * minutes)
     machine.prepare()
     folder = Path(out)
+    with lock.held(folder):
+        return _carried_out(folder, minutes, started, reporter)
+
+
+def _carried_out(folder: Path, minutes: float, started: float, reporter: Reporter) -> RunResult:
     plan = _begin(folder, minutes)
     finished = folder / "summary.json"
     if finished.exists():
         reporter.say(f"{folder}: this run is complete; remove the folder to run it again")
-        return RunResult(folder, _read_json(finished))
+        return RunResult(folder, state.read(finished, "remove it and run the command again") or {})
 
     texts = folder / "texts"
     reporter.say("1/5 text: one tokenizer for English and Chinese, shards of tokens")
@@ -140,7 +146,7 @@ def quickstart(
         if name not in plan:  # decided here, so that what ran over before is taken off
             left = started + 60 * minutes - time.monotonic() - OTHER_STAGES * minutes / 5
             plan[name] = round(max(20.0, left * SHARES[name]))
-            store.write_json(folder / MARKER, plan)
+            state.write(folder / MARKER, plan)
         reporter.say(f"{number}/5 pretraining: {settings['family']} ({name}), {plan[name]} s")
         runs[name] = pretrain(
             settings,
@@ -162,7 +168,7 @@ def quickstart(
     summary = report.summary() | {"seconds": round(time.monotonic() - started, 1)}
     for language in ("en", "zh"):
         report.write(folder / ("report.html" if language == "en" else "report.zh.html"), language, summary)
-    store.write_json(finished, summary)
+    state.write(finished, summary)
     return RunResult(folder, summary)
 
 
@@ -204,10 +210,10 @@ def _begin(folder: Path, minutes: float) -> dict[str, Any]:
         content = digest([[str(p.relative_to(source)), p.read_text(encoding="utf-8")] for p in files])
         identity = {"version": metadata.version("pretune"), "texts": content, "minutes": minutes}
         marker = folder / MARKER
-        plan = _read_json(marker) if marker.exists() else {}
+        plan = state.read(marker, f"remove {folder} and run the command again") or {}
         if plan and identity.items() <= plan.items():
             return plan
-        if not plan and folder.exists() and any(folder.iterdir()):
+        if not plan and any(path.name != lock.NAME for path in folder.iterdir()):
             raise ConfigError(
                 f"{folder}: holds files but no quickstart; give an empty or new folder with --out"
             )
@@ -216,28 +222,23 @@ def _begin(folder: Path, minutes: float) -> dict[str, Any]:
             target = folder / "texts" / path.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-    store.write_json(marker, identity)
+    state.write(marker, identity)
     return identity
 
 
 def _empty(folder: Path) -> None:
     """Remove what an earlier quickstart made, and nothing else that may lie there."""
-    for name in ("texts", "data", "data.partial", *("masked", "causal")):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for run in folder.glob("classify-*"):
-        shutil.rmtree(run, ignore_errors=True)
-    for name in (MARKER, "summary.json", "report.html", "report.zh.html"):
-        (folder / name).unlink(missing_ok=True)
+    arms = [f"classify-{language}-{start}-{seed}" for language, start, seed in _arms()]
+    for name in ("masked", "causal", *arms):
+        remove_files(folder / name, MADE)
+    remove_files(folder, (*BEGUN, "texts/*.jsonl", "texts/*.md", "report*.html", "summary.json", MARKER))
+    for name in ("masked", "causal", *arms):
+        with suppress(OSError):  # it is not there, or holds something of the user's
+            (folder / name).rmdir()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged: {error}; remove it and run the command again") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: damaged: expected an object; remove it and run the command again")
-    return value
+def _arms() -> Iterator[tuple[str, str, int]]:
+    return itertools.product(LANGUAGES, LEARNING_RATES, SEEDS)
 
 
 def _finetune(folder: Path, language: str, start: str, reporter: Reporter) -> _Arm:

@@ -38,6 +38,7 @@ def score_file(
     stride: int | None = None,
     within_word: bool = False,
     tokens: bool = False,
+    overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Score the ``text`` of every record of ``data`` into ``out``, JSON lines in the order of the records.
@@ -47,6 +48,7 @@ def score_file(
 
     Raises:
         DataError: unusable data, or an output that cannot be written.
+        UsageError: ``out`` is there already and ``overwrite`` is not given.
         CheckpointError: no model there, or a damaged one.
     """
     reporter = reporter or Silent()
@@ -62,7 +64,7 @@ def score_file(
             total[0], total[1] = total[0] + score.nats, total[1] + len(score.tokens)
             yield {**given(record), **described(score, tokens=tokens)}
 
-    count, log = answer_file(data, out, answer, chunk=CHUNK)
+    count, log = answer_file(data, out, answer, chunk=CHUNK, overwrite=overwrite)
     if log.bad:
         reporter.say(f"  {log.summary()}")
     return {

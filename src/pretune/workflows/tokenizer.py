@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pretune.checkpoint import store
+from pretune.checkpoint import lock, store
 from pretune.data.sources import read_texts
 from pretune.errors import ConfigError, DataError
 from pretune.text.advice import Advice, advise_vocabulary_size
 from pretune.text.inspection import Inspection, inspect, remarks, show, table
 from pretune.text.sample import sample_texts
 from pretune.text.tokenizer import Tokenizer
-from pretune.text.training import parse_kind
+from pretune.text.training import Kind, parse_kind
 from pretune.text.training import train_tokenizer as train
 from pretune.training.progress import Reporter, Silent
 
@@ -66,13 +66,32 @@ def train_tokenizer(
             span corruption wants them (T5 has 100).
 
     Raises:
-        ConfigError: a setting that the kind does not take.
+        ConfigError: a setting that the kind does not take, or another process writes ``out``.
         DataError: text that cannot be used, or ``out`` is there already.
     """
-    paths = [sources] if isinstance(sources, str | Path) else list(sources)
     if sentinels < 0:
         raise ConfigError(f"sentinels = {sentinels}: must not be negative")
-    folder, reporter, known = Path(out), reporter or Silent(), parse_kind(kind)
+    folder, heard, known = Path(out), reporter or Silent(), parse_kind(kind)
+    with lock.held(lock.beside(folder), folder, DataError):
+        return _trained(
+            [sources] if isinstance(sources, str | Path) else list(sources), folder, known, vocabulary_size,
+            max_token_length=max_token_length, lowercase=lowercase, strip_accents=strip_accents,
+            sentinels=sentinels, reporter=heard,
+        )  # fmt: skip
+
+
+def _trained(
+    paths: Sequence[str | Path],
+    folder: Path,
+    kind: Kind,
+    vocabulary_size: int | Literal["auto"],
+    *,
+    max_token_length: int,
+    lowercase: bool,
+    strip_accents: bool,
+    sentinels: int,
+    reporter: Reporter,
+) -> TrainedTokenizer:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder}: is there already; remove it or choose another folder")
     advice = None
@@ -84,7 +103,7 @@ def train_tokenizer(
     assert isinstance(size, int)
     reporter.say(f"training a {kind} tokenizer of {size:,} tokens")
     tokenizer = train(
-        read_texts(paths), size, kind=known, max_token_length=max_token_length,
+        read_texts(paths), size, kind=kind, max_token_length=max_token_length,
         lowercase=lowercase, strip_accents=strip_accents,
     ).with_sentinels(sentinels)  # fmt: skip
     inspection = inspect(tokenizer, sample_texts(read_texts(paths), _MEASURED_CHARACTERS))

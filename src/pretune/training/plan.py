@@ -1,0 +1,43 @@
+"""The form of a run's ``plan.json``: what may stand in it, and of which type."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import pydantic
+
+from pretune.checkpoint.state import Form
+
+Steps = Annotated[int, pydantic.Field(ge=1)]
+Step = Annotated[int, pydantic.Field(ge=0)]
+Seconds = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
+Found = Annotated[list[float | str | None], pydantic.Field(min_length=2, max_length=2)]
+
+
+class Change(Form):
+    """One change in mid-run: of the length, of settings, or steps that are left out."""
+
+    step: Step
+    steps: Annotated[list[Steps], pydantic.Field(min_length=2, max_length=2)] | None = None
+    set: dict[str, float] | None = None
+    asked: int | None = None
+    skip: list[Step] | None = None
+    found: dict[str, Found] | None = None
+    rolled_back_at: Step | None = None
+
+
+class Plan(Form):
+    """What was decided by measurement, and what was changed on the way."""
+
+    steps: Steps | None = None
+    machine: Any = None
+    data: str | None = None
+    changes: list[Change] = pydantic.Field(default_factory=list)
+    memory: dict[str, dict[str, list[Annotated[list[Step], pydantic.Field(min_length=2, max_length=2)]]]] = (
+        pydantic.Field(default_factory=dict)
+    )
+    seconds_per_step: Seconds | None = None
+    seconds_per_evaluation: Seconds | None = None
+    spent: Seconds | None = None
+    teacher: str | None = None
+    replayed: bool = False

@@ -1,0 +1,85 @@
+"""A run that has ended: complete only if its model is there, as it was written, or can be put back."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pretune.checkpoint import store
+from pretune.config import Settings
+from pretune.data.fingerprints import FILE as FINGERPRINTS
+from pretune.errors import CheckpointError, PretuneError
+from pretune.training.run import Run
+
+CARD = "README.md"
+
+
+def is_whole(run: Run, settings: Settings) -> bool:
+    """Is it a run of these settings that has ended, with nothing left to write?"""
+    if not run.config_path.exists():
+        return False
+    try:
+        Run.open(run.folder, settings)
+        return run.summary(verified=True) is not None and not _damaged(run.model)
+    except PretuneError:
+        return False
+
+
+def summary(run: Run, say: Callable[[str], None]) -> Mapping[str, Any] | None:
+    """The summary of a run that has ended; None: it has not, or its model must be made again.
+
+    A file of the model that is gone or damaged is put back from the best checkpoint, where that holds it.
+    """
+    found = run.summary(verified=True)
+    if found is None:
+        return None
+    damaged = _damaged(run.model)
+    if not damaged:
+        return found
+    say(f"{run.model}: {'; '.join(damaged)}")
+    best = store.checkpoint_path(run.checkpoints, int(found["best_step"]))
+    if _put_back(run.model, best):
+        say(f"{run.model}: put back from {best}")
+        return found
+    say(f"{run.model}: is made again from the checkpoints")
+    return None
+
+
+def _damaged(folder: Path) -> list[str]:
+    """What is wrong with a model folder. The card may be edited, and the fingerprints may be taken out."""
+    try:
+        _, expected = store.read_manifest(folder)
+    except CheckpointError as error:
+        return [str(error)]
+    return [told for name in expected if (told := _fault(folder, name, expected[name]))]
+
+
+def _fault(folder: Path, name: str, expected: tuple[int, str]) -> str:
+    if name == CARD or (name == FINGERPRINTS and not (folder / name).exists()):
+        return ""
+    try:
+        store.verify_file(folder / name, *expected)
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
+def _put_back(model: Path, checkpoint: Path) -> bool:
+    """Whether all damaged files could be copied from a checkpoint that holds them as they were."""
+    try:
+        _, expected = store.read_manifest(model)
+        _, kept = store.read_manifest(checkpoint)
+        names = [name for name in expected if _fault(model, name, expected[name])]
+        if any(kept.get(name) != expected[name] for name in names):
+            return False
+        for name in names:
+            store.verify_file(checkpoint / name, *expected[name])
+    except CheckpointError:
+        return False
+    for name in names:
+        partial = model / f".{name}.partial"
+        shutil.copyfile(checkpoint / name, partial)
+        partial.replace(model / name)
+    return True
