@@ -17,6 +17,9 @@ FAULTS = {
     "SIGTERM in a step", "SIGINT in a save", "SIGTERM in an evaluation", "first batch of an evaluation",
     "stopped at any step", "second signal", "in preparation", "NaN gradient",
     "memory, injected", "memory, RLIMIT_AS",
+    "stopped run damaged", "finished run damaged", "half-written, damaged", "data prepare damaged",
+    "prepared text damaged", "two processes: pretrain", "two processes: finetune",
+    "two processes: predict", "two processes: data prepare",
 }  # fmt: skip
 
 
