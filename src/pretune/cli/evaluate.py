@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from pretune.cli.shared import Json, emit, figure
+from pretune.cli.shared import (
+    Encoding,
+    Json,
+    LabelColumn,
+    LabelsColumn,
+    SourceColumn,
+    TargetColumn,
+    TextColumn,
+    TextPairColumn,
+    columns,
+    emit,
+    figure,
+)
 
 NAME = "evaluate"
 HELP = """Score a model on data that it has not seen: a classifier on labelled records, a language model on text.
@@ -29,15 +41,27 @@ def run(
     train: Annotated[Path | None, typer.Option(help="Training records, for the baselines.")] = None,
     task: Annotated[str | None, typer.Option(help="Checked against what the model can do.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the scores here, as JSON.")] = None,
+    text_column: TextColumn = None,
+    text_pair_column: TextPairColumn = None,
+    label_column: LabelColumn = None,
+    labels_column: LabelsColumn = None,
+    source_column: SourceColumn = None,
+    target_column: TargetColumn = None,
+    encoding: Encoding = None,
     json: Json = False,
 ) -> None:
     """Parse, evaluate, print."""
     from pretune.training.progress import default_reporter
     from pretune.workflows import evaluate as workflow
 
+    named = columns(
+        text=text_column, text_pair=text_pair_column, label=label_column, labels=labels_column,
+        source=source_column, target=target_column,
+    )  # fmt: skip
     summary = workflow.evaluate(
-        model, data=data, task=task, train=train, out=out, reporter=default_reporter(json)
-    )
+        model, data=data, task=task, train=train, columns=named, encoding=encoding, out=out,
+        reporter=default_reporter(json),
+    )  # fmt: skip
     lines = [f"{name:14} {figure(score)}   {score['signature']}" for name, score in summary["scores"].items()]
     first = next(iter(summary["scores"]))
     for name, row in summary.get("baselines", {}).items():

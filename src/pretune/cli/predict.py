@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pretune.cli.shared import Json, emit
+from pretune.cli.shared import Encoding, Json, TextColumn, TextPairColumn, columns, emit
 
 NAME = "predict"
 
@@ -58,6 +58,9 @@ def run(
         float, typer.Option(min=0, help="Of a continuation; 0: the likeliest token.")
     ] = 0.8,
     seed: Annotated[int, typer.Option(help="Of a continuation.")] = 0,
+    text_column: TextColumn = None,
+    text_pair_column: TextPairColumn = None,
+    encoding: Encoding = None,
     json: Json = False,
 ) -> None:
     """Parse, predict, print."""
@@ -75,7 +78,7 @@ def run(
     if data is not None and out is not None:
         summary = workflow.predict(
             model, data=data, out=out, on_bad=on_bad.value, batch_size=batch_size, writing=writing,
-            reporter=default_reporter(json),
+            columns=columns(text=text_column, text_pair=text_pair_column), encoding=encoding, reporter=default_reporter(json),
         )  # fmt: skip
         if str(out) != "-":  # there the answers are all that stdout holds
             emit(summary, json, [f"{summary['records']:,} records answered in {out}"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pretune.data.reading import Reading
 from pretune.objectives import Kind
 from pretune.text.tokenizer import Tokenizer
 from pretune.training.progress import Reporter
@@ -31,7 +32,7 @@ def prepare_parts(
     if settings.mixture and tokenizer is None:
         tokenizer = shared_tokenizer(
             [
-                (part.corpus, part.validation, kind.columns)
+                (part.corpus, part.validation, kind.columns, Reading(part.columns, settings.encoding))
                 for part, kind in zip(settings.parts, settings.kinds, strict=True)
             ],
             folder,
@@ -56,6 +57,7 @@ def prepare_parts(
             validation=part.validation,
             reporter=reporter,
             columns=kind.columns,
+            reading=Reading(part.columns, settings.encoding),
         )
 
     found = tuple(prepared(*of) for of in zip(settings.parts, settings.kinds, strict=True))

@@ -21,6 +21,7 @@ from pretune.config import digest
 from pretune.data.deduplicate import ExactDuplicates
 from pretune.data.fingerprints import Fingerprints
 from pretune.data.pairs import joint_of
+from pretune.data.reading import Reading
 from pretune.data.shards import BETWEEN, Corpus, cut, joined, piece_size, split, write_corpus
 from pretune.data.sources import RecordLog, read_records
 from pretune.data.spool import Spool
@@ -82,13 +83,14 @@ def prepare(
     tokenizer_kind: Kind = "bpe",
     largest_vocabulary: int | None = None,
     columns: tuple[str, ...] = ("text",),
+    reading: Reading | None = None,
 ) -> Prepared:
     """Read, deduplicate, split and tokenize ``sources`` into ``folder``, or open what lies there.
 
     Where ``sources`` is one folder that was prepared before, it is opened as it is. Without ``tokenizer``
     one is trained on the text; a size of ``auto`` is measured on it, up to ``largest_vocabulary``. Held out
     is that share of the documents, chosen by a hash of their text, or the ``validation`` files alone. A
-    document is one field of a record, or a pair of them (``columns``).
+    document is one field of a record, or a pair of them (``columns``), read as ``reading`` says.
 
     Raises:
         DataError: nothing usable in the sources, or too many bad records.
@@ -103,7 +105,7 @@ def prepare(
     kept = False
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        documents = _Documents(sources, validation, held_out, spool, columns)
+        documents = _Documents(sources, validation, held_out, spool, columns, reading)
         given = None if tokenizer is None else tokenizer.fingerprint
         _begin(partial, documents.digest(vocabulary_size, tokenizer_kind, largest_vocabulary, given))
         if tokenizer is None and (partial / TOKENIZER).exists():
@@ -139,7 +141,7 @@ def _reopened(folder: Path, tokenizer: Tokenizer | None) -> Prepared:
 
 
 def shared_tokenizer(
-    texts: Sequence[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]],
+    texts: Sequence[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], Reading]],
     folder: Path,
     *,
     vocabulary_size: int | Literal["auto"],
@@ -148,7 +150,7 @@ def shared_tokenizer(
     tokenizer_kind: Kind = "bpe",
     largest_vocabulary: int | None = None,
 ) -> Tokenizer:
-    """A tokenizer of the text of several (sources, validation, columns), each document once in each.
+    """A tokenizer of the text of several (sources, validation, columns, reading), each document once in each.
 
     Where one of them was prepared before, its tokenizer is taken. It lies in ``folder`` when it is whole.
 
@@ -164,8 +166,8 @@ def shared_tokenizer(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         parts = [
-            _Documents(sources, held, held_out, spool, columns)
-            for (sources, held, columns), spool in zip(texts, spools, strict=True)
+            _Documents(sources, held, held_out, spool, columns, reading)
+            for (sources, held, columns, reading), spool in zip(texts, spools, strict=True)
         ]
         tokenizer = _trained(
             lambda: itertools.chain.from_iterable(part.training_texts() for part in parts),
@@ -291,8 +293,9 @@ class _Documents:
         held_out: float,
         spool: Path,
         columns: tuple[str, ...],
+        reading: Reading | None,
     ) -> None:
-        self.validation_files, self.columns = validation, columns
+        self.validation_files, self.columns, self._reading = validation, columns, reading
         self.duplicates = 0
         self.log = RecordLog()
         self._spool = self._pieces(Spool(self._unique(sources, self.log), spool))
@@ -348,7 +351,7 @@ class _Documents:
 
     def _unique(self, paths: tuple[str, ...], log: RecordLog) -> Iterator[str]:
         seen, duplicates = ExactDuplicates(), 0
-        for record in read_records(paths, columns=self.columns, log=log):
+        for record in read_records(paths, columns=self.columns, reading=self._reading, log=log):
             text = joined([str(record.fields[column]) for column in self.columns])
             if seen.seen(text):
                 duplicates += 1

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pretune.data.columns import unlabelled
 from pretune.errors import DataError, UsageError
 from pretune.model import Model
 from pretune.prediction.formats import FORMATS, Format
@@ -17,6 +18,7 @@ from pretune.training import machine
 from pretune.training.progress import Reporter, Silent
 from pretune.types import Record
 from pretune.workflows.answering import Bad, Job, OnBad, Survey, Tally, Writing, answers
+from pretune.workflows.reading import reading_of
 
 STREAM = "-"
 """As data: standard input. As out: standard output."""
@@ -32,6 +34,8 @@ def predict(
     on_bad: OnBad = "skip",
     batch_size: int | None = None,
     writing: Writing | None = None,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Answer every record of ``data`` into ``out``, in their order; ``-`` stands for the streams.
@@ -48,6 +52,8 @@ def predict(
             many; ``keep`` puts ``{"error": ...}`` in their place, so that answer i is that of row i.
         batch_size: rows that the network reads at once, at most; None: as many as fit.
         writing: how a causal model continues a text.
+        columns: from which column a field is read, as ``{"text": "review"}``.
+        encoding: of files that are neither UTF-8 nor marked otherwise; None: it is recognised.
         reporter: who is told how far it is.
 
     Raises:
@@ -59,7 +65,13 @@ def predict(
     reporter = reporter or Silent()
     form = _format(str(out))
     loaded = model if isinstance(model, Model) else Model.load(model)
-    job = Job(loaded, str(data), form, on_bad, batch_size, writing or Writing())
+    fields = (
+        ["text"]
+        if loaded.task_name is None
+        else [field.name for field in unlabelled(loaded.task_module.FIELDS)]
+    )
+    reading = reading_of(loaded, columns, encoding, fields)
+    job = Job(loaded, str(data), form, on_bad, batch_size, writing or Writing(), reading)
     survey = job.survey()
     if survey.log.remarkable:
         reporter.say(f"  {survey.log.summary()}")

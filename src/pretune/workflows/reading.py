@@ -1,0 +1,22 @@
+"""How the data that a model is used on are read: as is said, else as what it learnt from was read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pretune.data.columns import check_names
+from pretune.data.reading import Reading
+from pretune.model import Model
+
+
+def reading_of(
+    model: Model, columns: Mapping[str, str] | None, encoding: str | None, fields: Sequence[str]
+) -> Reading:
+    """Columns that are named here must be there; those that the model knows count where a file has them.
+
+    Raises:
+        ConfigError: a column of a field that there is none of, or an unknown encoding.
+    """
+    given = dict(columns or {})
+    check_names(given, fields, "columns")
+    return Reading(given, encoding, model.about.get("columns", {}))
