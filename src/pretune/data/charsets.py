@@ -18,6 +18,9 @@ _COMMON = [
     "gb18030", "big5",
 ]  # fmt: skip
 """Encodings that text files are really found in, besides UTF-8 and UTF-16."""
+_EAST_ASIAN = ("cp932", "euc_jp", "cp949", "gb18030", "big5")
+_TELLING_BYTES = 12
+"""Fewer of them read as some Han characters in most East Asian encodings."""
 _NAMES = {"cp949": "euc-kr", "cp932": "shift_jis", "koi8_r": "koi8-r"}
 _ASCII = "".join(map(chr, range(32, 127))) + "\t\n +AGE- ~{VPND~} \x1b$B"
 """Text that a codec in which ASCII stands for itself leaves alone; UTF-7, HZ and ISO 2022 do not."""
@@ -32,7 +35,7 @@ def check_encoding(name: str) -> None:
         ConfigError: it cannot.
     """
     try:
-        b"".decode(name)  # refuses what is no encoding of text, as base64
+        b"a".decode(name, "ignore")  # refuses what is no encoding of text, as base64
         codecs.getincrementaldecoder(name)(MARKING).decode(b"abcd", True)
     except (LookupError, ValueError):
         raise ConfigError(
@@ -63,7 +66,10 @@ def likely(sample: bytes) -> str | None:
         )
         if is_western(sample) and not worse:
             return "cp1252"
-    return None if best is None else _NAMES.get(best.encoding, best.encoding)
+    beyond = sum(byte > 0x7F for byte in sample)
+    if best is None or (best.encoding in _EAST_ASIAN and beyond < _TELLING_BYTES):
+        return None
+    return _NAMES.get(best.encoding, best.encoding)
 
 
 def is_western(sample: bytes) -> bool:

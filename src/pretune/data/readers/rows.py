@@ -79,6 +79,8 @@ class Profile:
         return all(judged) if judged else None
 
     def _cell(self, place: int, cell: str) -> bool | None:
+        if not cell.strip():
+            return None
         values = self._values[place]
         if values is not None and self._rows >= 8 and len(values) <= self._rows // 3:
             return cell.strip() in values
@@ -120,14 +122,18 @@ class Rows:
         self._open = False
         self._said = False
         self._profile: Profile | None = None
+        self._learnt = 0
         self._reader = dialect.reader(self._feed())
 
-    def learn(self, width: int, sample: Sequence[str]) -> None:
-        """Expect rows of ``width`` values, such as those of the lines without quotes in a sample."""
-        self._profile = Profile(width)
-        plain = [line for line in sample if self._dialect.quote and self._dialect.quote not in line]
-        for line in plain:
-            self._profile.add(_first(self._dialect.bare, line))
+    def learn(self, width: int, sample: Sequence[tuple[int, str]]) -> None:
+        """Expect rows of ``width`` values, such as those in the lines of a sample that are read again."""
+        profile = Profile(width)
+        aside = Rows(iter(sample), self._dialect, self._name, RecordLog())
+        aside._profile = profile
+        for _ in aside:
+            pass
+        self._profile = profile
+        self._learnt = sample[-1][0] if sample else 0
 
     def __iter__(self) -> Iterator[tuple[int, list[str]]]:
         return self
@@ -147,7 +153,7 @@ class Rows:
             else:
                 fault = "" if not self._open else "a quote is opened and never closed"
             if not fault and len(self._taken) == 1:
-                if self._profile is not None:
+                if self._profile is not None and self._taken[0][0] > self._learnt:
                     self._profile.add(row)
                 return self._taken[0][0], row
             if not fault and not self._swallows(row):

@@ -43,7 +43,7 @@ def read(item: Item, columns: Columns, log: RecordLog) -> Iterator[Record]:
     )
     header = [name.strip() for name in next(rows, (0, []))[1]]
     match = match_columns(item.name, columns, header, log)
-    rows.learn(len(header), texts[1:])
+    rows.learn(len(header), sample[1:])
     for number, row in rows:
         if len(row) > len(header):
             reason = f"{len(row)} values for {len(header)} columns; is a quote missing?"
