@@ -37,13 +37,21 @@ def shape_of(item: Item) -> Shape:
     if not start.startswith(b"{"):
         return "lines"
     try:
-        first = next((line for _, line in Text(item, aside).lines() if line.strip()), b"")
+        lines = (line.strip() for _, line in Text(item, aside).lines() if line.strip())
+        first, more = next(lines, b""), next(lines, None)
+    except Damage:
+        return "lines"
+    try:
         orjson.loads(first)
         return "lines"
     except orjson.JSONDecodeError:
         pass
-    except Damage:
-        return "lines"
+    try:
+        # An object that ends on its line, with more behind it, stands in damaged lines, or all are on one.
+        _DECODER.raw_decode(first.decode("utf-8", "surrogateescape"))
+        return "lines" if more is not None else "objects"
+    except (json.JSONDecodeError, RecursionError):
+        pass
     try:
         return "lines" if next(_Values(item, aside, bare=True).all(), None) is None else "objects"
     except Damage:
