@@ -144,13 +144,21 @@ def test_every_field_has_its_option(cli_options: dict[str, set[str]]) -> None:
     assert labelled | corpora <= cli_options["evaluate"]
     assert asked <= cli_options["predict"]
     assert corpora <= cli_options["pretrain"]
+    for verb in ("score", "generate", "tokenizer train", "tokenizer inspect", "data prepare", "data inspect"):
+        assert option("text") in cli_options[verb]
+    readers = [verb for verb in cli_options if not verb.startswith(("export", "quickstart", "runs"))]
+    assert all("--encoding" in cli_options[verb] for verb in readers)
 
 
 @pytest.fixture
 def cli_options() -> dict[str, set[str]]:
     """The options of each verb."""
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    return {name: {o for p in verb.params for o in p.opts} for name, verb in commands.items()}
+    found: dict[str, set[str]] = {}
+    for name, verb in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        below = getattr(verb, "commands", None)
+        named = {name: verb} if below is None else {f"{name} {key}": value for key, value in below.items()}
+        found |= {key: {o for p in one.params for o in p.opts} for key, one in named.items()}
+    return found
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pretune.cli.shared import Json, emit, typed
+from pretune.cli.shared import Encoding, Json, TextColumn, columns, emit, typed
 
 NAME = "generate"
 HELP = """Continue texts with a causal model; an encoder-decoder writes what it makes of them.
@@ -84,6 +84,8 @@ def run(
         bool | None,
         typer.Option("--stream/--no-stream", help="Print as it is written; default on a terminal."),
     ] = None,
+    text_column: TextColumn = None,
+    encoding: Encoding = None,
     json: Json = False,
 ) -> None:
     """Parse, generate, print."""
@@ -101,7 +103,8 @@ def run(
         "both_ways": both_ways, "stop": tuple(stop) if stop else None, "seed": seed,
     }  # fmt: skip
     if data is not None and out is not None:
-        _file(model, data, out, options, json)
+        read = {"columns": columns(text=text_column), "encoding": encoding}
+        _file(model, data, out, options, read, json)
         return
     texts = typed(prompts)
     several = len(texts) > 1 or (num_return_sequences or 1) > 1 or (num_beams or 1) > 1
@@ -113,12 +116,14 @@ def run(
     _whole(model, texts, options, json)
 
 
-def _file(model: Path, data: Path, out: Path, options: dict[str, Any], json: bool) -> None:
+def _file(
+    model: Path, data: Path, out: Path, options: dict[str, Any], read: dict[str, Any], json: bool
+) -> None:
     from pretune.training.progress import default_reporter
     from pretune.workflows import generate as workflow
 
     summary = workflow.generate_file(
-        model, data=data, out=out, options=options, reporter=default_reporter(json)
+        model, data=data, out=out, options=options, reporter=default_reporter(json), **read
     )
     emit(summary, json, [f"{summary['records']:,} texts continued in {out}"])
 

@@ -57,16 +57,20 @@ class _Job:
     """None: a set of the library ``datasets``."""
 
 
-def read_texts(paths: Iterable[str | Path]) -> Iterator[str]:
-    """The texts of :func:`read_records`; a bad record is passed over.
+def read_texts(
+    paths: Iterable[str | Path], *, reading: Reading | None = None, say: Callable[[str], None] | None = None
+) -> Iterator[str]:
+    """The texts of :func:`read_records`; a bad record is passed over, and at the end ``say`` is told of it.
 
     Raises:
         DataError: no good one is left, or too many are bad.
     """
     log = RecordLog()
-    for record in read_records(paths, columns=("text",), log=log):
+    for record in read_records(paths, reading=reading, log=log):
         yield str(record.fields["text"])
     log.finish()
+    if say is not None and log.remarkable:
+        say(f"  {log.summary()}")
 
 
 def read_records(

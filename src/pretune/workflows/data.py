@@ -151,7 +151,8 @@ class _Preparation:
         cleaning = self._settings.cleaning
         path = self._folder / _KNOWLEDGE
         if not path.exists():
-            runs = Evaluations.of(evaluation_texts(cleaning.against)).hashes if cleaning.against else None
+            against = evaluation_texts(cleaning.against, self._settings.encoding)
+            runs = Evaluations.of(against).hashes if cleaning.against else None
             recurring = self._recurring(cleaning, stop) if cleaning.boilerplate else frozenset()
             lines = np.sort(np.fromiter(recurring, np.uint64, len(recurring)))
             found = {"recurring": lines, "evaluations": np.zeros(0, np.uint64) if runs is None else runs}

@@ -15,6 +15,7 @@ from pretune.training import machine
 from pretune.training.progress import Reporter, Silent
 from pretune.types import Record
 from pretune.workflows.lines import answer_file, given
+from pretune.workflows.reading import reading_of
 
 CHUNK = 64
 """Prompts of a file that are read and answered at once."""
@@ -57,11 +58,15 @@ def generate_file(
     data: str | Path,
     out: str | Path,
     options: Mapping[str, Any] | None = None,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Continue the ``text`` of every record of ``data`` into ``out``, JSON lines in the order of the records.
 
-    Each line repeats ``id`` and ``text`` and has ``continuations``, a list of ``text`` and ``reason``.
+    ``columns`` names the column of the text, as ``{"text": "prompt"}``, ``encoding`` that of files that are
+    neither UTF-8 nor marked otherwise. Each line repeats ``id`` and ``text`` and has ``continuations``, a
+    list of ``text`` and ``reason``.
 
     Raises:
         DataError: unusable data, or an output that cannot be written.
@@ -76,8 +81,9 @@ def generate_file(
         for record, said in zip(records, found, strict=True):
             yield {**given(record), "continuations": [described(one) for one in said]}
 
-    count, log = answer_file(data, out, answer, chunk=CHUNK)
-    if log.bad:
+    reading = reading_of(loaded, columns, encoding, ("text",))
+    count, log = answer_file(data, out, answer, reading=reading, chunk=CHUNK)
+    if log.remarkable:
         reporter.say(f"  {log.summary()}")
     return {"verb": "generate", "records": count, "bad": log.bad, "out": str(out)}
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pretune.data.reading import Reading
 from pretune.data.sources import RecordLog, read_records
 from pretune.errors import DataError, UsageError
 from pretune.types import Record
@@ -15,7 +16,9 @@ from pretune.types import Record
 Answer = Callable[[Sequence[Record]], Iterable[dict[str, Any]]]
 
 
-def answer_file(data: str | Path, out: str | Path, answer: Answer, *, chunk: int) -> tuple[int, RecordLog]:
+def answer_file(
+    data: str | Path, out: str | Path, answer: Answer, *, reading: Reading, chunk: int
+) -> tuple[int, RecordLog]:
     """Answer the records of ``data``, ``chunk`` at a time, into the JSON lines of ``out``: (answers, log).
 
     The output grows in a ``.partial`` file, which gets its name at the end. A record that ``answer`` refuses
@@ -27,7 +30,7 @@ def answer_file(data: str | Path, out: str | Path, answer: Answer, *, chunk: int
     log, path = RecordLog(), Path(out)
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; give the file that the answers go to")
-    records = read_records((str(data),), columns=("text",), log=log)
+    records = read_records((str(data),), reading=reading, log=log)
     growing, count = path.with_name(path.name + ".partial"), 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""How the data that a model is used on are read: as is said, else as what it learnt from was read."""
+"""How the data of a command are read: as is said, else as what the model learnt from was read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,17 @@ from collections.abc import Mapping, Sequence
 from pretune.data.columns import check_names
 from pretune.data.reading import Reading
 from pretune.model import Model
+
+
+def text_reading(columns: Mapping[str, str] | None, encoding: str | None) -> Reading:
+    """Texts alone, of columns that are named, in an encoding that is given.
+
+    Raises:
+        ConfigError: a column of another field, or an unknown encoding.
+    """
+    given = dict(columns or {})
+    check_names(given, ("text",), "columns")
+    return Reading(given, encoding)
 
 
 def reading_of(

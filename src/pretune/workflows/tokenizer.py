@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from pretune.text.tokenizer import Tokenizer
 from pretune.text.training import parse_kind
 from pretune.text.training import train_tokenizer as train
 from pretune.training.progress import Reporter, Silent
+from pretune.workflows.reading import text_reading
 
 AUTO: Literal["auto"] = "auto"
 _MEASURED_CHARACTERS = 2_000_000
@@ -55,6 +56,8 @@ def train_tokenizer(
     lowercase: bool = False,
     strip_accents: bool = False,
     sentinels: int = 0,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
     reporter: Reporter | None = None,
 ) -> TrainedTokenizer:
     """Train a tokenizer on the text of files and folders and save it as a folder that `transformers` loads.
@@ -64,6 +67,8 @@ def train_tokenizer(
         vocabulary_size: ``auto`` measures what more tokens would save (:func:`advise_vocabulary_size`).
         sentinels: so many tokens ``<extra_id_0>`` ... for hidden spans come on top of it, as
             span corruption wants them (T5 has 100).
+        columns: the column of the text where it is not called so, as ``{"text": "article"}``.
+        encoding: of files that are neither UTF-8 nor marked otherwise; None: it is recognised.
 
     Raises:
         ConfigError: a setting that the kind does not take.
@@ -75,19 +80,20 @@ def train_tokenizer(
     folder, reporter, known = Path(out), reporter or Silent(), parse_kind(kind)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder}: is there already; remove it or choose another folder")
+    reading = text_reading(columns, encoding)
     advice = None
     if vocabulary_size == AUTO:
         reporter.say("measuring what size of vocabulary the text wants")
-        advice = advise_vocabulary_size(read_texts(paths))
+        advice = advise_vocabulary_size(read_texts(paths, reading=reading))
         reporter.say(f"  {advice.size:,} tokens: {advice.reason}")
     size = vocabulary_size if advice is None else advice.size
     assert isinstance(size, int)
     reporter.say(f"training a {kind} tokenizer of {size:,} tokens")
     tokenizer = train(
-        read_texts(paths), size, kind=known, max_token_length=max_token_length,
-        lowercase=lowercase, strip_accents=strip_accents,
+        read_texts(paths, reading=reading, say=reporter.say), size,
+        kind=known, max_token_length=max_token_length, lowercase=lowercase, strip_accents=strip_accents,
     ).with_sentinels(sentinels)  # fmt: skip
-    inspection = inspect(tokenizer, sample_texts(read_texts(paths), _MEASURED_CHARACTERS))
+    inspection = inspect(tokenizer, sample_texts(read_texts(paths, reading=reading), _MEASURED_CHARACTERS))
     store.write_folder(folder, tokenizer.save, about={"kind": "tokenizer"})
     return TrainedTokenizer(folder, tokenizer, kind, inspection, advice)
 
@@ -97,11 +103,16 @@ def inspect_tokenizers(
     data: Sequence[str | Path],
     *,
     max_characters: int = _MEASURED_CHARACTERS,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+    reporter: Reporter | None = None,
 ) -> dict[str, Inspection]:
     """What each tokenizer (a ``tokenizer.json``, or a folder with one) does to the same text.
 
     Args:
         max_characters: of a larger text a fixed sample is read.
+        columns: as in :func:`train_tokenizer`.
+        encoding: as there.
 
     Raises:
         CheckpointError: no tokenizer is there.
@@ -110,7 +121,8 @@ def inspect_tokenizers(
     if not tokenizers:
         raise ConfigError("inspect: no tokenizer given: name a tokenizer.json or a folder with one")
     loaded = [Tokenizer.load(path) for path in tokenizers]
-    sample = sample_texts(read_texts(data), max_characters)
+    texts = read_texts(data, reading=text_reading(columns, encoding), say=(reporter or Silent()).say)
+    sample = sample_texts(texts, max_characters)
     return {str(path): inspect(item, sample) for path, item in zip(tokenizers, loaded, strict=True)}
 
 
