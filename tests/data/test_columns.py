@@ -10,13 +10,12 @@ import pytest
 import typer
 
 from pretune.cli.main import app
-from pretune.data.columns import ALIASES, PAIRS, Field, option, wanted
+from pretune.data.columns import ALIASES, PAIRS, Field, check_names, option, wanted
 from pretune.data.reading import Reading
 from pretune.data.sources import RecordLog, read_records
 from pretune.errors import ConfigError, DataError
 from pretune.objectives import objective_of
 from pretune.registry import find, names
-from pretune.workflows.finetune import resolve
 
 CLASSIFIED = (Field("text"), Field("text_pair", needed=False, text=False), Field("label", label=True))
 LABELLED = (*CLASSIFIED[:2], Field("labels", text=False, label=True))
@@ -171,4 +170,17 @@ def cli_options() -> dict[str, set[str]]:
 )
 def test_columns_of_no_field_are_refused(columns: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        resolve({"model": "m", "train": "a.csv", "columns": columns}, {})
+        check_names(columns, ("text", "label"), "finetune")
+
+
+def test_an_object_that_lacks_a_field_does_not_decide_for_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    rows = [{"text": "a"}, {"id": 1}, {"text": "b", "label": "y"}, {"text": "c"}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    records, log = read(file)
+    assert records == [{"text": "b", "label": "y"}]
+    assert log.examples == [f"{file}:1: 'label' is missing", f"{file}:2: 'text' is missing",
+                            f"{file}:4: 'label' is missing"]  # fmt: skip
+    file.write_text("".join(json.dumps({"text": "a"}) + "\n" for _ in range(5000)))
+    with pytest.raises(DataError, match="no column 'label'; there are: text; name it with --label-column"):
+        read(file)

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 import orjson
 
 from pretune.data.charsets import way_out
-from pretune.data.columns import Columns, Match
+from pretune.data.columns import Columns
 from pretune.data.damage import Damage
 from pretune.data.items import Item, Text
-from pretune.data.readers.checks import checked
-from pretune.data.readers.json_values import match_object, read_values, shape_of
+from pretune.data.readers.json_values import Objects, read_values, shape_of
 from pretune.data.record_log import RecordLog
 from pretune.types import Record
 
@@ -40,7 +39,7 @@ def read_lines(item: Item, columns: Columns, log: RecordLog) -> Iterator[Record]
         DataError: the first object lacks a column.
         Damage: the file is damaged.
     """
-    match: Match | None = None
+    objects = Objects(item.name, columns, log)
     for number, line in Text(item, log).lines():
         if not line.strip():
             continue
@@ -52,8 +51,8 @@ def read_lines(item: Item, columns: Columns, log: RecordLog) -> Iterator[Record]
         if not isinstance(fields, dict):
             log.reject(item.name, number, f"expected an object, found {type(fields).__name__}")
             continue
-        match = match or match_object(item.name, columns, fields, log)
-        yield from checked(fields, item.name, number, match, log)
+        yield from objects.records(number, fields)
+    objects.finish()
 
 
 def begins_with_object(item: Item) -> bool:

@@ -23,6 +23,8 @@ _BLOCK_BYTES = 1 << 18
 _BETWEEN = re.compile(r"\s*,?\s*")
 _LIST = re.compile(rb"\[\s*[{\]]")
 _DECODER = json.JSONDecoder()
+_UNDECIDED = 100
+"""Objects at the beginning of which one must have all columns."""
 
 Shape = Literal["lines", "list", "objects"]
 """An object a line; a list of objects; or objects over several lines each, as they are printed for people."""
@@ -65,33 +67,64 @@ def read_values(item: Item, columns: Columns, log: RecordLog, *, bare: bool) -> 
         DataError: the file is no list of objects, or the first object lacks a column.
         Damage: the file is damaged, or no JSON from some object on.
     """
-    match: Match | None = None
+    objects = Objects(item.name, columns, log)
     for number, (fields, whole) in enumerate(_Values(item, log, bare=bare).all(), 1):
         if not isinstance(fields, dict):
             log.reject(item.name, number, f"expected an object, found {type(fields).__name__}")
         elif whole is not None:
             log.reject(item.name, number, f"the object holds bytes that are no UTF-8; {way_out(whole)}")
         else:
-            match = match or match_object(item.name, columns, fields, log)
-            yield from checked(fields, item.name, number, match, log)
+            yield from objects.records(number, fields)
+    objects.finish()
 
 
-def match_object(name: str, columns: Columns, fields: Mapping[str, Any], log: RecordLog) -> Match:
-    """The column of each field among the keys of the first object.
+class Objects:
+    """The records of objects, each with its own keys: the first that has all decides on the columns."""
 
-    Raises:
-        DataError: a field that is needed has none; where a list of objects lies below a key, it says so.
-    """
-    try:
-        return match_columns(name, columns, list(fields), log)
-    except DataError as error:
-        for key, value in fields.items():
-            if isinstance(value, list) and value and isinstance(value[0], dict):
-                raise DataError(
-                    f"{error}. {key[:60]!r} holds a list of objects: write that list alone to a file, "
-                    f"for example with `jq '.[\"{key[:60]}\"]'`"
-                ) from None
-        raise
+    def __init__(self, name: str, columns: Columns, log: RecordLog) -> None:
+        self._name, self._columns, self._log = name, columns, log
+        self._match: Match | None = None
+        self._before: list[tuple[int, Mapping[str, Any]]] = []
+        self._fault: DataError | None = None
+
+    def records(self, number: int, fields: Mapping[str, Any]) -> Iterator[Record]:
+        """The record of an object, and those of the objects before it that lack a column.
+
+        Raises:
+            DataError: a field that is needed has no column in any of the first objects.
+        """
+        if self._match is None:
+            try:
+                self._match = match_columns(self._name, self._columns, list(fields), self._log)
+            except DataError as error:
+                self._fault = self._fault or DataError(f"{error}{_list_below(fields)}")
+                self._before.append((number, fields))
+                if len(self._before) == _UNDECIDED:
+                    self.finish()
+                return
+            for earlier, lacking in self._before:
+                yield from checked(lacking, self._name, earlier, self._match, self._log)
+        yield from checked(fields, self._name, number, self._match, self._log)
+
+    def finish(self) -> None:
+        """To be called at the end.
+
+        Raises:
+            DataError: there were objects, and none with all columns.
+        """
+        if self._match is None and self._fault is not None:
+            raise self._fault
+
+
+def _list_below(fields: Mapping[str, Any]) -> str:
+    """Where a list of objects lies below a key, how to take it out."""
+    for key, value in fields.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            return (
+                f". {key[:60]!r} holds a list of objects: write that list alone to a file, for example with "
+                f"`jq '.[\"{key[:60]}\"]'`"
+            )
+    return ""
 
 
 class _Values:
