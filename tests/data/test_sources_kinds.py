@@ -139,18 +139,21 @@ def test_parquet_texts_may_be_bytes_or_a_dictionary(tmp_path: Path) -> None:
     [
         ("text;label\nA ferry, early;x\nA harbour;y\n", "values separated by a semicolon, double quotes"),
         ("text\tlabel\nA ferry, early\tx\nA harbour\ty\n", "values separated by a tab, double quotes"),
+        ("sep=;\ntext;label\nA ferry, early;x\nA harbour;y\n", None),
         ("text|label\nA ferry, early|x\nA harbour|y\n", "values separated by a bar, double quotes"),
         ("text,label\n'A ferry, early',x\n'A harbour',y\n", "values separated by a comma, single quotes"),
         ("'text';'label'\n'A ferry, early';'x'\n'A harbour';'y'\n", "a semicolon, single quotes"),
         ("text,label\n'A ferry, early','x'\n'A harbour','y'\n", "a comma, single quotes"),
     ],
 )
-def test_other_delimiters_and_quotes_are_recognised(content: str, recognised: str, tmp_path: Path) -> None:
+def test_other_delimiters_and_quotes_are_recognised(
+    content: str, recognised: str | None, tmp_path: Path
+) -> None:
     file = tmp_path / "x.csv"
     file.write_text(content)
     found, log = read(file, columns=("text", "label"))
     assert found == ["A ferry, early", "A harbour"]
-    assert log.notes[0].endswith(recognised)
+    assert log.notes[0].endswith(recognised) if recognised else not log.notes
 
 
 def test_tabs_with_loose_quotes_are_read_as_they_are(tmp_path: Path) -> None:

@@ -173,21 +173,23 @@ class Rows:
         if self._profile is None or self._profile.width < 2:
             return False
         (_, first), *between, (_, last) = self._taken
-        ends = [first] if len(row) > self._profile.width else [first, last]
-        judged = [self._judged(line) for line in ends]
-        if not all(judged):
+        judged = [self._judged(first)]
+        if not self._counts(judged[0]) and (self._said or len(self._taken) < _SUSPECT):
+            return False
+        if len(row) <= self._profile.width:  # a row that is too long ends in another anyway
+            judged.append(self._judged(last))
+        if any(one is None or one[1] is False for one in judged):
             return False
         found = [self._judged(line) for _, line in between]
-        whole = [one for one in found if one is not None]
-        if len(whole) < (0.9 * len(between) if len(self._taken) >= _LONG_ROW else len(between)):
-            return False
-        fit = all(self._counts(one) for one in judged) and all(map(self._counts, whole))
-        if not fit and len(self._taken) >= _SUSPECT and all(one and one[1] is None for one in judged):
+        least = (0.9 if len(self._taken) >= _LONG_ROW else 1.0) * len(between)
+        if all(map(self._counts, judged)) and sum(map(self._counts, found)) >= least:
+            return True
+        if len(self._taken) >= _SUSPECT and sum(one is not None for one in found) >= least:
             self._remark(
                 f"line {self._taken[0][0]:,}: a value in quotes goes on for {len(self._taken):,} lines that "
                 "could all be rows; if they are, the quote is one too many"
             )
-        return fit
+        return False
 
     def _alone(self, line: str) -> list[str] | None:
         """The row that a line is by itself, where what it holds looks like one; None: it is none."""
@@ -198,6 +200,8 @@ class Rows:
         """The row that a line is by itself, its quotes closed or bare, and whether it fits its columns."""
         profile = self._profile
         if profile is None or profile.width < 2:
+            return None
+        if line.count(self._dialect.delimiter) < profile.width - 1:
             return None
         for way in (self._dialect.reader, self._dialect.bare):
             row = _first(way, line)

@@ -21,6 +21,10 @@ _QUOTES = {"\t": ('"', None, "'"), ",": ('"', "'"), ";": ('"', "'"), "|": ('"', 
 """What values may stand in; only between tabs do people write them bare, whatever quotes they hold."""
 
 
+_TOLD = re.compile(r'"?sep=([\t,;|])"?\s*')
+"""A line before the header by which spreadsheets tell each other the delimiter."""
+
+
 def read(item: Item, columns: Columns, log: RecordLog) -> Iterator[Record]:
     """The rows; a Record's line is the line of the file on which its row ends.
 
@@ -34,6 +38,8 @@ def read(item: Item, columns: Columns, log: RecordLog) -> Iterator[Record]:
     first = itertools.islice(lines, _SAMPLE_LINES)
     sample.extend(first)
     usual = Dialect("\t" if item.suffix == ".tsv" else ",")
+    if sample and (told := _TOLD.fullmatch(sample[0][1])):
+        usual, sample = Dialect(told[1]), sample[1:]
     dialect = recognise([line for _, line in sample], columns, usual)
     if dialect != usual:
         log.note(item.name, f"read as {dialect}")
