@@ -96,6 +96,13 @@ def test_a_table_in_another_encoding_is_one_bad_file(share: float, tmp_path: Pat
     assert len(read(tmp_path, "cp1252")[0]) == 600
 
 
+def test_a_small_table_in_another_encoding_is_refused_whole(tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_bytes("text;label\nSchöne Fähre;gut\nGood harbour;schlecht\n".encode("cp1252"))
+    with pytest.raises(DataError, match=r"x\.csv: byte 14 is no UTF-8; convert it from CP1252"):
+        read(file)
+
+
 def test_one_broken_byte_is_damage_and_no_other_encoding(tmp_path: Path) -> None:
     lines = [json.dumps({"text": f"Number {n}."}).encode() for n in range(300)]
     lines[7] = lines[7].replace(b"Number", b"N\xfcmber")

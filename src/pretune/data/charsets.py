@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import unicodedata
 
 import charset_normalizer
 
@@ -80,13 +79,11 @@ def is_western(sample: bytes) -> bool:
         return False
     beyond = [character for character in text if character > "\x7f"]
     letters = sum(character.isalpha() for character in text)
+    capitals = sum(character.isupper() for character in beyond)
     return (
-        bool(beyond)
-        and len(beyond) <= 0.4 * max(1, letters)
-        and all(
-            character in _WESTERN or character == "\xa0" or unicodedata.category(character) in ("Ll", "Lu")
-            for character in beyond
-        )
+        0 < len(beyond) <= 0.4 * letters
+        and capitals <= 0.5 * len(beyond)
+        and all(character in _WESTERN or character == "\xa0" or character.isalpha() for character in beyond)
     )
 
 

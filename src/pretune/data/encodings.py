@@ -17,8 +17,9 @@ SAMPLE_BYTES = 1 << 16
 """Read from the first byte that is not ASCII on, to recognise an encoding."""
 BROKEN_SHARE = 0.001
 """Of the characters of a text: up to here a few broken ones are damage, beyond it is another encoding."""
-OTHER = 3
-"""Broken characters from which on a text that no encoding fits is in another one, and not just damaged."""
+OTHER, OTHER_WESTERN = 3, 2
+"""Broken characters from which on a text that no encoding fits is in another one, and not just damaged: any,
+and such as are letters with accents in Windows-1252."""
 BROKEN = b"\xff"
 """What stands in UTF-8 for a character that could not be read in another encoding; never valid."""
 
@@ -77,7 +78,7 @@ def recognise(sample: bytes) -> str | None:
     found = [chinese for name in ("gb18030", "big5") if (chinese := _as_chinese(sample, name))]
     if not found:
         # Scattered letters with accents, and no character of UTF-8 beside them, are no damage.
-        western = broken >= OTHER and text.isascii() and is_western(sample)
+        western = broken >= OTHER_WESTERN and text.isascii() and is_western(sample)
         return "utf-8" if broken <= BROKEN_SHARE * len(text) and not western else None
     best = max(found, key=lambda chinese: chinese.common)
     agree = ("gb", "hz") if best.encoding == "gb18030" else ("big5", "cp950")
@@ -229,7 +230,7 @@ def _fits(sample: bytes, encoding: str) -> bool:
 
 def _refuse_other(sample: bytes, before: int) -> None:
     """Refuse a text in an encoding that no rule recognises; a few broken places are left to who reads."""
-    if _decoded(sample, "utf-8")[1] < OTHER:
+    if _decoded(sample, "utf-8")[1] < (OTHER_WESTERN if is_western(sample) else OTHER):
         return
     try:
         sample.decode("utf-8")
