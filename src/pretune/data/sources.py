@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ from pretune.data.other_kinds import way_out
 from pretune.data.reading import Reading
 from pretune.data.record_log import RecordLog
 from pretune.errors import DataError
+from pretune.registry import load
 from pretune.types import Record
 
 __all__ = ["RecordLog", "identities", "read_records"]
@@ -259,6 +259,6 @@ def _misfit(columns: Columns, name: str) -> Unfit | None:
 
 
 def _reader(kind: str) -> Callable[[Item, Columns, RecordLog], Iterator[Record]]:
-    module = importlib.import_module(f"pretune.data.readers.{_READERS[kind]}")
+    module = load(f"pretune.data.readers.{_READERS[kind]}")
     read: Callable[[Item, Columns, RecordLog], Iterator[Record]] = module.read
     return read
