@@ -46,7 +46,8 @@ def test_who_uses_models_needs_no_extra_and_a_page_names_its_own(tmp_path: Path)
     (tmp_path / "a.html").write_text("<html><body><p>A page.</p></body></html>")
     script = """
 import pretune.workflows.predict, pretune.workflows.evaluate, pretune.workflows.score
-import pretune.workflows.generate, pretune.workflows.export, pretune.workflows.tokenizer, pretune.workflows.data_inspection
+import pretune.workflows.generate, pretune.workflows.export, pretune.workflows.tokenizer
+import pretune.workflows.data_inspection
 import pretune
 for call in (lambda: pretune.inspect_data("a.html"), lambda: pretune.finetune):
     try:

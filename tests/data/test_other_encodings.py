@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,11 @@ def test_the_files_beside_a_short_text_tell_its_encoding(tmp_path: Path) -> None
     texts, log = read(tmp_path)
     assert texts == [*POEMS]
     assert log.encodings == {"gb18030": len(POEMS)}
+    with zipfile.ZipFile(tmp_path / "poems.zip", "w") as archive:
+        for number, poem in enumerate(POEMS):
+            archive.writestr(f"{number}.txt", poem.encode("gb18030"))
+    assert read(tmp_path / "poems.zip")[0] == [*POEMS]
+    (tmp_path / "poems.zip").unlink()
     # UTF-8 neighbours decide nothing, and a neighbour in GB18030 makes no French Chinese.
     (tmp_path / "z.txt").write_bytes(SAMPLES["latin-1"].encode("latin-1"))
     texts, log = read(tmp_path)

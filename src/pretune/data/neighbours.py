@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -34,17 +35,35 @@ class Neighbours:
         return self._known[folder]
 
     def _looked_up(self, paths: Sequence[Path]) -> tuple[str, ...]:
-        found: Counter[str | None] = Counter()
-        for path in paths[:: max(1, len(paths) // _ASKED)]:
-            if (item := self._item(path)) is None:
-                continue
-            try:
-                found[sampled(item.blocks())] += 1
-            except Damage:
-                continue
-        told = sum(count for encoding, count in found.items() if encoding is not None)
-        return tuple(
-            encoding
-            for encoding, count in found.most_common()
-            if encoding not in _UNICODE and encoding is not None and count >= max(_AGREEING, 0.5 * told)
-        )
+        items = map(self._item, paths[:: max(1, len(paths) // _ASKED)])
+        return agreed(item for item in items if item is not None)
+
+
+def agreed(items: Iterable[Item]) -> tuple[str, ...]:
+    """What at least half of some texts are in, of those that are not plain ASCII, and that is not UTF-8."""
+    found: Counter[str | None] = Counter()
+    for item in items:
+        try:
+            found[sampled(item.blocks())] += 1
+        except Damage:
+            continue
+    told = sum(count for encoding, count in found.items() if encoding is not None)
+    return tuple(
+        encoding
+        for encoding, count in found.most_common()
+        if encoding not in _UNICODE and encoding is not None and count >= max(_AGREEING, 0.5 * told)
+    )
+
+
+class Members:
+    """The members of an archive, in which encodings most of them are; they are looked at once, when asked."""
+
+    def __init__(self, items: Callable[[], Iterable[Item]]) -> None:
+        self._items = items
+        self._known: tuple[str, ...] | None = None
+
+    def encodings(self) -> Sequence[str]:
+        """As :meth:`Neighbours.encodings`, of the first members."""
+        if self._known is None:
+            self._known = agreed(itertools.islice(self._items(), _ASKED))
+        return self._known

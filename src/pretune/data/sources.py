@@ -17,7 +17,7 @@ from pretune.data.damage import Damage
 from pretune.data.encodings import Beside
 from pretune.data.finding import Unfit, find
 from pretune.data.items import Item
-from pretune.data.neighbours import Neighbours
+from pretune.data.neighbours import Members, Neighbours
 from pretune.data.other_kinds import way_out
 from pretune.data.reading import Reading
 from pretune.data.record_log import RecordLog
@@ -224,6 +224,7 @@ def _unpacked(
 def _archive(job: _Job, path: Path, look: _Look) -> Iterator[Record]:
     log = look.log
     found = log.files, log.bad
+    look = replace(look, beside=Members(partial(_texts_of, path, job.name)).encodings)
     for item in members(path, job.name, log):
         name = PurePath(item.name).name
         if PurePath(name).suffix.lower() in (_ARCHIVE, *_UNPACKERS):
@@ -235,6 +236,14 @@ def _archive(job: _Job, path: Path, look: _Look) -> Iterator[Record]:
             yield from _survived(look.records(item), item.name, log, alone=False)
     if found == (log.files, log.bad):
         raise Damage(f"the archive holds no {', '.join(sorted(_READERS))} file")
+
+
+def _texts_of(path: Path, name: str) -> Iterator[Item]:
+    """The members of an archive whose text may be in any encoding, up to where it is damaged."""
+    try:
+        yield from (item for item in members(path, name, RecordLog()) if item.suffix in _IN_ENCODINGS)
+    except Damage:
+        return
 
 
 def _kind(name: str) -> str:
