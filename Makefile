@@ -48,8 +48,12 @@ bench: install
 faults: install
 	$(BIN)/python tests/faults/run.py
 
-wheel: install
-	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m build --wheel --outdir dist
+# In an environment of its own, which holds nothing but what builds: seconds, not the 1.7 GB of the tests.
+wheel:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "pretune needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	$(PYTHON) -m venv build/venv
+	PIP_CONSTRAINT=constraints.txt build/venv/bin/python -m pip install --quiet --disable-pip-version-check build
+	PIP_CONSTRAINT=constraints.txt build/venv/bin/python -m build --wheel --outdir dist
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -239,7 +239,7 @@ def classified(config: Mapping[str, Any]) -> dict[str, Any]:
             data_collator=transformers.DataCollatorWithPadding(reader),
         )  # fmt: skip
         side.train()
-        said = np.argmax(side.predict(test).predictions, -1)  # type: ignore[arg-type]
+        said = np.argmax(side.predict(test).predictions, -1)
     true = [str(r["label"]) for r in read(config["test"])]
     return judged([labels[i] for i in said], true) | {
         "seconds": time.perf_counter() - began, "processor seconds": time.process_time() - busy,

@@ -119,8 +119,8 @@ def compared(sides: Mapping[str, Mapping[int, Mapping[str, Any]]], seeds: Sequen
     ours, peer = ([sides[side][seed] for seed in seeds] for side in ("ours", "peer"))
     difference = paired_difference([r["right"] for r in ours], [r["right"] for r in peer])
     ratio = ratios([r["processor seconds"] for r in ours], [r["processor seconds"] for r in peer])
-    right = [[statistics.fmean(r["right"]) for r in side] for side in (ours, peer)]
-    found = {
+    right: list[list[float]] = [[statistics.fmean(r["right"]) for r in side] for side in (ours, peer)]
+    found: dict[str, Any] = {
         "seeds": len(seeds),
         "accuracy": [statistics.fmean(shares) for shares in right],
         "macro_f1": [statistics.fmean(r["macro_f1"] for r in side) for side in (ours, peer)],

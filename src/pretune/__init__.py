@@ -5,7 +5,6 @@ The public names are loaded when first used, so that ``import pretune`` does not
 
 from __future__ import annotations
 
-import importlib
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -69,5 +68,7 @@ def __getattr__(name: str) -> Any:
         except metadata.PackageNotFoundError:
             return "unknown"
     if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        from pretune.registry import load as load_module
+
+        return getattr(load_module(_HOMES[name]), name)
     raise AttributeError(f"module 'pretune' has no attribute {name!r}")

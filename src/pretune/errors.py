@@ -64,6 +64,19 @@ class RankError(PretuneError):
     """Of several processes that train together, one failed where the first had not."""
 
 
+EXTRAS = {"matplotlib": "train", "sklearn": "train", "tensorboard": "train", "trafilatura": "html"}
+"""Libraries that only an extra installs: the module that is missed, and the extra that brings it."""
+
+
+def missing_library(error: ModuleNotFoundError) -> UsageError | None:
+    """What to install for a module that is missed; None: it belongs to no extra."""
+    module = str(error.name).partition(".")[0]
+    extra = EXTRAS.get(module)
+    if extra is None:
+        return None
+    return UsageError(f"this needs the library {module}: run `pip install 'pretune[{extra}]'`")
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """``did you mean 'x'?`` where a known name is near, and the list of them where none is."""
     known = list(known)

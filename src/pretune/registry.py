@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from types import ModuleType
 
-from pretune.errors import ConfigError, suggestion
+from pretune.errors import ConfigError, missing_library, suggestion
 
 ALIASES = {
     ("families", "mt5"): "t5",
@@ -47,4 +47,19 @@ def find(room: str, name: str) -> ModuleType:
     name = ALIASES.get((room, name), name)
     if name not in known:
         raise ConfigError(f"{room}: there is no {name!r}; {suggestion(name, known)}")
-    return importlib.import_module(f"pretune.{room}.{name}")
+    return load(f"pretune.{room}.{name}")
+
+
+def load(module: str) -> ModuleType:
+    """A module of ours by its dotted name.
+
+    Raises:
+        UsageError: a library that it needs is not installed; names the extra that brings it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        told = missing_library(error)
+        if told is None:
+            raise
+        raise told from None

@@ -125,3 +125,22 @@ def test_an_empty_folder_is_no_model(tmp_path: Path) -> None:
         hub.read_tensors(tmp_path)
     with pytest.raises(CheckpointError, match=r"config\.json"):
         hub.read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("model.fp16.safetensors", r"only model\.fp16\.safetensors; .*copy or link it as model\.safetensors"),
+        ("model-00001-of-00002.safetensors", r"model\.safetensors\.index\.json, .*is missing"),
+        ("model.fp16-00001-of-00002.safetensors", r"index\.json, .*is missing"),
+        ("adapter_model.safetensors", "an adapter without its base: merge"),
+        ("consolidated.safetensors", r"copy or link it as model\.safetensors"),
+    ],
+)
+def test_weights_under_another_name_are_named_with_what_to_do(folder: Path, name: str, named: str) -> None:
+    (folder / hub.WEIGHTS).rename(folder / name)
+    with pytest.raises(CheckpointError, match=named):
+        hub.read_tensors(folder)
+    (folder / "pytorch_model.bin").write_bytes(b"")  # of both, what can be read is said
+    with pytest.raises(CheckpointError, match=named):
+        hub.read_tensors(folder)

@@ -38,7 +38,7 @@ def test_a_folder_is_read_sorted_with_what_is_below(tmp_path: Path) -> None:
     assert (log.good, log.files, len(log.skipped)) == (5, 3, 4)
     assert log.skipped[0] == f"{tmp_path / '.git'}: hidden"
     log.finish()
-    assert log.summary() == "5 records from 3 files; 4 other files left out"
+    assert log.summary() == "5 records from 3 files; 4 other files left out\n  not read: 1 .png"
 
 
 def test_a_record_says_where_it_came_from(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_long_text_comes_in_pieces_that_are_the_text(tmp_path: Path) -> None:
         ("x.txt", b"\x00\x01", r"x\.txt: byte 0 is zero"),
         ("x.csv", b"text\n\xd6\xd0\n", r"x\.csv:2: byte 0 of the line is no UTF-8"),
         ("x.csv", b"txt,label\na,b\n", r"no column 'text'; there are: txt, label; did you mean 'txt'"),
-        ("x.jsonl", b'{"content": 1}\n', r"no column 'text'; there are: content"),
+        ("x.jsonl", b'{"wording": "a"}\n', r"no column 'text'; there are: wording"),
         ("x.jsonl", b"\x00\x01\n", r"x\.jsonl: byte 0 is zero: not a UTF-8 text file"),
         ("x.txt", b"", "the file is empty"),
         ("x.doc", b"a", r"\.doc: a file must be one of \.csv, \.htm, .*\.txt"),

@@ -103,9 +103,13 @@ DAMAGED: dict[str, tuple[str, bytes, str, int | None]] = {
     "JSON list that is not closed": (
         "x.json", b'[{"text": "one"}, ', "the list is not closed after object 1", 1,
     ),
-    "JSON object": ("x.json", b'{\n "text": "one"}', "expected a list of objects, found an object", None),
+    "JSON object around the list": (
+        "x.json", b'{\n "data": [{"text": "one"}]}', "no column 'text'.*'data' holds a list of objects", None,
+    ),
     "empty JSON": ("x.json", b"", "the file is empty", None),
-    "CSV without texts": ("x.csv", b"label;txt\na;b\n", "no column 'text'; there are: label;txt", None),
+    "CSV without texts": (
+        "x.csv", b"label;txt\na;b\n", "no column 'text'; there are: label, txt; did you mean 'txt'", None,
+    ),
     "CSV with an open quote": (
         "x.csv", b'text,label\none,a\n"two,b\nthree,c\n"four, and",d\nfive,e\n', "x.csv:3: no CSV", 4
     ),

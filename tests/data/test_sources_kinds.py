@@ -139,18 +139,21 @@ def test_parquet_texts_may_be_bytes_or_a_dictionary(tmp_path: Path) -> None:
     [
         ("text;label\nA ferry, early;x\nA harbour;y\n", "values separated by a semicolon, double quotes"),
         ("text\tlabel\nA ferry, early\tx\nA harbour\ty\n", "values separated by a tab, double quotes"),
+        ("sep=;\ntext;label\nA ferry, early;x\nA harbour;y\n", None),
         ("text|label\nA ferry, early|x\nA harbour|y\n", "values separated by a bar, double quotes"),
         ("text,label\n'A ferry, early',x\n'A harbour',y\n", "values separated by a comma, single quotes"),
         ("'text';'label'\n'A ferry, early';'x'\n'A harbour';'y'\n", "a semicolon, single quotes"),
         ("text,label\n'A ferry, early','x'\n'A harbour','y'\n", "a comma, single quotes"),
     ],
 )
-def test_other_delimiters_and_quotes_are_recognised(content: str, recognised: str, tmp_path: Path) -> None:
+def test_other_delimiters_and_quotes_are_recognised(
+    content: str, recognised: str | None, tmp_path: Path
+) -> None:
     file = tmp_path / "x.csv"
     file.write_text(content)
     found, log = read(file, columns=("text", "label"))
     assert found == ["A ferry, early", "A harbour"]
-    assert log.notes[0].endswith(recognised)
+    assert log.notes[0].endswith(recognised) if recognised else not log.notes
 
 
 def test_tabs_with_loose_quotes_are_read_as_they_are(tmp_path: Path) -> None:
@@ -182,6 +185,36 @@ def test_json_that_is_really_lines_is_read_as_lines(tmp_path: Path) -> None:
     file = tmp_path / "x.json"
     file.write_text(KINDS[".jsonl"](TEXTS), encoding="utf-8")
     assert read(file)[0] == [*TEXTS]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".ndjson", ".json"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps(rows(TEXTS)),
+        json.dumps(rows(TEXTS), indent=2, ensure_ascii=False),
+        "\n".join(json.dumps(row, indent=2) for row in rows(TEXTS)),
+        ",\n".join(json.dumps(row, indent=2) for row in rows(TEXTS)),
+        "".join(json.dumps(row) for row in rows(TEXTS)),
+        "\n".join(json.dumps(row) for row in rows(TEXTS)),
+    ],
+    ids=["list", "printed list", "printed objects", "printed objects with commas", "one line", "lines"],
+)
+def test_json_is_read_however_its_objects_lie(content: str, suffix: str, tmp_path: Path) -> None:
+    file = tmp_path / f"x{suffix}"
+    file.write_text(content, encoding="utf-8")
+    found, log = read(file, columns=("text", "label"))
+    assert found == [*TEXTS]
+    assert log.bad == 0
+
+
+def test_a_damaged_first_line_makes_no_other_kind_of_json(tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    for first in ('{"text": "cut', "{", '{"text": "a"} {"text": "b"}', "[1, 2]", '["a"]', '{"text": "a",'):
+        file.write_text(first + "\n" + '{"text": "good"}\n' * 3)
+        found, log = read(file)
+        assert found == ["good"] * 3
+        assert (log.bad, log.notes) == (1, [])
 
 
 def test_a_long_json_list_is_read_object_by_object(tmp_path: Path) -> None:

@@ -94,6 +94,8 @@ def own_files(place: Path, texts: Path) -> None:
             table.writeheader()
             table.writerows(rows)
     shutil.copy(texts / "topic_en" / "test.jsonl", place / "new.jsonl")
+    with (place / "articles.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["title", "body"], *([row["label"], row["text"]] for row in rows)])
     with (place / "pairs.jsonl").open("w", encoding="utf-8") as file:
         for row in rows:
             pair = {"source": row["text"], "target": row["text"][:40]}

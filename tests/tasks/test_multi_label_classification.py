@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from pretune.errors import DataError
+from pretune.prediction.formats import FORMATS
 from pretune.tasks import multi_label_classification as module
 from pretune.types import Feature, Prediction, Record, Specials
 
@@ -30,10 +33,39 @@ def record(labels: Any) -> Record:
         ("b; a;", ("a", "b")),
         ("x;y|z", ("x;y", "z")),
         ([2, True], ("2", "true")),
+        ('["a|b", "c;d"]', ("a|b", "c;d")),
+        ("['a', 'b']", ("a", "b")),
+        ("[]", ()),
+        ("[a]|[b]", ("[a]", "[b]")),
+        ("[a", ("[a",)),
     ],
 )
 def test_labels_are_a_list_or_a_cell(given: Any, read: tuple[str, ...]) -> None:
     assert module.truth(module.accepted(record(given))) == read
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        (),
+        ("a",),
+        ("a", "b"),
+        ("a|b",),
+        ("a;b", "c"),
+        ("a|b", "c;d"),
+        ("[1]",),
+        ("[x", "y]"),
+        ('"q"', "a, b"),
+        ("一|二",),
+    ],
+)
+def test_answers_in_a_table_are_read_back(labels: tuple[str, ...]) -> None:
+    form = FORMATS[".csv"]
+    written = form.head(["text", "labels"]) + form.body(
+        [{"text": "a", "labels": list(labels)}], ["text", "labels"]
+    )
+    [row] = csv.DictReader(io.StringIO(written.decode()))
+    assert module.truth(module.accepted(record(row["labels"]))) == tuple(sorted(labels))
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ CORPORA: dict[str, tuple[str, bytes, str]] = {
     "binary": ("a.txt", b"MZ\0\1\2\xff" * 50, r"a\.txt: byte 2 is zero.*UTF-8"),
     "another encoding": ("a.txt", LATIN, r"a\.txt: byte 1 is no UTF-8; convert it.*iconv"),
     "lines of another encoding": (
-        "a.jsonl", b'{"text": "' + "语料".encode("gb18030") + b'"}\n', r"a\.jsonl:1: byte 10 .*UTF-8.*iconv"
+        "a.jsonl", b'{"text": "' + "语料".encode("gb18030") + b'"}\n', r"a\.jsonl: byte 10 .*UTF-8.*iconv"
     ),
     "no JSON": ("a.jsonl", b"one\ntwo\n", r"2 of 2 records.*\n.*a\.jsonl:1: no JSON"),
     "a list": ("a.jsonl", b'["text"]\n', r"a\.jsonl:1: expected an object, found list"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from pretune.errors import CheckpointError
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+_VARIANT = re.compile(r"model\.[\w-]+\.safetensors")
+_SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 PICKLES = ("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -114,8 +117,26 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def _use_of(name: str) -> str:
+    """What to do with a file of weights that is not called as a model's is."""
+    if _SHARD.search(name):
+        return f"{INDEX}, which says what lies in which, is missing: fetch the model again"
+    if name.startswith("adapter"):
+        return "that is an adapter without its base: merge the two with peft, and save the result"
+    if _VARIANT.fullmatch(name):
+        return f"that is the same model in another precision: copy or link it as {WEIGHTS} to use it"
+    return f"where it is the whole model, copy or link it as {WEIGHTS}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"
+
+
 def _no_weights(folder: Path) -> CheckpointError:
     pickles = sorted({file.name for pattern in PICKLES for file in folder.glob(pattern)})
+    others = sorted(file.name for file in folder.glob("*.safetensors"))
+    if others:
+        return CheckpointError(f"{folder}: there is no {WEIGHTS}, only {_some(others)}; {_use_of(others[0])}")
     if not pickles:
         return CheckpointError(f"{folder}: there is no {WEIGHTS}; is this a model folder?")
     return CheckpointError(

@@ -9,7 +9,19 @@ from typing import Annotated, Any
 
 import typer
 
-from pretune.cli.shared import Config, DryRun, Json, Out, PrintConfig, emit, gather, split
+from pretune.cli.shared import (
+    Config,
+    DryRun,
+    Encoding,
+    Json,
+    Out,
+    PrintConfig,
+    TextColumn,
+    columns,
+    emit,
+    gather,
+    split,
+)
 
 NAME = "data"
 HELP = """Look at raw text, and clean it for pretraining.
@@ -57,6 +69,8 @@ def prepare(
     against: Annotated[
         list[str] | None, typer.Option(help="Evaluation file: what stands in it is taken out.")
     ] = None,
+    text_column: TextColumn = None,
+    encoding: Encoding = None,
     config: Config = None,
     out: Out = None,
     processes: Annotated[
@@ -77,6 +91,7 @@ def prepare(
             "redact": _listed(redact),
             "against": against,
         },
+        {"columns": columns(text=text_column), "encoding": encoding},
     )
 
     from pretune import config as settings_module
@@ -90,7 +105,9 @@ def prepare(
         return
     if dry_run:
         emit(
-            check := data_folder.rehearse(settings), json, [f"{key}: {value}" for key, value in check.items()]
+            check := data_folder.rehearse(settings, default_reporter(quiet=json)),
+            json,
+            [f"{key}: {value}" for key, value in check.items()],
         )
         return
     result = workflow.prepare_data(
@@ -114,20 +131,27 @@ def prepare(
 def inspect(
     words: Annotated[list[str] | None, typer.Argument(metavar="SOURCES...")] = None,
     sample: Annotated[float, typer.Option(min=0.1, help="Megabytes of text that are judged at most.")] = 32.0,
+    text_column: TextColumn = None,
+    encoding: Encoding = None,
     json: Json = False,
 ) -> None:
     """Read, measure, print."""
     from pretune.training.progress import default_reporter
     from pretune.workflows import data_inspection as workflow
 
-    found = workflow.inspect_data(words or [], sample=sample, reporter=default_reporter(quiet=json))
+    found = workflow.inspect_data(
+        words or [], sample=sample, columns=columns(text=text_column), encoding=encoding,
+        reporter=default_reporter(quiet=json),
+    )  # fmt: skip
     emit(found, json, workflow.lines(found))
 
 
-def gathered(words: list[str] | None, config: Path | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a YAML file, with options laid over those of ``cleaning``, and ``key=value`` over both."""
+def gathered(
+    words: list[str] | None, config: Path | None, options: Mapping[str, Any], others: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Settings of a YAML file, with options laid over those of ``cleaning`` and ``others``, and ``key=value``."""
     paths, assignments = split(words or [])
-    values = gather(config, {"sources": paths}, [])
+    values = gather(config, {"sources": paths, **others}, [])
     given = {key: value for key, value in options.items() if value}
     values["cleaning"] = {**(values.get("cleaning") or {}), **given}
     return gather(None, values, assignments)

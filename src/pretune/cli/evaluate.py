@@ -7,7 +7,22 @@ from typing import Annotated
 
 import typer
 
-from pretune.cli.shared import Json, Overwrite, class_lines, emit, figure, grave
+from pretune.cli.shared import (
+    Encoding,
+    Json,
+    LabelColumn,
+    LabelsColumn,
+    Overwrite,
+    SourceColumn,
+    TargetColumn,
+    TextColumn,
+    TextPairColumn,
+    class_lines,
+    columns,
+    emit,
+    figure,
+    grave,
+)
 
 NAME = "evaluate"
 HELP = """Score a model on data that it has not seen: a classifier on labelled records, a language model on text.
@@ -30,21 +45,27 @@ def run(
     task: Annotated[str | None, typer.Option(help="Checked against what the model can do.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the scores here, as JSON.")] = None,
     overwrite: Overwrite = False,
+    text_column: TextColumn = None,
+    text_pair_column: TextPairColumn = None,
+    label_column: LabelColumn = None,
+    labels_column: LabelsColumn = None,
+    source_column: SourceColumn = None,
+    target_column: TargetColumn = None,
+    encoding: Encoding = None,
     json: Json = False,
 ) -> None:
     """Parse, evaluate, print."""
     from pretune.training.progress import default_reporter
     from pretune.workflows import evaluate as workflow
 
+    named = columns(
+        text=text_column, text_pair=text_pair_column, label=label_column, labels=labels_column,
+        source=source_column, target=target_column,
+    )  # fmt: skip
     summary = workflow.evaluate(
-        model,
-        data=data,
-        task=task,
-        train=train,
-        out=out,
-        overwrite=overwrite,
-        reporter=default_reporter(json),
-    )
+        model, data=data, task=task, train=train, columns=named, encoding=encoding, out=out,
+        overwrite=overwrite, reporter=default_reporter(json),
+    )  # fmt: skip
     lines = grave(summary.get("verdicts", ()))
     lines += [
         f"{name:14} {figure(score)}   {score['signature']}" for name, score in summary["scores"].items()

@@ -11,12 +11,18 @@ from pretune.cli.shared import (
     Changes,
     Config,
     DryRun,
+    Encoding,
     Json,
+    LabelColumn,
+    LabelsColumn,
     Language,
     Out,
     PrintConfig,
+    TextColumn,
+    TextPairColumn,
     class_lines,
     closing_lines,
+    columns,
     emit,
     figure,
     gather,
@@ -28,7 +34,8 @@ from pretune.cli.shared import (
 NAME = "finetune"
 HELP = """Fine-tune a model on labelled texts, and test it beside its baselines.
 
-MODEL: a run, a model folder, or a Hugging Face folder. Records: .jsonl or .csv with text and label.
+MODEL: a run, a model folder, or a Hugging Face folder. Records: .jsonl or .csv with text and label,
+or other columns, which --text-column and --label-column name.
 
 Example (model and texts are there after `pretune quickstart`):
 
@@ -56,6 +63,11 @@ def run(
         ),
     ] = None,
     budget: Annotated[str | None, typer.Option(help="'4 epochs', 10min, '500 steps'.")] = None,
+    text_column: TextColumn = None,
+    text_pair_column: TextPairColumn = None,
+    label_column: LabelColumn = None,
+    labels_column: LabelsColumn = None,
+    encoding: Encoding = None,
     config: Config = None,
     out: Out = None,
     changes: Changes = None,
@@ -71,7 +83,10 @@ def run(
         raise typer.BadParameter(f"one model, please; got {', '.join(paths)}")
     options = {
         "task": task, "model": paths[0] if paths else None, "train": train, "validation": validation, "test": test,
-        "budget": budget, "language": language,
+        "budget": budget, "language": language, "encoding": encoding,
+        "columns": columns(
+            text=text_column, text_pair=text_pair_column, label=label_column, labels=labels_column
+        ),
     }  # fmt: skip
     values = gather(config, options, assignments)
 
@@ -84,7 +99,11 @@ def run(
         typer.echo(settings_module.dump(settings), nl=False)
         return
     if dry_run:
-        emit(check := workflow.rehearse(settings), json, [f"{key}: {value}" for key, value in check.items()])
+        emit(
+            check := workflow.rehearse(settings, default_reporter(quiet=json)),
+            json,
+            [f"{key}: {value}" for key, value in check.items()],
+        )
         return
     result = workflow.finetune(
         settings=settings, out=out, changes=changes, reporter=default_reporter(quiet=json), started=started

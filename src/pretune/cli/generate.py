@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pretune.cli.shared import Json, Overwrite, emit, typed
+from pretune.cli.shared import Encoding, Json, Overwrite, TextColumn, columns, emit, typed
 
 if TYPE_CHECKING:
     from pretune.model import Model
@@ -98,6 +98,8 @@ def run(
         typer.Option("--stream/--no-stream", help="Print as it is written; default on a terminal."),
     ] = None,
     overwrite: Overwrite = False,
+    text_column: TextColumn = None,
+    encoding: Encoding = None,
     json: Json = False,
 ) -> None:
     """Parse, generate, print."""
@@ -115,7 +117,8 @@ def run(
         "both_ways": both_ways, "literal": literal, "chat": chat, "stop": tuple(stop) if stop else None, "seed": seed,
     }  # fmt: skip
     if data is not None and out is not None:
-        _file(model, data, out, options, overwrite, json)
+        read = {"columns": columns(text=text_column), "encoding": encoding, "overwrite": overwrite}
+        _file(model, data, out, options, read, json)
         return
     texts = typed(prompts)
     several = len(texts) > 1 or (num_return_sequences or 1) > 1 or (num_beams or 1) > 1
@@ -127,12 +130,14 @@ def run(
     _whole(model, texts, options, json)
 
 
-def _file(model: Path, data: Path, out: Path, options: dict[str, Any], overwrite: bool, json: bool) -> None:
+def _file(
+    model: Path, data: Path, out: Path, options: dict[str, Any], read: dict[str, Any], json: bool
+) -> None:
     from pretune.training.progress import default_reporter
     from pretune.workflows import generate as workflow
 
     summary = workflow.generate_file(
-        model, data=data, out=out, options=options, overwrite=overwrite, reporter=default_reporter(json)
+        model, data=data, out=out, options=options, reporter=default_reporter(json), **read
     )
     emit(summary, json, [f"{summary['records']:,} texts continued in {out}"])
 

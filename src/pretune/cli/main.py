@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from pretune import cli
-from pretune.errors import Interrupted, PretuneError, RankError, UsageError
+from pretune.errors import Interrupted, PretuneError, RankError, UsageError, missing_library
 
 ORDER = (
     "quickstart", "plan", "data", "tokenizer", "pretrain", "finetune", "evaluate", "predict", "generate",
@@ -125,6 +125,12 @@ def main() -> None:
                 file=sys.stderr,
             )
         raise
+    except ModuleNotFoundError as error:
+        told = missing_library(error)
+        if told is None:
+            raise
+        print(f"pretune: {told}", file=sys.stderr)
+        sys.exit(told.exit_code)
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

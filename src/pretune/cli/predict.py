@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pretune.cli.shared import Json, Overwrite, emit
+from pretune.cli.shared import Encoding, Json, Overwrite, TextColumn, TextPairColumn, columns, emit
 
 NAME = "predict"
 
@@ -64,6 +64,9 @@ def run(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of a continuation.")] = 0,
     overwrite: Overwrite = False,
+    text_column: TextColumn = None,
+    text_pair_column: TextPairColumn = None,
+    encoding: Encoding = None,
     json: Json = False,
 ) -> None:
     """Parse, predict, print."""
@@ -81,6 +84,7 @@ def run(
     if data is not None and out is not None:
         summary = workflow.predict(
             model, data=data, out=out, on_bad=on_bad.value, batch_size=batch_size, writing=writing,
+            columns=columns(text=text_column, text_pair=text_pair_column), encoding=encoding,
             overwrite=overwrite, reporter=default_reporter(json),
         )  # fmt: skip
         if str(out) != "-":  # there the answers are all that stdout holds

@@ -12,11 +12,16 @@ from pretune.cli.shared import (
     Changes,
     Config,
     DryRun,
+    Encoding,
     Json,
     Language,
     Out,
     PrintConfig,
+    SourceColumn,
+    TargetColumn,
+    TextColumn,
     closing_lines,
+    columns,
     emit,
     gather,
     grave,
@@ -62,6 +67,10 @@ def run(
     tokenizer: Annotated[
         str | None, typer.Option(help="tokenizer.json or a folder with one; default: train one.")
     ] = None,
+    text_column: TextColumn = None,
+    source_column: SourceColumn = None,
+    target_column: TargetColumn = None,
+    encoding: Encoding = None,
     config: Config = None,
     out: Out = None,
     changes: Changes = None,
@@ -81,6 +90,8 @@ def run(
         "tokenizer": tokenizer,
         "validation": validation,
         "language": language,
+        "columns": columns(text=text_column, source=source_column, target=target_column),
+        "encoding": encoding,
     }
     values = gather(config, options, assignments)
 
@@ -93,7 +104,7 @@ def run(
         typer.echo(settings_module.dump(settings), nl=False)
         return
     if dry_run:
-        emit(check := workflow.rehearse(settings), json, _checked(check))
+        emit(check := workflow.rehearse(settings, default_reporter(quiet=json)), json, _checked(check))
         return
     result = workflow.pretrain(
         settings, out=out, changes=changes, reporter=default_reporter(quiet=json), started=started

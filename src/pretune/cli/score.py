@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pretune.cli.shared import Json, Overwrite, emit, typed
+from pretune.cli.shared import Encoding, Json, Overwrite, TextColumn, columns, emit, typed
 
 if TYPE_CHECKING:
     from pretune.prediction.score import TextScore
@@ -49,6 +49,8 @@ def run(
         bool, typer.Option("--within-word", help="Masked models: hide the rest of a word, too.")
     ] = False,
     overwrite: Overwrite = False,
+    text_column: TextColumn = None,
+    encoding: Encoding = None,
     json: Json = False,
 ) -> None:
     """Parse, score, print."""
@@ -65,7 +67,8 @@ def run(
     if data is not None and out is not None:
         summary = workflow.score_file(
             model, data=data, out=out, stride=stride, within_word=within_word, tokens=tokens,
-            overwrite=overwrite, reporter=default_reporter(json),
+            columns=columns(text=text_column), encoding=encoding, overwrite=overwrite,
+            reporter=default_reporter(json),
         )  # fmt: skip
         mean = f"{summary['nats_per_token']:.3f} nats a token over {summary['tokens']:,} tokens"
         emit(summary, json, [f"{summary['records']:,} texts scored in {out}; {mean}"])

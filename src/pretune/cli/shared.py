@@ -24,6 +24,16 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace the file --out where it is there already.")
 ]
 Language = Annotated[str | None, typer.Option("--language", help="Of the report: en or zh.")]
+Encoding = Annotated[
+    str | None,
+    typer.Option(help="Of files that are not UTF-8: cp1252, gb18030 ...; default: it is recognised."),
+]
+TextColumn = Annotated[str | None, typer.Option(help="The column of the text, if it is not called text.")]
+TextPairColumn = Annotated[str | None, typer.Option(help="Of the second text of a pair: text_pair.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Of the label: label.")]
+LabelsColumn = Annotated[str | None, typer.Option(help="Of several labels a text: labels.")]
+SourceColumn = Annotated[str | None, typer.Option(help="Of the source of sequence_to_sequence: source.")]
+TargetColumn = Annotated[str | None, typer.Option(help="Of the target of sequence_to_sequence: target.")]
 PrintConfig = Annotated[bool, typer.Option("--print-config", help="Print the resolved settings and stop.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check settings and inputs, say what would be done, and stop.")
@@ -35,8 +45,17 @@ def gather(config: Path | None, options: Mapping[str, Any], assignments: Sequenc
     from pretune.config import override, read
 
     values = read(config) if config else {}
-    values |= {key: value for key, value in options.items() if value not in (None, (), [])}
+    for key, value in options.items():
+        if value in (None, (), [], {}):
+            continue
+        beside = values.get(key)
+        values[key] = {**beside, **value} if isinstance(beside, dict) and isinstance(value, dict) else value
     return override(values, assignments)
+
+
+def columns(**named: str | None) -> dict[str, str]:
+    """Field to column, of the options that were given."""
+    return {field: column for field, column in named.items() if column is not None}
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:

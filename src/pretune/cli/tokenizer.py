@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pretune.cli.shared import Json, emit
+from pretune.cli.shared import Encoding, Json, TextColumn, columns, emit
 
 NAME = "tokenizer"
 HELP = """Train a tokenizer on raw text, see what tokenizers do to a text, or give a model more tokens for it.
@@ -44,6 +44,8 @@ def train(
     sentinels: Annotated[
         int, typer.Option(help="Further tokens <extra_id_0> ... for span corruption; T5 has 100.")
     ] = 0,
+    text_column: TextColumn = None,
+    encoding: Encoding = None,
     json: Json = False,
 ) -> None:
     """Train a tokenizer and save it as a folder that transformers loads.
@@ -57,7 +59,7 @@ def train(
         sources, out,
         kind=kind, vocabulary_size=workflow.parse_size(vocabulary_size),
         max_token_length=max_token_length, lowercase=lowercase, strip_accents=strip_accents, sentinels=sentinels,
-        reporter=default_reporter(quiet=json),
+        columns=columns(text=text_column), encoding=encoding, reporter=default_reporter(quiet=json),
     )  # fmt: skip
     emit(
         trained.summary(),
@@ -78,6 +80,8 @@ def inspect(
     ],
     data: Annotated[list[str] | None, typer.Option(help="Files or folders of text to measure on.")] = None,
     text: Annotated[str | None, typer.Option(help="A text whose tokens are shown.")] = None,
+    text_column: TextColumn = None,
+    encoding: Encoding = None,
     json: Json = False,
 ) -> None:
     """Measure tokenizers side by side on --data, or show the tokens of --text.
@@ -87,13 +91,17 @@ def inspect(
     if (text is None) == (not data):
         raise typer.BadParameter("give --data FILES to measure on, or --text to see its tokens, one of both")
 
+    from pretune.training.progress import default_reporter
     from pretune.workflows import tokenizer as workflow
 
     if text is not None:
         shown = workflow.show_tokens(tokenizers, text)
         emit(shown, json, workflow.token_lines(shown))
         return
-    found = workflow.inspect_tokenizers(tokenizers, data or [])
+    found = workflow.inspect_tokenizers(
+        tokenizers, data or [], columns=columns(text=text_column), encoding=encoding,
+        reporter=default_reporter(quiet=json),
+    )  # fmt: skip
     emit({name: asdict(item) for name, item in found.items()}, json, workflow.inspection_lines(found))
 
 
@@ -106,6 +114,8 @@ def extend(
     max_token_length: Annotated[
         int, typer.Option(help="Longest new token in bytes; 16 is five Chinese characters.")
     ] = 16,
+    text_column: TextColumn = None,
+    encoding: Encoding = None,
     json: Json = False,
 ) -> None:
     """Give a model more tokens for a text, each from the mean of the pieces that wrote it before.
@@ -117,7 +127,7 @@ def extend(
 
     found = workflow.extend_vocabulary(
         model, sources, out=out, tokens=tokens, max_token_length=max_token_length,
-        reporter=default_reporter(quiet=json),
+        columns=columns(text=text_column), encoding=encoding, reporter=default_reporter(quiet=json),
     )  # fmt: skip
     following = f"next:  pretune pretrain {' '.join(sources)} --from {found.folder}"
     emit(found.summary(), json, [*workflow.lines(found), following])

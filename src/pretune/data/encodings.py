@@ -5,21 +5,21 @@ from __future__ import annotations
 import codecs
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import charset_normalizer
 
+from pretune.data.charsets import MARK, MARKING, is_western, keeps_ascii, way_out
 from pretune.data.damage import Damage
 
 SAMPLE_BYTES = 1 << 16
 """Read from the first byte that is not ASCII on, to recognise an encoding."""
 BROKEN_SHARE = 0.001
 """Of the characters of a text: up to here a few broken ones are damage, beyond it is another encoding."""
-WAY_OUT = "convert it, for example with `iconv -f GB18030 -t UTF-8`, or leave it out"
-_MARKING = "pretune-marking"
-_MARK = "\udcff"
-"""Unlike U+FFFD, which people do write, no text decodes to it."""
+OTHER, OTHER_WESTERN = 3, 2
+"""Broken characters from which on a text that no encoding fits is in another one, and not just damaged: any,
+and such as are letters with accents in Windows-1252."""
 BROKEN = b"\xff"
 """What stands in UTF-8 for a character that could not be read in another encoding; never valid."""
 
@@ -66,9 +66,8 @@ def recognise(sample: bytes) -> str | None:
     GB18030 and Big5 must decode but for a few broken places and give Chinese with its frequent characters
     (which Latin-1, EUC-KR and others do not), and ``charset-normalizer`` must not name another family.
     """
-    for mark, encoding in _MARKS:
-        if sample.startswith(mark):
-            return encoding
+    if (marked := _marked(sample)) is not None:
+        return marked
     if (wide := _without_mark(sample)) is not None:
         return wide
     text, broken = _decoded(sample, "utf-8")
@@ -78,7 +77,9 @@ def recognise(sample: bytes) -> str | None:
         return "utf-8"  # with some places broken
     found = [chinese for name in ("gb18030", "big5") if (chinese := _as_chinese(sample, name))]
     if not found:
-        return "utf-8" if broken <= BROKEN_SHARE * len(text) else None
+        # Scattered letters with accents, and no character of UTF-8 beside them, are no damage.
+        western = broken >= OTHER_WESTERN and text.isascii() and is_western(sample)
+        return "utf-8" if broken <= BROKEN_SHARE * len(text) and not western else None
     best = max(found, key=lambda chinese: chinese.common)
     agree = ("gb", "hz") if best.encoding == "gb18030" else ("big5", "cp950")
     guesses = charset_normalizer.from_bytes(best.sample)
@@ -136,23 +137,43 @@ def _as_chinese(sample: bytes, encoding: str) -> _Chinese | None:
 
 def _decoded(sample: bytes, encoding: str) -> tuple[str, int]:
     """The text, and how many of its characters are broken; one that the sample cuts is none."""
-    text = codecs.getincrementaldecoder(encoding)(_MARKING).decode(sample)
-    return text.replace(_MARK, ""), text.count(_MARK)
+    text = codecs.getincrementaldecoder(encoding)(MARKING).decode(sample)
+    return text.replace(MARK, ""), text.count(MARK)
 
 
-def as_utf8(blocks: Iterator[bytes], say: Callable[[str], None]) -> Iterator[bytes]:
+Beside = Callable[[], Sequence[str]]
+"""The encodings of the files beside one, for a text that is too short to tell its own."""
+
+
+def nothing_beside() -> Sequence[str]:
+    """The encodings beside a file that stands alone."""
+    return ()
+
+
+def as_utf8(
+    blocks: Iterator[bytes],
+    say: Callable[[str], None],
+    given: str | None = None,
+    beside: Beside = nothing_beside,
+) -> Iterator[bytes]:
     """The same text in UTF-8, without its byte order mark; ``say`` is told the encoding once.
 
-    It is recognised at the first byte that is not ASCII, and is ``unknown`` where none fits. Bytes that are
-    no text of it stay invalid UTF-8, so that who reads can name their place.
+    It is recognised at the first byte that is not ASCII; ``given`` is that of a text that is neither UTF-8
+    nor marked as another. Where a few bytes are no text of it, they stay invalid UTF-8, so that who reads can
+    name their place, and the encoding is ``unknown`` where none fits.
 
     Raises:
-        Damage: the bytes are no text, or the blocks are damaged.
+        Damage: the bytes are no text, or in an encoding that is not read unasked, or the blocks are damaged.
     """
     first = next(blocks, b"")
+    if given is not None and not keeps_ascii(given) and _marked(first) is None:
+        say(given)
+        yield from _recoded(_chain(first, blocks, None), given)
+        return
     _refuse_foreign(first)
-    sample = first
+    sample, before = first, 0
     while sample.isascii() and b"\0" not in sample:
+        before += len(sample)
         if sample:
             yield sample
         if not (sample := next(blocks, b"")):
@@ -164,11 +185,62 @@ def as_utf8(blocks: Iterator[bytes], say: Callable[[str], None]) -> Iterator[byt
             sample += more
     except Damage as damage:
         fault = damage
-    start = max(0, _first_beyond(sample) - 64) // 4 * 4  # keeps pairs of bytes in step
-    encoding = recognise(sample[:SAMPLE_BYTES] if start < 128 else sample[start : start + SAMPLE_BYTES])
+    start = _start(sample)
+    encoding = _chosen(sample[start : start + SAMPLE_BYTES], given, beside)
     say(encoding or "unknown")
+    if encoding is None:
+        _refuse_other(sample[start : start + SAMPLE_BYTES], before + start)
     rest = _chain(sample, blocks, fault)
     yield from _recoded(rest, encoding) if encoding not in (None, "utf-8", "utf-8-sig") else _unmarked(rest)
+
+
+def _start(sample: bytes) -> int:
+    """From where on a sample tells its encoding: a little before the first byte that is not ASCII."""
+    start = max(0, _first_beyond(sample) - 64) // 4 * 4  # keeps pairs of bytes in step
+    return 0 if start < 128 else start
+
+
+def sampled(blocks: Iterator[bytes]) -> str | None:
+    """The encoding that the first bytes of a text are in; None: they are ASCII, or it is not recognised.
+
+    Raises:
+        Damage: the blocks are damaged.
+    """
+    sample = b""
+    while len(sample) < SAMPLE_BYTES and (more := next(blocks, b"")):
+        sample += more
+    return None if sample.isascii() else recognise(sample[:SAMPLE_BYTES])
+
+
+def _chosen(sample: bytes, given: str | None, beside: Beside) -> str | None:
+    """The encoding to read by; None: nothing fits."""
+    if given is not None:
+        if (marked := _marked(sample)) is not None:
+            return marked
+        return given if _decoded(sample, "utf-8")[1] else "utf-8"
+    return recognise(sample) or next((name for name in beside() if _fits(sample, name)), None)
+
+
+def _fits(sample: bytes, encoding: str) -> bool:
+    """Could a short text be in the Chinese encoding of the files beside it?"""
+    text, broken = _decoded(sample, encoding)
+    beyond = sum(character > "\x7f" for character in text)
+    return not broken and len(_CHINESE.findall(text)) >= 0.8 * beyond
+
+
+def _refuse_other(sample: bytes, before: int) -> None:
+    """Refuse a text in an encoding that no rule recognises; a few broken places are left to who reads."""
+    if _decoded(sample, "utf-8")[1] < (OTHER_WESTERN if is_western(sample) else OTHER):
+        return
+    try:
+        sample.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Damage(f"byte {before + error.start:,} is no UTF-8; {way_out(sample)}") from None
+
+
+def _marked(sample: bytes) -> str | None:
+    """The encoding that a byte order mark says."""
+    return next((encoding for mark, encoding in _MARKS if sample.startswith(mark)), None)
 
 
 def _first_beyond(sample: bytes) -> int:
@@ -189,22 +261,14 @@ def _unmarked(blocks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _recoded(blocks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
-    decoder = codecs.getincrementaldecoder(encoding)(_MARKING)
+    decoder = codecs.getincrementaldecoder(encoding)(MARKING)
     for block in blocks:
         yield _encoded(decoder.decode(block))
     yield _encoded(decoder.decode(b"", final=True))
 
 
 def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass").replace(_MARK.encode("utf-8", "surrogatepass"), BROKEN)
-
-
-def _mark(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeDecodeError)
-    return _MARK, error.end
-
-
-codecs.register_error(_MARKING, _mark)
+    return text.encode("utf-8", "surrogatepass").replace(MARK.encode("utf-8", "surrogatepass"), BROKEN)
 
 
 def _refuse_foreign(block: bytes) -> None:
@@ -215,7 +279,9 @@ def _refuse_foreign(block: bytes) -> None:
     found = _CONTROL.findall(head)
     if (_FOREIGN.match(head) or len(found) > 0.01 * len(head)) and _without_mark(head) is None:
         if b"\0" in block:
-            raise Damage(f"byte {block.index(0)} is zero: not a UTF-8 text file; {WAY_OUT}")
+            raise Damage(
+                f"byte {block.index(0)} is zero: not a UTF-8 text file; convert it to UTF-8, or leave it out"
+            )
         control = _CONTROL.search(head)
         where = f"byte {control.start()} is a control character" if control else "it begins as another kind"
         raise Damage(f"{where}: not a text file; leave it out")

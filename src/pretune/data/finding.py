@@ -6,8 +6,10 @@ import glob
 import os
 import stat
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from pretune.data.other_kinds import unread_files
 from pretune.data.parts import PREPARED, TEXT, check_parts
 from pretune.data.record_log import RecordLog
 from pretune.errors import DataError
@@ -15,8 +17,18 @@ from pretune.errors import DataError
 _EMPTY_IS_WHOLE = (".txt", ".md", ".jsonl", ".ndjson", ".csv", ".tsv")
 """Kinds of which an empty file is not damaged: it just holds nothing."""
 
-Misfit = Callable[[str], str | None]
-"""Why a file of some name is left out; None: it is to be read."""
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """Why a file of some name is left out."""
+
+    reason: str
+    kind: str | None
+    """Its suffix, where files of this kind are never read."""
+
+
+Misfit = Callable[[str], Unfit | None]
+"""What is wrong with a file of some name; None: it is to be read."""
 
 
 # ``os.path`` says no where ``Path`` raises: below a folder that may not be entered.
@@ -35,13 +47,15 @@ def find(asked: str, misfit: Misfit, kinds: str, log: RecordLog) -> list[Path]:
             raise DataError(f"{path}: {_absence(path)}")
         if os.path.isdir(path):
             return _folder(path, misfit, kinds, log)
-        if (reason := misfit(path.name)) is not None:
-            raise DataError(f"{path}: {reason}")
+        if (unfit := misfit(path.name)) is not None:
+            raise DataError(f"{path}: {unfit.reason}")
+        if (unusual := _no_file(path.stat())) is not None:
+            raise DataError(f"{path}: {unusual}")
         return [path]
     names = sorted(glob.glob(asked, recursive=True))
     files = [file for name in names if not os.path.isdir(name) for file in _file(Path(name), misfit, log)]
     if not files and not log.bad:
-        raise DataError(f"{asked}: no {kinds} file with text in it matches")
+        raise DataError(f"{asked}: no {kinds} file with text in it matches{_unread(log)}")
     return files
 
 
@@ -52,8 +66,12 @@ def _folder(folder: Path, misfit: Misfit, kinds: str, log: RecordLog) -> list[Pa
         check_parts(folder)
     files = list(_below(folder / TEXT if prepared else folder, misfit, log, frozenset()))
     if not files and log.bad == before:
-        raise DataError(f"{folder}: the folder holds no {kinds} file with text in it")
+        raise DataError(f"{folder}: the folder holds no {kinds} file with text in it{_unread(log)}")
     return files
+
+
+def _unread(log: RecordLog) -> str:
+    return f"; {unread_files(log.unread)}" if log.unread else ""
 
 
 def _below(folder: Path, misfit: Misfit, log: RecordLog, above: frozenset[str]) -> Iterator[Path]:
@@ -81,20 +99,29 @@ def is_hidden(name: str) -> bool:
 
 
 def _file(path: Path, misfit: Misfit, log: RecordLog) -> Iterator[Path]:
-    if (reason := misfit(path.name)) is not None:
-        log.leave_out(path, reason)
+    if (unfit := misfit(path.name)) is not None:
+        log.leave_out(path, unfit.reason, unfit.kind)
         return
     try:
         about = path.stat()
     except OSError:
         log.reject_file(path, _absence(path))
         return
-    if not stat.S_ISREG(about.st_mode):
-        log.leave_out(path, "no ordinary file")
+    if (unusual := _no_file(about)) is not None:
+        log.leave_out(path, unusual)
     elif not about.st_size and path.suffix.lower() in _EMPTY_IS_WHOLE:
         log.leave_out(path, "empty")
     else:
         yield path
+
+
+def _no_file(about: os.stat_result) -> str | None:
+    """Why something that has a name is no file to read; None: it is one."""
+    if stat.S_ISREG(about.st_mode):
+        return None
+    if stat.S_ISFIFO(about.st_mode):
+        return "is a pipe, which can be read once only, and text is read several times: give - and pipe it in"
+    return "is no file but a device or socket; give a file"
 
 
 def _absence(path: Path) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pretune.data.columns import Columns
 from pretune.data.damage import Damage, told
-from pretune.data.readers.checks import check_columns, checked
+from pretune.data.readers.checks import checked, match_columns
 from pretune.data.record_log import RecordLog
 from pretune.errors import DataError
 from pretune.types import Record
@@ -17,7 +18,7 @@ _SAVED = ("dataset_dict.json", "state.json")
 """Files of a folder that the library's ``save_to_disk`` wrote."""
 
 
-def read(name: str, columns: tuple[str, ...], log: RecordLog) -> Iterator[Record]:
+def read(name: str, columns: Columns, log: RecordLog) -> Iterator[Record]:
     """The rows of ``datasets:NAME[:CONFIG][:SPLIT]``; without a split it is ``train``, or the only one.
 
     A Record's line is its row, from 1.
@@ -32,7 +33,7 @@ def read(name: str, columns: tuple[str, ...], log: RecordLog) -> Iterator[Record
         rows = iter(_chosen(name, library))
     except faults as error:
         raise DataError(f"{name}: cannot be loaded: {told(error)}") from None
-    number = 0
+    number, match = 0, None
     while True:
         try:
             fields: Mapping[str, Any] | None = next(rows, None)
@@ -41,9 +42,8 @@ def read(name: str, columns: tuple[str, ...], log: RecordLog) -> Iterator[Record
         if fields is None:
             return
         number += 1
-        if number == 1:
-            check_columns(name, columns, list(fields))
-        yield from checked(fields, name, number, columns, log)
+        match = match or match_columns(name, columns, list(fields), log)
+        yield from checked(fields, name, number, match, log)
 
 
 def _library(name: str) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pretune.data.damage import Damage
-from pretune.data.encodings import as_utf8
+from pretune.data.encodings import Beside, as_utf8, nothing_beside
 from pretune.data.record_log import RecordLog
 
 if TYPE_CHECKING:
@@ -31,14 +31,29 @@ class Item:
     """Its bytes; they raise :class:`Damage`."""
     path: Path | None = None
     """The file itself where it lies on disk without compression."""
+    encoding: str | None = None
+    """As the user says it; None: it is recognised."""
+    beside: Beside = nothing_beside
+    """The encodings of the files beside it."""
+
+    def utf8(self, log: RecordLog) -> Iterator[bytes]:
+        """Its text in UTF-8; the encoding goes to the log.
+
+        Raises:
+            Damage: it is no text, in an encoding that is not read unasked, or damaged.
+        """
+        return as_utf8(self.blocks(), partial(log.recognised, self.name), self.encoding, self.beside)
 
 
 class Text:
-    """The text of an item in UTF-8; damage looks like its end, until it is asked for."""
+    """The text of an item in UTF-8; damage looks like its end, until it is asked for.
+
+    A text whose lines end in CR alone, as old Macs and some programs of today write them, gets LF instead.
+    """
 
     def __init__(self, item: Item, log: RecordLog) -> None:
         self._name, self._log = item.name, log
-        self._raw = _Raw(as_utf8(item.blocks(), partial(log.recognised, item.name)))
+        self._raw = _Raw(_line_feeds(item.utf8(log)))
         self._file = io.BufferedReader(self._raw, 1 << 20)
 
     def read(self, size: int) -> bytes:
@@ -73,6 +88,21 @@ class Text:
     def _skip(self, line: bytes) -> None:
         while line and not line.endswith(b"\n"):
             line = self._file.readline(1 << 20)
+
+
+def _line_feeds(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """The blocks; with LF for CR where the first that has either holds CR alone."""
+    for block in blocks:
+        if b"\r" not in block.removesuffix(b"\r") and b"\n" not in block:
+            yield block  # a CR at its end may belong to an LF in the next
+            continue
+        if b"\n" in block:
+            yield block
+            yield from blocks
+            return
+        yield block.replace(b"\r", b"\n")
+        for later in blocks:
+            yield later.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
 class _Raw(io.RawIOBase):

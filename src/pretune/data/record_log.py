@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
+from pretune.data.other_kinds import unread_files
 from pretune.errors import DataError
 
 
@@ -28,8 +30,12 @@ class RecordLog:
         self.left_out = 0
         self.skipped: list[str] = []
         """The first files that were left out, as hidden, empty or of another kind."""
+        self.unread: Counter[str] = Counter()
+        """Of these, files of kinds that are not read, by suffix."""
         self.notes: list[str] = []
         """What was recognised in a file: an encoding other than UTF-8, a delimiter other than the comma."""
+        self.columns: dict[str, str] = {}
+        """Field to the column that it was read from, in the latest file with columns."""
         self.encodings: Counter[str] = Counter()
         """Files by encoding; one of ASCII alone counts as UTF-8."""
         self.bytes_read = 0
@@ -49,9 +55,11 @@ class RecordLog:
         if len(self.damaged) < self.NAMES:
             self.damaged.append(f"{path}: {reason}")
 
-    def leave_out(self, path: Path | str, reason: str) -> None:
-        """Count a file that is not meant to be read."""
+    def leave_out(self, path: Path | str, reason: str, suffix: str | None = None) -> None:
+        """Count a file that is not meant to be read; ``suffix``: it is of a kind that is not."""
         self.left_out += 1
+        if suffix is not None:
+            self.unread[suffix] += 1
         if len(self.skipped) < self.NAMES:
             self.skipped.append(f"{path}: {reason}")
 
@@ -59,6 +67,12 @@ class RecordLog:
         """Keep what was recognised in a file."""
         if len(self.notes) < self.NAMES:
             self.notes.append(f"{path}: {recognised}")
+
+    def matched(self, path: Path | str, columns: Mapping[str, str], remark: str | None) -> None:
+        """Keep the columns of a file, and what is remarkable about them."""
+        self.columns = dict(columns)
+        if remark is not None:
+            self.note(path, remark)
 
     def recognised(self, path: Path | str, encoding: str) -> None:
         """Count the encoding of a file, and keep its name where it is not UTF-8."""
@@ -70,7 +84,12 @@ class RecordLog:
     @property
     def remarkable(self) -> bool:
         """Is there anything in the summary that the reader of the run should see?"""
-        return bool(self.bad or self.notes)
+        return bool(self.bad or self.notes or self.unread)
+
+    @property
+    def too_many_bad(self) -> bool:
+        """Are there more bad records than the larger of 10 and 1 %, or no good one?"""
+        return not self.good or self.bad > max(10, 0.01 * (self.good + self.bad))
 
     def summary(self) -> str:
         """A line for the reader of the run, and below it what was wrong and what was recognised."""
@@ -79,7 +98,8 @@ class RecordLog:
             parts.append(f"{self.bad:,} bad ones skipped")
         if self.left_out:
             parts.append(f"{self.left_out:,} other files left out")
-        return "; ".join(parts) + self._named() + _listed(self.notes, len(self.notes))
+        unread = f"\n  {unread_files(self.unread)}" if self.unread else ""
+        return "; ".join(parts) + self._named() + _listed(self.notes, len(self.notes)) + unread
 
     def finish(self) -> None:
         """Judge the whole.
@@ -87,7 +107,7 @@ class RecordLog:
         Raises:
             DataError: no good record, or more bad ones than the larger of 10 and 1 %.
         """
-        if self.good and self.bad <= max(10, 0.01 * (self.good + self.bad)):
+        if not self.too_many_bad:
             return
         if not self.bad:
             raise DataError(f"{', '.join(self.paths) or 'no file'}: no records: there is no text in it")

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePath
 
 from pretune.data import hub_sets, standard_input
 from pretune.data.archives import members
+from pretune.data.columns import Columns, Field, wanted
 from pretune.data.compression import file_blocks, gunzipped, unzstd
 from pretune.data.damage import Damage
-from pretune.data.finding import find
+from pretune.data.encodings import Beside
+from pretune.data.finding import Unfit, find
 from pretune.data.items import Item
+from pretune.data.neighbours import Members, Neighbours
+from pretune.data.other_kinds import way_out
 from pretune.data.parts import check_text
+from pretune.data.reading import Reading
 from pretune.data.record_log import RecordLog
 from pretune.errors import DataError
+from pretune.registry import load
 from pretune.types import Record
 
 __all__ = ["RecordLog", "identities", "read_records"]
@@ -38,6 +43,8 @@ _READERS = {
 """Suffix to module of ``readers``; a module is imported when a file needs it, since some take a second."""
 _DOCUMENTS = (".txt", ".md", ".html", ".htm")
 """Kinds without columns: beside labelled records they are read-me files."""
+_IN_ENCODINGS = (".txt", ".md", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+"""Kinds whose text may be in any encoding, without saying so."""
 _UNPACKERS: dict[str, Callable[[Iterator[bytes]], Iterator[bytes]]] = {".gz": gunzipped, ".zst": unzstd}
 _ARCHIVE = ".zip"
 
@@ -51,49 +58,62 @@ class _Job:
     """None: a set of the library ``datasets``."""
 
 
-def read_texts(paths: Iterable[str | Path]) -> Iterator[str]:
-    """The texts of :func:`read_records`; a bad record is passed over.
+def read_texts(
+    paths: Iterable[str | Path], *, reading: Reading | None = None, say: Callable[[str], None] | None = None
+) -> Iterator[str]:
+    """The texts of :func:`read_records`; a bad record is passed over, and at the end ``say`` is told of it.
 
     Raises:
         DataError: no good one is left, or too many are bad.
     """
     log = RecordLog()
-    for record in read_records(paths, columns=("text",), log=log):
+    for record in read_records(paths, reading=reading, log=log):
         yield str(record.fields["text"])
     log.finish()
+    if say is not None and log.remarkable:
+        say(f"  {log.summary()}")
 
 
 def read_records(
-    paths: Iterable[str | Path], *, columns: Sequence[str] = ("text",), log: RecordLog
+    paths: Iterable[str | Path],
+    *,
+    columns: Sequence[str | Field] = ("text",),
+    reading: Reading | None = None,
+    log: RecordLog,
+    refuse: bool = True,
 ) -> Iterator[Record]:
     """Every record of files, folders, patterns (``texts/**/*.txt``), ``-`` and ``datasets:NAME``.
 
     ``.txt`` and ``.md`` are one document a file, cut at paragraph or line ends into pieces of about 1 MiB;
     ``.html`` gives its main text; ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` and ``.parquet`` a record an
     object or row. Each may be packed as ``.gz`` or ``.zst``, or lie in a ``.zip``. A folder is read sorted,
-    with what is below it. Text is UTF-8, UTF-16, GB18030 or Big5. ``columns`` are the fields that a record
-    must have as text that is not empty; other fields come along.
+    with what is below it. Text is UTF-8, UTF-16, GB18030 or Big5, or what ``reading`` says. ``columns``
+    are the fields that a record must have (of a name alone: as text that is not empty), from the columns
+    that ``reading`` names or that are called so, or nearly; other fields come along.
 
     A file that cannot be read, or not to its end, goes to ``log`` as a bad record does, and the rest is read;
-    call ``log.finish()`` at the end.
+    call ``log.finish()`` at the end. Unless it may ``refuse``, the only file goes there, too.
 
     Raises:
         DataError: a path leads nowhere or is of another kind, or the only file cannot be read at all.
     """
     asked = [str(path) for path in paths]
     log.paths += asked
-    wanted = tuple(columns)
-    jobs = _jobs(asked, wanted, log)
+    reading = reading or Reading()
+    sought = wanted(columns, reading.columns, reading.usual)
+    jobs = _jobs(asked, sought, log)
+    neighbours = Neighbours([job.path for job in jobs if job.path is not None], _plain_item)
     log.bytes_total += sum(_size(job.path) for job in jobs if job.path is not None)
-    alone = len(jobs) == 1 and not log.bad
+    alone = refuse and len(jobs) == 1 and not log.bad
     for job in jobs:
         if job.path is None:
             log.files += 1
-            yield from _survived(hub_sets.read(job.name, wanted, log), job.name, log, alone)
+            yield from _survived(hub_sets.read(job.name, sought, log), job.name, log, alone)
             continue
         after = log.bytes_read + _size(job.path)
+        look = _Look(sought, log, reading.encoding, partial(neighbours.encodings, job.path))
         read = _archive if job.path.suffix.lower() == _ARCHIVE else _file
-        yield from _survived(read(job, job.path, wanted, log), job.name, log, alone)
+        yield from _survived(read(job, job.path, look), job.name, log, alone)
         log.bytes_read = after
 
 
@@ -106,7 +126,7 @@ def listing(paths: Iterable[str | Path], columns: tuple[str, ...] = ("text",)) -
         DataError: as :func:`read_records`.
     """
     found = []
-    for job in _jobs([str(path) for path in paths], columns, RecordLog()):
+    for job in _jobs([str(path) for path in paths], wanted(columns, {}, {}), RecordLog()):
         if job.path is None:
             continue
         try:
@@ -127,7 +147,7 @@ def identities(paths: Iterable[str | Path]) -> list[str]:
     ]
 
 
-def _jobs(asked: list[str], columns: tuple[str, ...], log: RecordLog) -> list[_Job]:
+def _jobs(asked: list[str], columns: Columns, log: RecordLog) -> list[_Job]:
     jobs: dict[str, _Job] = {}  # by where it really lies: a file that is named twice is read once
     for name in asked:
         if name.startswith(hub_sets.PREFIX):
@@ -162,17 +182,39 @@ def _survived(records: Iterator[Record], name: str, log: RecordLog, alone: bool)
         log.reject_file(name, str(error).removeprefix(f"{name}: "))
 
 
-def _file(job: _Job, path: Path, columns: tuple[str, ...], log: RecordLog) -> Iterator[Record]:
-    log.files += 1
+@dataclass(frozen=True)
+class _Look:
+    """What is looked for in a file, and where what is found goes."""
+
+    columns: Columns
+    log: RecordLog
+    encoding: str | None
+    beside: Beside
+
+    def records(self, item: Item) -> Iterator[Record]:
+        """Those of an item."""
+        told = replace(item, encoding=self.encoding, beside=self.beside)
+        return _reader(item.suffix)(told, self.columns, self.log)
+
+
+def _file(job: _Job, path: Path, look: _Look) -> Iterator[Record]:
+    look.log.files += 1
     check_text(path)
     if os.path.exists(path) and not _size(path):
         raise Damage("the file is empty")
+    yield from look.records(_item(job.name, path, look.log))
+
+
+def _plain_item(path: Path) -> Item | None:
+    """A file of text as it is read, apart from all counts; None: it is of another kind."""
+    return _item(str(path), path, RecordLog()) if _kind(path.name) in _IN_ENCODINGS else None
+
+
+def _item(name: str, path: Path, log: RecordLog) -> Item:
     blocks, kind = partial(file_blocks, path, log), _kind(path.name)
     if path.suffix.lower() in _UNPACKERS:
-        item = Item(job.name, kind, _unpacked(blocks, _UNPACKERS[path.suffix.lower()]))
-    else:
-        item = Item(job.name, kind, blocks, path)
-    yield from _reader(kind)(item, columns, log)
+        return Item(name, kind, _unpacked(blocks, _UNPACKERS[path.suffix.lower()]))
+    return Item(name, kind, blocks, path)
 
 
 def _unpacked(
@@ -181,20 +223,29 @@ def _unpacked(
     return lambda: unpack(blocks())
 
 
-def _archive(job: _Job, path: Path, columns: tuple[str, ...], log: RecordLog) -> Iterator[Record]:
+def _archive(job: _Job, path: Path, look: _Look) -> Iterator[Record]:
+    log = look.log
     found = log.files, log.bad
+    look = replace(look, beside=Members(partial(_texts_of, path, job.name)).encodings)
     for item in members(path, job.name, log):
         name = PurePath(item.name).name
         if PurePath(name).suffix.lower() in (_ARCHIVE, *_UNPACKERS):
             log.reject_file(item.name, "packed within an archive: unpack it first")
-        elif (reason := _misfit(columns, name)) is not None:
-            log.leave_out(item.name, reason)
+        elif (unfit := _misfit(look.columns, name)) is not None:
+            log.leave_out(item.name, unfit.reason, unfit.kind)
         else:
             log.files += 1
-            records = _reader(item.suffix)(item, columns, log)
-            yield from _survived(records, item.name, log, alone=False)
+            yield from _survived(look.records(item), item.name, log, alone=False)
     if found == (log.files, log.bad):
         raise Damage(f"the archive holds no {', '.join(sorted(_READERS))} file")
+
+
+def _texts_of(path: Path, name: str) -> Iterator[Item]:
+    """The members of an archive whose text may be in any encoding, up to where it is damaged."""
+    try:
+        yield from (item for item in members(path, name, RecordLog()) if item.suffix in _IN_ENCODINGS)
+    except Damage:
+        return
 
 
 def _kind(name: str) -> str:
@@ -203,21 +254,22 @@ def _kind(name: str) -> str:
     return PurePath(path.stem).suffix if path.suffix in _UNPACKERS else path.suffix
 
 
-def _misfit(columns: tuple[str, ...], name: str) -> str | None:
+def _misfit(columns: Columns, name: str) -> Unfit | None:
     """Why a file of this name cannot be read; None: it can."""
     kind = _kind(name)
-    if kind in _DOCUMENTS and columns != ("text",):
-        return f"plain text has only the field 'text', not {', '.join(columns)}"
+    if kind in _DOCUMENTS and not columns.document:
+        return Unfit(f"plain text has only the field 'text', not {columns.needed()}", None)
     if kind in _READERS or PurePath(name).suffix.lower() == _ARCHIVE:
         return None
-    known = ", ".join(sorted(_READERS))
-    return (
+    known, way = ", ".join(sorted(_READERS)), way_out(kind)
+    return Unfit(
         f"{''.join(PurePath(name).suffixes[-2:]) or 'no suffix'}: a file must be one of {known}, "
-        "or one of them packed as .gz, .zst or .zip"
+        f"or one of them packed as .gz, .zst or .zip{f'; {way}' if way else ''}",
+        kind,
     )
 
 
-def _reader(kind: str) -> Callable[[Item, tuple[str, ...], RecordLog], Iterator[Record]]:
-    module = importlib.import_module(f"pretune.data.readers.{_READERS[kind]}")
-    read: Callable[[Item, tuple[str, ...], RecordLog], Iterator[Record]] = module.read
+def _reader(kind: str) -> Callable[[Item, Columns, RecordLog], Iterator[Record]]:
+    module = load(f"pretune.data.readers.{_READERS[kind]}")
+    read: Callable[[Item, Columns, RecordLog], Iterator[Record]] = module.read
     return read

@@ -189,4 +189,7 @@ def read_about(folder: Path, config: Any) -> dict[str, Any]:
     length, most = about.get("max_length"), config.max_position_embeddings
     if length is not None and not (isinstance(length, int) and 1 <= length <= most):
         raise CheckpointError(f"{path}: max_length = {length!r}: must be a number from 1 to {most}")
+    columns = about.get("columns", {})
+    if not isinstance(columns, dict) or not all(isinstance(name, str) for name in columns.values()):
+        raise CheckpointError(f"{path}: columns must map fields to names of columns")
     return about

@@ -39,10 +39,19 @@ def _table(answers: Answers, columns: Sequence[str]) -> bytes:
 
 
 def _cell(value: Any) -> Any:
-    """Several labels with ``|`` between them, as they are read; anything else with parts as JSON."""
+    """Several labels with ``|`` between them, as they are read; anything else with parts as JSON.
+
+    Labels that would not be read back so, since one of them holds a mark, are a list as JSON, too.
+    """
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return "|".join(value)
+        joined = "|".join(value)
+        if not any(mark in item for item in value for mark in _MARKS) and not joined.startswith("["):
+            return joined
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+
+
+_MARKS = ("|", ";")
+"""Between the labels of a cell, where a table is read."""
 
 
 def _header(columns: Sequence[str]) -> bytes:

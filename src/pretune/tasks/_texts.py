@@ -10,10 +10,13 @@ from typing import Any, Literal
 import pydantic
 
 from pretune.config import Settings
+from pretune.data.columns import Field
 from pretune.errors import DataError
 from pretune.text.tokenizer import Tokenizer
 from pretune.types import IntArray, Record, Specials, framed
 
+TEXT_FIELDS = (Field("text"), Field("text_pair", needed=False, text=False))
+"""A text, or a pair of them."""
 Sequences = tuple[IntArray, ...]
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)

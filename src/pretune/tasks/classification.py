@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pretune.data.columns import Field
 from pretune.errors import DataError
 from pretune.metrics.accuracy import accuracy
 from pretune.metrics.by_class import ByClass, by_class
 from pretune.metrics.macro_f1 import macro_f1
 from pretune.metrics.matthews import matthews
-from pretune.tasks._texts import Cutting, features, in_order, text_fields, texts
+from pretune.tasks._texts import TEXT_FIELDS, Cutting, features, in_order, text_fields, texts
 from pretune.text.tokenizer import Tokenizer
 from pretune.types import Feature, Prediction, Record, Score, Specials
 
-COLUMNS = ("text", "label")
+FIELDS = (*TEXT_FIELDS, Field("label", label=True))
 ANSWER = "label"
 ANSWER_FIELDS = ("label", "confidence", "alternatives")
 """What :func:`answer` gives."""
@@ -39,7 +40,7 @@ DESCRIPTION = {
 Options = Cutting
 """Settings of the task."""
 
-__all__ = ["ANSWER", "ANSWER_FIELDS", "BASELINES", "COLUMNS", "DESCRIPTION", "HEAD", "METRICS",
+__all__ = ["ANSWER", "ANSWER_FIELDS", "BASELINES", "DESCRIPTION", "FIELDS", "HEAD", "METRICS",
            "OBJECTIVE", "PER_RECORD", "PROBLEM_TYPE", "Options", "Task", "accepted", "answer", "classes",
            "label_set", "labels_of", "probabilities", "texts", "truth"]  # fmt: skip
 

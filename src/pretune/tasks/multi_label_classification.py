@@ -6,6 +6,7 @@ whose probabilities are averaged geometrically (which is the mean of the logits)
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
@@ -15,14 +16,15 @@ import numpy.typing as npt
 import pydantic
 
 from pretune.config import Settings
+from pretune.data.columns import Field
 from pretune.errors import DataError
 from pretune.metrics.by_class import ByClass, by_label
 from pretune.metrics.label_sets import best_threshold, exact_match, indicators, macro_f1, micro_f1
-from pretune.tasks._texts import Cutting, features, in_order, text_fields, texts
+from pretune.tasks._texts import TEXT_FIELDS, Cutting, features, in_order, text_fields, texts
 from pretune.text.tokenizer import Tokenizer
 from pretune.types import Feature, FloatArray, Prediction, Record, Score, Specials
 
-COLUMNS = ("text",)
+FIELDS = (*TEXT_FIELDS, Field("labels", text=False, label=True))
 ANSWER = "labels"
 ANSWER_FIELDS = ("labels", "confidence", "probabilities")
 """What :func:`answer` gives."""
@@ -39,7 +41,7 @@ DESCRIPTION = {
 SEPARATORS = ("|", ";")
 """Between the labels of one cell of a table; the first of them that the cell holds."""
 
-__all__ = ["ANSWER", "ANSWER_FIELDS", "BASELINES", "COLUMNS", "DESCRIPTION", "HEAD", "METRICS",
+__all__ = ["ANSWER", "ANSWER_FIELDS", "BASELINES", "DESCRIPTION", "FIELDS", "HEAD", "METRICS",
            "OBJECTIVE", "PER_RECORD", "PROBLEM_TYPE", "Options", "Task", "accepted", "answer", "classes",
            "label_set", "labels_of", "probabilities", "texts", "truth"]  # fmt: skip
 
@@ -59,6 +61,8 @@ class Options(Settings):
 def accepted(record: Record, *, labelled: bool = True) -> Record:
     """The record with its labels as a list: a list, or one cell with ``|`` (else ``;``) between them.
 
+    A cell in brackets is a list as JSON, or as Python, writes it: labels that hold a ``|`` or ``;`` stand so.
+
     Raises:
         DataError: the reason why it cannot be used.
     """
@@ -71,7 +75,9 @@ def accepted(record: Record, *, labelled: bool = True) -> Record:
 def _labels(value: Any) -> list[str]:
     if value is None:
         raise DataError("'labels' is missing: give a list, which may be empty")
-    if isinstance(value, str):
+    if isinstance(value, str) and (listed := _listed(value)) is not None:
+        value = listed
+    elif isinstance(value, str):
         separator = next((s for s in SEPARATORS if s in value), SEPARATORS[0])
         value = [label for label in value.split(separator) if label.strip()]
     if not isinstance(value, list | tuple):
@@ -80,6 +86,19 @@ def _labels(value: Any) -> list[str]:
         if not isinstance(label, str | int | float) or not str(label).strip():
             raise DataError(f"'labels' holds {label!r}, which is no label")
     return sorted({label.strip() if isinstance(label, str) else json.dumps(label) for label in value})
+
+
+def _listed(cell: str) -> list[Any] | None:
+    """The list that a cell of a table holds; None: it is no list."""
+    if not (cell.strip().startswith("[") and cell.strip().endswith("]")):
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            value = read(cell.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return value if isinstance(value, list) else None
+    return None
 
 
 def truth(record: Record) -> tuple[str, ...]:

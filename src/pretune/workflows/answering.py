@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pretune.config import build, digest
+from pretune.data.columns import unlabelled
+from pretune.data.reading import Reading
 from pretune.data.sources import RecordLog, read_records
 from pretune.errors import DataError, UsageError
 from pretune.generation.sampling import Sampling
@@ -102,11 +104,13 @@ class Job:
     on_bad: OnBad
     batch_size: int | None
     writing: Writing
+    reading: Reading = field(default_factory=Reading)
 
     def rows(self, log: Listening) -> Iterator[Record | Bad]:
         """The rows of the data in their order, bad ones in their places."""
         task = None if self.model.task_name is None else self.model.task_module
-        for record in read_records((self.data,), columns=("text",), log=log):
+        fields = ("text",) if task is None else unlabelled(task.FIELDS)
+        for record in read_records((self.data,), columns=fields, reading=self.reading, log=log):
             yield from log.heard()
             try:
                 yield record if task is None else task.accepted(record, labelled=False)
@@ -158,6 +162,7 @@ class Job:
             "model": self.model.fingerprint,
             "on_bad": self.on_bad,
             "batch_size": self.batch_size,
+            "reading": asdict(self.reading),
             "writing": asdict(self.writing) if self.model.task_name is None else None,
             "format": next(suffix for suffix, form in FORMATS.items() if form is self.form),
         }

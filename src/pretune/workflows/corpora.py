@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pretune.data.reading import Reading
 from pretune.objectives import Kind
 from pretune.text.tokenizer import Tokenizer
 from pretune.training.progress import Reporter
@@ -33,7 +34,7 @@ def prepare_parts(
     if settings.mixture and tokenizer is None:
         tokenizer = shared_tokenizer(
             [
-                (part.corpus, part.validation, kind.columns)
+                (part.corpus, part.validation, kind.columns, Reading(part.columns, settings.encoding))
                 for part, kind in zip(settings.parts, settings.kinds, strict=True)
             ],
             folder,
@@ -60,6 +61,7 @@ def prepare_parts(
             reporter=reporter,
             columns=kind.columns,
             anew=anew is not None and anew.is_relative_to(place),
+            reading=Reading(part.columns, settings.encoding),
         )
 
     found = tuple(prepared(*of) for of in zip(settings.parts, settings.kinds, strict=True))

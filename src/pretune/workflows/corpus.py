@@ -21,6 +21,7 @@ from pretune.data.fingerprints import FILE as FINGERPRINTS
 from pretune.data.fingerprints import Fingerprints
 from pretune.data.origins import Origins, changes, origins
 from pretune.data.pairs import joint_of
+from pretune.data.reading import Reading
 from pretune.data.shards import Corpus, write_corpus
 from pretune.errors import CheckpointError, ChecksumError, DataError
 from pretune.text.advice import LARGEST, advise_vocabulary_size
@@ -88,14 +89,15 @@ def prepare(
     largest_vocabulary: int | None = None,
     columns: tuple[str, ...] = ("text",),
     anew: bool = False,
+    reading: Reading | None = None,
 ) -> Prepared:
     """Read, deduplicate, split and tokenize ``sources`` into ``folder``, or open what lies there.
 
     Where ``sources`` is one folder that was prepared before, it is opened as it is. Without ``tokenizer``
     one is trained on the text; a size of ``auto`` is measured on it, up to ``largest_vocabulary``. Held out
     is that share of the documents, chosen by a hash of their text, or the ``validation`` files alone. A
-    document is one field of a record, or a pair of them (``columns``). What lies in ``folder`` and is
-    damaged is made anew from the sources, and so is all of it where ``anew`` says that it is.
+    document is one field of a record, or a pair of them (``columns``), read as ``reading`` says. What lies
+    in ``folder`` and is damaged is made anew from the sources, and so is all of it where ``anew`` is given.
 
     Raises:
         DataError: nothing usable in the sources, or too many bad records.
@@ -114,7 +116,7 @@ def prepare(
     try:
         partial.mkdir(parents=True, exist_ok=True)
         files = origins((*sources, *validation), columns)
-        documents = Documents(sources, validation, held_out, spool, columns)
+        documents = Documents(sources, validation, held_out, spool, columns, reading)
         given = None if tokenizer is None else tokenizer.fingerprint
         _begin(partial, documents.digest(vocabulary_size, tokenizer_kind, largest_vocabulary, given))
         tokenizer = (
@@ -201,7 +203,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def shared_tokenizer(
-    texts: Sequence[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]],
+    texts: Sequence[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], Reading]],
     folder: Path,
     *,
     vocabulary_size: int | Literal["auto"],
@@ -210,7 +212,7 @@ def shared_tokenizer(
     tokenizer_kind: Kind = "bpe",
     largest_vocabulary: int | None = None,
 ) -> Tokenizer:
-    """A tokenizer of the text of several (sources, validation, columns), each document once in each.
+    """A tokenizer of the text of several (sources, validation, columns, reading), each document once in each.
 
     Where one of them was prepared before, its tokenizer is taken. It lies in ``folder`` when it is whole.
 
@@ -227,8 +229,8 @@ def shared_tokenizer(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         parts = [
-            Documents(sources, held, held_out, spool, columns)
-            for (sources, held, columns), spool in zip(texts, spools, strict=True)
+            Documents(sources, held, held_out, spool, columns, reading)
+            for (sources, held, columns, reading), spool in zip(texts, spools, strict=True)
         ]
         tokenizer = _trained(
             lambda: itertools.chain.from_iterable(part.training_texts() for part in parts),

@@ -156,6 +156,8 @@ class _Preparation:
                 self._resume()
                 self._write_parts(knowledge, stop)
                 self._log.finish()
+                if self._log.remarkable:
+                    self._reporter.say(f"  {self._log.summary()}")
                 return self._finish(asked, folder, time.monotonic() - began)
         except (OSError, SafetensorError) as error:
             raise DataError(f"{self._folder}: the prepared text could not be written: {error}") from error
@@ -168,7 +170,8 @@ class _Preparation:
         cleaning = self._settings.cleaning
         path = self._folder / _KNOWLEDGE
         if not path.exists():
-            runs = Evaluations.of(evaluation_texts(cleaning.against)).hashes if cleaning.against else None
+            against = evaluation_texts(cleaning.against, self._settings.encoding)
+            runs = Evaluations.of(against).hashes if cleaning.against else None
             recurring = self._recurring(cleaning, stop) if cleaning.boilerplate else frozenset()
             lines = np.sort(np.fromiter(recurring, np.uint64, len(recurring)))
             found = {"recurring": lines, "evaluations": np.zeros(0, np.uint64) if runs is None else runs}
@@ -185,7 +188,7 @@ class _Preparation:
         counts, log = LineCounts(), RecordLog()
         began = time.process_time()
         with Workers(cleaning, Knowledge(), self._processes) as workers, self._work("lines", log) as work:
-            for answer in workers.lines(batches(_drafts(self._settings.sources, log))):
+            for answer in workers.lines(batches(_drafts(self._settings, log))):
                 counts.add(answer)
                 _advance(work, log)
                 _check(stop)
@@ -206,7 +209,7 @@ class _Preparation:
 
     def _write_parts(self, knowledge: Knowledge, stop: StopRequest) -> None:
         """Clean, find duplicates and write, part after part."""
-        drafts = _drafts(self._settings.sources, self._log)
+        drafts = _drafts(self._settings, self._log)
         with (
             Workers(self._settings.cleaning, knowledge, self._processes) as workers,
             self._work("clean", self._log) as work,
@@ -314,10 +317,11 @@ class _Preparation:
         return working(self._reporter, name, max(1, total >> 20))
 
 
-def _drafts(sources: Sequence[str], log: RecordLog) -> Iterator[tuple[Draft, int]]:
+def _drafts(settings: PrepareSettings, log: RecordLog) -> Iterator[tuple[Draft, int]]:
     """Every text with its size, and which of the sources it is from."""
     known: dict[str, str] = {}
-    for record in read_records(sources, columns=("text",), log=log):
+    sources = settings.sources
+    for record in read_records(sources, columns=("text",), reading=settings.reading, log=log):
         if record.path not in known:
             if len(known) > 10_000:
                 known.clear()

@@ -16,7 +16,9 @@ import pydantic
 from pretune.checkpoint import state
 from pretune.config import Settings, build, differences, digest
 from pretune.data.cleaning.settings import CleaningSettings
+from pretune.data.columns import check_names
 from pretune.data.parts import NOTES, PREPARED, Finished, verify_part
+from pretune.data.reading import Reading
 from pretune.data.sources import RecordLog, listing, read_records
 from pretune.errors import CheckpointError, ConfigError
 from pretune.training.progress import Reporter
@@ -36,9 +38,18 @@ class PrepareSettings(Settings):
 
     sources: tuple[str, ...]
     """Files, folders and patterns of raw text."""
+    columns: dict[str, str] = pydantic.Field(default_factory=dict)
+    """Field to the column that it is read from, where that is called otherwise: ``{text: article}``."""
+    encoding: str | None = None
+    """Of files that are neither UTF-8 nor marked otherwise; None: it is recognised."""
     cleaning: CleaningSettings = CleaningSettings()
     part_megabytes: float = pydantic.Field(default=128, gt=0)
     """Text in each part of the output; what a stop may cost is the work on one."""
+
+    @property
+    def reading(self) -> Reading:
+        """How the sources are read."""
+        return Reading(self.columns, self.encoding)
 
 
 def resolve(
@@ -53,20 +64,26 @@ def resolve(
     resolved = build(PrepareSettings, {**base, **given})
     if not resolved.sources:
         raise ConfigError("no SOURCES: give files or folders of text")
+    check_names(resolved.columns, ("text",), "data prepare")
+    Reading(encoding=resolved.encoding)  # refuses an encoding that there is none of
     return resolved
 
 
-def rehearse(settings: PrepareSettings) -> dict[str, Any]:
+def rehearse(settings: PrepareSettings, reporter: Reporter | None = None) -> dict[str, Any]:
     """Read the first records and say what would be done, without writing anything.
+
+    What was skipped among them, and which files are not read, goes to ``reporter``.
 
     Raises:
         DataError: nothing to read.
     """
     files = listing(settings.sources)
     log = RecordLog()
-    first = list(itertools.islice(read_records(settings.sources, log=log), 100))
+    first = list(itertools.islice(read_records(settings.sources, reading=settings.reading, log=log), 100))
     if not first:
         log.finish()
+    if log.remarkable and reporter is not None:
+        reporter.say(f"  {log.summary()}")
     steps = {k: v for k, v in settings.cleaning.model_dump(mode="json", exclude_defaults=True).items() if v}
     return {
         "files": len(files),

@@ -16,8 +16,11 @@ from pretune.data.cleaning.limits import Limits
 from pretune.data.cleaning.repair import repair
 from pretune.data.cleaning.rules import UNSPACED, judges
 from pretune.data.cleaning.steps import Drop
+from pretune.data.columns import check_names
 from pretune.data.deduplicate import ExactDuplicates
 from pretune.data.near_duplicates import NearDuplicates, grams, signatures
+from pretune.data.other_kinds import unread_files
+from pretune.data.reading import Reading
 from pretune.data.sources import RecordLog, listing, read_records
 from pretune.errors import ConfigError
 from pretune.training.progress import Reporter, Silent, working
@@ -30,16 +33,24 @@ _BATCH = 512
 
 
 def inspect_data(
-    sources: str | Path | Sequence[str | Path], *, sample: float = 32.0, reporter: Reporter | None = None
+    sources: str | Path | Sequence[str | Path],
+    *,
+    sample: float = 32.0,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+    reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Read all text, judge an even sample of at most about ``sample`` megabytes of it, say what was found.
+
+    However much of it is bad, that is reported, too. ``columns`` names the column of the text, as
+    ``{"text": "article"}``, ``encoding`` that of files that are neither UTF-8 nor marked otherwise.
 
     Counts, lengths and exact duplicates are of all documents; languages, near duplicates, repairs and the
     verdicts of the rules of the sample, every n-th document.
 
     Raises:
-        ConfigError: no sources.
-        DataError: nothing to read.
+        ConfigError: no sources, another field than the text, or an unknown encoding.
+        DataError: a source that is not there, or a folder without any file of text.
     """
     named = [str(s) for s in ([sources] if isinstance(sources, str | Path) else sources)]
     if not named:
@@ -48,20 +59,22 @@ def inspect_data(
     size = sum(size for _, size, _ in listing(named))
     every = max(1, -(-size // int(sample * 1e6)))
     began = time.monotonic()
+    check_names(columns or {}, ("text",), "columns")
+    reading = Reading(columns or {}, encoding)
     log, found = RecordLog(), _Inspection()
     with working(reporter, "read", max(1, size >> 20)) as work:
-        for number, record in enumerate(read_records(named, columns=("text",), log=log)):
+        for number, record in enumerate(read_records(named, reading=reading, log=log, refuse=False)):
             text = str(record.fields["text"])
             found.count(text)
             if number % every == 0:
                 found.judge(text, record)
             work.update(log.bytes_read >> 20)
-    log.finish()
-    reading = {
-        "files": log.files, "encodings": dict(log.encodings), "bad": log.bad, "left_out": log.left_out,
-        "damaged": log.damaged, "examples": log.examples, "notes": log.notes,
+    reading_found = {
+        "files": log.files, "encodings": dict(log.encodings), "bad": log.bad, "refused": log.too_many_bad,
+        "left_out": log.left_out, "unread": dict(log.unread), "damaged": log.damaged,
+        "examples": log.examples, "notes": log.notes,
     }  # fmt: skip
-    return {**found.result(every), "reading": reading, "seconds": round(time.monotonic() - began, 2)}
+    return {**found.result(every), "reading": reading_found, "seconds": round(time.monotonic() - began, 2)}
 
 
 class _Inspection:
@@ -168,8 +181,11 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         ]
     said += [f"sample {s['where']}: {' '.join(s['text'].split())}" for s in found["samples"]]
     if reading["bad"]:
-        said.append(f"{reading['bad']:,} bad records or files:")
+        refused = "; the other verbs refuse so many" if reading["refused"] else ""
+        said.append(f"{reading['bad']:,} bad records or files{refused}:")
         said += [f"  {name}" for name in [*reading["damaged"][:SHOWN], *reading["examples"][:SHOWN]]]
+    if reading["unread"]:
+        said.append(unread_files(reading["unread"]))
     said += [f"note: {note}" for note in reading["notes"][:SHOWN]]
     return said
 

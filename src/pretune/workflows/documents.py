@@ -10,6 +10,7 @@ import numpy as np
 
 from pretune.config import digest
 from pretune.data.deduplicate import ExactDuplicates
+from pretune.data.reading import Reading
 from pretune.data.shards import BETWEEN, cut, joined, piece_size, split
 from pretune.data.sources import RecordLog, read_records
 from pretune.data.spool import Spool
@@ -34,8 +35,9 @@ class Documents:
         held_out: float,
         spool: Path,
         columns: tuple[str, ...],
+        reading: Reading | None,
     ) -> None:
-        self.validation_files, self.columns = validation, columns
+        self.validation_files, self.columns, self._reading = validation, columns, reading
         self.duplicates = 0
         self.log = RecordLog()
         self._spool = self._pieces(Spool(self._unique(sources, self.log), spool))
@@ -91,7 +93,7 @@ class Documents:
 
     def _unique(self, paths: tuple[str, ...], log: RecordLog) -> Iterator[str]:
         seen, duplicates = ExactDuplicates(), 0
-        for record in read_records(paths, columns=self.columns, log=log):
+        for record in read_records(paths, columns=self.columns, reading=self._reading, log=log):
             text = joined([str(record.fields[column]) for column in self.columns])
             if seen.seen(text):
                 duplicates += 1

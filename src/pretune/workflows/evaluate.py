@@ -6,7 +6,7 @@ import math
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from pretune.checkpoint import state, store
 from pretune.config import Settings
 from pretune.data.pairs import joint_of
+from pretune.data.reading import Reading
 from pretune.data.shards import joined, write_corpus
 from pretune.data.sources import RecordLog, read_records
 from pretune.errors import CheckpointError, DataError, NotFiniteError, UnsupportedError
@@ -31,6 +32,7 @@ from pretune.training.verdicts import Finding
 from pretune.types import Prediction, Record, Score
 from pretune.workflows import verdicts
 from pretune.workflows.prediction_findings import of_predictions
+from pretune.workflows.reading import reading_of
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,8 @@ def evaluate(
     data: str | Path,
     task: str | None = None,
     train: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     reporter: Reporter | None = None,
@@ -198,7 +202,8 @@ def evaluate(
     """Score ``model`` on ``data``: a classifier on labelled records, a language model on raw text.
 
     With ``train``, the records that a classifier was trained on, majority and TF-IDF baselines stand beside.
-    With ``out`` the summary is written there as JSON.
+    ``columns`` says from which column a field is read, as ``{"text": "review"}``, ``encoding`` what files are
+    in that are neither UTF-8 nor marked otherwise. With ``out`` the summary is written there as JSON.
 
     Raises:
         DataError: unusable data, or a label that the model does not know.
@@ -218,9 +223,11 @@ def evaluate(
         )
     if loaded.task_name is not None:
         name = loaded.task_name
-        records = read_labelled((data,), reporter, name)
+        fields = loaded.task_module.FIELDS
+        reading = reading_of(loaded, columns, encoding, [field.name for field in fields])
+        records = read_labelled((data,), reporter, name, reading=reading)
         loaded.task().check(records)
-        learnt = None if train is None else read_labelled((train,), reporter, name)
+        learnt = None if train is None else read_labelled((train,), reporter, name, reading=reading)
         if learnt is not None:
             loaded.task().check(learnt)
         baselines = {} if learnt is None else fit_baselines(loaded.task(), name, learnt, records)
@@ -233,7 +240,9 @@ def evaluate(
                 "pretrained on; the scores may flatter it"
             )
     else:
-        summary = {"verb": "evaluate", "task": loaded.head, **_language_model(loaded, str(data), reporter)}
+        reading = reading_of(loaded, columns, encoding, _pretrained_by(loaded).columns)
+        scored = _language_model(loaded, str(data), reading, reporter)
+        summary = {"verb": "evaluate", "task": loaded.head, **scored}
         with naming(loaded.path, loaded.network):
             if not math.isfinite(summary["scores"]["loss"]["value"]):
                 raise NotFiniteError("its loss is NaN or infinite")
@@ -250,12 +259,12 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def _language_model(model: Model, data: str, reporter: Reporter) -> dict[str, Any]:
+def _language_model(model: Model, data: str, reading: Reading, reporter: Reporter) -> dict[str, Any]:
     model.needs(model.head)
     kind = _pretrained_by(model)
     specials = model.tokenizer.specials
     log = RecordLog()
-    found = read_records((data,), columns=kind.columns, log=log)
+    found = read_records((data,), columns=kind.columns, reading=reading, log=log)
     records = [[str(record.fields[column]) for column in kind.columns] for record in found]
     log.finish()
     texts = [text for record in records for text in record]
@@ -294,14 +303,19 @@ def _pretrained_by(model: Model) -> Kind:
 
 
 def read_labelled(
-    paths: Sequence[str | Path], reporter: Reporter, task: str = "classification"
+    paths: Sequence[str | Path],
+    reporter: Reporter,
+    task: str = "classification",
+    *,
+    reading: Reading | None = None,
+    log: RecordLog | None = None,
 ) -> list[Record]:
     """All records of labelled files that a task can use; what was left out is said."""
     kind = find("tasks", task)
-    log = RecordLog()
+    log = RecordLog() if log is None else log
     records = []
     padded = 0
-    for record in read_records(paths, columns=kind.COLUMNS, log=log):
+    for record in read_records(paths, columns=kind.FIELDS, reading=reading, log=log):
         try:
             records.append(kind.accepted(record))
             padded += _is_padded(record.fields.get(kind.ANSWER))

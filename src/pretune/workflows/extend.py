@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from pretune.text.extension import extended
 from pretune.text.sample import sample_texts
 from pretune.training import machine
 from pretune.training.progress import Reporter, Silent
+from pretune.workflows.reading import text_reading
 
 _MEASURED_CHARACTERS = 2_000_000
 _SHOWN = 12
@@ -51,6 +52,8 @@ def extend_vocabulary(
     out: str | Path,
     tokens: int = 1000,
     max_token_length: int = 16,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
     reporter: Reporter | None = None,
 ) -> ExtendedVocabulary:
     """Find up to ``tokens`` new tokens in ``sources``, and write the model that knows them to ``out``.
@@ -61,6 +64,8 @@ def extend_vocabulary(
     Args:
         out: the folder; must be empty or not there.
         max_token_length: longest new token, in bytes.
+        columns: the column of the text where it is not called so, as ``{"text": "article"}``.
+        encoding: of files that are neither UTF-8 nor marked otherwise; None: it is recognised.
 
     Raises:
         CheckpointError: no model is there.
@@ -68,6 +73,7 @@ def extend_vocabulary(
         DataError: text that cannot be used or has no more tokens to give, or ``out`` is there already.
     """
     folder, heard = Path(out), reporter or Silent()
+    reading = text_reading(columns, encoding)
     machine.prepare()
     paths = [sources] if isinstance(sources, str | Path) else list(sources)
     with lock.held(lock.beside(folder), folder, DataError):
@@ -75,11 +81,12 @@ def extend_vocabulary(
             raise DataError(f"{folder}: is there already; remove it or choose another folder")
         before = model if isinstance(model, Model) else Model.load(model)
         heard.say(f"looking for {tokens:,} tokens to add to {before.tokenizer.vocabulary_size:,}")
-        found = extended(before.tokenizer, read_texts(paths), tokens, max_token_length=max_token_length)
+        texts = read_texts(paths, reading=reading, say=heard.say)
+        found = extended(before.tokenizer, texts, tokens, max_token_length=max_token_length)
         if not found.pieces:
             raise DataError("no two neighbouring tokens of the text occur twice: there is nothing to add")
         after = grown(before, found)
-        sample = sample_texts(read_texts(paths), _MEASURED_CHARACTERS)
+        sample = sample_texts(read_texts(paths, reading=reading), _MEASURED_CHARACTERS)
         store.write_folder(folder, after.write, about={"kind": "model"})
     characters = sum(map(len, sample))
     rates = [

@@ -13,6 +13,9 @@ import pydantic
 
 from pretune.checkpoint import store
 from pretune.config import Settings, build
+from pretune.data.columns import check_names
+from pretune.data.reading import Reading
+from pretune.data.sources import RecordLog
 from pretune.data.windows import EncodedRecords
 from pretune.errors import ConfigError
 from pretune.model import Model
@@ -51,7 +54,11 @@ class FinetuneSettings(Settings):
     model: str
     """A run, a model folder, or any Hugging Face folder of a family that pretune has."""
     train: tuple[str, ...]
-    """Files of labelled records, with the columns of the task."""
+    """Files of labelled records, with the fields of the task."""
+    columns: dict[str, str] = pydantic.Field(default_factory=dict)
+    """Field to the column that it is read from, where that is called otherwise: ``{text: review}``."""
+    encoding: str | None = None
+    """Of files that are neither UTF-8 nor marked otherwise; None: it is recognised."""
     validation: tuple[str, ...] = ()
     """None: a tenth of the training records."""
     test: tuple[str, ...] = ()
@@ -93,6 +100,8 @@ def finetune(
     test: str | Path | tuple[str, ...] | list[str] | None = None,
     budget: str | None = None,
     max_length: int | None = None,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
     training: Mapping[str, Any] | None = None,
     language: str | None = None,
     out: str | Path | None = None,
@@ -115,7 +124,7 @@ def finetune(
         "model": _where(model), "task": task, "task_options": task_options,
         "objective_options": objective_options, "train": _paths(train), "validation": _paths(validation),
         "test": _paths(test), "budget": budget, "training": training, "max_length": max_length,
-        "language": language,
+        "language": language, "columns": columns, "encoding": encoding,
     }  # fmt: skip
     resolved = resolve(settings, {k: v for k, v in given.items() if v is not None})
     work = partial(_finetuned, resolved, started)
@@ -228,6 +237,8 @@ def resolve(
     if resolved.budget != AUTO:
         parse_length(resolved.budget)
     kind = find("tasks", resolved.task)
+    check_names(resolved.columns, [field.name for field in kind.FIELDS], "finetune")
+    Reading(resolved.columns, resolved.encoding)  # refuses an encoding that there is none of
     options = build(kind.Options, resolved.task_options, where="finetune: task_options")
     objective = build(
         find("objectives", kind.OBJECTIVE).Options,
@@ -241,9 +252,12 @@ def resolve(
     )
 
 
-def rehearse(settings: FinetuneSettings) -> dict[str, Any]:
-    """Read the model and the records, check them, and say what would be done; nothing is written."""
-    parts = _Finetuning(settings, Silent(), World())
+def rehearse(settings: FinetuneSettings, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Read the model and the records, check them, and say what would be done; nothing is written.
+
+    What was skipped and what the columns are goes to ``reporter``.
+    """
+    parts = _Finetuning(settings, reporter or Silent(), World())
     length, batches = parts.length, parts.batches
     steps = {}
     if length.unit != "seconds":
@@ -267,10 +281,13 @@ class _Finetuning:
         self.settings, self.reporter = settings, reporter
         self.kind = kind = find("tasks", settings.task)
         self.options = build(kind.Options, settings.task_options, where="finetune: task_options")
-        self.train = read_labelled(settings.train, reporter, settings.task)
-        self.test = read_labelled(settings.test, reporter, settings.task) if settings.test else []
+        reading, log = Reading(settings.columns, settings.encoding), RecordLog()
+        read = partial(read_labelled, reporter=reporter, task=settings.task, reading=reading)
+        self.train = read(settings.train, log=log)
+        self.columns = log.columns
+        self.test = read(settings.test) if settings.test else []
         if settings.validation:
-            self.validation = read_labelled(settings.validation, reporter, settings.task)
+            self.validation = read(settings.validation)
         else:
             self.train, self.validation = labelled.held_out(self.train, kind)
         labels = kind.label_set(self.train)
@@ -413,6 +430,10 @@ class _Finetuning:
         if settings.from_random:
             model = model.with_random_weights(settings.training.seed)
         model.about |= {"task": settings.task, "task_options": self.options.model_dump()}
+        model.about.pop("columns", None)  # of the text that it was pretrained on
+        named = {field: column for field, column in self.columns.items() if field != column}
+        if named:
+            model.about["columns"] = named
         return model
 
     def _warn_of_overlap(self) -> None:

@@ -17,6 +17,7 @@ from pretune.training import machine
 from pretune.training.progress import Reporter, Silent
 from pretune.types import Record
 from pretune.workflows.lines import answer_file, given
+from pretune.workflows.reading import reading_of
 
 TEMPLATE = "this model has a chat template: --chat puts the prompt into it (in Python: chat=True)"
 ENDED = "the model ended at once (0 tokens)"
@@ -67,11 +68,15 @@ def generate_file(
     out: str | Path,
     options: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Continue the ``text`` of every record of ``data`` into ``out``, JSON lines in the order of the records.
 
-    Each line repeats ``id`` and ``text`` and has ``continuations``, a list of ``text`` and ``reason``.
+    ``columns`` names the column of the text, as ``{"text": "prompt"}``, ``encoding`` that of files that are
+    neither UTF-8 nor marked otherwise. Each line repeats ``id`` and ``text`` and has ``continuations``, a
+    list of ``text`` and ``reason``.
 
     Raises:
         DataError: unusable data, or an output that cannot be written.
@@ -90,8 +95,9 @@ def generate_file(
             counts.update(every=len(said), empty=sum(map(is_empty, said)))
             yield {**given(record), "continuations": [described(one) for one in said]}
 
-    count, log = answer_file(data, out, answer, chunk=CHUNK, overwrite=overwrite)
-    if log.bad:
+    reading = reading_of(loaded, columns, encoding, ("text",))
+    count, log = answer_file(data, out, answer, reading=reading, chunk=CHUNK, overwrite=overwrite)
+    if log.remarkable:
         reporter.say(f"  {log.summary()}")
     if counts["empty"]:
         reporter.say(f"  {ended_at_once(counts['empty'], counts['every'])}")

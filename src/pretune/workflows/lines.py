@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pretune.checkpoint import lock, store
+from pretune.data.reading import Reading
 from pretune.data.sources import RecordLog, read_records
 from pretune.errors import DataError, UsageError
 from pretune.types import Record
@@ -17,7 +18,13 @@ Answer = Callable[[Sequence[Record]], Iterable[dict[str, Any]]]
 
 
 def answer_file(
-    data: str | Path, out: str | Path, answer: Answer, *, chunk: int, overwrite: bool = False
+    data: str | Path,
+    out: str | Path,
+    answer: Answer,
+    *,
+    reading: Reading,
+    chunk: int,
+    overwrite: bool = False,
 ) -> tuple[int, RecordLog]:
     """Answer the records of ``data``, ``chunk`` at a time, into the JSON lines of ``out``: (answers, log).
 
@@ -32,12 +39,12 @@ def answer_file(
     path = Path(out)
     with lock.held(lock.beside(path), path, DataError):
         store.check_file(path, overwrite=overwrite)
-        return _written(str(data), path, answer, chunk)
+        return _written(str(data), path, answer, reading, chunk)
 
 
-def _written(data: str, path: Path, answer: Answer, chunk: int) -> tuple[int, RecordLog]:
+def _written(data: str, path: Path, answer: Answer, reading: Reading, chunk: int) -> tuple[int, RecordLog]:
     log = RecordLog()
-    records = read_records((data,), columns=("text",), log=log)
+    records = read_records((data,), reading=reading, log=log)
     growing, count = path.with_name(f".{path.name}.partial"), 0
     try:
         with growing.open("w", encoding="utf-8") as file:

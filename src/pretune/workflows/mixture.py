@@ -13,7 +13,7 @@ from pretune.errors import ConfigError, UnsupportedError
 from pretune.objectives import DistillationSettings, Kind, objective_of
 from pretune.training.settings import TrainingSettings
 
-ELSEWHERE = ("corpus", "validation", "objective_options")
+ELSEWHERE = ("corpus", "validation", "columns", "objective_options")
 """Settings that stand with each part of a mixture, and not beside it."""
 
 
@@ -25,6 +25,8 @@ class PartSettings(Settings):
     objective_options: dict[str, Any] = pydantic.Field(default_factory=dict)
     corpus: tuple[str, ...]
     validation: tuple[str, ...] = ()
+    columns: dict[str, str] = pydantic.Field(default_factory=dict)
+    """Field to the column that it is read from, where that is called otherwise."""
     weight: float = pydantic.Field(default=1.0, gt=0)
     """Share of a step's tokens (or examples), on average over steps, beside the other parts' weights."""
     name: str | None = pydantic.Field(default=None, pattern=r"^\w[\w.+-]*$")

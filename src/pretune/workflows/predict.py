@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pretune.checkpoint import lock, store
+from pretune.data.columns import unlabelled
 from pretune.errors import DataError, UsageError
 from pretune.model import Model
 from pretune.prediction.formats import FORMATS, Format
@@ -18,6 +20,7 @@ from pretune.training import machine
 from pretune.training.progress import Reporter, Silent
 from pretune.types import Record
 from pretune.workflows.answering import Bad, Job, OnBad, Survey, Tally, Writing, answers
+from pretune.workflows.reading import reading_of
 
 STREAM = "-"
 """As data: standard input. As out: standard output."""
@@ -34,6 +37,8 @@ def predict(
     batch_size: int | None = None,
     writing: Writing | None = None,
     overwrite: bool = False,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Answer every record of ``data`` into ``out``, in their order; ``-`` stands for the streams.
@@ -51,6 +56,8 @@ def predict(
         batch_size: rows that the network reads at once, at most; None: as many as fit.
         writing: how a causal model continues a text.
         overwrite: replace a file of that name that is there.
+        columns: from which column a field is read, as ``{"text": "review"}``.
+        encoding: of files that are neither UTF-8 nor marked otherwise; None: it is recognised.
         reporter: who is told how far it is.
 
     Raises:
@@ -62,11 +69,15 @@ def predict(
     machine.prepare()
     reporter = reporter or Silent()
     form = _format(str(out))
-    if str(out) != STREAM:
-        with lock.held(lock.beside(Path(out)), Path(out), DataError):
-            store.check_file(Path(out), overwrite=overwrite)
-            return _predicted(model, data, str(out), form, on_bad, batch_size, writing, overwrite, reporter)
-    return _predicted(model, data, str(out), form, on_bad, batch_size, writing, overwrite, reporter)
+    answer = partial(
+        _predicted, model, data, str(out), form, on_bad=on_bad, batch_size=batch_size, writing=writing,
+        columns=columns, encoding=encoding, overwrite=overwrite, reporter=reporter,
+    )  # fmt: skip
+    if str(out) == STREAM:
+        return answer()
+    with lock.held(lock.beside(Path(out)), Path(out), DataError):
+        store.check_file(Path(out), overwrite=overwrite)
+        return answer()
 
 
 def _predicted(
@@ -74,15 +85,24 @@ def _predicted(
     data: str | Path,
     out: str,
     form: Format,
+    *,
     on_bad: OnBad,
     batch_size: int | None,
     writing: Writing | None,
+    columns: Mapping[str, str] | None,
+    encoding: str | None,
     overwrite: bool,
     reporter: Reporter,
 ) -> dict[str, Any]:
     loaded = model if isinstance(model, Model) else Model.load(model)
     _say_unused(loaded, reporter)
-    job = Job(loaded, str(data), form, on_bad, batch_size, writing or Writing())
+    fields = (
+        ["text"]
+        if loaded.task_name is None
+        else [field.name for field in unlabelled(loaded.task_module.FIELDS)]
+    )
+    reading = reading_of(loaded, columns, encoding, fields)
+    job = Job(loaded, str(data), form, on_bad, batch_size, writing or Writing(), reading)
     survey = job.survey()
     if survey.log.remarkable:
         reporter.say(f"  {survey.log.summary()}")

@@ -15,6 +15,7 @@ from typing import Any
 import pydantic
 
 from pretune.checkpoint import state, store
+from pretune.data.reading import Reading
 from pretune.data.sources import RecordLog, read_records
 from pretune.errors import CheckpointError, ChecksumError, DataError, UnsupportedError
 from pretune.model.making import sketch
@@ -23,7 +24,7 @@ from pretune.text.tokenizer import Tokenizer
 from pretune.training.length import parse_length
 from pretune.training.log import read_log
 from pretune.training.outcome import Outcome
-from pretune.training.progress import Reporter
+from pretune.training.progress import Reporter, Silent
 from pretune.training.run import Run, environment
 from pretune.training.trainer import Trainer
 from pretune.training.world import World
@@ -54,6 +55,8 @@ def pretrain(
     budget: str | None = None,
     tokenizer: str | Path | None = None,
     max_length: int | None = None,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
     model: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     language: str | None = None,
@@ -77,7 +80,7 @@ def pretrain(
     given = {
         "corpus": [str(corpus)] if isinstance(corpus, str | Path) else corpus,
         "family": family, "budget": budget, "max_length": max_length, "model": model, "training": training,
-        "language": language,
+        "language": language, "columns": columns, "encoding": encoding,
         "start_from": None if start_from is None else str(start_from),
         "tokenizer": None if tokenizer is None else str(tokenizer),
     }  # fmt: skip
@@ -246,10 +249,17 @@ def _largest_vocabulary(settings: PretrainSettings) -> int:
     return (2 * once - twice) * ASSUMED // (twice - once)
 
 
-def rehearse(settings: PretrainSettings) -> dict[str, Any]:
-    """Check settings and sources, and say what would be done; nothing is written, no text is tokenized."""
+def rehearse(settings: PretrainSettings, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Check settings and sources, and say what would be done; nothing is written, no text is tokenized.
+
+    What was skipped and what was recognised goes to ``reporter``.
+    """
+    told = reporter or Silent()
     sizes = {
-        str(part.name): {"corpus": ", ".join(part.corpus), **_size(part.corpus, kind.columns)}
+        str(part.name): {
+            "corpus": ", ".join(part.corpus),
+            **_size(part.corpus, kind.columns, Reading(part.columns, settings.encoding), told),
+        }
         for part, kind in zip(settings.parts, settings.kinds, strict=True)
     }
     text = {"mixture": sizes} if settings.mixture else sizes[str(settings.objective)]
@@ -262,16 +272,20 @@ def rehearse(settings: PretrainSettings) -> dict[str, Any]:
     }
 
 
-def _size(corpus: tuple[str, ...], columns: tuple[str, ...]) -> dict[str, int]:
+def _size(
+    corpus: tuple[str, ...], columns: tuple[str, ...], reading: Reading, reporter: Reporter
+) -> dict[str, int]:
     """How much text there is."""
     if is_prepared(corpus):
         prepared = open_prepared(Path(corpus[0]))
         return {"documents": len(prepared.train), "tokens": prepared.train.tokens}
     log = RecordLog()
-    records = read_records(corpus, columns=columns, log=log)
+    records = read_records(corpus, columns=columns, reading=reading, log=log)
     characters = sum(len(str(r.fields[column])) for r in records for column in columns)
     log.finish()
-    return {"documents": log.good, "characters": characters}
+    if log.remarkable:
+        reporter.say(f"  {log.summary()}")
+    return {"documents": log.good, "characters": characters, "bad": log.bad, "left_out": log.left_out}
 
 
 def _finish(

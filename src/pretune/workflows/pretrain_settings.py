@@ -9,6 +9,8 @@ from typing import Any, Literal
 import pydantic
 
 from pretune.config import Settings, build
+from pretune.data.columns import check_names
+from pretune.data.reading import Reading
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.families._hf import PREFIX
 from pretune.model.folder import outline
@@ -50,6 +52,10 @@ class PretrainSettings(Settings):
 
     corpus: tuple[str, ...] = ()
     """Files and folders of .txt and .jsonl text, or one folder that was prepared before."""
+    columns: dict[str, str] = pydantic.Field(default_factory=dict)
+    """Field to the column that it is read from, where that is called otherwise: ``{text: article}``."""
+    encoding: str | None = None
+    """Of files that are neither UTF-8 nor marked otherwise; None: it is recognised."""
     mixture: tuple[PartSettings, ...] = ()
     """In place of a corpus and an objective: several of them, with what each weighs."""
     start_from: str | None = None
@@ -104,7 +110,7 @@ class PretrainSettings(Settings):
             return self.mixture
         alone = PartSettings.model_construct(
             objective=self.objective, objective_options=self.objective_options, corpus=self.corpus,
-            validation=self.validation, name=self.objective,
+            validation=self.validation, columns=self.columns, name=self.objective,
         )  # fmt: skip
         return (alone,)
 
@@ -143,6 +149,7 @@ def resolve(
     if not resolved.corpus and not resolved.mixture:
         raise ConfigError("pretrain: corpus is empty: give files or folders of text")
     pages.check_language(resolved.language)
+    Reading(encoding=resolved.encoding)  # refuses an encoding that there is none of
     parse_length(resolved.budget)
     asked = [objective_of(part.objective) for part in resolved.parts if part.objective]
     if asked and "family" not in values:
@@ -159,6 +166,7 @@ def _learning(resolved: PretrainSettings) -> PretrainSettings:
     kinds = resolved.kinds
     for number, (part, kind) in enumerate(zip(resolved.parts, kinds, strict=True)):
         where = f"mixture.{number}." if resolved.mixture else ""
+        check_names(part.columns, kind.columns, f"pretrain: {where}".removesuffix(".").rstrip(": "))
         if not kind.pretrains or not _saves(resolved.family, [kind]):
             raise UnsupportedError(_other_ways(resolved.family, kind, f"pretrain: {where}objective"))
         kind.check(part.objective_options, f"pretrain: {where}objective_options")

@@ -76,6 +76,8 @@ class Pretraining:
         else:
             self.model = self._new_model(heads, seconds)
         self.model.about["objective"] = kinds[0].name
+        if settings.parts[0].columns:
+            self.model.about["columns"] = dict(settings.parts[0].columns)
         for text in prepared:
             self.model.fingerprints = text.fingerprints.merged(self.model.fingerprints)
         self.memory = Memory(run, "evaluation", ROWS, reporter.say, alone=world.size == 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pretune.training import machine
 from pretune.training.progress import Reporter, Silent
 from pretune.types import Record
 from pretune.workflows.lines import answer_file, given
+from pretune.workflows.reading import reading_of
 
 CHUNK = 64
 """Records that are read and scored at once."""
@@ -39,12 +40,16 @@ def score_file(
     within_word: bool = False,
     tokens: bool = False,
     overwrite: bool = False,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Score the ``text`` of every record of ``data`` into ``out``, JSON lines in the order of the records.
 
     Args:
         tokens: write the log-probability of every token, too.
+        columns: the column of the text where it is not called so, as ``{"text": "article"}``.
+        encoding: of files that are neither UTF-8 nor marked otherwise; None: it is recognised.
 
     Raises:
         DataError: unusable data, or an output that cannot be written.
@@ -64,8 +69,9 @@ def score_file(
             total[0], total[1] = total[0] + score.nats, total[1] + len(score.tokens)
             yield {**given(record), **described(score, tokens=tokens)}
 
-    count, log = answer_file(data, out, answer, chunk=CHUNK, overwrite=overwrite)
-    if log.bad:
+    reading = reading_of(loaded, columns, encoding, ("text",))
+    count, log = answer_file(data, out, answer, reading=reading, chunk=CHUNK, overwrite=overwrite)
+    if log.remarkable:
         reporter.say(f"  {log.summary()}")
     return {
         "verb": "score", "records": count, "bad": log.bad, "nats": total[0], "tokens": total[1],

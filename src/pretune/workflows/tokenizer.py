@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pretune.checkpoint import lock, store
+from pretune.data.reading import Reading
 from pretune.data.sources import read_texts
 from pretune.errors import ConfigError, DataError
 from pretune.text.advice import Advice, advise_vocabulary_size
@@ -17,6 +18,7 @@ from pretune.text.tokenizer import Tokenizer
 from pretune.text.training import Kind, parse_kind
 from pretune.text.training import train_tokenizer as train
 from pretune.training.progress import Reporter, Silent
+from pretune.workflows.reading import text_reading
 
 AUTO: Literal["auto"] = "auto"
 _MEASURED_CHARACTERS = 2_000_000
@@ -55,6 +57,8 @@ def train_tokenizer(
     lowercase: bool = False,
     strip_accents: bool = False,
     sentinels: int = 0,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
     reporter: Reporter | None = None,
 ) -> TrainedTokenizer:
     """Train a tokenizer on the text of files and folders and save it as a folder that `transformers` loads.
@@ -64,6 +68,8 @@ def train_tokenizer(
         vocabulary_size: ``auto`` measures what more tokens would save (:func:`advise_vocabulary_size`).
         sentinels: so many tokens ``<extra_id_0>`` ... for hidden spans come on top of it, as
             span corruption wants them (T5 has 100).
+        columns: the column of the text where it is not called so, as ``{"text": "article"}``.
+        encoding: of files that are neither UTF-8 nor marked otherwise; None: it is recognised.
 
     Raises:
         ConfigError: a setting that the kind does not take, or another process writes ``out``.
@@ -76,7 +82,7 @@ def train_tokenizer(
         return _trained(
             [sources] if isinstance(sources, str | Path) else list(sources), folder, known, vocabulary_size,
             max_token_length=max_token_length, lowercase=lowercase, strip_accents=strip_accents,
-            sentinels=sentinels, reporter=heard,
+            sentinels=sentinels, reading=text_reading(columns, encoding), reporter=heard,
         )  # fmt: skip
 
 
@@ -90,6 +96,7 @@ def _trained(
     lowercase: bool,
     strip_accents: bool,
     sentinels: int,
+    reading: Reading,
     reporter: Reporter,
 ) -> TrainedTokenizer:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -97,16 +104,16 @@ def _trained(
     advice = None
     if vocabulary_size == AUTO:
         reporter.say("measuring what size of vocabulary the text wants")
-        advice = advise_vocabulary_size(read_texts(paths))
+        advice = advise_vocabulary_size(read_texts(paths, reading=reading))
         reporter.say(f"  {advice.size:,} tokens: {advice.reason}")
     size = vocabulary_size if advice is None else advice.size
     assert isinstance(size, int)
     reporter.say(f"training a {kind} tokenizer of {size:,} tokens")
     tokenizer = train(
-        read_texts(paths), size, kind=kind, max_token_length=max_token_length,
-        lowercase=lowercase, strip_accents=strip_accents,
+        read_texts(paths, reading=reading, say=reporter.say), size, kind=kind,
+        max_token_length=max_token_length, lowercase=lowercase, strip_accents=strip_accents,
     ).with_sentinels(sentinels)  # fmt: skip
-    inspection = inspect(tokenizer, sample_texts(read_texts(paths), _MEASURED_CHARACTERS))
+    inspection = inspect(tokenizer, sample_texts(read_texts(paths, reading=reading), _MEASURED_CHARACTERS))
     store.write_folder(folder, tokenizer.save, about={"kind": "tokenizer"})
     return TrainedTokenizer(folder, tokenizer, kind, inspection, advice)
 
@@ -116,11 +123,16 @@ def inspect_tokenizers(
     data: Sequence[str | Path],
     *,
     max_characters: int = _MEASURED_CHARACTERS,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+    reporter: Reporter | None = None,
 ) -> dict[str, Inspection]:
     """What each tokenizer (a ``tokenizer.json``, or a folder with one) does to the same text.
 
     Args:
         max_characters: of a larger text a fixed sample is read.
+        columns: as in :func:`train_tokenizer`.
+        encoding: as there.
 
     Raises:
         CheckpointError: no tokenizer is there.
@@ -129,7 +141,8 @@ def inspect_tokenizers(
     if not tokenizers:
         raise ConfigError("inspect: no tokenizer given: name a tokenizer.json or a folder with one")
     loaded = [Tokenizer.load(path) for path in tokenizers]
-    sample = sample_texts(read_texts(data), max_characters)
+    texts = read_texts(data, reading=text_reading(columns, encoding), say=(reporter or Silent()).say)
+    sample = sample_texts(texts, max_characters)
     return {str(path): inspect(item, sample) for path, item in zip(tokenizers, loaded, strict=True)}
 
 

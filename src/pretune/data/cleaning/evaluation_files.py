@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pretune.data.reading import Reading
 from pretune.data.sources import RecordLog, read_records
 
 _DOCUMENTS = (".txt", ".md", ".html", ".htm")
 
 
-def evaluation_texts(paths: Sequence[str]) -> Iterator[str]:
-    """Every text in any field of the evaluation files.
+def evaluation_texts(paths: Sequence[str], encoding: str | None = None) -> Iterator[str]:
+    """Every text in any field of the evaluation files; ``encoding``: of those that are not UTF-8.
 
     Raises:
         DataError: they cannot be read.
@@ -20,7 +21,9 @@ def evaluation_texts(paths: Sequence[str]) -> Iterator[str]:
     log = RecordLog()
     for path in paths:
         plain = Path(path.lower().removesuffix(".gz").removesuffix(".zst")).suffix in _DOCUMENTS
-        for record in read_records([path], columns=("text",) if plain else (), log=log):
+        for record in read_records(
+            [path], columns=("text",) if plain else (), reading=Reading(encoding=encoding), log=log
+        ):
             yield from _strings(record.fields)
     log.finish()
 

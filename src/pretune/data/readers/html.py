@@ -8,13 +8,13 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import replace
 from types import FrameType
 
 import trafilatura
 
+from pretune.data.columns import Columns
 from pretune.data.damage import Damage
-from pretune.data.encodings import as_utf8
 from pretune.data.items import Item
 from pretune.data.readers.checks import check_text_only
 from pretune.data.record_log import RecordLog
@@ -36,7 +36,7 @@ class _TooLong(BaseException):
     """A page took too long; no Exception, since the extraction catches those."""
 
 
-def read(item: Item, columns: tuple[str, ...], log: RecordLog) -> Iterator[Record]:
+def read(item: Item, columns: Columns, log: RecordLog) -> Iterator[Record]:
     """The main text of the page, one record, its title as the first line where the text lacks it.
 
     The encoding is that of the byte order mark, else the declared one, else what is recognised.
@@ -86,7 +86,8 @@ def _decoded(data: bytes, item: Item, log: RecordLog) -> str:
         else:
             log.recognised(item.name, encoding)
             return text
-    return b"".join(as_utf8(iter((data,)), partial(log.recognised, item.name))).decode("utf-8", "replace")
+    whole = replace(item, blocks=lambda: iter((data,)))
+    return b"".join(whole.utf8(log)).decode("utf-8", "replace")
 
 
 def _main_text(page: str) -> str:

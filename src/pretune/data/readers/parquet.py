@@ -10,9 +10,10 @@ from typing import Any, BinaryIO
 import pyarrow
 from pyarrow import parquet
 
+from pretune.data.columns import Columns, Match
 from pretune.data.damage import Damage, told
 from pretune.data.items import Item
-from pretune.data.readers.checks import check_columns, checked
+from pretune.data.readers.checks import checked, match_columns
 from pretune.data.record_log import RecordLog
 from pretune.types import Record
 
@@ -21,7 +22,7 @@ _FAULTS = (pyarrow.ArrowException, OSError, ValueError)
 """What pyarrow raises for damaged data; its own exceptions are partly builtin ones."""
 
 
-def read(item: Item, columns: tuple[str, ...], log: RecordLog) -> Iterator[Record]:
+def read(item: Item, columns: Columns, log: RecordLog) -> Iterator[Record]:
     """The rows, with all their columns; a Record's line is its row, from 1.
 
     Texts in columns of bytes, as some writers leave them, are decoded as UTF-8. Of a file with a damaged row
@@ -37,12 +38,12 @@ def read(item: Item, columns: tuple[str, ...], log: RecordLog) -> Iterator[Recor
             size = item.path.stat().st_size if item.path else 0
         except _FAULTS as error:
             raise Damage(told(error, "no Parquet, or cut off: ")) from None
-        check_columns(item.name, columns, table.schema_arrow.names)
+        match = match_columns(item.name, columns, table.schema_arrow.names, log)
         damage: Damage | None = None
         start = 0
         for group in range(table.num_row_groups):
             try:
-                yield from _rows(table, group, start, item.name, columns, log)
+                yield from _rows(table, group, start, item.name, match, log)
             except Damage as found:
                 damage = damage or found
             start += table.metadata.row_group(group).num_rows
@@ -51,9 +52,7 @@ def read(item: Item, columns: tuple[str, ...], log: RecordLog) -> Iterator[Recor
             raise damage
 
 
-def _rows(
-    table: Any, group: int, start: int, name: str, columns: tuple[str, ...], log: RecordLog
-) -> Iterator[Record]:
+def _rows(table: Any, group: int, start: int, name: str, match: Match, log: RecordLog) -> Iterator[Record]:
     row = start
     batches = table.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group])
     while True:
@@ -67,13 +66,13 @@ def _rows(
             row += 1
             try:
                 fields = {key: batch.column(at)[place].as_py() for at, key in enumerate(batch.schema.names)}
-                for key in columns:
+                for key in match.columns.values():
                     if isinstance(fields[key], bytes):
                         fields[key] = fields[key].decode("utf-8")
             except ValueError as error:
                 log.reject(name, row, f"a value cannot be read: {error}")
                 continue
-            yield from checked(fields, name, row, columns, log)
+            yield from checked(fields, name, row, match, log)
 
 
 @contextmanager

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pretune.data.encodings import BROKEN_SHARE, WAY_OUT
+from pretune.data.charsets import way_out
+from pretune.data.columns import Columns
+from pretune.data.encodings import BROKEN_SHARE
 from pretune.data.items import Item, Text
 from pretune.data.readers.checks import check_text_only
 from pretune.data.record_log import RecordLog
@@ -15,7 +17,7 @@ PIECE_BYTES = 1 << 20
 _ZEROS = re.compile("\0+")
 
 
-def read(item: Item, columns: tuple[str, ...], log: RecordLog) -> Iterator[Record]:
+def read(item: Item, columns: Columns, log: RecordLog) -> Iterator[Record]:
     """The text, cut at paragraph or line ends into pieces of about 1 MiB.
 
     Characters that are broken become U+FFFD; a piece with more than 0.1 % of them is a bad record.
@@ -68,9 +70,10 @@ def _decode(piece: bytes, name: str, offset: int, log: RecordLog) -> str:
         first = min(piece.index(b"\0"), first) if first >= 0 else piece.index(b"\0")
         broken += zeros
     if broken > BROKEN_SHARE * len(text):
-        fault = "zero" if piece[first] == 0 else "no UTF-8"
+        zero = piece[first] == 0
+        fault, hint = ("zero", "leave the file out") if zero else ("no UTF-8", way_out(piece))
         share = f" ({broken:,} broken characters in {len(text):,})" if broken > 1 else ""
-        log.reject(name, 0, f"byte {offset + first} is {fault}; {WAY_OUT}{share}")
+        log.reject(name, 0, f"byte {offset + first} is {fault}; {hint}{share}")
         return ""
     if broken:
         log.note(name, f"{broken:,} broken characters replaced, the first at byte {offset + first:,}")
