@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pydantic
 import yaml
 
-from pretune.errors import ConfigError, suggestion
+from pretune.errors import ConfigError, quote, suggestion
 
 
 class Settings(pydantic.BaseModel):
@@ -70,7 +70,7 @@ def override(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str,
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(f"{assignment!r}: settings are given as key=value")
+            raise ConfigError(f"{quote(assignment)}: settings are given as key=value")
         *parents, last = key.strip().split(".")
         place: Any = result
         for parent in parents:
@@ -133,13 +133,12 @@ def _explain(model: type[pydantic.BaseModel], error: Any, where: str) -> str:
     if error["type"] == "extra_forbidden":
         beside = [".".join([*path[:-1], key]) for key in _keys(model, path[:-1])]
         deeper = [key for key in _all_keys(model) if key.rpartition(".")[2] == path[-1]]
-        return (
-            f"{where}: there is no key {name!r}; {suggestion(deeper[0] if deeper else name, beside + deeper)}"
-        )
+        near = suggestion(deeper[0] if deeper else name, beside + deeper)
+        return f"{where}: there is no key {quote(name)}; {near}"
     if error["type"] == "missing":
         return f"{where}: {name!r} is needed and was not given"
     reason = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {name} = {error.get('input')!r}: {reason}"
+    return f"{where}: {name} = {quote(error.get('input'))}: {reason}"
 
 
 def _all_keys(model: type[pydantic.BaseModel], prefix: str = "") -> list[str]:
