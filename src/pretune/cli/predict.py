@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import enum
-import json as json_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pretune.cli.shared import Json, emit
+from pretune.cli.shared import Json, emit, json_line
 
 NAME = "predict"
 
@@ -81,4 +80,4 @@ def run(
             emit(summary, json, [f"{summary['records']:,} records answered in {out}"])
         return
     for answer in workflow.predict_texts(model, given, pairs=text_pair, writing=writing):
-        typer.echo(json_module.dumps(answer, ensure_ascii=False))
+        typer.echo(json_line(answer))
