@@ -9,6 +9,7 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
+from pretune.arguments import Seed
 from pretune.config import Settings
 from pretune.errors import UsageError
 from pretune.generation.defaults import Defaults
@@ -16,6 +17,9 @@ from pretune.generation.reader import Prompt, Reader
 from pretune.generation.sampling import Sampling, adjusted, draw, stream
 from pretune.generation.writer import Reason, Writer
 from pretune.text.tokenizer import Tokenizer
+
+MOST = 1024
+"""Beams of a search, and texts of one prompt: each holds a row of logits over the vocabulary."""
 
 
 class Decoding(Settings):
@@ -26,14 +30,14 @@ class Decoding(Settings):
     """The model cannot end the text before."""
     stop: tuple[str, ...] = ()
     """Strings that end the text, which is cut before them."""
-    num_return_sequences: pydantic.PositiveInt = 1
-    num_beams: pydantic.PositiveInt = 1
+    num_return_sequences: int = pydantic.Field(default=1, ge=1, le=MOST)
+    num_beams: int = pydantic.Field(default=1, ge=1, le=MOST)
     """More than one: search for the likeliest text among so many at once, and draw nothing."""
     length_penalty: float = 1.0
     """The score of a beam is its log-probability divided by its length to this power (Wu et al. 2016)."""
     early_stopping: bool = False
     """Beams end as soon as ``num_beams`` texts have ended."""
-    seed: int = pydantic.Field(default=0, ge=0)
+    seed: Seed = 0
     cache: bool = True
     """Keep keys and values; without, the whole text is read anew for each token."""
     both_ways: bool | None = None

@@ -10,12 +10,14 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from pydantic import InstanceOf
 from torch import nn
 
+from pretune.arguments import Count, FilePath, Seed, check_arguments
 from pretune.checkpoint import hub, store, weights
 from pretune.config import Settings, build, digest
 from pretune.data.fingerprints import Fingerprints
-from pretune.errors import CheckpointError, UnsupportedError, UsageError
+from pretune.errors import CheckpointError, UnsupportedError, UsageError, quote
 from pretune.generation.decode import Continuation, Decoding
 from pretune.generation.decoder import Decoder
 from pretune.generation.defaults import Defaults
@@ -30,7 +32,7 @@ from pretune.model.folder import (
     task_of,
     verify,
 )
-from pretune.model.making import check_fit, check_memory, check_sizes, random_network, start_of
+from pretune.model.making import check_fit, check_memory, check_sizes, distinct, random_network, start_of
 from pretune.model.uses import BOTH_WAYS, CLASSIFIERS, FILLS, check_head, no_score, no_task
 from pretune.prediction import heads as prediction
 from pretune.prediction.fill import Filled, Masks, fill
@@ -76,6 +78,7 @@ class Model:
     # -- making one -----------------------------------------------------------------------------
 
     @classmethod
+    @check_arguments
     def create(
         cls,
         family: str,
@@ -83,9 +86,9 @@ class Model:
         tokenizer: Tokenizer,
         head: str,
         *,
-        max_length: int,
-        seed: int,
-        labels: tuple[str, ...] = (),
+        max_length: Count,
+        seed: Seed,
+        labels: Sequence[str] = (),
     ) -> Model:
         """A model with random weights, the same for the same seed.
 
@@ -94,7 +97,7 @@ class Model:
                 the tokenizer, nor ``max_length``, nor this machine.
             UnsupportedError: the family has no such head.
         """
-        module = find("families", family)
+        module, labels = find("families", family), distinct(labels)
         traits: Traits = module.TRAITS
         if not any(head in heads for heads in module.HF_TYPES.values()):
             raise UnsupportedError(
@@ -110,14 +113,15 @@ class Model:
         return cls(module, config, network, tokenizer, head, labels=labels, about={"max_length": max_length})
 
     @classmethod
+    @check_arguments
     def load(
         cls,
-        path: Path | str,
+        path: FilePath,
         *,
         head: str | None = None,
-        labels: tuple[str, ...] | None = None,
+        labels: Sequence[str] | None = None,
         settings: Mapping[str, Any] | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> Model:
         """Read a model folder: one of ours, or any Hugging Face folder of a family that pretune has.
 
@@ -136,7 +140,7 @@ class Model:
         config = build(module.Config, config.model_dump() | dict(settings or {}), where="model")
         own, known = own_head(module, config_json), own_labels(folder, config_json)
         wanted = head or own or next(h for h in module.TRAITS.heads if h != "classification")
-        chosen = (known if labels is None else labels) if wanted == "classification" else ()
+        chosen = (known if labels is None else distinct(labels)) if wanted == "classification" else ()
         about = read_about(folder, config)
         kept = about.pop("task", None)
         task = kept if kept and own == wanted else task_of(wanted, config_json)
@@ -161,7 +165,8 @@ class Model:
             defaults=Defaults.load(folder, config_json, tokenizer.specials, start_of(module, tokenizer)),
         )  # fmt: skip
 
-    def with_random_weights(self, seed: int) -> Model:
+    @check_arguments
+    def with_random_weights(self, seed: Seed) -> Model:
         """The same architecture, tokenizer and head, knowing nothing: the control of an experiment."""
         head = "+".join(self.heads)
         network = random_network(self.family, self.config, head, self.labels, seed)
@@ -212,12 +217,14 @@ class Model:
         if self.fingerprints is not None:
             self.fingerprints.save(folder)
 
-    def save(self, path: Path | str) -> Path:
+    @check_arguments
+    def save(self, path: FilePath) -> Path:
         """Save as a folder that stock ``transformers`` loads with the same outputs; whole or not at all."""
         self.path = Path(path)
         store.write_folder(self.path, self.write, about={"kind": "model"})
         return self.path
 
+    @check_arguments
     def restore(self, folder: Path) -> None:
         """Put the weights of a folder that :meth:`write` wrote into this model's network."""
         missing = weights.load_into(self.network, hub.read_tensors(folder), self.family.WEIGHTS)
@@ -226,10 +233,13 @@ class Model:
 
     # -- using it -------------------------------------------------------------------------------
 
+    @check_arguments
     def __call__(self, text: str, text_pair: str | None = None) -> Any:
         """What the head does: fill the masks, classify, or continue the text."""
         if self.task_name is not None:
             return self.classify([text], None if text_pair is None else [text_pair])[0]
+        if text_pair is not None:
+            raise UsageError(f"text_pair = {quote(text_pair)}: a language model reads one text; leave it out")
         if self.head in FILLS:
             return self.fill(text)
         return self.generate(text)
@@ -258,8 +268,13 @@ class Model:
         kept = options or build(kind.Options, self.about.get("task_options") or {}, where=ABOUT)
         return kind.Task(self.labels, self.tokenizer.specials, self.max_length, kept)
 
+    @check_arguments
     def predict(
-        self, records: Sequence[Record], options: Settings | None = None, *, batch_size: int | None = None
+        self,
+        records: Sequence[Record],
+        options: InstanceOf[Settings] | None = None,
+        *,
+        batch_size: Count | None = None,
     ) -> list[Prediction]:
         """One prediction a record; ``batch_size`` is the most rows at once, None as many as fit the cache."""
         kind = find("objectives", self.task_module.OBJECTIVE)
@@ -269,6 +284,7 @@ class Model:
             capacity=self.max_length if self.family.TRAITS.packing else None,
         )  # fmt: skip
 
+    @check_arguments
     def classify(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:
         """The class, or the labels, of each text, or of each pair."""
         if pairs is not None and len(pairs) != len(texts):
@@ -278,10 +294,11 @@ class Model:
             columns = [{**row, "text_pair": pair} for row, pair in zip(columns, pairs, strict=True)]
         return self.predict([Record(row, "text", number) for number, row in enumerate(columns, 1)])
 
+    @check_arguments
     def fill(
         self,
         text: str,
-        top_k: int | None = None,
+        top_k: Count | None = None,
         *,
         targets: Sequence[str] = (),
         joint: bool = False,
@@ -300,6 +317,7 @@ class Model:
         masks = Masks(self.network, self.tokenizer, self.max_length, self.head)
         return fill(masks, text, top_k, targets=targets, joint=joint, whole_words=whole_words)
 
+    @check_arguments
     def generate(
         self,
         prompt: str,
@@ -309,7 +327,7 @@ class Model:
         stop: Sequence[str] = (),
         sampling: Sampling | None = None,
         num_beams: int = 1,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> str:
         """Continue ``prompt``; the continuation alone is returned, and ends where the model ends the text.
 
@@ -322,6 +340,7 @@ class Model:
         }  # fmt: skip
         return self.generate_all([prompt], build(Decoding, values, where="generate"))[0][0].text
 
+    @check_arguments
     def stream(
         self,
         prompt: str,
@@ -330,7 +349,7 @@ class Model:
         min_new_tokens: int = 0,
         stop: Sequence[str] = (),
         sampling: Sampling | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> Iterator[str]:
         """The text of :meth:`generate` piece by piece, as soon as its characters are whole."""
         values = {
@@ -339,7 +358,8 @@ class Model:
         }  # fmt: skip
         return self.stream_with(prompt, build(Decoding, values, where="stream"))
 
-    def stream_with(self, prompt: str, decoding: Decoding) -> Iterator[str]:
+    @check_arguments
+    def stream_with(self, prompt: str, decoding: InstanceOf[Decoding]) -> Iterator[str]:
         """:meth:`stream` with all that ``decoding`` says, but for several texts and beams.
 
         Raises:
@@ -350,13 +370,15 @@ class Model:
         pieces = self._decoder().write([prompt], decoding)
         return (new for _, new, _ in pieces if new)
 
+    @check_arguments
     def generate_all(
-        self, prompts: Sequence[str], decoding: Decoding | None = None
+        self, prompts: Sequence[str], decoding: InstanceOf[Decoding] | None = None
     ) -> list[list[Continuation]]:
         """Continue each prompt ``decoding.num_return_sequences`` times, several prompts at once."""
         return self._decoder().all(prompts, decoding or Decoding())
 
-    def score(self, text: str, *, stride: int | None = None, within_word: bool = False) -> TextScore:
+    @check_arguments
+    def score(self, text: str, *, stride: Count | None = None, within_word: bool = False) -> TextScore:
         """How probable the model finds a text, a token at a time; see `prediction.score`.
 
         A causal model gives the log-probability, a masked one the pseudo-log-likelihood.
@@ -368,8 +390,9 @@ class Model:
         """
         return self.score_all([text], stride=stride, within_word=within_word)[0]
 
+    @check_arguments
     def score_all(
-        self, texts: Sequence[str], *, stride: int | None = None, within_word: bool = False
+        self, texts: Sequence[str], *, stride: Count | None = None, within_word: bool = False
     ) -> list[TextScore]:
         """:meth:`score` of each text, several at once."""
         self.needs("causal_lm", *FILLS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from pretune.checkpoint import weights
-from pretune.errors import CheckpointError, ConfigError
+from pretune.errors import CheckpointError, ConfigError, UsageError, quote
 from pretune.nn.initialisation import shapes_only
 from pretune.text.tokenizer import Tokenizer
 from pretune.training import machine
@@ -24,6 +25,20 @@ def random_network(family: ModuleType, config: Any, head: str, labels: Sequence[
         torch.manual_seed(seed)
         network: nn.Module = family.Network(config, heads=head.split("+"), num_labels=len(labels))
     return network
+
+
+def distinct(labels: Sequence[str]) -> tuple[str, ...]:
+    """The classes of a head, of which no two may have one name.
+
+    Raises:
+        UsageError: two have, or one has none.
+    """
+    counts = Counter(labels)
+    wrong = [label for label, count in counts.items() if count > 1 or not label]
+    if wrong:
+        times = counts[wrong[0]]
+        raise UsageError(f"labels: {quote(wrong[0])} stands there {times} times; give each class a name")
+    return tuple(labels)
 
 
 def start_of(family: ModuleType, tokenizer: Tokenizer) -> int | None:

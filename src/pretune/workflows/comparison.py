@@ -6,8 +6,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pretune.arguments import FilePath, check_arguments
 from pretune.config import digest
 from pretune.errors import ConfigError
 from pretune.metrics.statistics import paired_difference
@@ -60,8 +61,9 @@ PHRASES = {
 Runs = Mapping[str, Run]
 
 
+@check_arguments
 def compare_runs(
-    runs: Sequence[str | Path], *, html: str | Path | None = None, language: str = "en"
+    runs: Sequence[FilePath], *, html: FilePath | None = None, language: Literal["en", "zh"] = "en"
 ) -> dict[str, Any]:
     """Compare runs: ``settings`` that differ, ``scores`` with their intervals, ``findings``.
 

@@ -19,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from pretune.arguments import Count, FilePath, check_arguments
 from pretune.checkpoint.store import write_json
 from pretune.data.cleaning.boilerplate import LineCounts
 from pretune.data.cleaning.cleaner import CleanedBatch, Draft, Dropped, Kept, Knowledge, read_word_list
@@ -66,13 +67,14 @@ class PreparedText:
         return self.folder / "report.html"
 
 
+@check_arguments
 def prepare_data(
     settings: PrepareSettings | Mapping[str, Any] | None = None,
     *,
-    sources: str | Path | Sequence[str | Path] | None = None,
+    sources: FilePath | Sequence[FilePath] | None = None,
     cleaning: Mapping[str, Any] | None = None,
-    out: str | Path | None = None,
-    processes: int = 1,
+    out: FilePath | None = None,
+    processes: Count = 1,
     reporter: Reporter | None = None,
 ) -> PreparedText:
     """Clean text into ``out``; the same call goes on where a stopped one ended.

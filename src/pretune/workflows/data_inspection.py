@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pretune.arguments import FilePath, Positive, check_arguments
 from pretune.data.cleaning.cleaner import HEAD
 from pretune.data.cleaning.language import detect
 from pretune.data.cleaning.limits import Limits
@@ -29,8 +30,12 @@ SHOWN = 5
 _BATCH = 512
 
 
+@check_arguments
 def inspect_data(
-    sources: str | Path | Sequence[str | Path], *, sample: float = 32.0, reporter: Reporter | None = None
+    sources: FilePath | Sequence[FilePath],
+    *,
+    sample: Positive = 32.0,
+    reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Read all text, judge an even sample of at most about ``sample`` megabytes of it, say what was found.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pretune.arguments import FilePath, check_arguments
 from pretune.checkpoint import store
 from pretune.config import Settings
 from pretune.data.pairs import joint_of
@@ -115,13 +116,14 @@ def assess(
     )  # fmt: skip
 
 
+@check_arguments
 def evaluate(
-    model: Model | str | Path,
+    model: Model | FilePath,
     *,
-    data: str | Path,
+    data: FilePath,
     task: str | None = None,
-    train: str | Path | None = None,
-    out: str | Path | None = None,
+    train: FilePath | None = None,
+    out: FilePath | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Score ``model`` on ``data``: a classifier on labelled records, a language model on raw text.

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pretune.arguments import Count, FilePath, check_arguments
 from pretune.errors import DataError, UsageError
 from pretune.model import Model
 from pretune.prediction.formats import FORMATS, Format
@@ -24,13 +25,14 @@ STREAM = "-"
 __all__ = ["Writing", "predict", "predict_texts"]
 
 
+@check_arguments
 def predict(
-    model: Model | str | Path,
+    model: Model | FilePath,
     *,
-    data: str | Path,
-    out: str | Path,
+    data: FilePath,
+    out: FilePath,
     on_bad: OnBad = "skip",
-    batch_size: int | None = None,
+    batch_size: Count | None = None,
     writing: Writing | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
@@ -104,8 +106,9 @@ def _format(out: str) -> Format:
     return FORMATS[suffix]
 
 
+@check_arguments
 def predict_texts(
-    model: Model | str | Path,
+    model: Model | FilePath,
     texts: Iterable[str],
     *,
     pairs: Iterable[str] | None = None,

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pretune.arguments import FilePath, check_arguments
 from pretune.checkpoint import store
 from pretune.data.sources import RecordLog, read_records
 from pretune.errors import UnsupportedError
@@ -43,20 +44,21 @@ RESERVE = 3.0
 """Seconds of a length in minutes that remain after training: model, samples, report."""
 
 
+@check_arguments
 def pretrain(
     settings: PretrainSettings | Mapping[str, Any] | None = None,
     *,
-    corpus: str | Path | tuple[str, ...] | list[str] | None = None,
-    start_from: str | Path | None = None,
+    corpus: FilePath | Sequence[FilePath] | None = None,
+    start_from: FilePath | None = None,
     family: str | None = None,
     budget: str | None = None,
-    tokenizer: str | Path | None = None,
+    tokenizer: FilePath | None = None,
     max_length: int | None = None,
     model: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     language: str | None = None,
-    out: str | Path | None = None,
-    changes: str | Path | None = None,
+    out: FilePath | None = None,
+    changes: FilePath | None = None,
     reporter: Reporter | None = None,
     started: float | None = None,
 ) -> RunResult:
@@ -73,7 +75,7 @@ def pretrain(
     """
     started = time.monotonic() if started is None else started
     given = {
-        "corpus": [str(corpus)] if isinstance(corpus, str | Path) else corpus,
+        "corpus": _paths(corpus),
         "family": family, "budget": budget, "max_length": max_length, "model": model, "training": training,
         "language": language,
         "start_from": None if start_from is None else str(start_from),
@@ -83,6 +85,12 @@ def pretrain(
     work = partial(_pretrained, resolved, started)
     texts = [source for part in resolved.parts for source in part.corpus]
     return carried_out(work, "pretrain", resolved, texts, out=out, changes=changes, reporter=reporter)
+
+
+def _paths(paths: FilePath | Sequence[FilePath] | None) -> list[str] | None:
+    if paths is None:
+        return None
+    return [str(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
 
 
 def _pretrained(

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pretune.arguments import Count, FilePath, Whole, check_arguments
 from pretune.checkpoint import store
 from pretune.data.sources import read_texts
 from pretune.errors import ConfigError, DataError
@@ -45,16 +46,17 @@ class TrainedTokenizer:
         }
 
 
+@check_arguments
 def train_tokenizer(
-    sources: str | Path | Sequence[str | Path],
-    out: str | Path,
+    sources: FilePath | Sequence[FilePath],
+    out: FilePath,
     *,
     kind: str = "bpe",
-    vocabulary_size: int | Literal["auto"] = 8192,
-    max_token_length: int = 16,
+    vocabulary_size: Count | Literal["auto"] = 8192,
+    max_token_length: Count = 16,
     lowercase: bool = False,
     strip_accents: bool = False,
-    sentinels: int = 0,
+    sentinels: Whole = 0,
     reporter: Reporter | None = None,
 ) -> TrainedTokenizer:
     """Train a tokenizer on the text of files and folders and save it as a folder that `transformers` loads.
@@ -92,11 +94,12 @@ def train_tokenizer(
     return TrainedTokenizer(folder, tokenizer, kind, inspection, advice)
 
 
+@check_arguments
 def inspect_tokenizers(
-    tokenizers: Sequence[str | Path],
-    data: Sequence[str | Path],
+    tokenizers: Sequence[FilePath],
+    data: Sequence[FilePath],
     *,
-    max_characters: int = _MEASURED_CHARACTERS,
+    max_characters: Count = _MEASURED_CHARACTERS,
 ) -> dict[str, Inspection]:
     """What each tokenizer (a ``tokenizer.json``, or a folder with one) does to the same text.
 
