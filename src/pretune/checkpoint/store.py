@@ -18,6 +18,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from pretune.errors import CheckpointError
+from pretune.json_files import read_json_object
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -57,14 +58,14 @@ def verify_folder(folder: Path, but: Container[str] = ()) -> dict[str, Any]:
         CheckpointError: names the first file that is missing, cut or changed.
     """
     path = folder / MANIFEST
+    if not path.exists():
+        raise CheckpointError(f"{folder}: no {MANIFEST}: this is no complete checkpoint")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json_object(path)
         files, schema, about = manifest["files"], manifest["schema"], dict(manifest["about"])
         _check_manifest(manifest)
         expected = {str(name): (file["size"], file["sha256"]) for name, file in files.items()}
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder}: no {MANIFEST}: this is no complete checkpoint") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from None
     if schema != SCHEMA:
         raise CheckpointError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 
 from pretune.checkpoint import gguf, hub, store
 from pretune.data.fingerprints import FILE as FINGERPRINTS
-from pretune.errors import CheckpointError, ConfigError, UnsupportedError
+from pretune.errors import CheckpointError, ConfigError, UnsupportedError, quote
 from pretune.families import family_of
+from pretune.json_files import check_folder, read_json_object
 from pretune.registry import find, names
 
 ABOUT = "pretune.json"
@@ -57,6 +57,7 @@ def model_folder(path: Path) -> Path:
     """
     for folder in (path, path / "model"):
         if (folder / "config.json").exists():
+            check_folder(folder)
             return folder
     packed = gguf.find(path)
     if packed is not None:
@@ -147,13 +148,10 @@ def read_about(folder: Path, config: Any) -> dict[str, Any]:
     path = folder / ABOUT
     if not path.exists():
         return {}
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged: {error}") from None
-    if not isinstance(about, dict):
-        raise CheckpointError(f"{path}: damaged: expected an object")
+    about = read_json_object(path)
     length, most = about.get("max_length"), config.max_position_embeddings
-    if length is not None and not (isinstance(length, int) and 1 <= length <= most):
-        raise CheckpointError(f"{path}: max_length = {length!r}: must be a number from 1 to {most}")
+    if length is not None and not (
+        isinstance(length, int) and not isinstance(length, bool) and 1 <= length <= most
+    ):
+        raise CheckpointError(f"{path}: max_length = {quote(length)}: must be a number from 1 to {most}")
     return about

@@ -31,11 +31,14 @@ from pretune.text.files import (
     write_vocabulary,
 )
 from pretune.text.frames import Frames
+from pretune.text.limits import check_tokenizer
 from pretune.text.offsets import byte_offsets, keeps_bytes
 from pretune.types import IntArray, Specials, Traits
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BYTE_ALPHABET = frozenset(pre_tokenizers.ByteLevel.alphabet())
+LONGEST_FRAME = 64
+"""Tokens that the tokenizer may put around a word; published ones put four at most."""
 _BYTE_FALLBACK = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 Frame = Literal["cls_sep", "sep_cls", "start", "end"]
@@ -106,6 +109,7 @@ class Tokenizer:
         file = folder / "tokenizer.json" if path.is_dir() else path
         backend: tokenizers.Tokenizer | None
         if file.is_file():
+            check_tokenizer(read_object(file), file)
             with rust_errors(str(file)):
                 backend = tokenizers.Tokenizer.from_file(str(file))
         else:
@@ -331,6 +335,11 @@ class Tokenizer:
         for probe in ("a", "1", "的", ".", "the"):
             found = self._backend.encode(probe, probe if pair else None)
             if found.ids and len({s for s in found.sequence_ids if s is not None}) == 1 + pair:
+                if max(found.ids) >= self.vocabulary_size or len(found.ids) > LONGEST_FRAME:
+                    raise CheckpointError(
+                        f"tokenizer.json: post_processor: puts {len(found.ids)} tokens around {probe!r}, the "
+                        f"largest id {max(found.ids)}; the vocabulary has {self.vocabulary_size} ids"
+                    )
                 return Frames.of(found.ids, found.type_ids, found.sequence_ids, 1 + pair)
         nothing = (np.zeros(0, np.int64), np.zeros(0, np.int64))
         return Frames((nothing,) * (2 + pair), (0,) * (1 + pair))
