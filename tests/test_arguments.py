@@ -17,6 +17,9 @@ from pretune.errors import PretuneError, UsageError
 from pretune.generation.decode import Decoding
 from pretune.generation.sampling import Sampling
 from pretune.model import Model
+from pretune.registry import find
+from pretune.text.tokenizer import frame_for
+from pretune.text.training import train_byte_bpe
 
 FUNCTIONS = [name for name in pretune.__all__ if name not in ("Model", "PretuneError")]
 OBJECT = object()
@@ -66,54 +69,75 @@ def test_each_public_function_names_the_argument(name: str, tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture(scope="module")
+def models() -> dict[str, Model]:
+    """Tiny ones with random weights."""
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    found = {}
+    for kind, family, head in (
+        ("causal", "llama", "causal_lm"), ("masked", "bert", "masked_lm"), ("classifier", "bert", "classification"),
+    ):  # fmt: skip
+        traits = find("families", family).TRAITS
+        tokenizer = train_byte_bpe(["the king sent word"] * 9, 290)
+        framed = tokenizer.with_frame(frame_for(traits), segments=traits.segments)
+        labels = ("a", "b") if kind == "classifier" else ()
+        found[kind] = Model.create(family, shape, framed, head, max_length=32, seed=0, labels=labels)
+    found["classifier"].about["task"] = "classification"
+    return found
+
+
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "classify": ("classifier", {"texts": ["a"]}),
-    "fill": ("bert", {"text": "a [MASK]"}),
-    "score": ("bert", {"text": "a"}),
-    "score_all": ("llama", {"texts": ["a"]}),
-    "generate": ("llama", {"prompt": "a", "max_new_tokens": 1}),
-    "generate_all": ("llama", {"prompts": ["a"], "decoding": Decoding(max_new_tokens=1)}),
-    "stream": ("llama", {"prompt": "a", "max_new_tokens": 1}),
-    "with_random_weights": ("bert", {"seed": 0}),
+    "fill": ("masked", {"text": "a [MASK]"}),
+    "score": ("masked", {"text": "a"}),
+    "score_all": ("causal", {"texts": ["a"]}),
+    "generate": ("causal", {"prompt": "a", "max_new_tokens": 1}),
+    "generate_all": ("causal", {"prompts": ["a"], "decoding": Decoding(max_new_tokens=1)}),
+    "stream": ("causal", {"prompt": "a", "max_new_tokens": 1}),
+    "with_random_weights": ("masked", {"seed": 0}),
 }
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_each_method_names_the_argument(name: str, request: pytest.FixtureRequest) -> None:
-    run, rest = METHODS[name]
-    method = getattr(pretune.load(request.getfixturevalue(run)), name)
+def test_each_method_names_the_argument(name: str, models: dict[str, Model]) -> None:
+    kind, rest = METHODS[name]
+    method = getattr(models[kind], name)
     for argument, bad in cases(method):
         refused(method, argument, bad, rest)
 
 
-def test_a_search_that_no_memory_holds_is_refused(llama: Path, bert: Path) -> None:
-    with pytest.raises(UsageError, match="num_beams = 1000000"):
-        pretune.load(llama).generate("a", num_beams=10**6)
+def test_a_search_that_no_memory_holds_is_refused(models: dict[str, Model]) -> None:
+    with pytest.raises(PretuneError, match="num_beams = 1000000"):
+        models["causal"].generate("a", num_beams=10**6)
     with pytest.raises(UsageError, match="top_k = 1000000"):
-        pretune.load(bert).fill("a [MASK] [MASK]", top_k=10**6, joint=True)
+        models["masked"].fill("a [MASK] [MASK]", top_k=10**6, joint=True)
 
 
 @pytest.mark.parametrize("temperature", [math.nan, math.inf, -1.0, 1e-30])
-def test_a_temperature_that_makes_no_probabilities_is_refused(llama: Path, temperature: float) -> None:
+def test_a_temperature_that_makes_no_probabilities_is_refused(
+    temperature: float, models: dict[str, Model]
+) -> None:
     with pytest.raises(PretuneError, match="temperature"):
-        pretune.load(llama).generate("a", sampling={"temperature": temperature})  # type: ignore[arg-type]
+        models["causal"].generate("a", sampling={"temperature": temperature})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("labels", ["abc", ("a", "a"), (), ("a", ""), (5, 6)])
-def test_classes_need_names_of_their_own(bert: Path, labels: Any) -> None:
+def test_classes_need_names_of_their_own(labels: Any, models: dict[str, Model], tmp_path: Path) -> None:
+    folder = models["masked"].save(tmp_path / "model")
     with pytest.raises(PretuneError, match=r"labels"):
-        pretune.load(bert, head="classification", labels=labels)
+        pretune.load(folder, head="classification", labels=labels)
 
 
-def test_a_language_model_reads_no_pair(bert: Path) -> None:
+def test_a_language_model_reads_no_pair(models: dict[str, Model]) -> None:
     with pytest.raises(UsageError, match="text_pair"):
-        pretune.load(bert)("a [MASK]", "b")
+        models["masked"]("a [MASK]", "b")
 
 
-def test_what_fits_an_annotation_is_taken(llama: Path) -> None:
-    model = pretune.load(str(llama), seed=np.int64(3))
-    options = {"max_new_tokens": 2, "sampling": Sampling(temperature=0.0)}
-    assert model.generate("a", **options) == model.generate("a", stop=["\0never"], **options)
+def test_what_fits_an_annotation_is_taken(models: dict[str, Model], tmp_path: Path) -> None:
+    model = pretune.load(str(models["causal"].save(tmp_path / "model")), seed=np.int64(3))
+    greedy = Sampling(temperature=0.0)
+    said = model.generate("a", max_new_tokens=2, sampling=greedy)
+    assert said == model.generate("a", max_new_tokens=2, sampling=greedy, stop=["\0never"])
     assert model.generate_all(("a",), Decoding(max_new_tokens=1))
 
 

@@ -127,14 +127,14 @@ def check_fit(
             f"{folder}: config.json says num_hidden_layers = {config.num_hidden_layers}, "
             f"the weights are only {len(tensors)} tensors"
         )
-    network = sketch(family, config, head, labels)
-    needed, there = 4 * sum(p.numel() for p in network.parameters()), machine.memory()
-    if there and needed > there:
-        raise CheckpointError(
-            f"{folder}: its network takes {needed / 2**30:,.0f} GiB in float32, this machine has "
-            f"{there / 2**30:,.0f}; use a machine with more, or a smaller model"
-        )
     try:
-        weights.load_into(sketch(family, config, head, labels), dict(tensors), family.WEIGHTS)
+        network = sketch(family, config, head, labels)
+        needed, there = 4 * sum(p.numel() for p in network.parameters()), machine.memory()
+        if there and needed > there:
+            raise CheckpointError(
+                f"its network takes {needed / 2**30:,.0f} GiB in float32, this machine has "
+                f"{there / 2**30:,.0f}; use a machine with more, or a smaller model"
+            )
+        weights.load_into(network, dict(tensors), family.WEIGHTS)
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{folder}: {error}") from None
