@@ -75,7 +75,8 @@ def models() -> dict[str, Model]:
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     found = {}
     for kind, family, head in (
-        ("causal", "llama", "causal_lm"), ("masked", "bert", "masked_lm"), ("classifier", "bert", "classification"),
+        ("causal", "llama", "causal_lm"), ("masked", "bert", "masked_lm"),
+        ("classifier", "bert", "classification"),
     ):  # fmt: skip
         traits = find("families", family).TRAITS
         tokenizer = train_byte_bpe(["the king sent word"] * 9, 290)
