@@ -24,7 +24,7 @@ from pretune.text.training import train_byte_bpe
 FUNCTIONS = [name for name in pretune.__all__ if name not in ("Model", "PretuneError")]
 OBJECT = object()
 WRONG: dict[str, list[Any]] = {
-    "path": [None, 5, {}, OBJECT, "a\0b", "", "x" * 10**5, math.nan],
+    "path": [None, 5, OBJECT, "a\0b", "", "x" * 10**5, math.nan],
     "number": [None, -1, 10**30, math.nan, math.inf, "abc", [], OBJECT],
     "text": [None, 5, [], ["a"], OBJECT, b"\xff"],
     "texts": [5, "abc", [None], [5], OBJECT],
@@ -58,9 +58,10 @@ def refused(function: Callable[..., Any], name: str, bad: Any, rest: dict[str, A
 def test_each_public_function_names_the_argument(name: str, tmp_path: Path) -> None:
     # What `load` takes, it hands on to this.
     function = Model.load if name == "load" else getattr(pretune, name)
+    nowhere, parameters = str(tmp_path / "nowhere"), inspect.signature(function).parameters
     needed = {
-        key: str(tmp_path / "nowhere")
-        for key, parameter in inspect.signature(function).parameters.items()
+        key: [nowhere] if parameter.annotation == "Sequence[FilePath]" else nowhere
+        for key, parameter in parameters.items()
         if parameter.default is parameter.empty
     }
     for argument, bad in cases(function):

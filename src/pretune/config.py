@@ -6,7 +6,8 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import pydantic
 import yaml
@@ -21,8 +22,25 @@ class Settings(pydantic.BaseModel):
         extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
     )
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, values: Any) -> Any:
+        """Python takes True for 1; where a number is asked for it is a slip, and stock refuses it."""
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and field is not None and _is_number(field.annotation):
+                raise ValueError(f"{name} = {value}: must be a number")
+        return values
+
 
 S = TypeVar("S", bound=Settings)
+
+
+def _is_number(annotation: Any) -> bool:
+    """Takes a field numbers, or None, and nothing else?"""
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    plain = {get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in kinds}
+    return bool(plain & {int, float}) and plain <= {int, float, type(None)}
 
 
 def build(model: type[S], values: Mapping[str, Any], *, where: str = "config") -> S:

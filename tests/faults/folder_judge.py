@@ -94,6 +94,8 @@ def judge(folder: Path, good: Outputs) -> tuple[str, str, float]:
         return "refused", str(error), time.process_time() - began
     except Exception as error:  # noqa: BLE001  it is what is looked for
         return "traceback", f"{type(error).__name__}: {error}"[:300], 0.0
+    if model.untrained:
+        return "refused", "when it is used: its head is not trained", seconds
     if alike(said, good):
         return "equal", "", seconds
     try:

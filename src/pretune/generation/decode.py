@@ -9,7 +9,7 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
-from pretune.arguments import Seed
+from pretune.arguments import Seed, Whole
 from pretune.config import Settings
 from pretune.errors import UsageError
 from pretune.generation.defaults import Defaults
@@ -25,8 +25,8 @@ MOST = 1024
 class Decoding(Settings):
     """How a text is continued."""
 
-    max_new_tokens: int = pydantic.Field(default=50, ge=0)
-    min_new_tokens: int = pydantic.Field(default=0, ge=0)
+    max_new_tokens: Whole = 50
+    min_new_tokens: Whole = 0
     """The model cannot end the text before."""
     stop: tuple[str, ...] = ()
     """Strings that end the text, which is cut before them."""

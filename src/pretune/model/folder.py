@@ -15,6 +15,8 @@ from pretune.families import family_of
 from pretune.json_files import check_folder, read_json_object
 from pretune.registry import find, names
 
+OBJECTS = ("rope_parameters", "rope_scaling", "task_specific_params")
+"""Keys of a config.json whose values families look into."""
 ABOUT = "pretune.json"
 """What pretune knows of a model beyond Hugging Face's config.json."""
 
@@ -77,6 +79,9 @@ def model_folder(path: Path) -> Path:
 
 def read_config(folder: Path, values: Mapping[str, Any]) -> tuple[ModuleType, Any]:
     """The family that reads a folder, and its config."""
+    for key in OBJECTS:
+        if not isinstance(values.get(key), Mapping | None):
+            raise CheckpointError(f"{folder}: config.json: {key} = {quote(values[key])}: expected an object")
     try:
         module = family_of(str(values.get("model_type")))
         return module, module.Config.from_hugging_face(values)

@@ -18,6 +18,17 @@ from pretune.text.tokenizer import Tokenizer
 from pretune.training import machine
 from pretune.types import Traits, decoder_start
 
+NO_NETWORK = (
+    RuntimeError,
+    ArithmeticError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+)
+"""What torch, and the classes of transformers, raise where they cannot make a network of some settings."""
+
 
 def random_network(family: ModuleType, config: Any, head: str, labels: Sequence[str], seed: int) -> nn.Module:
     """A network with random weights that depend on the seed alone, and leave torch's generator as it was."""
@@ -60,8 +71,9 @@ def sketch(family: ModuleType, config: Any, head: str, labels: Sequence[str]) ->
     try:
         with shapes_only():
             network: nn.Module = family.Network(config, heads=head.split("+"), num_labels=len(labels))
-    except (RuntimeError, OverflowError, TypeError) as error:  # what torch says of them
-        raise ConfigError(f"model: sizes that no tensor can have: {str(error).splitlines()[0]}") from None
+    except NO_NETWORK as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"model: no network has these sizes and settings: {reason}") from None
     return network
 
 
