@@ -47,7 +47,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """
     value = read_json(path)
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, found {type(value).__name__}")
+        raise CheckpointError(f"{path}: expected an object, found {type(value).__name__}")
     return value
 
 

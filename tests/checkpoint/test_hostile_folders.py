@@ -1,4 +1,4 @@
-"""Model folders made to abort, hang or fill the memory of who loads them are refused by the name of the file."""
+"""Model folders made to abort, hang or fill the memory are refused by the name of their file."""
 
 from __future__ import annotations
 

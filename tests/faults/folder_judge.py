@@ -15,7 +15,7 @@ from pretune.errors import PretuneError
 from pretune.model import Model
 from pretune.types import Batch, Layout, framed
 
-TEXTS = ("the king sent word to the city", "人民法院 1 应当", "Ｆｕｌｌ ﷺ  naïve\t😀 of it")
+TEXTS = ("the king sent word to the city", "人民法院 1 应当", "Ｆ ﷺ  ï\t😀")
 STOCK = {
     "causal_lm": "AutoModelForCausalLM", "masked_lm": "AutoModelForMaskedLM",
     "classification": "AutoModelForSequenceClassification",

@@ -378,7 +378,7 @@ class Model:
         return self._decoder().all(prompts, decoding or Decoding())
 
     @check_arguments
-    def score(self, text: str, *, stride: Count | None = None, within_word: bool = False) -> TextScore:
+    def score(self, text: str, *, stride: int | None = None, within_word: bool = False) -> TextScore:
         """How probable the model finds a text, a token at a time; see `prediction.score`.
 
         A causal model gives the log-probability, a masked one the pseudo-log-likelihood.
@@ -392,7 +392,7 @@ class Model:
 
     @check_arguments
     def score_all(
-        self, texts: Sequence[str], *, stride: Count | None = None, within_word: bool = False
+        self, texts: Sequence[str], *, stride: int | None = None, within_word: bool = False
     ) -> list[TextScore]:
         """:meth:`score` of each text, several at once."""
         self.needs("causal_lm", *FILLS)

@@ -31,10 +31,22 @@ NO_NETWORK = (
 
 
 def random_network(family: ModuleType, config: Any, head: str, labels: Sequence[str], seed: int) -> nn.Module:
-    """A network with random weights that depend on the seed alone, and leave torch's generator as it was."""
+    """A network with random weights that depend on the seed alone, and leave torch's generator as it was.
+
+    Raises:
+        ConfigError: settings of which no network can be made.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        return _network(family, config, head, labels)
+
+
+def _network(family: ModuleType, config: Any, head: str, labels: Sequence[str]) -> nn.Module:
+    try:
         network: nn.Module = family.Network(config, heads=head.split("+"), num_labels=len(labels))
+    except NO_NETWORK as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"model: no network has these sizes and settings: {reason}") from None
     return network
 
 
@@ -68,13 +80,8 @@ def sketch(family: ModuleType, config: Any, head: str, labels: Sequence[str]) ->
     Raises:
         ConfigError: sizes that no tensor can have.
     """
-    try:
-        with shapes_only():
-            network: nn.Module = family.Network(config, heads=head.split("+"), num_labels=len(labels))
-    except NO_NETWORK as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"model: no network has these sizes and settings: {reason}") from None
-    return network
+    with shapes_only():
+        return _network(family, config, head, labels)
 
 
 def check_sizes(config: Any, tokenizer: Tokenizer, max_length: int) -> None:

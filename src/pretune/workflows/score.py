@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pretune.arguments import Count, FilePath, check_arguments
+from pretune.arguments import FilePath, check_arguments
 from pretune.model import Model
 from pretune.prediction.score import TextScore
 from pretune.training import machine
@@ -22,7 +22,7 @@ def score_texts(
     model: Model | FilePath,
     texts: Sequence[str],
     *,
-    stride: Count | None = None,
+    stride: int | None = None,
     within_word: bool = False,
 ) -> list[TextScore]:
     """The score of each text: see `Model.score`."""
@@ -37,7 +37,7 @@ def score_file(
     *,
     data: FilePath,
     out: FilePath,
-    stride: Count | None = None,
+    stride: int | None = None,
     within_word: bool = False,
     tokens: bool = False,
     reporter: Reporter | None = None,
