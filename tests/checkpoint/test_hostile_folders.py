@@ -271,3 +271,15 @@ def test_a_tokenizer_alone_is_judged_too(folder: Path) -> None:
     change(folder, "tokenizer.json", lambda value: value["model"]["vocab"].update(king=2**31))
     with pytest.raises(CheckpointError, match="must be a number"):
         Tokenizer.load(folder / "tokenizer.json")
+
+
+@pytest.mark.parametrize(("family", "key"), [("transformer", "decoder_layers"), ("t5", "num_decoder_layers")])
+def test_more_layers_than_tensors(family: str, key: str, tmp_path: Path) -> None:
+    folder = made(tmp_path / "model", family, "causal_lm")
+    change(folder, "config.json", lambda config: config.update({key: 2**32}))
+    refused(folder, r"the weights are only \d+ tensors")
+
+
+def test_a_sequence_of_no_steps(folder: Path) -> None:
+    change(folder, "tokenizer.json", lambda v: v.update(pre_tokenizer={"type": "Sequence", "pretokenizers": []}))
+    assert pretune.load(folder).score("the king").nats > 0

@@ -18,6 +18,8 @@ from pretune.text.tokenizer import Tokenizer
 from pretune.training import machine
 from pretune.types import Traits, decoder_start
 
+DEPTHS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
+"""Settings that count layers, of which each has tensors of its own."""
 NO_NETWORK = (
     RuntimeError,
     ArithmeticError,
@@ -141,11 +143,11 @@ def check_fit(
     Raises:
         CheckpointError: they are not.
     """
-    if config.num_hidden_layers > len(tensors):
-        raise CheckpointError(
-            f"{folder}: config.json says num_hidden_layers = {config.num_hidden_layers}, "
-            f"the weights are only {len(tensors)} tensors"
-        )
+    for name, value in config.model_dump().items():
+        if name in DEPTHS and isinstance(value, int) and value > len(tensors):
+            raise CheckpointError(
+                f"{folder}: config.json says {name} = {value}, the weights are only {len(tensors)} tensors"
+            )
     try:
         network = sketch(family, config, head, labels)
         needed, there = 4 * sum(p.numel() for p in network.parameters()), machine.memory()
