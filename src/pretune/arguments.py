@@ -8,6 +8,7 @@ import numbers
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import GenericAlias
 from typing import Annotated, Any, ParamSpec, TypeVar, get_type_hints
 
 import pydantic
@@ -56,7 +57,7 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
         hints = get_type_hints(function, include_extras=True)  # at the first call: all modules are there
         return {
             # In a tuple, since a class of pydantic by itself takes no config.
-            name: pydantic.TypeAdapter(tuple[hints[name]], config=_CONFIG)
+            name: pydantic.TypeAdapter(GenericAlias(tuple, (hints[name],)), config=_CONFIG)
             for name, parameter in signature.parameters.items()
             if name in hints and parameter.kind is not parameter.VAR_KEYWORD
         }
