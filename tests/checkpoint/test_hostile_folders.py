@@ -281,5 +281,6 @@ def test_more_layers_than_tensors(family: str, key: str, tmp_path: Path) -> None
 
 
 def test_a_sequence_of_no_steps(folder: Path) -> None:
-    change(folder, "tokenizer.json", lambda v: v.update(pre_tokenizer={"type": "Sequence", "pretokenizers": []}))
+    nothing = {"pre_tokenizer": {"type": "Sequence", "pretokenizers": []}}
+    change(folder, "tokenizer.json", lambda value: value.update(nothing))
     assert pretune.load(folder).score("the king").nats > 0
