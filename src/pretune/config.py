@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import pydantic
 import yaml
 
-from pretune.errors import ConfigError, suggestion
+from pretune.errors import ConfigError, quote, suggestion
 
 
 class Settings(pydantic.BaseModel):
@@ -21,8 +22,25 @@ class Settings(pydantic.BaseModel):
         extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
     )
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, values: Any) -> Any:
+        """Python takes True for 1; where a number is asked for it is a slip, and stock refuses it."""
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and field is not None and _is_number(field.annotation):
+                raise ValueError(f"{name} = {value}: must be a number")
+        return values
+
 
 S = TypeVar("S", bound=Settings)
+
+
+def _is_number(annotation: Any) -> bool:
+    """Takes a field numbers, or None, and nothing else?"""
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    plain = {get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in kinds}
+    return bool(plain & {int, float}) and plain <= {int, float, type(None)}
 
 
 def build(model: type[S], values: Mapping[str, Any], *, where: str = "config") -> S:
@@ -70,7 +88,7 @@ def override(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str,
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(f"{assignment!r}: settings are given as key=value")
+            raise ConfigError(f"{quote(assignment)}: settings are given as key=value")
         *parents, last = key.strip().split(".")
         place: Any = result
         for parent in parents:
@@ -133,13 +151,12 @@ def _explain(model: type[pydantic.BaseModel], error: Any, where: str) -> str:
     if error["type"] == "extra_forbidden":
         beside = [".".join([*path[:-1], key]) for key in _keys(model, path[:-1])]
         deeper = [key for key in _all_keys(model) if key.rpartition(".")[2] == path[-1]]
-        return (
-            f"{where}: there is no key {name!r}; {suggestion(deeper[0] if deeper else name, beside + deeper)}"
-        )
+        near = suggestion(deeper[0] if deeper else name, beside + deeper)
+        return f"{where}: there is no key {quote(name)}; {near}"
     if error["type"] == "missing":
         return f"{where}: {name!r} is needed and was not given"
     reason = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {name} = {error.get('input')!r}: {reason}"
+    return f"{where}: {name} = {quote(error.get('input'))}: {reason}"
 
 
 def _all_keys(model: type[pydantic.BaseModel], prefix: str = "") -> list[str]:

@@ -13,6 +13,7 @@ FLOORS: list[tuple[str, ...]] = [
     ("errors",),
     ("types",),
     ("config",),
+    ("arguments", "json_files"),
     ("registry",),
     ("nn", "text", "checkpoint"),
     ("families", "data", "metrics"),

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
 import bad_steps
 import damage
 import disks
+import folders
 import kills
 import matrix
 import shortage
@@ -33,6 +34,7 @@ FAULTS: dict[Fault, tuple[int, int]] = {
     disks.full_disk: (20, 1),
     disks.failing_calls: (30, 3),
     disks.curves_that_cannot_be_written: (3, 1),
+    folders.damaged_folders: (5000, 60),
     damage.damaged_files: (damage.FLIPS, 12),
     stops.signals: (10, 1),
     stops.left_in_the_middle: (4, 1),

@@ -13,7 +13,8 @@ import pytest
 
 HERE = Path(__file__).parent
 FAULTS = {
-    "kill -9", "disk full", "n-th write", "TensorBoard", "file of a checkpoint cut", "bit of a checkpoint",
+    "kill -9", "disk full", "n-th write", "TensorBoard", "file of a model folder",
+    "file of a checkpoint cut", "bit of a checkpoint",
     "SIGTERM in a step", "SIGINT in a save", "SIGTERM in an evaluation", "first batch of an evaluation",
     "stopped at any step", "second signal", "in preparation", "NaN gradient",
     "memory, injected", "memory, RLIMIT_AS",

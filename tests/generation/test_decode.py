@@ -212,7 +212,7 @@ def test_stock_draws_from_what_we_save_as_we_do(llama: Path) -> None:
     ("text", "fault"),
     [
         ("{", "cannot be read as JSON"),
-        ("[1]", "expected a JSON object, found list"),
+        ("[1]", "expected an object, found list"),
         ('{"eos_token_id": "no"}', "eos_token_id = 'no'"),
         ('{"do_sample": true, "temperature": -1}', "temperature = -1"),
     ],

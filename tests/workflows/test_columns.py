@@ -58,7 +58,7 @@ def test_named_columns_stay_with_the_model(stars: Path, texts: Any, tmp_path: Pa
     assert "text is read from column 'Wording'" in said.err
     assert [row["text"] for row in rows(out)] == [row["text"] for row in rows(texts.test)]
     renamed = table(tmp_path / "renamed.csv", texts.test, "said", "points")
-    assert cli("predict", stars, "--data", renamed, "--out", out).code == 1
+    assert cli("predict", stars, "--data", renamed, "--out", tmp_path / "other.jsonl").code == 1
     wrong = cli("evaluate", stars, "--data", renamed, "--text-column", "said", "--label-column", "stars")
     assert (wrong.code, "no column 'stars'" in wrong.err) == (1, True)
     right = cli(

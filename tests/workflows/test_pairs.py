@@ -119,7 +119,7 @@ def test_pairs_are_a_part_of_a_mixture(texts: Any, tmp_path: Path) -> None:
 def test_what_holds_no_pairs_is_refused(texts: Any, tmp_path: Path) -> None:
     """Records without the fields, and text that was prepared as such; and the other way round."""
     alone = {**SMALL, "objective": "sequence_to_sequence", "budget": "2 steps"}
-    with pytest.raises(DataError, match="source"):
+    with pytest.raises(DataError, match="no column 'target'"):
         pretune.pretrain(alone, corpus=texts.corpus, out=tmp_path / "fields")
     text = pretune.pretrain(
         {**SMALL, "family": "t5"}, corpus=texts.corpus, budget="2 steps", out=tmp_path / "text"

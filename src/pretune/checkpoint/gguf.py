@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pretune.checkpoint import hub
+from pretune.checkpoint.gguf_header import read_header
 from pretune.errors import CheckpointError, UnsupportedError
+from pretune.json_files import check_regular
 
 SUFFIX = ".gguf"
 MAGIC = b"GGUF"
@@ -27,7 +29,8 @@ def find(path: Path) -> Path | None:
     Raises:
         CheckpointError: a folder holds several.
     """
-    if path.is_file():
+    if path.exists() and not path.is_dir():
+        check_regular(path)
         return path if path.suffix == SUFFIX else None
     found = sorted(path.glob(f"*{SUFFIX}"))
     if len(found) > 1:
@@ -51,6 +54,7 @@ def _unpacked(file: Path, changed: int) -> Path:
     with file.open("rb") as stream:
         if stream.read(4) != MAGIC:
             raise CheckpointError(f"{file}: does not begin as a GGUF file does; fetch it again")
+    read_header(file)
     transformers = _needed("transformers")
     gguf, stock = _needed("gguf"), importlib.import_module("transformers.modeling_gguf_pytorch_utils")
     place = tempfile.TemporaryDirectory(prefix="pretune-gguf-")
@@ -66,9 +70,13 @@ def _unpacked(file: Path, changed: int) -> Path:
                 file.parent, **source, dtype="float32", output_loading_info=True
             )
             tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **source)
-    # What the two libraries raise over a damaged file depends on the byte that is wrong.
-    except (ValueError, KeyError, IndexError, OSError, EOFError, NotImplementedError) as error:
-        raise CheckpointError(f"{file}: cannot be read as GGUF: {str(error).splitlines()[0]}") from None
+    # What the libraries raise over a damaged file depends on the byte that is wrong: tokenizers raises plain
+    # Exception, or panics, which is no Exception and has no class to be caught by.
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{file}: cannot be read as GGUF: {reason}") from None
     if loaded["missing_keys"]:
         raise CheckpointError(f"{file}: has no weights for {', '.join(sorted(loaded['missing_keys'])[:5])}")
     values = {key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}

@@ -13,10 +13,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pretune.errors import CheckpointError
+from pretune.errors import CheckpointError, quote
+from pretune.json_files import check_regular, read_json_object
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+LONGEST_HEADER = 16 << 20
+"""Bytes; it names each tensor in some 100."""
 INDEX = "model.safetensors.index.json"
 _VARIANT = re.compile(r"model\.[\w-]+\.safetensors")
 _SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
@@ -29,7 +32,7 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     Raises:
         CheckpointError: it is missing or no JSON mapping.
     """
-    return _read_json(Path(folder) / CONFIG)
+    return read_json_object(Path(folder) / CONFIG)
 
 
 def read_tensors(folder: Path | str) -> dict[str, Tensor]:
@@ -43,14 +46,16 @@ def read_tensors(folder: Path | str) -> dict[str, Tensor]:
         return _read_file(folder / WEIGHTS)
     if not (folder / INDEX).exists():
         raise _no_weights(folder)
-    where = _read_json(folder / INDEX).get("weight_map")
+    where = read_json_object(folder / INDEX).get("weight_map")
     if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
         raise CheckpointError(f"{folder / INDEX}: 'weight_map' must map tensors to files")
     tensors: dict[str, Tensor] = {}
     for shard in sorted(set(where.values())):
         # Compared as text: the cache of Hugging Face links its files from elsewhere, and may.
         if Path(shard).name != shard or "\\" in shard or not shard.endswith(".safetensors"):
-            raise CheckpointError(f"{folder / INDEX}: {shard!r} is no file of this folder; it is not opened")
+            raise CheckpointError(
+                f"{folder / INDEX}: {quote(shard)} is no file of this folder; it is not opened"
+            )
         held = _read_file(folder / shard)
         tensors |= {name: tensor for name, tensor in held.items() if where.get(name) == shard}
     lost = sorted(where.keys() - tensors.keys())
@@ -98,23 +103,16 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _read_file(path: Path) -> dict[str, Tensor]:
     try:
+        check_regular(path)
+        with path.open("rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+        if header > LONGEST_HEADER:
+            raise CheckpointError(f"{path}: damaged: a header of {header:,} bytes; fetch or save it again")
         return load_file(path)  # checks the header, and all sizes against the file, before it reads
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; fetch the model again") from None
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, TypeError, OverflowError) as error:
         raise CheckpointError(f"{path}: damaged or cut off ({error}); fetch or save it again") from None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; is this a model folder?") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, found {type(values).__name__}")
-    return values
 
 
 def _use_of(name: str) -> str:

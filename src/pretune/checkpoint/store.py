@@ -20,6 +20,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from pretune.errors import CheckpointError, UsageError
+from pretune.json_files import read_json_object
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -127,14 +128,14 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[int, st
         CheckpointError: there is none, or it is damaged.
     """
     path = folder / MANIFEST
+    if not path.exists():
+        raise CheckpointError(f"{folder}: no {MANIFEST}: this is no complete checkpoint")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json_object(path)
         files, schema, about = manifest["files"], manifest["schema"], dict(manifest["about"])
         _check_manifest(manifest)
         expected = {str(name): (file["size"], file["sha256"]) for name, file in files.items()}
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder}: no {MANIFEST}: this is no complete checkpoint") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from None
     if schema != SCHEMA:
         raise CheckpointError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import pkgutil
 import shlex
@@ -99,15 +100,23 @@ def _follows() -> bool:
 def _silence() -> Iterator[None]:
     """Within, Python says nothing."""
     with (
-        open(os.devnull, "w") as nowhere,
+        open(os.devnull, "w", encoding="utf-8", errors="replace") as nowhere,
         contextlib.redirect_stdout(nowhere),
         contextlib.redirect_stderr(nowhere),
     ):
         yield
 
 
+def _escape_unencodable() -> None:
+    """Write a character that the encoding of the terminal lacks (gbk, cp1252 ...) as its escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main() -> None:
     """Run; exit codes: 0 done, 1 failed, 2 wrong usage, 3 stopped with a checkpoint saved."""
+    _escape_unencodable()
     try:
         with _silence() if _follows() else contextlib.nullcontext():
             app(standalone_mode=True)

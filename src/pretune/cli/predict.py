@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import enum
-import json as json_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pretune.cli.shared import Encoding, Json, Overwrite, TextColumn, TextPairColumn, columns, emit
+from pretune.cli.shared import (
+    Encoding,
+    Json,
+    Overwrite,
+    TextColumn,
+    TextPairColumn,
+    columns,
+    emit,
+    json_line,
+)
 
 NAME = "predict"
 
@@ -92,4 +100,4 @@ def run(
         return
     reporter = default_reporter(json)
     for answer in workflow.predict_texts(model, given, pairs=text_pair, writing=writing, reporter=reporter):
-        typer.echo(json_module.dumps(answer, ensure_ascii=False))
+        typer.echo(json_line(answer))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -82,7 +83,17 @@ def typed(words: Sequence[str] | None) -> list[str]:
 
 def emit(summary: Mapping[str, Any], as_json: bool, lines: Sequence[str]) -> None:
     """The outcome on stdout: one JSON object, or lines for a person."""
-    typer.echo(json.dumps(summary, ensure_ascii=False) if as_json else "\n".join(lines))
+    typer.echo(json_line(summary) if as_json else "\n".join(lines))
+
+
+def json_line(value: Any) -> str:
+    """A value as JSON in the characters that stdout can write; where it lacks one, all as JSON's escapes."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value)
+    return text
 
 
 def closing_lines(summary: Mapping[str, Any], command: str) -> list[str]:

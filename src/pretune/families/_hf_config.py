@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import inspect
 from collections.abc import Mapping
 from functools import cache as once
 from typing import Any, Self
@@ -11,7 +13,7 @@ import pydantic
 
 from pretune import config as settings
 from pretune.checkpoint import hub
-from pretune.errors import ConfigError, UnsupportedError, suggestion
+from pretune.errors import ConfigError, UnsupportedError, quote, suggestion
 from pretune.families._hf_stock import classes_of, default, sketch, stock
 from pretune.types import Specials
 
@@ -26,6 +28,8 @@ LENGTH = 2048
 """Tokens that a network reads at once whose config sets no limit."""
 DEEPEST = 10_000
 """Layers that a config may ask for: stock configs write out a list of them before anything is checked."""
+REFUSALS = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError, AssertionError)
+"""What the config classes of transformers raise over values that they cannot use."""
 TINY = {
     "vocab_size": 96, "hidden_size": 32, "embedding_size": 16, "intermediate_size": 64, "ffn_dim": 64,
     "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 48, "pad_token_id": 0,
@@ -72,6 +76,7 @@ class Config(settings.Settings):
                 raise UnsupportedError(f"config.json: {key} is set; the wrapper has no use for it")
         model_type = str(cls.model_fields["model_type"].default)
         kept = {key: value for key, value in values.items() if key not in NO_SHAPE}
+        _check_keys(kept, default(model_type))
         try:
             described = _described(made_of({**kept, "model_type": model_type}, offset=False))
         except ValueError as error:
@@ -91,6 +96,19 @@ class Config(settings.Settings):
             pad = specials.pad if self.pad_token_id is None else self.pad_token_id
             values |= {"pad_token_id": pad, "bos_token_id": specials.start, "eos_token_id": specials.end}
         return values | hub.label_fields(labels)
+
+
+def _check_keys(values: Mapping[str, Any], usual: Any) -> None:
+    """A key becomes an attribute of the stock config: one that is a method there would replace it.
+
+    Raises:
+        ConfigError: names such a key.
+    """
+    fields, kind = {field.name for field in dataclasses.fields(usual)}, type(usual)
+    for key in values:
+        own = inspect.getattr_static(kind, key, None)
+        if key.startswith("__") or not (own is None or key in fields or isinstance(own, property)):
+            raise ConfigError(f"config.json: {quote(key)} is a part of its stock class and no setting")
 
 
 @once
@@ -129,7 +147,8 @@ def made_of(values: Mapping[str, Any], *, offset: bool = True) -> Any:
     errors = importlib.import_module("huggingface_hub.errors")
     try:
         made = stock().AutoConfig.for_model(model_type, **native)
-    except (ValueError, TypeError, AttributeError, KeyError, errors.StrictDataclassError) as error:
+    # What it raises over a wrong value depends on where it first computes with it.
+    except (*REFUSALS, errors.StrictDataclassError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ValueError(f"refused by transformers: {lines[-1] if lines else error}") from None
     if offset and native.get(names.get("max_position_embeddings", "max_position_embeddings")):

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pretune.config import build
-from pretune.errors import CheckpointError, ConfigError
+from pretune.errors import CheckpointError, ConfigError, quote
 from pretune.generation.sampling import Restriction, Sampling
 from pretune.generation.settings import Decoding, Limits
+from pretune.json_files import read_json_object
 from pretune.types import Specials
 
 FILE = "generation_config.json"
@@ -122,12 +123,7 @@ class Defaults:
             CheckpointError: the file is damaged, or asks for what cannot be.
         """
         path = folder / FILE
-        try:
-            values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        except (OSError, ValueError, RecursionError) as error:
-            raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from None
-        if values is not None and not isinstance(values, dict):
-            raise CheckpointError(f"{path}: expected a JSON object, found {type(values).__name__}")
+        values = read_json_object(path) if path.exists() else None
         told, where = (config, folder / "config.json") if values is None else (values, path)
         told = {key: value for key, value in told.items() if value is not None}
         either = {**config, **told}
@@ -182,7 +178,9 @@ def _ids(key: str, values: Mapping[str, Any], path: Path, size: int) -> tuple[in
         return ()
     ids = told if isinstance(told, list) else [told]
     if not all(isinstance(id, int) and 0 <= id < size for id in ids):
-        raise CheckpointError(f"{path}: {key} = {_cut(told)}: expected an id below {size}, or a list of such")
+        raise CheckpointError(
+            f"{path}: {key} = {quote(told)}: expected an id below {size}, or a list of such"
+        )
     return tuple(dict.fromkeys(ids))
 
 

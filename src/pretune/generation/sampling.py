@@ -13,6 +13,9 @@ from torch.nn import functional as F
 
 from pretune.config import Settings
 
+LEAST = 1e-6
+"""Below it a temperature or a penalty makes logits infinite; 0 is said apart."""
+
 
 class Sampling(Settings):
     """How the next token is drawn; temperature 0 takes the likeliest."""
@@ -24,10 +27,17 @@ class Sampling(Settings):
     """Only the likeliest tokens that together have this probability (Holtzman et al. 2020)."""
     min_p: float = pydantic.Field(default=0.0, ge=0, le=1)
     """Only tokens at least this share as likely as the likeliest (Nguyen et al. 2024)."""
-    repetition_penalty: float = pydantic.Field(default=1.0, gt=0)
+    repetition_penalty: float = pydantic.Field(default=1.0, ge=LEAST, le=1 / LEAST)
     """Divides the logits of tokens that the text holds already (Keskar et al. 2019); 1: none."""
     no_repeat_ngram_size: int = pydantic.Field(default=0, ge=0)
     """No run of so many tokens occurs twice in the text; 0: any may."""
+
+    @pydantic.field_validator("temperature")
+    @classmethod
+    def _no_division_by_almost_nothing(cls, value: float) -> float:
+        if 0 < value < LEAST:
+            raise ValueError(f"must be 0, which takes the likeliest token, or at least {LEAST:g}")
+        return value
 
     @property
     def looks_back(self) -> bool:

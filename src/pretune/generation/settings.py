@@ -8,33 +8,37 @@ from typing import Any, Literal
 
 import pydantic
 
+from pretune.arguments import Count, Seed, Whole
 from pretune.config import Settings, build
 from pretune.errors import UsageError
 from pretune.generation.sampling import Sampling
+
+MOST = 1024
+"""Beams of a search, and texts of one prompt: each holds a row of logits over the vocabulary."""
 
 
 class Decoding(Settings):
     """How a text is continued."""
 
-    max_new_tokens: int = pydantic.Field(default=50, ge=0)
-    max_length: pydantic.PositiveInt | None = None
+    max_new_tokens: Whole = 50
+    max_length: Count | None = None
     """Tokens of the prompt and what is written behind it together, where no ``max_new_tokens`` is given; of
     an encoder-decoder those of its decoder, the one that it begins with among them."""
-    min_new_tokens: int = pydantic.Field(default=0, ge=0)
+    min_new_tokens: Whole = 0
     """The model cannot end the text before."""
-    min_length: pydantic.NonNegativeInt | None = None
+    min_length: Whole | None = None
     """The same of prompt and text together, where no ``min_new_tokens`` is given."""
     stop: tuple[str, ...] = ()
     """Strings that end the text, which is cut before them."""
-    num_return_sequences: pydantic.PositiveInt = 1
-    num_beams: pydantic.PositiveInt = 1
+    num_return_sequences: int = pydantic.Field(default=1, ge=1, le=MOST)
+    num_beams: int = pydantic.Field(default=1, ge=1, le=MOST)
     """More than one: search for the likeliest text among so many at once, and draw nothing."""
     length_penalty: float = 1.0
     """The score of a beam is its log-probability divided by its length to this power (Wu et al. 2016)."""
     early_stopping: bool | Literal["never"] = False
     """True: beams end as soon as ``num_beams`` texts have ended; ``never``: only when no beam can become
     better at any length; False: when none can at its present length."""
-    seed: int = pydantic.Field(default=0, ge=0)
+    seed: Seed = 0
     cache: bool = True
     """Keep keys and values; without, the whole text is read anew for each token."""
     both_ways: bool | None = None

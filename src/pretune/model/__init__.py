@@ -11,12 +11,14 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from pydantic import InstanceOf
 from torch import nn
 
+from pretune.arguments import Count, FilePath, Seed, check_arguments
 from pretune.checkpoint import hub, store, weights
 from pretune.config import Settings, build, digest
 from pretune.data.fingerprints import Fingerprints
-from pretune.errors import CheckpointError, UnsupportedError, UsageError
+from pretune.errors import CheckpointError, UnsupportedError, UsageError, quote
 from pretune.generation.decode import Continuation
 from pretune.generation.decoder import Decoder
 from pretune.generation.defaults import FILE, Defaults
@@ -25,7 +27,7 @@ from pretune.generation.settings import Decoding, decoding_of
 from pretune.model.broken import naming
 from pretune.model.folder import ABOUT, save_as
 from pretune.model.loading import load
-from pretune.model.making import check_memory, check_sizes, random_network, start_of
+from pretune.model.making import check_memory, check_sizes, distinct, random_network, start_of
 from pretune.model.uses import BOTH_WAYS, FILLS, check_head, no_score, no_task
 from pretune.prediction import heads as prediction
 from pretune.prediction.fill import Filled, Masks, fill
@@ -75,6 +77,7 @@ class Model:
     # -- making one -----------------------------------------------------------------------------
 
     @classmethod
+    @check_arguments
     def create(
         cls,
         family: str,
@@ -82,9 +85,9 @@ class Model:
         tokenizer: Tokenizer,
         head: str,
         *,
-        max_length: int,
-        seed: int,
-        labels: tuple[str, ...] = (),
+        max_length: Count,
+        seed: Seed,
+        labels: Sequence[str] = (),
     ) -> Model:
         """A model with random weights, the same for the same seed.
 
@@ -93,7 +96,7 @@ class Model:
                 the tokenizer, nor ``max_length``, nor this machine.
             UnsupportedError: the family has no such head.
         """
-        module = find("families", family)
+        module, labels = find("families", family), distinct(labels)
         traits: Traits = module.TRAITS
         if not any(head in heads for heads in module.HF_TYPES.values()):
             raise UnsupportedError(
@@ -109,14 +112,15 @@ class Model:
         return cls(module, config, network, tokenizer, head, labels=labels, about={"max_length": max_length})
 
     @classmethod
+    @check_arguments
     def load(
         cls,
-        path: Path | str,
+        path: FilePath,
         *,
         head: str | None = None,
-        labels: tuple[str, ...] | None = None,
+        labels: Sequence[str] | None = None,
         settings: Mapping[str, Any] | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> Model:
         """Read a model folder: one of ours, or any Hugging Face folder of a family that pretune has.
 
@@ -135,7 +139,8 @@ class Model:
             defaults=found.defaults, dropped=found.dropped,
         )  # fmt: skip
 
-    def with_random_weights(self, seed: int) -> Model:
+    @check_arguments
+    def with_random_weights(self, seed: Seed) -> Model:
         """The same architecture, tokenizer and head, knowing nothing: the control of an experiment."""
         head = "+".join(self.heads)
         network = random_network(self.family, self.config, head, self.labels, seed)
@@ -186,11 +191,13 @@ class Model:
         if self.fingerprints is not None:
             self.fingerprints.save(folder)
 
-    def save(self, path: Path | str, *, overwrite: bool = False) -> Path:
+    @check_arguments
+    def save(self, path: FilePath, *, overwrite: bool = False) -> Path:
         """Save as a folder that stock ``transformers`` loads with the same outputs: see `save_as`."""
         self.path = save_as(Path(path), self.write, overwrite=overwrite)
         return self.path
 
+    @check_arguments
     def restore(self, folder: Path) -> None:
         """Put the weights of a folder that :meth:`write` wrote into this model's network."""
         missing = weights.load_into(self.network, hub.read_tensors(folder), self.family.WEIGHTS)
@@ -199,10 +206,13 @@ class Model:
 
     # -- using it -------------------------------------------------------------------------------
 
+    @check_arguments
     def __call__(self, text: str, text_pair: str | None = None) -> Any:
         """What the head does: fill the masks, classify, or continue the text."""
         if self.task_name is not None:
             return self.classify([text], None if text_pair is None else [text_pair])[0]
+        if text_pair is not None:
+            raise UsageError(f"text_pair = {quote(text_pair)}: a language model reads one text; leave it out")
         if self.head in FILLS:
             return self.fill(text)
         return self.generate(text)
@@ -231,8 +241,13 @@ class Model:
         kept = options or build(kind.Options, self.about.get("task_options") or {}, where=ABOUT)
         return kind.Task(self.labels, self.tokenizer.specials, self.max_length, kept)
 
+    @check_arguments
     def predict(
-        self, records: Sequence[Record], options: Settings | None = None, *, batch_size: int | None = None
+        self,
+        records: Sequence[Record],
+        options: InstanceOf[Settings] | None = None,
+        *,
+        batch_size: Count | None = None,
     ) -> list[Prediction]:
         """One prediction a record; ``batch_size`` is the most rows at once, None as many as fit the cache."""
         kind = find("objectives", self.task_module.OBJECTIVE)
@@ -243,6 +258,7 @@ class Model:
                 capacity=self.max_length if self.family.TRAITS.packing else None,
             )  # fmt: skip
 
+    @check_arguments
     def classify(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:
         """The class, or the labels, of each text, or of each pair."""
         if pairs is not None and len(pairs) != len(texts):
@@ -252,10 +268,11 @@ class Model:
             columns = [{**row, "text_pair": pair} for row, pair in zip(columns, pairs, strict=True)]
         return self.predict([Record(row, "text", number) for number, row in enumerate(columns, 1)])
 
+    @check_arguments
     def fill(
         self,
         text: str,
-        top_k: int | None = None,
+        top_k: Count | None = None,
         *,
         targets: Sequence[str] = (),
         joint: bool = False,
@@ -275,6 +292,7 @@ class Model:
         with naming(self.path, self.network):
             return fill(masks, text, top_k, targets=targets, joint=joint, whole_words=whole_words)
 
+    @check_arguments
     def generate(
         self,
         prompt: str,
@@ -284,7 +302,7 @@ class Model:
         stop: Sequence[str] | None = None,
         sampling: Sampling | None = None,
         num_beams: int | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
         literal: bool = False,
         chat: bool = False,
     ) -> str:
@@ -302,6 +320,7 @@ class Model:
         }  # fmt: skip
         return self.generate_all([prompt], decoding_of(values))[0][0].text
 
+    @check_arguments
     def stream(
         self,
         prompt: str,
@@ -310,7 +329,7 @@ class Model:
         min_new_tokens: int | None = None,
         stop: Sequence[str] | None = None,
         sampling: Sampling | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
         literal: bool = False,
         chat: bool = False,
     ) -> Iterator[str]:
@@ -321,7 +340,8 @@ class Model:
         }  # fmt: skip
         return self.stream_with(prompt, decoding_of(values))
 
-    def stream_with(self, prompt: str, decoding: Decoding) -> Iterator[str]:
+    @check_arguments
+    def stream_with(self, prompt: str, decoding: InstanceOf[Decoding]) -> Iterator[str]:
         """:meth:`stream` with all that ``decoding`` says, but for several texts and beams.
 
         Raises:
@@ -337,14 +357,16 @@ class Model:
 
         return named()
 
+    @check_arguments
     def generate_all(
-        self, prompts: Sequence[str], decoding: Decoding | None = None
+        self, prompts: Sequence[str], decoding: InstanceOf[Decoding] | None = None
     ) -> list[list[Continuation]]:
         """Continue each prompt ``decoding.num_return_sequences`` times, several prompts at once."""
         decoder = self._decoder()
         with naming(self.path, self.network):
             return decoder.all(prompts, decoding or Decoding())
 
+    @check_arguments
     def score(self, text: str, *, stride: int | None = None, within_word: bool = False) -> TextScore:
         """How probable the model finds a text, a token at a time; see `prediction.score`.
 
@@ -357,6 +379,7 @@ class Model:
         """
         return self.score_all([text], stride=stride, within_word=within_word)[0]
 
+    @check_arguments
     def score_all(
         self, texts: Sequence[str], *, stride: int | None = None, within_word: bool = False
     ) -> list[TextScore]:

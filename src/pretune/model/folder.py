@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,13 @@ from typing import Any
 
 from pretune.checkpoint import gguf, hub, lock, store
 from pretune.data.fingerprints import FILE as FINGERPRINTS
-from pretune.errors import CheckpointError, ConfigError, UnsupportedError
+from pretune.errors import CheckpointError, ConfigError, UnsupportedError, quote
 from pretune.families import family_of
+from pretune.json_files import check_folder, read_json_object
 from pretune.registry import find, names
 
+OBJECTS = ("rope_parameters", "rope_scaling", "task_specific_params")
+"""Keys of a config.json whose values families look into."""
 ABOUT = "pretune.json"
 """What pretune knows of a model beyond Hugging Face's config.json."""
 MOST_LABELS = 1 << 20
@@ -59,6 +61,7 @@ def model_folder(path: Path) -> Path:
     """
     for folder in (path, path / "model"):
         if (folder / "config.json").exists():
+            check_folder(folder)
             return folder
     packed = gguf.find(path)
     if packed is not None:
@@ -78,6 +81,9 @@ def model_folder(path: Path) -> Path:
 
 def read_config(folder: Path, values: Mapping[str, Any]) -> tuple[ModuleType, Any]:
     """The family that reads a folder, and its config."""
+    for key in OBJECTS:
+        if not isinstance(values.get(key), Mapping | None):
+            raise CheckpointError(f"{folder}: config.json: {key} = {quote(values[key])}: expected an object")
     try:
         module = family_of(str(values.get("model_type")))
         return module, module.Config.from_hugging_face(values)
@@ -180,15 +186,12 @@ def read_about(folder: Path, config: Any) -> dict[str, Any]:
     path = folder / ABOUT
     if not path.exists():
         return {}
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged: {error}") from None
-    if not isinstance(about, dict):
-        raise CheckpointError(f"{path}: damaged: expected an object")
+    about = read_json_object(path)
     length, most = about.get("max_length"), config.max_position_embeddings
-    if length is not None and not (isinstance(length, int) and 1 <= length <= most):
-        raise CheckpointError(f"{path}: max_length = {length!r}: must be a number from 1 to {most}")
+    if length is not None and not (
+        isinstance(length, int) and not isinstance(length, bool) and 1 <= length <= most
+    ):
+        raise CheckpointError(f"{path}: max_length = {quote(length)}: must be a number from 1 to {most}")
     columns = about.get("columns", {})
     if not isinstance(columns, dict) or not all(isinstance(name, str) for name in columns.values()):
         raise CheckpointError(f"{path}: columns must map fields to names of columns")

@@ -16,7 +16,7 @@ from pretune.data.fingerprints import Fingerprints
 from pretune.errors import CheckpointError
 from pretune.generation.defaults import Defaults
 from pretune.model.folder import model_folder, own_head, own_labels, read_about, read_config, task_of, verify
-from pretune.model.making import check_fit, random_network, start_of
+from pretune.model.making import check_fit, distinct, random_network, start_of
 from pretune.model.uses import CLASSIFIERS, TASK_HEADS
 from pretune.text.tokenizer import Tokenizer
 
@@ -40,7 +40,7 @@ class Loaded:
 
 
 def load(
-    path: Path, head: str | None, labels: tuple[str, ...] | None, settings: Mapping[str, Any], seed: int
+    path: Path, head: str | None, labels: Sequence[str] | None, settings: Mapping[str, Any], seed: int
 ) -> Loaded:
     """See `Model.load`."""
     folder = model_folder(path)
@@ -52,7 +52,7 @@ def load(
     numbered = () if own is None else own_labels(folder, config_json)  # another head may number as it likes
     known = numbered if own == "classification" else ()
     wanted = head or own or next(h for h in module.TRAITS.heads if h != "classification")
-    chosen = (known if labels is None else labels) if wanted == "classification" else ()
+    chosen = (known if labels is None else distinct(labels)) if wanted == "classification" else ()
     about = read_about(folder, config)
     kept = about.pop("task", None)
     task = kept if kept and own == wanted else task_of(wanted, config_json, chosen)

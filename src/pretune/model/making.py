@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -11,19 +12,58 @@ import torch
 from torch import nn
 
 from pretune.checkpoint import weights
-from pretune.errors import CheckpointError, ConfigError
+from pretune.errors import CheckpointError, ConfigError, UsageError, quote
 from pretune.nn.initialisation import shapes_only
 from pretune.text.tokenizer import Tokenizer
 from pretune.training import machine
 from pretune.types import Traits, decoder_start
 
+DEPTHS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
+"""Settings that count layers, of which each has tensors of its own."""
+NO_NETWORK = (
+    RuntimeError,
+    ArithmeticError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+)
+"""What torch, and the classes of transformers, raise where they cannot make a network of some settings."""
+
 
 def random_network(family: ModuleType, config: Any, head: str, labels: Sequence[str], seed: int) -> nn.Module:
-    """A network with random weights that depend on the seed alone, and leave torch's generator as it was."""
+    """A network with random weights that depend on the seed alone, and leave torch's generator as it was.
+
+    Raises:
+        ConfigError: settings of which no network can be made.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        return _network(family, config, head, labels)
+
+
+def _network(family: ModuleType, config: Any, head: str, labels: Sequence[str]) -> nn.Module:
+    try:
         network: nn.Module = family.Network(config, heads=head.split("+"), num_labels=len(labels))
+    except NO_NETWORK as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"model: no network has these sizes and settings: {reason}") from None
     return network
+
+
+def distinct(labels: Sequence[str]) -> tuple[str, ...]:
+    """The classes of a head, of which no two may have one name.
+
+    Raises:
+        UsageError: two have, or one has none.
+    """
+    counts = Counter(labels)
+    wrong = [label for label, count in counts.items() if count > 1 or not label]
+    if wrong:
+        times = counts[wrong[0]]
+        raise UsageError(f"labels: {quote(wrong[0])} stands there {times} times; give each class a name")
+    return tuple(labels)
 
 
 def start_of(family: ModuleType, tokenizer: Tokenizer) -> int | None:
@@ -42,12 +82,8 @@ def sketch(family: ModuleType, config: Any, head: str, labels: Sequence[str]) ->
     Raises:
         ConfigError: sizes that no tensor can have.
     """
-    try:
-        with shapes_only():
-            network: nn.Module = family.Network(config, heads=head.split("+"), num_labels=len(labels))
-    except (RuntimeError, OverflowError, TypeError) as error:  # what torch says of them
-        raise ConfigError(f"model: sizes that no tensor can have: {str(error).splitlines()[0]}") from None
-    return network
+    with shapes_only():
+        return _network(family, config, head, labels)
 
 
 def check_sizes(config: Any, tokenizer: Tokenizer, max_length: int) -> None:
@@ -107,12 +143,19 @@ def check_fit(
     Raises:
         CheckpointError: they are not.
     """
-    if config.num_hidden_layers > len(tensors):
-        raise CheckpointError(
-            f"{folder}: config.json says num_hidden_layers = {config.num_hidden_layers}, "
-            f"the weights are only {len(tensors)} tensors"
-        )
+    for name, value in config.model_dump().items():
+        if name in DEPTHS and isinstance(value, int) and value > len(tensors):
+            raise CheckpointError(
+                f"{folder}: config.json says {name} = {value}, the weights are only {len(tensors)} tensors"
+            )
     try:
-        weights.load_into(sketch(family, config, head, labels), dict(tensors), family.WEIGHTS)
+        network = sketch(family, config, head, labels)
+        needed, there = 4 * sum(p.numel() for p in network.parameters()), machine.memory()
+        if there and needed > there:
+            raise CheckpointError(
+                f"its network takes {needed / 2**30:,.0f} GiB in float32, this machine has "
+                f"{there / 2**30:,.0f}; use a machine with more, or a smaller model"
+            )
+        weights.load_into(network, dict(tensors), family.WEIGHTS)
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{folder}: {error}") from None

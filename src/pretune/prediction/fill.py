@@ -12,16 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pretune.errors import UsageError
+from pretune.errors import UsageError, quote
 from pretune.objectives.masked_lm import HEAD
 from pretune.prediction.runs import logits_of
 from pretune.text.stream import TextStream
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer import Tokenizer, well_formed
 from pretune.types import BoolArray, IntArray, framed
 
 TOP_K = 5
 MOST_PIECES = 4
 """Tokens of the longest word that ``whole_words`` looks for."""
+WIDEST = 1024
+"""Fillings that a joint search follows at most: each holds a row of logits over the vocabulary."""
 BEAM = 16
 """Fillings that are followed at once, where more than one token is looked for."""
 
@@ -66,7 +68,7 @@ class Masks:
         Raises:
             UsageError: there is none, or the text is too long.
         """
-        specials = self.tokenizer.specials
+        specials, text = self.tokenizer.specials, well_formed(text)
         encoded = self.tokenizer.encode(text, parse_specials=True)
         places = np.flatnonzero(encoded.ids == specials.mask)
         if specials.mask is None or not len(places):
@@ -179,8 +181,8 @@ def fill(
     """For each mask in ``text``, what may stand there, best first: see `Model.fill`."""
     if (bool(targets) + joint + whole_words) > 1:
         raise UsageError("targets, joint and whole_words exclude each other; give one of them")
-    if top_k is not None and top_k < 1:
-        raise UsageError(f"top_k = {top_k}: must be 1 or more")
+    if top_k is not None and not 1 <= top_k <= (WIDEST if joint else top_k):
+        raise UsageError(f"top_k = {top_k}: must be 1 or more" + f", and {WIDEST} at most for joint" * joint)
     gaps = masks.read(text)
     count = top_k or (len(targets) if targets else TOP_K)
     if joint:
@@ -227,7 +229,7 @@ def _jointly(masks: Masks, gaps: Gaps, count: int) -> list[list[Filled]]:
 
 def _targets(masks: Masks, gaps: Gaps, number: int, targets: Sequence[str]) -> list[Filled]:
     found = []
-    for target in dict.fromkeys(targets):
+    for target in dict.fromkeys(map(well_formed, targets)):
         ids = _target_ids(masks.tokenizer, gaps, number, target)
         row, places = _widened(gaps, number, len(ids), masks)
         allowed: list[Tensor | None] = [_only(masks, [id]) for id in ids]
@@ -260,7 +262,7 @@ def _target_ids(tokenizer: Tokenizer, gaps: Gaps, number: int, target: str) -> t
     if not alike:  # it would melt with its neighbours
         ids = tokenizer.encode(space + target.strip()).ids
     if not target.strip() or not len(ids) or tokenizer.specials.unknown in ids.tolist():
-        raise UsageError(f"target {target!r}: the vocabulary has no tokens for it; leave it out")
+        raise UsageError(f"target {quote(target)}: the vocabulary has no tokens for it; leave it out")
     return tuple(ids.tolist())
 
 

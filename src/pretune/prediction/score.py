@@ -16,7 +16,7 @@ from pretune.nn.finite import check_finite
 from pretune.objectives import causal_lm, masked_lm
 from pretune.prediction.runs import logits_of
 from pretune.text.segmentation import WORD, starts
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer import Tokenizer, well_formed
 from pretune.types import Batch, IntArray, Layout, Specials
 
 LOGITS = 1 << 25
@@ -220,4 +220,4 @@ def _score(
     tokens = tuple(
         (tokenizer.decode([id], skip_special=False), value) for id, value in zip(ids, logs, strict=True)
     )
-    return TextScore(nats, tokens, nats / math.log(2) / max(1, len(text.encode())), pseudo)
+    return TextScore(nats, tokens, nats / math.log(2) / max(1, len(well_formed(text).encode())), pseudo)

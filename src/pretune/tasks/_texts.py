@@ -11,7 +11,7 @@ import pydantic
 
 from pretune.config import Settings
 from pretune.data.columns import Field
-from pretune.errors import DataError
+from pretune.errors import DataError, quote
 from pretune.text.tokenizer import Tokenizer
 from pretune.types import IntArray, Record, Specials, framed
 
@@ -69,9 +69,20 @@ def in_order(labels: Iterable[str]) -> list[str]:
 def features(
     record: Record, tokenizer: Tokenizer, specials: Specials, max_length: int, cutting: Cutting
 ) -> list[Sequences]:
-    """The ids of a text or a pair, without their frame: once, or once a window of a long text."""
+    """The ids of a text or a pair, without their frame: once, or once a window of a long text.
+
+    Raises:
+        DataError: the model would be handed no token at all, or has no room for one.
+    """
     sequences = tuple(tokenizer.encode(text).ids for text in texts(record))
     frame = len(framed(specials, tuple(s[:0] for s in sequences))[0])
+    if not frame and not any(map(len, sequences)):
+        raise DataError(
+            f"{record.where}: the tokenizer makes no token of {quote(texts(record)[-1])}, "
+            "and puts none around a text"
+        )
+    if max_length <= frame:
+        raise DataError(f"{record.where}: the model reads {max_length} tokens, and {frame} are special ones")
     return _CUTS[cutting.long_texts](sequences, max_length - frame, cutting.overlap)
 
 

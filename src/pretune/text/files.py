@@ -11,6 +11,8 @@ from typing import Any
 import tokenizers
 
 from pretune.errors import CheckpointError
+from pretune.json_files import read_json_object
+from pretune.text.limits import LONGEST_TOKENS
 
 CONFIG, SPECIAL_MAP, CHAT_TEMPLATE = "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"
 VOCABULARY = "vocab.txt"
@@ -41,17 +43,21 @@ def rust_errors(what: str) -> Iterator[None]:
         raise CheckpointError(f"{what}: not a tokenizer that can be used: {error}") from None
 
 
+def check_text_size(path: Path) -> None:
+    """A list of tokens or merges is no longer than any published one by far.
+
+    Raises:
+        CheckpointError: it is.
+    """
+    if path.is_file() and path.stat().st_size > LONGEST_TOKENS:
+        raise CheckpointError(f"{path}: larger than {LONGEST_TOKENS:,} bytes; fetch it again")
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; empty where there is no file."""
     if not path.is_file():
         return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: expected an object, found {type(values).__name__}")
-    return values
+    return read_json_object(path)
 
 
 def write_object(path: Path, value: Mapping[str, Any]) -> None:

@@ -27,6 +27,8 @@ def keeps_bytes(description: Mapping[str, Any]) -> bool:
     steps = description["pre_tokenizer"].get("pretokenizers", [description["pre_tokenizer"]])
     after = description["post_processor"] or {}
     trims = any(step.get("trim_offsets") for step in (after, *after.get("processors", ())))
+    if not steps:
+        return False
     last, model = steps[-1], description["model"]
     if trims or any(step["type"] not in _HARMLESS for step in steps[:-1]):
         return False

@@ -14,7 +14,16 @@ import tokenizers
 from tokenizers import AddedToken, processors
 
 from pretune.errors import CheckpointError
-from pretune.text.files import ADDED, CONFIG, SPECIAL_MAP, VOCABULARY, read_object, rust_errors
+from pretune.text.files import (
+    ADDED,
+    CONFIG,
+    SPECIAL_MAP,
+    VOCABULARY,
+    check_text_size,
+    read_object,
+    rust_errors,
+)
+from pretune.text.limits import check_tokenizer, check_vocabulary
 from pretune.text.stock_classes import CLASSES, FILE, OTHERS, Parts, StockClass, class_of
 
 SUFFIX = "</w>"
@@ -106,9 +115,10 @@ def load(folder: Folder, limit: int | None = None) -> tokenizers.Tokenizer | Non
     Raises:
         CheckpointError: a file cannot be used; names it, and the key where it is one.
     """
+    whole = folder.path / "tokenizer.json"
+    _check_sizes(folder, whole)
     name = folder.tokenizer_class
     stock = CLASSES.get(name)
-    whole = folder.path / "tokenizer.json"
     with rust_errors(str(whole if folder.content else folder.path)):
         if stock is not None:
             backend = _built(folder, name, stock)
@@ -124,6 +134,18 @@ def load(folder: Folder, limit: int | None = None) -> tokenizers.Tokenizer | Non
         if stock is not None:
             _frame(backend, folder, name, stock)
     return backend
+
+
+def _check_sizes(folder: Folder, whole: Path) -> None:
+    """Judge the files by their text: a library that cannot allocate what they ask for ends the process."""
+    if folder.content:
+        check_tokenizer(folder.content, whole)
+    else:
+        for name in (VOCABULARY, "merges.txt"):
+            check_text_size(folder.path / name)
+    for name in ("vocab.json", ADDED):
+        if (folder.path / name).is_file():
+            check_vocabulary(read_object(folder.path / name), folder.path / name)
 
 
 def roles(folder: Folder) -> dict[str, str]:

@@ -30,11 +30,14 @@ from pretune.text.files import (
     write_vocabulary,
 )
 from pretune.text.frames import Frames
+from pretune.text.limits import check_tokenizer
 from pretune.text.offsets import byte_offsets, keeps_bytes
 from pretune.types import IntArray, Specials, Traits
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BYTE_ALPHABET = frozenset(pre_tokenizers.ByteLevel.alphabet())
+LONGEST_FRAME = 64
+"""Tokens that the tokenizer may put around a word; published ones put four at most."""
 _BYTE_FALLBACK = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 SENTENCEPIECE = ("*.model", "*.spm")
@@ -133,6 +136,7 @@ class Tokenizer:
         if not path.is_file():
             raise CheckpointError(f"{path}: no tokenizer: looked for the file")
         settings = {**read_object(path.parent / SPECIAL_MAP), **read_object(path.parent / CONFIG)}
+        check_tokenizer(read_object(path), path)
         with rust_errors(str(path)):
             return cls(tokenizers.Tokenizer.from_file(str(path)), settings)
 
@@ -353,6 +357,11 @@ class Tokenizer:
         for probe in ("a", "1", "的", ".", "the"):
             found = self._backend.encode(probe, probe if pair else None)
             if found.ids and len({s for s in found.sequence_ids if s is not None}) == 1 + pair:
+                if max(found.ids) >= self.vocabulary_size or len(found.ids) > LONGEST_FRAME:
+                    raise CheckpointError(
+                        f"tokenizer.json: post_processor: puts {len(found.ids)} tokens around {probe!r}, the "
+                        f"largest id {max(found.ids)}; the vocabulary has {self.vocabulary_size} ids"
+                    )
                 return Frames.of(found.ids, found.type_ids, found.sequence_ids, 1 + pair)
         nothing = (np.zeros(0, np.int64), np.zeros(0, np.int64))
         return Frames((nothing,) * (2 + pair), (0,) * (1 + pair))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -16,6 +16,7 @@ LINE_EVERY = 15.0
 """Seconds between lines where there is no terminal."""
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Whoever wants to know how far the work is."""
 

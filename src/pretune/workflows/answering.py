@@ -19,6 +19,7 @@ from pretune.generation.sampling import Sampling
 from pretune.model import Model
 from pretune.prediction.fill import Filled
 from pretune.prediction.formats import FORMATS, Format
+from pretune.text.tokenizer import well_formed
 from pretune.training.progress import Reporter, working
 from pretune.types import Record
 
@@ -216,15 +217,30 @@ def answers(
 ) -> Iterator[dict[str, Any] | Bad]:
     """What the model says of each record, in order; where it has no answer to a text, why."""
     if model.task_name is not None:
-        answer = model.task_module.answer
-        for record, said in zip(records, model.predict(records, batch_size=batch_size), strict=True):
-            yield {**_given(record), **answer(said)}
+        yield from _labelled(model, records, batch_size)
         return
     for record in records:
         try:
             yield {**_given(record), **_USES[model.head](model, str(record.fields["text"]), writing)}
         except UsageError as error:
             yield Bad(record.path, record.line, str(error))
+
+
+def _labelled(
+    model: Model, records: Sequence[Record], batch_size: int | None
+) -> Iterator[dict[str, Any] | Bad]:
+    answer = model.task_module.answer
+    try:
+        found = model.predict(records, batch_size=batch_size)
+    except DataError as error:
+        if len(records) == 1:
+            yield Bad(records[0].path, records[0].line, str(error))
+        else:  # one of them: they are asked again, each alone
+            for record in records:
+                yield from _labelled(model, [record], batch_size)
+        return
+    for record, said in zip(records, found, strict=True):
+        yield {**_given(record), **answer(said)}
 
 
 def _filled(model: Model, text: str, writing: Writing) -> dict[str, Any]:
@@ -250,4 +266,5 @@ _USES = {"masked_lm": _filled, "permutation_lm": _filled, "causal_lm": _continue
 
 
 def _given(record: Record) -> dict[str, Any]:
-    return {key: record.fields[key] for key in FIELDS if record.fields.get(key) is not None}
+    given = {key: record.fields[key] for key in FIELDS if record.fields.get(key) is not None}
+    return {key: well_formed(value) if isinstance(value, str) else value for key, value in given.items()}

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pretune.arguments import FilePath, check_arguments
 from pretune.checkpoint import store
 from pretune.config import digest
 from pretune.errors import ConfigError
@@ -84,8 +85,9 @@ PHRASES = {
 Runs = Mapping[str, Run]
 
 
+@check_arguments
 def compare_runs(
-    runs: Sequence[str | Path], *, html: str | Path | None = None, language: str = "en"
+    runs: Sequence[FilePath], *, html: FilePath | None = None, language: str = "en"
 ) -> dict[str, Any]:
     """Compare runs: ``settings`` that differ, ``scores`` with their intervals, ``findings``.
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
+from pretune.arguments import Count, FilePath, check_arguments
 from pretune.checkpoint import lock, state
 from pretune.checkpoint.store import write_json
 from pretune.data.cleaning.boilerplate import LineCounts
@@ -78,13 +79,14 @@ class PreparedText:
         return self.folder / "report.html"
 
 
+@check_arguments
 def prepare_data(
     settings: PrepareSettings | Mapping[str, Any] | None = None,
     *,
-    sources: str | Path | Sequence[str | Path] | None = None,
+    sources: FilePath | Sequence[FilePath] | None = None,
     cleaning: Mapping[str, Any] | None = None,
-    out: str | Path | None = None,
-    processes: int = 1,
+    out: FilePath | None = None,
+    processes: Count = 1,
     reporter: Reporter | None = None,
 ) -> PreparedText:
     """Clean text into ``out``; the same call goes on where a stopped one ended.

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pretune.arguments import FilePath, Positive, check_arguments
 from pretune.data.cleaning.cleaner import HEAD
 from pretune.data.cleaning.language import detect
 from pretune.data.cleaning.limits import Limits
@@ -32,10 +33,11 @@ SHOWN = 5
 _BATCH = 512
 
 
+@check_arguments
 def inspect_data(
-    sources: str | Path | Sequence[str | Path],
+    sources: FilePath | Sequence[FilePath],
     *,
-    sample: float = 32.0,
+    sample: Positive = 32.0,
     columns: Mapping[str, str] | None = None,
     encoding: str | None = None,
     reporter: Reporter | None = None,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pretune.arguments import FilePath, check_arguments
 from pretune.checkpoint import state, store
 from pretune.config import Settings
 from pretune.data.pairs import joint_of
@@ -187,15 +188,16 @@ def assess(
     )  # fmt: skip
 
 
+@check_arguments
 def evaluate(
-    model: Model | str | Path,
+    model: Model | FilePath,
     *,
-    data: str | Path,
+    data: FilePath,
     task: str | None = None,
-    train: str | Path | None = None,
+    train: FilePath | None = None,
     columns: Mapping[str, str] | None = None,
     encoding: str | None = None,
-    out: str | Path | None = None,
+    out: FilePath | None = None,
     overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pretune.arguments import FilePath, check_arguments
 from pretune.checkpoint import hub, lock, store
 from pretune.errors import CheckpointError, ConfigError, UsageError, suggestion
 from pretune.model import Model
@@ -31,10 +32,11 @@ TOLERANCE = 1e-3
 CARD = "README.md"
 
 
+@check_arguments
 def export(
-    model: Model | str | Path,
+    model: Model | FilePath,
     *,
-    out: str | Path,
+    out: FilePath,
     format: str = "hugging-face",
     texts: Sequence[str] = (),
     overwrite: bool = False,

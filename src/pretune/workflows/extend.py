@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pretune.arguments import Count, FilePath, check_arguments
 from pretune.checkpoint import lock, store
 from pretune.data.sources import read_texts
 from pretune.errors import DataError
@@ -45,13 +46,14 @@ class ExtendedVocabulary:
         }
 
 
+@check_arguments
 def extend_vocabulary(
-    model: Model | str | Path,
-    sources: str | Path | Sequence[str | Path],
+    model: Model | FilePath,
+    sources: FilePath | Sequence[FilePath],
     *,
-    out: str | Path,
-    tokens: int = 1000,
-    max_token_length: int = 16,
+    out: FilePath,
+    tokens: Count = 1000,
+    max_token_length: Count = 16,
     columns: Mapping[str, str] | None = None,
     encoding: str | None = None,
     reporter: Reporter | None = None,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pydantic
 
+from pretune.arguments import FilePath, check_arguments
 from pretune.checkpoint import store
 from pretune.config import Settings, build
 from pretune.data.columns import check_names
@@ -88,24 +89,25 @@ class FinetuneSettings(Settings):
     """Of the report: en or zh."""
 
 
+@check_arguments
 def finetune(
-    model: Model | str | Path | None = None,
+    model: Model | FilePath | None = None,
     *,
     settings: FinetuneSettings | Mapping[str, Any] | None = None,
     task: str | None = None,
     task_options: Mapping[str, Any] | None = None,
     objective_options: Mapping[str, Any] | None = None,
-    train: str | Path | tuple[str, ...] | list[str] | None = None,
-    validation: str | Path | tuple[str, ...] | list[str] | None = None,
-    test: str | Path | tuple[str, ...] | list[str] | None = None,
+    train: FilePath | Sequence[FilePath] | None = None,
+    validation: FilePath | Sequence[FilePath] | None = None,
+    test: FilePath | Sequence[FilePath] | None = None,
     budget: str | None = None,
     max_length: int | None = None,
     columns: Mapping[str, str] | None = None,
     encoding: str | None = None,
     training: Mapping[str, Any] | None = None,
     language: str | None = None,
-    out: str | Path | None = None,
-    changes: str | Path | None = None,
+    out: FilePath | None = None,
+    changes: FilePath | None = None,
     reporter: Reporter | None = None,
     started: float | None = None,
 ) -> RunResult:
@@ -225,7 +227,8 @@ def resolve(
     values = dict(settings or {}) | dict(given)
     if isinstance(values.get("training"), TrainingSettings):
         values["training"] = values["training"].model_dump(exclude_unset=True)
-    if values.get("model") and isinstance(values.get("training", {}), Mapping):
+    # A key that is missing is named before the model is opened.
+    if values.get("model") and values.get("train") and isinstance(values.get("training", {}), Mapping):
         values = finetune_recipe.completed(values, outline(str(values["model"])))
     for key in ("train", "validation", "test"):
         if isinstance(values.get(key), str | Path):
@@ -474,7 +477,7 @@ def _where(model: Model | str | Path | None) -> str | None:
     return None if model is None else str(model)
 
 
-def _paths(paths: str | Path | tuple[str, ...] | list[str] | None) -> tuple[str, ...] | None:
+def _paths(paths: FilePath | Sequence[FilePath] | None) -> tuple[str, ...] | None:
     if paths is None:
         return None
     return (str(paths),) if isinstance(paths, str | Path) else tuple(str(p) for p in paths)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pretune.arguments import FilePath, check_arguments
 from pretune.config import build
 from pretune.errors import UsageError
 from pretune.generation.decode import Continuation
@@ -50,8 +51,9 @@ def resolve(model: Model, options: Mapping[str, Any]) -> Decoding:
     return decoding
 
 
+@check_arguments
 def generate(
-    model: Model | str | Path,
+    model: Model | FilePath,
     prompts: Sequence[str],
     options: Mapping[str, Any] | None = None,
     reporter: Reporter | None = None,
@@ -61,11 +63,12 @@ def generate(
     return loaded.generate_all(prompts, resolve(loaded, options or {}))
 
 
+@check_arguments
 def generate_file(
-    model: Model | str | Path,
+    model: Model | FilePath,
     *,
-    data: str | Path,
-    out: str | Path,
+    data: FilePath,
+    out: FilePath,
     options: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     columns: Mapping[str, str] | None = None,

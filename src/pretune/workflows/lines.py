@@ -12,6 +12,7 @@ from pretune.checkpoint import lock, store
 from pretune.data.reading import Reading
 from pretune.data.sources import RecordLog, read_records
 from pretune.errors import DataError, UsageError
+from pretune.text.tokenizer import well_formed
 from pretune.types import Record
 
 Answer = Callable[[Sequence[Record]], Iterable[dict[str, Any]]]
@@ -66,7 +67,7 @@ def _answers(
     while some := list(itertools.islice(records, chunk)):
         try:
             said = list(answer(some))
-        except UsageError:  # one of them: they are asked again, each alone
+        except (DataError, UsageError):  # one of them: they are asked again, each alone
             said = [one for record in some for one in _alone(record, answer, log)]
         yield from said
 
@@ -74,11 +75,12 @@ def _answers(
 def _alone(record: Record, answer: Answer, log: RecordLog) -> Iterator[dict[str, Any]]:
     try:
         yield from answer([record])
-    except UsageError as error:
+    except (DataError, UsageError) as error:
         log.good -= 1
         log.reject(record.path, record.line, str(error))
 
 
 def given(record: Record) -> dict[str, Any]:
     """What of a record is repeated in its answer."""
-    return {key: record.fields[key] for key in ("id", "text") if key in record.fields}
+    given = {key: record.fields[key] for key in ("id", "text") if key in record.fields}
+    return {key: well_formed(value) if isinstance(value, str) else value for key, value in given.items()}

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pretune.arguments import Count, FilePath, check_arguments
 from pretune.checkpoint import lock, store
 from pretune.data.columns import unlabelled
 from pretune.errors import DataError, UsageError
@@ -28,13 +29,14 @@ STREAM = "-"
 __all__ = ["Writing", "predict", "predict_texts"]
 
 
+@check_arguments
 def predict(
-    model: Model | str | Path,
+    model: Model | FilePath,
     *,
-    data: str | Path,
-    out: str | Path,
+    data: FilePath,
+    out: FilePath,
     on_bad: OnBad = "skip",
-    batch_size: int | None = None,
+    batch_size: Count | None = None,
     writing: Writing | None = None,
     overwrite: bool = False,
     columns: Mapping[str, str] | None = None,
@@ -154,8 +156,9 @@ def _format(out: str) -> Format:
     return FORMATS[suffix]
 
 
+@check_arguments
 def predict_texts(
-    model: Model | str | Path,
+    model: Model | FilePath,
     texts: Iterable[str],
     *,
     pairs: Iterable[str] | None = None,

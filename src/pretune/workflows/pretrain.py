@@ -14,6 +14,7 @@ from typing import Any
 
 import pydantic
 
+from pretune.arguments import FilePath, check_arguments
 from pretune.checkpoint import state, store
 from pretune.data.reading import Reading
 from pretune.data.sources import RecordLog, read_records
@@ -46,22 +47,23 @@ AFTER = {"model, samples and report": 3.0}
 """Seconds of a length in minutes that remain after training."""
 
 
+@check_arguments
 def pretrain(
     settings: PretrainSettings | Mapping[str, Any] | None = None,
     *,
-    corpus: str | Path | tuple[str, ...] | list[str] | None = None,
-    start_from: str | Path | None = None,
+    corpus: FilePath | Sequence[FilePath] | None = None,
+    start_from: FilePath | None = None,
     family: str | None = None,
     budget: str | None = None,
-    tokenizer: str | Path | None = None,
+    tokenizer: FilePath | None = None,
     max_length: int | None = None,
     columns: Mapping[str, str] | None = None,
     encoding: str | None = None,
     model: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     language: str | None = None,
-    out: str | Path | None = None,
-    changes: str | Path | None = None,
+    out: FilePath | None = None,
+    changes: FilePath | None = None,
     reporter: Reporter | None = None,
     started: float | None = None,
 ) -> RunResult:
@@ -78,7 +80,7 @@ def pretrain(
     """
     started = time.monotonic() if started is None else started
     given = {
-        "corpus": [str(corpus)] if isinstance(corpus, str | Path) else corpus,
+        "corpus": _paths(corpus),
         "family": family, "budget": budget, "max_length": max_length, "model": model, "training": training,
         "language": language, "columns": columns, "encoding": encoding,
         "start_from": None if start_from is None else str(start_from),
@@ -88,6 +90,12 @@ def pretrain(
     work = partial(_pretrained, resolved, started)
     texts = [source for part in resolved.parts for source in part.corpus]
     return carried_out(work, "pretrain", resolved, texts, out=out, changes=changes, reporter=reporter)
+
+
+def _paths(paths: FilePath | Sequence[FilePath] | None) -> list[str] | None:
+    if paths is None:
+        return None
+    return [str(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
 
 
 def _pretrained(

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from pretune.arguments import FilePath, Positive, check_arguments
 from pretune.checkpoint import state
 from pretune.config import digest
 from pretune.errors import ConfigError
@@ -107,10 +108,11 @@ class _Arm:
     """Of the first seed."""
 
 
+@check_arguments
 def quickstart(
     *,
-    out: str | Path = "runs/quickstart",
-    minutes: float = 5.0,
+    out: FilePath = "runs/quickstart",
+    minutes: Positive = 5.0,
     started: float | None = None,
     quiet: bool = False,
 ) -> RunResult:

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from pretune.arguments import FilePath, check_arguments
 from pretune.checkpoint import store
 from pretune.config import Settings, build, override
 from pretune.errors import ConfigError, PretuneError
@@ -39,7 +40,8 @@ KINDS: dict[str, tuple[type[Settings], dict[str, Any]]] = {
 Entry = dict[str, Any]
 
 
-def list_runs(folder: str | Path | None = None) -> list[Entry]:
+@check_arguments
+def list_runs(folder: FilePath | None = None) -> list[Entry]:
     """The runs below ``folder`` (``runs/`` where none is given), newest first.
 
     Raises:
@@ -51,7 +53,8 @@ def list_runs(folder: str | Path | None = None) -> list[Entry]:
     return sorted((_entry(found) for found in _folders(home, DEPTH)), key=lambda e: e["when"], reverse=True)
 
 
-def show_run(run: str | Path) -> Entry:
+@check_arguments
+def show_run(run: FilePath) -> Entry:
     """What a run was asked for, how far it came, its curve, its scores and what they say.
 
     Raises:
@@ -78,7 +81,8 @@ def show_run(run: str | Path) -> Entry:
     }
 
 
-def adjust_run(run: str | Path, values: Mapping[str, Any] | Sequence[str]) -> Entry:
+@check_arguments
+def adjust_run(run: FilePath, values: Mapping[str, Any] | Sequence[str]) -> Entry:
     """Change settings of a run that has not ended, from its next step on, on record.
 
     ``values`` are keys and values, or ``key=value`` words; :data:`training.changes.ADJUSTABLE` says which.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from pretune.arguments import FilePath, check_arguments
 from pretune.model import Model
 from pretune.prediction.score import TextScore
 from pretune.training import machine
@@ -18,8 +18,9 @@ CHUNK = 64
 """Records that are read and scored at once."""
 
 
+@check_arguments
 def score_texts(
-    model: Model | str | Path,
+    model: Model | FilePath,
     texts: Sequence[str],
     *,
     stride: int | None = None,
@@ -31,11 +32,12 @@ def score_texts(
     return loaded.score_all(texts, stride=stride, within_word=within_word)
 
 
+@check_arguments
 def score_file(
-    model: Model | str | Path,
+    model: Model | FilePath,
     *,
-    data: str | Path,
-    out: str | Path,
+    data: FilePath,
+    out: FilePath,
     stride: int | None = None,
     within_word: bool = False,
     tokens: bool = False,

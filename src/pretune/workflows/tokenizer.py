@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pretune.arguments import Count, FilePath, Whole, check_arguments
 from pretune.checkpoint import lock, store
 from pretune.data.reading import Reading
 from pretune.data.sources import read_texts
@@ -47,16 +48,17 @@ class TrainedTokenizer:
         }
 
 
+@check_arguments
 def train_tokenizer(
-    sources: str | Path | Sequence[str | Path],
-    out: str | Path,
+    sources: FilePath | Sequence[FilePath],
+    out: FilePath,
     *,
     kind: str = "bpe",
-    vocabulary_size: int | Literal["auto"] = 8192,
-    max_token_length: int = 16,
+    vocabulary_size: Count | Literal["auto"] = 8192,
+    max_token_length: Count = 16,
     lowercase: bool = False,
     strip_accents: bool = False,
-    sentinels: int = 0,
+    sentinels: Whole = 0,
     columns: Mapping[str, str] | None = None,
     encoding: str | None = None,
     reporter: Reporter | None = None,
@@ -118,11 +120,12 @@ def _trained(
     return TrainedTokenizer(folder, tokenizer, kind, inspection, advice)
 
 
+@check_arguments
 def inspect_tokenizers(
-    tokenizers: Sequence[str | Path],
-    data: Sequence[str | Path],
+    tokenizers: Sequence[FilePath],
+    data: Sequence[FilePath],
     *,
-    max_characters: int = _MEASURED_CHARACTERS,
+    max_characters: Count = _MEASURED_CHARACTERS,
     columns: Mapping[str, str] | None = None,
     encoding: str | None = None,
     reporter: Reporter | None = None,

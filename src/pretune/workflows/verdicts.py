@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pretune.report.page import VerdictItem
+from pretune.report.sections import VerdictItem
 from pretune.training.log import read_log
 from pretune.training.outcome import Outcome
 from pretune.training.progress import Reporter
