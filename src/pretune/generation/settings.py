@@ -13,8 +13,8 @@ from pretune.config import Settings, build
 from pretune.errors import UsageError
 from pretune.generation.sampling import Sampling
 
-MOST = 1024
-"""Beams of a search, and texts of one prompt: each holds a row of logits over the vocabulary."""
+MOST_BEAMS, MOST_TEXTS = 1024, 8192
+"""Of a search, and of one prompt: each holds a row of logits over the vocabulary."""
 
 
 class Decoding(Settings):
@@ -30,8 +30,8 @@ class Decoding(Settings):
     """The same of prompt and text together, where no ``min_new_tokens`` is given."""
     stop: tuple[str, ...] = ()
     """Strings that end the text, which is cut before them."""
-    num_return_sequences: int = pydantic.Field(default=1, ge=1, le=MOST)
-    num_beams: int = pydantic.Field(default=1, ge=1, le=MOST)
+    num_return_sequences: int = pydantic.Field(default=1, ge=1, le=MOST_TEXTS)
+    num_beams: int = pydantic.Field(default=1, ge=1, le=MOST_BEAMS)
     """More than one: search for the likeliest text among so many at once, and draw nothing."""
     length_penalty: float = 1.0
     """The score of a beam is its log-probability divided by its length to this power (Wu et al. 2016)."""

@@ -17,7 +17,7 @@ from pretune.metrics.statistics import paired_difference
 from pretune.registry import find
 from pretune.report import page as p
 from pretune.report.words import words
-from pretune.training.log import read_log
+from pretune.training.metrics_file import read_log
 from pretune.training.run import Run, environment
 from pretune.workflows import pages
 from pretune.workflows.findings import metric_name

@@ -25,8 +25,8 @@ from pretune.objectives import DistillationSettings
 from pretune.prediction.heads import BATCH_TOKENS
 from pretune.registry import find
 from pretune.training.length import Length, parse_length
-from pretune.training.log import read_log
 from pretune.training.memory import Memory
+from pretune.training.metrics_file import read_log
 from pretune.training.outcome import Outcome
 from pretune.training.progress import Reporter, Silent
 from pretune.training.run import Run, environment

@@ -23,7 +23,7 @@ from pretune.model.making import sketch
 from pretune.registry import find
 from pretune.text.tokenizer import Tokenizer
 from pretune.training.length import parse_length
-from pretune.training.log import read_log
+from pretune.training.metrics_file import read_log
 from pretune.training.outcome import Outcome
 from pretune.training.progress import Reporter, Silent
 from pretune.training.run import Run, environment

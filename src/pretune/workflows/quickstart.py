@@ -32,7 +32,7 @@ from pretune.metrics.accuracy import accuracy
 from pretune.metrics.statistics import Difference, mean_interval, paired_difference
 from pretune.model import Model
 from pretune.training import lock, machine
-from pretune.training.log import read_log
+from pretune.training.metrics_file import read_log
 from pretune.training.progress import Reporter, Silent, Terminal
 from pretune.training.run import BEGUN, MADE, environment, remove_files
 from pretune.types import Prediction

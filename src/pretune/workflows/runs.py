@@ -19,7 +19,7 @@ from pretune.checkpoint import store
 from pretune.config import Settings, build, override
 from pretune.errors import ConfigError, PretuneError
 from pretune.training import changes, lock
-from pretune.training.log import read_log
+from pretune.training.metrics_file import read_log
 from pretune.training.run import Run
 from pretune.training.settings import TrainingSettings
 from pretune.workflows import verdicts

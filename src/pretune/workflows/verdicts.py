@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from pretune.report.sections import VerdictItem
-from pretune.training.log import read_log
+from pretune.training.metrics_file import read_log
 from pretune.training.outcome import Outcome
 from pretune.training.progress import Reporter
 from pretune.training.run import Run
