@@ -21,6 +21,7 @@ from pretune.training.progress import Silent
 from pretune.training.world import World
 from pretune.workflows import finetune as workflow
 from pretune.workflows import finetune_recipe
+from pretune.workflows.finetuning import Finetuning
 
 TEXTS = ["the king sent word to the city", "人民法院应当依法审理案件", "sent", "the city the king sent word",
          "word word", "to the king in the city word", "案件", "the the the"]  # fmt: skip
@@ -66,7 +67,7 @@ def test_the_gradients_of_the_first_step_equal_stocks(family: str, tmp_path: Pat
         },
         {"training": {"batch_examples": len(TEXTS)}},
     )
-    parts = workflow._Finetuning(settings, Silent(), World())
+    parts = Finetuning(settings, Silent(), World())
     assert isinstance(parts.model, Model)
     parts.model.save(tmp_path / "start")
     stock = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "start").train()
