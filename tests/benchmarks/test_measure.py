@@ -46,7 +46,8 @@ def test_a_window_wants_time_and_steps() -> None:
 
 def test_every_file_of_the_folder_says_what_it_is_and_needs() -> None:
     wanted = {
-        "masked", "masked-recipes", "causal", "finetune", "peak", "profile", "memory", "loading", "growth",
+        "masked", "masked-recipes", "causal", "finetune", "finetune-defaults", "peak", "profile", "memory",
+        "loading", "growth",
         "time-to-loss", "generation", "checkpoints",
     }  # fmt: skip
     assert set(main.names()) == wanted

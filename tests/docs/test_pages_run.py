@@ -21,7 +21,7 @@ from tests.docs.test_commands import PAGES, ROOT, Command, commands_in_help, com
 from pretune.cli.main import app
 from pretune.errors import PretuneError
 from pretune.training.length import Length, parse_length
-from pretune.workflows import finetune, pretrain, quickstart
+from pretune.workflows import finetuning, pretrain, quickstart
 
 pytestmark = pytest.mark.slow
 RUNNER = typer.testing.CliRunner()
@@ -40,7 +40,7 @@ def short(text: str) -> Length:
 @pytest.fixture(scope="module")
 def brief(one_thread: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for workflow in (pretrain, finetune):
+        for workflow in (pretrain, finetuning):
             patch.setattr(workflow, "parse_length", short)
         patch.setattr(quickstart, "SEEDS", (0,))
         yield

@@ -129,7 +129,11 @@ def test_the_command_line_trains_and_inspects(texts: Any, tmp_path: Path, cli: C
         (("train", "CORPUS", "--kind", "wordpeice", "--out", "OUT"), 2, "did you mean 'wordpiece'?"),
         (("train", "CORPUS", "--vocabulary-size", "many", "--out", "OUT"), 2, "a number of tokens, or auto"),
         (("train", "CORPUS", "--vocabulary-size", "12", "--out", "OUT"), 2, "needs at least 261"),
-        (("train", "CORPUS", "--sentinels", "-1", "--out", "OUT"), 2, "must not be negative"),
+        (
+            ("train", "CORPUS", "--sentinels", "-1", "--out", "OUT"),
+            2,
+            "sentinels = -1: must be greater than or equal to 0",
+        ),
         (("train", "CORPUS"), 2, "--out"),
         (("inspect", "OUT", "--data", "CORPUS"), 1, "no tokenizer"),
         (("inspect", "OUT"), 2, "--text"),

@@ -132,6 +132,9 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[int, st
         raise CheckpointError(f"{folder}: no {MANIFEST}: this is no complete checkpoint")
     try:
         manifest = read_json_object(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: damaged: {str(error).removeprefix(f'{path}: ')}") from None
+    try:
         files, schema, about = manifest["files"], manifest["schema"], dict(manifest["about"])
         _check_manifest(manifest)
         expected = {str(name): (file["size"], file["sha256"]) for name, file in files.items()}

@@ -26,7 +26,6 @@ Examples (models and texts are there after `pretune quickstart`):
   pretune generate runs/quickstart/causal "And it came to pass"
   pretune generate runs/quickstart/causal 当事人可以 --temperature 0 --stop 。
   pretune generate runs/quickstart/causal "In the beginning" --num-return-sequences 3 --top-p 0.9 --seed 7
-  pretune generate models/an-instruct-model "Who wrote Hamlet?" --chat
   pretune generate runs/quickstart/causal --data runs/quickstart/texts/topic_zh/test.jsonl --out written.jsonl
 """
 
