@@ -60,7 +60,6 @@ MASKED: dict[str, Any] = {
     "max_length": 64,
     "training": {
         "batch_tokens": 1024,
-        "evaluations": 6,
         "optimizer": {
             "name": "muon",
             "learning_rate": 2e-3,
@@ -77,7 +76,6 @@ CAUSAL: dict[str, Any] = {
     "max_length": 128,
     "training": {
         "batch_tokens": 1024,
-        "evaluations": 6,
         "optimizer": {
             "name": "muon",
             "learning_rate": 1e-2,
