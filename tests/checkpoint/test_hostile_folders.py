@@ -171,6 +171,19 @@ def test_a_value_in_the_place_of_an_object(folder: Path, key: str, value: Any) -
     refused(folder, f"config.json: {key}")
 
 
+@pytest.mark.parametrize("value", [5, ["x"]])
+def test_a_value_in_the_place_of_the_positions_of_a_kind_of_layer(folder: Path, value: Any) -> None:
+    ropes = {"full_attention": value, "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}
+    change(folder, "config.json", lambda config: config.update(rope_parameters=ropes))
+    refused(folder, "config.json: rope_parameters.full_attention")
+
+
+@pytest.mark.parametrize("value", [["x"], [None], 5])
+def test_a_tokenizer_class_that_is_no_name(folder: Path, value: Any) -> None:
+    change(folder, "tokenizer_config.json", lambda config: config.update(tokenizer_class=value))
+    refused(folder, "tokenizer_class = ")
+
+
 def test_a_truth_in_the_place_of_a_number(folder: Path) -> None:
     change(folder, "config.json", lambda config: config.update(rms_norm_eps=True))
     refused(folder, "rms_norm_eps.*True")

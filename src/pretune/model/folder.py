@@ -17,6 +17,7 @@ from pretune.registry import find, names
 
 OBJECTS = ("rope_parameters", "rope_scaling", "task_specific_params")
 """Keys of a config.json whose values families look into."""
+REACHES = ("full_attention", "sliding_attention")
 ABOUT = "pretune.json"
 """What pretune knows of a model beyond Hugging Face's config.json."""
 MOST_LABELS = 1 << 20
@@ -84,6 +85,12 @@ def read_config(folder: Path, values: Mapping[str, Any]) -> tuple[ModuleType, An
     for key in OBJECTS:
         if not isinstance(values.get(key), Mapping | None):
             raise CheckpointError(f"{folder}: config.json: {key} = {quote(values[key])}: expected an object")
+    for reach in REACHES:  # positions of their own for each kind of layer
+        rope = (values.get("rope_parameters") or {}).get(reach)
+        if not isinstance(rope, Mapping | None):
+            raise CheckpointError(
+                f"{folder}: config.json: rope_parameters.{reach} = {quote(rope)}: expected an object"
+            )
     try:
         module = family_of(str(values.get("model_type")))
         return module, module.Config.from_hugging_face(values)

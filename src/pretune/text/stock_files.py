@@ -13,7 +13,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, processors
 
-from pretune.errors import CheckpointError
+from pretune.errors import CheckpointError, quote
 from pretune.text.files import (
     ADDED,
     CONFIG,
@@ -69,11 +69,15 @@ class Folder:
     def tokenizer_class(self) -> str:
         """The stock class that reads it; `FILE` where that takes all of tokenizer.json."""
         declared = self.settings.get("tokenizer_class") or self.config.get("tokenizer_class")
+        if declared is not None and not isinstance(declared, str):
+            raise CheckpointError(
+                f"{self.path / CONFIG}: tokenizer_class = {quote(declared)}: expected the name of a class"
+            )
         model_type = self.config.get("model_type")
         parts = [self.content.get("pre_tokenizer"), self.content.get("decoder")]
         name = class_of(
             model_type if isinstance(model_type, str) else None,
-            declared if isinstance(declared, str) else None,
+            declared,
             byte_level=any(node.get("type") == "ByteLevel" for node in nodes(parts)),
         )
         if self.content or CLASSES.get(name, CLASSES["LlamaTokenizer"]).files:
