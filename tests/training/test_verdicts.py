@@ -273,3 +273,14 @@ def test_curves_of_real_runs(name: str) -> None:
     found = {finding.kind for finding in judge([json.loads(line) for line in lines])}
     needed, allowed = REAL[name]
     assert needed <= found <= needed | allowed
+
+
+@pytest.mark.parametrize(("steps", "kind"), [(40, "too_short"), (200, "learnt_nothing")])
+def test_a_loss_that_did_not_move_in_few_steps_blames_no_learning_rate(steps: int, kind: str) -> None:
+    rows = [
+        {"kind": "step", "step": k, "loss": 0.69 + 0.02 * (-1) ** k, "learning_rate": 1e-4, "tokens": 100 * k}
+        for k in range(1, steps + 1)
+    ]
+    kinds = {finding.kind for finding in judge(rows)}
+    assert kind in kinds
+    assert not kinds & ({"learnt_nothing", "far_too_low", "rate_too_low", "too_short"} - {kind})

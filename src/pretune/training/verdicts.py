@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal
 
+from pretune.training.budget import LEAST_STEPS as FEW_STEPS
+
 Rows = Sequence[Mapping[str, Any]]
 Status = Literal["good", "bad", "neutral"]
 Kind = Literal[
@@ -94,6 +96,10 @@ def judge(rows: Rows) -> tuple[Finding, ...]:
         return (Finding("too_short", "neutral", {"steps": len(losses), "least": LEAST_STEPS}),)
     looks = [look(losses, checks, rows) for look in LOOKS]
     found = [finding for finding in looks if finding is not None]
+    if len(losses) < FEW_STEPS and any(finding.kind in OF_THE_RATE for finding in found):
+        # Of so short a run the steps are the cause, and no learning rate is blamed.
+        found = [finding for finding in found if finding.kind not in OF_THE_RATE]
+        found.append(Finding("too_short", "neutral", {"steps": len(losses), "least": FEW_STEPS}))
     return by_gravity(found)
 
 
@@ -111,6 +117,7 @@ def _place(kind: Kind) -> int:
 
 FIRST: tuple[Kind, ...] = ("constant_prediction", "too_short")
 """What stands above all else of its status."""
+OF_THE_RATE: tuple[Kind, ...] = ("learnt_nothing", "far_too_low", "rate_too_low")
 ORDER: dict[Status, int] = {"bad": 0, "neutral": 1, "good": 2}
 MOOT: dict[Kind, tuple[Kind, ...]] = {
     "constant_prediction": (
