@@ -184,6 +184,37 @@ def test_a_tokenizer_class_that_is_no_name(folder: Path, value: Any) -> None:
     refused(folder, "tokenizer_class = ")
 
 
+def test_two_tokens_of_one_id(folder: Path) -> None:
+    """The tokenizers library would keep one of the two, now this and now that."""
+
+    def change_vocabulary(values: dict[str, Any]) -> None:
+        vocabulary = values["model"]["vocab"]
+        first, second, *_ = vocabulary
+        vocabulary[first] = vocabulary[second]
+
+    change(folder, "tokenizer.json", change_vocabulary)
+    refused(folder, "the id of .* is that of .* too")
+
+
+@pytest.mark.parametrize("value", [1, 10**30])
+def test_an_epsilon_that_is_none(folder: Path, value: int) -> None:
+    """Stock refuses whole numbers there."""
+    change(folder, "config.json", lambda config: config.update(rms_norm_eps=value))
+    refused(folder, "rms_norm_eps")
+
+
+def test_padding_around_each_text(tmp_path: Path) -> None:
+    """RoBERTa gives padding no position: stock then counts those of the text otherwise."""
+    folder = made(tmp_path / "model", "roberta", "masked_lm")
+
+    def pad_as_frame(values: dict[str, Any]) -> None:
+        for token in values["post_processor"]["special_tokens"].values():
+            token["ids"] = [0]
+
+    change(folder, "tokenizer.json", pad_as_frame)
+    refused(folder, "puts the padding token 0 around each text")
+
+
 def test_a_truth_in_the_place_of_a_number(folder: Path) -> None:
     change(folder, "config.json", lambda config: config.update(rms_norm_eps=True))
     refused(folder, "rms_norm_eps.*True")

@@ -38,8 +38,9 @@ def outputs(folder: Path) -> tuple[Model, Outputs]:
 
 
 def _said(model: Model, text: str) -> tuple[list[int], torch.Tensor]:
-    ids = model.tokenizer.encode(text).ids[: model.max_length - 4]
-    tokens, segments = framed(model.tokenizer.specials, (ids,))
+    specials = model.tokenizer.specials
+    room = model.max_length - len(framed(specials, ((),))[0])  # cut where stock cuts
+    tokens, segments = framed(specials, (model.tokenizer.encode(text).ids[:room],))
     row, lengths = torch.from_numpy(tokens)[None], torch.tensor([len(tokens)])
     traits, start = model.family.TRAITS, model.defaults.start
     layout = Layout(lengths, segments=torch.from_numpy(segments)[None] if traits.segments else None)

@@ -63,7 +63,7 @@ class Config(settings.Settings):
     max_position_embeddings: pydantic.PositiveInt = 512
     type_vocab_size: pydantic.PositiveInt = 2
     initializer_range: float = pydantic.Field(default=0.02, gt=0)
-    layer_norm_eps: float = pydantic.Field(default=1e-12, gt=0)
+    layer_norm_eps: float = pydantic.Field(default=1e-12, gt=0, lt=1)
     tie_word_embeddings: bool = True
 
     @pydantic.model_validator(mode="after")

@@ -72,7 +72,7 @@ class Config(settings.Settings):
     attention_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
     max_position_embeddings: pydantic.PositiveInt = 512
     initializer_range: float = pydantic.Field(default=0.02, gt=0)
-    layer_norm_epsilon: float = pydantic.Field(default=1e-5, gt=0)
+    layer_norm_epsilon: float = pydantic.Field(default=1e-5, gt=0, lt=1)
     tie_word_embeddings: bool = True
 
     @pydantic.model_validator(mode="after")

@@ -72,7 +72,7 @@ class Config(settings.Settings):
     scale_attn_by_inverse_layer_idx: bool = False
     """Divide them by the number of the layer besides, as the Mistral project's GPT-2 (Stanford CRFM) do."""
     initializer_range: float = pydantic.Field(default=0.02, gt=0)
-    layer_norm_epsilon: float = pydantic.Field(default=1e-5, gt=0)
+    layer_norm_epsilon: float = pydantic.Field(default=1e-5, gt=0, lt=1)
     tie_word_embeddings: bool = True
 
     @pydantic.model_validator(mode="after")

@@ -70,7 +70,7 @@ class Config(settings.Settings):
     window_size: pydantic.PositiveInt = 256
     """Places that a local layer sees, its own included."""
     initializer_range: float = pydantic.Field(default=0.02, gt=0)
-    layer_norm_epsilon: float = pydantic.Field(default=1e-5, gt=0)
+    layer_norm_epsilon: float = pydantic.Field(default=1e-5, gt=0, lt=1)
     tie_word_embeddings: bool = True
 
     @pydantic.model_validator(mode="after")

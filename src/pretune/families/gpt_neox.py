@@ -50,7 +50,7 @@ class Config(settings.Settings):
     max_position_embeddings: pydantic.PositiveInt = 1024
     """How long a text the model is meant for; rotary positions themselves have no end."""
     initializer_range: float = pydantic.Field(default=0.02, gt=0)
-    layer_norm_eps: float = pydantic.Field(default=1e-5, gt=0)
+    layer_norm_eps: float = pydantic.Field(default=1e-5, gt=0, lt=1)
     rope_theta: float = pydantic.Field(default=10_000.0, gt=1)
     rope_scaling: scaled_positions.Scaling | None = None
     """How positions are stretched for texts longer than those of the first pretraining."""

@@ -69,7 +69,7 @@ class Config(settings.Settings):
     """Both: how positions are stretched for texts longer than those of the first pretraining."""
     initializer_range: float = pydantic.Field(default=0.02, gt=0)
     initializer_cutoff_factor: float = pydantic.Field(default=2.0, gt=0)
-    norm_eps: float = pydantic.Field(default=1e-5, gt=0)
+    norm_eps: float = pydantic.Field(default=1e-5, gt=0, lt=1)
     norm_bias: bool = False
     attention_bias: bool = False
     mlp_bias: bool = False

@@ -76,7 +76,7 @@ class Config(settings.Settings):
     type_vocab_size: pydantic.PositiveInt = 1
     """All tokens are of the first type."""
     initializer_range: float = pydantic.Field(default=0.02, gt=0)
-    layer_norm_eps: float = pydantic.Field(default=1e-5, gt=0)
+    layer_norm_eps: float = pydantic.Field(default=1e-5, gt=0, lt=1)
     tie_word_embeddings: bool = True
 
     @pydantic.model_validator(mode="after")

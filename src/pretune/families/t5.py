@@ -79,7 +79,7 @@ class Config(settings.Settings):
     # None in pretraining: it is slow on CPU and does not pay off in one epoch (Geiping & Goldstein 2022).
     dropout_rate: float = pydantic.Field(default=0.0, ge=0, lt=1)
     classifier_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
-    layer_norm_epsilon: float = pydantic.Field(default=1e-6, gt=0)
+    layer_norm_epsilon: float = pydantic.Field(default=1e-6, gt=0, lt=1)
     initializer_factor: float = pydantic.Field(default=1.0, gt=0)
     max_position_embeddings: pydantic.PositiveInt = 512
     """How long a source or target the model is meant for; relative positions themselves have no end."""

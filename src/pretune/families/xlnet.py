@@ -94,7 +94,7 @@ class Config(settings.Settings):
     max_position_embeddings: pydantic.PositiveInt = FARTHEST
     """Relative positions have no end, so this bounds what a user asks for and is no part of config.json."""
     initializer_range: float = pydantic.Field(default=0.02, gt=0)
-    layer_norm_eps: float = pydantic.Field(default=1e-12, gt=0)
+    layer_norm_eps: float = pydantic.Field(default=1e-12, gt=0, lt=1)
     tie_word_embeddings: bool = True
 
     @pydantic.model_validator(mode="after")

@@ -63,6 +63,12 @@ def load(
             f"{folder}: its tokenizer has {tokenizer.vocabulary_size:,} tokens, its network only "
             f"{config.vocab_size:,} (vocab_size in config.json): they do not belong together"
         )
+    frame = tokenizer.specials.single[0] + tokenizer.specials.single[1]
+    if getattr(config, "pad_token_id", None) in frame:
+        raise CheckpointError(
+            f"{folder}: its tokenizer puts the padding token {config.pad_token_id} around each text, which "
+            "has no position of its own in this architecture; fetch tokenizer.json again"
+        )
     tensors = hub.read_tensors(folder)
     surplus = _other_heads(tensors, own, kept=own == wanted and chosen == known)
     tensors = {name: tensor for name, tensor in tensors.items() if name not in surplus}

@@ -61,6 +61,10 @@ def check_vocabulary(vocabulary: Any, path: Path) -> None:
         raise _wrong(path, "vocabulary", vocabulary, "expected tokens with their ids")
     for token, id in vocabulary.items():
         _check_id(id, f"the id of {quote(token)}", path)
+    names: dict[int, str] = {}
+    for token, id in vocabulary.items():
+        if names.setdefault(id, token) != token:  # which of the two it stands for would be drawn by chance
+            raise _wrong(path, f"the id of {quote(token)}", id, f"is that of {quote(names[id])} too")
     if sum(map(len, vocabulary)) > LONGEST_TOKENS:
         raise _wrong(path, "vocabulary", "its tokens", f"{LONGEST_TOKENS:,} characters are the most")
 
