@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from pretune.data import shards
-from pretune.data.deduplicate import text_hash
 from pretune.data.shards import Corpus, cut, held_out, piece_size, split, write_corpus
+from pretune.data.text_hash import text_hash
 from pretune.data.windows import EncodedRecords, Windows
 from pretune.errors import ConfigError, DataError
 from pretune.text.segmentation import starts

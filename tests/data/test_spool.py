@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pretune.data import spool as module
-from pretune.data.deduplicate import text_hash
+from pretune.data.text_hash import text_hash
 
 TEXTS = ["one", "第二篇\n有两行。", "", 'with "quotes" and \\ and \u2028', "长" * 3_000_000, "last"]
 

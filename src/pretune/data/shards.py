@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pretune.config import digest
-from pretune.data.deduplicate import text_hash
 from pretune.data.slices import Slices, checksums
+from pretune.data.text_hash import text_hash
 from pretune.errors import ChecksumError, DataError
 from pretune.text.segmentation import SENTENCE, WORD, starts
 from pretune.text.tokenizer import Encoded, Tokenizer, well_formed

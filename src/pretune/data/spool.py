@@ -15,7 +15,7 @@ import numpy.typing as npt
 import orjson
 import zstandard
 
-from pretune.data.deduplicate import text_hash
+from pretune.data.text_hash import text_hash
 from pretune.text.tokenizer import well_formed
 from pretune.types import BoolArray
 

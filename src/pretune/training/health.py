@@ -7,7 +7,7 @@ watched is bit for bit the run that is not. Of several ranks, activations are th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -147,8 +147,3 @@ def _input_into(activity: _Activity) -> Callable[[nn.Module, Any], None]:
 
 def _norm(tensors: list[Tensor]) -> float:
     return float(sum(float(whole_of(t.float().square().sum())) for t in tensors) ** 0.5)
-
-
-def rounded(findings: Mapping[str, Mapping[str, float]]) -> Findings:
-    """To six significant digits, as the log keeps them."""
-    return {kind: {k: float(f"{v:.6g}") for k, v in found.items()} for kind, found in findings.items()}

@@ -12,7 +12,6 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from pretune.errors import CheckpointError
-from pretune.training.health import Findings, rounded
 from pretune.types import Score
 
 
@@ -89,9 +88,9 @@ class MetricsLog:
         """A step that changed nothing; ``found`` is why, ``tokens`` are those read so far."""
         self._write({"kind": "skipped", "step": step, "tokens": tokens, **found})
 
-    def health(self, step: int, findings: Findings) -> None:
+    def health(self, step: int, findings: Mapping[str, Mapping[str, float]]) -> None:
         """What a step showed within the network."""
-        self._write({"kind": "health", "step": step, **rounded(findings)})
+        self._write({"kind": "health", "step": step, **_round(findings)})
         self._draw(
             step, {f"{kind}/{name}": v for kind, found in findings.items() for name, v in found.items()}
         )
@@ -176,7 +175,7 @@ class NoLog:
     def skipped(self, step: int, tokens: int, found: Mapping[str, Any]) -> None:
         """Write nothing."""
 
-    def health(self, step: int, findings: Findings) -> None:
+    def health(self, step: int, findings: Mapping[str, Mapping[str, float]]) -> None:
         """Write nothing."""
 
     def evaluation(
@@ -189,3 +188,8 @@ class NoLog:
 
 
 Log = MetricsLog | NoLog
+
+
+def _round(findings: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """To six significant digits."""
+    return {group: {k: float(f"{v:.6g}") for k, v in values.items()} for group, values in findings.items()}

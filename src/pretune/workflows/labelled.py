@@ -7,8 +7,8 @@ from types import ModuleType
 
 import numpy as np
 
-from pretune.data.deduplicate import text_hash
 from pretune.data.shards import split
+from pretune.data.text_hash import text_hash
 from pretune.training.progress import Reporter
 from pretune.types import Record
 

@@ -19,8 +19,8 @@ from pretune.data.cleaning.repair import repair
 from pretune.data.cleaning.settings import CleaningSettings
 from pretune.data.cleaning.steps import Drop, Outcome
 from pretune.data.cleaning.stop_words import without_stop_words
-from pretune.data.deduplicate import text_hash
 from pretune.data.near_duplicates import Signatures, grams, signatures
+from pretune.data.text_hash import text_hash
 from pretune.errors import DataError
 
 
