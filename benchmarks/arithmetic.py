@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from benchmarks.measure import timed
-from pretune.training import machine
-from pretune.training.progress import Silent
-from pretune.training.run import Run
-from pretune.training.world import World
+from pretune.runtime import device
+from pretune.runtime.distributed import World
+from pretune.runtime.progress import Silent
+from pretune.runtime.run_folder import Run
 from pretune.workflows.corpus import open_prepared
 from pretune.workflows.pretrain_settings import resolve
 from pretune.workflows.pretraining import Pretraining
@@ -51,7 +51,7 @@ def matmul_parameters(network: torch.nn.Module) -> tuple[int, int]:
 
 def peak(config: Mapping[str, Any]) -> dict[str, Any]:
     """The best fp32 rate of a matrix product over several shapes, in operations a second."""
-    machine.prepare()
+    device.prepare()
     rates = {}
     for m, k, n in SHAPES:
         a, b, out = torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)
@@ -74,7 +74,7 @@ def parts(config: Mapping[str, Any], folder: Path) -> Pretraining:
 
 def gradients(config: Mapping[str, Any]) -> dict[str, Any]:
     """Tokens a second of forward and backward alone, and the operations that a token takes."""
-    machine.prepare()
+    device.prepare()
     with tempfile.TemporaryDirectory() as scratch:
         made = parts(config, Path(scratch) / "run")
     network, objective = made.model.network.train(), made.objective
@@ -104,7 +104,7 @@ def gradients(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def loading(config: Mapping[str, Any]) -> dict[str, Any]:
     """Seconds that the batches of a step take to build, where nothing else runs."""
-    machine.prepare()
+    device.prepare()
     with tempfile.TemporaryDirectory() as scratch:
         made = parts(config, Path(scratch) / "run")
     numbers = count()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pretune
 from benchmarks.measure import full, peak_memory, reported
-from pretune.training.metrics_file import read_log
+from pretune.runtime.metrics_reader import read_log
 from pretune.workflows.corpus import open_prepared
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 import pretune
 from benchmarks.measure import Options
+from pretune.runtime.progress import Silent
 from pretune.text.tokenizer import Tokenizer
-from pretune.training.progress import Silent
 from pretune.workflows.corpus import open_prepared, prepare
 
 TUNING_WORDS = ("news", "manual", "debian", "doc", "daily")

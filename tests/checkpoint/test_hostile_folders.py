@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 import pretune
-from pretune.checkpoint import gguf_header, store
+from pretune.checkpoint import gguf_header
 from pretune.errors import CheckpointError, DataError, PretuneError
-from pretune.json_files import read_json
 from pretune.model import Model
 from pretune.registry import find
+from pretune.runtime import atomic_files
+from pretune.runtime.json_files import read_json
 from pretune.text.tokenizer import Tokenizer, frame_for
 from pretune.text.training import train_byte_bpe
 
@@ -32,7 +33,7 @@ def made(folder: Path, family: str, head: str, *, frame: bool = True) -> Path:
     tokenizer = tokenizer.with_frame(frame_for(traits), segments=traits.segments) if frame else tokenizer
     labels = ("a", "b") if head == "classification" else ()
     Model.create(family, SHAPE, tokenizer, head, max_length=16, seed=0, labels=labels).save(folder)
-    for name in (store.MANIFEST, "pretune.json"):
+    for name in (atomic_files.MANIFEST, "pretune.json"):
         (folder / name).unlink()
     return folder
 

@@ -15,17 +15,17 @@ from pretune import registry
 from pretune.data.windows import EncodedRecords
 from pretune.model import Model
 from pretune.objectives import objective_of, objectives_of
+from pretune.runtime.distributed import World
+from pretune.runtime.progress import Silent
+from pretune.runtime.run_folder import Run
 from pretune.text.tokenizer import Tokenizer, frame_for
 from pretune.text.training import train_byte_bpe
 from pretune.training.candidates import SampledBatches, SampledSoftmaxSettings
 from pretune.training.length import parse_length
 from pretune.training.outcome import Outcome
-from pretune.training.progress import Silent
-from pretune.training.run import Run
 from pretune.training.settings import TrainingSettings
 from pretune.training.steps import Batches, StepBatches
 from pretune.training.trainer import Trainer
-from pretune.training.world import World
 from pretune.types import Feature, IntArray, Score, Traits
 
 WORDS = ["the", "king", "sent", "word", "to", "city", "人民", "法院", "应当", "依法", "审理", "案件"]

@@ -12,7 +12,8 @@ import small
 import torch
 
 from pretune.errors import ConfigError, Interrupted
-from pretune.training import changes, machine
+from pretune.runtime import device
+from pretune.training import changes
 from pretune.training import trainer as trainer_module
 from pretune.training.gradients import never
 from pretune.training.length import parse_length
@@ -228,7 +229,7 @@ def test_a_replayed_budget_in_minutes_resumes_exactly(
         if not run.run.plan():
             plan = {
                 "steps": 12,
-                "machine": machine.describe(),
+                "machine": device.describe(),
                 "data": run.batches.fingerprint,
                 "changes": BUDGET,
             }

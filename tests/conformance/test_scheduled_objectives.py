@@ -11,7 +11,8 @@ import small
 from test_resume import Stopping, assert_same, log_of
 
 from pretune.errors import Interrupted
-from pretune.training import changes, machine
+from pretune.runtime import device
+from pretune.training import changes
 from pretune.training.length import parse_length
 from pretune.training.steps import StepBatches
 from pretune.types import Batch
@@ -29,7 +30,7 @@ def made(folder: Path) -> Any:
     run.timing.length = parse_length("10 min")
     if not run.run.plan():
         plan = {
-            "steps": 12, "machine": machine.describe(), "data": run.batches.fingerprint, "changes": CORRECTED,
+            "steps": 12, "machine": device.describe(), "data": run.batches.fingerprint, "changes": CORRECTED,
         }  # fmt: skip
         path = folder.with_suffix(".json")
         path.write_text(json.dumps(plan))

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # torchrun starts it as a script
 import small
 
 from pretune.errors import PretuneError
-from pretune.training.world import World
+from pretune.runtime.distributed import World
 
 SAMPLED, WORDS = ("causal_lm", "llama"), 60
 """The pair that is trained once more, its loss estimated from so many words of the vocabulary."""

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 
 import pretune
 from pretune.errors import ConfigError
+from pretune.runtime.distributed import World
 from pretune.training.steps import weighs
-from pretune.training.world import World
 
 HERE = Path(__file__).parent
 SOURCE = str(Path(pretune.__file__).parents[1])

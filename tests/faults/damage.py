@@ -11,8 +11,8 @@ import small
 import torch
 from harness import Row, Setting, check
 
-from pretune.checkpoint import store
 from pretune.errors import CheckpointError
+from pretune.runtime import atomic_files
 
 FLIPS = 200
 
@@ -27,7 +27,7 @@ def damaged_files(setting: Setting, tries: int) -> list[Row]:
     run = setting.folder / "damaged"
     made = small.trainer(run, "masked_lm", family="bert", ema=0.9, keep=3)
     made.train()
-    newest, before = store.checkpoints(run / "checkpoints")[:2]
+    newest, before = atomic_files.checkpoints(run / "checkpoints")[:2]
     spare = run / "spare"
     shutil.copytree(newest, spare)
     files = sorted(path.name for path in newest.iterdir())
@@ -64,6 +64,6 @@ def _is_found(made: Any, newest: Path, before: Path, name: str, content: bytes) 
     same = [torch.equal(value, weights[key]) for key, value in small.state(made).items()]
     check(all(same), "something was changed before it was found")
     said: list[str] = []
-    found = store.newest_good(newest.parent, said.append)
+    found = atomic_files.newest_good(newest.parent, said.append)
     check(found == before, f"fell back to {found}")
     check(len(said) == 1 and newest.name in said[0] and name in said[0], said)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from harness import SAVE_EVERY, Events, Row, Setting, check, mounted, one_line, steps_in, whole_checkpoints
 
-from pretune.training import log as log_module
+from pretune.runtime import metrics_log as log_module
 
 
 def full_disk(setting: Setting, tries: int) -> list[Row]:

@@ -17,8 +17,8 @@ import small
 from harness import Row, Setting, check
 
 from pretune import registry
-from pretune.checkpoint import store
 from pretune.model import Model
+from pretune.runtime import atomic_files
 from pretune.types import Traits
 
 HERE = Path(__file__).parent
@@ -98,7 +98,7 @@ def saved(home: Path, name: str, head: str | None, traits: Traits | None) -> Pat
     labels = ("a", "b") if head == "classification" else ()
     tokenizer = small.tokenizer(traits)
     Model.create(name, shape, tokenizer, head, max_length=32, seed=1, labels=labels).save(folder)
-    for extra in (store.MANIFEST, "pretune.json"):
+    for extra in (atomic_files.MANIFEST, "pretune.json"):
         (folder / extra).unlink()
     return folder
 

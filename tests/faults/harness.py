@@ -25,11 +25,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 import torch._dynamo  # which torch loads on first use: once here, not in every child
 
-from pretune.checkpoint import store
 from pretune.cli import main as command_line
 from pretune.evaluation import language_model
 from pretune.families import bert
-from pretune.training import log as log_module
+from pretune.runtime import atomic_files
+from pretune.runtime import metrics_log as log_module
 from pretune.training import saving
 from pretune.workflows import corpus as corpus_module
 from pretune.workflows import pretrain  # noqa: F401  loaded here once, not in every child
@@ -239,8 +239,8 @@ def steps_in(run: Path) -> int:
 def whole_checkpoints(run: Path) -> list[int]:
     """Steps of the visible checkpoints, newest first; each must verify."""
     steps = []
-    for folder in store.checkpoints(run / "checkpoints"):
-        store.verify_folder(folder)
+    for folder in atomic_files.checkpoints(run / "checkpoints"):
+        atomic_files.verify_folder(folder)
         steps.append(int(folder.name.removeprefix("step-")))
     return steps
 
@@ -272,9 +272,9 @@ class Events:
             )
         _before(saving, "save_file", lambda *_: self.see("write"))
         _before(saving, "save_file", lambda *_: self.see("save"))
-        _before(store, "_sync", lambda *_: self.see("save"))
-        _before(store, "_put_in_place", lambda *_: self.see("save"))
-        _before(store, "remove_folder", lambda *_: self.see("save"))
+        _before(atomic_files, "_sync", lambda *_: self.see("save"))
+        _before(atomic_files, "_put_in_place", lambda *_: self.see("save"))
+        _before(atomic_files, "remove_folder", lambda *_: self.see("save"))
         _before(log_module.MetricsLog, "_write", lambda *_: self.see("line"))
         _before(corpus_module, "write_corpus", lambda *_: self.see("corpus"))
         _before(

@@ -14,7 +14,8 @@ import torch
 from harness import Row, Setting, check
 
 from pretune.errors import Interrupted
-from pretune.training import changes, machine
+from pretune.runtime import device
+from pretune.training import changes
 from pretune.training import trainer as trainer_module
 from pretune.training.length import parse_length
 
@@ -74,7 +75,7 @@ def _made(folder: Path, kind: str, family: str, choice: dict[str, Any], replayed
         if not made.run.plan():
             plan = {
                 "steps": STEPS,
-                "machine": machine.describe(),
+                "machine": device.describe(),
                 "data": made.batches.fingerprint,
                 "changes": CHANGES,
             }

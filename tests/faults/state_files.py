@@ -19,7 +19,7 @@ from harness import Ended, Events, Row, Setting, check, child, kill_me, log_of, 
 
 from pretune.cli import main as command_line
 from pretune.data.cleaning import pool
-from pretune.prediction.growing import Growing
+from pretune.runtime.resumable_file import Growing
 from pretune.workflows import data as data_module
 
 STOPPED = (

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from pretune.errors import ConfigError
-from pretune.training import changes, lock
-from pretune.training.run import Run
+from pretune.runtime import run_lock
+from pretune.runtime.run_folder import Run
+from pretune.training import changes
 from pretune.training.settings import TrainingSettings
 
 SETTINGS = TrainingSettings(batch_tokens=10)
@@ -92,9 +93,9 @@ def test_a_repeat_begins_with_the_plan(tmp_path: Path) -> None:
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
-    assert not lock.is_running(tmp_path)
-    with lock.held(tmp_path):
-        assert lock.is_running(tmp_path)
-        with pytest.raises(ConfigError, match="another process"), lock.held(tmp_path):
+    assert not run_lock.is_running(tmp_path)
+    with run_lock.held(tmp_path):
+        assert run_lock.is_running(tmp_path)
+        with pytest.raises(ConfigError, match="another process"), run_lock.held(tmp_path):
             pass
-    assert not lock.is_running(tmp_path)
+    assert not run_lock.is_running(tmp_path)

@@ -12,9 +12,9 @@ import small
 import torch
 
 from pretune.errors import TrainingError
-from pretune.training import machine
+from pretune.runtime import device
+from pretune.runtime.run_folder import Run
 from pretune.training.memory import Memory, explained, ran_out
-from pretune.training.run import Run
 
 TORCH = "DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."
 SETTINGS: dict[str, Any] = {"micro_batch": 8, "save_every": 4, "steps": 8}
@@ -50,7 +50,7 @@ def test_the_step_begins_anew_with_half_the_rows(tmp_path: Path) -> None:
         assert torch.equal(value, small.state(short)[name]), name
     assert log_of(tmp_path / "short") == log_of(tmp_path / "told")
     plan = json.loads((tmp_path / "short" / "plan.json").read_text())
-    assert plan["memory"] == {machine.describe(): {"training": [[0, 4], [0, 2]]}}
+    assert plan["memory"] == {device.describe(): {"training": [[0, 4], [0, 2]]}}
 
 
 def test_a_resume_cuts_each_step_as_it_was_cut(tmp_path: Path) -> None:

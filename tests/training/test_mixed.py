@@ -14,11 +14,11 @@ from pretune.data.windows import EncodedRecords
 from pretune.errors import ConfigError
 from pretune.families import llama
 from pretune.objectives import Mixture, objective_of
+from pretune.runtime.distributed import World
 from pretune.training.gradients import Gradients, never
 from pretune.training.mixed import MixedBatches, Part, pieces
 from pretune.training.settings import TrainingSettings
 from pretune.training.steps import StepBatches, weighs
-from pretune.training.world import World
 from pretune.types import Batch, Feature, Specials
 
 SPECIALS = Specials(96, 0, mask=3, start=4, end=4, all=(0, 1, 2, 3, 4), single=((), ()))

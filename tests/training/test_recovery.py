@@ -12,13 +12,13 @@ import pytest
 import small
 import torch
 
-from pretune.checkpoint import store
 from pretune.errors import Interrupted, TrainingError
+from pretune.runtime import atomic_files
+from pretune.runtime.run_folder import Run
 from pretune.training import changes
 from pretune.training.changes import described
 from pretune.training.outcome import State
 from pretune.training.recovery import FEWEST, WINDOW, Recovery, attempts
-from pretune.training.run import Run
 
 SETTINGS: dict[str, Any] = {"save_every": 4, "evaluations": 2, "ema": 0.9, "health_every": 1, "steps": 16}
 
@@ -190,7 +190,7 @@ def test_bad_steps_without_end_are_a_clear_error(tmp_path: Path) -> None:
     assert [change["step"] for change in ways] == [8, 4, 4], (
         "a checkpoint that did not help is not tried again"
     )
-    assert store.newest_good(made.run.checkpoints, print) is not None
+    assert atomic_files.newest_good(made.run.checkpoints, print) is not None
     with pytest.raises(TrainingError, match="times in a row"):  # the same command says the same again
         broken(tmp_path / "run", set(range(9, 99)), steps=40).train()
 
@@ -207,7 +207,7 @@ def test_a_damaged_or_doubtful_checkpoint_is_not_gone_back_to(tmp_path: Path) ->
 
     def damaging(*arguments: Any) -> bool:
         if made.state.step == 13:
-            weights = store.checkpoint_path(made.run.checkpoints, 8) / "model.safetensors"
+            weights = atomic_files.checkpoint_path(made.run.checkpoints, 8) / "model.safetensors"
             weights.write_bytes(weights.read_bytes()[:-1])
         return bool(step(*arguments))
 

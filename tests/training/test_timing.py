@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from pretune.runtime.run_folder import Run
 from pretune.training import budget, timing
 from pretune.training.length import parse_length
-from pretune.training.run import Run
 from pretune.training.settings import TrainingSettings
 from pretune.training.steps import Batches
 

@@ -13,8 +13,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import pretune
-from pretune.checkpoint import store
 from pretune.errors import CheckpointError, ConfigError, DataError, PretuneError, UnsupportedError
+from pretune.runtime import atomic_files
 from pretune.text.training import train_byte_bpe
 
 SETTINGS: dict[str, Any] = {
@@ -217,7 +217,7 @@ def folder(bert: Path, tmp_path: Path) -> Path:
 
 
 def unsealed(folder: Path) -> Path:
-    (folder / store.MANIFEST).unlink()
+    (folder / atomic_files.MANIFEST).unlink()
     return folder
 
 
@@ -258,13 +258,13 @@ def test_the_card_of_a_model_may_be_edited(folder: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", '{"files": [], "schema": 1, "about": {}}', '{"schema": 1}'])
 def test_a_damaged_manifest_is_named(folder: Path, text: str) -> None:
-    (folder / store.MANIFEST).write_text(text)
+    (folder / atomic_files.MANIFEST).write_text(text)
     with pytest.raises(CheckpointError, match=r"manifest\.json: damaged"):
         pretune.load(folder)
 
 
 def test_a_manifest_stays_inside_its_folder(folder: Path) -> None:
-    path = folder / store.MANIFEST
+    path = folder / atomic_files.MANIFEST
     manifest = json.loads(path.read_text(encoding="utf-8")) | {
         "files": {"../../outside": {"size": 1, "sha256": ""}}
     }

@@ -16,9 +16,9 @@ from pretune.errors import ConfigError
 from pretune.model import Model
 from pretune.model.folder import Outline, outline
 from pretune.registry import find, names
+from pretune.runtime.distributed import World
+from pretune.runtime.progress import Silent
 from pretune.training.gradients import Gradients, never
-from pretune.training.progress import Silent
-from pretune.training.world import World
 from pretune.workflows import finetune as workflow
 from pretune.workflows import finetune_recipe
 from pretune.workflows.finetuning import Finetuning

@@ -20,10 +20,10 @@ import yaml
 from tests.conftest import SETTINGS
 
 import pretune
-from pretune.checkpoint import store
 from pretune.errors import CheckpointError, PretuneError
+from pretune.runtime import atomic_files
+from pretune.runtime.progress import Silent
 from pretune.training import trainer
-from pretune.training.progress import Silent
 from pretune.workflows import corpus as corpus_module
 
 pytestmark = pytest.mark.slow
@@ -84,7 +84,7 @@ def test_a_signal_leaves_a_checkpoint_from_which_the_same_command_goes_on(
     assert err.rstrip().endswith(shlex.join(["pretune", *command(texts, tmp_path / "run")])), "as it is typed"
     assert "Traceback" not in err
     assert out == ""
-    kept = store.newest_good(run / "checkpoints", print)
+    kept = atomic_files.newest_good(run / "checkpoints", print)
     assert kept is not None
     assert not (run / "model").exists()
     assert not (run / "summary.json").exists()
@@ -192,7 +192,7 @@ def test_a_full_disk_at_the_end_keeps_the_checkpoints(
     small_disk: Callable[[int], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run, write = tmp_path / "run", store.write_folder
+    run, write = tmp_path / "run", atomic_files.write_folder
     words = [*command(texts, run), "--budget", "4 steps"]
 
     def full(folder: Path, *rest: Any, **named: Any) -> None:
@@ -200,17 +200,17 @@ def test_a_full_disk_at_the_end_keeps_the_checkpoints(
             small_disk(60_000)
         write(folder, *rest, **named)
 
-    monkeypatch.setattr(store, "write_folder", full)
+    monkeypatch.setattr(atomic_files, "write_folder", full)
     said = cli(*words)
     small_disk(resource.RLIM_INFINITY)
-    monkeypatch.setattr(store, "write_folder", write)
+    monkeypatch.setattr(atomic_files, "write_folder", write)
     assert said.code == 1
     assert [line for line in said.err.splitlines() if line.startswith("pretune:")] == [
         said.err.splitlines()[-1]
     ]
     assert f"{run / 'model'}: could not be saved" in said.err
     assert not [path for path in run.iterdir() if path.name in ("model", "model.partial", "summary.json")]
-    for checkpoint in store.checkpoints(run / "checkpoints"):
+    for checkpoint in atomic_files.checkpoints(run / "checkpoints"):
         pretune.load(checkpoint)
     with pytest.raises(CheckpointError, match="no finished model yet"):
         pretune.load(run)
@@ -335,7 +335,7 @@ def test_a_finished_run_whose_model_is_damaged_has_it_put_back(
     pretune.pretrain(saved(run), out=run, reporter=notes)
     assert f"{model}" in notes.text
     assert path.read_bytes() == (bert / WEIGHTS).read_bytes()
-    store.verify_folder(model, but=("README.md",))
+    atomic_files.verify_folder(model, but=("README.md",))
     assert ("edited" in (model / "README.md").read_text()) == (damage in ("no weights", "flipped weights"))
     again = Notes()
     pretune.pretrain(saved(run), out=run, reporter=again)

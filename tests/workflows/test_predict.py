@@ -18,7 +18,7 @@ import pytest
 import pretune
 from pretune.errors import DataError, UsageError
 from pretune.model import Model
-from pretune.training.progress import Silent
+from pretune.runtime.progress import Silent
 from pretune.workflows import answering
 
 pytestmark = pytest.mark.slow

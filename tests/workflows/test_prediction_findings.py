@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import pretune
-from pretune.training.progress import Silent
+from pretune.runtime.progress import Silent
 from pretune.training.verdicts import Finding, judge
 from pretune.types import Record
 from pretune.workflows.prediction_findings import (

@@ -16,8 +16,8 @@ from pretune import registry
 from pretune.errors import CheckpointError
 from pretune.families import gpt_neox, llama
 from pretune.model import Model
+from pretune.runtime.progress import Silent
 from pretune.text.training import train_byte_bpe
-from pretune.training.progress import Silent
 from pretune.workflows import finetune
 from pretune.workflows.evaluate import read_labelled
 

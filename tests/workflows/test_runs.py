@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 import pretune
 from pretune.config import Settings
 from pretune.errors import ConfigError, Interrupted
-from pretune.training import changes, lock
-from pretune.training.run import Run
+from pretune.runtime import run_lock
+from pretune.runtime.run_folder import Run
+from pretune.training import changes
 from pretune.training.settings import OptimizerSettings, TrainingSettings
 from pretune.training.trainer import Trainer
 from pretune.workflows.runs import sparkline
@@ -81,7 +82,7 @@ def test_the_list_says_how_each_run_stands(
     assert (found["half"]["state"], found["half"]["step"], found["half"]["steps"]) == ("stopped", 4, 8)
     assert found["broken"]["state"] == "damaged"
     assert "config.yaml" in found["broken"]["why"]
-    with lock.held(home / "half"):
+    with run_lock.held(home / "half"):
         [entry] = pretune.list_runs(home / "half")
         assert entry["state"] == "running"
     said = cli("runs", "list", home)

@@ -1,1 +1,1 @@
-"""Weights on disk: name mapping, the atomic store, folders in Hugging Face layout."""
+"""Weights on disk: name mapping, folders in Hugging Face layout, GGUF files."""

@@ -14,7 +14,7 @@ from typing import Any
 from pretune.checkpoint import hub
 from pretune.checkpoint.gguf_header import read_header
 from pretune.errors import CheckpointError, UnsupportedError
-from pretune.json_files import check_regular
+from pretune.runtime.json_files import check_regular
 
 SUFFIX = ".gguf"
 MAGIC = b"GGUF"

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pretune.errors import CheckpointError, quote
-from pretune.json_files import check_regular, read_json_object
+from pretune.runtime.json_files import check_regular, read_json_object
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -69,7 +69,7 @@ def read_tensors(folder: Path | str) -> dict[str, Tensor]:
 def write_model(folder: Path | str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write config.json and model.safetensors into a folder, which is made where it is missing.
 
-    The caller gives a temporary folder and renames it: see `checkpoint.store`.
+    The caller gives a temporary folder and renames it: see `runtime.atomic_files`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

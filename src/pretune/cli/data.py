@@ -95,7 +95,7 @@ def prepare(
     )
 
     from pretune import config as settings_module
-    from pretune.training.progress import default_reporter
+    from pretune.runtime.progress import default_reporter
     from pretune.workflows import data as workflow
     from pretune.workflows import data_folder
 
@@ -136,7 +136,7 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Read, measure, print."""
-    from pretune.training.progress import default_reporter
+    from pretune.runtime.progress import default_reporter
     from pretune.workflows import data_inspection as workflow
 
     found = workflow.inspect_data(

@@ -55,7 +55,7 @@ def run(
     json: Json = False,
 ) -> None:
     """Parse, evaluate, print."""
-    from pretune.training.progress import default_reporter
+    from pretune.runtime.progress import default_reporter
     from pretune.workflows import evaluate as workflow
 
     named = columns(

@@ -36,7 +36,7 @@ def run(
     json: Json = False,
 ) -> None:
     """Parse, export, print."""
-    from pretune.training.progress import default_reporter
+    from pretune.runtime.progress import default_reporter
     from pretune.workflows import export as workflow
 
     summary = workflow.export(

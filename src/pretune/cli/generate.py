@@ -12,7 +12,7 @@ from pretune.cli.shared import Encoding, Json, Overwrite, TextColumn, columns, e
 
 if TYPE_CHECKING:
     from pretune.model import Model
-    from pretune.training.progress import Reporter
+    from pretune.runtime.progress import Reporter
 
 NAME = "generate"
 HELP = """Continue texts with a causal model; an encoder-decoder writes what it makes of them.
@@ -132,7 +132,7 @@ def run(
 def _file(
     model: Path, data: Path, out: Path, options: dict[str, Any], read: dict[str, Any], json: bool
 ) -> None:
-    from pretune.training.progress import default_reporter
+    from pretune.runtime.progress import default_reporter
     from pretune.workflows import generate as workflow
 
     summary = workflow.generate_file(
@@ -181,7 +181,7 @@ def _whole(model: Path, prompts: list[str], options: dict[str, Any], json: bool)
 
 def _loaded(model: Path, options: dict[str, Any], json: bool) -> tuple[Model, Reporter | None]:
     """The model, and who is told about it: nobody where the answer is one JSON object, which says it."""
-    from pretune.training.progress import default_reporter
+    from pretune.runtime.progress import default_reporter
     from pretune.workflows import generate as workflow
 
     reporter = None if json else default_reporter()

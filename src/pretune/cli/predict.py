@@ -85,7 +85,7 @@ def run(
         raise typer.BadParameter(f"{len(given)} texts, but {len(text_pair)} --text-pair: give one for each")
     if data is not None and out is None:
         raise typer.BadParameter("--data needs --out, the file that the answers go to")
-    from pretune.training.progress import default_reporter
+    from pretune.runtime.progress import default_reporter
     from pretune.workflows import predict as workflow
 
     writing = workflow.Writing(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)

@@ -96,7 +96,7 @@ def run(
     values = gather(config, options, assignments)
 
     from pretune import config as settings_module
-    from pretune.training.progress import default_reporter
+    from pretune.runtime.progress import default_reporter
     from pretune.workflows import pretrain as workflow
 
     settings = workflow.resolve(values, {})

@@ -61,7 +61,7 @@ def run(
         raise typer.BadParameter(
             "--data and --out go together: the records, and the file that the scores go to"
         )
-    from pretune.training.progress import default_reporter
+    from pretune.runtime.progress import default_reporter
     from pretune.workflows import score as workflow
 
     if data is not None and out is not None:

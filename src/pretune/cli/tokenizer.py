@@ -52,7 +52,7 @@ def train(
 
     Example: pretune tokenizer train runs/quickstart/texts/pretrain_en.jsonl --kind unigram --out runs/unigram
     """
-    from pretune.training.progress import default_reporter
+    from pretune.runtime.progress import default_reporter
     from pretune.workflows import tokenizer as workflow
 
     trained = workflow.train_tokenizer(
@@ -91,7 +91,7 @@ def inspect(
     if (text is None) == (not data):
         raise typer.BadParameter("give --data FILES to measure on, or --text to see its tokens, one of both")
 
-    from pretune.training.progress import default_reporter
+    from pretune.runtime.progress import default_reporter
     from pretune.workflows import tokenizer as workflow
 
     if text is not None:
@@ -122,7 +122,7 @@ def extend(
 
     Example: pretune tokenizer extend runs/quickstart/causal runs/quickstart/texts/pretrain_zh.jsonl --tokens 300 --out runs/extended
     """
-    from pretune.training.progress import default_reporter
+    from pretune.runtime.progress import default_reporter
     from pretune.workflows import extend as workflow
 
     found = workflow.extend_vocabulary(

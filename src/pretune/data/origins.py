@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pretune.checkpoint.store import sha256
 from pretune.data.sources import listing
 from pretune.errors import DataError
+from pretune.runtime.atomic_files import sha256
 
 Origins = Mapping[str, tuple[int, int, str]]
 """File to its size, the time of its last change (nanoseconds) and its SHA-256."""

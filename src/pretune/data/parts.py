@@ -18,8 +18,8 @@ import zstandard
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from pretune.checkpoint import state, store
 from pretune.errors import CheckpointError
+from pretune.runtime import atomic_files, state_file
 
 LEVEL = 6
 PREPARED, TEXT = "prepare.json", "text"
@@ -94,7 +94,7 @@ class Note:
 Memory = dict[str, npt.NDArray[Any]]
 
 
-class _PartForm(state.Form):
+class _PartForm(state_file.Form):
     name: str
     documents: int
     bytes: int
@@ -102,13 +102,13 @@ class _PartForm(state.Form):
     sha256: str
 
 
-class _NoteForm(state.Form):
+class _NoteForm(state_file.Form):
     records: int
     part: _PartForm
     tally: dict[str, Any]
 
 
-class Finished(state.Form):
+class Finished(state_file.Form):
     """The form of the file that says that a prepared text is whole."""
 
     settings: dict[str, Any]
@@ -124,7 +124,7 @@ def verify_part(path: Path, part: Mapping[str, Any], way_out: str) -> None:
         CheckpointError: it is missing, cut or changed; names it.
     """
     try:
-        store.verify_file(path, part["size"], part["sha256"])
+        atomic_files.verify_file(path, part["size"], part["sha256"])
     except CheckpointError as error:
         raise CheckpointError(f"{error}; {way_out}") from None
 
@@ -158,16 +158,16 @@ def check_parts(folder: Path) -> None:
 
 def _listed(folder: Path) -> list[dict[str, Any]]:
     path = folder / PREPARED
-    if not {"parts", state.CHECKSUM} & (state.read_any(path, _WAY_OUT) or {}).keys():
+    if not {"parts", state_file.CHECKSUM} & (state_file.read_any(path, _WAY_OUT) or {}).keys():
         return []  # another program's file of that name
-    found: list[dict[str, Any]] = (state.read(path, _WAY_OUT, Finished) or {})["parts"]
+    found: list[dict[str, Any]] = (state_file.read(path, _WAY_OUT, Finished) or {})["parts"]
     return found
 
 
 def write_memory(path: Path, memory: Memory) -> None:
     """Write arrays with a checksum, whole or not at all."""
     partial = path.with_name(f"{path.name}.partial")
-    save_file(memory, partial, metadata={state.CHECKSUM: _summed(memory)})
+    save_file(memory, partial, metadata={state_file.CHECKSUM: _summed(memory)})
     partial.replace(path)
 
 
@@ -180,7 +180,7 @@ def read_memory(path: Path) -> Memory:
     try:
         with safe_open(path, "np") as file:
             memory = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it has no __iter__
-            kept = (file.metadata() or {}).get(state.CHECKSUM)
+            kept = (file.metadata() or {}).get(state_file.CHECKSUM)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise CheckpointError(f"{path}: damaged: {error}; remove it and run the command again") from None
     if kept != _summed(memory):
@@ -203,7 +203,7 @@ def write_note(folder: Path, number: int, note: Note, memory: Memory) -> None:
     notes = folder / NOTES
     notes.mkdir(parents=True, exist_ok=True)
     write_memory(notes / f"part-{number:05d}.safetensors", memory)
-    state.write(notes / f"part-{number:05d}.json", asdict(note))
+    state_file.write(notes / f"part-{number:05d}.json", asdict(note))
 
 
 def read_notes(folder: Path, say: Callable[[str], None]) -> list[tuple[Note, Memory]]:
@@ -214,7 +214,7 @@ def read_notes(folder: Path, say: Callable[[str], None]) -> list[tuple[Note, Mem
     found: list[tuple[Note, Memory]] = []
     while (path := folder / NOTES / f"part-{len(found):05d}.json").exists():
         try:
-            values = state.read(path, AGAIN, _NoteForm) or {}
+            values = state_file.read(path, AGAIN, _NoteForm) or {}
             memory = read_memory(path.with_suffix(".safetensors"))
             verify_part(folder / "text" / values["part"]["name"], values["part"], AGAIN)
         except CheckpointError as error:

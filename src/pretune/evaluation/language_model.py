@@ -15,8 +15,8 @@ from pretune.data.packing import pack
 from pretune.errors import DataError
 from pretune.evaluation.ngrams import NgramBaselines
 from pretune.metrics.cross_entropy import cross_entropy
+from pretune.runtime.distributed import World
 from pretune.text.tokenizer import Tokenizer
-from pretune.training.world import World
 from pretune.types import Batch, Example, Feature, FeatureStore, IntArray, ObjectiveLike, Score, Specials
 
 Contexts = Callable[[Feature, Example, Specials], tuple[IntArray, IntArray]]

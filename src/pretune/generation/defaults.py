@@ -12,7 +12,7 @@ from pretune.config import build
 from pretune.errors import CheckpointError, ConfigError, quote
 from pretune.generation.sampling import Restriction, Sampling
 from pretune.generation.settings import Decoding, Limits
-from pretune.json_files import read_json_object
+from pretune.runtime.json_files import read_json_object
 from pretune.types import Specials
 
 FILE = "generation_config.json"

@@ -15,7 +15,7 @@ from pydantic import InstanceOf
 from torch import nn
 
 from pretune.arguments import Count, FilePath, Seed, check_arguments
-from pretune.checkpoint import hub, store, weights
+from pretune.checkpoint import hub, weights
 from pretune.config import Settings, build, digest
 from pretune.data.fingerprints import Fingerprints
 from pretune.errors import CheckpointError, UnsupportedError, UsageError, quote
@@ -33,6 +33,7 @@ from pretune.prediction import heads as prediction
 from pretune.prediction.fill import Filled, Masks, fill
 from pretune.prediction.score import TextScore, score_causal, score_masked
 from pretune.registry import find
+from pretune.runtime import atomic_files
 from pretune.text.tokenizer import Tokenizer
 from pretune.types import Prediction, Record, Traits
 
@@ -185,7 +186,7 @@ class Model:
             config |= {"problem_type": self.task_module.PROBLEM_TYPE}
         hub.write_model(folder, config, weights.export(self.network, self.family.WEIGHTS))
         self.tokenizer.save(folder, model_max_length=self.max_length)
-        store.write_json(folder / ABOUT, {"head": head, **self.about})
+        atomic_files.write_json(folder / ABOUT, {"head": head, **self.about})
         if self.head == "causal_lm":
             self.defaults.write(folder, self.tokenizer.specials)
         if self.fingerprints is not None:

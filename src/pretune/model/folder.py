@@ -8,12 +8,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pretune.checkpoint import gguf, hub, lock, store
+from pretune.checkpoint import gguf, hub
 from pretune.data.fingerprints import FILE as FINGERPRINTS
 from pretune.errors import CheckpointError, ConfigError, UnsupportedError, quote
 from pretune.families import family_of
-from pretune.json_files import check_folder, read_json_object
 from pretune.registry import find, names
+from pretune.runtime import atomic_files, lock
+from pretune.runtime.json_files import check_folder, read_json_object
 
 OBJECTS = ("rope_parameters", "rope_scaling", "task_specific_params")
 """Keys of a config.json whose values families look into."""
@@ -102,15 +103,16 @@ def read_config(folder: Path, values: Mapping[str, Any]) -> tuple[ModuleType, An
 
 def verify(folder: Path) -> None:
     """Compare a folder of ours with its manifest: safetensors alone does not notice a flipped bit."""
-    if not ((folder / ABOUT).exists() and (folder / store.MANIFEST).exists()):
+    if not ((folder / ABOUT).exists() and (folder / atomic_files.MANIFEST).exists()):
         return  # another program's, or written without a manifest
     try:
         # The card may be edited, and the fingerprints of a private text may be taken out.
         removed = () if (folder / FINGERPRINTS).exists() else (FINGERPRINTS,)
-        store.verify_folder(folder, but=("README.md", *removed))
+        atomic_files.verify_folder(folder, but=("README.md", *removed))
     except CheckpointError as error:
         raise CheckpointError(
-            f"{error}; save or copy the model again, or, where the change is yours, remove {store.MANIFEST}"
+            f"{error}; save or copy the model again, or, where the change is yours, "
+            f"remove {atomic_files.MANIFEST}"
         ) from None
 
 
@@ -126,8 +128,8 @@ def save_as(folder: Path, write: Callable[[Path], None], *, overwrite: bool) -> 
         CheckpointError: the disk refused; what was there is untouched.
     """
     with lock.held(lock.beside(folder), folder):
-        store.check_target(folder, overwrite=overwrite)
-        store.write_folder(folder, write, about={"kind": "model"})
+        atomic_files.check_target(folder, overwrite=overwrite)
+        atomic_files.write_folder(folder, write, about={"kind": "model"})
     return folder
 
 

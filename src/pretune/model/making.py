@@ -14,8 +14,8 @@ from torch import nn
 from pretune.checkpoint import weights
 from pretune.errors import CheckpointError, ConfigError, UsageError, quote
 from pretune.nn.initialisation import shapes_only
+from pretune.runtime import device
 from pretune.text.tokenizer import Tokenizer
-from pretune.training import machine
 from pretune.types import Traits, decoder_start
 
 DEPTHS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
@@ -122,7 +122,7 @@ def check_memory(family: ModuleType, config: Any, head: str, labels: Sequence[st
         ConfigError: it cannot.
     """
     count = sum(p.numel() for p in sketch(family, config, head, labels).parameters())
-    needed, there = 16 * count, machine.memory()  # weights, gradients, AdamW's two moments, in fp32
+    needed, there = 16 * count, device.memory()  # weights, gradients, AdamW's two moments, in fp32
     if there and needed > there:
         raise ConfigError(
             f"model: {count:,} parameters take {needed / 2**30:,.0f} GiB to train, this machine has "
@@ -150,7 +150,7 @@ def check_fit(
             )
     try:
         network = sketch(family, config, head, labels)
-        needed, there = 4 * sum(p.numel() for p in network.parameters()), machine.memory()
+        needed, there = 4 * sum(p.numel() for p in network.parameters()), device.memory()
         if there and needed > there:
             raise CheckpointError(
                 f"its network takes {needed / 2**30:,.0f} GiB in float32, this machine has "

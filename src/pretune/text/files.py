@@ -11,7 +11,7 @@ from typing import Any
 import tokenizers
 
 from pretune.errors import CheckpointError
-from pretune.json_files import read_json_object
+from pretune.runtime.json_files import read_json_object
 from pretune.text.limits import LONGEST_TOKENS
 
 CONFIG, SPECIAL_MAP, CHAT_TEMPLATE = "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"

@@ -15,11 +15,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pretune.checkpoint import state
 from pretune.config import build, override
 from pretune.errors import CheckpointError, ConfigError, suggestion
-from pretune.training.plan import Plan as PlanForm
-from pretune.training.run import Run
+from pretune.runtime import state_file
+from pretune.runtime.plan_file import Plan as PlanForm
+from pretune.runtime.run_folder import Run
 from pretune.training.settings import TrainingSettings
 
 ADJUSTABLE = (
@@ -68,7 +68,7 @@ def in_effect(settings: TrainingSettings, plan: Plan, step: int) -> TrainingSett
 def request(run: Run, values: Mapping[str, Any]) -> None:
     """Leave a request for the process that trains this run, or for the one that will go on with it."""
     asked = time.time_ns()
-    state.write(run.folder / REQUESTS / f"{asked}.json", {"set": dict(values), "asked": asked})
+    state_file.write(run.folder / REQUESTS / f"{asked}.json", {"set": dict(values), "asked": asked})
 
 
 def record(run: Run, values: Mapping[str, Any], step: int, asked: int | None = None) -> dict[str, Any]:
@@ -109,10 +109,10 @@ def replay(run: Run, path: Path) -> None:
         ConfigError: it is no plan, or the run has begun without it.
     """
     try:
-        source = state.read_any(path, "give RUN/plan.json") or {}
-        if state.CHECKSUM in source:  # one that a person wrote has none
-            source = state.read(path, "give RUN/plan.json") or {}
-        state.check(path, source, PlanForm, "give RUN/plan.json")
+        source = state_file.read_any(path, "give RUN/plan.json") or {}
+        if state_file.CHECKSUM in source:  # one that a person wrote has none
+            source = state_file.read(path, "give RUN/plan.json") or {}
+        state_file.check(path, source, PlanForm, "give RUN/plan.json")
         kept = {key: source[key] for key in ("steps", "machine", "data", "changes")}
         kept |= {key: source[key] for key in ("memory",) if key in source}
     except (KeyError, CheckpointError) as error:
@@ -126,7 +126,7 @@ def replay(run: Run, path: Path) -> None:
         )
 
 
-class Request(state.Form):
+class Request(state_file.Form):
     """A request for changes, as it waits in a file."""
 
     set: dict[str, float]
@@ -134,7 +134,7 @@ class Request(state.Form):
 
 
 def _read_request(path: Path) -> tuple[dict[str, float], int]:
-    content = state.read(path, "ask for the change again (pretune runs adjust)", Request)
+    content = state_file.read(path, "ask for the change again (pretune runs adjust)", Request)
     if content is None:
         raise CheckpointError("no request for a change: it is gone")
     return {key: float(value) for key, value in content["set"].items()}, content["asked"]

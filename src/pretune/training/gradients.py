@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from pretune.config import digest
+from pretune.runtime.distributed import World
 from pretune.training.parallel import Parallel, Replicated
 from pretune.training.steps import weighs
-from pretune.training.world import World
 from pretune.types import Batch, Learning
 
 

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import torch
 
 from pretune.errors import TrainingError
-from pretune.training import machine
-from pretune.training.run import Run
+from pretune.runtime import device
+from pretune.runtime.run_folder import Run
 
 Result = TypeVar("Result")
 _SIGNS = (
@@ -85,14 +85,14 @@ class Memory:
             )
         self._found.append((step, rows // 2))
         plan = self.run.plan()
-        plan.setdefault("memory", {}).setdefault(machine.describe(), {})[self.work] = self._found
+        plan.setdefault("memory", {}).setdefault(device.describe(), {})[self.work] = self._found
         self.run.write_plan(plan)
         self.say(
             f"step {step}: out of memory with {rows} rows at once in {self.work}; going on with {rows // 2}"
         )
 
     def _read(self) -> None:
-        stored: dict[str, Any] = self.run.plan().get("memory", {}).get(machine.describe(), {})
+        stored: dict[str, Any] = self.run.plan().get("memory", {}).get(device.describe(), {})
         self._found = [(int(step), int(rows)) for step, rows in stored.get(self.work, ())]
 
 

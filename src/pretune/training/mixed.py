@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from pretune.config import digest
 from pretune.data.order import Draw
 from pretune.objectives import term_of
+from pretune.runtime.distributed import World
 from pretune.training.settings import TrainingSettings
 from pretune.training.steps import StepBatches
-from pretune.training.world import World
 from pretune.types import Batch, FeatureStore, ObjectiveLike, Traits
 
 PIECES = 16

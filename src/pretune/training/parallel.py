@@ -23,8 +23,8 @@ import torch
 from torch import nn
 
 from pretune.registry import find
+from pretune.runtime.distributed import World
 from pretune.training.sharding import part_of, whole_of
-from pretune.training.world import World
 
 
 class Parallel(Protocol):

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pretune.checkpoint import store
 from pretune.errors import CheckpointError, TrainingError
+from pretune.runtime import atomic_files
+from pretune.runtime.run_folder import Run
 from pretune.training.outcome import State
-from pretune.training.run import Run
 
 FOLD = 100.0
 """A loss of so many times the median of the last ones is bad."""
@@ -114,9 +114,9 @@ class Recovery:
         if folder is None:
             raise self.hopeless(f"{bad}, and no good checkpoint was saved before them")
         start = _step_of(folder)
-        for later in store.checkpoints(self.run.checkpoints):
+        for later in atomic_files.checkpoints(self.run.checkpoints):
             if _step_of(later) > start:
-                store.remove_folder(later)
+                atomic_files.remove_folder(later)
         skip = list(range(start, state.step))
         return folder.name, self._record(
             {"step": start, "skip": skip, "found": {}, "rolled_back_at": state.step}
@@ -131,7 +131,7 @@ class Recovery:
 
     def _target(self, tries: Sequence[Mapping[str, Any]]) -> Path | None:
         """The newest checkpoint without bad steps just before it, older than one that did not help."""
-        good = [folder for folder in store.checkpoints(self.run.checkpoints) if _is_good(folder)]
+        good = [folder for folder in atomic_files.checkpoints(self.run.checkpoints) if _is_good(folder)]
         if not tries:
             return good[0] if good else None
         last = int(tries[-1]["step"])
@@ -167,7 +167,7 @@ def _goes_back(change: Mapping[str, Any]) -> bool:
 
 def _is_good(folder: Path) -> bool:
     try:
-        return not store.verify_folder(folder).get("bad", 0)
+        return not atomic_files.verify_folder(folder).get("bad", 0)
     except CheckpointError:
         return False
 

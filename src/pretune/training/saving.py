@@ -15,14 +15,14 @@ import torch
 import zstandard
 from safetensors.torch import load_file, save_file
 
-from pretune.checkpoint import store
-from pretune.checkpoint.state import write as write_state
 from pretune.errors import CheckpointError
+from pretune.runtime import atomic_files
+from pretune.runtime.run_folder import PLAN, Run
+from pretune.runtime.state_file import write as write_state
 from pretune.training.average import WeightAverage
 from pretune.training.optimizers import Optimizers
 from pretune.training.outcome import Keeper, State
 from pretune.training.parallel import Parallel
-from pretune.training.run import PLAN, Run
 from pretune.training.sharding import whole_of
 
 OPTIMIZER = "optimizer.safetensors"
@@ -85,8 +85,8 @@ class Saver:
         tensors, folder = optimizer.state_tensors(), self.folder / TRIAL
 
         def write() -> None:
-            store.write_folder(folder, lambda partial: self._fill(partial, tensors, trained))
-            store.remove_folder(folder)
+            atomic_files.write_folder(folder, lambda partial: self._fill(partial, tensors, trained))
+            atomic_files.remove_folder(folder)
 
         with self.shown() as trained:
             self.world.lead(write)
@@ -100,7 +100,7 @@ class Saver:
     def _write(
         self, state: State, tensors: dict[str, torch.Tensor], trained: dict[str, torch.Tensor], log: bytes
     ) -> None:
-        folder = store.checkpoint_path(self.folder, state.step)
+        folder = atomic_files.checkpoint_path(self.folder, state.step)
         plan = self.run.plan()
 
         def fill(partial: Path) -> None:
@@ -108,10 +108,10 @@ class Saver:
             (partial / LOG).write_bytes(zstandard.compress(log))
             write_state(partial / PLAN, plan)
 
-        store.write_folder(folder, fill, about=vars(state))
-        for old in store.checkpoints(self.folder)[self.keep :]:
-            if state.best_step is None or old != store.checkpoint_path(self.folder, state.best_step):
-                store.remove_folder(old)
+        atomic_files.write_folder(folder, fill, about=vars(state))
+        for old in atomic_files.checkpoints(self.folder)[self.keep :]:
+            if state.best_step is None or old != atomic_files.checkpoint_path(self.folder, state.best_step):
+                atomic_files.remove_folder(old)
 
     def resume(self, say: Callable[[str], None]) -> tuple[State, Path] | None:
         """Put the newest good checkpoint back; where it is and what it says. None: there is none."""
@@ -138,16 +138,16 @@ class Saver:
 
     def _found(self, say: Callable[[str], None]) -> str | None:
         """The name of the newest good checkpoint."""
-        store.clear_partial(self.folder)
-        folder = store.newest_good(self.folder, say)
+        atomic_files.clear_partial(self.folder)
+        folder = atomic_files.newest_good(self.folder, say)
         return None if folder is None else folder.name
 
     def _verified(self, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
         """What a checkpoint says; without the best so far, where that is damaged."""
-        about = store.verify_folder(folder)
+        about = atomic_files.verify_folder(folder)
         if about["best_step"] is not None:
             try:
-                store.verify_folder(store.checkpoint_path(self.folder, about["best_step"]))
+                atomic_files.verify_folder(atomic_files.checkpoint_path(self.folder, about["best_step"]))
             except CheckpointError as error:
                 say(f"{error}; it was the best so far, which is now sought from step {about['step']} on")
                 about |= {"best_step": None, "best_scores": {}}
@@ -170,8 +170,8 @@ class Saver:
     def choose(self, best: int, last: int) -> None:
         """At the end: the keeper's network is the one that was judged best."""
         if best != last:
-            folder = store.checkpoint_path(self.folder, best)
-            self.world.lead(lambda: store.verify_folder(folder))
+            folder = atomic_files.checkpoint_path(self.folder, best)
+            self.world.lead(lambda: atomic_files.verify_folder(folder))
             self.keeper.restore(folder)
             return
         if self.average is not None:

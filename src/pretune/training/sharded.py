@@ -10,8 +10,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from pretune.runtime.distributed import World
 from pretune.training.parallel import copy_weights, layers
-from pretune.training.world import World
 
 
 class Sharded:

@@ -16,8 +16,8 @@ from pretune.data.order import StepPlan, rng
 from pretune.data.packing import pack_tight
 from pretune.errors import ConfigError
 from pretune.objectives import at
+from pretune.runtime.distributed import World
 from pretune.training.settings import TrainingSettings
-from pretune.training.world import World
 from pretune.types import Batch, Example, FeatureStore, IntArray, ObjectiveLike, Traits
 
 MICRO_BATCH_TOKENS = 4096

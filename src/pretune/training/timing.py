@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pretune.errors import ConfigError
-from pretune.training import budget, machine
+from pretune.runtime import device
+from pretune.runtime.distributed import World
+from pretune.runtime.run_folder import Run
+from pretune.training import budget
 from pretune.training.length import Length
-from pretune.training.run import Run
 from pretune.training.steps import Batches
-from pretune.training.world import World
 
 LOOK_AFTER = 0.05
 """Share of a length in minutes after which to look at the clock, however few steps were made in it."""
@@ -87,7 +88,7 @@ class Timing:
             ConfigError: the data are no longer those that the run began with.
         """
         plan = self.world.lead(self.run.plan)
-        here = machine.describe(self.world.size, self.world.device.type)
+        here = device.describe(self.world.size, self.world.device.type)
         fresh = "steps" not in plan
         if not fresh:
             if plan.get("data") != batches.fingerprint:

@@ -18,23 +18,23 @@ from typing import Any
 from torch import nn
 
 from pretune.errors import Interrupted, TrainingError
+from pretune.runtime.distributed import World
+from pretune.runtime.metrics_log import Log, MetricsLog, NoLog
+from pretune.runtime.progress import Reporter, Silent, Work, working
+from pretune.runtime.run_folder import Run
+from pretune.runtime.signals import StopRequest
 from pretune.training import changes, memory, optimizers, parallel, schedules
 from pretune.training.average import WeightAverage
 from pretune.training.budget import LEAST_STEPS, After
 from pretune.training.gradients import Gradients, never
 from pretune.training.health import Health
 from pretune.training.length import Length
-from pretune.training.log import Log, MetricsLog, NoLog
 from pretune.training.outcome import Keeper, Outcome, State
-from pretune.training.progress import Reporter, Silent, Work, working
 from pretune.training.recovery import Left, Recovery
-from pretune.training.run import Run
 from pretune.training.saving import Saver
 from pretune.training.settings import TrainingSettings
-from pretune.training.signals import StopRequest
 from pretune.training.steps import Batches, tokens_read, weighs
 from pretune.training.timing import Speed, Timing, Trial
-from pretune.training.world import World
 from pretune.types import Learning, Score
 
 

@@ -19,8 +19,8 @@ from pretune.generation.sampling import Sampling
 from pretune.model import Model
 from pretune.prediction.fill import Filled
 from pretune.prediction.formats import FORMATS, Format
+from pretune.runtime.progress import Reporter, working
 from pretune.text.tokenizer import well_formed
-from pretune.training.progress import Reporter, working
 from pretune.types import Record
 
 CHUNK = 512

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from pretune.arguments import FilePath, check_arguments
-from pretune.checkpoint import store
 from pretune.config import digest
 from pretune.errors import ConfigError
 from pretune.metrics.seeds import seed_difference, spread
@@ -17,8 +16,9 @@ from pretune.metrics.statistics import paired_difference
 from pretune.registry import find
 from pretune.report import page as p
 from pretune.report.words import words
-from pretune.training.metrics_file import read_log
-from pretune.training.run import Run, environment
+from pretune.runtime import atomic_files
+from pretune.runtime.metrics_reader import read_log
+from pretune.runtime.run_folder import Run, environment
 from pretune.workflows import pages
 from pretune.workflows.findings import metric_name
 from pretune.workflows.run_groups import Group, as_rows, differing, groups
@@ -115,7 +115,7 @@ def compare_runs(
         "findings": [] if why else _findings(language, together, opened, configs, summaries),
     }
     if html is not None:
-        store.check_file(Path(html), overwrite=p.is_page(Path(html)))
+        atomic_files.check_file(Path(html), overwrite=p.is_page(Path(html)))
         result["html"] = str(_page(Path(html), language, opened, summaries, result))
     return result
 

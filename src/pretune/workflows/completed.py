@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pretune.checkpoint import store
 from pretune.config import Settings
 from pretune.data.fingerprints import FILE as FINGERPRINTS
 from pretune.errors import CheckpointError, PretuneError
-from pretune.training.run import Run
+from pretune.runtime import atomic_files
+from pretune.runtime.run_folder import Run
 
 CARD = "README.md"
 
@@ -39,7 +39,7 @@ def summary(run: Run, say: Callable[[str], None]) -> Mapping[str, Any] | None:
     if not damaged:
         return found
     say(f"{run.model}: {'; '.join(damaged)}")
-    best = store.checkpoint_path(run.checkpoints, int(found["best_step"]))
+    best = atomic_files.checkpoint_path(run.checkpoints, int(found["best_step"]))
     if _put_back(run.model, best):
         say(f"{run.model}: put back from {best}")
         return found
@@ -50,7 +50,7 @@ def summary(run: Run, say: Callable[[str], None]) -> Mapping[str, Any] | None:
 def _damaged(folder: Path) -> list[str]:
     """What is wrong with a model folder. The card may be edited, and the fingerprints may be taken out."""
     try:
-        _, expected = store.read_manifest(folder)
+        _, expected = atomic_files.read_manifest(folder)
     except CheckpointError as error:
         return [str(error)]
     return [told for name in expected if (told := _fault(folder, name, expected[name]))]
@@ -60,7 +60,7 @@ def _fault(folder: Path, name: str, expected: tuple[int, str]) -> str:
     if name == CARD or (name == FINGERPRINTS and not (folder / name).exists()):
         return ""
     try:
-        store.verify_file(folder / name, *expected)
+        atomic_files.verify_file(folder / name, *expected)
     except CheckpointError as error:
         return str(error)
     return ""
@@ -69,13 +69,13 @@ def _fault(folder: Path, name: str, expected: tuple[int, str]) -> str:
 def _put_back(model: Path, checkpoint: Path) -> bool:
     """Whether all damaged files could be copied from a checkpoint that holds them as they were."""
     try:
-        _, expected = store.read_manifest(model)
-        _, kept = store.read_manifest(checkpoint)
+        _, expected = atomic_files.read_manifest(model)
+        _, kept = atomic_files.read_manifest(checkpoint)
         names = [name for name in expected if _fault(model, name, expected[name])]
         if any(kept.get(name) != expected[name] for name in names):
             return False
         for name in names:
-            store.verify_file(checkpoint / name, *expected[name])
+            atomic_files.verify_file(checkpoint / name, *expected[name])
     except CheckpointError:
         return False
     for name in names:

@@ -10,8 +10,8 @@ from pretune.model import Model
 from pretune.model.folder import Outline, outline
 from pretune.objectives import objective_of
 from pretune.registry import find
+from pretune.runtime.progress import Reporter
 from pretune.text.tokenizer import Tokenizer
-from pretune.training.progress import Reporter
 from pretune.training.settings import TrainingSettings
 
 LEARNING_RATE = 2e-4

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pretune.data.reading import Reading
 from pretune.objectives import Kind
+from pretune.runtime.progress import Reporter
 from pretune.text.tokenizer import Tokenizer
-from pretune.training.progress import Reporter
 from pretune.workflows.corpus import Prepared, prepare, shared_tokenizer
 from pretune.workflows.mixture import PartSettings
 from pretune.workflows.pretrain_settings import PretrainSettings

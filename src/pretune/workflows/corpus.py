@@ -16,7 +16,6 @@ import numpy as np
 import pydantic
 from safetensors import SafetensorError
 
-from pretune.checkpoint import state, store
 from pretune.data.fingerprints import FILE as FINGERPRINTS
 from pretune.data.fingerprints import Fingerprints
 from pretune.data.origins import Origins, changes, origins
@@ -24,11 +23,12 @@ from pretune.data.pairs import joint_of
 from pretune.data.reading import Reading
 from pretune.data.shards import Corpus, write_corpus
 from pretune.errors import CheckpointError, ChecksumError, DataError
+from pretune.runtime import atomic_files, state_file
+from pretune.runtime.progress import Reporter
+from pretune.runtime.run_folder import DATA, remove_files
 from pretune.text.advice import LARGEST, advise_vocabulary_size
 from pretune.text.tokenizer import Tokenizer
 from pretune.text.training import Kind, train_tokenizer
-from pretune.training.progress import Reporter
-from pretune.training.run import DATA, remove_files
 from pretune.types import IntArray
 from pretune.workflows.documents import Documents, cut_up
 
@@ -148,7 +148,7 @@ def _reopened(
 ) -> Prepared:
     """What a run prepared before; which of its files have changed since is said."""
     prepared = open_prepared(folder, tokenizer)
-    known = (state.read(folder / PREPARED, AGAIN, _Form) or {})["files"]
+    known = (state_file.read(folder / PREPARED, AGAIN, _Form) or {})["files"]
     changed = tuple(changes(paths, prepared.columns, known))
     for sentence in changed[:NAMED]:
         reporter.say(f"  {sentence} since this run read it; it goes on with the text as it was")
@@ -161,14 +161,14 @@ def _replace(partial: Path, folder: Path) -> None:
     """Give a preparation its name. What lies there is of no use; files of the user's stay."""
     remove_files(folder, WRITTEN)
     if folder.exists():
-        store.move_files(folder, partial)
+        atomic_files.move_files(folder, partial)
         shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
 
 
 def _kept_tokenizer(folder: Path, reporter: Reporter) -> Tokenizer | None:
     """The tokenizer that an earlier start has finished, if it is there and whole."""
-    if not (folder / TOKENIZER / store.MANIFEST).exists():
+    if not (folder / TOKENIZER / atomic_files.MANIFEST).exists():
         return None
     try:
         tokenizer = load_tokenizer(folder / TOKENIZER)
@@ -186,7 +186,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     Raises:
         CheckpointError: a file of it is not what was written.
     """
-    store.verify_folder(folder)
+    atomic_files.verify_folder(folder)
     return Tokenizer.load(folder)
 
 
@@ -197,7 +197,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         DataError: the disk refused.
     """
     try:
-        store.write_folder(folder, tokenizer.save, about={"kind": "tokenizer"})
+        atomic_files.write_folder(folder, tokenizer.save, about={"kind": "tokenizer"})
     except CheckpointError as error:
         raise DataError(f"{folder}: the tokenizer could not be written: {error.__cause__}") from error
 
@@ -271,7 +271,7 @@ def _write(
     documents: Documents, tokenizer: Tokenizer, folder: Path, sources: tuple[str, ...], files: Origins
 ) -> None:
     """Training text, held-out text, fingerprints; each in bounded memory. Finished parts stay as they are."""
-    if not (folder / TOKENIZER / store.MANIFEST).exists():
+    if not (folder / TOKENIZER / atomic_files.MANIFEST).exists():
         save_tokenizer(tokenizer, folder / TOKENIZER)
     joint = joint_of(documents.columns, tokenizer.specials)
     try:
@@ -288,9 +288,9 @@ def _write(
         "validation": held.fingerprint,
         "columns": list(documents.columns),
         "files": files,
-        "fingerprints": store.sha256(folder / FINGERPRINTS),
+        "fingerprints": atomic_files.sha256(folder / FINGERPRINTS),
     }
-    state.write(folder / PREPARED, about)
+    state_file.write(folder / PREPARED, about)
     (folder / TEXT).unlink()
 
 
@@ -300,7 +300,7 @@ def _begin(folder: Path, text: str) -> None:
     if not mark.exists() or mark.read_bytes() != text.encode():
         shutil.rmtree(folder)
         folder.mkdir()
-        store.write_text(mark, text)
+        atomic_files.write_text(mark, text)
     for pattern in ("*.partial", ".*.partial-*"):
         for leftover in folder.glob(pattern):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -320,7 +320,7 @@ def open_prepared(
         CheckpointError: the folder is damaged.
         DataError: it was prepared with another tokenizer, or from other fields than those ``wanted``.
     """
-    about = state.read(folder / PREPARED, AGAIN, _Form) or {}
+    about = state_file.read(folder / PREPARED, AGAIN, _Form) or {}
     sources, columns = tuple(about["sources"]), tuple(about["columns"])
     own = load_tokenizer(folder / TOKENIZER)
     if tokenizer is not None and tokenizer.fingerprint != own.fingerprint:
@@ -333,7 +333,7 @@ def open_prepared(
             "records themselves"
         )
     path = folder / FINGERPRINTS
-    if not path.is_file() or store.sha256(path) != about["fingerprints"]:
+    if not path.is_file() or atomic_files.sha256(path) != about["fingerprints"]:
         raise CheckpointError(f"{path}: is missing or not what was written; {AGAIN}")
     fingerprints = Fingerprints.load(folder)
     assert fingerprints is not None, "it is there, as it was written"
@@ -344,7 +344,7 @@ def open_prepared(
     return Prepared(own, train, held, fingerprints, sources, columns)
 
 
-class _Form(state.Form):
+class _Form(state_file.Form):
     """The form of prepared.json."""
 
     sources: list[str]

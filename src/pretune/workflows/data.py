@@ -18,8 +18,6 @@ import numpy as np
 from safetensors import SafetensorError
 
 from pretune.arguments import Count, FilePath, check_arguments
-from pretune.checkpoint import lock, state
-from pretune.checkpoint.store import write_json
 from pretune.data.cleaning.boilerplate import LineCounts
 from pretune.data.cleaning.cleaner import CleanedBatch, Draft, Dropped, Kept, Knowledge, read_word_list
 from pretune.data.cleaning.contamination import Evaluations
@@ -43,9 +41,11 @@ from pretune.data.parts import (
 )
 from pretune.data.sources import RecordLog, listing, read_records
 from pretune.errors import ConfigError, DataError, Interrupted, PretuneError
-from pretune.training.progress import Reporter, Silent, Work, working
-from pretune.training.run import remove_files
-from pretune.training.signals import StopRequest
+from pretune.runtime import lock, state_file
+from pretune.runtime.atomic_files import write_json
+from pretune.runtime.progress import Reporter, Silent, Work, working
+from pretune.runtime.run_folder import remove_files
+from pretune.runtime.signals import StopRequest
 from pretune.workflows import data_pages
 from pretune.workflows.data_folder import (
     NOTE_FILES,
@@ -306,7 +306,7 @@ class _Preparation:
         write_json(self._folder / "report.json", report)
         data_pages.prepared(self._folder, report, self._settings, asked["versions"])
         parts = [asdict(part) for part in self._parts]
-        state.write(self._folder / PREPARED, {**asked, "summary": summary, "parts": parts})
+        state_file.write(self._folder / PREPARED, {**asked, "summary": summary, "parts": parts})
         if folder.exists():
             folder.rmdir()  # it was found empty
         self._folder.replace(folder)

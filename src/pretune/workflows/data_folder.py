@@ -13,7 +13,6 @@ from typing import Any
 
 import pydantic
 
-from pretune.checkpoint import state
 from pretune.config import Settings, build, differences, digest
 from pretune.data.cleaning.settings import CleaningSettings
 from pretune.data.columns import check_names
@@ -21,8 +20,9 @@ from pretune.data.parts import NOTES, PREPARED, Finished, verify_part
 from pretune.data.reading import Reading
 from pretune.data.sources import RecordLog, listing, read_records
 from pretune.errors import CheckpointError, ConfigError
-from pretune.training.progress import Reporter
-from pretune.training.run import remove_files
+from pretune.runtime import state_file
+from pretune.runtime.progress import Reporter
+from pretune.runtime.run_folder import remove_files
 
 _ASKED = f"{NOTES}/asked.json"
 NOTE_FILES = (f"{NOTES}/*.json", f"{NOTES}/*.safetensors", f"{NOTES}/*.partial")
@@ -118,7 +118,7 @@ def finished(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
             raise ConfigError(f"{folder}: holds files but no prepared text; give another folder with --out")
         return None
     way_out = f"remove {folder} and prepare the text again"
-    there = state.read(path, way_out, Finished) or {}
+    there = state_file.read(path, way_out, Finished) or {}
     changed = differences({"settings": there["settings"]}, {"settings": asked["settings"]})
     same = there["sources"] == _plain(asked["sources"])
     if changed or not same:
@@ -138,7 +138,7 @@ def open_partial(folder: Path, asked: Mapping[str, Any], reporter: Reporter) -> 
     partial = folder.with_name(f"{folder.name}.partial")
     there = partial / _ASKED
     try:
-        known = state.read(there, "the preparation is begun anew")
+        known = state_file.read(there, "the preparation is begun anew")
     except CheckpointError as error:
         reporter.say(str(error))
         known = {}
@@ -156,7 +156,7 @@ def open_partial(folder: Path, asked: Mapping[str, Any], reporter: Reporter) -> 
                 f"{partial}: holds files that pretune did not write ({left[0]} ...); move them away, or give "
                 "another --out"
             )
-        state.write(there, asked)
+        state_file.write(there, asked)
     return partial
 
 

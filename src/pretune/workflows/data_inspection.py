@@ -24,7 +24,7 @@ from pretune.data.other_kinds import unread_files
 from pretune.data.reading import Reading
 from pretune.data.sources import RecordLog, listing, read_records
 from pretune.errors import ConfigError
-from pretune.training.progress import Reporter, Silent, working
+from pretune.runtime.progress import Reporter, Silent, working
 from pretune.types import Record
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)

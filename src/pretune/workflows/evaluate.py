@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from pretune.arguments import FilePath, check_arguments
-from pretune.checkpoint import state, store
 from pretune.config import Settings
 from pretune.data.pairs import joint_of
 from pretune.data.reading import Reading
@@ -27,8 +26,8 @@ from pretune.model import Model
 from pretune.model.broken import naming
 from pretune.objectives import Kind, objective_of, usual
 from pretune.registry import find
-from pretune.training import machine
-from pretune.training.progress import Reporter, Silent
+from pretune.runtime import atomic_files, device, state_file
+from pretune.runtime.progress import Reporter, Silent
 from pretune.training.verdicts import Finding
 from pretune.types import Prediction, Record, Score
 from pretune.workflows import verdicts
@@ -213,10 +212,10 @@ def evaluate(
         UsageError: ``out`` is there already and ``overwrite`` is not given.
         UnsupportedError: ``task`` is none that the model's head can do.
     """
-    machine.prepare()
+    device.prepare()
     reporter = reporter or Silent()
     if out is not None:
-        store.check_file(Path(out), overwrite=overwrite or _is_ours(Path(out)))
+        atomic_files.check_file(Path(out), overwrite=overwrite or _is_ours(Path(out)))
     loaded = model if isinstance(model, Model) else Model.load(model)
     if task is not None and task not in (loaded.head, loaded.task_name):
         raise UnsupportedError(
@@ -249,14 +248,14 @@ def evaluate(
             if not math.isfinite(summary["scores"]["loss"]["value"]):
                 raise NotFiniteError("its loss is NaN or infinite")
     if out is not None:
-        store.write_json(Path(out), summary)
+        atomic_files.write_json(Path(out), summary)
     return summary
 
 
 def _is_ours(path: Path) -> bool:
     """Is a file what an evaluation wrote?"""
     try:
-        return (state.read_any(path, "") or {}).get("verb") == "evaluate"
+        return (state_file.read_any(path, "") or {}).get("verb") == "evaluate"
     except CheckpointError:
         return False
 

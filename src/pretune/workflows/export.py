@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from pretune.arguments import FilePath, check_arguments
-from pretune.checkpoint import hub, lock, store
+from pretune.checkpoint import hub
 from pretune.errors import CheckpointError, ConfigError, UsageError, suggestion
 from pretune.model import Model
-from pretune.training import machine
-from pretune.training.progress import Reporter, Silent
+from pretune.runtime import atomic_files, device, lock
+from pretune.runtime.progress import Reporter, Silent
 from pretune.types import Batch, IntArray, Layout, framed
 
 TEXTS = (
@@ -61,7 +61,7 @@ def export(
     if format not in FORMATS:
         raise ConfigError(f"format: there is no {format!r}; {suggestion(format, FORMATS)}")
     reporter, path = reporter or Silent(), Path(out)
-    machine.prepare()
+    device.prepare()
     loaded = model if isinstance(model, Model) else Model.load(model)
     loaded.needs(loaded.head)
     if loaded.untrained:
@@ -86,7 +86,7 @@ def _check_target(path: Path, overwrite: bool, reporter: Reporter) -> None:
             f"{path}: is there already; remove it, give another --out, or replace the files of the same "
             "names in it with --overwrite"
         )
-    store.check_target(path, overwrite=overwrite)
+    atomic_files.check_target(path, overwrite=overwrite)
     if there:
         reporter.say(f"{path}: is there already: files of the same names are replaced, others stay")
 
@@ -97,7 +97,7 @@ def _written(model: Model, path: Path, format: str, texts: Sequence[str]) -> dic
     def fill(folder: Path) -> None:
         differences.update(FORMATS[format](model, folder, texts))
 
-    store.write_folder(path, fill, about={"kind": "model", "format": format})
+    atomic_files.write_folder(path, fill, about={"kind": "model", "format": format})
     return differences
 
 

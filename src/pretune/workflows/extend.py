@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from pretune.arguments import Count, FilePath, check_arguments
-from pretune.checkpoint import lock, store
 from pretune.data.sources import read_texts
 from pretune.errors import DataError
 from pretune.model import Model
 from pretune.model.growing import grown
+from pretune.runtime import atomic_files, device, lock
+from pretune.runtime.progress import Reporter, Silent
 from pretune.text.extension import extended
 from pretune.text.sample import sample_texts
-from pretune.training import machine
-from pretune.training.progress import Reporter, Silent
 from pretune.workflows.reading import text_reading
 
 _MEASURED_CHARACTERS = 2_000_000
@@ -76,7 +75,7 @@ def extend_vocabulary(
     """
     folder, heard = Path(out), reporter or Silent()
     reading = text_reading(columns, encoding)
-    machine.prepare()
+    device.prepare()
     paths = [sources] if isinstance(sources, str | Path) else list(sources)
     with lock.held(lock.beside(folder), folder, DataError):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -89,7 +88,7 @@ def extend_vocabulary(
             raise DataError("no two neighbouring tokens of the text occur twice: there is nothing to add")
         after = grown(before, found)
         sample = sample_texts(read_texts(paths, reading=reading), _MEASURED_CHARACTERS)
-        store.write_folder(folder, after.write, about={"kind": "model"})
+        atomic_files.write_folder(folder, after.write, about={"kind": "model"})
     characters = sum(map(len, sample))
     rates = [
         round(100 * sum(len(encoded.ids) for encoded in tokenizer.encode_batch(sample)) / characters, 2)

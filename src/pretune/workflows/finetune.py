@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from pretune.arguments import FilePath, check_arguments
-from pretune.checkpoint import store
 from pretune.errors import ConfigError
 from pretune.model import Model
 from pretune.model.folder import outline
 from pretune.prediction.heads import BATCH_TOKENS
+from pretune.runtime import atomic_files
+from pretune.runtime.distributed import World
+from pretune.runtime.metrics_reader import read_log
+from pretune.runtime.progress import Reporter, Silent
+from pretune.runtime.run_folder import Run, environment
 from pretune.training.memory import Memory
-from pretune.training.metrics_file import read_log
 from pretune.training.outcome import Outcome
-from pretune.training.progress import Reporter, Silent
-from pretune.training.run import Run, environment
 from pretune.training.trainer import Trainer
-from pretune.training.world import World
 from pretune.workflows import cards, findings, finetune_recipe, pages, teaching, verdicts
 from pretune.workflows.evaluate import Evaluation, assess
 from pretune.workflows.finetune_settings import AUTO as AUTO
@@ -188,9 +188,9 @@ def _finish(
         model.write(folder)
         (folder / "README.md").write_text(cards.finetuned(settings, summary), encoding="utf-8")
 
-    store.write_folder(run.model, fill, about={"kind": "model"})
+    atomic_files.write_folder(run.model, fill, about={"kind": "model"})
     lines = [json.dumps(row, ensure_ascii=False) for row in evaluation.rows()]
-    store.write_text(run.folder / "predictions.jsonl", "\n".join(lines) + "\n")
+    atomic_files.write_text(run.folder / "predictions.jsonl", "\n".join(lines) + "\n")
     pages.finetuning(
         run.folder / "report.html", settings, summary, read_log(run.metrics), evaluation,
         findings.against_baselines(settings.language, evaluation, summary), environment(),

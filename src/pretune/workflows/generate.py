@@ -14,8 +14,8 @@ from pretune.generation.decode import Continuation
 from pretune.generation.sampling import Sampling
 from pretune.generation.settings import Decoding, check
 from pretune.model import Model
-from pretune.training import machine
-from pretune.training.progress import Reporter, Silent
+from pretune.runtime import device
+from pretune.runtime.progress import Reporter, Silent
 from pretune.types import Record
 from pretune.workflows.lines import answer_file, given
 from pretune.workflows.reading import reading_of
@@ -131,7 +131,7 @@ def prepared(model: Model | str | Path, reporter: Reporter | None = None, *, cha
     Raises:
         UsageError: it writes no text.
     """
-    machine.prepare()
+    device.prepare()
     loaded = model if isinstance(model, Model) else Model.load(model)
     loaded.needs("causal_lm")
     if reporter is not None:

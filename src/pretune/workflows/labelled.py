@@ -9,7 +9,7 @@ import numpy as np
 
 from pretune.data.shards import split
 from pretune.data.text_hash import text_hash
-from pretune.training.progress import Reporter
+from pretune.runtime.progress import Reporter
 from pretune.types import Record
 
 VALIDATION_SHARE = 0.1

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pretune.checkpoint import lock, store
 from pretune.data.reading import Reading
 from pretune.data.sources import RecordLog, read_records
 from pretune.errors import DataError, UsageError
+from pretune.runtime import atomic_files, lock
 from pretune.text.tokenizer import well_formed
 from pretune.types import Record
 
@@ -39,7 +39,7 @@ def answer_file(
     """
     path = Path(out)
     with lock.held(lock.beside(path), path, DataError):
-        store.check_file(path, overwrite=overwrite)
+        atomic_files.check_file(path, overwrite=overwrite)
         return _written(str(data), path, answer, reading, chunk)
 
 

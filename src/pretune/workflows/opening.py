@@ -10,11 +10,11 @@ from typing import Any
 
 from pretune.config import Settings
 from pretune.data.sources import identities
-from pretune.training import lock, machine
+from pretune.runtime import device, run_lock
+from pretune.runtime.distributed import World
+from pretune.runtime.progress import Reporter, Silent
+from pretune.runtime.run_folder import Run, default_folder
 from pretune.training.changes import replay
-from pretune.training.progress import Reporter, Silent
-from pretune.training.run import Run, default_folder
-from pretune.training.world import World
 from pretune.workflows import completed
 
 
@@ -56,7 +56,7 @@ def carried_out(
         ConfigError: the folder holds a run of other settings, or other files, or another process works on
             it; or ``changes`` is no plan.
     """
-    machine.prepare()
+    device.prepare()
     with World.opened() as world, ExitStack() as held:
         heard = reporter if reporter and world.main else Silent()
         with world.in_turn():
@@ -72,7 +72,7 @@ def _held(folder: Path) -> Iterator[None]:
     """The run is this process's own; a folder that was made for it and is empty at the end goes again."""
     made = not folder.exists()
     try:
-        with lock.held(folder):
+        with run_lock.held(folder):
             yield
     finally:
         if made:

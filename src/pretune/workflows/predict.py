@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from pretune.arguments import Count, FilePath, check_arguments
-from pretune.checkpoint import lock, store
 from pretune.data.columns import unlabelled
 from pretune.errors import DataError, UsageError
 from pretune.model import Model
 from pretune.prediction.formats import FORMATS, Format
-from pretune.prediction.growing import Growing
-from pretune.training import machine
-from pretune.training.progress import Reporter, Silent
+from pretune.runtime import atomic_files, device, lock
+from pretune.runtime.progress import Reporter, Silent
+from pretune.runtime.resumable_file import Growing
 from pretune.types import Record
 from pretune.workflows.answering import Bad, Job, OnBad, Survey, Tally, Writing, answers
 from pretune.workflows.reading import reading_of
@@ -68,7 +67,7 @@ def predict(
         ConfigError: another process writes ``out``.
         CheckpointError: no model there, or a damaged one.
     """
-    machine.prepare()
+    device.prepare()
     reporter = reporter or Silent()
     form = _format(str(out))
     answer = partial(
@@ -78,7 +77,7 @@ def predict(
     if str(out) == STREAM:
         return answer()
     with lock.held(lock.beside(Path(out)), Path(out), DataError):
-        store.check_file(Path(out), overwrite=overwrite)
+        atomic_files.check_file(Path(out), overwrite=overwrite)
         return answer()
 
 
@@ -173,7 +172,7 @@ def predict_texts(
     Raises:
         UsageError: it has no answer to one, or texts and pairs do not pair up.
     """
-    machine.prepare()
+    device.prepare()
     loaded = model if isinstance(model, Model) else Model.load(model)
     if reporter is not None:
         _say_unused(loaded, reporter)

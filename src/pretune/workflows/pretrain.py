@@ -15,20 +15,20 @@ from typing import Any
 import pydantic
 
 from pretune.arguments import FilePath, check_arguments
-from pretune.checkpoint import state, store
 from pretune.data.reading import Reading
 from pretune.data.sources import RecordLog, read_records
 from pretune.errors import CheckpointError, ChecksumError, DataError, UnsupportedError
 from pretune.model.making import sketch
 from pretune.registry import find
+from pretune.runtime import atomic_files, state_file
+from pretune.runtime.distributed import World
+from pretune.runtime.metrics_reader import read_log
+from pretune.runtime.progress import Reporter, Silent
+from pretune.runtime.run_folder import Run, environment
 from pretune.text.tokenizer import Tokenizer
 from pretune.training.length import parse_length
-from pretune.training.metrics_file import read_log
 from pretune.training.outcome import Outcome
-from pretune.training.progress import Reporter, Silent
-from pretune.training.run import Run, environment
 from pretune.training.trainer import Trainer
-from pretune.training.world import World
 from pretune.types import Traits
 from pretune.workflows import cards, pages, verdicts
 from pretune.workflows.continued import tokenizer_of
@@ -215,7 +215,7 @@ def _loss_before(run: Run, parts: Pretraining, reporter: Reporter, world: World)
         return kept
     scores = {score.name: score.value for score in parts.evaluate(parts.model.network, 0)}
     reporter.say("  before: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
-    world.lead(lambda: state.write(path, scores))
+    world.lead(lambda: state_file.write(path, scores))
     return scores
 
 
@@ -225,7 +225,7 @@ class _Before(pydantic.RootModel[dict[str, float]]):
 
 def _read_before(path: Path, reporter: Reporter) -> dict[str, float] | None:
     try:
-        return state.read(path, "it is measured again", _Before)
+        return state_file.read(path, "it is measured again", _Before)
     except CheckpointError as error:
         reporter.say(f"  {error}")
         return None
@@ -311,7 +311,7 @@ def _finish(
         card = cards.pretrained(settings, parts.prepared, summary)
         (folder / "README.md").write_text(card, encoding="utf-8")
 
-    store.write_folder(run.model, fill, about={"kind": "model"})
+    atomic_files.write_folder(run.model, fill, about={"kind": "model"})
     pages.pretraining(
         run.folder / "report.html", settings, summary, read_log(run.metrics), shown,
         environment(), language=settings.language,

@@ -16,15 +16,15 @@ from pretune.evaluation.ngrams import NgramBaselines
 from pretune.model import Model
 from pretune.objectives import Kind, Mixture
 from pretune.registry import find
+from pretune.runtime.distributed import World
+from pretune.runtime.progress import Reporter
+from pretune.runtime.run_folder import Run
 from pretune.text.tokenizer import Tokenizer, frame_for
 from pretune.training.candidates import SampledBatches
 from pretune.training.memory import Memory
 from pretune.training.mixed import MixedBatches, Part
 from pretune.training.outcome import Outcome
-from pretune.training.progress import Reporter
-from pretune.training.run import Run
 from pretune.training.steps import Batches, StepBatches
-from pretune.training.world import World
 from pretune.types import Learning, Score, Specials, Traits
 from pretune.workflows import sizing, teaching
 from pretune.workflows.continued import load, tokenizer_of

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from pretune.arguments import FilePath, Positive, check_arguments
-from pretune.checkpoint import state
 from pretune.config import digest
 from pretune.errors import ConfigError
 from pretune.evaluation.classifiers import majority, tfidf
@@ -31,10 +30,10 @@ from pretune.evaluation.mistakes import Mistake, most_confident
 from pretune.metrics.accuracy import accuracy
 from pretune.metrics.statistics import Difference, mean_interval, paired_difference
 from pretune.model import Model
-from pretune.training import lock, machine
-from pretune.training.metrics_file import read_log
-from pretune.training.progress import Reporter, Silent, Terminal
-from pretune.training.run import BEGUN, MADE, environment, remove_files
+from pretune.runtime import device, run_lock, state_file
+from pretune.runtime.metrics_reader import read_log
+from pretune.runtime.progress import Reporter, Silent, Terminal
+from pretune.runtime.run_folder import BEGUN, MADE, environment, remove_files
 from pretune.types import Prediction
 from pretune.workflows import pages
 from pretune.workflows.corpus import Prepared, prepare
@@ -121,9 +120,9 @@ def quickstart(
     """
     started = time.monotonic() if started is None else started
     reporter: Reporter = Silent() if quiet else Terminal(deadline=started + 60 * minutes)
-    machine.prepare()
+    device.prepare()
     folder = Path(out)
-    with lock.held(folder):
+    with run_lock.held(folder):
         return _carried_out(folder, minutes, started, reporter)
 
 
@@ -132,7 +131,7 @@ def _carried_out(folder: Path, minutes: float, started: float, reporter: Reporte
     finished = folder / "summary.json"
     if finished.exists():
         reporter.say(f"{folder}: this run is complete; remove the folder to run it again")
-        return RunResult(folder, state.read(finished, "remove it and run the command again") or {})
+        return RunResult(folder, state_file.read(finished, "remove it and run the command again") or {})
 
     texts = folder / "texts"
     reporter.say("1/5 text: one tokenizer for English and Chinese, shards of tokens")
@@ -146,7 +145,7 @@ def _carried_out(folder: Path, minutes: float, started: float, reporter: Reporte
         if name not in plan:  # decided here, so that what ran over before is taken off
             left = started + 60 * minutes - time.monotonic() - OTHER_STAGES * minutes / 5
             plan[name] = round(max(20.0, left * SHARES[name]))
-            state.write(folder / MARKER, plan)
+            state_file.write(folder / MARKER, plan)
         reporter.say(f"{number}/5 pretraining: {settings['family']} ({name}), {plan[name]} s")
         runs[name] = pretrain(
             settings,
@@ -168,7 +167,7 @@ def _carried_out(folder: Path, minutes: float, started: float, reporter: Reporte
     summary = report.summary() | {"seconds": round(time.monotonic() - started, 1)}
     for language in ("en", "zh"):
         report.write(folder / ("report.html" if language == "en" else "report.zh.html"), language, summary)
-    state.write(finished, summary)
+    state_file.write(finished, summary)
     return RunResult(folder, summary)
 
 
@@ -210,10 +209,10 @@ def _begin(folder: Path, minutes: float) -> dict[str, Any]:
         content = digest([[str(p.relative_to(source)), p.read_text(encoding="utf-8")] for p in files])
         identity = {"version": metadata.version("pretune"), "texts": content, "minutes": minutes}
         marker = folder / MARKER
-        plan = state.read(marker, f"remove {folder} and run the command again") or {}
+        plan = state_file.read(marker, f"remove {folder} and run the command again") or {}
         if plan and identity.items() <= plan.items():
             return plan
-        if not plan and any(path.name != lock.NAME for path in folder.iterdir()):
+        if not plan and any(path.name != run_lock.NAME for path in folder.iterdir()):
             raise ConfigError(
                 f"{folder}: holds files but no quickstart; give an empty or new folder with --out"
             )
@@ -222,7 +221,7 @@ def _begin(folder: Path, minutes: float) -> dict[str, Any]:
             target = folder / "texts" / path.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-    state.write(marker, identity)
+    state_file.write(marker, identity)
     return identity
 
 

@@ -15,12 +15,12 @@ from typing import Any
 import yaml
 
 from pretune.arguments import FilePath, check_arguments
-from pretune.checkpoint import store
 from pretune.config import Settings, build, override
 from pretune.errors import ConfigError, PretuneError
-from pretune.training import changes, lock
-from pretune.training.metrics_file import read_log
-from pretune.training.run import Run
+from pretune.runtime import atomic_files, run_lock
+from pretune.runtime.metrics_reader import read_log
+from pretune.runtime.run_folder import Run
+from pretune.training import changes
 from pretune.training.settings import TrainingSettings
 from pretune.workflows import verdicts
 from pretune.workflows.finetune import FinetuneSettings
@@ -105,7 +105,7 @@ def adjust_run(run: FilePath, values: Mapping[str, Any] | Sequence[str]) -> Entr
     if step is None:
         changes.request(opened, wanted)
     else:
-        with lock.held(opened.folder):
+        with run_lock.held(opened.folder):
             changes.record(opened, wanted, step)
     return {"run": str(opened.folder), "set": wanted, "state": state, "step": step}
 
@@ -150,7 +150,7 @@ def state_of(run: Run) -> str:
     """``finished``, ``running`` (a process trains it now) or ``stopped``."""
     if run.summary() is not None:
         return "finished"
-    return "running" if lock.is_running(run.folder) else "stopped"
+    return "running" if run_lock.is_running(run.folder) else "stopped"
 
 
 def changed_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,7 +256,7 @@ def _when(folder: Path) -> str:
 
 def _resumes_at(run: Run) -> int:
     """The step that the same command would go on from."""
-    newest = store.newest_good(run.checkpoints, lambda _: None)
+    newest = atomic_files.newest_good(run.checkpoints, lambda _: None)
     return 0 if newest is None else int(newest.name.removeprefix("step-"))
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from pretune.arguments import FilePath, check_arguments
 from pretune.model import Model
 from pretune.prediction.score import TextScore
-from pretune.training import machine
-from pretune.training.progress import Reporter, Silent
+from pretune.runtime import device
+from pretune.runtime.progress import Reporter, Silent
 from pretune.types import Record
 from pretune.workflows.lines import answer_file, given
 from pretune.workflows.reading import reading_of
@@ -27,7 +27,7 @@ def score_texts(
     within_word: bool = False,
 ) -> list[TextScore]:
     """The score of each text: see `Model.score`."""
-    machine.prepare()
+    device.prepare()
     loaded = model if isinstance(model, Model) else Model.load(model)
     return loaded.score_all(texts, stride=stride, within_word=within_word)
 
@@ -59,7 +59,7 @@ def score_file(
         CheckpointError: no model there, or a damaged one.
     """
     reporter = reporter or Silent()
-    machine.prepare()
+    device.prepare()
     loaded = model if isinstance(model, Model) else Model.load(model)
     loaded.score_all([], stride=stride, within_word=within_word)  # what is wrong for all is said at once
     total = [0.0, 0]

@@ -12,11 +12,11 @@ from pretune.errors import ConfigError, UnsupportedError
 from pretune.model import Model
 from pretune.model.folder import outline
 from pretune.objectives import DistillationSettings, Distilled, check_widths
+from pretune.runtime.distributed import World
+from pretune.runtime.progress import Reporter
+from pretune.runtime.run_folder import Run
 from pretune.text.tokenizer import Tokenizer
-from pretune.training.progress import Reporter
-from pretune.training.run import Run
 from pretune.training.settings import TrainingSettings
-from pretune.training.world import World
 from pretune.types import ObjectiveLike, Traits
 
 SPLITTING = ("normalizer", "pre_tokenizer", "model", "added_tokens")

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pretune.arguments import Count, FilePath, Whole, check_arguments
-from pretune.checkpoint import lock, store
 from pretune.data.reading import Reading
 from pretune.data.sources import read_texts
 from pretune.errors import ConfigError, DataError
+from pretune.runtime import atomic_files, lock
+from pretune.runtime.progress import Reporter, Silent
 from pretune.text.advice import Advice, advise_vocabulary_size
 from pretune.text.inspection import Inspection, inspect, remarks, show, table
 from pretune.text.sample import sample_texts
 from pretune.text.tokenizer import Tokenizer
 from pretune.text.training import Kind, parse_kind
 from pretune.text.training import train_tokenizer as train
-from pretune.training.progress import Reporter, Silent
 from pretune.workflows.reading import text_reading
 
 AUTO: Literal["auto"] = "auto"
@@ -116,7 +116,7 @@ def _trained(
         max_token_length=max_token_length, lowercase=lowercase, strip_accents=strip_accents,
     ).with_sentinels(sentinels)  # fmt: skip
     inspection = inspect(tokenizer, sample_texts(read_texts(paths, reading=reading), _MEASURED_CHARACTERS))
-    store.write_folder(folder, tokenizer.save, about={"kind": "tokenizer"})
+    atomic_files.write_folder(folder, tokenizer.save, about={"kind": "tokenizer"})
     return TrainedTokenizer(folder, tokenizer, kind, inspection, advice)
 
 

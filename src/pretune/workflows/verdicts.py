@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from pretune.report.sections import VerdictItem
-from pretune.training.metrics_file import read_log
+from pretune.runtime.metrics_reader import read_log
+from pretune.runtime.progress import Reporter
+from pretune.runtime.run_folder import Run
 from pretune.training.outcome import Outcome
-from pretune.training.progress import Reporter
-from pretune.training.run import Run
 from pretune.training.timing import counted
 from pretune.training.verdicts import ANNEALED, Finding, Kind, Rows, by_gravity, judge
 from pretune.workflows.prediction_findings import FACTOR, Final, with_cause

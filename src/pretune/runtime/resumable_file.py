@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pretune.checkpoint import state, store
 from pretune.config import differences
 from pretune.errors import CheckpointError, DataError, UsageError
+from pretune.runtime import atomic_files, state_file
 
 
-class _Sidecar(state.Form):
+class _Sidecar(state_file.Form):
     """How far the output is, and of what it is one."""
 
     identity: dict[str, Any]
@@ -52,7 +52,7 @@ class Growing:
         *,
         overwrite: bool = False,
     ) -> None:
-        store.check_file(path, overwrite=overwrite)
+        atomic_files.check_file(path, overwrite=overwrite)
         self._say = say
         self.path, self.identity = path, dict(identity)
         self.partial = path.with_name(path.name + ".partial")
@@ -80,7 +80,7 @@ class Growing:
 
     def _note(self, count: int) -> None:
         there = {"identity": self.identity, "bytes": count, "content": self._content.hexdigest()}
-        state.write(self.sidecar, {**there, "state": self.state})
+        state_file.write(self.sidecar, {**there, "state": self.state})
 
     def finish(self) -> None:
         """Give the file its name."""
@@ -123,7 +123,7 @@ class Growing:
     def _there(self) -> dict[str, Any] | None:
         """The sidecar, where it and all that it counts are there as they were written."""
         try:
-            there = state.read(self.sidecar, "the output is begun anew", _Sidecar)
+            there = state_file.read(self.sidecar, "the output is begun anew", _Sidecar)
         except CheckpointError as error:
             self._say(str(error))
             return None

@@ -21,13 +21,12 @@ from typing import Any
 import torch
 import yaml
 
-from pretune.checkpoint import state
-from pretune.checkpoint.store import as_json, newest_good, sha256, write_json, write_text
 from pretune.config import Settings, differences, digest, dump
 from pretune.errors import CheckpointError, ConfigError, PretuneError
-from pretune.training import lock
-from pretune.training.plan import Plan
-from pretune.training.world import World
+from pretune.runtime import run_lock, state_file
+from pretune.runtime.atomic_files import as_json, newest_good, sha256, write_json, write_text
+from pretune.runtime.distributed import World
+from pretune.runtime.plan_file import Plan
 
 DATA = (
     "prepared.json", "text.sha256", "manifest.json", "corpus.json", "documents.bin", "tokens-*.bin",
@@ -80,7 +79,7 @@ class Run:
             raise ConfigError(
                 f"{folder}: cannot be made: {error.strerror}; give another folder with --out"
             ) from None
-        others = [name for name in names if name != lock.NAME and not name.endswith(".partial")]
+        others = [name for name in names if name != run_lock.NAME and not name.endswith(".partial")]
         if others:
             raise ConfigError(
                 f"{folder}: holds files ({min(others)} ...) but no run; give another folder with --out"
@@ -126,17 +125,19 @@ class Run:
             CheckpointError: the file is damaged; ``verified``: or is not what the run wrote there.
         """
         path = self.folder / SUMMARY
-        found = state.read_any(path, AGAIN)
+        found = state_file.read_any(path, AGAIN)
         if verified and found is not None:
-            kept = state.read(self.folder / CHECKSUMS, f"remove {SUMMARY} and run the command again") or {}
+            kept = (
+                state_file.read(self.folder / CHECKSUMS, f"remove {SUMMARY} and run the command again") or {}
+            )
             if kept.get(SUMMARY) != sha256(path):
-                raise state.damaged(path, "not what the run wrote (SHA-256 differs)", AGAIN)
+                raise state_file.damaged(path, "not what the run wrote (SHA-256 differs)", AGAIN)
         return found
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary: its presence says that the run is complete."""
         text = as_json(summary)
-        state.write(self.folder / CHECKSUMS, {SUMMARY: hashlib.sha256(text.encode()).hexdigest()})
+        state_file.write(self.folder / CHECKSUMS, {SUMMARY: hashlib.sha256(text.encode()).hexdigest()})
         write_text(self.folder / SUMMARY, text)
 
     def plan(self) -> dict[str, Any]:
@@ -145,10 +146,10 @@ class Run:
         Raises:
             CheckpointError: the file is damaged.
         """
-        return state.read(self.plan_path, PLAN_AGAIN, Plan) or {}
+        return state_file.read(self.plan_path, PLAN_AGAIN, Plan) or {}
 
     def write_plan(self, plan: dict[str, Any]) -> None:
-        state.write(self.plan_path, plan)
+        state_file.write(self.plan_path, plan)
 
     def mend_plan(self, say: Callable[[str], None]) -> None:
         """Put a plan that is gone back as the newest good checkpoint keeps it."""

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 import pretune
-from pretune.checkpoint import lock
 from pretune.errors import CheckpointError, ConfigError
+from pretune.runtime import lock
 
 HOLDS = (
     "import sys, time\n"
     "from pathlib import Path\n"
-    "from pretune.checkpoint import lock\n"
+    "from pretune.runtime import lock\n"
     "path = Path(sys.argv[1])\n"
     "with lock.held(path, path):\n"
     "    print('held', flush=True)\n"

@@ -9,9 +9,9 @@ import pytest
 
 FAULTS = """
 import resource, torch
-from pretune.training import machine
+from pretune.runtime import device
 if {prepared}:
-    machine.prepare()
+    device.prepare()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for n in range(61):

@@ -20,7 +20,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from pretune.errors import CheckpointError, UsageError
-from pretune.json_files import read_json_object
+from pretune.runtime.json_files import read_json_object
 
 MANIFEST = "manifest.json"
 SCHEMA = 1

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import pydantic
 
-from pretune.checkpoint.state import Form
+from pretune.runtime.state_file import Form
 
 Steps = Annotated[int, pydantic.Field(ge=1)]
 Step = Annotated[int, pydantic.Field(ge=0)]

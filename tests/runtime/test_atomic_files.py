@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pretune.checkpoint import store
 from pretune.errors import CheckpointError, UsageError
+from pretune.runtime import atomic_files
 
 
 @pytest.fixture
@@ -20,38 +20,38 @@ def folder(tmp_path: Path) -> Path:
     def fill(partial: Path) -> None:
         (partial / "weights").write_bytes(b"content")
 
-    store.write_folder(place, fill, {"step": 3})
+    atomic_files.write_folder(place, fill, {"step": 3})
     return place
 
 
 def test_a_whole_folder_says_what_it_is(folder: Path) -> None:
-    assert store.verify_folder(folder) == {"step": 3}
+    assert atomic_files.verify_folder(folder) == {"step": 3}
 
 
 def test_a_manifest_with_another_number_is_found(folder: Path) -> None:
-    path = folder / store.MANIFEST
+    path = folder / atomic_files.MANIFEST
     path.write_text(path.read_text().replace('"step": 3', '"step": 7'))
     with pytest.raises(CheckpointError, match=r"manifest\.json: damaged.*SHA-256"):
-        store.verify_folder(folder)
+        atomic_files.verify_folder(folder)
 
 
 def test_a_digest_that_has_lost_its_name_is_found(folder: Path) -> None:
     """Else whoever damages the name would switch the check off."""
-    path = folder / store.MANIFEST
+    path = folder / atomic_files.MANIFEST
     manifest = json.loads(path.read_text())
     manifest["sha257"] = manifest.pop("sha256")
     path.write_text(json.dumps(manifest))
     with pytest.raises(CheckpointError, match="damaged"):
-        store.verify_folder(folder)
+        atomic_files.verify_folder(folder)
 
 
 def test_a_manifest_without_its_digest_is_found(folder: Path) -> None:
-    path = folder / store.MANIFEST
+    path = folder / atomic_files.MANIFEST
     manifest = json.loads(path.read_text())
     del manifest["sha256"]
     path.write_text(json.dumps(manifest))
     with pytest.raises(CheckpointError, match="damaged"):
-        store.verify_folder(folder)
+        atomic_files.verify_folder(folder)
 
 
 # -- what is the user's -----------------------------------------------------------------------------
@@ -64,12 +64,12 @@ def write(folder: Path, **files: str) -> None:
         for name, text in files.items():
             (partial / name).write_text(text)
 
-    store.write_folder(folder, fill)
+    atomic_files.write_folder(folder, fill)
 
 
 def contents(folder: Path) -> dict[str, str]:
     """The files below a folder, without the manifest."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != store.MANIFEST]
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != atomic_files.MANIFEST]
     return {path.relative_to(folder).as_posix(): path.read_text() for path in files}
 
 
@@ -82,7 +82,7 @@ def test_these_may_be_replaced(kind: str, tmp_path: Path) -> None:
         (folder if kind == "empty" else real).mkdir()
     if kind == "empty link":
         folder.symlink_to(real)
-    store.check_target(folder)
+    atomic_files.check_target(folder)
     write(folder, b="2")
     assert contents(folder) == {"b": "2"}
     assert folder.is_symlink() == (kind == "empty link")
@@ -95,8 +95,8 @@ def test_these_may_be_replaced(kind: str, tmp_path: Path) -> None:
         (lambda folder: ((folder / "sub").mkdir(), (folder / "sub" / "x").write_text("mine")), "sub/x"),
         (lambda folder: (folder / "a").write_text("edited"), "a: 6 bytes"),
         (lambda folder: (folder / "a").unlink(), "a: missing"),
-        (lambda folder: (folder / store.MANIFEST).unlink(), "holds a"),
-        (lambda folder: (folder / store.MANIFEST).write_text("{}"), "manifest"),
+        (lambda folder: (folder / atomic_files.MANIFEST).unlink(), "holds a"),
+        (lambda folder: (folder / atomic_files.MANIFEST).write_text("{}"), "manifest"),
         (lambda folder: (folder / "link").symlink_to("/etc"), "link"),
     ],
 )
@@ -108,9 +108,9 @@ def test_these_are_refused_and_kept_when_overwritten(
     change(folder)
     before = contents(folder)
     with pytest.raises(UsageError, match=rf"out: is there already.*{named}.*overwrite"):
-        store.check_target(folder)
+        atomic_files.check_target(folder)
     assert contents(folder) == before
-    store.check_target(folder, overwrite=True)
+    atomic_files.check_target(folder, overwrite=True)
     write(folder, a="2")
     theirs = {name: text for name, text in before.items() if name not in ("a", "old")}
     assert contents(folder).items() >= {"a": "2", **theirs}.items()
@@ -122,10 +122,10 @@ def test_a_file_is_never_made_a_folder(tmp_path: Path) -> None:
     path.write_text("mine")
     for overwrite in (False, True):
         with pytest.raises(UsageError, match="out: is a file"):
-            store.check_target(path, overwrite=overwrite)
+            atomic_files.check_target(path, overwrite=overwrite)
     os.symlink(tmp_path / "nowhere", tmp_path / "link")
     with pytest.raises(UsageError, match="link: is a file"):
-        store.check_target(tmp_path / "link")
+        atomic_files.check_target(tmp_path / "link")
     assert path.read_text() == "mine"
 
 
@@ -148,7 +148,7 @@ def test_a_replacement_that_was_cut_off_is_finished(tmp_path: Path) -> None:
     write(folder, a="1")
     (folder / "notes.txt").write_text("mine")
     folder.rename(old)
-    store.clear_partial(tmp_path)
+    atomic_files.clear_partial(tmp_path)
     assert contents(folder) == {"a": "1", "notes.txt": "mine"}
     folder.rename(old)
     write(tmp_path / "new", a="2")
@@ -160,20 +160,20 @@ def test_a_replacement_that_was_cut_off_is_finished(tmp_path: Path) -> None:
 
 def test_a_checkpoint_that_goes_leaves_what_is_not_of_it(folder: Path) -> None:
     (folder / "notes.txt").write_text("mine")
-    store.remove_folder(folder)
+    atomic_files.remove_folder(folder)
     assert not folder.exists()
     assert contents(folder.with_name("step-00000003.kept")) == {"notes.txt": "mine"}
-    assert store.checkpoints(folder.parent) == []
+    assert atomic_files.checkpoints(folder.parent) == []
 
 
 def test_a_file_that_is_there_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "said.jsonl"
-    store.check_file(path)
+    atomic_files.check_file(path)
     path.touch()
-    store.check_file(path)
+    atomic_files.check_file(path)
     path.write_text("mine")
     with pytest.raises(UsageError, match=r"said\.jsonl: is there already \(4 bytes\).*--overwrite"):
-        store.check_file(path)
-    store.check_file(path, overwrite=True)
+        atomic_files.check_file(path)
+    atomic_files.check_file(path, overwrite=True)
     with pytest.raises(UsageError, match="is a folder"):
-        store.check_file(tmp_path, overwrite=True)
+        atomic_files.check_file(tmp_path, overwrite=True)

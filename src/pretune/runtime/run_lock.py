@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from pretune.checkpoint import lock
 from pretune.errors import ConfigError
+from pretune.runtime import lock
 
 NAME = "lock"
 

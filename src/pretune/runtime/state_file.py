@@ -13,8 +13,8 @@ from typing import Any
 
 import pydantic
 
-from pretune.checkpoint import store
 from pretune.errors import CheckpointError
+from pretune.runtime import atomic_files
 
 CHECKSUM = "sha256"
 """The key of the checksum, beside the content."""
@@ -30,7 +30,7 @@ class Form(pydantic.BaseModel):
 def write(path: Path, content: Mapping[str, Any]) -> None:
     """Write ``content`` with its checksum, whole or not at all."""
     plain = json.loads(json.dumps(content, ensure_ascii=False))
-    store.write_json(path, {**plain, CHECKSUM: checksum(plain)})
+    atomic_files.write_json(path, {**plain, CHECKSUM: checksum(plain)})
 
 
 def read(path: Path, way_out: str, form: type[pydantic.BaseModel] | None = None) -> dict[str, Any] | None:

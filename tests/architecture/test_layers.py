@@ -1,35 +1,40 @@
-"""A module imports only from floors below its own; rooms on one floor do not import each other."""
+"""A module imports only from layers below its own; packages of one layer do not import each other."""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "pretune"
 
-FLOORS: list[tuple[str, ...]] = [
+LAYERS: list[tuple[str, ...]] = [
     ("errors",),
     ("types",),
     ("config",),
-    ("arguments", "json_files"),
-    ("registry",),
+    ("arguments", "registry"),
+    ("runtime",),
     ("nn", "text", "checkpoint"),
     ("families", "data", "metrics"),
     ("objectives", "tasks", "generation"),
     ("training", "prediction"),
     ("model",),
-    ("evaluation", "explain", "audit", "compress", "planning", "serve", "report"),
+    ("evaluation", "report"),
+    ("explain", "audit", "compress", "planning", "serve"),
     ("workflows",),
     ("cli",),
 ]
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+"""Packages, or their folders where these have an order of their own, from the lowest layer to the highest."""
+LAYER = {package: number for number, packages in enumerate(LAYERS) for package in packages}
 MODULES = sorted(SOURCE.rglob("*.py"))
 
 
-def room_of(parts: tuple[str, ...]) -> str:
-    return parts[0].removesuffix(".py") if parts else "__init__"
+def package_of(parts: Sequence[str]) -> str:
+    """The longest of the names in `LAYERS` that a module stands under."""
+    names = [part.removesuffix(".py") for part in parts]
+    return next(("/".join(names[:n]) for n in (2, 1) if "/".join(names[:n]) in LAYER), names[0])
 
 
 def imported(path: Path) -> list[tuple[int, str]]:
@@ -50,24 +55,21 @@ def imported(path: Path) -> list[tuple[int, str]]:
     return found
 
 
-def test_every_room_has_a_floor() -> None:
-    rooms = {room_of(path.relative_to(SOURCE).parts) for path in MODULES} - {"__init__", "__main__"}
-    assert rooms <= FLOOR.keys()
+def test_every_package_has_a_layer() -> None:
+    packages = {path.relative_to(SOURCE).parts[0].removesuffix(".py") for path in MODULES}
+    assert packages - {"__init__", "__main__"} <= {name.split("/")[0] for name in LAYER}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
 def test_imports_go_down(path: Path) -> None:
-    parts = path.relative_to(SOURCE).parts
-    room = room_of(parts)
-    if room in ("__init__", "__main__"):
-        return  # the public face stands above all floors
+    package = package_of(path.relative_to(SOURCE).parts)
+    if package in ("__init__", "__main__"):
+        return  # the public names stand above all layers
     wrong = []
     for line, name in imported(path):
-        other = name.split(".")[0]
-        if other == room and len(parts) > 1:
-            continue
-        if other not in FLOOR:
-            continue  # a name of the public face, such as __version__
-        if FLOOR[other] >= FLOOR[room]:
-            wrong.append(f"line {line}: {room} imports {other}")
+        other = package_of(name.split("."))
+        if other == package or other not in LAYER:
+            continue  # its own package, or a name of the public face, such as __version__
+        if LAYER[other] >= LAYER[package]:
+            wrong.append(f"line {line}: {package} imports {other}")
     assert not wrong
