@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pretune import registry
-from pretune.data.windows import EncodedRecords
+from pretune.data.corpus.windows import EncodedRecords
 from pretune.model import Model
 from pretune.objectives import objective_of, objectives_of
 from pretune.runtime.distributed import World

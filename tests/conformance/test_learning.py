@@ -10,8 +10,8 @@ import torch
 from small import told, ways
 
 from pretune import registry
+from pretune.data.corpus.windows import EncodedRecords
 from pretune.data.order import rng
-from pretune.data.windows import EncodedRecords
 from pretune.objectives import objective_of
 from pretune.types import Feature, Specials
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from harness import Ended, Events, Row, Setting, check, child, kill_me, log_of, one_line, send
 
 from pretune.cli import main as command_line
-from pretune.data.cleaning import pool
+from pretune.data.cleaning import workers
 from pretune.runtime.resumable_file import Growing
 from pretune.workflows import data as data_module
 
@@ -207,7 +207,7 @@ def _cleaning(setting: Setting, tries: int) -> Row:
 
 def _small_batches() -> None:
     """A part ends where a batch does: more of them."""
-    pool.BATCH_DOCUMENTS = 40
+    workers.BATCH_DOCUMENTS = 40
 
 
 def _dies_after_parts(count: int) -> None:

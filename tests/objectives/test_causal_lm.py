@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pretune.data.corpus.token_shards import write_corpus
+from pretune.data.corpus.windows import Windows
 from pretune.data.order import rng
-from pretune.data.shards import write_corpus
-from pretune.data.windows import Windows
 from pretune.families import llama
 from pretune.objectives.causal_lm import HEAD, Objective, contexts, windowing
 from pretune.text.training import train_byte_bpe

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from pretune.data.corpus.windows import EncodedRecords
 from pretune.data.order import rng
-from pretune.data.windows import EncodedRecords
 from pretune.objectives import objective_of
 from pretune.registry import find
 from pretune.types import Feature, Specials

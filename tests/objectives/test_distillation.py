@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pretune.data.corpus.windows import EncodedRecords
 from pretune.data.order import rng
-from pretune.data.windows import EncodedRecords
 from pretune.errors import UnsupportedError
 from pretune.objectives import DistillationSettings, Distilled, objective_of
 from pretune.registry import find

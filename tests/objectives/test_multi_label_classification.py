@@ -11,8 +11,8 @@ import transformers
 from sklearn.utils.class_weight import compute_class_weight
 
 from pretune import registry
+from pretune.data.corpus.windows import EncodedRecords
 from pretune.data.order import rng
-from pretune.data.windows import EncodedRecords
 from pretune.errors import ConfigError
 from pretune.families import bert
 from pretune.objectives import classification, multi_label_classification

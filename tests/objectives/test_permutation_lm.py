@@ -14,8 +14,8 @@ import transformers
 
 from pretune.checkpoint import weights
 from pretune.config import build
+from pretune.data.corpus.windows import EncodedRecords
 from pretune.data.order import rng
-from pretune.data.windows import EncodedRecords
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.families import bert, xlnet
 from pretune.objectives import masked_lm

@@ -8,8 +8,8 @@ import torch
 import transformers
 
 from pretune.checkpoint import weights
+from pretune.data.corpus.windows import EncodedRecords
 from pretune.data.order import rng
-from pretune.data.windows import EncodedRecords
 from pretune.errors import DataError, UnsupportedError
 from pretune.families import bert, gpt2
 from pretune.objectives import objective_of, objectives_of

@@ -12,8 +12,8 @@ import transformers
 from pairs import SPECIALS, TRAITS, feature, ids, shown, words
 
 from pretune.checkpoint import weights
+from pretune.data.corpus.windows import EncodedRecords
 from pretune.data.order import rng
-from pretune.data.windows import EncodedRecords
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.families import bert, gpt2, t5
 from pretune.objectives import objective_of

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pretune.errors import DataError
-from pretune.prediction.formats import FORMATS
+from pretune.inference.output_format import FORMATS
 from pretune.tasks import multi_label_classification as module
 from pretune.types import Feature, Prediction, Record, Specials
 

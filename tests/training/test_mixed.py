@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pretune.data.windows import EncodedRecords
+from pretune.data.corpus.windows import EncodedRecords
 from pretune.errors import ConfigError
 from pretune.families import llama
 from pretune.objectives import Mixture, objective_of

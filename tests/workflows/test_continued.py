@@ -16,7 +16,7 @@ import transformers
 
 import pretune
 from pretune.checkpoint import hub
-from pretune.data.fingerprints import Fingerprints
+from pretune.data.cleaning.fingerprints import Fingerprints
 from pretune.errors import ConfigError, Interrupted
 from pretune.workflows import pretrain as workflow
 

@@ -18,8 +18,8 @@ import pytest
 import zstandard
 
 import pretune
-from pretune.data.cleaning import pool
-from pretune.data.sources import RecordLog, read_records
+from pretune.data.cleaning import workers
+from pretune.data.sources.records import RecordLog, read_records
 from pretune.errors import ConfigError, DataError, Interrupted
 from pretune.workflows import data as workflow
 
@@ -70,7 +70,7 @@ SETTINGS: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "BATCH_BYTES", 4096)
+    monkeypatch.setattr(workers, "BATCH_BYTES", 4096)
 
 
 def parts(folder: Path) -> dict[str, bytes]:

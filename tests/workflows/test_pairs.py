@@ -13,7 +13,7 @@ import torch
 import transformers
 
 import pretune
-from pretune.data.pairs import CorpusPairs
+from pretune.data.corpus.pairs import CorpusPairs
 from pretune.errors import DataError
 from pretune.model import Model
 from pretune.workflows.corpus import open_prepared

@@ -10,7 +10,7 @@ import typer
 from pretune.cli.shared import Encoding, Json, Overwrite, TextColumn, columns, emit, typed
 
 if TYPE_CHECKING:
-    from pretune.prediction.score import TextScore
+    from pretune.inference.scoring import TextScore
 
 NAME = "score"
 HELP = """Say how probable a language model finds texts, and which of several the most.

@@ -1,1 +1,1 @@
-"""Sources, deduplication, shards, windows, order, packing: text on its way to a batch."""
+"""Raw text and records on their way to a batch: sources, cleaning, corpus, and then order and packing."""

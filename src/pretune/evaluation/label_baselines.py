@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pretune.evaluation.baseline import Baseline
-from pretune.evaluation.classifiers import majority, tfidf
+from pretune.baselines.base import Baseline
+from pretune.baselines.tfidf import majority, tfidf
 from pretune.tasks.classification import texts, truth
 from pretune.types import Record
 

@@ -10,9 +10,9 @@ from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from pretune.baselines.base import Baseline
+from pretune.baselines.tfidf import FOLDS, STRENGTHS, Counted, Terms, weighted
 from pretune.errors import DataError
-from pretune.evaluation.baseline import Baseline
-from pretune.evaluation.classifiers import FOLDS, STRENGTHS, Counted, Terms, weighted
 from pretune.metrics.label_sets import best_threshold, indicators
 from pretune.tasks.multi_label_classification import texts, truth
 from pretune.types import FloatArray, IntArray, Record

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from pretune.baselines.ngrams import NgramBaselines
 from pretune.config import digest
 from pretune.data.order import validation_rng
 from pretune.data.packing import pack
 from pretune.errors import DataError
-from pretune.evaluation.ngrams import NgramBaselines
 from pretune.metrics.cross_entropy import cross_entropy
 from pretune.runtime.distributed import World
 from pretune.text.tokenizer import Tokenizer

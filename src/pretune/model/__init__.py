@@ -17,21 +17,21 @@ from torch import nn
 from pretune.arguments import Count, FilePath, Seed, check_arguments
 from pretune.checkpoint import hub, weights
 from pretune.config import Settings, build, digest
-from pretune.data.fingerprints import Fingerprints
+from pretune.data.cleaning.fingerprints import Fingerprints
 from pretune.errors import CheckpointError, UnsupportedError, UsageError, quote
 from pretune.generation.decode import Continuation
 from pretune.generation.decoder import Decoder
 from pretune.generation.defaults import FILE, Defaults
 from pretune.generation.sampling import Sampling
 from pretune.generation.settings import Decoding, decoding_of
+from pretune.inference import heads as prediction
+from pretune.inference.fill_mask import Filled, Masks, fill
+from pretune.inference.scoring import TextScore, score_causal, score_masked
 from pretune.model.broken import naming
 from pretune.model.folder import ABOUT, save_as
 from pretune.model.loading import load
 from pretune.model.making import check_memory, check_sizes, distinct, random_network, start_of
 from pretune.model.uses import BOTH_WAYS, FILLS, check_head, no_score, no_task
-from pretune.prediction import heads as prediction
-from pretune.prediction.fill import Filled, Masks, fill
-from pretune.prediction.score import TextScore, score_causal, score_masked
 from pretune.registry import find
 from pretune.runtime import atomic_files
 from pretune.text.tokenizer import Tokenizer
@@ -369,7 +369,7 @@ class Model:
 
     @check_arguments
     def score(self, text: str, *, stride: int | None = None, within_word: bool = False) -> TextScore:
-        """How probable the model finds a text, a token at a time; see `prediction.score`.
+        """How probable the model finds a text, a token at a time; see `inference.scoring`.
 
         A causal model gives the log-probability, a masked one the pseudo-log-likelihood.
 

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from pretune.checkpoint import gguf, hub
-from pretune.data.fingerprints import FILE as FINGERPRINTS
+from pretune.data.cleaning.fingerprints import FILE as FINGERPRINTS
 from pretune.errors import CheckpointError, ConfigError, UnsupportedError, quote
 from pretune.families import family_of
 from pretune.registry import find, names

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pretune.checkpoint import hub, weights
 from pretune.config import build
-from pretune.data.fingerprints import Fingerprints
+from pretune.data.cleaning.fingerprints import Fingerprints
 from pretune.errors import CheckpointError
 from pretune.generation.defaults import Defaults
 from pretune.model.folder import model_folder, own_head, own_labels, read_about, read_config, task_of, verify

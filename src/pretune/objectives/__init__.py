@@ -9,9 +9,9 @@ from types import ModuleType
 from typing import Any
 
 from pretune.config import build
-from pretune.data.pairs import CorpusPairs, joint_of
-from pretune.data.shards import Corpus
-from pretune.data.windows import Windows
+from pretune.data.corpus.pairs import CorpusPairs, joint_of
+from pretune.data.corpus.token_shards import Corpus
+from pretune.data.corpus.windows import Windows
 from pretune.errors import ConfigError
 from pretune.objectives._combined import Building, Combined
 from pretune.objectives._distillation import DistillationSettings as DistillationSettings

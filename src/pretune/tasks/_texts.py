@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pydantic
 
 from pretune.config import Settings
-from pretune.data.columns import Field
+from pretune.data.sources.columns import Field
 from pretune.errors import DataError, quote
 from pretune.text.tokenizer import Tokenizer
 from pretune.types import IntArray, Record, Specials, framed

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pretune.data.columns import Field
+from pretune.data.sources.columns import Field
 from pretune.errors import DataError
 from pretune.metrics.accuracy import accuracy
 from pretune.metrics.by_class import ByClass, by_class

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pydantic
 
 from pretune.config import Settings
-from pretune.data.columns import Field
+from pretune.data.sources.columns import Field
 from pretune.errors import DataError
 from pretune.metrics.by_class import ByClass, by_label
 from pretune.metrics.label_sets import best_threshold, exact_match, indicators, macro_f1, micro_f1

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pretune.config import build, digest
-from pretune.data.columns import unlabelled
-from pretune.data.reading import Reading
-from pretune.data.sources import RecordLog, read_records
+from pretune.data.sources.columns import unlabelled
+from pretune.data.sources.read_options import Reading
+from pretune.data.sources.records import RecordLog, read_records
 from pretune.errors import DataError, UsageError
 from pretune.generation.sampling import Sampling
+from pretune.inference.fill_mask import Filled
+from pretune.inference.output_format import FORMATS, Format
 from pretune.model import Model
-from pretune.prediction.fill import Filled
-from pretune.prediction.formats import FORMATS, Format
 from pretune.runtime.progress import Reporter, working
 from pretune.text.tokenizer import well_formed
 from pretune.types import Record

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pretune.config import Settings
-from pretune.data.fingerprints import FILE as FINGERPRINTS
+from pretune.data.cleaning.fingerprints import FILE as FINGERPRINTS
 from pretune.errors import CheckpointError, PretuneError
 from pretune.runtime import atomic_files
 from pretune.runtime.run_folder import Run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretune.data.reading import Reading
+from pretune.data.sources.read_options import Reading
 from pretune.objectives import Kind
 from pretune.runtime.progress import Reporter
 from pretune.text.tokenizer import Tokenizer

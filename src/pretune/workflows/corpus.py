@@ -16,12 +16,12 @@ import numpy as np
 import pydantic
 from safetensors import SafetensorError
 
-from pretune.data.fingerprints import FILE as FINGERPRINTS
-from pretune.data.fingerprints import Fingerprints
-from pretune.data.origins import Origins, changes, origins
-from pretune.data.pairs import joint_of
-from pretune.data.reading import Reading
-from pretune.data.shards import Corpus, write_corpus
+from pretune.data.cleaning.fingerprints import FILE as FINGERPRINTS
+from pretune.data.cleaning.fingerprints import Fingerprints
+from pretune.data.corpus.pairs import joint_of
+from pretune.data.corpus.token_shards import Corpus, write_corpus
+from pretune.data.sources.provenance import Origins, changes, origins
+from pretune.data.sources.read_options import Reading
 from pretune.errors import CheckpointError, ChecksumError, DataError
 from pretune.runtime import atomic_files, state_file
 from pretune.runtime.progress import Reporter

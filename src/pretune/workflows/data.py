@@ -22,12 +22,13 @@ from pretune.data.cleaning.boilerplate import LineCounts
 from pretune.data.cleaning.cleaner import CleanedBatch, Draft, Dropped, Kept, Knowledge, read_word_list
 from pretune.data.cleaning.contamination import Evaluations
 from pretune.data.cleaning.evaluation_files import evaluation_texts
-from pretune.data.cleaning.pool import Workers, batches
+from pretune.data.cleaning.exact_duplicates import ExactDuplicates
+from pretune.data.cleaning.near_duplicates import NearDuplicates
 from pretune.data.cleaning.settings import CleaningSettings
-from pretune.data.cleaning.tally import Tally
-from pretune.data.deduplicate import ExactDuplicates
-from pretune.data.near_duplicates import NearDuplicates
-from pretune.data.parts import (
+from pretune.data.cleaning.stats import Tally
+from pretune.data.cleaning.workers import Workers, batches
+from pretune.data.sources.records import RecordLog, listing, read_records
+from pretune.data.sources.text_shards import (
     NOTES,
     PREPARED,
     Memory,
@@ -39,7 +40,6 @@ from pretune.data.parts import (
     write_memory,
     write_note,
 )
-from pretune.data.sources import RecordLog, listing, read_records
 from pretune.errors import ConfigError, DataError, Interrupted, PretuneError
 from pretune.runtime import lock, state_file
 from pretune.runtime.atomic_files import write_json

@@ -15,10 +15,10 @@ import pydantic
 
 from pretune.config import Settings, build, differences, digest
 from pretune.data.cleaning.settings import CleaningSettings
-from pretune.data.columns import check_names
-from pretune.data.parts import NOTES, PREPARED, Finished, verify_part
-from pretune.data.reading import Reading
-from pretune.data.sources import RecordLog, listing, read_records
+from pretune.data.sources.columns import check_names
+from pretune.data.sources.read_options import Reading
+from pretune.data.sources.records import RecordLog, listing, read_records
+from pretune.data.sources.text_shards import NOTES, PREPARED, Finished, verify_part
 from pretune.errors import CheckpointError, ConfigError
 from pretune.runtime import state_file
 from pretune.runtime.progress import Reporter

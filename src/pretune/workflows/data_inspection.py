@@ -12,17 +12,17 @@ import numpy as np
 
 from pretune.arguments import FilePath, Positive, check_arguments
 from pretune.data.cleaning.cleaner import HEAD
+from pretune.data.cleaning.exact_duplicates import ExactDuplicates
 from pretune.data.cleaning.language import detect
 from pretune.data.cleaning.limits import Limits
+from pretune.data.cleaning.near_duplicates import NearDuplicates, grams, signatures
 from pretune.data.cleaning.repair import repair
 from pretune.data.cleaning.rules import UNSPACED, judges
 from pretune.data.cleaning.steps import Drop
-from pretune.data.columns import check_names
-from pretune.data.deduplicate import ExactDuplicates
-from pretune.data.near_duplicates import NearDuplicates, grams, signatures
-from pretune.data.other_kinds import unread_files
-from pretune.data.reading import Reading
-from pretune.data.sources import RecordLog, listing, read_records
+from pretune.data.sources.columns import check_names
+from pretune.data.sources.read_options import Reading
+from pretune.data.sources.records import RecordLog, listing, read_records
+from pretune.data.sources.unsupported_files import unread_files
 from pretune.errors import ConfigError
 from pretune.runtime.progress import Reporter, Silent, working
 from pretune.types import Record

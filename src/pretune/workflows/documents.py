@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from pretune.config import digest
-from pretune.data.deduplicate import ExactDuplicates
-from pretune.data.reading import Reading
-from pretune.data.shards import BETWEEN, cut, joined, piece_size, split
-from pretune.data.sources import RecordLog, read_records
-from pretune.data.spool import Spool
+from pretune.data.cleaning.exact_duplicates import ExactDuplicates
+from pretune.data.corpus.token_shards import BETWEEN, cut, joined, piece_size, split
+from pretune.data.sources.read_options import Reading
+from pretune.data.sources.records import RecordLog, read_records
+from pretune.data.sources.text_cache import Spool
 from pretune.errors import DataError
 
 SEVERAL = 20

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from pretune.arguments import FilePath, check_arguments
+from pretune.baselines.base import Baseline
 from pretune.config import Settings
-from pretune.data.pairs import joint_of
-from pretune.data.reading import Reading
-from pretune.data.shards import joined, write_corpus
-from pretune.data.sources import RecordLog, read_records
+from pretune.data.corpus.pairs import joint_of
+from pretune.data.corpus.token_shards import joined, write_corpus
+from pretune.data.sources.read_options import Reading
+from pretune.data.sources.records import RecordLog, read_records
 from pretune.errors import CheckpointError, DataError, NotFiniteError, UnsupportedError
-from pretune.evaluation.baseline import Baseline
 from pretune.evaluation.language_model import HeldOut
 from pretune.evaluation.mistakes import Mistake, Slice, by_slice, most_confident
 from pretune.metrics.by_class import ByClass

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pretune.arguments import Count, FilePath, check_arguments
-from pretune.data.sources import read_texts
+from pretune.data.sources.records import read_texts
 from pretune.errors import DataError
 from pretune.model import Model
 from pretune.model.growing import grown

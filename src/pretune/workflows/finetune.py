@@ -11,9 +11,9 @@ from typing import Any
 
 from pretune.arguments import FilePath, check_arguments
 from pretune.errors import ConfigError
+from pretune.inference.heads import BATCH_TOKENS
 from pretune.model import Model
 from pretune.model.folder import outline
-from pretune.prediction.heads import BATCH_TOKENS
 from pretune.runtime import atomic_files
 from pretune.runtime.distributed import World
 from pretune.runtime.metrics_reader import read_log

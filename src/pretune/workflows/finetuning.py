@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 
 from pretune.config import build
-from pretune.data.reading import Reading
-from pretune.data.sources import RecordLog
-from pretune.data.windows import EncodedRecords
+from pretune.data.corpus.windows import EncodedRecords
+from pretune.data.sources.read_options import Reading
+from pretune.data.sources.records import RecordLog
 from pretune.errors import ConfigError
 from pretune.model import Model
 from pretune.model.folder import outline

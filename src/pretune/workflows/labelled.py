@@ -7,8 +7,8 @@ from types import ModuleType
 
 import numpy as np
 
-from pretune.data.shards import split
-from pretune.data.text_hash import text_hash
+from pretune.data.corpus.token_shards import split
+from pretune.data.sources.text_hash import text_hash
 from pretune.runtime.progress import Reporter
 from pretune.types import Record
 

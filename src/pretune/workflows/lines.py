@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pretune.data.reading import Reading
-from pretune.data.sources import RecordLog, read_records
+from pretune.data.sources.read_options import Reading
+from pretune.data.sources.records import RecordLog, read_records
 from pretune.errors import DataError, UsageError
 from pretune.runtime import atomic_files, lock
 from pretune.text.tokenizer import well_formed

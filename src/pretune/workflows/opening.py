@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pretune.config import Settings
-from pretune.data.sources import identities
+from pretune.data.sources.records import identities
 from pretune.runtime import device, run_lock
 from pretune.runtime.distributed import World
 from pretune.runtime.progress import Reporter, Silent

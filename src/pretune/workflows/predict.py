@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pretune.arguments import Count, FilePath, check_arguments
-from pretune.data.columns import unlabelled
+from pretune.data.sources.columns import unlabelled
 from pretune.errors import DataError, UsageError
+from pretune.inference.output_format import FORMATS, Format
 from pretune.model import Model
-from pretune.prediction.formats import FORMATS, Format
 from pretune.runtime import atomic_files, device, lock
 from pretune.runtime.progress import Reporter, Silent
 from pretune.runtime.resumable_file import Growing

@@ -15,8 +15,8 @@ from typing import Any
 import pydantic
 
 from pretune.arguments import FilePath, check_arguments
-from pretune.data.reading import Reading
-from pretune.data.sources import RecordLog, read_records
+from pretune.data.sources.read_options import Reading
+from pretune.data.sources.records import RecordLog, read_records
 from pretune.errors import CheckpointError, ChecksumError, DataError, UnsupportedError
 from pretune.model.making import sketch
 from pretune.registry import find

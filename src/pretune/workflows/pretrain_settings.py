@@ -9,8 +9,8 @@ from typing import Any, Literal
 import pydantic
 
 from pretune.config import Settings, build
-from pretune.data.columns import check_names
-from pretune.data.reading import Reading
+from pretune.data.sources.columns import check_names
+from pretune.data.sources.read_options import Reading
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.families._hf import PREFIX
 from pretune.model.folder import outline

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from pretune.data.pairs import CorpusPairs
-from pretune.data.windows import Windows
+from pretune.baselines.ngrams import NgramBaselines
+from pretune.data.corpus.pairs import CorpusPairs
+from pretune.data.corpus.windows import Windows
 from pretune.evaluation.language_model import ROWS, HeldOut
-from pretune.evaluation.ngrams import NgramBaselines
 from pretune.model import Model
 from pretune.objectives import Kind, Mixture
 from pretune.registry import find

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from pretune.arguments import FilePath, Positive, check_arguments
+from pretune.baselines.tfidf import majority, tfidf
 from pretune.config import digest
 from pretune.errors import ConfigError
-from pretune.evaluation.classifiers import majority, tfidf
 from pretune.evaluation.mistakes import Mistake, most_confident
 from pretune.metrics.accuracy import accuracy
 from pretune.metrics.statistics import Difference, mean_interval, paired_difference

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pretune.data.columns import check_names
-from pretune.data.reading import Reading
+from pretune.data.sources.columns import check_names
+from pretune.data.sources.read_options import Reading
 from pretune.model import Model
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pretune.data.shards import Corpus
+from pretune.data.corpus.token_shards import Corpus
 from pretune.errors import UsageError
 from pretune.generation.sampling import Sampling
 from pretune.model import Model

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pretune.arguments import FilePath, check_arguments
+from pretune.inference.scoring import TextScore
 from pretune.model import Model
-from pretune.prediction.score import TextScore
 from pretune.runtime import device
 from pretune.runtime.progress import Reporter, Silent
 from pretune.types import Record

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pretune.arguments import Count, FilePath, Whole, check_arguments
-from pretune.data.reading import Reading
-from pretune.data.sources import read_texts
+from pretune.data.sources.read_options import Reading
+from pretune.data.sources.records import read_texts
 from pretune.errors import ConfigError, DataError
 from pretune.runtime import atomic_files, lock
 from pretune.runtime.progress import Reporter, Silent

@@ -14,8 +14,8 @@ import pytest
 import pretune
 from pretune.data.cleaning import rules
 from pretune.data.cleaning.limits import Limits
-from pretune.data.cleaning.measures import Document, repeated_grams, repeats
 from pretune.data.cleaning.steps import Drop
+from pretune.data.cleaning.text_stats import Document, repeated_grams, repeats
 
 SHIPPED = Path(pretune.__file__).parent / "shipped"
 LIGHT, WEB = (rules.judges(preset, Limits(), Limits()) for preset in ("light", "web"))

@@ -1,1 +1,1 @@
-"""Cleaning: small pure functions of a text, and what remembers texts to find duplicates."""
+"""What is done to text before a model sees it: repair, rules, redaction, duplicates, decontamination."""

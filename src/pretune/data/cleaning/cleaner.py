@@ -14,13 +14,13 @@ from pretune.data.cleaning import conversion, rules
 from pretune.data.cleaning.boilerplate import without_lines
 from pretune.data.cleaning.contamination import Evaluations, Hashes
 from pretune.data.cleaning.language import UNKNOWN, detect
+from pretune.data.cleaning.near_duplicates import Signatures, grams, signatures
 from pretune.data.cleaning.redaction import TAGS, redact
 from pretune.data.cleaning.repair import repair
 from pretune.data.cleaning.settings import CleaningSettings
 from pretune.data.cleaning.steps import Drop, Outcome
 from pretune.data.cleaning.stop_words import without_stop_words
-from pretune.data.near_duplicates import Signatures, grams, signatures
-from pretune.data.text_hash import text_hash
+from pretune.data.sources.text_hash import text_hash
 from pretune.errors import DataError
 
 

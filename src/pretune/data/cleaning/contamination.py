@@ -1,8 +1,8 @@
 """Takes out what stands in the texts that a model will be evaluated on.
 
-Runs of 24 letters and digits are looked up, as for fingerprints (:mod:`pretune.data.fingerprints`), but all
-of them. A shared stretch counts where it is as long as about 13 words of English, as for GPT-3 (Brown et al.
-2020, appendix C), or 24 Chinese characters.
+Runs of 24 letters and digits are looked up, as for fingerprints (:mod:`pretune.data.cleaning.fingerprints`),
+but all of them. A shared stretch counts where it is as long as about 13 words of English, as for GPT-3 (Brown
+et al. 2020, appendix C), or 24 Chinese characters.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pretune.data.cleaning import characters as c
+from pretune.data.cleaning.fingerprints import RUN, distinct, run_hashes
 from pretune.data.cleaning.steps import Drop, Outcome
-from pretune.data.fingerprints import RUN, distinct, run_hashes
 from pretune.errors import DataError
 
 Hashes = npt.NDArray[np.uint64]

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pretune.data.reading import Reading
-from pretune.data.sources import RecordLog, read_records
+from pretune.data.sources.read_options import Reading
+from pretune.data.sources.records import RecordLog, read_records
 
 _DOCUMENTS = (".txt", ".md", ".html", ".htm")
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterable
 
 from pretune.data.cleaning.limits import Limits, limits
-from pretune.data.cleaning.measures import Document
 from pretune.data.cleaning.steps import Drop, Outcome
+from pretune.data.cleaning.text_stats import Document
 
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "km", "my", "bo"})
 """Languages whose text is measured in characters."""

@@ -1,0 +1,172 @@
+"""Feature stores: windows over the documents of a corpus, and the encoded records of a task."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from pretune.config import digest
+from pretune.data.corpus.token_shards import Corpus
+from pretune.errors import ConfigError, DataError
+from pretune.types import Feature, IntArray, Specials, Windowing
+
+Value = TypeVar("Value", bound=np.generic)
+
+
+class Windows:
+    """The documents of a corpus, each as ``[start] ids [end]``, cut into windows; none crosses a document.
+
+    Args:
+        corpus: where the documents lie; ids are read when a window is asked for.
+        length: tokens of a window; the last of a document may be shorter.
+        overlap: tokens that a window repeats of the one before. With 1, a causal model scores each token but
+            the first of a document exactly once; with 0, a masked one sees each once. What would hold nothing
+            beyond the overlap is no window.
+        start: id put before each document, if any.
+        end: id put after each document, if any.
+        documents: (n,) numbers of the documents to take; all of them by default.
+
+    Raises:
+        ConfigError: windows of that length and overlap would never move on.
+        DataError: no document is long enough for a window.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        length: int,
+        overlap: int = 0,
+        start: int | None = None,
+        end: int | None = None,
+        *,
+        documents: IntArray | None = None,
+    ) -> None:
+        if not 0 <= overlap < length:
+            raise ConfigError(f"length = {length}, overlap = {overlap}: need 0 <= overlap < length")
+        self.corpus, self.length, self.overlap = corpus, length, overlap
+        self.start, self.end = start, end
+        self.documents = np.arange(len(corpus)) if documents is None else np.asarray(documents, np.int64)
+        sizes = np.diff(corpus.ends, prepend=0)[self.documents]
+        self._sizes = sizes + (start is not None) + (end is not None)
+        stride = length - overlap
+        counts = np.maximum(-(-(self._sizes - overlap) // stride), 0)
+        self._firsts = np.concatenate([[0], np.cumsum(counts)])
+        if not len(self):
+            raise DataError(
+                f"{corpus.folder}: no document has more than {overlap} tokens, none gives a window"
+            )
+
+    @classmethod
+    def of(cls, corpus: Corpus, windowing: Windowing) -> Windows:
+        """Windows over all documents, as an objective wants them."""
+        return cls(corpus, windowing.length, windowing.overlap, windowing.start, windowing.end)
+
+    def __len__(self) -> int:
+        return int(self._firsts[-1])
+
+    def __getitem__(self, i: int) -> Feature:
+        at, part, low, high = self._range(i)
+        ids = self.corpus.document(int(self.documents[at]), *self._inside(low, high))
+        tokens = self._framed(at, low, high, ids, self.start, self.end)
+        return Feature(int(self.documents[at]), part, (tokens,), starts=(self.flags(i),))
+
+    def flags(self, i: int) -> npt.NDArray[np.uint8]:
+        """(T,) word and sentence starts of window ``i``; its start and end tokens are both."""
+        at, _, low, high = self._range(i)
+        flags = self.corpus.flags(int(self.documents[at]), *self._inside(low, high))
+        return self._framed(at, low, high, flags, 3, 3)
+
+    def told(self, specials: Specials, apart: int = 1) -> Iterator[IntArray]:
+        """What is to be predicted, of each ``apart``-th document: its tokens, and the id after them."""
+        end = np.array([] if self.end is None else [self.end], np.int64)
+        return (np.append(self.corpus.document(int(i)), end) for i in self.documents[::apart])
+
+    @cached_property
+    def lengths(self) -> IntArray:
+        """(n, 1) tokens of each window."""
+        counts = np.diff(self._firsts)
+        parts = np.arange(len(self)) - np.repeat(self._firsts[:-1], counts)
+        left = np.repeat(self._sizes, counts) - parts * (self.length - self.overlap)
+        lengths: IntArray = np.minimum(left, self.length)
+        return lengths[:, None]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Covers the data, the tokenizer, the choice of documents and the cutting."""
+        chosen = hashlib.sha256(self.documents.tobytes()).hexdigest()
+        return digest([self.corpus.fingerprint, chosen, self.length, self.overlap, self.start, self.end])
+
+    @property
+    def text_bytes(self) -> int:
+        """UTF-8 bytes of the chosen documents: what a loss in bits per byte divides by."""
+        return int(self.corpus.byte_counts[self.documents].sum())
+
+    def _range(self, i: int) -> tuple[int, int, int, int]:
+        """(place in ``documents``, part, low, high): the window is [low, high) of the framed document."""
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"window {i} of {len(self)}")
+        i %= len(self)
+        at = int(np.searchsorted(self._firsts, i, side="right")) - 1
+        part = i - int(self._firsts[at])
+        low = part * (self.length - self.overlap)
+        return at, part, low, min(low + self.length, int(self._sizes[at]))
+
+    def _inside(self, low: int, high: int) -> tuple[int, int]:
+        """[low, high) of the framed document in ids of the bare one; its own end bounds it there."""
+        shift = self.start is not None
+        return max(low - shift, 0), max(high - shift, 0)
+
+    def _framed(
+        self, at: int, low: int, high: int, inner: npt.NDArray[Value], first: int | None, last: int | None
+    ) -> npt.NDArray[Value]:
+        before = [first] if low == 0 and self.start is not None else []
+        after = [last] if high == self._sizes[at] and self.end is not None else []
+        if not before and not after:
+            return inner
+        parts = [np.array(before, inner.dtype), inner, np.array(after, inner.dtype)]
+        return np.concatenate(parts)
+
+
+class EncodedRecords:
+    """The features of a task's records, in memory.
+
+    Raises:
+        DataError: there are none.
+    """
+
+    def __init__(self, features: Sequence[Feature]) -> None:
+        if not features:
+            raise DataError("no record gave a feature")
+        self._features = list(features)
+
+    def __len__(self) -> int:
+        return len(self._features)
+
+    def __getitem__(self, i: int) -> Feature:
+        return self._features[i]
+
+    @cached_property
+    def lengths(self) -> IntArray:
+        """(n, sequences) tokens of each sequence, 0 where a feature has fewer of them."""
+        widest = max(len(feature.sequences) for feature in self._features)
+        lengths = np.zeros((len(self), widest), np.int64)
+        for row, feature in zip(lengths, self._features, strict=True):
+            row[: len(feature.sequences)] = [len(sequence) for sequence in feature.sequences]
+        return lengths
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Covers ids and labels."""
+        content = hashlib.sha256()
+        for feature in self._features:
+            labels = {key: np.asarray(value).tolist() for key, value in feature.labels.items()}
+            sizes = [len(sequence) for sequence in feature.sequences]
+            content.update(digest([feature.record, feature.part, sizes, labels]).encode())
+            for sequence in feature.sequences:
+                content.update(np.ascontiguousarray(sequence, np.int64).tobytes())
+        return content.hexdigest()
