@@ -31,7 +31,7 @@ def write(out: Path) -> None:
     import torch
     import transformers
 
-    from pretune.model import Model
+    from pretune.model.model import Model
     from pretune.text.tokenizer import frame_for
     from pretune.text.training import train_tokenizer
 

@@ -14,9 +14,9 @@ import pytest
 import pretune
 from pretune.arguments import check_arguments
 from pretune.errors import PretuneError, UsageError
-from pretune.generation.decode import Decoding
 from pretune.generation.sampling import Sampling
-from pretune.model import Model
+from pretune.generation.sampling_loop import Decoding
+from pretune.model.model import Model
 from pretune.registry import find
 from pretune.text.tokenizer import frame_for
 from pretune.text.training import train_byte_bpe

@@ -15,7 +15,7 @@ import transformers
 
 import pretune
 from benchmarks.measure import Options, child
-from pretune.generation import decoder
+from pretune.generation import generator
 from pretune.generation.sampling import Sampling
 from pretune.generation.settings import Decoding
 
@@ -102,7 +102,7 @@ def beams(pair: Pair) -> dict[str, Any]:
 def draws(pair: Pair) -> dict[str, Any]:
     """Our draws of a next token against stock's probabilities, and against draws from these (chi-square)."""
     found: dict[str, Any] = {}
-    decoder.ROWS = 250
+    generator.ROWS = 250
     torch.manual_seed(0)
     for prompt in (PROMPTS[1], PROMPTS[5], PROMPTS[12], PROMPTS[16]):
         for sampling in SETTINGS:

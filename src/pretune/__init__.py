@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pretune.errors import PretuneError as PretuneError
-    from pretune.model import Model as Model
+    from pretune.model.model import Model as Model
     from pretune.workflows.comparison import compare_runs as compare_runs
     from pretune.workflows.data import prepare_data as prepare_data
     from pretune.workflows.data_inspection import inspect_data as inspect_data
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pretune.workflows.tokenizer import train_tokenizer as train_tokenizer
 
 _HOMES = {
-    "Model": "pretune.model",
+    "Model": "pretune.model.model",
     "PretuneError": "pretune.errors",
     "adjust_run": "pretune.workflows.runs",
     "compare_runs": "pretune.workflows.comparison",
@@ -56,7 +56,7 @@ __all__ = [
 
 def load(path: Any, **options: Any) -> Model:
     """Read a model folder: a run of ours, or a Hugging Face folder of a family that pretune has."""
-    from pretune.model import Model
+    from pretune.model.model import Model
 
     return Model.load(path, **options)
 

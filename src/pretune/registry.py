@@ -30,7 +30,8 @@ WRAPPERS = {("families", "hf")}
 def names(room: str) -> list[str]:
     """The names that ``pretune.<room>`` holds, one a public module, in alphabetical order."""
     package = importlib.import_module(f"pretune.{room}")
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+    modules = pkgutil.iter_modules(package.__path__)
+    return sorted(m.name for m in modules if not (m.ispkg or m.name.startswith("_")))
 
 
 def find(room: str, name: str) -> ModuleType:

@@ -7,7 +7,7 @@ from benchmarks.profiles import REST, kind_of
 from torch.profiler import ProfilerActivity, profile
 
 from pretune.nn.norms import RMSNorm
-from pretune.training.muon import Muon
+from pretune.training.optimizers.muon import Muon
 
 
 def test_the_innermost_kind_counts() -> None:

@@ -16,7 +16,7 @@ import pytest
 import pretune
 from pretune.checkpoint import gguf_header
 from pretune.errors import CheckpointError, DataError, PretuneError
-from pretune.model import Model
+from pretune.model.model import Model
 from pretune.registry import find
 from pretune.runtime import atomic_files
 from pretune.runtime.json_files import read_json

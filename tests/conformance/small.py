@@ -13,18 +13,18 @@ from torch import nn
 
 from pretune import registry
 from pretune.data.corpus.windows import EncodedRecords
-from pretune.model import Model
+from pretune.model.model import Model
 from pretune.objectives import objective_of, objectives_of
 from pretune.runtime.distributed import World
 from pretune.runtime.progress import Silent
 from pretune.runtime.run_folder import Run
 from pretune.text.tokenizer import Tokenizer, frame_for
 from pretune.text.training import train_byte_bpe
-from pretune.training.candidates import SampledBatches, SampledSoftmaxSettings
-from pretune.training.length import parse_length
-from pretune.training.outcome import Outcome
+from pretune.training.dataloader import Batches, StepBatches
+from pretune.training.duration import parse_length
+from pretune.training.sampled_softmax import SampledBatches, SampledSoftmaxSettings
 from pretune.training.settings import TrainingSettings
-from pretune.training.steps import Batches, StepBatches
+from pretune.training.train_state import Outcome
 from pretune.training.trainer import Trainer
 from pretune.types import Feature, IntArray, Score, Traits
 

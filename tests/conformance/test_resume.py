@@ -13,10 +13,10 @@ import torch
 
 from pretune.errors import ConfigError, Interrupted
 from pretune.runtime import device
-from pretune.training import changes
+from pretune.training import adjustments
 from pretune.training import trainer as trainer_module
+from pretune.training.duration import parse_length
 from pretune.training.gradients import never
-from pretune.training.length import parse_length
 
 CASES = small.pairs()
 FIRST = dict(reversed(CASES))
@@ -159,15 +159,15 @@ def test_adjusted_then_resumed_equals_repeated(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(Interrupted):
             small.trainer(folder, "masked_lm", family="bert").train()
     resumed = small.trainer(folder, "masked_lm", family="bert")
-    changes.request(resumed.run, RATE)
+    adjustments.request(resumed.run, RATE)
     resumed.train()
     [change] = resumed.run.plan()["changes"]
     assert 0 < change["step"] < 12
     assert change["set"] == RATE
-    assert not changes.requests(folder)
+    assert not adjustments.requests(folder)
 
     repeated = small.trainer(tmp_path / "repeated", "masked_lm", family="bert")
-    changes.replay(repeated.run, folder / "plan.json")
+    adjustments.replay(repeated.run, folder / "plan.json")
     repeated.train()
     assert_same(small.state(resumed), small.state(repeated))
     assert log_of(folder) == log_of(tmp_path / "repeated")
@@ -194,7 +194,7 @@ def test_adjusted_while_it_runs_and_then_killed(tmp_path: Path, monkeypatch: pyt
             if made.state.step == last:
                 raise Killed
             if made.state.step == 4 and not made.run.plan()["changes"]:
-                changes.request(made.run, RATE)  # taken up before step 5
+                adjustments.request(made.run, RATE)  # taken up before step 5
             return bool(step(*arguments))
 
         monkeypatch.setattr(made, "_step", stepped)
@@ -234,7 +234,7 @@ def test_a_replayed_budget_in_minutes_resumes_exactly(
                 "changes": BUDGET,
             }
             (tmp_path / f"{name}.json").write_text(json.dumps(plan))
-            changes.replay(run.run, tmp_path / f"{name}.json")
+            adjustments.replay(run.run, tmp_path / f"{name}.json")
         return run
 
     whole = made("whole")

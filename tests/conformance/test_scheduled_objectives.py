@@ -12,9 +12,9 @@ from test_resume import Stopping, assert_same, log_of
 
 from pretune.errors import Interrupted
 from pretune.runtime import device
-from pretune.training import changes
-from pretune.training.length import parse_length
-from pretune.training.steps import StepBatches
+from pretune.training import adjustments
+from pretune.training.dataloader import StepBatches
+from pretune.training.duration import parse_length
 from pretune.types import Batch
 
 CORRECTED = [{"step": 4, "steps": [12, 9]}, {"step": 7, "steps": [9, 11]}]
@@ -34,7 +34,7 @@ def made(folder: Path) -> Any:
         }  # fmt: skip
         path = folder.with_suffix(".json")
         path.write_text(json.dumps(plan))
-        changes.replay(run.run, path)
+        adjustments.replay(run.run, path)
     return run
 
 

@@ -24,7 +24,7 @@ from torch import nn
 from pretune.cli.main import main
 from pretune.errors import DataError, Interrupted, RankError
 from pretune.runtime.distributed import BUCKET, Elsewhere, World
-from pretune.training.parallel import Replicated
+from pretune.training.ddp import Replicated
 
 KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "adamw": ("masked_lm", "bert", {"optimizer": {"name": "adamw"}}),

@@ -22,7 +22,7 @@ from pretune.cli.shared import gather, split
 from pretune.config import build
 from pretune.objectives import objective_of
 from pretune.registry import find
-from pretune.training.length import parse_length
+from pretune.training.duration import parse_length
 from pretune.workflows import data_folder
 from pretune.workflows import finetune as finetuning
 from pretune.workflows import pretrain as pretraining

@@ -20,7 +20,7 @@ from tests.docs.test_commands import PAGES, ROOT, Command, commands_in_help, com
 
 from pretune.cli.main import app
 from pretune.errors import PretuneError
-from pretune.training.length import Length, parse_length
+from pretune.training.duration import Length, parse_length
 from pretune.workflows import finetuning, pretrain, quickstart
 
 pytestmark = pytest.mark.slow

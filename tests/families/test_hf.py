@@ -23,7 +23,7 @@ from pretune.errors import CheckpointError, ConfigError, Interrupted, Unsupporte
 from pretune.families import _hf, _hf_stock, family_of
 from pretune.generation.sampling import Sampling
 from pretune.generation.settings import Decoding
-from pretune.model import Model
+from pretune.model.model import Model
 from pretune.objectives import objective_of
 from pretune.types import Batch, Layout
 

@@ -14,7 +14,7 @@ from pretune import config as settings
 from pretune.checkpoint import hub, weights
 from pretune.errors import ConfigError
 from pretune.families import llama
-from pretune.model import Model
+from pretune.model.model import Model
 from pretune.nn.cache import Cache
 from pretune.text.training import train_byte_bpe
 from pretune.types import Batch, Layout

@@ -12,7 +12,7 @@ import transformers
 from pretune.checkpoint import weights
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.families import roberta
-from pretune.model import Model
+from pretune.model.model import Model
 from pretune.text.training import train_byte_bpe
 from pretune.types import Batch, Layout
 

@@ -13,7 +13,7 @@ import small
 import torch
 from harness import Row, Setting, check
 
-from pretune.training import changes
+from pretune.training import adjustments
 
 STEPS = 16
 SETTINGS: dict[str, Any] = {"steps": STEPS, "save_every": 4, "evaluations": 2, "ema": 0.9, "keep": 3}
@@ -94,7 +94,7 @@ def _gets_past(folder: Path, bad: set[int], kind: str, stop: int) -> None:
     check(_log(folder / "killed") == rows, f"stopped at {stop}: another log at the end")
 
     repeat = small.trainer(folder / "repeat", "masked_lm", family="bert", **SETTINGS)
-    changes.replay(repeat.run, folder / "whole" / "plan.json")
+    adjustments.replay(repeat.run, folder / "whole" / "plan.json")
     repeat.train()
     check(_same(_everything(whole), _everything(repeat)), "the repeat has other weights")
     check(_log(folder / "repeat") == rows, "the repeat has another log")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from pretune.errors import PretuneError
-from pretune.model import Model
+from pretune.model.model import Model
 from pretune.types import Batch, Layout, framed
 
 TEXTS = ("the king sent word to the city", "人民法院 1 应当", "Ｆ ﷺ  ï\t😀")

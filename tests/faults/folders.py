@@ -17,7 +17,7 @@ import small
 from harness import Row, Setting, check
 
 from pretune import registry
-from pretune.model import Model
+from pretune.model.model import Model
 from pretune.runtime import atomic_files
 from pretune.types import Traits
 

@@ -30,7 +30,7 @@ from pretune.evaluation import language_model
 from pretune.families import bert
 from pretune.runtime import atomic_files
 from pretune.runtime import metrics_log as log_module
-from pretune.training import saving
+from pretune.training import checkpointer
 from pretune.workflows import corpus as corpus_module
 from pretune.workflows import pretrain  # noqa: F401  loaded here once, not in every child
 
@@ -270,8 +270,8 @@ class Events:
             _before(
                 Path, name, lambda *_, name=name: self.see("write" if name.startswith("write") else "move")
             )
-        _before(saving, "save_file", lambda *_: self.see("write"))
-        _before(saving, "save_file", lambda *_: self.see("save"))
+        _before(checkpointer, "save_file", lambda *_: self.see("write"))
+        _before(checkpointer, "save_file", lambda *_: self.see("save"))
         _before(atomic_files, "_sync", lambda *_: self.see("save"))
         _before(atomic_files, "_put_in_place", lambda *_: self.see("save"))
         _before(atomic_files, "remove_folder", lambda *_: self.see("save"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness import SAVE_EVERY, Events, Row, Setting, check, kill_me, steps_in, whole_checkpoints
 
-from pretune.training import saving
+from pretune.training import checkpointer
 
 
 def kill_9(setting: Setting, tries: int) -> list[Row]:
@@ -40,7 +40,7 @@ def kill_9(setting: Setting, tries: int) -> list[Row]:
 
 def half_a_file(at: int, share: float) -> None:
     """Die when the ``at``-th file of tensors is partly written."""
-    write, seen = saving.save_file, [0]
+    write, seen = checkpointer.save_file, [0]
 
     def cut(tensors: object, path: Path) -> None:
         write(tensors, path)
@@ -49,7 +49,7 @@ def half_a_file(at: int, share: float) -> None:
             os.truncate(path, int(share * path.stat().st_size))
             kill_me()
 
-    saving.save_file = cut
+    checkpointer.save_file = cut
 
 
 def _goes_on(setting: Setting, run: Path) -> None:

@@ -15,9 +15,9 @@ from harness import Row, Setting, check
 
 from pretune.errors import Interrupted
 from pretune.runtime import device
-from pretune.training import changes
+from pretune.training import adjustments
 from pretune.training import trainer as trainer_module
-from pretune.training.length import parse_length
+from pretune.training.duration import parse_length
 
 STEPS = 12
 KINDS = (
@@ -81,7 +81,7 @@ def _made(folder: Path, kind: str, family: str, choice: dict[str, Any], replayed
             }
             path = folder / "asked.json"
             path.write_text(json.dumps(plan))
-            changes.replay(made.run, path)
+            adjustments.replay(made.run, path)
     return made
 
 

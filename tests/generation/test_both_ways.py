@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from pretune.errors import UsageError
-from pretune.generation.reader import HEAD, Prompt, Reader
+from pretune.generation.decoder_state import HEAD, Prompt, Reader
 from pretune.generation.sampling import Sampling
 from pretune.generation.settings import Decoding
-from pretune.model import Model
+from pretune.model.model import Model
 from pretune.registry import find, names
 from pretune.types import Batch, Layout
 

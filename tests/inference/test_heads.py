@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.inference.conftest import WORDS, word_piece
 
-from pretune.model import Model
+from pretune.model.model import Model
 from pretune.text.tokenizer import Tokenizer
 from pretune.types import Prediction, Record
 

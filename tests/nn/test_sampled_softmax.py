@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pretune.nn.sampled_softmax import sampled_loss
 from pretune.nn.vocabulary_loss import CHUNK_ROWS
-from pretune.training.candidates import inclusion
+from pretune.training.sampled_softmax import inclusion
 from pretune.types import IGNORED, Candidates
 
 

@@ -16,7 +16,7 @@ from tokenizers import processors
 from transformers import AutoTokenizer, OpenAIGPTTokenizer
 
 from pretune.errors import CheckpointError, ConfigError
-from pretune.text.stream import TextStream
+from pretune.text.streaming import TextStream
 from pretune.text.tokenizer import Tokenizer, well_formed
 from pretune.text.training import train_byte_bpe
 from pretune.types import framed

@@ -10,10 +10,10 @@ from transformers.optimization import Adafactor as ReferenceAdafactor
 from pretune.config import build as build_settings
 from pretune.errors import ConfigError
 from pretune.families import bert
-from pretune.training import optimizers
-from pretune.training.adafactor import Adafactor
-from pretune.training.muon import Muon, orthogonalised
-from pretune.training.optimizers import PARTS
+from pretune.training.optimizers import optimizers
+from pretune.training.optimizers.adafactor import Adafactor
+from pretune.training.optimizers.muon import Muon, orthogonalised
+from pretune.training.optimizers.optimizers import PARTS
 from pretune.training.settings import OptimizerSettings
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pretune.training.verdicts import judge, stretches
+from pretune.report.diagnostics import judge, stretches
 
 Shape = Callable[[float], float]
 CURVES = Path(__file__).with_name("curves")

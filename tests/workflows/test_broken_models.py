@@ -12,7 +12,7 @@ import torch
 import pretune
 from pretune.errors import CheckpointError
 from pretune.generation.settings import Decoding
-from pretune.model import Model
+from pretune.model.model import Model
 from pretune.text.training import train_tokenizer
 from pretune.workflows.evaluate import evaluate
 from pretune.workflows.predict import predict

@@ -14,7 +14,7 @@ import pytest
 
 import pretune
 from pretune.errors import CheckpointError, ConfigError, DataError
-from pretune.model import Model
+from pretune.model.model import Model
 
 Cli = Callable[..., Any]
 QUICK = ("--budget", "1 step", "training.evaluations=1", "baselines=false")

@@ -14,10 +14,10 @@ import transformers
 import pretune
 from pretune import registry
 from pretune.errors import DataError
-from pretune.model import Model
-from pretune.model.growing import grown, vocabulary_tensors
-from pretune.text.extension import extended
+from pretune.model.model import Model
+from pretune.model.resize_embeddings import grown, vocabulary_tensors
 from pretune.text.training import train_tokenizer
+from pretune.text.vocabulary_extension import extended
 
 TEXT = ["人民法院应当保护当事人的合法权益。The court shall protect the lawful rights of the parties."] * 8
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}

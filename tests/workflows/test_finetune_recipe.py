@@ -13,8 +13,8 @@ import transformers
 from safetensors.torch import load_file
 
 from pretune.errors import ConfigError
-from pretune.model import Model
 from pretune.model.folder import Outline, outline
+from pretune.model.model import Model
 from pretune.registry import find, names
 from pretune.runtime.distributed import World
 from pretune.runtime.progress import Silent

@@ -19,7 +19,7 @@ from pretune.checkpoint import hub
 from pretune.config import override
 from pretune.errors import ConfigError, Interrupted, UnsupportedError
 from pretune.training import trainer as trainer_module
-from pretune.training.length import parse_length
+from pretune.training.duration import parse_length
 from pretune.workflows.corpora import prepare_parts
 from pretune.workflows.corpus import Prepared
 from pretune.workflows.pretrain import rehearse, resolve

@@ -15,7 +15,7 @@ import transformers
 import pretune
 from pretune.data.corpus.pairs import CorpusPairs
 from pretune.errors import DataError
-from pretune.model import Model
+from pretune.model.model import Model
 from pretune.workflows.corpus import open_prepared
 
 pytestmark = pytest.mark.slow

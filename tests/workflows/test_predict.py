@@ -17,7 +17,7 @@ import pytest
 
 import pretune
 from pretune.errors import DataError, UsageError
-from pretune.model import Model
+from pretune.model.model import Model
 from pretune.runtime.progress import Silent
 from pretune.workflows import answering
 

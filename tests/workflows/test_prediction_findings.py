@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import pretune
+from pretune.report.diagnostics import Finding, judge
 from pretune.runtime.progress import Silent
-from pretune.training.verdicts import Finding, judge
 from pretune.types import Record
 from pretune.workflows.prediction_findings import (
     Final,

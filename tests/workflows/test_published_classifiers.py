@@ -15,7 +15,7 @@ import pretune
 from pretune import registry
 from pretune.errors import CheckpointError
 from pretune.families import gpt_neox, llama
-from pretune.model import Model
+from pretune.model.model import Model
 from pretune.runtime.progress import Silent
 from pretune.text.training import train_byte_bpe
 from pretune.workflows import finetune

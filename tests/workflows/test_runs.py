@@ -16,7 +16,7 @@ from pretune.config import Settings
 from pretune.errors import ConfigError, Interrupted
 from pretune.runtime import run_lock
 from pretune.runtime.run_folder import Run
-from pretune.training import changes
+from pretune.training import adjustments
 from pretune.training.settings import OptimizerSettings, TrainingSettings
 from pretune.training.trainer import Trainer
 from pretune.workflows.runs import sparkline
@@ -222,7 +222,7 @@ def test_a_running_run_takes_a_change_up_at_its_next_step(
     pretrained(texts, out)
     [change] = Run(out).plan()["changes"]
     assert (change["step"], change["set"]) == (3, {RATE: 0.02})
-    assert not changes.requests(out)
+    assert not adjustments.requests(out)
 
 
 @pytest.mark.parametrize(
@@ -249,10 +249,10 @@ def test_a_rate_that_the_optimiser_does_not_have_is_refused(tmp_path: Path, cli:
     said = cli("runs", "adjust", begun.folder, "training.optimizer.muon_learning_rate=0.05")
     assert said.code == 2
     assert "training.optimizer.muon_learning_rate: this run's optimiser is 'adamw'" in said.err
-    assert not changes.requests(begun.folder)
+    assert not adjustments.requests(begun.folder)
     said = cli("runs", "adjust", begun.folder, f"{RATE}=0.05")  # which it has
     assert said.code == 0, said.err
-    assert len(changes.requests(begun.folder)) == 1
+    assert len(adjustments.requests(begun.folder)) == 1
 
 
 def test_a_run_that_has_ended_is_not_adjusted(bert: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pretune.generation.settings import Decoding
-from pretune.model import Model
+from pretune.model.model import Model
 from pretune.text.training import train_byte_bpe
 from pretune.workflows.samples import samples
 

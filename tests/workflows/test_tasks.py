@@ -14,7 +14,7 @@ import transformers
 
 import pretune
 from pretune.errors import ConfigError, DataError, UsageError
-from pretune.model import Model
+from pretune.model.model import Model
 from pretune.registry import find
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 
 import pretune
-from pretune.training.verdicts import Finding, Kind, judge
+from pretune.report.diagnostics import Finding, Kind, judge
 from pretune.workflows.verdicts import CHINESE, ENGLISH, LANGUAGES, sentence
 
 CURVES = Path(__file__).parent.parent / "training" / "curves"

@@ -9,7 +9,7 @@ import pytest
 
 import pretune
 from pretune.errors import UsageError
-from pretune.model.uses import MAKING, TUNING, USES, check_head
+from pretune.model.capabilities import MAKING, TUNING, USES, check_head
 
 FILLS = "`pretune predict` fills"
 CONTINUES = "`pretune generate` continues"

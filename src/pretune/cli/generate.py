@@ -11,7 +11,7 @@ import typer
 from pretune.cli.shared import Encoding, Json, Overwrite, TextColumn, columns, emit, typed
 
 if TYPE_CHECKING:
-    from pretune.model import Model
+    from pretune.model.model import Model
     from pretune.runtime.progress import Reporter
 
 NAME = "generate"

@@ -10,7 +10,7 @@ from typing import Any
 
 from pretune.checkpoint.weights import State
 from pretune.errors import UnsupportedError, suggestion
-from pretune.nn.initialisation import shapes_only
+from pretune.nn.init import shapes_only
 
 OTHER = "other"
 """Stands for the heads that are not ours."""

@@ -14,13 +14,13 @@ from pretune import config as settings
 from pretune.checkpoint import hub
 from pretune.checkpoint.weights import Accept, Default, Ignore, OneRow, Operation, Rename, Repeat
 from pretune.errors import UnsupportedError
-from pretune.nn import attention, initialisation
+from pretune.nn import attention, init
 from pretune.nn import heads as reading
 from pretune.nn.cache import Cache
+from pretune.nn.cross_attention import Source, source_of, tokens_of
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
 from pretune.nn.positions import positions
-from pretune.nn.source import Source, source_of, tokens_of
 from pretune.types import Batch, Layout, Outputs, Specials, Traits
 
 TRAITS = Traits(
@@ -279,7 +279,7 @@ class Network(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does."""
-        initialisation.normal(self, self.config.initializer_range, generator)
+        init.normal(self, self.config.initializer_range, generator)
 
     def encode(self, batch: Batch) -> Tensor:
         """What the encoder says of the source, (B, S, D).

@@ -14,7 +14,7 @@ from pretune import config as settings
 from pretune.checkpoint import hub
 from pretune.checkpoint.weights import Accept, Ignore, Operation, Rename, Transpose
 from pretune.errors import ConfigError, UnsupportedError
-from pretune.nn import attention, initialisation
+from pretune.nn import attention, init
 from pretune.nn import heads as reading
 from pretune.nn.cache import Cache
 from pretune.nn.dropout import Dropout
@@ -225,7 +225,7 @@ class Network(nn.Module):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does: smaller where a block adds to the residual stream."""
         deviation = self.config.initializer_range
-        initialisation.normal(self, deviation, generator)
+        init.normal(self, deviation, generator)
         scaled = deviation / math.sqrt(2 * self.config.num_hidden_layers)
         for module in self.modules():
             if isinstance(module, SelfAttention):

@@ -13,7 +13,7 @@ from pretune import config as settings
 from pretune.checkpoint import hub
 from pretune.checkpoint.weights import Accept, Ignore, Operation, Rename
 from pretune.errors import ConfigError, UnsupportedError
-from pretune.nn import attention, initialisation, scaled_positions
+from pretune.nn import attention, init, scaled_rope
 from pretune.nn import heads as reading
 from pretune.nn.attention import Plan
 from pretune.nn.cache import Cache
@@ -52,7 +52,7 @@ class Config(settings.Settings):
     initializer_range: float = pydantic.Field(default=0.02, gt=0)
     layer_norm_eps: float = pydantic.Field(default=1e-5, gt=0, lt=1)
     rope_theta: float = pydantic.Field(default=10_000.0, gt=1)
-    rope_scaling: scaled_positions.Scaling | None = None
+    rope_scaling: scaled_rope.Scaling | None = None
     """How positions are stretched for texts longer than those of the first pretraining."""
     partial_rotary_factor: float = pydantic.Field(default=0.25, gt=0, le=1)
     """Share of a head's dimensions that turn with the position; the others do not know it."""
@@ -94,7 +94,7 @@ class Config(settings.Settings):
         rope = values.get("rope_scaling") or values.get("rope_parameters") or {}
         given = {**REFERENCE, **values}
         known = {key: value for key, value in given.items() if key in cls.model_fields}
-        known["rope_scaling"] = scaled_positions.scaling_of(rope, given, "gpt_neox")
+        known["rope_scaling"] = scaled_rope.scaling_of(rope, given, "gpt_neox")
         for name, released in (("rope_theta", "rotary_emb_base"), ("partial_rotary_factor", "rotary_pct")):
             known[name] = rope.get(name, values.get(released, cls.model_fields[name].default))
         return settings.build(cls, known, where="config.json")
@@ -106,7 +106,7 @@ class Config(settings.Settings):
         rope = {"rope_theta": self.rope_theta, "partial_rotary_factor": self.partial_rotary_factor}
         values = self.model_dump(exclude={*rope, "rope_scaling"}) | {"intermediate_size": self.inner_size}
         values |= {"rotary_emb_base": self.rope_theta, "rotary_pct": self.partial_rotary_factor}
-        scaling = scaled_positions.written(self.rope_scaling)
+        scaling = scaled_rope.written(self.rope_scaling)
         values |= {"rope_parameters": {**scaling, **rope}}
         values |= {} if self.rope_scaling is None else {"rope_scaling": scaling}
         values |= {"architectures": [HF_TYPES["gpt_neox"][head]]}
@@ -189,7 +189,7 @@ class Network(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does."""
-        initialisation.normal(self, self.config.initializer_range, generator)
+        init.normal(self, self.config.initializer_range, generator)
 
     def forward(
         self,
@@ -206,8 +206,8 @@ class Network(nn.Module):
         config, layout, width = self.config, batch.layout, batch.tokens.shape[1]
         hidden = self.dropout(self.embedding(batch.tokens))  # (B, T, D)
         longest, device = config.max_position_embeddings, batch.tokens.device
-        rotation = scaled_positions.Rotation(config.rotary_size, config.rope_theta, longest, device)
-        tables = scaled_positions.tables(layout, width, rotation, config.rope_scaling)
+        rotation = scaled_rope.Rotation(config.rotary_size, config.rope_theta, longest, device)
+        tables = scaled_rope.tables(layout, width, rotation, config.rope_scaling)
         plan = attention.plan(layout, width, causal=True)
         if cache is not None:
             cache.open(layout, width)

@@ -17,7 +17,7 @@ from pretune import config as settings
 from pretune.checkpoint import hub
 from pretune.checkpoint.weights import Accept, Ignore, Operation, Rename
 from pretune.errors import ConfigError, UnsupportedError
-from pretune.nn import attention, initialisation, scaled_positions
+from pretune.nn import attention, init, scaled_rope
 from pretune.nn import heads as reading
 from pretune.nn.cache import Cache
 from pretune.nn.feedforward import ActivationName, GatedFeedForward
@@ -109,7 +109,7 @@ class Config(settings.Settings):
     initializer_range: float = pydantic.Field(default=0.02, gt=0)
     rms_norm_eps: float = pydantic.Field(default=1e-6, gt=0, lt=1)
     rope_theta: float = pydantic.Field(default=ROPE_THETA, gt=1)
-    rope_scaling: scaled_positions.Scaling | None = None
+    rope_scaling: scaled_rope.Scaling | None = None
     """How positions are stretched for texts longer than those of the first pretraining."""
     sliding_window: pydantic.PositiveInt | None = None
     """Places that a layer with a window sees, its own included; None: no layer has one."""
@@ -191,7 +191,7 @@ class Config(settings.Settings):
         given = {**REFERENCE[model_type], **values}
         absent = {name for name in OPTIONAL if name not in FORMS[model_type].settings}  # stock ignores them
         known = {key: value for key, value in given.items() if key in cls.model_fields and key not in absent}
-        known |= {"form": model_type, **scaled_positions.read(given, "llama", ROPE_THETA)}
+        known |= {"form": model_type, **scaled_rope.read(given, "llama", ROPE_THETA)}
         if "layer_types" in FORMS[model_type].settings and not given.get("use_sliding_window"):
             known |= {"sliding_window": None, "max_window_layers": 0}
         return settings.build(cls, known, where="config.json")
@@ -206,7 +206,7 @@ class Config(settings.Settings):
         values |= {"head_dim": self.head_size, "num_key_value_heads": self.key_value_heads}
         values |= {"intermediate_size": self.inner_size}
         # Both forms: transformers 5 reads the first, older tools the second.
-        rope = scaled_positions.written(scaling)
+        rope = scaled_rope.written(scaling)
         values |= {"rope_parameters": {**rope, "rope_theta": self.rope_theta}}
         values |= {} if scaling is None else {"rope_scaling": rope}
         if "layer_types" in form.settings:
@@ -314,7 +314,7 @@ class Network(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does."""
-        initialisation.normal(self, self.config.initializer_range, generator)
+        init.normal(self, self.config.initializer_range, generator)
 
     def forward(
         self,
@@ -333,8 +333,8 @@ class Network(nn.Module):
         config, layout, width = self.config, batch.layout, batch.tokens.shape[1]
         hidden = self.embedding(batch.tokens)  # (B, T, D)
         longest, device = config.max_position_embeddings, batch.tokens.device
-        rotation = scaled_positions.Rotation(config.head_size, config.rope_theta, longest, device)
-        tables = scaled_positions.tables(layout, width, rotation, config.rope_scaling)
+        rotation = scaled_rope.Rotation(config.head_size, config.rope_theta, longest, device)
+        tables = scaled_rope.tables(layout, width, rotation, config.rope_scaling)
         windows = {"full_attention": None, "sliding_attention": config.sliding_window}
         plans = {
             reach: attention.plan(layout, width, causal=True, window=windows[reach])

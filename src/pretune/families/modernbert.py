@@ -14,12 +14,12 @@ from pretune import config as settings
 from pretune.checkpoint import hub
 from pretune.checkpoint.weights import Accept, Operation, Rename, Share
 from pretune.errors import ConfigError, UnsupportedError
-from pretune.nn import attention, initialisation, scaled_positions
+from pretune.nn import attention, init, scaled_rope
 from pretune.nn import heads as reading
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ACTIVATIONS, ActivationName
 from pretune.nn.positions import Tables, rotate
-from pretune.nn.scaled_positions import Scaling
+from pretune.nn.scaled_rope import Scaling
 from pretune.types import Batch, Outputs, Specials, Traits
 
 TRAITS = Traits(kind="encoder", heads=("masked_lm", "classification"), sentence="first")
@@ -146,7 +146,7 @@ class Config(settings.Settings):
         values |= {"intermediate_size": self.inner_size, "layer_types": list(self.reaches)}
         # Both forms: transformers 5 reads this one, older tools global_rope_theta and local_rope_theta.
         values["rope_parameters"] = {
-            reach: {**scaled_positions.written(scaling), "rope_theta": theta}
+            reach: {**scaled_rope.written(scaling), "rope_theta": theta}
             for reach, (theta, scaling) in self.ropes.items()
         }
         values |= {"model_type": "modernbert", "dtype": "float32"}
@@ -169,7 +169,7 @@ def _rope(values: Mapping[str, Any], reach: Reach, name: str) -> dict[str, Any]:
         )
     rope = {**((values.get("rope_parameters") or {}).get(reach) or {}), **told}
     given = {"rope_parameters": rope, "max_position_embeddings": values["max_position_embeddings"]}
-    read = scaled_positions.read(given, "modernbert", values.get(f"{name}_rope_theta") or usual)
+    read = scaled_rope.read(given, "modernbert", values.get(f"{name}_rope_theta") or usual)
     return {f"{name}_{key}": value for key, value in read.items()}
 
 
@@ -297,7 +297,7 @@ class Network(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does: cut normal, smaller where a block adds to the stream."""
-        initialisation.normal(self, self.config.initializer_range, generator)
+        init.normal(self, self.config.initializer_range, generator)
         for weight, deviation in self._deviations():
             cut = self.config.initializer_cutoff_factor * deviation
             nn.init.trunc_normal_(weight, std=deviation, a=-cut, b=cut, generator=generator)
@@ -320,8 +320,8 @@ class Network(nn.Module):
         longest, device = self.config.max_position_embeddings, batch.tokens.device
         tables: dict[Reach, Tables] = {}
         for reach, (theta, scaling) in self.config.ropes.items():
-            rotation = scaled_positions.Rotation(size, theta, longest, device)
-            tables[reach] = scaled_positions.tables(batch.layout, width, rotation, scaling)
+            rotation = scaled_rope.Rotation(size, theta, longest, device)
+            tables[reach] = scaled_rope.tables(batch.layout, width, rotation, scaling)
         window = self.config.local_attention // 2 + 1  # half of it to either side, that place included
         plans: dict[Reach, attention.Plan] = {
             "full_attention": attention.plan(batch.layout, width, causal=False),

@@ -14,7 +14,7 @@ from pretune import config as settings
 from pretune.checkpoint import hub
 from pretune.checkpoint.weights import Accept, Ignore, Operation, Rename, Tie
 from pretune.errors import ConfigError, UnsupportedError
-from pretune.nn import attention, initialisation
+from pretune.nn import attention, init
 from pretune.nn import heads as reading
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
@@ -249,7 +249,7 @@ class Network(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as the released BERT does."""
-        initialisation.normal(self, self.config.initializer_range, generator)
+        init.normal(self, self.config.initializer_range, generator)
 
     def forward(
         self,

@@ -16,14 +16,14 @@ from pretune import config as settings
 from pretune.checkpoint import hub
 from pretune.checkpoint.weights import Default, Ignore, Operation, Rename, RenameTogether, Repeat, Wrap
 from pretune.errors import UnsupportedError
-from pretune.nn import attention, initialisation
+from pretune.nn import attention, init
 from pretune.nn import heads as reading
 from pretune.nn.cache import Cache
+from pretune.nn.cross_attention import Source, source_of, tokens_of
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ACTIVATIONS, FeedForward, GatedFeedForward
 from pretune.nn.norms import RMSNorm
 from pretune.nn.positions import RelativeBias
-from pretune.nn.source import Source, source_of, tokens_of
 from pretune.types import Batch, Layout, Outputs, Specials, Traits
 
 TRAITS = Traits(
@@ -309,7 +309,7 @@ class Network(nn.Module):
                 # As v1.1 was trained. transformers draws from N(0, 1), at a loss of many nats.
                 deviations[module.decoder] = width**-0.5
         for module, deviation in deviations.items():
-            initialisation.normal(module, deviation * self.config.initializer_factor, generator)
+            init.normal(module, deviation * self.config.initializer_factor, generator)
 
     def encode(self, batch: Batch) -> Tensor:
         """What the encoder says of the source, (B, S, D).

@@ -19,7 +19,7 @@ from pretune import config as settings
 from pretune.checkpoint import hub
 from pretune.checkpoint.weights import Accept, Flatten, Operation, Rename, Transpose
 from pretune.errors import ConfigError, UnsupportedError
-from pretune.nn import attention, initialisation
+from pretune.nn import attention, init
 from pretune.nn import heads as reading
 from pretune.nn.cache import Memory
 from pretune.nn.dropout import Dropout
@@ -287,7 +287,7 @@ class Network(nn.Module):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does: the biases of attention, too, are drawn."""
         deviation = self.config.initializer_range
-        initialisation.normal(self, deviation, generator)
+        init.normal(self, deviation, generator)
         nn.init.normal_(self.query, std=deviation, generator=generator)
         for module in self.modules():
             if isinstance(module, RelativeAttention):

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pretune.generation.decode import Continuation
-from pretune.generation.defaults import Defaults
-from pretune.generation.reader import Prompt, Reader
+from pretune.generation.config import Defaults
+from pretune.generation.decoder_state import Prompt, Reader
+from pretune.generation.detokenizer import Writer
 from pretune.generation.sampling import Sampling, adjusted
+from pretune.generation.sampling_loop import Continuation
 from pretune.generation.settings import Decoding, Limits
-from pretune.generation.writer import Writer
 from pretune.text.tokenizer import Tokenizer
 
 NONE = -1e9

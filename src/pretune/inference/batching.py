@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pretune.data.packing import collate
-from pretune.nn.finite import check_finite
+from pretune.nn.nonfinite import check_finite
 from pretune.objectives import permutation_lm
 from pretune.types import Example, IntArray, Row, Specials
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from pretune.errors import UsageError, quote
 from pretune.inference.batching import logits_of
 from pretune.objectives.masked_lm import HEAD
-from pretune.text.stream import TextStream
+from pretune.text.streaming import TextStream
 from pretune.text.tokenizer import Tokenizer, well_formed
 from pretune.types import BoolArray, IntArray, framed
 

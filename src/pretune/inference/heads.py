@@ -14,7 +14,7 @@ from torch import nn
 from pretune.data.corpus.windows import EncodedRecords
 from pretune.data.order import validation_rng
 from pretune.data.packing import pack_tight
-from pretune.nn.finite import check_finite
+from pretune.nn.nonfinite import check_finite
 from pretune.text.tokenizer import Tokenizer
 from pretune.types import Feature, ObjectiveLike, Prediction, Record
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pretune.errors import UsageError
 from pretune.inference.batching import logits_of
 from pretune.nn.cache import Cache
-from pretune.nn.finite import check_finite
+from pretune.nn.nonfinite import check_finite
 from pretune.objectives import causal_lm, masked_lm
 from pretune.text.segmentation import WORD, starts
 from pretune.text.tokenizer import Tokenizer, well_formed

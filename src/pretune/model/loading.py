@@ -14,10 +14,10 @@ from pretune.checkpoint import hub, weights
 from pretune.config import build
 from pretune.data.cleaning.fingerprints import Fingerprints
 from pretune.errors import CheckpointError
-from pretune.generation.defaults import Defaults
+from pretune.generation.config import Defaults
+from pretune.model.build import check_fit, distinct, random_network, start_of
+from pretune.model.capabilities import CLASSIFIERS, TASK_HEADS
 from pretune.model.folder import model_folder, own_head, own_labels, read_about, read_config, task_of, verify
-from pretune.model.making import check_fit, distinct, random_network, start_of
-from pretune.model.uses import CLASSIFIERS, TASK_HEADS
 from pretune.text.tokenizer import Tokenizer
 
 

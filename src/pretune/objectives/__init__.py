@@ -13,14 +13,14 @@ from pretune.data.corpus.pairs import CorpusPairs, joint_of
 from pretune.data.corpus.token_shards import Corpus
 from pretune.data.corpus.windows import Windows
 from pretune.errors import ConfigError
-from pretune.objectives._combined import Building, Combined
-from pretune.objectives._distillation import DistillationSettings as DistillationSettings
-from pretune.objectives._distillation import Distilled as Distilled
-from pretune.objectives._distillation import check_widths as check_widths
-from pretune.objectives._mixture import Mixture as Mixture
-from pretune.objectives._mixture import term_of as term_of
-from pretune.objectives._scheduled import Scheduled as Scheduled
-from pretune.objectives._scheduled import at as at
+from pretune.objectives.wrappers.combined import Building, Combined
+from pretune.objectives.wrappers.distillation import DistillationSettings as DistillationSettings
+from pretune.objectives.wrappers.distillation import Distilled as Distilled
+from pretune.objectives.wrappers.distillation import check_widths as check_widths
+from pretune.objectives.wrappers.mixture import Mixture as Mixture
+from pretune.objectives.wrappers.mixture import term_of as term_of
+from pretune.objectives.wrappers.scheduled import Scheduled as Scheduled
+from pretune.objectives.wrappers.scheduled import at as at
 from pretune.registry import find, names
 from pretune.types import (
     Example,

@@ -15,8 +15,8 @@ from torch import nn
 
 from pretune.config import digest
 from pretune.runtime.distributed import World
-from pretune.training.parallel import Parallel, Replicated
-from pretune.training.steps import weighs
+from pretune.training.dataloader import weighs
+from pretune.training.ddp import Parallel, Replicated
 from pretune.types import Batch, Learning
 
 

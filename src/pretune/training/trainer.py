@@ -23,18 +23,19 @@ from pretune.runtime.metrics_log import Log, MetricsLog, NoLog
 from pretune.runtime.progress import Reporter, Silent, Work, working
 from pretune.runtime.run_folder import Run
 from pretune.runtime.signals import StopRequest
-from pretune.training import changes, memory, optimizers, parallel, schedules
-from pretune.training.average import WeightAverage
+from pretune.training import adjustments, ddp, oom_backoff, schedules
+from pretune.training.activation_stats import Health
 from pretune.training.budget import LEAST_STEPS, After
+from pretune.training.checkpointer import Saver
+from pretune.training.dataloader import Batches, tokens_read, weighs
+from pretune.training.duration import Length
+from pretune.training.ema import WeightAverage
 from pretune.training.gradients import Gradients, never
-from pretune.training.health import Health
-from pretune.training.length import Length
-from pretune.training.outcome import Keeper, Outcome, State
-from pretune.training.recovery import Left, Recovery
-from pretune.training.saving import Saver
+from pretune.training.loss_spikes import Left, Recovery
+from pretune.training.optimizers import optimizers
 from pretune.training.settings import TrainingSettings
-from pretune.training.steps import Batches, tokens_read, weighs
-from pretune.training.timing import Speed, Timing, Trial
+from pretune.training.step_timer import Speed, Timing, Trial
+from pretune.training.train_state import Keeper, Outcome, State
 from pretune.types import Learning, Score
 
 
@@ -70,7 +71,7 @@ class Trainer:
         ``batches`` and ``evaluate`` are this rank's, of ``world``.
         """
         self.world = world or World()
-        self.parallel = parallel.shared(keeper.network, self.world, settings.parallel)
+        self.parallel = ddp.shared(keeper.network, self.world, settings.parallel)
         self.keeper, self.network, self.objective = keeper, self.parallel.network, objective
         self.batches, self.evaluate = batches, evaluate
         self.settings, self.run = settings, run
@@ -89,7 +90,7 @@ class Trainer:
         )  # fmt: skip
         self.health = Health(self.network, settings.health_every)
         self.recovery = Recovery(run)
-        self.memory = memory.Memory(
+        self.memory = oom_backoff.Memory(
             run, "training", batches.micro_batch, self._say, alone=self.world.size == 1
         )
         self._now = settings
@@ -110,7 +111,7 @@ class Trainer:
             Interrupted: a signal came; a checkpoint was saved.
             TrainingError: the loss is no longer a number, or one row does not fit into memory.
         """
-        with StopRequest(insists=self.world.size == 1) as stop, memory.explained(self.name):
+        with StopRequest(insists=self.world.size == 1) as stop, oom_backoff.explained(self.name):
             self._resume()
             plan = self.timing.plan(self.batches, self.state.step, lambda: self._trial(stop), self._say)
             self._recorded = plan
@@ -233,7 +234,7 @@ class Trainer:
         self.health.before_update(step)
         read = sum(tokens_read(batch) for batch in micro_batches if weighs(batch))
         tokens = self.world.sum({"tokens": read})["tokens"]
-        return loss, parallel.clip(self.network, self._now.clip), tokens
+        return loss, ddp.clip(self.network, self._now.clip), tokens
 
     def _leaving(self, stop: StopRequest, network: nn.Module, message: str) -> AbstractContextManager[None]:
         """Within, a process alone leaves work that calls ``network`` where it stands; ranks stop together."""
@@ -295,15 +296,15 @@ class Trainer:
         """Take up changes that were asked for, and let those that hold from this step on hold."""
         plan = self.world.lead(self._taken_up)
         self._recorded = self._recorded if plan is None else plan
-        made = changes.made(self._recorded, self.state.step)
+        made = adjustments.made(self._recorded, self.state.step)
         if made != self._made:
             self._made = made
-            self._now = changes.in_effect(self.settings, self._recorded, self.state.step)
+            self._now = adjustments.in_effect(self.settings, self._recorded, self.state.step)
             self.optimizer.adopt(self._now.optimizer)
 
     def _taken_up(self) -> dict[str, Any] | None:
         """The run's plan with the changes that were asked for since the last step, if there are any."""
-        done, refused = changes.take_up(self.run, self.settings, self.state.step)
+        done, refused = adjustments.take_up(self.run, self.settings, self.state.step)
         for line in (*done, *refused):
             self._say(line)
         return self.run.plan() if done else None
@@ -329,7 +330,7 @@ class Trainer:
     def _trial(self, stop: StopRequest) -> Trial:
         """A step, an evaluation and a checkpoint on weights that are thrown away, to be timed."""
         whole = copy.deepcopy(self.keeper.network)
-        trial = parallel.shared(whole, self.world, self.settings.parallel)
+        trial = ddp.shared(whole, self.world, self.settings.parallel)
         optimizer = optimizers.build(trial.network, self.settings.optimizer)
         gradients = Gradients(trial.network, self.objective, self.settings.seed, trial)
 
@@ -339,7 +340,7 @@ class Trainer:
             self.batches.micro_batch = rows
             with self._leaving(stop, trial.network, message):
                 gradients.add(self.batches(number, share), number, never)
-            parallel.clip(trial.network, self._now.clip)
+            ddp.clip(trial.network, self._now.clip)
 
         def step(number: int, share: float) -> None:
             self.memory.fitted(0, lambda rows: attempt(number, share, rows), optimizer.forget)

@@ -18,7 +18,7 @@ from pretune.errors import DataError, UsageError
 from pretune.generation.sampling import Sampling
 from pretune.inference.fill_mask import Filled
 from pretune.inference.output_format import FORMATS, Format
-from pretune.model import Model
+from pretune.model.model import Model
 from pretune.runtime.progress import Reporter, working
 from pretune.text.tokenizer import well_formed
 from pretune.types import Record

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pretune.model.uses import BOTH_WAYS
+from pretune.model.capabilities import BOTH_WAYS
 from pretune.objectives import objective_of
 from pretune.registry import find
 from pretune.report.card import Card, CardScore, Source, model_card

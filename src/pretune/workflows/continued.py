@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pretune.errors import ConfigError
-from pretune.model import Model
 from pretune.model.folder import Outline, outline
+from pretune.model.model import Model
 from pretune.objectives import objective_of
 from pretune.registry import find
 from pretune.runtime.progress import Reporter

@@ -26,9 +26,9 @@ from pretune.errors import CheckpointError, ChecksumError, DataError
 from pretune.runtime import atomic_files, state_file
 from pretune.runtime.progress import Reporter
 from pretune.runtime.run_folder import DATA, remove_files
-from pretune.text.advice import LARGEST, advise_vocabulary_size
 from pretune.text.tokenizer import Tokenizer
 from pretune.text.training import Kind, train_tokenizer
+from pretune.text.vocabulary_size import LARGEST, advise_vocabulary_size
 from pretune.types import IntArray
 from pretune.workflows.documents import Documents, cut_up
 

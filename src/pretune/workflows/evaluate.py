@@ -22,13 +22,13 @@ from pretune.errors import CheckpointError, DataError, NotFiniteError, Unsupport
 from pretune.evaluation.language_model import HeldOut
 from pretune.evaluation.mistakes import Mistake, Slice, by_slice, most_confident
 from pretune.metrics.by_class import ByClass
-from pretune.model import Model
-from pretune.model.broken import naming
+from pretune.model.model import Model
+from pretune.model.nonfinite import naming
 from pretune.objectives import Kind, objective_of, usual
 from pretune.registry import find
+from pretune.report.diagnostics import Finding
 from pretune.runtime import atomic_files, device, state_file
 from pretune.runtime.progress import Reporter, Silent
-from pretune.training.verdicts import Finding
 from pretune.types import Prediction, Record, Score
 from pretune.workflows import verdicts
 from pretune.workflows.prediction_findings import of_predictions

@@ -16,7 +16,7 @@ from torch import Tensor
 from pretune.arguments import FilePath, check_arguments
 from pretune.checkpoint import hub
 from pretune.errors import CheckpointError, ConfigError, UsageError, suggestion
-from pretune.model import Model
+from pretune.model.model import Model
 from pretune.runtime import atomic_files, device, lock
 from pretune.runtime.progress import Reporter, Silent
 from pretune.types import Batch, IntArray, Layout, framed

@@ -10,12 +10,12 @@ from typing import Any
 from pretune.arguments import Count, FilePath, check_arguments
 from pretune.data.sources.records import read_texts
 from pretune.errors import DataError
-from pretune.model import Model
-from pretune.model.growing import grown
+from pretune.model.model import Model
+from pretune.model.resize_embeddings import grown
 from pretune.runtime import atomic_files, device, lock
 from pretune.runtime.progress import Reporter, Silent
-from pretune.text.extension import extended
 from pretune.text.sample import sample_texts
+from pretune.text.vocabulary_extension import extended
 from pretune.workflows.reading import text_reading
 
 _MEASURED_CHARACTERS = 2_000_000

@@ -12,15 +12,15 @@ from typing import Any
 from pretune.arguments import FilePath, check_arguments
 from pretune.errors import ConfigError
 from pretune.inference.heads import BATCH_TOKENS
-from pretune.model import Model
 from pretune.model.folder import outline
+from pretune.model.model import Model
 from pretune.runtime import atomic_files
 from pretune.runtime.distributed import World
 from pretune.runtime.metrics_reader import read_log
 from pretune.runtime.progress import Reporter, Silent
 from pretune.runtime.run_folder import Run, environment
-from pretune.training.memory import Memory
-from pretune.training.outcome import Outcome
+from pretune.training.oom_backoff import Memory
+from pretune.training.train_state import Outcome
 from pretune.training.trainer import Trainer
 from pretune.workflows import cards, findings, finetune_recipe, pages, teaching, verdicts
 from pretune.workflows.evaluate import Evaluation, assess

@@ -15,7 +15,7 @@ from pretune.errors import ConfigError
 from pretune.model.folder import outline
 from pretune.objectives import DistillationSettings
 from pretune.registry import find
-from pretune.training.length import parse_length
+from pretune.training.duration import parse_length
 from pretune.training.settings import TrainingSettings
 from pretune.workflows import finetune_recipe, pages, teaching
 

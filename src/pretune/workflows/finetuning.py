@@ -10,14 +10,14 @@ from pretune.data.corpus.windows import EncodedRecords
 from pretune.data.sources.read_options import Reading
 from pretune.data.sources.records import RecordLog
 from pretune.errors import ConfigError
-from pretune.model import Model
 from pretune.model.folder import outline
+from pretune.model.model import Model
 from pretune.registry import find
 from pretune.runtime.distributed import World
 from pretune.runtime.progress import Reporter
-from pretune.training.length import Length, parse_length
+from pretune.training.dataloader import StepBatches
+from pretune.training.duration import Length, parse_length
 from pretune.training.settings import TrainingSettings
-from pretune.training.steps import StepBatches
 from pretune.types import Prediction, Record, Score
 from pretune.workflows import finetune_recipe, labelled, teaching
 from pretune.workflows.evaluate import BaselineScores, fit_baselines, read_labelled

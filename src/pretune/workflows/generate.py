@@ -10,10 +10,10 @@ from typing import Any
 from pretune.arguments import FilePath, check_arguments
 from pretune.config import build
 from pretune.errors import UsageError
-from pretune.generation.decode import Continuation
 from pretune.generation.sampling import Sampling
+from pretune.generation.sampling_loop import Continuation
 from pretune.generation.settings import Decoding, check
-from pretune.model import Model
+from pretune.model.model import Model
 from pretune.runtime import device
 from pretune.runtime.progress import Reporter, Silent
 from pretune.types import Record

@@ -14,7 +14,7 @@ from pretune.runtime import device, run_lock
 from pretune.runtime.distributed import World
 from pretune.runtime.progress import Reporter, Silent
 from pretune.runtime.run_folder import Run, default_folder
-from pretune.training.changes import replay
+from pretune.training.adjustments import replay
 from pretune.workflows import completed
 
 

@@ -14,7 +14,7 @@ from pretune.arguments import Count, FilePath, check_arguments
 from pretune.data.sources.columns import unlabelled
 from pretune.errors import DataError, UsageError
 from pretune.inference.output_format import FORMATS, Format
-from pretune.model import Model
+from pretune.model.model import Model
 from pretune.runtime import atomic_files, device, lock
 from pretune.runtime.progress import Reporter, Silent
 from pretune.runtime.resumable_file import Growing

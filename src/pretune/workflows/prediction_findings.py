@@ -17,8 +17,8 @@ from pretune.evaluation.constant_prediction import (
     never_predicted,
 )
 from pretune.registry import find
+from pretune.report.diagnostics import ANNEALED, Finding, Rows, Status
 from pretune.text.tokenizer import Tokenizer
-from pretune.training.verdicts import ANNEALED, Finding, Rows, Status
 from pretune.types import Record
 from pretune.workflows.samples import Sample
 

@@ -18,7 +18,7 @@ from pretune.arguments import FilePath, check_arguments
 from pretune.data.sources.read_options import Reading
 from pretune.data.sources.records import RecordLog, read_records
 from pretune.errors import CheckpointError, ChecksumError, DataError, UnsupportedError
-from pretune.model.making import sketch
+from pretune.model.build import sketch
 from pretune.registry import find
 from pretune.runtime import atomic_files, state_file
 from pretune.runtime.distributed import World
@@ -26,8 +26,8 @@ from pretune.runtime.metrics_reader import read_log
 from pretune.runtime.progress import Reporter, Silent
 from pretune.runtime.run_folder import Run, environment
 from pretune.text.tokenizer import Tokenizer
-from pretune.training.length import parse_length
-from pretune.training.outcome import Outcome
+from pretune.training.duration import parse_length
+from pretune.training.train_state import Outcome
 from pretune.training.trainer import Trainer
 from pretune.types import Traits
 from pretune.workflows import cards, pages, verdicts

@@ -17,8 +17,8 @@ from pretune.model.folder import outline
 from pretune.objectives import DistillationSettings, Kind, objective_of, objectives_of, usual
 from pretune.registry import find, names
 from pretune.text.training import Kind as TokenizerKind
-from pretune.training.candidates import SampledSoftmaxSettings
-from pretune.training.length import parse_length
+from pretune.training.duration import parse_length
+from pretune.training.sampled_softmax import SampledSoftmaxSettings
 from pretune.training.settings import OptimizerSettings, TrainingSettings
 from pretune.workflows import pages, sizing, teaching
 from pretune.workflows.continued import adopt

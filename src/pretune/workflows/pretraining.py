@@ -13,18 +13,18 @@ from pretune.baselines.ngrams import NgramBaselines
 from pretune.data.corpus.pairs import CorpusPairs
 from pretune.data.corpus.windows import Windows
 from pretune.evaluation.language_model import ROWS, HeldOut
-from pretune.model import Model
+from pretune.model.model import Model
 from pretune.objectives import Kind, Mixture
 from pretune.registry import find
 from pretune.runtime.distributed import World
 from pretune.runtime.progress import Reporter
 from pretune.runtime.run_folder import Run
 from pretune.text.tokenizer import Tokenizer, frame_for
-from pretune.training.candidates import SampledBatches
-from pretune.training.memory import Memory
-from pretune.training.mixed import MixedBatches, Part
-from pretune.training.outcome import Outcome
-from pretune.training.steps import Batches, StepBatches
+from pretune.training.dataloader import Batches, StepBatches
+from pretune.training.mixture import MixedBatches, Part
+from pretune.training.oom_backoff import Memory
+from pretune.training.sampled_softmax import SampledBatches
+from pretune.training.train_state import Outcome
 from pretune.types import Learning, Score, Specials, Traits
 from pretune.workflows import sizing, teaching
 from pretune.workflows.continued import load, tokenizer_of

@@ -29,7 +29,7 @@ from pretune.errors import ConfigError
 from pretune.evaluation.mistakes import Mistake, most_confident
 from pretune.metrics.accuracy import accuracy
 from pretune.metrics.statistics import Difference, mean_interval, paired_difference
-from pretune.model import Model
+from pretune.model.model import Model
 from pretune.runtime import device, run_lock, state_file
 from pretune.runtime.metrics_reader import read_log
 from pretune.runtime.progress import Reporter, Silent, Terminal

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pretune.data.sources.columns import check_names
 from pretune.data.sources.read_options import Reading
-from pretune.model import Model
+from pretune.model.model import Model
 
 
 def text_reading(columns: Mapping[str, str] | None, encoding: str | None) -> Reading:

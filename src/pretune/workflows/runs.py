@@ -20,7 +20,7 @@ from pretune.errors import ConfigError, PretuneError
 from pretune.runtime import atomic_files, run_lock
 from pretune.runtime.metrics_reader import read_log
 from pretune.runtime.run_folder import Run
-from pretune.training import changes
+from pretune.training import adjustments
 from pretune.training.settings import TrainingSettings
 from pretune.workflows import verdicts
 from pretune.workflows.finetune import FinetuneSettings
@@ -76,7 +76,7 @@ def show_run(run: FilePath) -> Entry:
         "verdicts": summary.get("verdicts", found),
         "plan": {key: value for key, value in plan.items() if key != "changes"},
         "changes": plan.get("changes", []),
-        "waiting": [path.name for path in changes.requests(opened.folder)],
+        "waiting": [path.name for path in adjustments.requests(opened.folder)],
         "summary": summary,
     }
 
@@ -85,7 +85,8 @@ def show_run(run: FilePath) -> Entry:
 def adjust_run(run: FilePath, values: Mapping[str, Any] | Sequence[str]) -> Entry:
     """Change settings of a run that has not ended, from its next step on, on record.
 
-    ``values`` are keys and values, or ``key=value`` words; :data:`training.changes.ADJUSTABLE` says which.
+    ``values`` are keys and values, or ``key=value`` words; :data:`training.adjustments.ADJUSTABLE`
+    says which.
     A run that stands still has the change in its plan at once; one that trains takes it up between two steps.
 
     Raises:
@@ -94,19 +95,19 @@ def adjust_run(run: FilePath, values: Mapping[str, Any] | Sequence[str]) -> Entr
     opened = open_run(run)
     wanted = _flat(override({}, values)) if not isinstance(values, Mapping) else dict(values)
     if not wanted:
-        raise ConfigError(f"nothing to change; give key=value, of: {', '.join(changes.ADJUSTABLE)}")
+        raise ConfigError(f"nothing to change; give key=value, of: {', '.join(adjustments.ADJUSTABLE)}")
     if opened.summary() is not None:
         raise ConfigError(f"{opened.folder}: this run has ended; begin another one with --out")
     training = build(TrainingSettings, config_of(opened).get("training") or {}, where=f"{opened.config_path}")
     plan, state = opened.plan(), state_of(opened)
     step = None if state == "running" or "steps" not in plan else _resumes_at(opened)
-    now = changes.in_effect(training, plan, 10**12 if step is None else step)
-    changes.checked(now, wanted)
+    now = adjustments.in_effect(training, plan, 10**12 if step is None else step)
+    adjustments.checked(now, wanted)
     if step is None:
-        changes.request(opened, wanted)
+        adjustments.request(opened, wanted)
     else:
         with run_lock.held(opened.folder):
-            changes.record(opened, wanted, step)
+            adjustments.record(opened, wanted, step)
     return {"run": str(opened.folder), "set": wanted, "state": state, "step": step}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from pretune.data.corpus.token_shards import Corpus
 from pretune.errors import UsageError
 from pretune.generation.sampling import Sampling
-from pretune.model import Model
+from pretune.model.model import Model
 from pretune.text.segmentation import SENTENCE
 from pretune.text.tokenizer import Tokenizer
 from pretune.workflows.corpus import Prepared

@@ -7,7 +7,7 @@ from typing import Any
 
 from pretune.arguments import FilePath, check_arguments
 from pretune.inference.scoring import TextScore
-from pretune.model import Model
+from pretune.model.model import Model
 from pretune.runtime import device
 from pretune.runtime.progress import Reporter, Silent
 from pretune.types import Record

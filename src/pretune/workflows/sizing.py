@@ -11,11 +11,11 @@ from torch import nn
 
 from pretune.errors import TrainingError
 from pretune.planning.size import LADDER, Shape, Trial, largest
-from pretune.training import optimizers
 from pretune.training.budget import tried_at
-from pretune.training.memory import first_line, ran_out
+from pretune.training.dataloader import Batches
+from pretune.training.oom_backoff import first_line, ran_out
+from pretune.training.optimizers import optimizers
 from pretune.training.settings import OptimizerSettings
-from pretune.training.steps import Batches
 from pretune.types import Learning
 
 ROWS = "shorten max_length, or set training.micro_batch (rows at once) to less"

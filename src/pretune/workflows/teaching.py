@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from pretune.errors import ConfigError, UnsupportedError
-from pretune.model import Model
 from pretune.model.folder import outline
+from pretune.model.model import Model
 from pretune.objectives import DistillationSettings, Distilled, check_widths
 from pretune.runtime.distributed import World
 from pretune.runtime.progress import Reporter

@@ -13,12 +13,12 @@ from pretune.data.sources.records import read_texts
 from pretune.errors import ConfigError, DataError
 from pretune.runtime import atomic_files, lock
 from pretune.runtime.progress import Reporter, Silent
-from pretune.text.advice import Advice, advise_vocabulary_size
 from pretune.text.inspection import Inspection, inspect, remarks, show, table
 from pretune.text.sample import sample_texts
 from pretune.text.tokenizer import Tokenizer
 from pretune.text.training import Kind, parse_kind
 from pretune.text.training import train_tokenizer as train
+from pretune.text.vocabulary_size import Advice, advise_vocabulary_size
 from pretune.workflows.reading import text_reading
 
 AUTO: Literal["auto"] = "auto"

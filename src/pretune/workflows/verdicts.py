@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from pretune.report.diagnostics import ANNEALED, Finding, Kind, Rows, by_gravity, judge
 from pretune.report.sections import VerdictItem
 from pretune.runtime.metrics_reader import read_log
 from pretune.runtime.progress import Reporter
 from pretune.runtime.run_folder import Run
-from pretune.training.outcome import Outcome
-from pretune.training.timing import counted
-from pretune.training.verdicts import ANNEALED, Finding, Kind, Rows, by_gravity, judge
+from pretune.training.step_timer import counted
+from pretune.training.train_state import Outcome
 from pretune.workflows.prediction_findings import FACTOR, Final, with_cause
 
 ENGLISH = {

@@ -1,0 +1,161 @@
+"""Making a network: what must fit together is compared before memory is taken."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from pretune.checkpoint import weights
+from pretune.errors import CheckpointError, ConfigError, UsageError, quote
+from pretune.nn.init import shapes_only
+from pretune.runtime import device
+from pretune.text.tokenizer import Tokenizer
+from pretune.types import Traits, decoder_start
+
+DEPTHS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
+"""Settings that count layers, of which each has tensors of its own."""
+NO_NETWORK = (
+    RuntimeError,
+    ArithmeticError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+)
+"""What torch, and the classes of transformers, raise where they cannot make a network of some settings."""
+
+
+def random_network(family: ModuleType, config: Any, head: str, labels: Sequence[str], seed: int) -> nn.Module:
+    """A network with random weights that depend on the seed alone, and leave torch's generator as it was.
+
+    Raises:
+        ConfigError: settings of which no network can be made.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _network(family, config, head, labels)
+
+
+def _network(family: ModuleType, config: Any, head: str, labels: Sequence[str]) -> nn.Module:
+    try:
+        network: nn.Module = family.Network(config, heads=head.split("+"), num_labels=len(labels))
+    except NO_NETWORK as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"model: no network has these sizes and settings: {reason}") from None
+    return network
+
+
+def distinct(labels: Sequence[str]) -> tuple[str, ...]:
+    """The classes of a head, of which no two may have one name.
+
+    Raises:
+        UsageError: two have, or one has none.
+    """
+    counts = Counter(labels)
+    wrong = [label for label, count in counts.items() if count > 1 or not label]
+    if wrong:
+        times = counts[wrong[0]]
+        raise UsageError(f"labels: {quote(wrong[0])} stands there {times} times; give each class a name")
+    return tuple(labels)
+
+
+def start_of(family: ModuleType, tokenizer: Tokenizer) -> int | None:
+    """What the decoder of an encoder-decoder begins with; None for another family.
+
+    Raises:
+        UnsupportedError: the tokenizer has no such token.
+    """
+    traits: Traits = family.TRAITS
+    return decoder_start(traits, tokenizer.specials) if traits.kind == "encoder-decoder" else None
+
+
+def sketch(family: ModuleType, config: Any, head: str, labels: Sequence[str]) -> nn.Module:
+    """A network without values, which takes no memory: its shapes can be judged before it is made.
+
+    Raises:
+        ConfigError: sizes that no tensor can have.
+    """
+    with shapes_only():
+        return _network(family, config, head, labels)
+
+
+def check_sizes(config: Any, tokenizer: Tokenizer, max_length: int) -> None:
+    """The network has an embedding for each token, a position for each place, and takes the tokenizer.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if config.vocab_size < tokenizer.vocabulary_size:
+        raise ConfigError(
+            f"model: vocab_size = {config.vocab_size}: the tokenizer has {tokenizer.vocabulary_size} tokens; "
+            "leave vocab_size out, or give that or more"
+        )
+    if config.max_position_embeddings < max_length:
+        raise ConfigError(
+            f"model: max_position_embeddings = {config.max_position_embeddings}: max_length is {max_length}; "
+            "leave max_position_embeddings out, or give that or more"
+        )
+    fixed = getattr(config, "fixed_tokenizer", None)
+    if fixed is not None:
+        raise ConfigError(
+            f"model: form = {config.form}: stock transformers would read its tokenizer as a {fixed}, which "
+            "has other special tokens; begin with another form (a model that is there can be read and tuned)"
+        )
+    if getattr(config, "pad_token_id", tokenizer.specials.pad) != tokenizer.specials.pad:
+        raise ConfigError(
+            f"model: pad_token_id = {config.pad_token_id}: the tokenizer's is {tokenizer.specials.pad}; "
+            "leave pad_token_id out"
+        )
+
+
+def check_memory(family: ModuleType, config: Any, head: str, labels: Sequence[str]) -> None:
+    """The network can be trained in this machine's memory.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    count = sum(p.numel() for p in sketch(family, config, head, labels).parameters())
+    needed, there = 16 * count, device.memory()  # weights, gradients, AdamW's two moments, in fp32
+    if there and needed > there:
+        raise ConfigError(
+            f"model: {count:,} parameters take {needed / 2**30:,.0f} GiB to train, this machine has "
+            f"{there / 2**30:,.0f}; give a smaller hidden_size, num_hidden_layers or vocabulary"
+        )
+
+
+def check_fit(
+    folder: Path,
+    family: ModuleType,
+    config: Any,
+    head: str,
+    labels: Sequence[str],
+    tensors: Mapping[str, torch.Tensor],
+) -> None:
+    """The sizes in config.json are those of the weights, which are bounded by their file.
+
+    Raises:
+        CheckpointError: they are not.
+    """
+    for name, value in config.model_dump().items():
+        if name in DEPTHS and isinstance(value, int) and value > len(tensors):
+            raise CheckpointError(
+                f"{folder}: config.json says {name} = {value}, the weights are only {len(tensors)} tensors"
+            )
+    try:
+        network = sketch(family, config, head, labels)
+        needed, there = 4 * sum(p.numel() for p in network.parameters()), device.memory()
+        if there and needed > there:
+            raise CheckpointError(
+                f"its network takes {needed / 2**30:,.0f} GiB in float32, this machine has "
+                f"{there / 2**30:,.0f}; use a machine with more, or a smaller model"
+            )
+        weights.load_into(network, dict(tensors), family.WEIGHTS)
+    except (CheckpointError, ConfigError) as error:
+        raise CheckpointError(f"{folder}: {error}") from None

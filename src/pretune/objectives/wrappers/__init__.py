@@ -1,0 +1,1 @@
+"""Objectives made of others: several together, a mixture, distillation, a schedule."""

@@ -1,0 +1,188 @@
+"""Distillation: learn from the chances that a larger model gives, beside what an objective asks for.
+
+The loss is the weighted mean of the objective's own and of the divergence from the teacher's softened chances
+at the same places (Hinton et al. 2015, section 2); the cosine of the last hidden states may be added (Sanh
+et al. 2019, DistilBERT, section 2). What a place says is the head's whole distribution, so that a student
+learns from each target what the teacher knows of all others.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+import pydantic
+import torch
+from torch import Tensor, nn
+
+from pretune.config import Settings
+from pretune.errors import UnsupportedError
+from pretune.nn import heads as reading
+from pretune.nn.distillation_loss import divergence, turned_away, vocabulary_divergence
+from pretune.objectives.wrappers.scheduled import at
+from pretune.types import (
+    IGNORED,
+    Batch,
+    Example,
+    Feature,
+    IntArray,
+    Loss,
+    LossTerms,
+    NetworkLike,
+    ObjectiveLike,
+    Outputs,
+)
+
+HIDDEN = "hidden_distillation"
+
+
+class DistillationSettings(Settings):
+    """A larger model to learn from, and how much."""
+
+    teacher: str
+    """A run or model folder with the same tokenizer, and the head that is trained here."""
+    weight: float = pydantic.Field(default=0.5, ge=0, le=1)
+    """Share of the teacher's chances in the loss; the rest is the objective's own."""
+    temperature: float = pydantic.Field(default=2.0, gt=0)
+    """What both networks' logits are divided by, so that unlikely answers count, too."""
+    hidden_weight: float = pydantic.Field(default=0.0, ge=0)
+    """Of one less the cosine of the last hidden states, added to the loss; needs a teacher of one's width."""
+
+
+class Distilled:
+    """An objective with a teacher at its side.
+
+    The teacher is frozen and runs once a batch, without dropout: it draws nothing at random.
+    """
+
+    def __init__(
+        self,
+        inner: ObjectiveLike,
+        teacher: nn.Module,
+        settings: DistillationSettings,
+        vocabulary: int,
+        *,
+        packs: bool = True,
+    ) -> None:
+        """``vocabulary``: ids of the shared tokenizer; ``packs``: can the teacher read packed rows?
+
+        Raises:
+            UnsupportedError: the targets of ``inner`` are no distribution over a head's logits.
+        """
+        if not getattr(inner, "distils", False):
+            raise UnsupportedError(
+                f"distillation: the loss of {' and '.join(inner.heads)} cannot be compared with a teacher's; "
+                "masked_lm, causal_lm and classification can; leave distillation out, or train by one of them"
+            )
+        self.inner, self.settings, self.vocabulary = inner, settings, vocabulary
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.heads, self.packs = inner.heads, inner.packs and packs
+
+    def at(self, progress: float) -> Self:
+        """With the objective as it is where this share of a run is done."""
+        moved = copy.copy(self)
+        moved.inner = at(self.inner, progress)
+        return moved
+
+    def length_bounds(self, lengths: IntArray) -> IntArray:
+        """(n,) places that each feature needs at most."""
+        return self.inner.length_bounds(lengths)
+
+    def build(self, feature: Feature, rng: np.random.Generator) -> Example:
+        """The example of the objective."""
+        return self.inner.build(feature, rng)
+
+    def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
+        """A group of examples a row of the grid."""
+        batch = self.inner.collate(groups)
+        counts = {**batch.counts, **{term(h): batch.counts[h] for h in self.heads if h in batch.counts}}
+        return replace(batch, counts={**counts, HIDDEN: int(batch.layout.lengths.sum())})
+
+    def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
+        """The objective's terms and those that compare with the teacher, of one pass through each network.
+
+        Raises:
+            UnsupportedError: hidden states are compared, and the two networks differ in width.
+        """
+        student = _Ran(network, batch)
+        share, terms = self.settings.weight, {}
+        [asked] = self.inner.loss(student, batch)
+        for name, (total, weight) in asked.terms.items():
+            terms[name] = (total, (1 - share) * weight)
+        yield Loss({**terms, **self._comparisons(student, _taught(self.teacher, batch), batch)})
+
+    def _comparisons(self, student: _Ran, told: Tensor, batch: Batch) -> LossTerms:
+        terms = {
+            term(h): (self._divergence(h, student, told, batch), self.settings.weight) for h in self.heads
+        }
+        if self.settings.hidden_weight:
+            check_widths(student.hidden.shape[-1], told.shape[-1])
+            apart = turned_away(student.hidden, told, batch.layout.lengths)
+            terms[HIDDEN] = (apart, self.settings.hidden_weight)
+        return terms
+
+    def _divergence(self, head: str, student: _Ran, told: Tensor, batch: Batch) -> Tensor:
+        teacher: Any = self.teacher
+        kept = batch.targets[head] != IGNORED  # (N,)
+        theirs = reading.states(teacher.heads, told, batch, head)[kept]  # (n, E)
+        if head in student.logits:  # those that the objective has seen, dropout and all
+            with torch.no_grad():
+                answers = teacher.heads[head](theirs)  # (n, C)
+            return divergence(student.logits[head][kept], answers, self.settings.temperature)
+        return vocabulary_divergence(
+            student.heads[head],
+            reading.states(student.heads, student.hidden, batch, head)[kept],
+            teacher.heads[head],
+            theirs,
+            vocabulary=self.vocabulary,
+            temperature=self.settings.temperature,
+        )
+
+
+def term(head: str) -> str:
+    """The name of the term that compares a head with the teacher's."""
+    return f"{head}_distillation"
+
+
+def check_widths(student: int, teacher: int) -> None:
+    """See that hidden states can be compared.
+
+    Raises:
+        UnsupportedError: the networks differ in width.
+    """
+    if student != teacher:
+        raise UnsupportedError(
+            f"distillation.hidden_weight: hidden states are compared number by number, and the student "
+            f"has {student} a place, the teacher {teacher}; leave hidden_weight at 0, or give both one "
+            "hidden_size"
+        )
+
+
+class _Ran:
+    """A network whose body has run over a batch: heads are read off the hidden states at hand."""
+
+    def __init__(self, network: Any, batch: Batch) -> None:
+        self.heads: nn.ModuleDict = network.heads
+        self.hidden: Tensor = network(batch, heads=()).hidden  # (B, T, D)
+        self.logits: dict[str, Tensor] = {}
+
+    def __call__(
+        self,
+        batch: Batch,
+        heads: Sequence[str] = (),
+        targets: Mapping[str, Tensor] | None = None,
+        cache: Any = None,
+    ) -> Outputs:
+        outputs = reading.read(self.heads, self.hidden, batch, heads, targets)
+        self.logits |= outputs.logits
+        return outputs
+
+
+@torch.no_grad()
+def _taught(teacher: nn.Module, batch: Batch) -> Tensor:
+    """The teacher's hidden states, (B, T, E)."""
+    hidden: Tensor = teacher(batch, heads=()).hidden
+    return hidden

@@ -1,0 +1,1 @@
+"""AdamW, Adafactor, Muon and SGD, and their state as plain named tensors."""
