@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from benchmarks.measure import timed
+from pretune.data.corpus.build import open_prepared
 from pretune.runtime import device
 from pretune.runtime.distributed import World
 from pretune.runtime.progress import Silent
 from pretune.runtime.run_folder import Run
-from pretune.workflows.corpus import open_prepared
-from pretune.workflows.pretrain_settings import resolve
-from pretune.workflows.pretraining import Pretraining
+from pretune.workflows.pretrain.components import Pretraining
+from pretune.workflows.pretrain.settings import resolve
 
 SHAPES = ((4096, 384, 384), (4096, 384, 1024), (4096, 1024, 384), (4096, 384, 8192), (1024, 1024, 1024),
           (2048, 2048, 2048), (4096, 4096, 4096))  # fmt: skip

@@ -13,8 +13,8 @@ from typing import Any
 
 import pretune
 from benchmarks.measure import full, peak_memory, reported
+from pretune.data.corpus.build import open_prepared
 from pretune.runtime.metrics_reader import read_log
-from pretune.workflows.corpus import open_prepared
 
 
 class Enough(Exception):
@@ -78,7 +78,7 @@ def finetuned(config: Mapping[str, Any]) -> dict[str, Any]:
 
     What it imports is imported before the clock starts, as on the other side.
     """
-    for name in ("pretune.workflows.finetune", "torch._dynamo"):
+    for name in ("pretune.workflows.finetune.finetune", "torch._dynamo"):
         importlib.import_module(name)
     with tempfile.TemporaryDirectory() as scratch:
         began = time.perf_counter()

@@ -15,7 +15,7 @@ import transformers
 
 from benchmarks import text
 from benchmarks.measure import full, peak_memory, reported
-from pretune.workflows.corpus import open_prepared
+from pretune.data.corpus.build import open_prepared
 
 
 class Blocks(torch.utils.data.Dataset[dict[str, Any]]):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import transformers
 
-from pretune.workflows.corpus import open_prepared
+from pretune.data.corpus.build import open_prepared
 
 IGNORED = -100
 MASKED_SHARE = 0.15

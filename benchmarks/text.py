@@ -12,9 +12,9 @@ import numpy as np
 
 import pretune
 from benchmarks.measure import Options
+from pretune.data.corpus.build import open_prepared, prepare
 from pretune.runtime.progress import Silent
 from pretune.text.tokenizer import Tokenizer
-from pretune.workflows.corpus import open_prepared, prepare
 
 TUNING_WORDS = ("news", "manual", "debian", "doc", "daily")
 """A document whose source names one of these belongs to the corpus that settings are chosen on."""

@@ -11,39 +11,39 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pretune.errors import PretuneError as PretuneError
     from pretune.model.model import Model as Model
-    from pretune.workflows.comparison import compare_runs as compare_runs
-    from pretune.workflows.data import prepare_data as prepare_data
-    from pretune.workflows.data_inspection import inspect_data as inspect_data
+    from pretune.workflows.data.inspect import inspect_data as inspect_data
+    from pretune.workflows.data.prepare import prepare_data as prepare_data
     from pretune.workflows.evaluate import evaluate as evaluate
     from pretune.workflows.export import export as export
     from pretune.workflows.extend import extend_vocabulary as extend_vocabulary
-    from pretune.workflows.finetune import finetune as finetune
-    from pretune.workflows.predict import predict as predict
-    from pretune.workflows.pretrain import pretrain as pretrain
-    from pretune.workflows.quickstart import quickstart as quickstart
-    from pretune.workflows.runs import adjust_run as adjust_run
-    from pretune.workflows.runs import list_runs as list_runs
-    from pretune.workflows.runs import show_run as show_run
+    from pretune.workflows.finetune.finetune import finetune as finetune
+    from pretune.workflows.predict.predict import predict as predict
+    from pretune.workflows.pretrain.pretrain import pretrain as pretrain
+    from pretune.workflows.quickstart.quickstart import quickstart as quickstart
+    from pretune.workflows.runs.compare import compare_runs as compare_runs
+    from pretune.workflows.runs.runs import adjust_run as adjust_run
+    from pretune.workflows.runs.runs import list_runs as list_runs
+    from pretune.workflows.runs.runs import show_run as show_run
     from pretune.workflows.tokenizer import inspect_tokenizers as inspect_tokenizers
     from pretune.workflows.tokenizer import train_tokenizer as train_tokenizer
 
 _HOMES = {
     "Model": "pretune.model.model",
     "PretuneError": "pretune.errors",
-    "adjust_run": "pretune.workflows.runs",
-    "compare_runs": "pretune.workflows.comparison",
+    "adjust_run": "pretune.workflows.runs.runs",
+    "compare_runs": "pretune.workflows.runs.compare",
     "evaluate": "pretune.workflows.evaluate",
     "export": "pretune.workflows.export",
     "extend_vocabulary": "pretune.workflows.extend",
-    "finetune": "pretune.workflows.finetune",
-    "inspect_data": "pretune.workflows.data_inspection",
+    "finetune": "pretune.workflows.finetune.finetune",
+    "inspect_data": "pretune.workflows.data.inspect",
     "inspect_tokenizers": "pretune.workflows.tokenizer",
-    "list_runs": "pretune.workflows.runs",
-    "predict": "pretune.workflows.predict",
-    "prepare_data": "pretune.workflows.data",
-    "pretrain": "pretune.workflows.pretrain",
-    "quickstart": "pretune.workflows.quickstart",
-    "show_run": "pretune.workflows.runs",
+    "list_runs": "pretune.workflows.runs.runs",
+    "predict": "pretune.workflows.predict.predict",
+    "prepare_data": "pretune.workflows.data.prepare",
+    "pretrain": "pretune.workflows.pretrain.pretrain",
+    "quickstart": "pretune.workflows.quickstart.quickstart",
+    "show_run": "pretune.workflows.runs.runs",
     "train_tokenizer": "pretune.workflows.tokenizer",
 }
 

@@ -45,9 +45,9 @@ def test_a_missing_module_of_no_extra_stays_what_it_is() -> None:
 def test_who_uses_models_needs_no_extra_and_a_page_names_its_own(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text("<html><body><p>A page.</p></body></html>")
     script = """
-import pretune.workflows.predict, pretune.workflows.evaluate, pretune.workflows.score
+import pretune.workflows.predict.predict, pretune.workflows.evaluate, pretune.workflows.score
 import pretune.workflows.generate, pretune.workflows.export, pretune.workflows.tokenizer
-import pretune.workflows.data_inspection
+import pretune.workflows.data.inspect
 import pretune
 for call in (lambda: pretune.inspect_data("a.html"), lambda: pretune.finetune):
     try:

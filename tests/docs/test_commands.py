@@ -23,10 +23,10 @@ from pretune.config import build
 from pretune.objectives import objective_of
 from pretune.registry import find
 from pretune.training.duration import parse_length
-from pretune.workflows import data_folder
-from pretune.workflows import finetune as finetuning
-from pretune.workflows import pretrain as pretraining
-from pretune.workflows import quickstart as starting
+from pretune.workflows.data import folder
+from pretune.workflows.finetune import finetune as finetuning
+from pretune.workflows.pretrain import pretrain as pretraining
+from pretune.workflows.quickstart import quickstart as starting
 
 ROOT = Path(__file__).resolve().parents[2]
 READMES = (ROOT / "README.md", ROOT / "README.zh-CN.md")
@@ -90,7 +90,7 @@ def resolve(command: Command, options: dict[str, Any], model: Callable[[], Path]
     if command.verb == "data":
         if "rules" in options:  # `inspect` takes no settings
             cleaning = {key: options[key] for key in ("rules", "duplicates", "against")}
-            data_folder.resolve(VERBS["data"].gathered(options["words"], options["config"], cleaning), {})
+            folder.resolve(VERBS["data"].gathered(options["words"], options["config"], cleaning), {})
         return
     paths, assignments = split(options["words"] or [])
     kept = ("family", "budget", "tokenizer", "language", "task", "train", "validation", "test")

@@ -21,7 +21,9 @@ from tests.docs.test_commands import PAGES, ROOT, Command, commands_in_help, com
 from pretune.cli.main import app
 from pretune.errors import PretuneError
 from pretune.training.duration import Length, parse_length
-from pretune.workflows import finetuning, pretrain, quickstart
+from pretune.workflows.finetune import components
+from pretune.workflows.pretrain import pretrain
+from pretune.workflows.quickstart import quickstart
 
 pytestmark = pytest.mark.slow
 RUNNER = typer.testing.CliRunner()
@@ -40,7 +42,7 @@ def short(text: str) -> Length:
 @pytest.fixture(scope="module")
 def brief(one_thread: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for workflow in (pretrain, finetuning):
+        for workflow in (pretrain, components):
             patch.setattr(workflow, "parse_length", short)
         patch.setattr(quickstart, "SEEDS", (0,))
         yield

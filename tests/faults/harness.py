@@ -26,13 +26,13 @@ import torch
 import torch._dynamo  # which torch loads on first use: once here, not in every child
 
 from pretune.cli import main as command_line
+from pretune.data.corpus import build as corpus_module
 from pretune.evaluation import language_model
 from pretune.families import bert
 from pretune.runtime import atomic_files
 from pretune.runtime import metrics_log as log_module
 from pretune.training import checkpointer
-from pretune.workflows import corpus as corpus_module
-from pretune.workflows import pretrain  # noqa: F401  loaded here once, not in every child
+from pretune.workflows.pretrain import pretrain  # noqa: F401  loaded here once, not in every child
 
 torch.set_num_threads(1)  # a process of one thread can be forked
 STEPS, SAVE_EVERY, EVALUATIONS, LIMIT = 15, 3, 3, 60.0

@@ -20,7 +20,7 @@ from harness import Ended, Events, Row, Setting, check, child, kill_me, log_of, 
 from pretune.cli import main as command_line
 from pretune.data.cleaning import workers
 from pretune.runtime.resumable_file import Growing
-from pretune.workflows import data as data_module
+from pretune.workflows.data import prepare as data_module
 
 STOPPED = (
     "data/train/tokens-00000.bin", "data/train/flags-00000.bin", "data/train/documents.bin",

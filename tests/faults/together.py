@@ -16,7 +16,7 @@ from pathlib import Path
 from harness import LIMIT, Ended, Row, Setting, be_child, check, log_of, one_line
 
 from pretune.cli import main as command_line
-from pretune.workflows import finetune  # noqa: F401  loaded here once, not in every child
+from pretune.workflows.finetune import finetune  # noqa: F401  loaded here once, not in every child
 
 BUSY = re.compile(r"another process writes it \(process \d+ on \S+, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 THERE = "is there already"

@@ -15,7 +15,7 @@ from pretune.generation.settings import Decoding
 from pretune.model.model import Model
 from pretune.text.training import train_tokenizer
 from pretune.workflows.evaluate import evaluate
-from pretune.workflows.predict import predict
+from pretune.workflows.predict.predict import predict
 from pretune.workflows.score import score_file
 
 TEXT = ["The captain saw the harbour, and the fishermen were home. 渔夫看见港口，船长回家了。\n" * 20]

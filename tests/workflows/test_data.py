@@ -21,7 +21,7 @@ import pretune
 from pretune.data.cleaning import workers
 from pretune.data.sources.records import RecordLog, read_records
 from pretune.errors import ConfigError, DataError, Interrupted
-from pretune.workflows import data as workflow
+from pretune.workflows.data import prepare as workflow
 
 HAN = "天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏闰余成岁律吕调阳云腾致雨露结为霜金生丽水玉出昆冈"
 WORDS = (

@@ -16,7 +16,7 @@ import pretune
 import pretune.errors
 from pretune.checkpoint import hub
 from pretune.errors import ConfigError, Interrupted, UnsupportedError
-from pretune.workflows import pretrain as workflow
+from pretune.workflows.pretrain import pretrain as workflow
 
 pytestmark = pytest.mark.slow
 TRAINING = {"batch_tokens": 256, "evaluations": 2, "save_every": 3}

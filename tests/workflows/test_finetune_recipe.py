@@ -19,9 +19,9 @@ from pretune.registry import find, names
 from pretune.runtime.distributed import World
 from pretune.runtime.progress import Silent
 from pretune.training.gradients import Gradients, never
-from pretune.workflows import finetune as workflow
-from pretune.workflows import finetune_recipe
-from pretune.workflows.finetuning import Finetuning
+from pretune.workflows.finetune import finetune as workflow
+from pretune.workflows.finetune import recipe
+from pretune.workflows.finetune.components import Finetuning
 
 TEXTS = ["the king sent word to the city", "人民法院应当依法审理案件", "sent", "the city the king sent word",
          "word word", "to the king in the city word", "案件", "the the the"]  # fmt: skip
@@ -99,21 +99,21 @@ def described(width: int, *, objective: str | None = None, longest: int = 512) -
 
 @pytest.mark.parametrize(("width", "rate"), [(384, 1e-4), (768, 5e-5), (1024, 3.8e-5)])
 def test_a_published_checkpoint_gets_the_rate_of_its_width(width: int, rate: float) -> None:
-    assert finetune_recipe.training(described(width), from_random=False)["optimizer"]["learning_rate"] == rate
+    assert recipe.training(described(width), from_random=False)["optimizer"]["learning_rate"] == rate
 
 
 def test_a_model_of_minutes_gets_higher_rates() -> None:
-    own = finetune_recipe.training(described(128, objective="masked_lm"), from_random=False)
-    published = finetune_recipe.training(described(128), from_random=False)
+    own = recipe.training(described(128, objective="masked_lm"), from_random=False)
+    published = recipe.training(described(128), from_random=False)
     assert own["optimizer"]["learning_rate"] > published["optimizer"]["learning_rate"]
-    assert finetune_recipe.training(described(128), from_random=True) == own
+    assert recipe.training(described(128), from_random=True) == own
 
 
 @pytest.mark.parametrize("family", names("families"))
 def test_every_family_says_its_width(family: str) -> None:
     config = find("families", family).tiny_config()
     start = Outline(Path("model"), family, config, None, 64)
-    assert finetune_recipe.training(start, from_random=False)["optimizer"]["learning_rate"] > 0
+    assert recipe.training(start, from_random=False)["optimizer"]["learning_rate"] > 0
 
 
 @pytest.mark.parametrize(
@@ -121,12 +121,12 @@ def test_every_family_says_its_width(family: str) -> None:
     [(300, 300 * 128, 2), (300, 300 * 20, 6), (3000, 3000 * 75, 3.5), (10, 10 * 5000, 2), (1, 0, 6)],
 )
 def test_short_texts_are_read_more_often(records: int, tokens: float, epochs: float) -> None:
-    assert finetune_recipe.epochs(records, tokens) == epochs
+    assert recipe.epochs(records, tokens) == epochs
 
 
 def test_few_records_are_learnt_in_small_steps() -> None:
-    assert [finetune_recipe.batch_examples(n, own=False) for n in (300, 9_999, 10_000)] == [8, 8, 16]
-    assert finetune_recipe.batch_examples(300, own=True) == 16
+    assert [recipe.batch_examples(n, own=False) for n in (300, 9_999, 10_000)] == [8, 8, 16]
+    assert recipe.batch_examples(300, own=True) == 16
 
 
 def test_what_is_given_wins_and_the_rest_is_completed(tmp_path: Path) -> None:
@@ -150,13 +150,13 @@ def test_what_is_given_wins_and_the_rest_is_completed(tmp_path: Path) -> None:
 
 def test_texts_are_read_as_far_as_stocks_example_reads_them(tmp_path: Path) -> None:
     long = described(32)
-    assert finetune_recipe.completed({}, long)["max_length"] == 128
-    assert finetune_recipe.completed({}, long)["task_options"] == {"long_texts": "longest_first"}
+    assert recipe.completed({}, long)["max_length"] == 128
+    assert recipe.completed({}, long)["task_options"] == {"long_texts": "longest_first"}
     short = described(32, longest=64)
-    assert finetune_recipe.completed({}, short).get("max_length") is None
-    assert finetune_recipe.completed({}, short)["task_options"] == {"long_texts": "windows"}
+    assert recipe.completed({}, short).get("max_length") is None
+    assert recipe.completed({}, short)["task_options"] == {"long_texts": "windows"}
     for given in ({"max_length": 256}, {"task_options": {"long_texts": "windows"}}):
-        kept = finetune_recipe.completed(given, long)
+        kept = recipe.completed(given, long)
         assert {key: kept[key] for key in given} == given
         assert kept.get("max_length", 256) == 256
     assert outline(folder_of(tmp_path / "base", "bert")).max_length == small.MAX_LENGTH

@@ -20,11 +20,11 @@ import yaml
 from tests.conftest import SETTINGS
 
 import pretune
+from pretune.data.corpus import build as corpus_module
 from pretune.errors import CheckpointError, PretuneError
 from pretune.runtime import atomic_files
 from pretune.runtime.progress import Silent
 from pretune.training import trainer
-from pretune.workflows import corpus as corpus_module
 
 pytestmark = pytest.mark.slow
 WEIGHTS = Path("model") / "model.safetensors"

@@ -17,13 +17,13 @@ import yaml
 import pretune
 from pretune.checkpoint import hub
 from pretune.config import override
+from pretune.data.corpus.build import Prepared
 from pretune.errors import ConfigError, Interrupted, UnsupportedError
 from pretune.training import trainer as trainer_module
 from pretune.training.duration import parse_length
-from pretune.workflows.corpora import prepare_parts
-from pretune.workflows.corpus import Prepared
-from pretune.workflows.pretrain import rehearse, resolve
-from pretune.workflows.runs import show_run
+from pretune.workflows.pretrain.corpora import prepare_parts
+from pretune.workflows.pretrain.pretrain import rehearse, resolve
+from pretune.workflows.runs.runs import show_run
 
 SETTINGS: dict[str, Any] = {
     "vocabulary_size": 350,

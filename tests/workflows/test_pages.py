@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pretune.metrics.statistics import paired_difference
 from pretune.workflows.findings import against_baseline, grave_of, loss_finding, may_advise
-from pretune.workflows.pages import loss_curve, sample_section
+from pretune.workflows.run_page import loss_curve, sample_section
 
 
 def test_an_evaluation_after_a_step_that_was_left_out_is_drawn() -> None:

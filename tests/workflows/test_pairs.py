@@ -13,10 +13,10 @@ import torch
 import transformers
 
 import pretune
+from pretune.data.corpus.build import open_prepared
 from pretune.data.corpus.pairs import CorpusPairs
 from pretune.errors import DataError
 from pretune.model.model import Model
-from pretune.workflows.corpus import open_prepared
 
 pytestmark = pytest.mark.slow
 ENGLISH = ("one", "two", "three", "four", "five", "six")

@@ -100,7 +100,7 @@ def test_it_is_compared_with_a_masked_model_on_the_same_tokens(
 
 
 def test_a_family_that_is_not_named_is_found_by_the_objective(texts: Any) -> None:
-    from pretune.workflows.pretrain import resolve
+    from pretune.workflows.pretrain.pretrain import resolve
 
     assert resolve({"corpus": [str(texts.corpus)], "objective": "plm"}, {}).family == "xlnet"
 

@@ -20,7 +20,7 @@ from pretune.workflows.prediction_findings import (
     of_samples,
     with_cause,
 )
-from pretune.workflows.samples import Sample
+from pretune.workflows.pretrain.samples import Sample
 from pretune.workflows.verdicts import LANGUAGES, sentence, verdicts
 
 RECORDS = [Record({"text": "a", "label": label}, "test.jsonl", 1) for label in "aaaaabbbcc" * 10]

@@ -6,7 +6,7 @@ import pytest
 
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.families import t5
-from pretune.workflows.pretrain_settings import LEARNT, OPTIMIZER, resolve
+from pretune.workflows.pretrain.settings import LEARNT, OPTIMIZER, resolve
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from pretune.families import gpt_neox, llama
 from pretune.model.model import Model
 from pretune.runtime.progress import Silent
 from pretune.text.training import train_byte_bpe
-from pretune.workflows import finetune
 from pretune.workflows.evaluate import read_labelled
+from pretune.workflows.finetune import finetune
 
 TOKENIZER = train_byte_bpe(["The captain saw the harbour. 渔夫看见港口。" * 20], 300).with_frame("cls_sep")
 TEXTS = ["The captain", "渔夫看见", "saw the harbour and the captain"]

@@ -19,7 +19,7 @@ from pretune.runtime.run_folder import Run
 from pretune.training import adjustments
 from pretune.training.settings import OptimizerSettings, TrainingSettings
 from pretune.training.trainer import Trainer
-from pretune.workflows.runs import sparkline
+from pretune.workflows.runs.runs import sparkline
 
 SETTINGS: dict[str, Any] = {
     "vocabulary_size": 350,

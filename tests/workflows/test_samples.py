@@ -7,7 +7,7 @@ import pytest
 from pretune.generation.settings import Decoding
 from pretune.model.model import Model
 from pretune.text.training import train_byte_bpe
-from pretune.workflows.samples import samples
+from pretune.workflows.pretrain.samples import samples
 
 TEXTS = ("The captain saw the harbour, and the fishermen were home.", "渔夫看见港口，船长回家了。")
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}

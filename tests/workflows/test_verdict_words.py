@@ -13,7 +13,7 @@ import pretune
 from pretune.report.diagnostics import Finding, Kind, judge
 from pretune.workflows.verdicts import CHINESE, ENGLISH, LANGUAGES, sentence
 
-CURVES = Path(__file__).parent.parent / "training" / "curves"
+CURVES = Path(__file__).parent.parent / "report" / "curves"
 
 
 def placeholders(text: str) -> set[str]:

@@ -96,16 +96,16 @@ def prepare(
 
     from pretune import config as settings_module
     from pretune.runtime.progress import default_reporter
-    from pretune.workflows import data as workflow
-    from pretune.workflows import data_folder
+    from pretune.workflows.data import folder
+    from pretune.workflows.data import prepare as workflow
 
-    settings = data_folder.resolve(values, {})
+    settings = folder.resolve(values, {})
     if print_config:
         typer.echo(settings_module.dump(settings), nl=False)
         return
     if dry_run:
         emit(
-            check := data_folder.rehearse(settings, default_reporter(quiet=json)),
+            check := folder.rehearse(settings, default_reporter(quiet=json)),
             json,
             [f"{key}: {value}" for key, value in check.items()],
         )
@@ -137,7 +137,7 @@ def inspect(
 ) -> None:
     """Read, measure, print."""
     from pretune.runtime.progress import default_reporter
-    from pretune.workflows import data_inspection as workflow
+    from pretune.workflows.data import inspect as workflow
 
     found = workflow.inspect_data(
         words or [], sample=sample, columns=columns(text=text_column), encoding=encoding,

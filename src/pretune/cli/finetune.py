@@ -92,7 +92,7 @@ def run(
 
     from pretune import config as settings_module
     from pretune.runtime.progress import default_reporter
-    from pretune.workflows import finetune as workflow
+    from pretune.workflows.finetune import finetune as workflow
 
     settings = workflow.resolve(values, {})
     if print_config:

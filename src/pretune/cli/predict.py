@@ -86,7 +86,7 @@ def run(
     if data is not None and out is None:
         raise typer.BadParameter("--data needs --out, the file that the answers go to")
     from pretune.runtime.progress import default_reporter
-    from pretune.workflows import predict as workflow
+    from pretune.workflows.predict import predict as workflow
 
     writing = workflow.Writing(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     if data is not None and out is not None:

@@ -30,7 +30,7 @@ from pretune.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from pretune.workflows.opening import RunResult
+    from pretune.workflows.run_lifecycle import RunResult
 
 NAME = "pretrain"
 HELP = """Pretrain a language model on raw text, from random weights or from a model that is there.
@@ -97,7 +97,7 @@ def run(
 
     from pretune import config as settings_module
     from pretune.runtime.progress import default_reporter
-    from pretune.workflows import pretrain as workflow
+    from pretune.workflows.pretrain import pretrain as workflow
 
     settings = workflow.resolve(values, {})
     if print_config:

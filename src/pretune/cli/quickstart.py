@@ -30,7 +30,7 @@ def run(
 ) -> None:
     """Run it and print what came out."""
     started = time.monotonic()
-    from pretune.workflows import quickstart as workflow
+    from pretune.workflows.quickstart import quickstart as workflow
 
     result = workflow.quickstart(out=out, minutes=minutes, started=started, quiet=json)
     emit(result.summary, json, workflow.closing_words(result))

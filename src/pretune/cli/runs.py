@@ -35,7 +35,7 @@ def list_(
     json: Json = False,
 ) -> None:
     """The runs below a folder, newest first."""
-    from pretune.workflows import runs
+    from pretune.workflows.runs import runs
 
     found = runs.list_runs(folder)
     width = max((len(entry["run"]) for entry in found), default=0)
@@ -55,7 +55,7 @@ def list_(
 def show(run: RunFolder, json: Json = False) -> None:
     """What a run was asked for, its curve, its scores, and what they say."""
     from pretune.training.adjustments import described
-    from pretune.workflows import runs
+    from pretune.workflows.runs import runs
 
     found = runs.show_run(run)
     of = f" of {found['steps']:,}" if found["steps"] else ""
@@ -87,9 +87,9 @@ def compare(
     json: Json = False,
 ) -> None:
     """The settings in which runs differ, and their scores, where these compare."""
-    from pretune.workflows import comparison
+    from pretune.workflows.runs import compare
 
-    found = comparison.compare_runs(runs, html=html, language=language or "en")
+    found = compare.compare_runs(runs, html=html, language=language or "en")
     lines = ["settings that differ:"]
     for key, row in found["settings"].items():
         lines.append(f"  {key}: " + ", ".join(f"{_setting(v)} ({name})" for name, v in row.items()))
@@ -118,7 +118,7 @@ def adjust(
     json: Json = False,
 ) -> None:
     """Change the learning rate (or weight decay, or clipping) of a run in its middle, on record."""
-    from pretune.workflows import runs
+    from pretune.workflows.runs import runs
 
     done = runs.adjust_run(run, assignments)
     said = ", ".join(f"{key} = {value:g}" for key, value in done["set"].items())

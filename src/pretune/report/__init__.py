@@ -1,1 +1,1 @@
-"""Pages and cards that show a run to people: report.html, the model card."""
+"""What people look at: pages, charts, the model card, their words, and what curves say."""

@@ -22,7 +22,6 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from pretune.registry import find
 from pretune.runtime.distributed import World
 from pretune.training.sharding import part_of, whole_of
 
@@ -85,9 +84,9 @@ def shared(whole: nn.Module, world: World, way: str) -> Parallel:
     """The network as ``world`` trains it; in a world of one there is nothing to share."""
     if world.size == 1 or way == "ddp":
         return Replicated(whole, world)
-    # Loaded only here: what it imports takes a second.
-    sharded: Parallel = find("training", "sharded").Sharded(whole, world)
-    return sharded
+    from pretune.training.fsdp import Sharded  # only here: what it imports takes a second
+
+    return Sharded(whole, world)
 
 
 def layers(network: nn.Module) -> Iterator[nn.Module]:

@@ -1,14 +1,13 @@
-"""A network that is spread over the ranks by torch's FSDP2; see `parallel`."""
+"""A network that is spread over the ranks by torch's FSDP2; see `ddp`."""
 
 from __future__ import annotations
 
 import copy
 import weakref
 
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pretune.runtime.distributed import World
 from pretune.training.ddp import copy_weights, layers
@@ -43,9 +42,3 @@ class Sharded:
     def spread(self) -> None:
         """Each rank takes its part of what it has whole."""
         copy_weights(self.whole, self.network)
-
-
-def part(tensor: Tensor, like: Tensor) -> Tensor:
-    """The rank's part of ``tensor``, spread as ``like`` is; nothing travels."""
-    assert isinstance(like, DTensor), "asked of spread tensors only"
-    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)

@@ -1,14 +1,12 @@
 """Tensors that are spread over the ranks, and whole ones: each made of the other.
 
-torch's spread tensors take a second to import, which a process alone need not wait for: they are told by what
-they can do, and made in :mod:`sharded`, which is loaded where ranks share a network so.
+torch's sharded tensors take a second to import, which a single process need not wait for: they are recognised
+by what they can do, and the import stands where one is made.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
-
-from pretune.registry import find
 
 
 def whole_of(tensor: Tensor) -> Tensor:
@@ -23,8 +21,10 @@ def part_of(tensor: Tensor, like: Tensor) -> Tensor:
     """The rank's part of a tensor that all ranks have whole, spread as ``like``, if that is spread."""
     if is_spread(tensor) or not is_spread(like):
         return tensor
-    part: Tensor = find("training", "sharded").part(tensor, like)
-    return part
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(like, DTensor), "asked of spread tensors only"
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
 
 
 def is_spread(tensor: Tensor) -> bool:

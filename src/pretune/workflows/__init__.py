@@ -1,1 +1,1 @@
-"""One module a verb: the functions that Python users call, wiring the rooms below."""
+"""The verbs as Python functions, a module or a folder each, and the life of a run."""

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pretune.data.corpus.build import Prepared
 from pretune.model.capabilities import BOTH_WAYS
 from pretune.objectives import objective_of
 from pretune.registry import find
 from pretune.report.card import Card, CardScore, Source, model_card
+from pretune.report.phrases import say, teacher_words
 from pretune.report.words import words
 from pretune.types import Score
-from pretune.workflows.corpus import Prepared
 from pretune.workflows.findings import grave_findings
-from pretune.workflows.phrases import say, teacher_words
 
 
 def pretrained(settings: Any, prepared: Sequence[Prepared], summary: dict[str, Any]) -> str:

@@ -31,8 +31,8 @@ from pretune.runtime import atomic_files, device, state_file
 from pretune.runtime.progress import Reporter, Silent
 from pretune.types import Prediction, Record, Score
 from pretune.workflows import verdicts
+from pretune.workflows.data_options import reading_of
 from pretune.workflows.prediction_findings import of_predictions
-from pretune.workflows.reading import reading_of
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pretune.runtime import atomic_files, device, lock
 from pretune.runtime.progress import Reporter, Silent
 from pretune.text.sample import sample_texts
 from pretune.text.vocabulary_extension import extended
-from pretune.workflows.reading import text_reading
+from pretune.workflows.data_options import text_reading
 
 _MEASURED_CHARACTERS = 2_000_000
 _SHOWN = 12

@@ -10,10 +10,10 @@ from typing import Any, cast
 from pretune.metrics.statistics import Difference, paired_difference
 from pretune.report import page as p
 from pretune.report.diagnostics import FIRST, Finding
+from pretune.report.phrases import say, teacher_words
 from pretune.report.sections import Status
 from pretune.report.words import words
 from pretune.workflows.evaluate import Evaluation
-from pretune.workflows.phrases import say, teacher_words
 from pretune.workflows.verdicts import sentence
 
 Summary = Mapping[str, Any]

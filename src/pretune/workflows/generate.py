@@ -17,8 +17,8 @@ from pretune.model.model import Model
 from pretune.runtime import device
 from pretune.runtime.progress import Reporter, Silent
 from pretune.types import Record
-from pretune.workflows.lines import answer_file, given
-from pretune.workflows.reading import reading_of
+from pretune.workflows.data_options import reading_of
+from pretune.workflows.predict.output import answer_file, given
 
 TEMPLATE = "this model has a chat template: --chat puts the prompt into it (in Python: chat=True)"
 ENDED = "the model ended at once (0 tokens)"

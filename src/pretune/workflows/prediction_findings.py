@@ -20,7 +20,7 @@ from pretune.registry import find
 from pretune.report.diagnostics import ANNEALED, Finding, Rows, Status
 from pretune.text.tokenizer import Tokenizer
 from pretune.types import Record
-from pretune.workflows.samples import Sample
+from pretune.workflows.pretrain.samples import Sample
 
 FEW_STEPS = 50
 """Below it a run has hardly begun to learn, whatever else is wrong."""

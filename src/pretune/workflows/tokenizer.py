@@ -19,7 +19,7 @@ from pretune.text.tokenizer import Tokenizer
 from pretune.text.training import Kind, parse_kind
 from pretune.text.training import train_tokenizer as train
 from pretune.text.vocabulary_size import Advice, advise_vocabulary_size
-from pretune.workflows.reading import text_reading
+from pretune.workflows.data_options import text_reading
 
 AUTO: Literal["auto"] = "auto"
 _MEASURED_CHARACTERS = 2_000_000

@@ -15,7 +15,7 @@ from pretune.runtime.distributed import World
 from pretune.runtime.progress import Reporter, Silent
 from pretune.runtime.run_folder import Run, default_folder
 from pretune.training.adjustments import replay
-from pretune.workflows import completed
+from pretune.workflows import finished_run
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def carried_out(
         heard = reporter if reporter and world.main else Silent()
         with world.in_turn():
             folder = Path(out) if out else default_folder(verb, settings, identities(data))
-            if world.main and not completed.is_whole(Run(folder), settings):
+            if world.main and not finished_run.is_whole(Run(folder), settings):
                 held.enter_context(_held(folder))
             run, finished = _opened(folder, settings, changes=changes, reporter=heard)
         return RunResult(run.folder, work(run, world, heard) if finished is None else finished)
@@ -89,7 +89,7 @@ def _opened(
         with run.starting():
             replay(run, Path(changes))
     run.mend_plan(reporter.say)
-    finished = completed.summary(run, reporter.say)
+    finished = finished_run.summary(run, reporter.say)
     ended = "" if finished is None else ": this run is complete"
     reporter.say(f"{run.folder}{ended}")
     return run, finished

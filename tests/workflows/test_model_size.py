@@ -6,7 +6,7 @@ import pytest
 
 from pretune.errors import TrainingError
 from pretune.planning.size import LADDER, Shape, Trial
-from pretune.workflows.sizing import those_that_fit
+from pretune.workflows.pretrain.model_size import those_that_fit
 
 
 def narrow(fits: int) -> object:

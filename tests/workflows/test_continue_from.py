@@ -18,7 +18,7 @@ import pretune
 from pretune.checkpoint import hub
 from pretune.data.cleaning.fingerprints import Fingerprints
 from pretune.errors import ConfigError, Interrupted
-from pretune.workflows import pretrain as workflow
+from pretune.workflows.pretrain import pretrain as workflow
 
 pytestmark = pytest.mark.slow
 TRAINING = {"batch_tokens": 256, "evaluations": 2}

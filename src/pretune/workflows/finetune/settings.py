@@ -17,7 +17,8 @@ from pretune.objectives import DistillationSettings
 from pretune.registry import find
 from pretune.training.duration import parse_length
 from pretune.training.settings import TrainingSettings
-from pretune.workflows import finetune_recipe, pages, teaching
+from pretune.workflows import distillation, run_page
+from pretune.workflows.finetune import recipe
 
 AUTO = "auto"
 
@@ -78,14 +79,14 @@ def resolve(
         values["training"] = values["training"].model_dump(exclude_unset=True)
     # A key that is missing is named before the model is opened.
     if values.get("model") and values.get("train") and isinstance(values.get("training", {}), Mapping):
-        values = finetune_recipe.completed(values, outline(str(values["model"])))
+        values = recipe.completed(values, outline(str(values["model"])))
     for key in ("train", "validation", "test"):
         if isinstance(values.get(key), str | Path):
             values[key] = (str(values[key]),)
     resolved = build(FinetuneSettings, values, where="finetune")
     if not resolved.train:
         raise ConfigError("finetune: train is empty: give files of labelled records")
-    pages.check_language(resolved.language)
+    run_page.check_language(resolved.language)
     if resolved.budget != AUTO:
         parse_length(resolved.budget)
     kind = find("tasks", resolved.task)
@@ -98,7 +99,7 @@ def resolve(
         where="finetune: objective_options",
     )
     if resolved.distillation is not None:
-        teaching.check(resolved.distillation, outline(resolved.model).config, resolved.training)
+        distillation.check(resolved.distillation, outline(resolved.model).config, resolved.training)
     return resolved.model_copy(
         update={"task_options": options.model_dump(), "objective_options": objective.model_dump()}
     )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from pretune.baselines.ngrams import NgramBaselines
+from pretune.data.corpus.build import Prepared
 from pretune.data.corpus.pairs import CorpusPairs
 from pretune.data.corpus.windows import Windows
 from pretune.evaluation.language_model import ROWS, HeldOut
@@ -26,11 +27,11 @@ from pretune.training.oom_backoff import Memory
 from pretune.training.sampled_softmax import SampledBatches
 from pretune.training.train_state import Outcome
 from pretune.types import Learning, Score, Specials, Traits
-from pretune.workflows import sizing, teaching
-from pretune.workflows.continued import load, tokenizer_of
-from pretune.workflows.corpus import Prepared
-from pretune.workflows.mixture import heads_of
-from pretune.workflows.pretrain_settings import PretrainSettings
+from pretune.workflows import distillation
+from pretune.workflows.pretrain import model_size
+from pretune.workflows.pretrain.continue_from import load, tokenizer_of
+from pretune.workflows.pretrain.mixture import heads_of
+from pretune.workflows.pretrain.settings import PretrainSettings
 
 Store = Windows | CorpusPairs
 """The features of a corpus, as an objective learns from them."""
@@ -96,15 +97,17 @@ class Pretraining:
     ) -> tuple[Part, ...]:
         """What is learnt from the text of each part; one alone may have a teacher at its side."""
         settings, specials = self.settings, self.tokenizer.specials
-        student = teaching.Student(self.tokenizer, self.traits, heads, settings.max_length, self.world.device)
-        teacher = teaching.Teacher.named(settings.distillation, student, self.reporter)
-        teaching.keep(teacher, self.run)
-        self.teacher = teaching.told(teacher)
+        student = distillation.Student(
+            self.tokenizer, self.traits, heads, settings.max_length, self.world.device
+        )
+        teacher = distillation.Teacher.named(settings.distillation, student, self.reporter)
+        distillation.keep(teacher, self.run)
+        self.teacher = distillation.told(teacher)
         found = []
         for part, kind, store in zip(settings.parts, kinds, stores, strict=True):
             made = kind.make(self.traits, specials, part.objective_options, store)
             name = str(part.name)
-            found.append(Part(name, part.weight, store, teaching.beside(teacher, made)))
+            found.append(Part(name, part.weight, store, distillation.beside(teacher, made)))
             self._say_what_is_cut(name, store)
         return tuple(found)
 
@@ -162,11 +165,11 @@ class Pretraining:
                 max_length=settings.max_length, seed=settings.training.seed,
             )  # fmt: skip
 
-        if seconds is None or sizing.decided(settings.model):
+        if seconds is None or model_size.decided(settings.model):
             return create({})
         plan = self.run.plan()
         if "model" not in plan:
-            trial = sizing.fitted(
+            trial = model_size.fitted(
                 lambda shape: create(shape.settings()).network, self.objective, self.batches,
                 settings.training.optimizer, seconds=seconds,
                 corpus_tokens=sum(text.train.tokens for text in self.prepared),

@@ -41,13 +41,13 @@ from pretune.data.sources.text_shards import (
     write_note,
 )
 from pretune.errors import ConfigError, DataError, Interrupted, PretuneError
+from pretune.report import data_page
 from pretune.runtime import lock, state_file
 from pretune.runtime.atomic_files import write_json
 from pretune.runtime.progress import Reporter, Silent, Work, working
 from pretune.runtime.run_folder import remove_files
 from pretune.runtime.signals import StopRequest
-from pretune.workflows import data_pages
-from pretune.workflows.data_folder import (
+from pretune.workflows.data.folder import (
     NOTE_FILES,
     PrepareSettings,
     clear,
@@ -304,7 +304,7 @@ class _Preparation:
         }
         report = {"counts": counted, "timing": timing, "reading": reading}
         write_json(self._folder / "report.json", report)
-        data_pages.prepared(self._folder, report, self._settings, asked["versions"])
+        data_page.prepared(self._folder, report, self._settings, asked["versions"])
         parts = [asdict(part) for part in self._parts]
         state_file.write(self._folder / PREPARED, {**asked, "summary": summary, "parts": parts})
         if folder.exists():

@@ -20,9 +20,10 @@ from pretune.text.training import Kind as TokenizerKind
 from pretune.training.duration import parse_length
 from pretune.training.sampled_softmax import SampledSoftmaxSettings
 from pretune.training.settings import OptimizerSettings, TrainingSettings
-from pretune.workflows import pages, sizing, teaching
-from pretune.workflows.continued import adopt
-from pretune.workflows.mixture import PartSettings, check_alone, heads_of, settled, unmixed
+from pretune.workflows import distillation, run_page
+from pretune.workflows.pretrain import model_size
+from pretune.workflows.pretrain.continue_from import adopt
+from pretune.workflows.pretrain.mixture import PartSettings, check_alone, heads_of, settled, unmixed
 
 ASSUMED = 8192
 """Tokens of a vocabulary that is not measured yet."""
@@ -148,7 +149,7 @@ def resolve(
     resolved = build(PretrainSettings, values, where="pretrain")
     if not resolved.corpus and not resolved.mixture:
         raise ConfigError("pretrain: corpus is empty: give files or folders of text")
-    pages.check_language(resolved.language)
+    run_page.check_language(resolved.language)
     Reading(encoding=resolved.encoding)  # refuses an encoding that there is none of
     parse_length(resolved.budget)
     asked = [objective_of(part.objective) for part in resolved.parts if part.objective]
@@ -230,11 +231,11 @@ def _taught(resolved: PretrainSettings, config: Any) -> PretrainSettings:
     """The settings with what a teacher decides: a new student has its tokenizer."""
     given = resolved.distillation
     timed = parse_length(resolved.budget).unit == "seconds"
-    settled = bool(resolved.start_from) or sizing.decided(resolved.model) or not timed
-    teaching.check(given, config, resolved.training, decided=settled)
+    settled = bool(resolved.start_from) or model_size.decided(resolved.model) or not timed
+    distillation.check(given, config, resolved.training, decided=settled)
     if given is None or resolved.start_from or resolved.tokenizer:
         return resolved
-    return resolved.model_copy(update={"tokenizer": teaching.tokenizer_of(given)})
+    return resolved.model_copy(update={"tokenizer": distillation.tokenizer_of(given)})
 
 
 def _family_of(kinds: Sequence[Kind]) -> str:

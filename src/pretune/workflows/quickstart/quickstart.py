@@ -25,6 +25,7 @@ import numpy as np
 from pretune.arguments import FilePath, Positive, check_arguments
 from pretune.baselines.tfidf import majority, tfidf
 from pretune.config import digest
+from pretune.data.corpus.build import Prepared, prepare
 from pretune.errors import ConfigError
 from pretune.evaluation.mistakes import Mistake, most_confident
 from pretune.metrics.accuracy import accuracy
@@ -35,14 +36,13 @@ from pretune.runtime.metrics_reader import read_log
 from pretune.runtime.progress import Reporter, Silent, Terminal
 from pretune.runtime.run_folder import BEGUN, MADE, environment, remove_files
 from pretune.types import Prediction
-from pretune.workflows import pages
-from pretune.workflows.corpus import Prepared, prepare
+from pretune.workflows import run_page
 from pretune.workflows.evaluate import read_labelled
 from pretune.workflows.findings import grave_findings, grave_of
-from pretune.workflows.finetune import finetune
-from pretune.workflows.opening import RunResult
-from pretune.workflows.pretrain import pretrain
-from pretune.workflows.samples import Sample, samples, sentences
+from pretune.workflows.finetune.finetune import finetune
+from pretune.workflows.pretrain.pretrain import pretrain
+from pretune.workflows.pretrain.samples import Sample, samples, sentences
+from pretune.workflows.run_lifecycle import RunResult
 
 LANGUAGES = ("zh", "en")
 MARKER = "quickstart.json"
@@ -321,7 +321,7 @@ class _Report:
     def write(self, path: Path, language: str, summary: Mapping[str, Any]) -> None:
         """The page in one language."""
         logs = {name: read_log(run.folder / "metrics.jsonl") for name, run in self.runs.items()}
-        pages.quickstart(
+        run_page.quickstart(
             path, summary, {name: run.summary for name, run in self.runs.items()}, logs,
             self.classification, self.samples, environment(), language=language,
         )  # fmt: skip

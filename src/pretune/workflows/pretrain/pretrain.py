@@ -15,6 +15,7 @@ from typing import Any
 import pydantic
 
 from pretune.arguments import FilePath, check_arguments
+from pretune.data.corpus.build import is_prepared, open_prepared
 from pretune.data.sources.read_options import Reading
 from pretune.data.sources.records import RecordLog, read_records
 from pretune.errors import CheckpointError, ChecksumError, DataError, UnsupportedError
@@ -30,18 +31,17 @@ from pretune.training.duration import parse_length
 from pretune.training.train_state import Outcome
 from pretune.training.trainer import Trainer
 from pretune.types import Traits
-from pretune.workflows import cards, pages, verdicts
-from pretune.workflows.continued import tokenizer_of
-from pretune.workflows.corpora import prepare_parts
-from pretune.workflows.corpus import is_prepared, open_prepared
-from pretune.workflows.mixture import heads_of
-from pretune.workflows.opening import RunResult, carried_out
+from pretune.workflows import cards, run_page, verdicts
 from pretune.workflows.prediction_findings import Final, Origin, of_samples
-from pretune.workflows.pretrain_settings import ASSUMED, shape
-from pretune.workflows.pretrain_settings import PretrainSettings as PretrainSettings
-from pretune.workflows.pretrain_settings import resolve as resolve
-from pretune.workflows.pretraining import Pretraining
-from pretune.workflows.samples import Sample, material, samples
+from pretune.workflows.pretrain.components import Pretraining
+from pretune.workflows.pretrain.continue_from import tokenizer_of
+from pretune.workflows.pretrain.corpora import prepare_parts
+from pretune.workflows.pretrain.mixture import heads_of
+from pretune.workflows.pretrain.samples import Sample, material, samples
+from pretune.workflows.pretrain.settings import ASSUMED, shape
+from pretune.workflows.pretrain.settings import PretrainSettings as PretrainSettings
+from pretune.workflows.pretrain.settings import resolve as resolve
+from pretune.workflows.run_lifecycle import RunResult, carried_out
 
 AFTER = {"model, samples and report": 3.0}
 """Seconds of a length in minutes that remain after training."""
@@ -312,7 +312,7 @@ def _finish(
         (folder / "README.md").write_text(card, encoding="utf-8")
 
     atomic_files.write_folder(run.model, fill, about={"kind": "model"})
-    pages.pretraining(
+    run_page.pretraining(
         run.folder / "report.html", settings, summary, read_log(run.metrics), shown,
         environment(), language=settings.language,
     )  # fmt: skip

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pretune.data.corpus.build import Prepared, prepare, shared_tokenizer
 from pretune.data.sources.read_options import Reading
 from pretune.objectives import Kind
 from pretune.runtime.progress import Reporter
 from pretune.text.tokenizer import Tokenizer
-from pretune.workflows.corpus import Prepared, prepare, shared_tokenizer
-from pretune.workflows.mixture import PartSettings
-from pretune.workflows.pretrain_settings import PretrainSettings
+from pretune.workflows.pretrain.mixture import PartSettings
+from pretune.workflows.pretrain.settings import PretrainSettings
 
 
 def prepare_parts(

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from pretune.data.cleaning.fingerprints import FILE as FINGERPRINTS
 from pretune.data.cleaning.fingerprints import Fingerprints
+from pretune.data.corpus.documents import Documents, cut_up
 from pretune.data.corpus.pairs import joint_of
 from pretune.data.corpus.token_shards import Corpus, write_corpus
 from pretune.data.sources.provenance import Origins, changes, origins
@@ -30,7 +31,6 @@ from pretune.text.tokenizer import Tokenizer
 from pretune.text.training import Kind, train_tokenizer
 from pretune.text.vocabulary_size import LARGEST, advise_vocabulary_size
 from pretune.types import IntArray
-from pretune.workflows.documents import Documents, cut_up
 
 PREPARED, TOKENIZER = "prepared.json", "tokenizer"
 TEXT = "text.sha256"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pretune.config import Settings, dump
 from pretune.report import page as p
-from pretune.workflows.data_phrases import LANGUAGES, REASONS
+from pretune.report.data_phrases import LANGUAGES, REASONS
 
 Language = Literal["en", "zh"]
 Groups = Mapping[str, Mapping[str, Any]]

@@ -19,8 +19,8 @@ from pretune.runtime import atomic_files, device, lock
 from pretune.runtime.progress import Reporter, Silent
 from pretune.runtime.resumable_file import Growing
 from pretune.types import Record
-from pretune.workflows.answering import Bad, Job, OnBad, Survey, Tally, Writing, answers
-from pretune.workflows.reading import reading_of
+from pretune.workflows.data_options import reading_of
+from pretune.workflows.predict.job import Bad, Job, OnBad, Survey, Tally, Writing, answers
 
 STREAM = "-"
 """As data: standard input. As out: standard output."""

@@ -12,9 +12,10 @@ import yaml
 from pretune.config import Settings
 from pretune.evaluation.mistakes import Mistake
 from pretune.objectives import objective_of
+from pretune.report import mixture
 from pretune.report import page as p
+from pretune.report.phrases import say
 from pretune.report.words import words
-from pretune.workflows import mixture_pages
 from pretune.workflows.evaluate import Evaluation
 from pretune.workflows.findings import (
     against_baseline,
@@ -30,8 +31,7 @@ from pretune.workflows.findings import (
     overlap_finding,
     teacher_finding,
 )
-from pretune.workflows.phrases import say
-from pretune.workflows.samples import Sample
+from pretune.workflows.pretrain.samples import Sample
 
 Language = Literal["en", "zh"]
 Summary = Mapping[str, Any]
@@ -73,14 +73,14 @@ def pretraining(
                     *teacher_finding(language, summary),
                     *(
                         loss_finding(language, *of, advise=may_advise(summary))
-                        for of in mixture_pages.summaries(summary).items()
+                        for of in mixture.summaries(summary).items()
                     ),
                     *(item for item in curve_findings(summary) if item not in grave_findings(summary)),
                 )
             ),
         ),
         loss_curve(language, {name: rows}, summary, text["is_loss_normal"]),
-        *mixture_pages.parts_table(language, summary),
+        *mixture.parts_table(language, summary),
         sample_section(language, samples, summary["parameters"]),
         p.Facts(text["settings"], _flat(settings)),
         *_closing(language, environment),
@@ -88,7 +88,7 @@ def pretraining(
     subtitle = say(
         language, "pretraining_subtitle",
         parameters=f"{summary['parameters']:,}", tokens=f"{summary['tokens']:,}",
-        time=_time(summary["seconds"], language), objective=mixture_pages.objectives(summary),
+        time=_time(summary["seconds"], language), objective=mixture.objectives(summary),
     )  # fmt: skip
     title = say(language, "pretraining_title", family=name)
     return p.write(
@@ -250,9 +250,9 @@ def loss_curve(language: str, runs: Mapping[str, Rows], summary: Summary, headin
         tokens = {row["step"]: row["tokens"] for row in rows if row["kind"] in ("step", "skipped")}
         checks = [row for row in rows if row["kind"] == "evaluation"]
         xs = tuple(float(tokens[c["step"]]) for c in checks)
-        series += mixture_pages.held_out_losses(f"{name}, {text['validation']}", xs, checks)
+        series += mixture.held_out_losses(f"{name}, {text['validation']}", xs, checks)
         series.append(_smooth(f"{name}, {text['training']}", steps, dashed=True, x="tokens"))
-    levels = mixture_pages.levels(language, summary)
+    levels = mixture.levels(language, summary)
     hidden = objective_of(str(summary["objective"])).scores_hidden_only
     note = say(language, "curve_note") + (say(language, "curve_note_hidden") if hidden else "")
     return p.Curve(heading, tuple(series), levels, text["tokens"], text["nats_per_token"], note)

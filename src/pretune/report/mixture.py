@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pretune.report import page as p
+from pretune.report.phrases import say
 from pretune.report.words import words
-from pretune.workflows.phrases import say
 
 Summary = Mapping[str, Any]
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pretune.data.corpus.build import Prepared
 from pretune.data.corpus.token_shards import Corpus
 from pretune.errors import UsageError
 from pretune.generation.sampling import Sampling
 from pretune.model.model import Model
 from pretune.text.segmentation import SENTENCE
 from pretune.text.tokenizer import Tokenizer
-from pretune.workflows.corpus import Prepared
 
 LIKELIEST = Sampling(temperature=0)
 

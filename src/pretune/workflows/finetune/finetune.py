@@ -22,14 +22,15 @@ from pretune.runtime.run_folder import Run, environment
 from pretune.training.oom_backoff import Memory
 from pretune.training.train_state import Outcome
 from pretune.training.trainer import Trainer
-from pretune.workflows import cards, findings, finetune_recipe, pages, teaching, verdicts
+from pretune.workflows import cards, distillation, findings, run_page, verdicts
 from pretune.workflows.evaluate import Evaluation, assess
-from pretune.workflows.finetune_settings import AUTO as AUTO
-from pretune.workflows.finetune_settings import FinetuneSettings as FinetuneSettings
-from pretune.workflows.finetune_settings import resolve as resolve
-from pretune.workflows.finetuning import Finetuning
-from pretune.workflows.opening import RunResult, carried_out
+from pretune.workflows.finetune import recipe
+from pretune.workflows.finetune.components import Finetuning
+from pretune.workflows.finetune.settings import AUTO as AUTO
+from pretune.workflows.finetune.settings import FinetuneSettings as FinetuneSettings
+from pretune.workflows.finetune.settings import resolve as resolve
 from pretune.workflows.prediction_findings import Final, Origin
+from pretune.workflows.run_lifecycle import RunResult, carried_out
 
 EVALUATIONS = 4
 """At most, where their number is not given: of more, one would be best by chance."""
@@ -86,7 +87,7 @@ def _finetuned(
 ) -> Mapping[str, Any]:
     with world.in_turn(), run.starting():
         parts = Finetuning(resolved, reporter, world)
-        teaching.keep(parts.teacher, run)
+        distillation.keep(parts.teacher, run)
     length = parts.length
     # Before training: what they take is then known, and a budget in minutes leaves the rest to the steps.
     world.lead(lambda: parts.fit_baselines(length))
@@ -128,7 +129,7 @@ def _concluded(
         "task": resolved.task,
         "family": parts.model.family.__name__.rsplit(".", 1)[-1],
         "from_random": resolved.from_random,
-        **teaching.told(parts.teacher),
+        **distillation.told(parts.teacher),
         "labels": list(parts.model.labels),
         "pairs": any(len(parts.kind.texts(record)) > 1 for record in parts.train),
         "task_options": parts.model.about["task_options"],
@@ -155,7 +156,7 @@ def _concluded(
 
 def _origin(settings: FinetuneSettings) -> Origin:
     """How the model was trained, for the cause of a constant prediction."""
-    usual = finetune_recipe.training(outline(settings.model), from_random=settings.from_random)
+    usual = recipe.training(outline(settings.model), from_random=settings.from_random)
     return Origin(usual["optimizer"]["learning_rate"], settings.task_options.get("threshold"))
 
 
@@ -191,7 +192,7 @@ def _finish(
     atomic_files.write_folder(run.model, fill, about={"kind": "model"})
     lines = [json.dumps(row, ensure_ascii=False) for row in evaluation.rows()]
     atomic_files.write_text(run.folder / "predictions.jsonl", "\n".join(lines) + "\n")
-    pages.finetuning(
+    run_page.finetuning(
         run.folder / "report.html", settings, summary, read_log(run.metrics), evaluation,
         findings.against_baselines(settings.language, evaluation, summary), environment(),
         language=settings.language,

@@ -19,9 +19,10 @@ from pretune.training.dataloader import StepBatches
 from pretune.training.duration import Length, parse_length
 from pretune.training.settings import TrainingSettings
 from pretune.types import Prediction, Record, Score
-from pretune.workflows import finetune_recipe, labelled, teaching
+from pretune.workflows import distillation, labeled_records
 from pretune.workflows.evaluate import BaselineScores, fit_baselines, read_labelled
-from pretune.workflows.finetune_settings import AUTO, FinetuneSettings
+from pretune.workflows.finetune import recipe
+from pretune.workflows.finetune.settings import AUTO, FinetuneSettings
 
 BASELINES_SHARE = 0.1
 """Of a time, what fitting the baselines may take."""
@@ -44,14 +45,14 @@ class Finetuning:
         if settings.validation:
             self.validation = read(settings.validation)
         else:
-            self.train, self.validation = labelled.held_out(self.train, kind)
+            self.train, self.validation = labeled_records.held_out(self.train, kind)
         labels = kind.label_set(self.train)
         self.model = self._load(labels)
         self.task = self.model.task(self.options)
         self.task.check(self.validation)
         self.task.check(self.test)
         self._warn_of_overlap()
-        labelled.warn_of_shared_texts(
+        labeled_records.warn_of_shared_texts(
             kind, self.train, {"validation": self.validation, "test": self.test}, reporter
         )
         absent = set(labels).difference(*(kind.classes(r) for r in self.validation))
@@ -64,10 +65,10 @@ class Finetuning:
         records = EncodedRecords(features)
         traits, objective = self.model.family.TRAITS, find("objectives", kind.OBJECTIVE)
         options = build(objective.Options, settings.objective_options, where="finetune: objective_options")
-        student = teaching.Student.of(self.model, world)
-        self.teacher = teaching.Teacher.named(settings.distillation, student, reporter)
+        student = distillation.Student.of(self.model, world)
+        self.teacher = distillation.Teacher.named(settings.distillation, student, reporter)
         made = objective.Objective(traits, self.model.tokenizer.specials, options, records)
-        self.objective = teaching.beside(self.teacher, made)
+        self.objective = distillation.beside(self.teacher, made)
         self.batches = StepBatches(
             records, self.objective, traits, self.training, self.model.max_length, world
         )
@@ -81,8 +82,8 @@ class Finetuning:
         """The settings of training with the size of a step."""
         if training.batch_examples or training.batch_tokens:
             return training
-        own = finetune_recipe.is_own(outline(self.settings.model), from_random=self.settings.from_random)
-        size = finetune_recipe.batch_examples(len(self.train), own=own)
+        own = recipe.is_own(outline(self.settings.model), from_random=self.settings.from_random)
+        size = recipe.batch_examples(len(self.train), own=own)
         return training.model_copy(update={"batch_examples": size})
 
     @property
@@ -91,7 +92,7 @@ class Finetuning:
         if self.settings.budget != AUTO:
             return parse_length(self.settings.budget)
         tokens = self.batches.steps_per_epoch * self.batches.tokens_per_step
-        return Length(finetune_recipe.epochs(len(self.train), tokens), "epochs")
+        return Length(recipe.epochs(len(self.train), tokens), "epochs")
 
     @property
     def scored(self) -> list[Record]:

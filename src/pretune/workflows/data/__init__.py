@@ -1,0 +1,1 @@
+"""``pretune data``: look at raw text, and clean it into a folder."""
