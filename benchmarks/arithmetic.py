@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from benchmarks.measure import timed
-from pretune.data.corpus.build import open_prepared
+from pretune.data.corpus.build import open_corpus
 from pretune.runtime import device
 from pretune.runtime.distributed import World
-from pretune.runtime.progress import Silent
+from pretune.runtime.progress import NullReporter
 from pretune.runtime.run_folder import Run
-from pretune.workflows.pretrain.components import Pretraining
+from pretune.workflows.pretrain.components import PretrainSetup
 from pretune.workflows.pretrain.settings import resolve
 
 SHAPES = ((4096, 384, 384), (4096, 384, 1024), (4096, 1024, 384), (4096, 384, 8192), (1024, 1024, 1024),
@@ -51,7 +51,7 @@ def matmul_parameters(network: torch.nn.Module) -> tuple[int, int]:
 
 def peak(config: Mapping[str, Any]) -> dict[str, Any]:
     """The best fp32 rate of a matrix product over several shapes, in operations a second."""
-    device.prepare()
+    device.configure()
     rates = {}
     for m, k, n in SHAPES:
         a, b, out = torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)
@@ -65,20 +65,20 @@ def peak(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"operations a second": max(rates.values()), "shapes": rates}
 
 
-def parts(config: Mapping[str, Any], folder: Path) -> Pretraining:
+def parts(config: Mapping[str, Any], folder: Path) -> PretrainSetup:
     """Model, objective and batches of a pretraining run over prepared text."""
     settings = resolve(config["settings"], {})
-    prepared = open_prepared(Path(settings.corpus[0]))
-    return Pretraining(settings, [prepared], Run(folder), None, Silent(), World())
+    prepared = open_corpus(Path(settings.corpus[0]))
+    return PretrainSetup(settings, [prepared], Run(folder), None, NullReporter(), World())
 
 
 def gradients(config: Mapping[str, Any]) -> dict[str, Any]:
     """Tokens a second of forward and backward alone, and the operations that a token takes."""
-    device.prepare()
+    device.configure()
     with tempfile.TemporaryDirectory() as scratch:
         made = parts(config, Path(scratch) / "run")
     network, objective = made.model.network.train(), made.objective
-    steps = [made.batches(step) for step in range(8)]
+    steps = [made.dataloader(step) for step in range(8)]
     tokens = sum(int(b.layout.lengths.sum()) for batches in steps for b in batches) / len(steps)
     targets = sum(sum(b.counts.values()) for batches in steps for b in batches) / len(steps)
     numbers = count()
@@ -104,12 +104,12 @@ def gradients(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def loading(config: Mapping[str, Any]) -> dict[str, Any]:
     """Seconds that the batches of a step take to build, where nothing else runs."""
-    device.prepare()
+    device.configure()
     with tempfile.TemporaryDirectory() as scratch:
         made = parts(config, Path(scratch) / "run")
     numbers = count()
-    steps = timed(lambda: made.batches(next(numbers)), config["seconds"])
-    return {"seconds a step": 1 / steps, "tokens a step": made.batches.tokens_per_step}
+    steps = timed(lambda: made.dataloader(next(numbers)), config["seconds"])
+    return {"seconds a step": 1 / steps, "tokens a step": made.dataloader.tokens_per_step}
 
 
 def tokenizing(config: Mapping[str, Any]) -> dict[str, Any]:

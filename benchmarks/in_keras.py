@@ -32,7 +32,7 @@ def write(out: Path) -> None:
     import transformers
 
     from pretune.model.model import Model
-    from pretune.text.tokenizer import frame_for
+    from pretune.text.tokenizer import template_for
     from pretune.text.training import train_tokenizer
 
     trained = train_tokenizer(TEXTS * 50, 300)
@@ -40,7 +40,7 @@ def write(out: Path) -> None:
         torch.manual_seed(0)
         model = Model.create(family, FORMS.get(family, {}), trained, head, max_length=64, seed=0)
         traits = model.family.TRAITS
-        model.tokenizer = trained.with_frame(frame_for(traits), segments=traits.segments)
+        model.tokenizer = trained.with_template(template_for(traits), segments=traits.has_segment_embeddings)
         with torch.no_grad():
             for name, parameter in model.network.named_parameters():
                 if name != "heads.causal_lm.decoder.bias":  # BART's, which KerasHub leaves out
@@ -53,7 +53,7 @@ def write(out: Path) -> None:
             if family == "bert":
                 stock: Any = transformers.BertModel.from_pretrained(folder)
                 found["said"] = stock(**inputs).last_hidden_state
-            elif traits.kind == "decoder":
+            elif traits.architecture == "decoder":
                 stock = transformers.AutoModelForCausalLM.from_pretrained(folder)
                 found["said"] = stock(found["tokens"], attention_mask=found["mask"]).logits
             else:
@@ -62,7 +62,7 @@ def write(out: Path) -> None:
                     input_ids=found["tokens"], attention_mask=found["mask"], decoder_input_ids=found["tokens"]
                 ).logits
         np.savez(out / f"{family}.npz", **{name: tensor.numpy() for name, tensor in found.items()})
-        print(f"{family}: {model.parameters:,} parameters, written")
+        print(f"{family}: {model.num_parameters:,} parameters, written")
 
 
 def compare(out: Path) -> dict[str, str]:

@@ -13,8 +13,8 @@ from typing import Any
 
 import pretune
 from benchmarks.measure import full, peak_memory, reported
-from pretune.data.corpus.build import open_prepared
-from pretune.runtime.metrics_reader import read_log
+from pretune.data.corpus.build import open_corpus
+from pretune.runtime.metrics_reader import read_metrics
 
 
 class Enough(Exception):
@@ -32,7 +32,7 @@ class Clock:
     def say(self, text: str) -> None:
         """Say nothing."""
 
-    def work(self, name: str, total: int) -> Clock:
+    def start_progress(self, name: str, total: int) -> Clock:
         """Note which stage begins."""
         self._current = name
         return self
@@ -58,7 +58,9 @@ def rate(config: Mapping[str, Any]) -> dict[str, Any]:
         settings = {"budget": "100000 steps", **config["settings"]}
         with suppress(Enough):
             pretune.pretrain(settings, out=out, reporter=clock)
-        tokens = {row["step"]: row["tokens"] for row in read_log(out / "metrics.jsonl") if "tokens" in row}
+        tokens = {
+            row["step"]: row["tokens"] for row in read_metrics(out / "metrics.jsonl") if "tokens" in row
+        }
     marks = [(at, tokens[step]) for at, step in clock.marks if step in tokens]
     return reported(marks, config["warm"])
 
@@ -100,7 +102,7 @@ def classified(config: Mapping[str, Any]) -> dict[str, Any]:
         config["model"], train=config["train"], validation=config["validation"], test=config["test"],
         training={"seed": config["seed"]}, out=Path(config["out"]),
     )  # fmt: skip
-    rows = read_log(run.folder / "predictions.jsonl")
+    rows = read_metrics(run.folder / "predictions.jsonl")
     return {
         "right": [int(row["said"] == row["label"]) for row in rows],
         "macro_f1": run.summary["scores"]["macro_f1"]["value"],
@@ -123,7 +125,7 @@ def prepared(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def corpus_tokens(run: Path) -> int:
     """Tokens of the corpus that a run prepared."""
-    return open_prepared(run / "data").train.tokens
+    return open_corpus(run / "data").train.num_tokens
 
 
 SIDES = {

@@ -15,7 +15,7 @@ import transformers
 
 from benchmarks import text
 from benchmarks.measure import full, peak_memory, reported
-from pretune.data.corpus.build import open_prepared
+from pretune.data.corpus.build import open_corpus
 
 
 class Blocks(torch.utils.data.Dataset[dict[str, Any]]):
@@ -129,7 +129,7 @@ def trainer(config: Mapping[str, Any], out: str, watch: Watch) -> transformers.T
         collator = transformers.DataCollatorForLanguageModeling(
             reader, mlm_probability=config.get("masked", 0.15)
         )
-    vocabulary = open_prepared(prepared).tokenizer.specials.vocabulary_size
+    vocabulary = open_corpus(prepared).tokenizer.specials.vocabulary_size
     return transformers.Trainer(
         model=model(config, vocabulary, length), args=arguments(config, out), data_collator=collator,
         train_dataset=Blocks(text.blocks(prepared, length), labelled=causal), callbacks=[watch],

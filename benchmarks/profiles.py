@@ -24,7 +24,7 @@ KINDS: dict[str, str] = {
     "Muon": r"Optimizer\.step#Muon",
     "AdamW": r"Optimizer\.step#AdamW",
     "clipping and the norm of gradients": r"aten::_foreach_(norm|mul_)",
-    "norms": r"_Normed|aten::(native_layer_norm|rms_norm)|NativeLayerNorm",
+    "norms": r"_RMSNormFunction|aten::(native_layer_norm|rms_norm)|NativeLayerNorm",
     "rotary positions": r"_Rotation",
     "activations": r"aten::(silu|gelu)",
     "the loss but its products": r"_SampledLoss|_VocabularyLoss",

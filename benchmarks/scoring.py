@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import transformers
 
-from pretune.data.corpus.build import open_prepared
+from pretune.data.corpus.build import open_corpus
 
 IGNORED = -100
 MASKED_SHARE = 0.15
@@ -22,7 +22,7 @@ def rows(
     prepared: Path, length: int, tokens: int, *, overlap: int, close: bool
 ) -> list[np.ndarray[Any, Any]]:
     """Framed held-out documents cut into windows; ``overlap`` 1 lets each token be predicted once."""
-    opened = open_prepared(prepared)
+    opened = open_corpus(prepared)
     before, after = opened.tokenizer.specials.single
     found: list[np.ndarray[Any, Any]] = []
     left = tokens
@@ -46,7 +46,7 @@ def hidden(row: np.ndarray[Any, Any], specials: set[int], mask: int, rng: np.ran
 def score(config: Mapping[str, Any]) -> dict[str, Any]:
     """Nats a target, the unigram baseline on the same targets; of a causal model bits per byte besides."""
     prepared, length, causal = Path(config["corpus"]), config["length"], config["causal"]
-    opened = open_prepared(prepared)
+    opened = open_corpus(prepared)
     specials = opened.tokenizer.specials
     kind = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForMaskedLM
     network = kind.from_pretrained(config["model"], dtype=torch.float32).eval()
@@ -57,10 +57,10 @@ def score(config: Mapping[str, Any]) -> dict[str, Any]:
         if causal:
             pairs.append((row, np.concatenate([[IGNORED], row[1:]])))
         else:
-            assert specials.mask is not None, "an encoder's tokenizer has a mask"
-            pairs.append(hidden(row, set(specials.all), specials.mask, rng))
+            assert specials.mask_id is not None, "an encoder's tokenizer has a mask"
+            pairs.append(hidden(row, set(specials.all_ids), specials.mask_id, rng))
     targets = np.concatenate([labels[labels != IGNORED] for _, labels in pairs])
-    nats = total_loss(network, pairs, specials.pad, causal=causal)
+    nats = total_loss(network, pairs, specials.pad_id, causal=causal)
     found = {"nats": nats / len(targets), "targets": len(targets), "unigram": unigram(prepared, targets)}
     if causal:
         size = int(opened.tokenizer.byte_lengths()[targets].sum())
@@ -92,7 +92,7 @@ def total_loss(network: Any, pairs: list[Any], pad: int, *, causal: bool) -> flo
 
 def unigram(prepared: Path, targets: np.ndarray[Any, Any]) -> float:
     """Nats a target of a unigram model of the training tokens, each counted once more."""
-    opened = open_prepared(prepared)
+    opened = open_corpus(prepared)
     counts = np.ones(opened.tokenizer.specials.vocabulary_size)
     for number in range(len(opened.train)):
         counts += np.bincount(opened.train.document(number), minlength=len(counts))

@@ -12,8 +12,8 @@ import numpy as np
 
 import pretune
 from benchmarks.measure import Options
-from pretune.data.corpus.build import open_prepared, prepare
-from pretune.runtime.progress import Silent
+from pretune.data.corpus.build import build_corpus, open_corpus
+from pretune.runtime.progress import NullReporter
 from pretune.text.tokenizer import Tokenizer
 
 TUNING_WORDS = ("news", "manual", "debian", "doc", "daily")
@@ -84,26 +84,26 @@ def text(
             )
         trained = folder / "tokenizer"
         if not trained.exists():
-            pretune.train_tokenizer(raw, trained, kind=kind, vocabulary_size=vocabulary)
+            pretune.train_tokenizer(raw, trained, algorithm=kind, vocabulary_size=vocabulary)
         segments = frame == "cls_sep"
-        framed = Tokenizer.load(trained).with_frame(frame, segments=segments)  # type: ignore[arg-type]
-        prepare(
+        framed = Tokenizer.load(trained).with_template(frame, segments=segments)  # type: ignore[arg-type]
+        build_corpus(
             (str(raw),), prepared, tokenizer=framed, vocabulary_size=vocabulary, held_out=0.02,
-            validation=(), reporter=Silent(),
+            validation=(), reporter=NullReporter(),
         )  # fmt: skip
-    opened = open_prepared(prepared)
+    opened = open_corpus(prepared)
     return Text(
         prepared,
         prepared / "tokenizer",
         label,
-        opened.train.tokens,
+        opened.train.num_tokens,
         opened.tokenizer.specials.vocabulary_size,
     )
 
 
 def blocks(prepared: Path, length: int, *, held: bool = False) -> np.ndarray[Any, Any]:
     """(n, length) ids as run_mlm.py and run_clm.py group them: framed, end to end, cut."""
-    opened = open_prepared(prepared)
+    opened = open_corpus(prepared)
     before, after = opened.tokenizer.specials.single
     corpus = opened.validation if held else opened.train
     parts = [np.concatenate([before, corpus.document(i), after]).astype(np.int64) for i in range(len(corpus))]

@@ -18,7 +18,7 @@ from pretune.generation.sampling import Sampling
 from pretune.generation.sampling_loop import Decoding
 from pretune.model.model import Model
 from pretune.registry import find
-from pretune.text.tokenizer import frame_for
+from pretune.text.tokenizer import template_for
 from pretune.text.training import train_byte_bpe
 
 FUNCTIONS = [name for name in pretune.__all__ if name not in ("Model", "PretuneError")]
@@ -81,10 +81,10 @@ def models() -> dict[str, Model]:
     ):  # fmt: skip
         traits = find("families", family).TRAITS
         tokenizer = train_byte_bpe(["the king sent word"] * 9, 290)
-        framed = tokenizer.with_frame(frame_for(traits), segments=traits.segments)
+        framed = tokenizer.with_template(template_for(traits), segments=traits.has_segment_embeddings)
         labels = ("a", "b") if kind == "classifier" else ()
         found[kind] = Model.create(family, shape, framed, head, max_length=32, seed=0, labels=labels)
-    found["classifier"].about["task"] = "classification"
+    found["classifier"].metadata["task"] = "classification"
     return found
 
 
@@ -92,9 +92,9 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "classify": ("classifier", {"texts": ["a"]}),
     "fill": ("masked", {"text": "a [MASK]"}),
     "score": ("masked", {"text": "a"}),
-    "score_all": ("causal", {"texts": ["a"]}),
+    "score_batch": ("causal", {"texts": ["a"]}),
     "generate": ("causal", {"prompt": "a", "max_new_tokens": 1}),
-    "generate_all": ("causal", {"prompts": ["a"], "decoding": Decoding(max_new_tokens=1)}),
+    "generate_batch": ("causal", {"prompts": ["a"], "decoding": Decoding(max_new_tokens=1)}),
     "stream": ("causal", {"prompt": "a", "max_new_tokens": 1}),
     "with_random_weights": ("masked", {"seed": 0}),
 }
@@ -140,7 +140,7 @@ def test_what_fits_an_annotation_is_taken(models: dict[str, Model], tmp_path: Pa
     greedy = Sampling(temperature=0.0)
     said = model.generate("a", max_new_tokens=2, sampling=greedy)
     assert said == model.generate("a", max_new_tokens=2, sampling=greedy, stop=["\0never"])
-    assert model.generate_all(("a",), Decoding(max_new_tokens=1))
+    assert model.generate_batch(("a",), Decoding(max_new_tokens=1))
 
 
 def test_the_function_gets_what_the_annotation_says() -> None:

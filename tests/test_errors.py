@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from pretune.errors import LINE, LINES, DataError, PretuneError, quote
+from pretune.errors import MAX_LINE_LENGTH, MAX_LINES, DataError, PretuneError, quote
 
 
 @pytest.mark.parametrize("value", ["a", "it's", 5, None, 1.5, ["a", 1], {"a": (1, 2)}, -3, True, b"x"])
@@ -37,10 +37,10 @@ def test_a_deep_value_is_cut() -> None:
 
 
 def test_no_message_is_longer_than_can_be_read() -> None:
-    assert len(str(DataError("a" * 10**6))) <= LINE + 10
+    assert len(str(DataError("a" * 10**6))) <= MAX_LINE_LENGTH + 10
     assert str(DataError("\n".join("abc"))) == "a\nb\nc"
     many = str(DataError("\n" * 10**5))
-    assert many.count("\n") == LINES
+    assert many.count("\n") == MAX_LINES
     kept = str(DataError("start " + "x" * 10**6 + " end"))
     assert kept.startswith("start ")
     assert kept.endswith(" end")
@@ -55,4 +55,4 @@ def test_a_message_steers_no_terminal_and_can_be_written() -> None:
 def test_an_error_travels_between_processes() -> None:
     error = pickle.loads(pickle.dumps(DataError("x" * 10**5)))
     assert isinstance(error, PretuneError)
-    assert len(str(error)) <= LINE + 10
+    assert len(str(error)) <= MAX_LINE_LENGTH + 10

@@ -58,13 +58,15 @@ def hidden(model: pretune.Model, network: Any, documents: list[str]) -> dict[str
     room = min(ROW, model.max_length)
     rows = [np.asarray(e.ids[:room], np.int64) for e in model.tokenizer.encode_batch(documents)]
     examples = [Example(k, (Row(ids, {}, {}),)) for k, ids in enumerate(rows)]
-    packs = model.family.TRAITS.packing
+    packs = model.family.TRAITS.supports_packing
     groups = pack(np.array([len(ids) for ids in rows]), room) if packs else [[k] for k in range(len(rows))]
     apart = total = 0.0
     for start in range(0, len(groups), 4):
         members = groups[start : start + 4]
         batch = collate(
-            [[examples[k] for k in group] for group in members], pad=model.tokenizer.specials.pad, heads=()
+            [[examples[k] for k in group] for group in members],
+            pad_id=model.tokenizer.specials.pad_id,
+            heads=(),
         )
         found = model.network(batch).hidden  # (B, T, D)
         for line, group in enumerate(members):
@@ -107,7 +109,7 @@ def perplexity(path: Path, network: Any, reader: Any, documents: list[str]) -> d
 def continued(model: pretune.Model, network: Any, reader: Any) -> dict[str, Any]:
     """Greedy texts, ours of all prompts in a batch, stock's one by one."""
     decoding = Decoding(max_new_tokens=NEW, sampling=Sampling(temperature=0))
-    ours = [rows[0].text for rows in model.generate_all(PROMPTS, decoding)]
+    ours = [rows[0].text for rows in model.generate_batch(PROMPTS, decoding)]
     theirs = []
     for prompt in PROMPTS:
         inputs = reader(prompt, return_tensors="pt")
@@ -127,7 +129,7 @@ def compared(config: Mapping[str, Any]) -> dict[str, Any]:
     torch.set_flush_denormal(True)
     path = Path(config["model"])
     model = pretune.load(path)
-    decoder = model.family.TRAITS.kind == "decoder"
+    decoder = model.family.TRAITS.architecture == "decoder"
     network, reader = stock(path, transformers.AutoModelForCausalLM if decoder else transformers.AutoModel)
     documents = {language: texts(file, language) for language, file in config["files"].items()}
     every = [text for part in documents.values() for text in part]

@@ -53,7 +53,7 @@ class Pair:
         self.ours = pretune.load(folder)
         self.stock = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.reader = transformers.AutoTokenizer.from_pretrained(folder, padding_side="left")
-        self.ends = set(self.ours.defaults.ends)
+        self.ends = set(self.ours.generation_config.eos_ids)
 
     def generate(self, prompts: list[str], **settings: Any) -> list[list[int]]:
         """What stock writes behind each prompt, without the end and what follows it."""
@@ -71,8 +71,8 @@ def greedy(pair: Pair) -> dict[str, Any]:
     settings = {"do_sample": False, "max_new_tokens": NEW}
     decoding = Decoding(max_new_tokens=NEW, sampling=Sampling(temperature=0))
     alone = [pair.generate([prompt], **settings)[0] for prompt in PROMPTS]
-    one = [list(pair.ours.generate_all([prompt], decoding)[0][0].tokens) for prompt in PROMPTS]
-    every = [list(rows[0].tokens) for rows in pair.ours.generate_all(PROMPTS, decoding)]
+    one = [list(pair.ours.generate_batch([prompt], decoding)[0][0].tokens) for prompt in PROMPTS]
+    every = [list(rows[0].tokens) for rows in pair.ours.generate_batch(PROMPTS, decoding)]
     padded = pair.generate(list(PROMPTS), **settings)
     found = {
         "alone": pair.alike(alone, one), "batched, against stock alone": pair.alike(alone, every),
@@ -94,7 +94,7 @@ def beams(pair: Pair) -> dict[str, Any]:
             sampling=Sampling(temperature=0),
         )  # fmt: skip
         wanted = [pair.generate([prompt], max_new_tokens=20, **settings)[0] for prompt in prompts]
-        got = [list(rows[0].tokens) for rows in pair.ours.generate_all(prompts, decoding)]
+        got = [list(rows[0].tokens) for rows in pair.ours.generate_batch(prompts, decoding)]
         found[f"{width} beams, penalty {penalty}, early {early}"] = pair.alike(wanted, got)
     return {**found, "passed": all(part["equal"] == part["prompts"] for part in found.values())}
 
@@ -102,7 +102,7 @@ def beams(pair: Pair) -> dict[str, Any]:
 def draws(pair: Pair) -> dict[str, Any]:
     """Our draws of a next token against stock's probabilities, and against draws from these (chi-square)."""
     found: dict[str, Any] = {}
-    generator.ROWS = 250
+    generator.MAX_BATCH_SIZE = 250
     torch.manual_seed(0)
     for prompt in (PROMPTS[1], PROMPTS[5], PROMPTS[12], PROMPTS[16]):
         for sampling in SETTINGS:
@@ -114,8 +114,10 @@ def draws(pair: Pair) -> dict[str, Any]:
             share = said.scores[0][0].double().softmax(-1)
             stock = Counter(torch.multinomial(share, DRAWS, replacement=True).tolist())
             decoding = Decoding(max_new_tokens=1, num_return_sequences=DRAWS, sampling=sampling)
-            drawn = [one.tokens for one in pair.ours.generate_all([prompt], decoding)[0]]
-            ours = Counter(tokens[0] if tokens else pair.ours.defaults.ends[0] for tokens in drawn)
+            drawn = [one.tokens for one in pair.ours.generate_batch([prompt], decoding)[0]]
+            ours = Counter(
+                tokens[0] if tokens else pair.ours.generation_config.eos_ids[0] for tokens in drawn
+            )
             name = f"{prompt} {sampling.model_dump(exclude_defaults=True)}"
             found[name] = {"tokens": len(ours), "fit": fit(share, ours), "two samples": same(stock, ours)}
     values = [part[test] for part in found.values() for test in ("fit", "two samples")]
@@ -156,7 +158,7 @@ def speed(pair: Pair, pairs: int = 10, new: int = 24) -> dict[str, Any]:
 
     def ours(sampling: Sampling) -> None:
         decoding = Decoding(max_new_tokens=new, min_new_tokens=new, sampling=sampling)
-        pair.ours.generate_all([PROMPTS[1]], decoding)
+        pair.ours.generate_batch([PROMPTS[1]], decoding)
 
     drawn = Sampling(temperature=0.8, top_k=50, top_p=0.95)
     sides: dict[str, Callable[[], None]] = {

@@ -68,7 +68,7 @@ def __getattr__(name: str) -> Any:
         except metadata.PackageNotFoundError:
             return "unknown"
     if name in _HOMES:
-        from pretune.registry import load as load_module
+        from pretune.registry import load_module as load_module
 
         return getattr(load_module(_HOMES[name]), name)
     raise AttributeError(f"module 'pretune' has no attribute {name!r}")

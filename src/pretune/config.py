@@ -24,11 +24,11 @@ class Settings(pydantic.BaseModel):
 
     @pydantic.model_validator(mode="before")
     @classmethod
-    def _no_truth_for_a_number(cls, values: Any) -> Any:
+    def _reject_bool_for_number(cls, values: Any) -> Any:
         """Python takes True for 1; where a number is asked for it is a slip, and stock refuses it."""
         for name, value in values.items() if isinstance(values, Mapping) else ():
             field = cls.model_fields.get(name)
-            if isinstance(value, bool) and field is not None and _is_number(field.annotation):
+            if isinstance(value, bool) and field is not None and _accepts_only_numbers(field.annotation):
                 raise ValueError(f"{name} = {value}: must be a number")
         return values
 
@@ -36,14 +36,14 @@ class Settings(pydantic.BaseModel):
 S = TypeVar("S", bound=Settings)
 
 
-def _is_number(annotation: Any) -> bool:
+def _accepts_only_numbers(annotation: Any) -> bool:
     """Takes a field numbers, or None, and nothing else?"""
-    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-    plain = {get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in kinds}
+    members = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    plain = {get_args(member)[0] if get_origin(member) is Annotated else member for member in members}
     return bool(plain & {int, float}) and plain <= {int, float, type(None)}
 
 
-def build(model: type[S], values: Mapping[str, Any], *, where: str = "config") -> S:
+def build_settings(model: type[S], values: Mapping[str, Any], *, where: str = "config") -> S:
     """Validate ``values`` as ``model``.
 
     Raises:
@@ -52,10 +52,10 @@ def build(model: type[S], values: Mapping[str, Any], *, where: str = "config") -
     try:
         return model.model_validate(dict(values))
     except pydantic.ValidationError as error:
-        raise ConfigError("\n".join(_explain(model, e, where) for e in error.errors())) from None
+        raise ConfigError("\n".join(_format_error(model, e, where) for e in error.errors())) from None
 
 
-def read(path: Path | str) -> dict[str, Any]:
+def read_yaml(path: Path | str) -> dict[str, Any]:
     """The mapping in a YAML (or JSON) file.
 
     Raises:
@@ -75,7 +75,7 @@ def read(path: Path | str) -> dict[str, Any]:
     return values
 
 
-def override(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+def apply_overrides(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
     """Apply ``a.b=value`` assignments; the value is read as YAML (``3e-4`` is a number too).
 
     ``a.0.b=value`` reaches into the first item of a list that is there.
@@ -90,26 +90,26 @@ def override(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str,
         if not equals or not key.strip():
             raise ConfigError(f"{quote(assignment)}: settings are given as key=value")
         *parents, last = key.strip().split(".")
-        place: Any = result
+        node: Any = result
         for parent in parents:
-            if isinstance(place, dict):
-                place = place.setdefault(parent, {})
+            if isinstance(node, dict):
+                node = node.setdefault(parent, {})
             else:
-                place = place[_item(place, parent, key)]
-            if not isinstance(place, dict | list):
+                node = node[_list_index(node, parent, key)]
+            if not isinstance(node, dict | list):
                 raise ConfigError(f"{key}: {parent!r} is a single value, it has no keys below it")
-        place[last if isinstance(place, dict) else _item(place, last, key)] = _value(text)
+        node[last if isinstance(node, dict) else _list_index(node, last, key)] = _parse_value(text)
     return dict(result)
 
 
-def _item(items: list[Any], number: str, key: str) -> int:
+def _list_index(items: list[Any], number: str, key: str) -> int:
     """The place in a list that a part of a key says."""
     if not number.isdecimal() or int(number) >= len(items):
         raise ConfigError(f"{key}: {number!r}: the list there has {len(items)} items, counted from 0")
     return int(number)
 
 
-def dump(settings: pydantic.BaseModel) -> str:
+def to_yaml(settings: pydantic.BaseModel) -> str:
     """The settings as YAML, in the order in which they are declared."""
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
@@ -132,7 +132,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return lines
 
 
-def _value(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -145,13 +145,13 @@ def _value(text: str) -> Any:
     return value
 
 
-def _explain(model: type[pydantic.BaseModel], error: Any, where: str) -> str:
-    path = [str(part) for part in error["loc"]]
+def _format_error(model: type[pydantic.BaseModel], error: Any, where: str) -> str:
+    path = [str(item) for item in error["loc"]]
     name = ".".join(path)
     if error["type"] == "extra_forbidden":
-        beside = [".".join([*path[:-1], key]) for key in _keys(model, path[:-1])]
-        deeper = [key for key in _all_keys(model) if key.rpartition(".")[2] == path[-1]]
-        near = suggestion(deeper[0] if deeper else name, beside + deeper)
+        siblings = [".".join([*path[:-1], key]) for key in _keys_at(model, path[:-1])]
+        nested = [key for key in _all_keys(model) if key.rpartition(".")[2] == path[-1]]
+        near = suggestion(nested[0] if nested else name, siblings + nested)
         return f"{where}: there is no key {quote(name)}; {near}"
     if error["type"] == "missing":
         return f"{where}: {name!r} is needed and was not given"
@@ -161,22 +161,22 @@ def _explain(model: type[pydantic.BaseModel], error: Any, where: str) -> str:
 
 def _all_keys(model: type[pydantic.BaseModel], prefix: str = "") -> list[str]:
     """Every key of a tree of settings, dotted."""
-    found = []
+    keys = []
     for name, field in model.model_fields.items():
         inner = field.annotation
-        found.append(prefix + name)
+        keys.append(prefix + name)
         if isinstance(inner, type) and issubclass(inner, pydantic.BaseModel):
-            found += _all_keys(inner, f"{prefix}{name}.")
-    return found
+            keys += _all_keys(inner, f"{prefix}{name}.")
+    return keys
 
 
-def _keys(model: type[pydantic.BaseModel], path: list[str]) -> list[str]:
-    for part in path:
-        field = model.model_fields.get(part)
+def _keys_at(model: type[pydantic.BaseModel], path: list[str]) -> list[str]:
+    for key in path:
+        field = model.model_fields.get(key)
         inner = field.annotation if field else None
         candidates = [inner, *getattr(inner, "__args__", ())]
-        found = [c for c in candidates if isinstance(c, type) and issubclass(c, pydantic.BaseModel)]
-        if not found:
+        models = [c for c in candidates if isinstance(c, type) and issubclass(c, pydantic.BaseModel)]
+        if not models:
             return sorted(model.model_fields)
-        model = found[0]
+        model = models[0]
     return sorted(model.model_fields)

@@ -9,40 +9,45 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-QUOTED = 80
+MAX_QUOTED = 80
 """Characters of a value that a message repeats."""
-LINE, LINES = 1_000, 60
+MAX_LINE_LENGTH, MAX_LINES = 1_000, 60
 """Most characters of a line of a message, and most lines: whatever a file holds, its message can be read."""
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-_DIGITS = 10**QUOTED
+_MAX_INT = 10**MAX_QUOTED
 """Larger numbers are not written out: Python refuses to from 4,300 digits on."""
 
 
-class _Short(reprlib.Repr):
+class _BoundedRepr(reprlib.Repr):
     """``repr`` of bounded length and depth, which never writes a large value out first."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.maxlevel, self.maxstring, self.maxother = 4, QUOTED, QUOTED
+        self.maxlevel, self.maxstring, self.maxother = 4, MAX_QUOTED, MAX_QUOTED
 
     def repr_int(self, value: int, level: int) -> str:
         """A number as it is written, where that is short."""
-        return repr(value) if -_DIGITS < value < _DIGITS else f"a number of {value.bit_length()} bits"
+        return repr(value) if -_MAX_INT < value < _MAX_INT else f"a number of {value.bit_length()} bits"
 
 
 def quote(value: Any) -> str:
     """``repr`` of a value from outside, cut to a length that a message can repeat."""
-    text = _Short().repr(value)
-    return text if len(text) <= 2 * QUOTED else f"{text[:QUOTED]}...{text[-QUOTED // 4 :]}"
+    text = _BoundedRepr().repr(value)
+    return text if len(text) <= 2 * MAX_QUOTED else f"{text[:MAX_QUOTED]}...{text[-MAX_QUOTED // 4 :]}"
 
 
 def shorten(text: str) -> str:
     """``text`` with each line, and their number, bounded, and without what would steer a terminal."""
-    lines = text.split("\n", LINES)
-    if len(lines) > LINES:
-        lines[LINES:] = ["..."]
-    cut = (line if len(line) <= LINE else f"{line[: LINE // 2]} ... {line[-LINE // 2 :]}" for line in lines)
-    return _UNSAFE.sub(lambda found: ascii(found[0])[1:-1], "\n".join(cut))
+    lines = text.split("\n", MAX_LINES)
+    if len(lines) > MAX_LINES:
+        lines[MAX_LINES:] = ["..."]
+    cut = (
+        line
+        if len(line) <= MAX_LINE_LENGTH
+        else f"{line[: MAX_LINE_LENGTH // 2]} ... {line[-MAX_LINE_LENGTH // 2 :]}"
+        for line in lines
+    )
+    return _UNSAFE.sub(lambda match: ascii(match[0])[1:-1], "\n".join(cut))
 
 
 class PretuneError(Exception):
@@ -74,8 +79,8 @@ class DataError(PretuneError):
 class ChecksumError(DataError):
     """A file of a prepared text is no longer what pretune wrote; it can be made anew from its source."""
 
-    def __init__(self, path: Path, why: str) -> None:
-        super().__init__(f"{path}: {why}")
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
         self.path = path
 
 
@@ -83,7 +88,7 @@ class CheckpointError(PretuneError):
     """A model folder or checkpoint that is damaged, foreign or unsafe to load."""
 
 
-class NotFiniteError(PretuneError):
+class NonFiniteError(PretuneError):
     """A network computes NaN or infinity; who knows its folder names that."""
 
 
@@ -121,5 +126,5 @@ def missing_library(error: ModuleNotFoundError) -> UsageError | None:
 def suggestion(name: str, known: Iterable[str]) -> str:
     """``did you mean 'x'?`` where a known name is near, and the list of them where none is."""
     known = list(known)
-    near = difflib.get_close_matches(name[:QUOTED], known, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name[:MAX_QUOTED], known, n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else "there are: " + ", ".join(known)

@@ -27,40 +27,42 @@ WRAPPERS = {("families", "hf")}
 """Private modules that make a member of their room of a name: ``of(name)``."""
 
 
-def names(room: str) -> list[str]:
+def list_names(package_name: str) -> list[str]:
     """The names that ``pretune.<room>`` holds, one a public module, in alphabetical order."""
-    package = importlib.import_module(f"pretune.{room}")
+    package = importlib.import_module(f"pretune.{package_name}")
     modules = pkgutil.iter_modules(package.__path__)
     return sorted(m.name for m in modules if not (m.ispkg or m.name.startswith("_")))
 
 
-def find(room: str, name: str) -> ModuleType:
+def find(package_name: str, name: str) -> ModuleType:
     """The module ``pretune.<room>.<name>``; ``hf:electra`` is what ``families/_hf.py`` makes of ``electra``.
 
     Raises:
         ConfigError: no such module; names the nearest ones.
     """
     wrapper, colon, wrapped = name.partition(":")
-    if colon and (room, wrapper) in WRAPPERS:
-        made: ModuleType = importlib.import_module(f"pretune.{room}._{wrapper}").of(wrapped)
-        return made
-    known = names(room)
-    name = ALIASES.get((room, name), name)
+    if colon and (package_name, wrapper) in WRAPPERS:
+        wrapped_module: ModuleType = importlib.import_module(
+            f"pretune.{package_name}._{wrapper}"
+        ).build_family(wrapped)
+        return wrapped_module
+    known = list_names(package_name)
+    name = ALIASES.get((package_name, name), name)
     if name not in known:
-        raise ConfigError(f"{room}: there is no {name!r}; {suggestion(name, known)}")
-    return load(f"pretune.{room}.{name}")
+        raise ConfigError(f"{package_name}: there is no {name!r}; {suggestion(name, known)}")
+    return load_module(f"pretune.{package_name}.{name}")
 
 
-def load(module: str) -> ModuleType:
+def load_module(name: str) -> ModuleType:
     """A module of ours by its dotted name.
 
     Raises:
         UsageError: a library that it needs is not installed; names the extra that brings it.
     """
     try:
-        return importlib.import_module(module)
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        told = missing_library(error)
-        if told is None:
+        usage_error = missing_library(error)
+        if usage_error is None:
             raise
-        raise told from None
+        raise usage_error from None

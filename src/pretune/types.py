@@ -28,7 +28,7 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-IGNORED = -100
+IGNORE_INDEX = -100
 """The target of a place that carries none, where a list must be filled up to a fixed length."""
 
 
@@ -42,33 +42,33 @@ class Record:
     """1-based line (or row) in ``path``; 0 where the whole file is the record."""
 
     @property
-    def where(self) -> str:
+    def location(self) -> str:
         return f"{self.path}:{self.line}" if self.line else self.path
 
 
 @dataclass(frozen=True, slots=True)
-class Specials:
+class SpecialTokens:
     """The special ids of a tokenizer and the frame that it puts around a text or a pair."""
 
     vocabulary_size: int
-    pad: int
-    end: int | None = None
-    start: int | None = None
-    unknown: int | None = None
-    mask: int | None = None
-    all: tuple[int, ...] = ()
+    pad_id: int
+    eos_id: int | None = None
+    bos_id: int | None = None
+    unk_id: int | None = None
+    mask_id: int | None = None
+    all_ids: tuple[int, ...] = ()
     """Every id that stands for no text; never masked, never drawn as a random replacement."""
     single: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
     """(before, after) a single text: ``[CLS] text [SEP]`` gives ((cls,), (sep,))."""
     pair: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None = None
     """(before, between, after) the two texts of a pair."""
-    last_segment: int | None = None
+    last_segment_id: int | None = None
     """Of a frame's last token, where that is a segment of its own, as XLNet's [CLS] is."""
-    sentinels: tuple[int, ...] = ()
+    sentinel_ids: tuple[int, ...] = ()
     """What stands for the first, second, ... hidden span: T5's ``<extra_id_0>``, ``<extra_id_1>`` ..."""
 
 
-def framed(specials: Specials, sequences: tuple[IntArray, ...]) -> tuple[IntArray, IntArray]:
+def add_special_tokens(specials: SpecialTokens, sequences: tuple[IntArray, ...]) -> tuple[IntArray, IntArray]:
     """One text or a pair with its special tokens: (tokens, segments), each (T,).
 
     Without a pair frame of its own, a tokenizer's two texts are joined by its end token.
@@ -76,26 +76,30 @@ def framed(specials: Specials, sequences: tuple[IntArray, ...]) -> tuple[IntArra
     if len(sequences) == 1:
         before, after = specials.single
         tokens = np.concatenate([before, sequences[0], after]).astype(np.int64)
-        return tokens, _ended(specials, np.zeros(len(tokens), np.int64))
-    joint = () if specials.end is None else (specials.end,)
-    before, between, after = specials.pair or (specials.single[0], joint, specials.single[1])
+        return tokens, _set_last_segment(specials, np.zeros(len(tokens), np.int64))
+    separator = () if specials.eos_id is None else (specials.eos_id,)
+    before, between, after = specials.pair or (specials.single[0], separator, specials.single[1])
     first = np.concatenate([before, sequences[0], between])
     second = np.concatenate([sequences[1], after])
     segments = np.repeat(np.array([0, 1]), [len(first), len(second)])
-    return np.concatenate([first, second]).astype(np.int64), _ended(specials, segments)
+    return np.concatenate([first, second]).astype(np.int64), _set_last_segment(specials, segments)
 
 
-def _ended(specials: Specials, segments: IntArray) -> IntArray:
-    if specials.last_segment is not None:
-        segments[-1] = specials.last_segment
+def _set_last_segment(specials: SpecialTokens, segments: IntArray) -> IntArray:
+    if specials.last_segment_id is not None:
+        segments[-1] = specials.last_segment_id
     return segments
 
 
-def framed_starts(specials: Specials, starts: tuple[npt.NDArray[np.uint8], ...]) -> npt.NDArray[np.uint8]:
+def add_special_token_starts(
+    specials: SpecialTokens, word_starts: tuple[npt.NDArray[np.uint8], ...]
+) -> npt.NDArray[np.uint8]:
     """The flags of one text or a pair (see `Feature`) as `framed` lays it out; a special token is a word."""
-    places, _ = framed(specials, tuple(-1 - np.arange(len(part)) for part in starts))  # (T,)
-    flags = np.ones(len(places), np.uint8)
-    flags[places < 0] = np.concatenate(starts)
+    positions, _ = add_special_tokens(
+        specials, tuple(-1 - np.arange(len(text_starts)) for text_starts in word_starts)
+    )  # (T,)
+    flags = np.ones(len(positions), np.uint8)
+    flags[positions < 0] = np.concatenate(word_starts)
     return flags
 
 
@@ -104,13 +108,13 @@ class Feature:
     """A text as ids, deterministic and indexed once: what the order counts."""
 
     record: int
-    part: int
+    window: int
     """Which window or row of the record."""
     sequences: tuple[IntArray, ...]
     """One text, a pair, source and target, or several choices; no special tokens but those that
     belong to the text (its start or end of text)."""
     labels: Mapping[str, Any] = field(default_factory=dict)
-    starts: tuple[npt.NDArray[np.uint8], ...] | None = None
+    word_starts: tuple[npt.NDArray[np.uint8], ...] | None = None
     """(T,) a sequence: bit 1 where a word starts, bit 2 where a sentence starts."""
     offsets: tuple[IntArray, ...] | None = None
     """Token to characters, (T, 2) a sequence, for decoding; they stay in the index."""
@@ -121,16 +125,16 @@ class Row:
     """One sequence that an example puts into the grid."""
 
     tokens: IntArray
-    places: Mapping[str, IntArray]
+    positions: Mapping[str, IntArray]
     """Head to (n,) indices into ``tokens``."""
     targets: Mapping[str, npt.NDArray[Any]]
     """Head to (n,) ids or (n, C) floats, aligned with ``places``."""
     segments: IntArray | None = None
-    source: IntArray | None = None
+    source_tokens: IntArray | None = None
     """The source tokens of an encoder-decoder; the row's places then lie in the target's grid."""
-    starts: npt.NDArray[np.uint8] | None = None
+    word_starts: npt.NDArray[np.uint8] | None = None
     """(T,) word and sentence starts as in `Feature`, for an objective that hides parts of the row."""
-    prefix: int | None = None
+    prefix_length: int | None = None
     """Places at its left that see each other both ways in a causal model; such a row is not packed."""
     order: IntArray | None = None
     """(T,) rank in the factorisation as in `Layout`."""
@@ -145,24 +149,24 @@ class Example:
 
 
 @dataclass(frozen=True)
-class _Movable:
+class _TensorDataclass:
     """A dataclass of tensors that can go to a device."""
 
     def to(self, device: torch.device | str) -> Any:
-        moved = {f.name: _move(getattr(self, f.name), device) for f in fields(self)}
+        moved = {f.name: _to_device(getattr(self, f.name), device) for f in fields(self)}
         return replace(self, **moved)
 
 
-def _move(value: Any, device: torch.device | str) -> Any:
+def _to_device(value: Any, device: torch.device | str) -> Any:
     if isinstance(value, dict):
-        return {key: _move(item, device) for key, item in value.items()}
+        return {key: _to_device(item, device) for key, item in value.items()}
     if hasattr(value, "to") and (is_dataclass(value) or hasattr(value, "device")):
         return value.to(device)
     return value
 
 
 @dataclass(frozen=True)
-class Layout(_Movable):
+class Layout(_TensorDataclass):
     """What the data say about a grid, and nothing about the model; each but ``lengths`` may be None."""
 
     lengths: torch.Tensor
@@ -170,20 +174,20 @@ class Layout(_Movable):
     documents: torch.Tensor | None = None
     """(B, T) number of the document within its row, -1 for padding; places of different
     documents never see each other. None: one document a row."""
-    positions: torch.Tensor | None = None
+    position_ids: torch.Tensor | None = None
     """(B, T) position within the document. None: 0, 1, 2, ..."""
     segments: torch.Tensor | None = None
     """(B, T) first or second text of a pair. None: all 0."""
-    prefix: torch.Tensor | None = None
+    prefix_lengths: torch.Tensor | None = None
     """(B,) places at the left that see each other both ways in a causal model."""
     order: torch.Tensor | None = None
     """(B, T) rank in the factorisation, -1 always visible."""
-    cached: torch.Tensor | None = None
+    cache_lengths: torch.Tensor | None = None
     """(B,) places already held in the cache; ``lengths`` counts the new ones only."""
 
 
 @dataclass(frozen=True)
-class Candidates(_Movable):
+class NegativeSamples(_TensorDataclass):
     """The words among which the vocabulary heads choose in a step, besides each place's own target."""
 
     ids: torch.Tensor
@@ -193,32 +197,32 @@ class Candidates(_Movable):
 
 
 @dataclass(frozen=True)
-class Batch(_Movable):
+class Batch(_TensorDataclass):
     """The examples of one micro-batch as a grid."""
 
     tokens: torch.Tensor
     """(B, T)"""
     layout: Layout
-    places: Mapping[str, torch.Tensor | None] = field(default_factory=dict)
+    positions: Mapping[str, torch.Tensor | None] = field(default_factory=dict)
     """Head to (N,) indices into the flattened (B * T) grid; None means all places in order."""
     targets: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """Head to (N,) ids or (N, C) floats, aligned with ``places``."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Loss term to number of targets, known before the forward pass."""
-    smoothing: Mapping[str, float] = field(default_factory=dict)
+    label_smoothing: Mapping[str, float] = field(default_factory=dict)
     """Head to the share of each target that its loss spreads over the whole vocabulary."""
-    candidates: Candidates | None = None
+    negative_samples: NegativeSamples | None = None
     """What losses over the vocabulary are estimated from; None: all of it."""
-    rows: torch.Tensor | None = None
+    record_ids: torch.Tensor | None = None
     """The record that each example row belongs to, in the order in which they lie in the grid."""
-    groups: torch.Tensor | None = None
+    group_ids: torch.Tensor | None = None
     """(N,) which group (an example's choices, say) a place belongs to."""
     source_tokens: torch.Tensor | None = None
     """(B, S)"""
     source_layout: Layout | None = None
-    part: str | None = None
+    component: str | None = None
     """Which part of a mixture it is of."""
-    share: float = 1.0
+    loss_weight: float = 1.0
     """What the losses of that part count for in the step."""
 
 
@@ -249,13 +253,13 @@ class NetworkLike(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Windowing:
+class WindowSpec:
     """How an objective wants a document cut: ``[start] ids [end]``, in windows that may overlap."""
 
     length: int
     overlap: int = 0
-    start: int | None = None
-    end: int | None = None
+    bos_id: int | None = None
+    eos_id: int | None = None
 
 
 class FeatureStore(Protocol):
@@ -274,14 +278,14 @@ class FeatureStore(Protocol):
     def __getitem__(self, index: int) -> Feature: ...
 
 
-class Learning(Protocol):
+class SupportsLoss(Protocol):
     """What a network is trained by, once the batches are there."""
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """One loss or several, each to be backpropagated before the next is computed."""
 
 
-class ObjectiveLike(Learning, Protocol):
+class ObjectiveLike(SupportsLoss, Protocol):
     """What every objective offers."""
 
     @property
@@ -289,7 +293,7 @@ class ObjectiveLike(Learning, Protocol):
         """Heads that it trains."""
 
     @property
-    def packs(self) -> bool:
+    def supports_packing(self) -> bool:
         """May several of its examples share a row of the grid?"""
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
@@ -351,17 +355,17 @@ class Score:
     """95 % confidence interval."""
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Score:
+    def from_dict(cls, values: Mapping[str, Any]) -> Score:
         """What :meth:`as_dict` gave."""
-        low_high = row["interval"]
-        return cls(**{**row, "interval": None if low_high is None else (low_high[0], low_high[1])})
+        low_high = values["interval"]
+        return cls(**{**values, "interval": None if low_high is None else (low_high[0], low_high[1])})
 
-    def better_than(self, other: float | None) -> bool:
+    def is_better_than(self, other: float | None) -> bool:
         if other is None:
             return True
         return self.value > other if self.direction == "higher" else self.value < other
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         low_high = list(self.interval) if self.interval else None
         return {"name": self.name, "value": self.value, "n": self.n, "interval": low_high,
                 "direction": self.direction, "signature": self.signature}  # fmt: skip
@@ -371,27 +375,30 @@ class Score:
 class Traits:
     """What a family can do and where it is read."""
 
-    kind: Literal["encoder", "decoder", "encoder-decoder"]
+    architecture: Literal["encoder", "decoder", "encoder-decoder"]
     heads: tuple[str, ...]
-    sentence: Literal["first", "last"]
+    pooling: Literal["first", "last"]
     """Where the sentence head reads: the first place ([CLS]) or the last real one."""
-    packing: bool = True
-    cache: bool = False
-    permutation: bool = False
-    segments: bool = False
+    supports_packing: bool = True
+    supports_cache: bool = False
+    supports_permutation: bool = False
+    has_segment_embeddings: bool = False
     """Tells the two texts of a pair apart by an embedding."""
-    decoder_start: Literal["pad", "end", "start"] | None = None
+    decoder_start_token: Literal["pad", "eos", "bos"] | None = None
 
 
-def decoder_start(traits: Traits, specials: Specials) -> int:
+def decoder_start_id(traits: Traits, specials: SpecialTokens) -> int:
     """The id that the decoder of an encoder-decoder begins with.
 
     Raises:
         UnsupportedError: the tokenizer has no such token.
     """
-    id = getattr(specials, traits.decoder_start or "pad")
+    id = {"pad": specials.pad_id, "eos": specials.eos_id, "bos": specials.bos_id}[
+        traits.decoder_start_token or "pad"
+    ]
     if id is None:
         raise UnsupportedError(
-            f"this family's decoder begins with the {traits.decoder_start} token; this tokenizer has none"
+            f"this family's decoder begins with the {traits.decoder_start_token} token; this tokenizer "
+            "has none"
         )
     return int(id)

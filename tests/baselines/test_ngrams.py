@@ -69,20 +69,20 @@ def test_equal_to_the_naive_implementation(documents: list[list[int]]) -> None:
     naive = Naive(documents, V)
     previous, targets = grid()
     expected = [-math.log(naive.bigram(p, t)) for p, t in zip(previous, targets, strict=True)]
-    np.testing.assert_allclose(model.bigram_nats(previous, targets), expected, rtol=1e-10)
+    np.testing.assert_allclose(model.bigram_nll(previous, targets), expected, rtol=1e-10)
     expected = [-math.log(naive.unigram(t)) for t in range(V)]
-    np.testing.assert_allclose(model.unigram_nats(np.arange(V)), expected, rtol=1e-10)
+    np.testing.assert_allclose(model.unigram_nll(np.arange(V)), expected, rtol=1e-10)
 
 
 @settings(max_examples=60, deadline=None)
 @given(DOCUMENTS, st.sampled_from([None, 0, V - 1]))
 def test_sums_to_one_in_every_context(documents: list[list[int]], start: int | None) -> None:
     documents = [*documents, [1]]  # a document of the start token alone holds no target
-    model = NgramBaselines.fit(documents, V, start=start)
+    model = NgramBaselines.fit(documents, V, bos_id=start)
     previous, targets = grid()
-    sums = np.exp(-model.bigram_nats(previous, targets)).reshape(V + 1, V).sum(axis=1)
+    sums = np.exp(-model.bigram_nll(previous, targets)).reshape(V + 1, V).sum(axis=1)
     np.testing.assert_allclose(sums, 1, rtol=1e-12)
-    assert np.exp(-model.unigram_nats(np.arange(V))).sum() == pytest.approx(1)
+    assert np.exp(-model.unigram_nll(np.arange(V))).sum() == pytest.approx(1)
 
 
 def test_figures_of_nltk() -> None:
@@ -100,9 +100,9 @@ def test_figures_of_nltk() -> None:
     }
     model = NgramBaselines.fit(texts, 6)
     targets = np.arange(6)
-    ours_lower = np.exp(-model.bigram_nats(np.zeros(6, dtype=int), targets))  # 0 was never seen
+    ours_lower = np.exp(-model.bigram_nll(np.zeros(6, dtype=int), targets))  # 0 was never seen
     for context, expected in scores.items():
-        ours = np.exp(-model.bigram_nats(np.full(6, context), targets))
+        ours = np.exp(-model.bigram_nll(np.full(6, context), targets))
         backoff = ours[0] / ours_lower[0]
         np.testing.assert_allclose(ours + backoff * (lower - ours_lower), expected, atol=1e-6)
 
@@ -110,17 +110,17 @@ def test_figures_of_nltk() -> None:
 def test_no_pair_spans_two_documents() -> None:
     apart = NgramBaselines.fit([[1, 2], [3, 4]] * 3, V)
     together = NgramBaselines.fit([[1, 2, 3, 4]] * 3, V)
-    assert apart.bigram_nats([2], [3])[0] > together.bigram_nats([2], [3])[0]
+    assert apart.bigram_nll([2], [3])[0] > together.bigram_nll([2], [3])[0]
 
 
 def test_the_start_token_is_context_and_no_target() -> None:
-    model = NgramBaselines.fit([[0, 1, 2], [0, 1, 3]], V, start=0)
+    model = NgramBaselines.fit([[0, 1, 2], [0, 1, 3]], V, bos_id=0)
     plain = NgramBaselines.fit([[1, 2], [1, 3]], V)
     targets = np.arange(V)
-    np.testing.assert_array_equal(model.unigram_nats(targets), plain.unigram_nats(targets))
+    np.testing.assert_array_equal(model.unigram_nll(targets), plain.unigram_nll(targets))
     for context in (-1, 0):
         np.testing.assert_array_equal(
-            model.bigram_nats(np.full(V, context), targets), plain.bigram_nats(np.full(V, -1), targets)
+            model.bigram_nll(np.full(V, context), targets), plain.bigram_nll(np.full(V, -1), targets)
         )
 
 
@@ -128,14 +128,14 @@ def test_chunks_do_not_change_the_counts(monkeypatch: pytest.MonkeyPatch) -> Non
     rng = np.random.default_rng(0)
     documents = [rng.zipf(1.5, size=n).clip(max=99) for n in rng.integers(0, 80, size=60)]
     whole = NgramBaselines.fit(documents, 100)
-    monkeypatch.setattr("pretune.baselines.ngrams._PAIRS_AT_ONCE", 100)
+    monkeypatch.setattr("pretune.baselines.ngrams._PAIRS_PER_CHUNK", 100)
     chunks = NgramBaselines.fit(iter(documents), 100)
     targets = np.arange(100)
-    np.testing.assert_array_equal(chunks.unigram, whole.unigram)
+    np.testing.assert_array_equal(chunks.unigram_probabilities, whole.unigram_probabilities)
     for previous in range(-1, 100):
         contexts = np.full(100, previous)
         np.testing.assert_array_equal(
-            chunks.bigram_nats(contexts, targets), whole.bigram_nats(contexts, targets)
+            chunks.bigram_nll(contexts, targets), whole.bigram_nll(contexts, targets)
         )
 
 
@@ -150,18 +150,18 @@ def test_bigram_learns_what_a_markov_chain_has_to_teach() -> None:
     train, test = np.array(tokens[: n // 2]), np.array(tokens[n // 2 :])
     model = NgramBaselines.fit([train], size)
     entropy = -np.log(transitions[test[:-1], test[1:]]).mean()
-    bigram = model.bigram_nats(test[:-1], test[1:]).mean()
+    bigram = model.bigram_nll(test[:-1], test[1:]).mean()
     assert entropy - 0.01 < bigram < entropy + 0.05
-    assert model.unigram_nats(test[1:]).mean() > bigram + 0.5
+    assert model.unigram_nll(test[1:]).mean() > bigram + 0.5
 
 
 def test_refusals() -> None:
     with pytest.raises(DataError, match="document 1"):
         NgramBaselines.fit([[1], [V]], V)
     with pytest.raises(DataError, match="at least one training token"):
-        NgramBaselines.fit([[], [0]], V, start=0)
+        NgramBaselines.fit([[], [0]], V, bos_id=0)
     model = NgramBaselines.fit([[1, 2]], V)
     with pytest.raises(DataError, match=r"0\.\.11"):
-        model.unigram_nats([-1])
+        model.unigram_nll([-1])
     with pytest.raises(DataError, match=r"-1\.\.11"):
-        model.bigram_nats([-2], [0])
+        model.bigram_nll([-2], [0])

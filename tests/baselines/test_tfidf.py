@@ -11,7 +11,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from pretune.baselines import tfidf as tfidf_module
-from pretune.baselines.tfidf import chinese_prevails, majority, tfidf
+from pretune.baselines.tfidf import is_mostly_chinese, majority, tfidf
 from pretune.errors import DataError
 
 ENGLISH = ("ship sail sea captain wave harbour", "bread oven flour baker dough yeast")
@@ -62,9 +62,9 @@ def test_rotated_features_give_the_same_classifier(monkeypatch: pytest.MonkeyPat
     texts = [" ".join(rng.choice(words[:250] if i % 3 else words[150:], 30)) for i in range(60)]
     labels = ["ab"[i % 3 == 0] for i in range(60)]
     calls = []
-    rotated = tfidf_module._rotated
-    monkeypatch.setattr(tfidf_module, "_rotated", lambda *a: calls.append(1) or rotated(*a))
-    monkeypatch.setattr(tfidf_module, "STRENGTHS", (3.0,))
+    rotated = tfidf_module._project_to_row_space
+    monkeypatch.setattr(tfidf_module, "_project_to_row_space", lambda *a: calls.append(1) or rotated(*a))
+    monkeypatch.setattr(tfidf_module, "C_VALUES", (3.0,))
     baseline = tfidf(texts[:40], labels[:40], texts[40:], seed=0)
     assert calls
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
@@ -91,7 +91,7 @@ def test_tiny_classes(sizes: tuple[int, ...]) -> None:
 
 
 def test_many_texts_are_tuned_on_one_fold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tfidf_module, "FOLDED", 50)
+    monkeypatch.setattr(tfidf_module, "MAX_FULL_CV_TEXTS", 50)
     texts, labels = corpus(ENGLISH, 60, seed=0)
     assert "on 1 folds" in tfidf(texts, labels, texts, seed=0).description
 
@@ -132,7 +132,7 @@ def test_refusals(texts: list[str], labels: list[str], others: list[str], reason
     ],
 )
 def test_chinese_prevails(text: str, *, expected: bool) -> None:
-    assert chinese_prevails([text]) is expected
+    assert is_mostly_chinese([text]) is expected
 
 
 @pytest.mark.parametrize("kinds", [ENGLISH, CHINESE])

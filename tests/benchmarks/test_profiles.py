@@ -21,7 +21,7 @@ def test_the_innermost_kind_counts() -> None:
     assert {
         ("aten::mm", "products of matrices"),
         ("aten::linalg_vector_norm", "norms"),
-        ("_Normed", "norms"),
+        ("_RMSNormFunction", "norms"),
         ("aten::mul_", "norms"),
         ("aten::native_layer_norm_backward", "norms"),
         ("aten::cos", REST),

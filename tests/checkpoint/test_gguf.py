@@ -22,7 +22,7 @@ def written(path: Path, kind: str) -> Any:
     """A small Qwen2 as a GGUF file; returns the stock model."""
     gguf = pytest.importorskip("gguf")
     reader = train_byte_bpe(["the king sent word to the city", "人民法院应当依法审理案件"] * 20, 300)
-    described = reader.describe()["model"]
+    described = reader.to_dict()["model"]
     tokens = sorted(described["vocab"], key=described["vocab"].get)
     tokens += [token for token in ("<|endoftext|>",) if token not in tokens]
     torch.manual_seed(0)
@@ -87,4 +87,4 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         pretune.load(tmp_path / "a.gguf")
     (tmp_path / "b.gguf").write_bytes(b"GGUF")
     with pytest.raises(CheckpointError, match="holds 2 GGUF files"):
-        packed.find(tmp_path)
+        packed.find_gguf_file(tmp_path)

@@ -20,7 +20,7 @@ from pretune.model.model import Model
 from pretune.registry import find
 from pretune.runtime import atomic_files
 from pretune.runtime.json_files import read_json
-from pretune.text.tokenizer import Tokenizer, frame_for
+from pretune.text.tokenizer import Tokenizer, template_for
 from pretune.text.training import train_byte_bpe
 
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -30,7 +30,11 @@ def made(folder: Path, family: str, head: str, *, frame: bool = True) -> Path:
     """A tiny folder as another program would have written it."""
     traits = find("families", family).TRAITS
     tokenizer = train_byte_bpe(["the king sent word"] * 9, 290)
-    tokenizer = tokenizer.with_frame(frame_for(traits), segments=traits.segments) if frame else tokenizer
+    tokenizer = (
+        tokenizer.with_template(template_for(traits), segments=traits.has_segment_embeddings)
+        if frame
+        else tokenizer
+    )
     labels = ("a", "b") if head == "classification" else ()
     Model.create(family, SHAPE, tokenizer, head, max_length=16, seed=0, labels=labels).save(folder)
     for name in (atomic_files.MANIFEST, "pretune.json"):
@@ -289,7 +293,7 @@ def header(*, tensors: int = 1, pairs: int = 1, name: int = 1, length: int = 8, 
 def test_a_gguf_header_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.gguf"
     path.write_bytes(header())
-    assert gguf_header.read_header(path) == gguf_header.Header({"k": 7}, {"t": (8,)})
+    assert gguf_header.read_header(path) == gguf_header.GGUFHeader({"k": 7}, {"t": (8,)})
 
 
 @pytest.mark.parametrize(
@@ -328,4 +332,4 @@ def test_more_layers_than_tensors(family: str, key: str, tmp_path: Path) -> None
 def test_a_sequence_of_no_steps(folder: Path) -> None:
     nothing = {"pre_tokenizer": {"type": "Sequence", "pretokenizers": []}}
     change(folder, "tokenizer.json", lambda value: value.update(nothing))
-    assert pretune.load(folder).score("the king").nats > 0
+    assert pretune.load(folder).score("the king").nll > 0

@@ -24,8 +24,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def sharded(folder: Path, where: dict[str, str]) -> Path:
-    (folder / hub.WEIGHTS).unlink()
-    (folder / hub.INDEX).write_text(json.dumps({"weight_map": where}))
+    (folder / hub.WEIGHTS_FILE).unlink()
+    (folder / hub.INDEX_FILE).write_text(json.dumps({"weight_map": where}))
     for number, (name, tensor) in enumerate(TENSORS.items()):
         save_file({name: tensor}, folder / f"shard-{number}.safetensors")
     return folder
@@ -56,14 +56,14 @@ def test_shards_are_gathered(folder: Path) -> None:
 
 @pytest.mark.parametrize("kept", [0, 4, 40, -1])
 def test_a_truncated_file_is_named(folder: Path, kept: int) -> None:
-    path = folder / hub.WEIGHTS
+    path = folder / hub.WEIGHTS_FILE
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(CheckpointError, match=r"model\.safetensors.*again"):
         hub.read_tensors(folder)
 
 
 def test_a_flipped_bit_of_the_header_is_found_or_changes_a_name(folder: Path) -> None:
-    path = folder / hub.WEIGHTS
+    path = folder / hub.WEIGHTS_FILE
     whole = path.read_bytes()
     (size,) = struct.unpack("<Q", whole[:8])
     for place in range(8 + size):
@@ -85,14 +85,14 @@ def described(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[object, ...]]
 
 def test_a_header_that_promises_too_much_takes_no_memory(folder: Path) -> None:
     header = json.dumps({"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}).encode()
-    (folder / hub.WEIGHTS).write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 64)
+    (folder / hub.WEIGHTS_FILE).write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 64)
     with pytest.raises(CheckpointError, match="damaged"):
         hub.read_tensors(folder)
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "pytorch_model.bin.index.json"])
 def test_a_pickle_is_never_opened(folder: Path, name: str) -> None:
-    (folder / hub.WEIGHTS).rename(folder / name)
+    (folder / hub.WEIGHTS_FILE).rename(folder / name)
     with pytest.raises(CheckpointError, match=r"pickle.*save_pretrained"):
         hub.read_tensors(folder)
 
@@ -115,7 +115,7 @@ def test_a_missing_shard_or_tensor_is_named(folder: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "[1]", "{'a': 1}", "[" * 100_000])
 def test_a_broken_config_is_named(folder: Path, text: str) -> None:
-    (folder / hub.CONFIG).write_text(text)
+    (folder / hub.CONFIG_FILE).write_text(text)
     with pytest.raises(CheckpointError, match=r"config\.json"):
         hub.read_config(folder)
 
@@ -138,7 +138,7 @@ def test_an_empty_folder_is_no_model(tmp_path: Path) -> None:
     ],
 )
 def test_weights_under_another_name_are_named_with_what_to_do(folder: Path, name: str, named: str) -> None:
-    (folder / hub.WEIGHTS).rename(folder / name)
+    (folder / hub.WEIGHTS_FILE).rename(folder / name)
     with pytest.raises(CheckpointError, match=named):
         hub.read_tensors(folder)
     (folder / "pytorch_model.bin").write_bytes(b"")  # of both, what can be read is said

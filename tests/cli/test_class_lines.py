@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from pretune.cli.shared import class_lines, short_label
-from pretune.metrics.by_class import by_class
+from pretune.metrics.by_class import class_report
 
 
 def test_the_worst_classes_stand_first() -> None:
     true = ["a"] * 6 + ["b"] * 3 + ["c"] * 2
     said = ["a"] * 6 + ["a", "a", "b"] + ["a", "a"]
-    lines = class_lines(by_class(said, true, ["a", "b", "c", "unused"]).as_dict())
+    lines = class_lines(class_report(said, true, ["a", "b", "c", "unused"]).as_dict())
     assert lines == [
         "classes, the lowest F1 first:",
         "  c  precision 0.000, recall 0.000, F1 0.000, 2 records",
@@ -25,7 +25,7 @@ def test_the_worst_classes_stand_first() -> None:
 
 def test_many_classes_and_long_labels_are_cut() -> None:
     labels = [f"{k:02} {'x' * 100}\n" for k in range(12)]
-    lines = class_lines(by_class(labels, labels, labels).as_dict())
+    lines = class_lines(class_report(labels, labels, labels).as_dict())
     assert lines[0] == "classes, the lowest F1 first (5 of 12):"
     assert len(lines) == 6
     assert max(map(len, lines)) < 100

@@ -11,7 +11,7 @@ import pytest
 
 import pretune
 from pretune.cli.main import verbs
-from pretune.registry import names
+from pretune.registry import list_names
 
 PROGRAM = "import sys; sys.argv[0] = 'pretune'; from pretune.cli.main import main; main()"
 
@@ -38,9 +38,12 @@ def test_verbs_are_completed() -> None:
 @pytest.mark.parametrize(
     ("typed", "wanted"),
     [
-        ("pretune pretrain --family ", names("families")),
-        ("pretune pretrain --family ber", [name for name in names("families") if name.startswith("ber")]),
-        ("pretune finetune runs/a --task class", [n for n in names("tasks") if n.startswith("class")]),
+        ("pretune pretrain --family ", list_names("families")),
+        (
+            "pretune pretrain --family ber",
+            [name for name in list_names("families") if name.startswith("ber")],
+        ),
+        ("pretune finetune runs/a --task class", [n for n in list_names("tasks") if n.startswith("class")]),
         ("pretune generate runs/a --num-r", ["--num-return-sequences"]),
     ],
 )

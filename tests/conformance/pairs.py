@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from pretune.types import Example, Feature, IntArray, Specials, Traits
+from pretune.types import Example, Feature, IntArray, SpecialTokens, Traits
 
 TRAITS = Traits(
-    kind="encoder-decoder", heads=("causal_lm",), sentence="last", packing=False, decoder_start="pad"
+    architecture="encoder-decoder",
+    heads=("causal_lm",),
+    pooling="last",
+    supports_packing=False,
+    decoder_start_token="pad",
 )
 SENTINELS = ("<X>", "<Y>", "<Z>")
 WORDS = (
     "<pad>", "</s>", "<mask>", *SENTINELS, "Thank", "you", "for", "inviting", "me", "to", "your", "party",
     "last", "week", ".", "白日", "依", "山", "尽", "。", "黄河", "入", "海", "流",
 )  # fmt: skip
-SPECIALS = Specials(
-    vocabulary_size=1000, pad=0, end=1, mask=2, all=(0, 1, 2, 3, 4, 5), single=((), (1,)),
-    sentinels=(3, 4, 5),
+SPECIALS = SpecialTokens(
+    vocabulary_size=1000, pad_id=0, eos_id=1, mask_id=2, all_ids=(0, 1, 2, 3, 4, 5), single=((), (1,)),
+    sentinel_ids=(3, 4, 5),
 )  # fmt: skip
 
 
@@ -32,7 +36,7 @@ def feature(*texts: str) -> Feature:
         np.where(np.concatenate([[True], end[:-1]]), 3, 1).astype(np.uint8)  # a word each
         for end in ends
     )
-    return Feature(7, 0, tuple(found), starts=starts)
+    return Feature(7, 0, tuple(found), word_starts=starts)
 
 
 def words(tokens: IntArray) -> str:
@@ -42,6 +46,6 @@ def words(tokens: IntArray) -> str:
 def shown(example: Example) -> tuple[str, str, str]:
     """What the encoder reads, what the decoder reads, and what it must say, as a person reads them."""
     (row,) = example.rows
-    assert row.source is not None
-    assert row.places["causal_lm"].tolist() == list(range(len(row.tokens)))
-    return words(row.source), words(row.tokens), words(row.targets["causal_lm"])
+    assert row.source_tokens is not None
+    assert row.positions["causal_lm"].tolist() == list(range(len(row.tokens)))
+    return words(row.source_tokens), words(row.tokens), words(row.targets["causal_lm"])

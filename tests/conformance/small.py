@@ -14,17 +14,17 @@ from torch import nn
 from pretune import registry
 from pretune.data.corpus.windows import EncodedRecords
 from pretune.model.model import Model
-from pretune.objectives import objective_of, objectives_of
+from pretune.objectives import objectives_for_heads, parse_objective
 from pretune.runtime.distributed import World
-from pretune.runtime.progress import Silent
+from pretune.runtime.progress import NullReporter
 from pretune.runtime.run_folder import Run
-from pretune.text.tokenizer import Tokenizer, frame_for
+from pretune.text.tokenizer import Tokenizer, template_for
 from pretune.text.training import train_byte_bpe
-from pretune.training.dataloader import Batches, StepBatches
-from pretune.training.duration import parse_length
-from pretune.training.sampled_softmax import SampledBatches, SampledSoftmaxSettings
+from pretune.training.dataloader import DataLoader, DataLoaderLike
+from pretune.training.duration import parse_duration
+from pretune.training.sampled_softmax import SampledSoftmaxDataLoader, SampledSoftmaxSettings
 from pretune.training.settings import TrainingSettings
-from pretune.training.train_state import Outcome
+from pretune.training.train_state import TrainResult
 from pretune.training.trainer import Trainer
 from pretune.types import Feature, IntArray, Score, Traits
 
@@ -34,14 +34,16 @@ MAX_LENGTH = 24
 
 def tokenizer(traits: Traits) -> Tokenizer:
     texts = [" ".join(WORDS)] * 20
-    reader = train_byte_bpe(texts, 300).with_frame(frame_for(traits), segments=traits.segments)
-    return reader.with_sentinels(8) if traits.kind == "encoder-decoder" else reader
+    reader = train_byte_bpe(texts, 300).with_template(
+        template_for(traits), segments=traits.has_segment_embeddings
+    )
+    return reader.with_sentinels(8) if traits.architecture == "encoder-decoder" else reader
 
 
 def pairs() -> list[tuple[str, str]]:
     """Every (objective, family), and the combinations of objectives that a family can be saved with."""
     found: list[tuple[str, str]] = []
-    for family in registry.names("families"):
+    for family in registry.list_names("families"):
         module = registry.find("families", family)
         found += [(name, family) for name in ways(module)]
     return found
@@ -50,9 +52,9 @@ def pairs() -> list[tuple[str, str]]:
 def ways(family: ModuleType) -> list[str]:
     """The objectives that a family can be trained by, alone or as its heads are saved together."""
     combined = {heads for names in family.HF_TYPES.values() for heads in names if "+" in heads}
-    together = [name for heads in sorted(combined) for name in objectives_of(heads)]
-    names = (*registry.names("objectives"), *together)
-    return [name for name in names if objective_of(name).suits(family.TRAITS)]
+    together = [name for heads in sorted(combined) for name in objectives_for_heads(heads)]
+    names = (*registry.list_names("objectives"), *together)
+    return [name for name in names if parse_objective(name).is_supported_by(family.TRAITS)]
 
 
 def told(objective: str, text: IntArray) -> tuple[IntArray, ...]:
@@ -88,7 +90,7 @@ def trainer(
     **settings: Any,
 ) -> Trainer:
     """``sampled``: estimate the loss from so many words, until three quarters of the run."""
-    chosen_objective = objective_of(kind)
+    chosen_objective = parse_objective(kind)
     head = "+".join(chosen_objective.heads)
     traits = registry.find("families", family).TRAITS
     reader = tokenizer(traits)
@@ -101,11 +103,11 @@ def trainer(
     )  # fmt: skip
     chosen = TrainingSettings(**({"batch_tokens": 100, "micro_batch": 2, "evaluations": 4} | settings))
     store = features(traits, objective=kind)
-    objective = chosen_objective.make(model.family.TRAITS, reader.specials, options, store)
-    batches: Batches = StepBatches(store, objective, model.family.TRAITS, chosen, MAX_LENGTH, world)
+    objective = chosen_objective.build_objective(model.family.TRAITS, reader.specials, options, store)
+    batches: DataLoaderLike = DataLoader(store, objective, model.family.TRAITS, chosen, MAX_LENGTH, world)
     if sampled is not None:
         often = 1 / np.arange(1, reader.specials.vocabulary_size + 1)
-        batches = SampledBatches(
+        batches = SampledSoftmaxDataLoader(
             batches, SampledSoftmaxSettings(words=sampled, until=0.75), often, chosen.seed
         )
 
@@ -114,11 +116,11 @@ def trainer(
         total = sum(float(p.detach().sum()) for p in network.parameters())
         return [Score("wandering", abs(total) % 1.0, 1, "test")]
 
-    with (world or World()).in_turn():
+    with (world or World()).main_first():
         run = Run.open(folder, chosen)
     return Trainer(
-        keeper=model, objective=objective, batches=batches, evaluate=evaluate, settings=chosen,
-        length=parse_length(f"{steps} steps"), run=run, reporter=Silent(), world=world,
+        model_io=model, objective=objective, dataloader=batches, evaluate=evaluate, settings=chosen,
+        duration=parse_duration(f"{steps} steps"), run=run, reporter=NullReporter(), world=world,
     )  # fmt: skip
 
 
@@ -134,7 +136,7 @@ def losses(folder: Path) -> list[float]:
     return [row["loss"] for row in rows if row["kind"] == "step"]
 
 
-class Notes(Silent):
+class Notes(NullReporter):
     """A reporter that keeps what it is told."""
 
     def __init__(self) -> None:
@@ -144,5 +146,5 @@ class Notes(Silent):
         self.said.append(text)
 
 
-def finish(made: Trainer) -> Outcome:
+def finish(made: Trainer) -> TrainResult:
     return made.train()

@@ -22,13 +22,13 @@ from pretune import registry
 from pretune.checkpoint import hub, weights
 from pretune.errors import CheckpointError, UnsupportedError
 from pretune.nn import attention
-from pretune.nn.cache import Cache
+from pretune.nn.cache import KVCache
 from pretune.objectives import classification
-from pretune.types import IGNORED, Batch, Feature, Layout, Specials, Traits
+from pretune.types import IGNORE_INDEX, Batch, Feature, Layout, SpecialTokens, Traits
 
 HEAD = "causal_lm"
 SOURCES, TARGETS = (9, 4, 13), (5, 12, 2)
-SPECIALS = Specials(vocabulary_size=96, pad=0, start=1, end=2)
+SPECIALS = SpecialTokens(vocabulary_size=96, pad_id=0, bos_id=1, eos_id=2)
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ def shaken_weights(stock: Any) -> Any:
 
 
 def cases() -> Iterator[Any]:
-    for name in registry.names("families"):
+    for name in registry.list_names("families"):
         family = registry.find("families", name)
-        if family.TRAITS.kind == "encoder-decoder":
+        if family.TRAITS.architecture == "encoder-decoder":
             for model_type in family.HF_TYPES:
                 untied = "tie_word_embeddings" in family.Config.model_fields
                 for tied in (True, False) if untied else (True,):
@@ -149,7 +149,7 @@ def assert_same_as_stock(network: Any, stock: Any) -> None:
 @each
 def test_a_stock_model_says_the_same_in_our_network(case: Case) -> None:
     network, stock = case.network(), case.stock()
-    assert weights.load_into(network, stock.state_dict(), case.family.WEIGHTS) == []
+    assert weights.load_weights(network, stock.state_dict(), case.family.WEIGHTS) == []
     assert_same_as_stock(network, stock)
     assert case.family.Config.from_hugging_face(
         stock.config.to_dict()
@@ -159,7 +159,7 @@ def test_a_stock_model_says_the_same_in_our_network(case: Case) -> None:
 @each
 def test_our_network_says_the_same_in_a_stock_model(case: Case, tmp_path: Path) -> None:
     network = case.network()
-    hub.write_model(tmp_path, case.values, weights.export(network, case.family.WEIGHTS))
+    hub.write_model(tmp_path, case.values, weights.export_weights(network, case.family.WEIGHTS))
     stock, loaded = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path, output_loading_info=True)
     assert [type(stock).__name__] == case.values["architectures"]
     assert not loaded["missing_keys"]
@@ -174,7 +174,7 @@ def test_what_stock_saves_is_read(case: Case, tmp_path: Path) -> None:
     stock.save_pretrained(tmp_path)
     config = case.family.Config.from_hugging_face(hub.read_config(tmp_path))
     assert config == case.family.Config.from_hugging_face(case.values)
-    assert weights.load_into(network, hub.read_tensors(tmp_path), case.family.WEIGHTS) == []
+    assert weights.load_weights(network, hub.read_tensors(tmp_path), case.family.WEIGHTS) == []
     assert_same_as_stock(network, stock)
 
 
@@ -182,12 +182,12 @@ def test_what_stock_saves_is_read(case: Case, tmp_path: Path) -> None:
 def test_attention_weights_are_those_of_stock(case: Case, tmp_path: Path) -> None:
     """Of the source's layers, then of each layer of the target those over itself and over the source."""
     network = case.network()
-    hub.write_model(tmp_path, case.values, weights.export(network, case.family.WEIGHTS))
+    hub.write_model(tmp_path, case.values, weights.export_weights(network, case.family.WEIGHTS))
     # The kernels that stock takes by itself keep no weights.
     kind = transformers.AutoModelForSeq2SeqLM
     stock = kind.from_pretrained(tmp_path, attn_implementation="eager").eval()
     batch = batch_of(sequences((9, 9), 7), sequences((6, 6), 8))
-    with torch.no_grad(), attention.watched() as ours:
+    with torch.no_grad(), attention.record_weights() as ours:
         network(batch, heads=())
     with torch.no_grad():
         theirs = stock(**stock_inputs(batch), output_attentions=True)
@@ -200,14 +200,14 @@ def test_attention_weights_are_those_of_stock(case: Case, tmp_path: Path) -> Non
 @each
 def test_gradients_are_those_of_stock(case: Case, tmp_path: Path) -> None:
     network = case.network()
-    hub.write_model(tmp_path, case.values, weights.export(network, case.family.WEIGHTS))
+    hub.write_model(tmp_path, case.values, weights.export_weights(network, case.family.WEIGHTS))
     stock = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path).eval()
     batch = random_batch()
     mask = real(batch.layout, 12)
     network(batch).logits[HEAD].view(3, 12, -1)[mask].log_softmax(-1)[:, 0].sum().backward()
     stock(**stock_inputs(batch)).logits[mask].log_softmax(-1)[:, 0].sum().backward()
     found = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
-    ours = weights.to_theirs(found, case.family.WEIGHTS)
+    ours = weights.to_hugging_face(found, case.family.WEIGHTS)
     gradients = {n: p.grad for n, p in stock.named_parameters() if p.grad is not None}
     assert gradients.keys() == ours.keys()
     for name, gradient in gradients.items():
@@ -218,23 +218,23 @@ def test_gradients_are_those_of_stock(case: Case, tmp_path: Path) -> None:
 @each
 def test_the_map_of_weights_goes_both_ways(case: Case, tmp_path: Path) -> None:
     network, other = case.network(0), case.network(1)
-    hub.write_model(tmp_path, case.values, weights.export(network, case.family.WEIGHTS))
+    hub.write_model(tmp_path, case.values, weights.export_weights(network, case.family.WEIGHTS))
     tensors = hub.read_tensors(tmp_path)
-    assert weights.load_into(other, tensors, case.family.WEIGHTS) == []
+    assert weights.load_weights(other, tensors, case.family.WEIGHTS) == []
     for name, parameter in network.named_parameters():
         assert torch.equal(parameter, other.get_parameter(name)), name
-    again = weights.export(other, case.family.WEIGHTS)
+    again = weights.export_weights(other, case.family.WEIGHTS)
     assert again.keys() == tensors.keys()
     assert all(torch.equal(again[name], tensors[name]) for name in tensors)
 
 
 @each
 def test_another_head_or_none_leaves_the_head_new(case: Case) -> None:
-    tensors = weights.export(case.network(0), case.family.WEIGHTS)
+    tensors = weights.export_weights(case.network(0), case.family.WEIGHTS)
     bare = case.family.Network(case.config, heads=())
-    assert weights.load_into(bare, tensors, case.family.WEIGHTS) == []
-    missing = weights.load_into(
-        case.network(1), weights.export(bare, case.family.WEIGHTS), case.family.WEIGHTS
+    assert weights.load_weights(bare, tensors, case.family.WEIGHTS) == []
+    missing = weights.load_weights(
+        case.network(1), weights.export_weights(bare, case.family.WEIGHTS), case.family.WEIGHTS
     )
     assert {name.split(".")[1] for name in missing} <= {HEAD}
 
@@ -242,7 +242,7 @@ def test_another_head_or_none_leaves_the_head_new(case: Case) -> None:
 @each
 def test_heads_at_some_places_are_heads_on_the_whole_grid_there(case: Case) -> None:
     network, batch, some = case.network(), random_batch(), torch.tensor([1, 2, 13, 2])  # one of them twice
-    found = network(replace(batch, places={HEAD: some})).logits[HEAD]
+    found = network(replace(batch, positions={HEAD: some})).logits[HEAD]
     torch.testing.assert_close(found, network(batch).logits[HEAD][some], **EXACT)
 
 
@@ -250,16 +250,16 @@ def test_heads_at_some_places_are_heads_on_the_whole_grid_there(case: Case) -> N
 def test_a_wrong_tensor_is_named_and_nothing_is_loaded(case: Case) -> None:
     network = case.network()
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
-    tensors = weights.export(case.network(1), case.family.WEIGHTS)
+    tensors = weights.export_weights(case.network(1), case.family.WEIGHTS)
     bare = case.family.Network(case.config, heads=())
-    for name in weights.export(bare, case.family.WEIGHTS):
+    for name in weights.export_weights(bare, case.family.WEIGHTS):
         if case.tied or "shared" not in name:
             missing = {key: tensor for key, tensor in tensors.items() if key != name}
             with pytest.raises(CheckpointError, match=r"\w+\.weight|\w+\.bias"):
-                weights.load_into(network, missing, case.family.WEIGHTS)
+                weights.load_weights(network, missing, case.family.WEIGHTS)
     for broken in ({**tensors, "stranger.weight": torch.zeros(1)}, {**tensors, name: torch.zeros(1)}):
         with pytest.raises(CheckpointError, match=r"\w+\.weight|\w+\.bias"):
-            weights.load_into(network, broken, case.family.WEIGHTS)
+            weights.load_weights(network, broken, case.family.WEIGHTS)
     assert all(torch.equal(p, before[name]) for name, p in network.named_parameters())
 
 
@@ -298,7 +298,7 @@ def test_every_place_sees_its_source_and_what_came_before(case: Case) -> None:
 
 @each
 def test_packing_changes_neither_logits_nor_gradients(case: Case) -> None:
-    if not case.family.TRAITS.packing:
+    if not case.family.TRAITS.supports_packing:
         pytest.skip("the family declares that it does not pack")
     network, sources, targets = case.network(), sequences(SOURCES, 7), sequences(TARGETS, 8)
     packed = Batch(
@@ -307,9 +307,9 @@ def test_packing_changes_neither_logits_nor_gradients(case: Case) -> None:
     )  # fmt: skip
     starts = (0, TARGETS[0], 19)  # two in the first row, one in the second
     places = torch.cat([torch.arange(s, s + n) for s, n in zip(starts, TARGETS, strict=True)])
-    packed = replace(packed, places={HEAD: places})
+    packed = replace(packed, positions={HEAD: places})
     alone = batch_of(sources, targets)
-    alone = replace(alone, places={HEAD: real(alone.layout, 12).flatten().nonzero()[:, 0]})
+    alone = replace(alone, positions={HEAD: real(alone.layout, 12).flatten().nonzero()[:, 0]})
     results = []
     for batch in (packed, alone):
         network.zero_grad()
@@ -332,7 +332,7 @@ def packed_grid(rows: list[Tensor], width: int) -> tuple[Tensor, Layout]:
         tokens[row, places], documents[row, places] = rows[number], number % 2
         positions[row, places] = torch.arange(len(rows[number]))
     lengths = torch.tensor([len(rows[0]) + len(rows[1]), len(rows[2])])
-    return tokens, Layout(lengths=lengths, documents=documents, positions=positions)
+    return tokens, Layout(lengths=lengths, documents=documents, position_ids=positions)
 
 
 @each
@@ -351,22 +351,22 @@ def test_the_loss_in_chunks_is_the_plain_cross_entropy(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And that of stock, which shifts its labels to the right behind the token that starts the decoder."""
-    monkeypatch.setattr("pretune.nn.vocabulary_loss.CHUNK_ROWS", 4)
-    monkeypatch.setattr("pretune.nn.vocabulary_loss.CHUNK_LOGITS", 1)
+    monkeypatch.setattr("pretune.nn.vocabulary_loss.MIN_CHUNK_ROWS", 4)
+    monkeypatch.setattr("pretune.nn.vocabulary_loss.MAX_CHUNK_LOGITS", 1)
     network = case.network()
-    hub.write_model(tmp_path, case.values, weights.export(network, case.family.WEIGHTS))
+    hub.write_model(tmp_path, case.values, weights.export_weights(network, case.family.WEIGHTS))
     stock = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path).eval()
     sources, targets = sequences(SOURCES, 7), sequences(TARGETS, 8)
-    begin = {"pad": SPECIALS.pad, "end": SPECIALS.end, "start": SPECIALS.start}[
-        case.family.TRAITS.decoder_start
+    begin = {"pad": SPECIALS.pad_id, "end": SPECIALS.eos_id, "start": SPECIALS.bos_id}[
+        case.family.TRAITS.decoder_start_token
     ]
     assert begin is not None
     batch = batch_of(sources, [torch.cat([torch.tensor([begin]), target[:-1]]) for target in targets])
     places = real(batch.layout, 12).flatten().nonzero()[:, 0]
-    batch = replace(batch, places={HEAD: places})
+    batch = replace(batch, positions={HEAD: places})
     told = {HEAD: torch.cat(targets)}
     found = network(batch, targets=told).sums[HEAD] / sum(TARGETS)
-    labels = grid(targets, fill=IGNORED)[0]
+    labels = grid(targets, fill=IGNORE_INDEX)[0]
     inputs = stock_inputs(batch)
     expected = stock(
         input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], labels=labels
@@ -384,7 +384,7 @@ def test_a_cache_changes_nothing(case: Case, monkeypatch: pytest.MonkeyPatch) ->
     expected = network(batch_of(sources, targets), heads=()).hidden
     encode, calls = network.encode, []
     monkeypatch.setattr(network, "encode", lambda batch: (calls.append(batch), encode(batch))[1])
-    cache, done = Cache(), [0, 0, 0]
+    cache, done = KVCache(), [0, 0, 0]
     source, source_layout = grid(sources)
     # Rows of different lengths, a row that adds nothing, single tokens, and a change of rows between.
     for number, step in enumerate(((5, 7, 3), (3, 1, 2), (2, 0, 1), (1, 1, 1), (1, 1, 1))):
@@ -408,9 +408,9 @@ def test_a_cache_changes_nothing(case: Case, monkeypatch: pytest.MonkeyPatch) ->
 def test_equal_rows_decode_a_token_at_a_time(case: Case) -> None:
     network, batch = case.network(), batch_of(sequences((6, 9), 7), sequences((10, 10), 8))
     expected = network(batch, heads=()).hidden
-    cache = Cache()
+    cache = KVCache()
     for place in range(10):
-        layout = Layout(lengths=torch.ones(2, dtype=torch.long), cached=cache.lengths)
+        layout = Layout(lengths=torch.ones(2, dtype=torch.long), cache_lengths=cache.lengths)
         step = replace(batch, tokens=batch.tokens[:, place : place + 1], layout=layout)
         hidden = network(step, heads=(), cache=cache).hidden
         torch.testing.assert_close(hidden[:, 0], expected[:, place], **EXACT)
@@ -422,7 +422,7 @@ def test_one_batch_of_pairs_is_learnt_by_heart(case: Case) -> None:
     network = case.family.Network(case.config)
     sources, targets = sequences((6, 4, 9, 7), 7), sequences((5, 8, 3, 6), 8)
     batch = batch_of(sources, [torch.cat([torch.tensor([1]), target[:-1]]) for target in targets])
-    batch = replace(batch, places={HEAD: real(batch.layout, 8).flatten().nonzero()[:, 0]})
+    batch = replace(batch, positions={HEAD: real(batch.layout, 8).flatten().nonzero()[:, 0]})
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=5e-3)
     mean = torch.tensor(torch.inf)
     for _ in range(300):
@@ -479,11 +479,11 @@ def test_what_is_not_there_is_refused(case: Case) -> None:
 
 
 def classifiers() -> list[Any]:
-    found = [registry.find("families", name) for name in registry.names("families")]
+    found = [registry.find("families", name) for name in registry.list_names("families")]
     return [
         pytest.param(Case(family, model_type, tied=False, head="classification"), id=model_type)
         for family in found
-        if family.TRAITS.kind == "encoder-decoder" and "classification" in family.TRAITS.heads
+        if family.TRAITS.architecture == "encoder-decoder" and "classification" in family.TRAITS.heads
         for model_type in family.HF_TYPES
     ]
 
@@ -502,7 +502,7 @@ def test_a_classifier_says_and_learns_what_stock_does(case: Case, tmp_path: Path
     torch.manual_seed(0)
     network = shaken(family.Network(case.config, heads=("classification",), num_labels=3))
     values = network.config.to_hugging_face("classification", labels=("a", "b", "c"), specials=specials)
-    hub.write_model(tmp_path, values, weights.export(network, family.WEIGHTS))
+    hub.write_model(tmp_path, values, weights.export_weights(network, family.WEIGHTS))
     stock, told = transformers.AutoModelForSequenceClassification.from_pretrained(
         tmp_path, output_loading_info=True
     )
@@ -520,12 +520,12 @@ def test_a_classifier_says_and_learns_what_stock_does(case: Case, tmp_path: Path
     torch.testing.assert_close(total, expected.loss, **EXACT)
     total.backward()
     expected.loss.backward()
-    ours = weights.to_theirs(
+    ours = weights.to_hugging_face(
         {n: p.grad for n, p in network.named_parameters() if p.grad is not None}, family.WEIGHTS
     )
     for name, parameter in stock.named_parameters():
         torch.testing.assert_close(ours[name], parameter.grad, rtol=1e-3, atol=1e-5, msg=name)
     again = family.Network(network.config, heads=("classification",), num_labels=3)
-    assert weights.load_into(again, stock.state_dict(), family.WEIGHTS) == []
+    assert weights.load_weights(again, stock.state_dict(), family.WEIGHTS) == []
     for name, parameter in network.named_parameters():
         assert torch.equal(parameter, again.get_parameter(name)), name

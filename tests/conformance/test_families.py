@@ -18,8 +18,8 @@ from pretune import registry
 from pretune.checkpoint import hub, weights
 from pretune.errors import CheckpointError, UnsupportedError
 from pretune.nn import attention
-from pretune.nn.cache import Cache
-from pretune.types import IGNORED, Batch, Layout, Specials
+from pretune.nn.cache import KVCache
+from pretune.types import IGNORE_INDEX, Batch, Layout, SpecialTokens
 
 CLASSES = ("no", "maybe", "yes")
 LENGTHS = (9, 4, 12)
@@ -61,7 +61,7 @@ class Case:
 
     def values(self, network: Any) -> dict[str, Any]:
         labels = CLASSES if self.head == "classification" else ()
-        specials = Specials(vocabulary_size=self.config.vocab_size, pad=0, start=1, end=2)
+        specials = SpecialTokens(vocabulary_size=self.config.vocab_size, pad_id=0, bos_id=1, eos_id=2)
         found: dict[str, Any] = self.config.to_hugging_face(self.head, labels=labels, specials=specials)
         return found
 
@@ -71,9 +71,9 @@ WRAPPED = ("hf:electra", "hf:mpnet", "hf:opt", "hf:phi")
 
 
 def cases() -> Iterator[Any]:
-    for name in (*registry.names("families"), *WRAPPED):
+    for name in (*registry.list_names("families"), *WRAPPED):
         family = registry.find("families", name)
-        if family.TRAITS.kind == "encoder-decoder":
+        if family.TRAITS.architecture == "encoder-decoder":
             continue
         for model_type, heads in family.HF_TYPES.items():
             for head in heads:
@@ -81,7 +81,7 @@ def cases() -> Iterator[Any]:
                 yield pytest.param(tied, id=f"{model_type}-{head}")
                 if is_vocabulary(tied.network(), tied.heads[0]):
                     yield pytest.param(replace(tied, tied=False), id=f"{model_type}-{head}-untied")
-                    if family.TRAITS.permutation:
+                    if family.TRAITS.supports_permutation:
                         yield pytest.param(replace(tied, ordered=True), id=f"{model_type}-{head}-ordered")
 
 
@@ -116,7 +116,7 @@ def real(batch: Batch) -> Tensor:
 
 
 def with_segments(case: Case, batch: Batch) -> Batch:
-    if not case.family.TRAITS.segments:
+    if not case.family.TRAITS.has_segment_embeddings:
         return batch
     segments = (torch.arange(batch.tokens.shape[1]) > 2).long().expand(batch.tokens.shape)
     return replace(batch, layout=replace(batch.layout, segments=segments))
@@ -126,7 +126,7 @@ def in_order(case: Case, batch: Batch) -> Batch:
     """Ranks that follow from the tokens, so that a text has the same in any grid; all see its first two."""
     if not case.ordered:
         return batch
-    places = batch.layout.positions
+    places = batch.layout.position_ids
     places = torch.arange(batch.tokens.shape[1]) if places is None else places
     order = (batch.tokens * 7919 % 13 - 1).masked_fill(places < 2, -1)
     return replace(batch, layout=replace(batch.layout, order=order))
@@ -136,7 +136,7 @@ def stock_inputs(case: Case, batch: Batch) -> dict[str, Tensor]:
     """The batch as stock takes it: what reads the last place pads to the left there."""
 
     def moved(values: Tensor) -> Tensor:
-        if not case.family.TRAITS.permutation:
+        if not case.family.TRAITS.supports_permutation:
             return values
         shifts = (batch.tokens.shape[1] - batch.layout.lengths).tolist()
         return torch.stack([row.roll(shift) for row, shift in zip(values, shifts, strict=True)])
@@ -204,7 +204,7 @@ def test_a_stock_model_says_the_same_in_our_network(case: Case) -> None:
     torch.manual_seed(1)
     config = transformers.AutoConfig.for_model(**case.values(network))
     stock = shaken(stock_class(case)(config))
-    assert weights.load_into(network, stock.state_dict(), case.family.WEIGHTS) == []
+    assert weights.load_weights(network, stock.state_dict(), case.family.WEIGHTS) == []
     assert_same_as_stock(case, network, stock)
     assert case.family.Config.from_hugging_face(config.to_dict()) == case.family.Config.from_hugging_face(
         case.values(network)
@@ -214,7 +214,7 @@ def test_a_stock_model_says_the_same_in_our_network(case: Case) -> None:
 @each
 def test_our_network_says_the_same_in_a_stock_model(case: Case, tmp_path: Path) -> None:
     network = case.network()
-    hub.write_model(tmp_path, case.values(network), weights.export(network, case.family.WEIGHTS))
+    hub.write_model(tmp_path, case.values(network), weights.export_weights(network, case.family.WEIGHTS))
     config = transformers.AutoConfig.from_pretrained(tmp_path)
     assert config.architectures == [stock_class(case).__name__]
     stock, loaded = stock_class(case).from_pretrained(tmp_path, output_loading_info=True)
@@ -228,11 +228,11 @@ def test_attention_weights_are_those_of_stock(case: Case, tmp_path: Path) -> Non
     if case.wrapped:
         pytest.skip("transformers computes its attention, where nobody watches")
     network = case.network()
-    hub.write_model(tmp_path, case.values(network), weights.export(network, case.family.WEIGHTS))
+    hub.write_model(tmp_path, case.values(network), weights.export_weights(network, case.family.WEIGHTS))
     # The kernels that stock takes by itself keep no weights.
     stock = stock_class(case).from_pretrained(tmp_path, attn_implementation="eager").eval()
     batch = with_segments(case, padded(random_documents(case, (9, 9))))
-    with torch.no_grad(), attention.watched() as ours:
+    with torch.no_grad(), attention.record_weights() as ours:
         network(batch, heads=())
     with torch.no_grad():
         theirs = stock(**stock_inputs(case, batch), output_attentions=True).attentions
@@ -245,7 +245,7 @@ def test_attention_weights_are_those_of_stock(case: Case, tmp_path: Path) -> Non
 @each
 def test_gradients_are_those_of_stock(case: Case, tmp_path: Path) -> None:
     network = case.network()
-    hub.write_model(tmp_path, case.values(network), weights.export(network, case.family.WEIGHTS))
+    hub.write_model(tmp_path, case.values(network), weights.export_weights(network, case.family.WEIGHTS))
     stock = stock_class(case).from_pretrained(tmp_path).eval()
     batch = in_order(case, with_segments(case, padded(random_documents(case))))
     inputs = stock_inputs(case, batch)
@@ -255,7 +255,7 @@ def test_gradients_are_those_of_stock(case: Case, tmp_path: Path) -> None:
         torch.stack([logits.log_softmax(-1)[:, 0].sum() for logits in said]).sum().backward()
     # Each shared one under all its names: which of them stock keeps depends on the order of its modules.
     named = network.named_parameters(remove_duplicate=False)
-    ours = weights.to_theirs({n: p.grad for n, p in named}, case.family.WEIGHTS)
+    ours = weights.to_hugging_face({n: p.grad for n, p in named}, case.family.WEIGHTS)
     if case.wrapped:  # the names of its modules, which those in a folder may differ from
         ours = {n: p.grad for n, p in network.stock.named_parameters(remove_duplicate=False)}
     gradients = {n: p.grad for n, p in stock.named_parameters() if p.grad is not None}
@@ -268,23 +268,23 @@ def test_gradients_are_those_of_stock(case: Case, tmp_path: Path) -> None:
 @each
 def test_the_map_of_weights_goes_both_ways(case: Case, tmp_path: Path) -> None:
     network, other = case.network(0), case.network(1)
-    hub.write_model(tmp_path, case.values(network), weights.export(network, case.family.WEIGHTS))
+    hub.write_model(tmp_path, case.values(network), weights.export_weights(network, case.family.WEIGHTS))
     tensors = hub.read_tensors(tmp_path)
-    assert weights.load_into(other, tensors, case.family.WEIGHTS) == []
+    assert weights.load_weights(other, tensors, case.family.WEIGHTS) == []
     for name, parameter in network.named_parameters():
         assert torch.equal(parameter, other.get_parameter(name)), name
-    again = weights.export(other, case.family.WEIGHTS)
+    again = weights.export_weights(other, case.family.WEIGHTS)
     assert again.keys() == tensors.keys()
     assert all(torch.equal(again[name], tensors[name]) for name in tensors)
 
 
 @each
 def test_another_head_or_none_leaves_the_head_new(case: Case) -> None:
-    tensors = weights.export(case.network(0), case.family.WEIGHTS)
+    tensors = weights.export_weights(case.network(0), case.family.WEIGHTS)
     bare = case.family.Network(case.config, heads=())
-    assert weights.load_into(bare, tensors, case.family.WEIGHTS) == []
-    tensors = weights.export(bare, case.family.WEIGHTS)
-    missing = weights.load_into(case.network(1), tensors, case.family.WEIGHTS)
+    assert weights.load_weights(bare, tensors, case.family.WEIGHTS) == []
+    tensors = weights.export_weights(bare, case.family.WEIGHTS)
+    missing = weights.load_weights(case.network(1), tensors, case.family.WEIGHTS)
     assert {name.split(".")[1] for name in missing} <= set(case.heads)
 
 
@@ -292,15 +292,15 @@ def test_another_head_or_none_leaves_the_head_new(case: Case) -> None:
 def test_a_wrong_tensor_is_named_and_nothing_is_loaded(case: Case) -> None:
     network = case.network()
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
-    tensors = weights.export(case.network(1), case.family.WEIGHTS)
-    name = next(iter(weights.export(case.family.Network(case.config, heads=()), case.family.WEIGHTS)))
+    tensors = weights.export_weights(case.network(1), case.family.WEIGHTS)
+    name = next(iter(weights.export_weights(case.family.Network(case.config, heads=()), case.family.WEIGHTS)))
     for broken in (
         {**tensors, "stranger.weight": torch.zeros(1)},
         {**tensors, name: torch.zeros(1)},
         {key: tensor for key, tensor in tensors.items() if key != name},
     ):
         with pytest.raises(CheckpointError, match=r"\w+\.weight|\w+\.bias"):
-            weights.load_into(network, broken, case.family.WEIGHTS)
+            weights.load_weights(network, broken, case.family.WEIGHTS)
     assert all(torch.equal(p, before[name]) for name, p in network.named_parameters())
 
 
@@ -310,7 +310,7 @@ def test_heads_at_some_places_are_heads_on_the_whole_grid_there(case: Case) -> N
     network, batch = case.network(), in_order(case, with_segments(case, padded(random_documents(case))))
     some = torch.tensor([1, 2, len(batch.tokens[0]) + 1, 2])  # one of them twice
     places = {head: some if is_vocabulary(network, head) else None for head in case.heads}
-    found = network(replace(batch, places=places), heads=case.heads)
+    found = network(replace(batch, positions=places), heads=case.heads)
     if found.hidden is not None:  # it averages over all places
         assert case.head == "classification"
         return
@@ -347,7 +347,7 @@ def test_padding_changes_nothing(case: Case) -> None:
 
 @each
 def test_packing_changes_neither_logits_nor_gradients(case: Case) -> None:
-    if not case.family.TRAITS.packing:
+    if not case.family.TRAITS.supports_packing:
         pytest.skip("the family declares that it does not pack")
     network = case.network()
     first, second, third = random_documents(case)
@@ -359,13 +359,13 @@ def test_packing_changes_neither_logits_nor_gradients(case: Case) -> None:
         tokens[row, places] = document
         documents[row, places] = number
         positions[row, places] = torch.arange(len(document))
-    layout = Layout(lengths=torch.tensor([13, 12]), documents=documents, positions=positions)
+    layout = Layout(lengths=torch.tensor([13, 12]), documents=documents, position_ids=positions)
     starts = [(row * 15 + start, len(d)) for row, start, d in spans]
-    packed = Batch(tokens, layout, places=read_places(case, network, starts))
+    packed = Batch(tokens, layout, positions=read_places(case, network, starts))
 
     alone = padded([first, second, third])
     starts = [(row * 12, n) for row, n in enumerate(LENGTHS)]
-    alone = replace(alone, places=read_places(case, network, starts))
+    alone = replace(alone, positions=read_places(case, network, starts))
 
     logits, gradients = [], []
     for batch in (packed, alone):
@@ -384,7 +384,7 @@ def test_packing_changes_neither_logits_nor_gradients(case: Case) -> None:
 
 def read_places(case: Case, network: Any, texts: list[tuple[int, int]]) -> dict[str, Tensor]:
     """Where each head reads texts, given as (flat index of the first token, number of tokens)."""
-    first = case.family.TRAITS.sentence == "first"
+    first = case.family.TRAITS.pooling == "first"
     sentence = torch.tensor([start if first else start + length - 1 for start, length in texts])
     every = torch.cat([torch.arange(start, start + length) for start, length in texts])
     return {head: every if is_vocabulary(network, head) else sentence for head in case.heads}
@@ -397,7 +397,7 @@ def test_a_gradient_reaches_every_parameter(case: Case) -> None:
     said = network(batch, heads=case.heads).logits
     torch.stack([x.square().mean() for x in said.values()]).sum().backward()
     for name, parameter in network.named_parameters():
-        if name == "query" and case.family.TRAITS.permutation and not case.ordered:
+        if name == "query" and case.family.TRAITS.supports_permutation and not case.ordered:
             assert parameter.grad is None  # only what predicts in permuted order begins with it
             continue
         if case.model_type == "mpnet" and not case.tied and name == "heads.masked_lm.lm_head.bias":
@@ -414,14 +414,14 @@ def test_the_loss_in_chunks_is_the_plain_cross_entropy(case: Case, monkeypatch: 
     network = case.network()
     if not is_vocabulary(network, case.head):
         pytest.skip("there is no one head over a vocabulary whose loss could be cut into chunks")
-    monkeypatch.setattr("pretune.nn.vocabulary_loss.CHUNK_ROWS", 4)
-    monkeypatch.setattr("pretune.nn.vocabulary_loss.CHUNK_LOGITS", 1)
+    monkeypatch.setattr("pretune.nn.vocabulary_loss.MIN_CHUNK_ROWS", 4)
+    monkeypatch.setattr("pretune.nn.vocabulary_loss.MAX_CHUNK_LOGITS", 1)
     batch = in_order(case, padded(random_documents(case)))
     places = torch.tensor([0, 3, 14, 25, 30, 31, 8, 2, 33])
-    targets = torch.tensor([5, 90, IGNORED, 1, 17, 17, IGNORED, 3, 95])
-    batch = replace(batch, places={case.head: places})
+    targets = torch.tensor([5, 90, IGNORE_INDEX, 1, 17, 17, IGNORE_INDEX, 3, 95])
+    batch = replace(batch, positions={case.head: places})
     plain = network(batch, heads=(case.head,))
-    expected = F.cross_entropy(plain.logits[case.head], targets, reduction="sum", ignore_index=IGNORED)
+    expected = F.cross_entropy(plain.logits[case.head], targets, reduction="sum", ignore_index=IGNORE_INDEX)
     parameters = dict(network.named_parameters())
     gradients = torch.autograd.grad(expected, list(parameters.values()), allow_unused=True)
     outputs = network(batch, heads=(case.head,), targets={case.head: targets})
@@ -441,13 +441,13 @@ def test_the_loss_in_chunks_is_the_plain_cross_entropy(case: Case, monkeypatch: 
 @torch.no_grad()
 def test_a_cache_changes_nothing(case: Case) -> None:
     network = case.network()
-    if not case.family.TRAITS.cache:
+    if not case.family.TRAITS.supports_cache:
         with pytest.raises(UnsupportedError):
-            network(padded(random_documents(case)), heads=(), cache=Cache())
+            network(padded(random_documents(case)), heads=(), cache=KVCache())
         return
     documents = random_documents(case, (20, 18, 16))
     expected = network(padded(documents), heads=()).hidden
-    cache, done = Cache(), [0, 0, 0]
+    cache, done = KVCache(), [0, 0, 0]
     # Rows of different lengths, a row that adds nothing, single tokens, and a change of rows between.
     for step in ((5, 7, 3), (3, 1, 2), (2, 0, 1), (1, 1, 1), (1, 1, 1)):
         pieces = [d[at : at + n] for d, at, n in zip(documents, done, step, strict=True)]
@@ -465,14 +465,14 @@ def test_a_cache_changes_nothing(case: Case) -> None:
 @each
 @torch.no_grad()
 def test_equal_rows_decode_a_token_at_a_time(case: Case) -> None:
-    if not case.family.TRAITS.cache:
+    if not case.family.TRAITS.supports_cache:
         pytest.skip("the family declares that it has no cache")
     network = case.network()
     tokens = torch.stack(random_documents(case, (10, 10)))
     expected = network(padded(list(tokens)), heads=()).hidden
-    cache = Cache()
+    cache = KVCache()
     for place in range(10):
-        layout = Layout(lengths=torch.ones(2, dtype=torch.long), cached=cache.lengths)
+        layout = Layout(lengths=torch.ones(2, dtype=torch.long), cache_lengths=cache.lengths)
         hidden = network(Batch(tokens[:, place : place + 1], layout), heads=(), cache=cache).hidden
         torch.testing.assert_close(hidden[:, 0], expected[:, place], **EXACT)
 
@@ -494,7 +494,7 @@ def test_a_head_that_is_not_there_is_refused(case: Case) -> None:
         case.network()(padded(random_documents(case)), heads=("telepathy",))
 
 
-@pytest.mark.parametrize("name", [*registry.names("families"), *WRAPPED])
+@pytest.mark.parametrize("name", [*registry.list_names("families"), *WRAPPED])
 def test_a_family_exports_what_the_house_expects(name: str) -> None:
     family = registry.find("families", name)
     for export in ("Config", "Network", "TRAITS", "HF_TYPES", "WEIGHTS", "tiny_config"):

@@ -18,9 +18,9 @@ ROUNDING = 2.0**-8
 
 
 def cases() -> Iterator[Any]:
-    for name in registry.names("families"):
+    for name in registry.list_names("families"):
         family = registry.find("families", name)
-        if family.TRAITS.kind == "encoder-decoder":
+        if family.TRAITS.architecture == "encoder-decoder":
             continue
         for model_type, heads in family.HF_TYPES.items():
             yield from (
@@ -65,7 +65,7 @@ def test_a_loss_in_bfloat16_has_gradients_near_those_in_float32(
     network, batch = network_of(family, model_type, head), grid()
     if not isinstance(network.heads[head], VocabularyHead):
         pytest.skip("its loss is computed outside the network")
-    batch = Batch(batch.tokens, batch.layout, places={head: torch.arange(8)})
+    batch = Batch(batch.tokens, batch.layout, positions={head: torch.arange(8)})
     targets = {head: torch.arange(40, 48)}
     found = []
     for enabled in (False, True):

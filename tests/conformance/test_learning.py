@@ -11,20 +11,20 @@ from small import told, ways
 
 from pretune import registry
 from pretune.data.corpus.windows import EncodedRecords
-from pretune.data.order import rng
-from pretune.objectives import objective_of
-from pretune.types import Feature, Specials
+from pretune.data.order import training_rng
+from pretune.objectives import parse_objective
+from pretune.types import Feature, SpecialTokens
 
-SPECIALS = Specials(
+SPECIALS = SpecialTokens(
     vocabulary_size=66,
-    pad=0,
-    mask=3,
-    start=4,
-    end=4,
-    all=(0, 1, 2, 3, 4, 64, 65),
+    pad_id=0,
+    mask_id=3,
+    bos_id=4,
+    eos_id=4,
+    all_ids=(0, 1, 2, 3, 4, 64, 65),
     single=((1,), (2,)),
     pair=((1,), (2,), (2,)),
-    sentinels=(65, 64),
+    sentinel_ids=(65, 64),
 )
 HEARD = 0.05
 """Nats a target; guessing among 59 tokens costs 4.1, among 2 classes 0.7."""
@@ -32,7 +32,7 @@ HEARD = 0.05
 
 def pairs() -> list[Any]:
     found = []
-    for family in registry.names("families"):
+    for family in registry.list_names("families"):
         module = registry.find("families", family)
         found += [pytest.param(family, name, id=f"{family}-{name}") for name in ways(module)]
     return found
@@ -40,7 +40,7 @@ def pairs() -> list[Any]:
 
 @pytest.mark.parametrize(("family_name", "objective_name"), pairs())
 def test_one_batch_is_learnt_by_heart(family_name: str, objective_name: str) -> None:
-    family, kind = registry.find("families", family_name), objective_of(objective_name)
+    family, kind = registry.find("families", family_name), parse_objective(objective_name)
     torch.manual_seed(0)
     config = family.tiny_config().model_copy(update={"vocab_size": 66})
     network = family.Network(config, heads=kind.heads, num_labels=2)
@@ -51,8 +51,8 @@ def test_one_batch_is_learnt_by_heart(family_name: str, objective_name: str) -> 
                 (np.full(len(text), 3, np.uint8),))
         for i, text in enumerate(texts)
     ]  # fmt: skip
-    objective = kind.make(family.TRAITS, SPECIALS, store=EncodedRecords(features))
-    examples = [objective.build(f, rng(0, 0, f.record)) for f in features]
+    objective = kind.build_objective(family.TRAITS, SPECIALS, store=EncodedRecords(features))
+    examples = [objective.build(f, training_rng(0, 0, f.record)) for f in features]
     batch = objective.collate([[e] for e in examples])
     optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3, weight_decay=0.0)
     touched: dict[str, bool] = {}
@@ -73,6 +73,6 @@ def test_one_batch_is_learnt_by_heart(family_name: str, objective_name: str) -> 
             break
     assert mean < HEARD
     # Without a second text, BERT's second segment is nowhere in the batch; XLNet's query only predicts.
-    spared = {"query"} if family.TRAITS.permutation and objective_name != "permutation_lm" else set()
+    spared = {"query"} if family.TRAITS.supports_permutation and objective_name != "permutation_lm" else set()
     unread = [name for name, reached in touched.items() if not reached and "segment" not in name]
     assert set(unread) == spared

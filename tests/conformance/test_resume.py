@@ -15,8 +15,8 @@ from pretune.errors import ConfigError, Interrupted
 from pretune.runtime import device
 from pretune.training import adjustments
 from pretune.training import trainer as trainer_module
-from pretune.training.duration import parse_length
-from pretune.training.gradients import never
+from pretune.training.duration import parse_duration
+from pretune.training.gradients import never_stop
 
 CASES = small.pairs()
 FIRST = dict(reversed(CASES))
@@ -63,7 +63,7 @@ class Stopping:
             backward(*arguments, **options)
             self.left -= 1
             if self.left == 0:
-                self.request.asked = True
+                self.request.should_stop = True
 
         monkeypatch.setattr(trainer_module.StopRequest, "__enter__", entered)
         monkeypatch.setattr(torch.autograd, "backward", counted)
@@ -88,7 +88,7 @@ def test_resumed_equals_uninterrupted(
                     folder, kind, family=family, save_every=5, optimizer=OPTIMIZER.get(kind, {})
                 ).train()
         resumed = small.trainer(folder, kind, family=family, save_every=5, optimizer=OPTIMIZER.get(kind, {}))
-        assert resumed.train().scores == outcome.scores
+        assert resumed.train().best_scores == outcome.best_scores
         assert_same(small.state(whole), small.state(resumed))
         assert log_of(folder) == log_of(tmp_path / "whole")
 
@@ -126,7 +126,7 @@ def test_a_chain_of_segments_resumes_exactly(tmp_path: Path, monkeypatch: pytest
             with pytest.raises(Interrupted):
                 small.trainer(folder, "permutation_lm", family="xlnet", save_every=5, **MEMORY).train()
         resumed = small.trainer(folder, "permutation_lm", family="xlnet", save_every=5, **MEMORY)
-        assert resumed.train().scores == outcome.scores
+        assert resumed.train().best_scores == outcome.best_scores
         assert_same(small.state(whole), small.state(resumed))
         assert log_of(folder) == log_of(tmp_path / "whole")
 
@@ -138,7 +138,7 @@ def test_accumulation_of_chains_changes_rounding_only(tmp_path: Path) -> None:
             tmp_path / str(rows), "permutation_lm", family="xlnet", dropout=False, micro_batch=rows,
             batch_tokens=300, **MEMORY,
         )  # fmt: skip
-        made.gradients.add(made.batches(3), 3, never)
+        made.gradients.accumulate(made.dataloader(3), 3, never_stop)
         gradients.append(
             torch.cat([p.grad.flatten() for p in made.network.parameters() if p.grad is not None])
         )
@@ -159,15 +159,15 @@ def test_adjusted_then_resumed_equals_repeated(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(Interrupted):
             small.trainer(folder, "masked_lm", family="bert").train()
     resumed = small.trainer(folder, "masked_lm", family="bert")
-    adjustments.request(resumed.run, RATE)
+    adjustments.request_changes(resumed.run, RATE)
     resumed.train()
-    [change] = resumed.run.plan()["changes"]
+    [change] = resumed.run.read_plan()["changes"]
     assert 0 < change["step"] < 12
     assert change["set"] == RATE
-    assert not adjustments.requests(folder)
+    assert not adjustments.pending_requests(folder)
 
     repeated = small.trainer(tmp_path / "repeated", "masked_lm", family="bert")
-    adjustments.replay(repeated.run, folder / "plan.json")
+    adjustments.replay_plan(repeated.run, folder / "plan.json")
     repeated.train()
     assert_same(small.state(resumed), small.state(repeated))
     assert log_of(folder) == log_of(tmp_path / "repeated")
@@ -188,13 +188,13 @@ def test_adjusted_while_it_runs_and_then_killed(tmp_path: Path, monkeypatch: pyt
 
     def trained(name: str, last: int) -> Any:
         made = small.trainer(tmp_path / name, "masked_lm", family="bert")
-        step = made._step
+        step = made._train_step
 
         def stepped(*arguments: Any) -> bool:
             if made.state.step == last:
                 raise Killed
-            if made.state.step == 4 and not made.run.plan()["changes"]:
-                adjustments.request(made.run, RATE)  # taken up before step 5
+            if made.state.step == 4 and not made.run.read_plan()["changes"]:
+                adjustments.request_changes(made.run, RATE)  # taken up before step 5
             return bool(step(*arguments))
 
         monkeypatch.setattr(made, "_step", stepped)
@@ -225,16 +225,16 @@ def test_a_replayed_budget_in_minutes_resumes_exactly(
 ) -> None:
     def made(name: str) -> Any:
         run = small.trainer(tmp_path / name, "causal_lm", family="llama", optimizer={"name": "muon"})
-        run.timing.length = parse_length("10 min")
-        if not run.run.plan():
+        run.budget.duration = parse_duration("10 min")
+        if not run.run.read_plan():
             plan = {
                 "steps": 12,
                 "machine": device.describe(),
-                "data": run.batches.fingerprint,
+                "data": run.dataloader.fingerprint,
                 "changes": BUDGET,
             }
             (tmp_path / f"{name}.json").write_text(json.dumps(plan))
-            adjustments.replay(run.run, tmp_path / f"{name}.json")
+            adjustments.replay_plan(run.run, tmp_path / f"{name}.json")
         return run
 
     whole = made("whole")
@@ -262,13 +262,13 @@ def test_stopped_in_an_evaluation(
 
     def made(name: str, stop_at: int) -> tuple[Any, list[int]]:
         run = small.trainer(tmp_path / name, kind, family=family, ema=0.9)
-        batch, judge, seen = run.batches(0)[0], run.evaluate, []
+        batch, judge, seen = run.dataloader(0)[0], run.evaluate, []
 
         def evaluate(network: Any, step: int) -> Any:
             for _ in range(4):
                 network(batch, heads=run.objective.heads)
                 seen.append(step)
-                requests[-1].asked |= len(seen) == stop_at
+                requests[-1].should_stop |= len(seen) == stop_at
             return judge(network, step)
 
         run.evaluate = evaluate
@@ -291,12 +291,12 @@ def test_stopped_in_an_evaluation(
 def test_stopped_while_a_budget_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is decided by a measurement that was cut short."""
     made = small.trainer(tmp_path / "run", "masked_lm", family="bert")
-    made.timing.length = parse_length("60 s")
+    made.budget.duration = parse_duration("60 s")
     with monkeypatch.context() as patch:
         Stopping(patch, 2)
         with pytest.raises(Interrupted, match="before the first step"):
             made.train()
-    assert made.run.plan() == {}
+    assert made.run.read_plan() == {}
 
 
 def test_killed_between_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,7 +308,7 @@ def test_killed_between_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     whole = small.trainer(tmp_path / "whole", "masked_lm", family="bert")
     whole.train()
     broken = small.trainer(tmp_path / "killed", "masked_lm", family="bert")
-    step = broken._step
+    step = broken._train_step
 
     def dying(*arguments: Any) -> bool:
         if broken.state.step == 8:
@@ -336,7 +336,7 @@ def test_falls_back_to_the_checkpoint_before_a_damaged_one(tmp_path: Path) -> No
     weights.write_bytes(content)
     resumed = small.trainer(tmp_path / "run", "masked_lm", family="bert", keep=5)
     said: list[str] = []
-    resumed.reporter = type("Notes", (small.Silent,), {"say": lambda self, text: said.append(text)})()
+    resumed.reporter = type("Notes", (small.NullReporter,), {"say": lambda self, text: said.append(text)})()
     resumed.train()
     assert_same(expected, small.state(resumed))
     assert any(newest.name in line and "model.safetensors" in line for line in said)
@@ -351,13 +351,13 @@ def test_accumulation_and_packing_change_rounding_only(kind: str, family: str, t
             tmp_path / f"{rows}-{packing}", kind, family=family, dropout=False,
             micro_batch=rows, packing=packing, batch_tokens=300,
         )  # fmt: skip
-        micro_batches = made.batches(3)
+        micro_batches = made.dataloader(3)
         if rows == 2 and kind in ("masked_lm", "causal_lm"):  # or it would prove little
             assert len({tuple(batch.counts.values()) for batch in micro_batches}) > 1, "uneven counts"
             assert len({len(batch.tokens) for batch in micro_batches}) > 1 or packing, (
                 "a last one that is not full"
             )
-        made.gradients.add(micro_batches, 3, never)
+        made.gradients.accumulate(micro_batches, 3, never_stop)
         gradients.append(
             torch.cat([p.grad.flatten() for p in made.network.parameters() if p.grad is not None])
         )

@@ -13,8 +13,8 @@ from test_resume import Stopping, assert_same, log_of
 from pretune.errors import Interrupted
 from pretune.runtime import device
 from pretune.training import adjustments
-from pretune.training.dataloader import StepBatches
-from pretune.training.duration import parse_length
+from pretune.training.dataloader import DataLoader
+from pretune.training.duration import parse_duration
 from pretune.types import Batch
 
 CORRECTED = [{"step": 4, "steps": [12, 9]}, {"step": 7, "steps": [9, 11]}]
@@ -27,14 +27,15 @@ the run is where one of 11 steps would be."""
 def made(folder: Path) -> Any:
     """A masked run whose rate falls, of a budget in minutes with its corrections."""
     run = small.trainer(folder, "masked_lm", family="bert", options={"rate": 0.6, "rate_end": 0.1})
-    run.timing.length = parse_length("10 min")
-    if not run.run.plan():
+    run.budget.duration = parse_duration("10 min")
+    if not run.run.read_plan():
         plan = {
-            "steps": 12, "machine": device.describe(), "data": run.batches.fingerprint, "changes": CORRECTED,
+            "steps": 12, "machine": device.describe(), "data": run.dataloader.fingerprint,
+            "changes": CORRECTED,
         }  # fmt: skip
         path = folder.with_suffix(".json")
         path.write_text(json.dumps(plan))
-        adjustments.replay(run.run, path)
+        adjustments.replay_plan(run.run, path)
     return run
 
 
@@ -44,15 +45,15 @@ class Seen:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.progress: dict[int, float] = {}
         self.hidden: dict[int, int] = {}
-        call = StepBatches.__call__
+        call = DataLoader.__call__
 
-        def noted(batches: StepBatches, step: int, progress: float = 0.0) -> list[Batch]:
+        def noted(batches: DataLoader, step: int, progress: float = 0.0) -> list[Batch]:
             found = call(batches, step, progress)
             assert self.progress.setdefault(step, progress) == progress, "a step is always told the same"
             self.hidden[step] = sum(batch.counts["masked_lm"] for batch in found)
             return found
 
-        monkeypatch.setattr(StepBatches, "__call__", noted)
+        monkeypatch.setattr(DataLoader, "__call__", noted)
 
 
 def test_a_rate_that_falls_resumes_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

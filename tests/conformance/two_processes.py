@@ -35,14 +35,14 @@ def losses(
 def main(folder: Path) -> None:
     """Both ranks go through all in the same order; one that fails on both leaves the others be."""
     found: dict[str, list[float] | str] = {}
-    with World.opened() as world:
+    with World.init_process_group() as world:
         for kind, family, words in [(*pair, None) for pair in small.pairs()] + [(*SAMPLED, WORDS)]:
             name = f"{kind}-{family}" + ("-sampled" if words else "")
             try:
                 found[name] = losses(folder / name, kind, family, world, words)
             except (PretuneError, RuntimeError, ValueError, TypeError) as error:  # said by its test
                 found[name] = f"{type(error).__name__}: {error}"
-        if world.main:
+        if world.is_main:
             (folder / "losses.json").write_text(json.dumps(found))
 
 

@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pretune.data.order import Draw, StepPlan, rng, validation_rng
-from pretune.data.packing import collate, group, pack, pack_tight
+from pretune.data.order import MixtureSampler, StepPlan, training_rng, validation_rng
+from pretune.data.packing import collate, group_by_length, pack, pack_tight
 from pretune.errors import ConfigError
-from pretune.types import IGNORED, Example, Row
+from pretune.types import IGNORE_INDEX, Example, Row
 
 bounds = st.lists(st.integers(1, 30), min_size=1, max_size=40)
 
@@ -52,10 +52,10 @@ def test_a_step_that_could_be_empty_is_refused() -> None:
 
 
 def test_generators_are_keyed() -> None:
-    draws = [rng(s, e, f).integers(1 << 60) for s in (0, 1) for e in (0, 1) for f in (0, 1)]
+    draws = [training_rng(s, e, f).integers(1 << 60) for s in (0, 1) for e in (0, 1) for f in (0, 1)]
     draws += [validation_rng(f).integers(1 << 60) for f in (0, 1)]
     assert len(set(draws)) == len(draws)
-    assert rng(3, 4, 5).integers(1 << 60) == rng(3, 4, 5).integers(1 << 60)
+    assert training_rng(3, 4, 5).integers(1 << 60) == training_rng(3, 4, 5).integers(1 << 60)
 
 
 @settings(max_examples=150, deadline=None)
@@ -99,7 +99,7 @@ def test_a_few_short_texts_lie_in_narrow_rows() -> None:
 
 
 def test_similar_lengths_lie_together() -> None:
-    assert group([3, 9, 3, 8, 1], 2) == [[1, 3], [0, 2], [4]]
+    assert group_by_length([3, 9, 3, 8, 1], 2) == [[1, 3], [0, 2], [4]]
 
 
 def example(feature: int, sizes: list[int], generator: np.random.Generator) -> Example:
@@ -107,14 +107,14 @@ def example(feature: int, sizes: list[int], generator: np.random.Generator) -> E
     for size in sizes:
         places = np.sort(generator.choice(size, generator.integers(0, size + 1), replace=False))
         targets = generator.integers(0, 50, len(places))
-        targets[: len(targets) // 3] = IGNORED
+        targets[: len(targets) // 3] = IGNORE_INDEX
         rows.append(
             Row(
                 tokens=generator.integers(1, 50, size),
-                places={"lm": places, "sentence": np.array([0])},
+                positions={"lm": places, "sentence": np.array([0])},
                 targets={"lm": targets, "sentence": generator.random((1, 2))},
                 segments=generator.integers(0, 2, size),
-                source=generator.integers(1, 50, size + 1),
+                source_tokens=generator.integers(1, 50, size + 1),
             )
         )
     return Example(feature, tuple(rows))
@@ -137,7 +137,9 @@ def test_the_grid_is_the_naive_one(
     generator = np.random.default_rng(seed)
     numbers = itertools.count(100)
     groups = [[example(next(numbers), sizes, generator) for sizes in members] for members in shape]
-    batch = collate(groups, pad=0, heads=("lm", "sentence"), multiple=multiple, segments=True, packed=packed)
+    batch = collate(
+        groups, pad_id=0, heads=("lm", "sentence"), pad_to_multiple_of=multiple, segments=True, packed=packed
+    )
     lines = [[(row, e.record) for e in members for row in e.rows] for members in groups]
     if not packed:
         lines = [[item] for line in lines for item in line]
@@ -152,68 +154,73 @@ def test_the_grid_is_the_naive_one(
         assert batch.tokens[b].tolist() == [*tokens, *[0] * rest]
         segments = np.concatenate([row.segments for row, _ in line])
         assert batch.layout.segments[b].tolist() == [*segments, *[0] * rest]
-        source = np.concatenate([row.source for row, _ in line])
+        source = np.concatenate([row.source_tokens for row, _ in line])
         assert batch.source_tokens[b, : len(source)].tolist() == source.tolist()
         assert batch.source_layout.lengths[b] == len(source)
         if batch.layout.documents is not None:
             documents = [n for n, (row, _) in enumerate(line) for _ in row.tokens]
             assert batch.layout.documents[b].tolist() == documents + [-1] * rest
             positions = [p for row, _ in line for p in range(len(row.tokens))]
-            assert batch.layout.positions[b].tolist() == positions + [0] * rest
+            assert batch.layout.position_ids[b].tolist() == positions + [0] * rest
         at = b * width
         for row, _ in line:
-            for head, places in row.places.items():
+            for head, places in row.positions.items():
                 read[head] += (places + at).tolist()
             at += len(row.tokens)
     several = any(len(line) > 1 for line in lines)
-    assert (batch.layout.documents is None) == (batch.layout.positions is None) == (not several)
+    assert (batch.layout.documents is None) == (batch.layout.position_ids is None) == (not several)
     flat = [row for line in lines for row, _ in line]
     for head, places in read.items():
-        assert batch.places[head].tolist() == places
+        assert batch.positions[head].tolist() == places
     lm = np.concatenate([row.targets["lm"] for row in flat])
     assert batch.targets["lm"].tolist() == lm.tolist()
-    assert batch.counts == {"lm": int((lm != IGNORED).sum()), "sentence": len(flat)}
+    assert batch.counts == {"lm": int((lm != IGNORE_INDEX).sum()), "sentence": len(flat)}
     assert batch.targets["sentence"].shape == (len(flat), 2)
     assert batch.targets["sentence"].dtype == torch.float32
-    assert batch.rows.tolist() == [feature for line in lines for _, feature in line]
+    assert batch.record_ids.tolist() == [feature for line in lines for _, feature in line]
     choices = Counter(e.record for members in groups for e in members for _ in e.rows)
-    assert (batch.groups is None) == (max(choices.values()) == 1)
-    if batch.groups is not None:
-        assert len(batch.groups) == len(read["lm"])
+    assert (batch.group_ids is None) == (max(choices.values()) == 1)
+    if batch.group_ids is not None:
+        assert len(batch.group_ids) == len(read["lm"])
 
 
 def test_a_prefix_goes_with_its_row() -> None:
     def alone(size: int, prefix: int | None) -> Example:
-        return Example(0, (Row(np.arange(size), {}, {}, prefix=prefix),))
+        return Example(0, (Row(np.arange(size), {}, {}, prefix_length=prefix),))
 
-    assert collate([[alone(3, 2)], [alone(5, 1)]], pad=0, heads=()).layout.prefix.tolist() == [2, 1]
-    assert collate([[alone(3, None)]], pad=0, heads=()).layout.prefix is None
+    assert collate([[alone(3, 2)], [alone(5, 1)]], pad_id=0, heads=()).layout.prefix_lengths.tolist() == [
+        2,
+        1,
+    ]
+    assert collate([[alone(3, None)]], pad_id=0, heads=()).layout.prefix_lengths is None
     for wrong in ([[alone(3, 2), alone(5, 1)]], [[alone(3, 2)], [alone(5, None)]]):
         with pytest.raises(AssertionError, match="prefix"):
-            collate(wrong, pad=0, heads=())
+            collate(wrong, pad_id=0, heads=())
 
 
 def test_without_targets_or_segments_there_are_none() -> None:
     rows = (Row(np.arange(3), {"lm": np.array([2])}, {}),)
-    batch = collate([[Example(0, rows)]], pad=0, heads=("lm", "other"), segments=True)
+    batch = collate([[Example(0, rows)]], pad_id=0, heads=("lm", "other"), segments=True)
     assert (batch.targets, batch.counts, batch.layout.segments) == ({}, {}, None)
-    assert batch.places["lm"].tolist() == [2]
-    assert batch.places["other"].tolist() == []
+    assert batch.positions["lm"].tolist() == [2]
+    assert batch.positions["other"].tolist() == []
 
 
 DRAWN = [0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 1, 0, 0, 2, 0, 0]
 
 
 def test_the_parts_that_a_seed_draws() -> None:
-    assert [part for part, _ in Draw([0.7, 0.2, 0.1], seed=0).pieces(0, 24)] == DRAWN
-    assert Draw([0.7, 0.2, 0.1], seed=1).pieces(0, 24) != Draw([0.7, 0.2, 0.1], seed=0).pieces(0, 24)
-    assert Draw([5.0], seed=0).pieces(7, 10) == [(0, 7), (0, 8), (0, 9)]
+    assert [part for part, _ in MixtureSampler([0.7, 0.2, 0.1], seed=0).draw(0, 24)] == DRAWN
+    assert MixtureSampler([0.7, 0.2, 0.1], seed=1).draw(0, 24) != MixtureSampler(
+        [0.7, 0.2, 0.1], seed=0
+    ).draw(0, 24)
+    assert MixtureSampler([5.0], seed=0).draw(7, 10) == [(0, 7), (0, 8), (0, 9)]
 
 
 @pytest.mark.parametrize("weights", [[0.7, 0.2, 0.1], [1, 1], [3, 2, 0.001]])
 def test_each_part_is_drawn_by_its_weight_and_its_pieces_are_counted(weights: list[float]) -> None:
     count = 20_000  # across blocks
-    drawn = Draw(weights, seed=5).pieces(0, count)
+    drawn = MixtureSampler(weights, seed=5).draw(0, count)
     for part, weight in enumerate(weights):
         share = weight / sum(weights)
         own = [number for chosen, number in drawn if chosen == part]
@@ -228,4 +235,4 @@ def test_each_part_is_drawn_by_its_weight_and_its_pieces_are_counted(weights: li
         rest * rest, rel=0.1
     )  # neighbours know little of each other
     for low, high in ((0, 3), (4090, 4100), (19_990, count), (0, 3)):  # a piece alone is that of the whole
-        assert Draw(weights, seed=5).pieces(low, high) == drawn[low:high]
+        assert MixtureSampler(weights, seed=5).draw(low, high) == drawn[low:high]

@@ -23,8 +23,8 @@ from torch import nn
 
 from pretune.cli.main import main
 from pretune.errors import DataError, Interrupted, RankError
-from pretune.runtime.distributed import BUCKET, Elsewhere, World
-from pretune.training.ddp import Replicated
+from pretune.runtime.distributed import BUCKET_SIZE, OtherRankError, World
+from pretune.training.ddp import ReplicatedNetwork
 
 KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "adamw": ("masked_lm", "bert", {"optimizer": {"name": "adamw"}}),
@@ -46,21 +46,21 @@ def trained(
     """A small run; rank ``by`` gets a signal in step ``until``, and all ranks stop."""
     objective, family, settings = KINDS[kind]
     made = small.trainer(folder, objective, family=family, world=world, **(settings | more))
-    step = made._step
+    step = made._train_step
 
     def stepped(*arguments: Any) -> bool:
         if made.state.step == until and world.rank == by:
             os.kill(os.getpid(), signal.SIGTERM)
         return bool(step(*arguments))
 
-    made._step = stepped
+    made._train_step = stepped
     if until is None:
         made.train()
         return
     try:
         made.train()
     except Interrupted:
-        found = world.gather(made.state.step)
+        found = world.all_gather(made.state.step)
         assert len(set(found)) == 1, f"the ranks stopped at {found}"
 
 
@@ -98,20 +98,20 @@ def chain(folder: Path, world: World) -> None:
 
 def talk(folder: Path, world: World) -> None:
     """What ranks can tell each other, with an answer that each of them checks."""
-    rank, size = world.rank, world.size
-    assert world.gather({"文": rank}) == [{"文": other} for other in range(size)]
-    assert world.broadcast("rank 0: 零" if world.main else "another") == "rank 0: 零"
-    assert world.sum({"all": 2, f"of {rank}": rank}) == {"all": 2 * size} | {
+    rank, size = world.rank, world.world_size
+    assert world.all_gather({"文": rank}) == [{"文": other} for other in range(size)]
+    assert world.broadcast("rank 0: 零" if world.is_main else "another") == "rank 0: 零"
+    assert world.sum_counts({"all": 2, f"of {rank}": rank}) == {"all": 2 * size} | {
         f"of {r}": r for r in range(size)
     }
     assert world.sum_values({"a": 0.1}) == {"a": sum([0.1] * size)}
-    assert world.agree(rank == size - 1)
-    assert not world.agree(False)
-    assert world.lead(lambda: {"rank": rank}) == {"rank": 0}
+    assert world.any_rank(rank == size - 1)
+    assert not world.any_rank(False)
+    assert world.on_main(lambda: {"rank": rank}) == {"rank": 0}
     for way in (failing_lead, failing_turn):
-        with pytest.raises(DataError if world.main else Elsewhere):
+        with pytest.raises(DataError if world.is_main else OtherRankError):
             way(world)
-    with pytest.raises(RankError, match="rank 1") if rank == 1 else nullcontext(), world.in_turn():
+    with pytest.raises(RankError, match="rank 1") if rank == 1 else nullcontext(), world.main_first():
         if rank == 1:
             raise DataError("nothing here")
 
@@ -120,27 +120,27 @@ def failing_lead(world: World) -> None:
     def work() -> None:
         raise DataError("no such file")
 
-    world.lead(work)
+    world.on_main(work)
 
 
 def failing_turn(world: World) -> None:
-    with world.in_turn():
+    with world.main_first():
         raise DataError("no such file")
 
 
 def sums(folder: Path, world: World) -> None:
     """Tensors of several types and more than a bucket; parameters that not all ranks touched, or none."""
-    ones = [torch.ones(3), torch.ones(2, 2, dtype=torch.float64), torch.ones(BUCKET + 1), torch.ones(())]
-    world.add_up(ones)
-    assert all(bool((tensor == world.size).all()) for tensor in ones)
+    ones = [torch.ones(3), torch.ones(2, 2, dtype=torch.float64), torch.ones(BUCKET_SIZE + 1), torch.ones(())]
+    world.all_reduce_(ones)
+    assert all(bool((tensor == world.world_size).all()) for tensor in ones)
     network = nn.ParameterDict({name: nn.Parameter(torch.full((2,), float(world.rank))) for name in "abc"})
-    shared = Replicated(network, world)
+    shared = ReplicatedNetwork(network, world)
     assert all(bool((p == 0).all()) for p in network.parameters()), "all ranks begin with rank 0's"
     (network["a"] * (1 + world.rank)).sum().backward()
-    if world.main:
+    if world.is_main:
         network["b"].sum().backward()
-    shared.reduce()
-    assert network["a"].grad.tolist() == [sum(range(1, 1 + world.size))] * 2
+    shared.reduce_gradients()
+    assert network["a"].grad.tolist() == [sum(range(1, 1 + world.world_size))] * 2
     assert network["b"].grad.tolist() == [1.0, 1.0]
     assert network["c"].grad is None, "as in a process alone"
 
@@ -149,12 +149,12 @@ def parts(folder: Path, world: World) -> None:
     """What a rank holds of weights and optimiser state: about one part in as many as there are ranks."""
     made = small.trainer(folder / "run", "causal_lm", family="llama", world=world, parallel="fsdp", steps=2)
     made.train()
-    whole = sum(p.numel() for p in made.keeper.network.parameters())
-    [optimizer] = made.optimizer.parts
+    whole = sum(p.numel() for p in made.model_io.network.parameters())
+    [optimizer] = made.optimizer.optimizers
     held = list(made.network.parameters())
     moments = [state["exp_avg"] for state in optimizer.state.values()]
     for tensors in (held, moments):
-        assert sum(t.to_local().numel() for t in tensors) == pytest.approx(whole / world.size, rel=0.02)
+        assert sum(t.to_local().numel() for t in tensors) == pytest.approx(whole / world.world_size, rel=0.02)
 
 
 def commands(folder: Path, world: World) -> None:
@@ -175,7 +175,7 @@ SCENES: dict[str, Callable[[Path, World], None]] = {
 }  # fmt: skip
 
 if __name__ == "__main__":
-    with World.opened() as ranks:
+    with World.init_process_group() as ranks:
         for scene in sys.argv[2:]:
             SCENES[scene](Path(sys.argv[1]) / scene, ranks)
     threads = {(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()}

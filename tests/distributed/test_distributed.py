@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 import pretune
 from pretune.errors import ConfigError
 from pretune.runtime.distributed import World
-from pretune.training.dataloader import weighs
+from pretune.training.dataloader import has_targets
 
 HERE = Path(__file__).parent
 SOURCE = str(Path(pretune.__file__).parents[1])
@@ -109,9 +109,9 @@ def one(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def batches_of(made: Any, world: World) -> Any:
     """The batches of one rank, of the run that ``made`` trains."""
-    return scenes.small.StepBatches(
-        made.batches.store, made.objective, made.keeper.family.TRAITS, made.settings,
-        made.batches.max_length, world,
+    return scenes.small.DataLoader(
+        made.dataloader.store, made.objective, made.model_io.family.TRAITS, made.settings,
+        made.dataloader.max_length, world,
     )  # fmt: skip
 
 
@@ -122,10 +122,12 @@ def test_ranks_divide_a_step_and_never_decide_what_is_in_it(kind: str, size: int
     alone = scenes.small.trainer(tmp_path / "alone", objective, family=family, **settings)
     ranks = [batches_of(alone, World(rank, size)) for rank in range(size)]
     seen: Counter[int] = Counter()
-    for step in range(int(alone.batches.steps_per_epoch)):
-        expected = Counter(int(i) for batch in alone.batches(step) for i in batch.rows)
+    for step in range(int(alone.dataloader.steps_per_epoch)):
+        expected = Counter(int(i) for batch in alone.dataloader(step) for i in batch.record_ids)
         shares = [rank(step) for rank in ranks]
-        found = Counter(int(i) for share in shares for batch in share if weighs(batch) for i in batch.rows)
+        found = Counter(
+            int(i) for share in shares for batch in share if has_targets(batch) for i in batch.record_ids
+        )
         assert found == expected
         assert len({len(share) for share in shares}) == 1, "equally many micro-batches"
         assert all(len(share) for share in shares)
@@ -138,7 +140,7 @@ def test_a_rank_may_have_nothing(tmp_path: Path) -> None:
     objective, family, settings = scenes.KINDS["uneven"]
     made = scenes.small.trainer(tmp_path / "run", objective, family=family, **settings)
     last = batches_of(made, World(3, 4))
-    assert all(last(step) and not any(map(weighs, last(step))) for step in range(12))
+    assert all(last(step) and not any(map(has_targets, last(step))) for step in range(12))
 
 
 @pytest.mark.alone
@@ -227,18 +229,18 @@ def test_what_the_commands_leave_is_a_run_like_any_other(two: Path) -> None:
 
 
 def test_the_environment_says_which_world_it_is() -> None:
-    assert World.of({}) == World()
-    assert World.of({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}) == World(1, 2, 1)
+    assert World.from_environment({}) == World()
+    assert World.from_environment({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}) == World(1, 2, 1)
     for wrong in ({"WORLD_SIZE": "2"}, {"RANK": "x", "WORLD_SIZE": "2", "LOCAL_RANK": "0"},
                   {"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}):  # fmt: skip
         with pytest.raises(ConfigError, match="RANK"):
-            World.of(wrong)
+            World.from_environment(wrong)
 
 
 def test_a_world_of_one_talks_to_nobody() -> None:
     world = World()
-    assert world.agree(True)
-    assert not world.agree(False)
-    assert world.sum({"a": 2}) == {"a": 2}
-    assert world.lead(lambda: 3) == world.broadcast(3) == 3
+    assert world.any_rank(True)
+    assert not world.any_rank(False)
+    assert world.sum_counts({"a": 2}) == {"a": 2}
+    assert world.on_main(lambda: 3) == world.broadcast(3) == 3
     assert not torch.distributed.is_initialized()

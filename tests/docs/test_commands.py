@@ -18,11 +18,11 @@ import yaml
 
 import pretune
 from pretune.cli.main import app, verbs
-from pretune.cli.shared import gather, split
-from pretune.config import build
-from pretune.objectives import objective_of
+from pretune.cli.shared import merge_settings, split_arguments
+from pretune.config import build_settings
+from pretune.objectives import parse_objective
 from pretune.registry import find
-from pretune.training.duration import parse_length
+from pretune.training.duration import parse_duration
 from pretune.workflows.data import folder
 from pretune.workflows.finetune import finetune as finetuning
 from pretune.workflows.pretrain import pretrain as pretraining
@@ -92,7 +92,7 @@ def resolve(command: Command, options: dict[str, Any], model: Callable[[], Path]
             cleaning = {key: options[key] for key in ("rules", "duplicates", "against")}
             folder.resolve(VERBS["data"].gathered(options["words"], options["config"], cleaning), {})
         return
-    paths, assignments = split(options["words"] or [])
+    paths, assignments = split_arguments(options["words"] or [])
     kept = ("family", "budget", "tokenizer", "language", "task", "train", "validation", "test")
     values = {key: options[key] for key in kept if options.get(key) is not None}
     if command.verb == "pretrain":
@@ -102,15 +102,15 @@ def resolve(command: Command, options: dict[str, Any], model: Callable[[], Path]
     if options["config"]:
         assert command.settings, "--config stands behind a yaml block with the file"
         values = yaml.safe_load(command.settings) | values
-    values = gather(None, values, assignments)
+    values = merge_settings(None, values, assignments)
     if command.verb == "finetune":
         resolved = finetuning.resolve(values | {"model": str(model())}, {})
         assert resolved.budget == values.get("budget", finetuning.AUTO)
         return
     settings = pretraining.resolve(values, {})
-    parse_length(settings.budget)
-    build(find("families", settings.family).Config, settings.model, where="model")
-    objective_of(str(settings.objective)).check(settings.objective_options, "objective")
+    parse_duration(settings.budget)
+    build_settings(find("families", settings.family).Config, settings.model, where="model")
+    parse_objective(str(settings.objective)).check_options(settings.objective_options, "objective")
 
 
 def test_there_are_commands_to_check() -> None:
@@ -181,7 +181,7 @@ def test_the_readme_shows_the_closing_words_of_the_quickstart(page: Path) -> Non
     )
     assert found, "the block between quickstart-output marks"
     shown = [_FIGURE.sub("#", line).split() for line in found[1].splitlines()]
-    assert shown == [_FIGURE.sub("#", line).split() for line in starting.closing_words(_result())]
+    assert shown == [_FIGURE.sub("#", line).split() for line in starting.summary_lines(_result())]
 
 
 def _result() -> pretraining.RunResult:
@@ -194,7 +194,7 @@ def _result() -> pretraining.RunResult:
     }  # fmt: skip
     summary = {
         "pretraining": {
-            "masked": {"family": starting.MASKED["family"], **figures},
+            "masked": {"family": starting.MASKED_SETTINGS["family"], **figures},
             "causal": {"family": "llama", **figures},
         },
         "classification": {"zh": classified, "en": classified},

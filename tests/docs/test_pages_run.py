@@ -20,22 +20,22 @@ from tests.docs.test_commands import PAGES, ROOT, Command, commands_in_help, com
 
 from pretune.cli.main import app
 from pretune.errors import PretuneError
-from pretune.training.duration import Length, parse_length
+from pretune.training.duration import Duration, parse_duration
 from pretune.workflows.finetune import components
 from pretune.workflows.pretrain import pretrain
 from pretune.workflows.quickstart import quickstart
 
 pytestmark = pytest.mark.slow
 RUNNER = typer.testing.CliRunner()
-SHORT = Length(2, "steps")
+SHORT = Duration(2, "steps")
 DOCUMENTS = 30
 """Kept of each of the quickstart's texts."""
 RECORDS = 24
 
 
-def short(text: str) -> Length:
+def short(text: str) -> Duration:
     """Two steps, whatever the page says; what it says must still be a length."""
-    parse_length(text)
+    parse_duration(text)
     return SHORT
 
 
@@ -53,7 +53,7 @@ def after_quickstart(brief: None, tmp_path_factory: pytest.TempPathFactory) -> P
     """A folder in which `pretune quickstart` was run."""
     place = tmp_path_factory.mktemp("reader")
     texts = place / "runs" / "quickstart" / "texts"
-    begin = quickstart._begin
+    begin = quickstart._prepare_folder
 
     def begin_with_few(folder: Path, minutes: float) -> dict[str, Any]:
         plan = begin(folder, minutes)

@@ -27,7 +27,9 @@ def pairs(source: int, target: int) -> Batch:
 def test_scaled_embeddings_and_another_activation_are_those_of_stock(tmp_path: Path) -> None:
     config = bart.tiny_config().model_copy(update={"scale_embedding": True, "hidden_act": "relu"})
     network = bart.Network(config).eval()
-    hub.write_model(tmp_path, config.to_hugging_face("causal_lm"), weights.export(network, bart.WEIGHTS))
+    hub.write_model(
+        tmp_path, config.to_hugging_face("causal_lm"), weights.export_weights(network, bart.WEIGHTS)
+    )
     stock = transformers.BartForConditionalGeneration.from_pretrained(tmp_path).eval()
     batch = pairs(48, 48)  # all positions
     expected = stock(input_ids=batch.source_tokens, decoder_input_ids=batch.tokens).logits[0]
@@ -36,20 +38,20 @@ def test_scaled_embeddings_and_another_activation_are_those_of_stock(tmp_path: P
 
 def test_a_checkpoint_without_a_bias_has_none(tmp_path: Path) -> None:
     network, other = bart.Network(bart.tiny_config()), bart.Network(bart.tiny_config())
-    tensors = weights.export(network, bart.WEIGHTS)
+    tensors = weights.export_weights(network, bart.WEIGHTS)
     assert tensors["final_logits_bias"].shape == (1, 96)
     with torch.no_grad():
         other.heads["causal_lm"].decoder.bias.fill_(1.0)  # type: ignore[union-attr, operator]
     without = {name: tensor for name, tensor in tensors.items() if name != "final_logits_bias"}
-    assert weights.load_into(other, without, bart.WEIGHTS) == []
+    assert weights.load_weights(other, without, bart.WEIGHTS) == []
     assert not other.heads["causal_lm"].decoder.bias.any()  # type: ignore[union-attr, operator]
 
 
 def test_embeddings_that_differ_are_refused() -> None:
-    tensors = weights.export(bart.Network(bart.tiny_config()), bart.WEIGHTS)
+    tensors = weights.export_weights(bart.Network(bart.tiny_config()), bart.WEIGHTS)
     for name in ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight"):
         with pytest.raises(CheckpointError, match=name):
-            weights.load_into(
+            weights.load_weights(
                 bart.Network(bart.tiny_config()), tensors | {name: torch.ones(96, 32)}, bart.WEIGHTS
             )
 
@@ -84,4 +86,4 @@ def test_a_config_means_what_it_means_to_transformers() -> None:
 )
 def test_a_wrong_value_is_named(values: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        settings.build(bart.Config, values)
+        settings.build_settings(bart.Config, values)

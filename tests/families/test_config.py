@@ -8,7 +8,7 @@ import pytest
 
 from pretune import config as settings
 from pretune.errors import ConfigError, UnsupportedError
-from pretune.families import bert, family_of, gpt2, gpt_neox, llama, modernbert, xlnet
+from pretune.families import bert, find_family, gpt2, gpt_neox, llama, modernbert, xlnet
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_foreign_config_is_refused_by_name(family: Any, values: dict[str, Any]
 )
 def test_a_wrong_value_is_named(family: Any, values: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        settings.build(family.Config, values)
+        settings.build_settings(family.Config, values)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,8 @@ def test_a_missing_key_means_what_it_means_to_transformers() -> None:
 
 
 def test_an_unknown_model_type_names_those_that_are_read() -> None:
-    assert family_of("qwen3") is llama
+    assert find_family("qwen3") is llama
     with pytest.raises(UnsupportedError, match="did you mean 'bart'"):
-        family_of("bart-ish")
+        find_family("bart-ish")
     with pytest.raises(UnsupportedError, match=r"bert.*xlnet"):
-        family_of("unheard-of")
+        find_family("unheard-of")

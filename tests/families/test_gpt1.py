@@ -25,7 +25,7 @@ def test_an_activation_means_what_it_means_to_stock(activation: str) -> None:
     config = transformers.OpenAIGPTConfig(**SHAPE, afn=activation, initializer_range=0.2)
     stock = transformers.OpenAIGPTLMHeadModel(config).eval()
     network = gpt1.Network(gpt1.Config.from_hugging_face(config.to_dict())).eval()
-    assert weights.load_into(network, stock.state_dict(), gpt1.WEIGHTS) == []
+    assert weights.load_weights(network, stock.state_dict(), gpt1.WEIGHTS) == []
     tokens = torch.randint(200, (2, 48))
     found = network(Batch(tokens, Layout(lengths=torch.tensor([48, 48])))).logits["causal_lm"]
     torch.testing.assert_close(found, stock(tokens).logits.flatten(0, 1), atol=1e-4, rtol=1e-4)

@@ -11,7 +11,7 @@ import transformers
 from pretune.checkpoint import weights
 from pretune.errors import UnsupportedError
 from pretune.families import gpt2
-from pretune.nn.cache import Cache
+from pretune.nn.cache import KVCache
 from pretune.types import Batch, Layout
 
 
@@ -25,7 +25,7 @@ def test_first_values_spread_as_in_stock() -> None:
     torch.manual_seed(0)
     stock = transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape))
     network = gpt2.Network(gpt2.Config.from_hugging_face(shape))
-    expected = weights.to_ours(stock.state_dict(), gpt2.WEIGHTS)
+    expected = weights.from_hugging_face(stock.state_dict(), gpt2.WEIGHTS)
     for name, parameter in network.named_parameters():
         if parameter.ndim > 1:  # a deviation of n values is known to 1 / sqrt(2 n), here a percent
             assert float(parameter.detach().std()) == pytest.approx(float(expected[name].std()), rel=0.04), (
@@ -41,12 +41,12 @@ def test_a_row_may_end_at_the_last_position_beside_longer_steps() -> None:
     network = gpt2.Network(gpt2.tiny_config()).eval()
     whole = grid(2, 48, 96)
     expected = network(whole, heads=()).hidden
-    cache = Cache()
+    cache = KVCache()
     first = replace(whole, tokens=whole.tokens[:, :46], layout=Layout(lengths=torch.tensor([46, 30])))
     network(first, heads=(), cache=cache)
     tokens = torch.zeros(2, 9, dtype=torch.long)
     tokens[0, :2], tokens[1] = whole.tokens[0, 46:], whole.tokens[1, 30:39]
-    layout = Layout(lengths=torch.tensor([2, 9]), cached=cache.lengths)
+    layout = Layout(lengths=torch.tensor([2, 9]), cache_lengths=cache.lengths)
     hidden = network(Batch(tokens, layout), heads=(), cache=cache).hidden
     torch.testing.assert_close(hidden[0, :2], expected[0, 46:], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(hidden[1], expected[1, 30:39], atol=1e-5, rtol=1e-4)
@@ -62,7 +62,7 @@ def test_products_are_scaled_as_in_stock(by_width: bool, by_layer: bool) -> None
     config = transformers.GPT2Config(**shape, **scales, initializer_range=0.2)
     stock = transformers.GPT2LMHeadModel(config).eval()
     network = gpt2.Network(gpt2.Config.from_hugging_face(config.to_dict())).eval()
-    assert weights.load_into(network, stock.state_dict(), gpt2.WEIGHTS) == []
+    assert weights.load_weights(network, stock.state_dict(), gpt2.WEIGHTS) == []
     batch = grid(2, 40, 200)
     expected = stock(batch.tokens).logits.flatten(0, 1)
     torch.testing.assert_close(network(batch).logits["causal_lm"], expected, atol=1e-4, rtol=1e-4)
@@ -74,6 +74,6 @@ def test_too_long_a_row_is_refused() -> None:
     network = gpt2.Network(gpt2.tiny_config()).eval()
     with pytest.raises(UnsupportedError, match="49 tokens; this model has 48 positions"):
         network(grid(1, 49, 96), heads=())
-    layout = Layout(lengths=torch.tensor([1]), cached=torch.tensor([48]))
+    layout = Layout(lengths=torch.tensor([1]), cache_lengths=torch.tensor([48]))
     with pytest.raises(UnsupportedError, match="49 tokens"):
         network(Batch(torch.zeros(1, 1, dtype=torch.long), layout), heads=())

@@ -28,7 +28,7 @@ def test_the_window_of_a_long_text_is_that_of_stock() -> None:
     expected = stock(tokens).logits.flatten(0, 1)
     for window in (64, 63, 65):
         network = gpt3.Network(gpt3.Config.from_hugging_face({**SHAPE, "window_size": window})).eval()
-        weights.load_into(network, stock.state_dict(), gpt3.WEIGHTS)
+        weights.load_weights(network, stock.state_dict(), gpt3.WEIGHTS)
         batch = Batch(tokens, Layout(lengths=torch.tensor([171, 171])))
         found = network(batch).logits["causal_lm"]
         assert torch.allclose(found, expected, atol=1e-4, rtol=1e-4) == (window == 64)
@@ -45,7 +45,7 @@ def test_the_window_of_a_long_text_is_that_of_stock() -> None:
     ],
 )  # fmt: skip
 def test_what_each_layer_sees_is_read_in_every_form(values: dict[str, Any], found: tuple[str, ...]) -> None:
-    assert gpt3.Config.from_hugging_face(values).reaches == found
+    assert gpt3.Config.from_hugging_face(values).layer_attention_types == found
     if "attention_types" in values or not values:
         assert tuple(transformers.GPTNeoConfig(**values).attention_layers) == found
 

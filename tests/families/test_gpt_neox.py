@@ -11,7 +11,7 @@ import transformers
 
 from pretune.checkpoint import hub, weights
 from pretune.families import gpt_neox
-from pretune.nn.cache import Cache
+from pretune.nn.cache import KVCache
 from pretune.types import Batch, Layout
 
 SHAPE: dict[str, Any] = {
@@ -38,7 +38,7 @@ def test_each_form_says_what_stock_says(parallel: bool, bias: bool, share: float
     stock = stock_of(**form, rotary_pct=share, rotary_emb_base=500.0)
     config = gpt_neox.Config.from_hugging_face(stock.config.to_dict())
     network = gpt_neox.Network(config).eval()
-    assert weights.load_into(network, stock.state_dict(), gpt_neox.WEIGHTS) == []
+    assert weights.load_weights(network, stock.state_dict(), gpt_neox.WEIGHTS) == []
     tokens = torch.randint(200, (2, 40))
     expected = stock(tokens).logits.flatten(0, 1)
     batch = Batch(tokens, Layout(lengths=torch.full((2,), 40)))
@@ -68,17 +68,17 @@ def test_stretched_positions_are_those_of_stock(name: str, form: str, tmp_path: 
     config = gpt_neox.Config.from_hugging_face({**SHAPE, form: dict(rope), **plain})
     assert config == gpt_neox.Config.from_hugging_face(stock.config.to_dict())
     network = gpt_neox.Network(config).eval()
-    assert weights.load_into(network, stock.state_dict(), gpt_neox.WEIGHTS) == []
+    assert weights.load_weights(network, stock.state_dict(), gpt_neox.WEIGHTS) == []
     tokens = torch.randint(200, (2, 100))
     batch = Batch(tokens, Layout(lengths=torch.full((2,), 100)))
     ours, expected = network(batch).logits["causal_lm"], stock(tokens).logits.flatten(0, 1)
     torch.testing.assert_close(ours, expected, atol=2e-4, rtol=1e-4)
     unstretched = gpt_neox.Network(config.model_copy(update={"rope_scaling": None})).eval()
-    weights.load_into(unstretched, stock.state_dict(), gpt_neox.WEIGHTS)
+    weights.load_weights(unstretched, stock.state_dict(), gpt_neox.WEIGHTS)
     assert (unstretched(batch).logits["causal_lm"] - expected).abs().max() > 0.01
     for said in (ours, expected):
         said.log_softmax(-1)[:, 0].sum().backward()
-    found = weights.to_theirs(
+    found = weights.to_hugging_face(
         {n: p.grad for n, p in network.named_parameters() if p.grad is not None}, gpt_neox.WEIGHTS
     )
     for parameter_name, parameter in stock.named_parameters():
@@ -86,7 +86,9 @@ def test_stretched_positions_are_those_of_stock(name: str, form: str, tmp_path: 
         torch.testing.assert_close(
             found[parameter_name], parameter.grad, rtol=1e-3, atol=1e-4 * scale, msg=parameter_name
         )
-    hub.write_model(tmp_path, config.to_hugging_face("causal_lm"), weights.export(network, gpt_neox.WEIGHTS))
+    hub.write_model(
+        tmp_path, config.to_hugging_face("causal_lm"), weights.export_weights(network, gpt_neox.WEIGHTS)
+    )
     again = transformers.GPTNeoXForCausalLM.from_pretrained(tmp_path).eval()
     with torch.no_grad():
         torch.testing.assert_close(again(tokens).logits.flatten(0, 1), expected, atol=2e-4, rtol=1e-4)
@@ -101,9 +103,9 @@ def test_a_cache_keeps_stretched_positions() -> None:
         )
         tokens = torch.randint(200, (1, 90))
         whole = network.eval()(Batch(tokens, Layout(lengths=torch.tensor([90]))), heads=()).hidden
-        cache = Cache()
+        cache = KVCache()
         for begin, end in ((0, 60), (60, 89), (89, 90)):
-            layout = Layout(lengths=torch.tensor([end - begin]), cached=cache.lengths)
+            layout = Layout(lengths=torch.tensor([end - begin]), cache_lengths=cache.lengths)
             hidden = network(Batch(tokens[:, begin:end], layout), heads=(), cache=cache).hidden
             torch.testing.assert_close(hidden, whole[:, begin:end], atol=1e-5, rtol=1e-4)
 
@@ -119,4 +121,4 @@ def test_buffers_of_released_checkpoints_are_passed_over() -> None:
     layer = "gpt_neox.layers.0.attention."
     buffers = {layer + name: torch.zeros(1) for name in ("bias", "masked_bias", "rotary_emb.inv_freq")}
     network = gpt_neox.Network(gpt_neox.Config.from_hugging_face(stock.config.to_dict()))
-    assert weights.load_into(network, stock.state_dict() | buffers, gpt_neox.WEIGHTS) == []
+    assert weights.load_weights(network, stock.state_dict() | buffers, gpt_neox.WEIGHTS) == []

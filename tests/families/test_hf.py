@@ -17,14 +17,14 @@ import transformers
 import pretune
 from pretune import registry
 from pretune.checkpoint import hub, weights
-from pretune.config import build
-from pretune.data.order import rng
+from pretune.config import build_settings
+from pretune.data.order import training_rng
 from pretune.errors import CheckpointError, ConfigError, Interrupted, UnsupportedError
-from pretune.families import _hf, _hf_stock, family_of
+from pretune.families import _hf, _hf_stock, find_family
 from pretune.generation.sampling import Sampling
 from pretune.generation.settings import Decoding
 from pretune.model.model import Model
-from pretune.objectives import objective_of
+from pretune.objectives import parse_objective
 from pretune.types import Batch, Layout
 
 SHAPE: dict[str, Any] = {
@@ -70,18 +70,18 @@ def test_a_folder_keeps_its_names_and_says_the_same_again(model_type: str, tmp_p
         assert torch.equal(stock(tokens).logits, again(tokens).logits)
 
 
-@pytest.mark.parametrize("at_once", [_hf.LOGITS, 10_000], ids=["in one go", "in parts"])
+@pytest.mark.parametrize("at_once", [_hf.MAX_LOGITS, 10_000], ids=["in one go", "in parts"])
 @pytest.mark.parametrize("model_type", list(CLASSES))
 def test_a_training_step_has_the_gradients_of_a_plain_loop(
     model_type: str, at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_hf, "LOGITS", at_once)
+    monkeypatch.setattr(_hf, "MAX_LOGITS", at_once)
     stock = stock_folder(tmp_path, model_type)
     model = pretune.load(tmp_path)
-    kind = objective_of(model.head)
+    kind = parse_objective(model.head)
     store = small.features(model.family.TRAITS, 6)
-    objective = kind.make(model.family.TRAITS, model.tokenizer.specials, store=store)
-    examples = [objective.build(store[i], rng(0, 0, i)) for i in range(len(store))]
+    objective = kind.build_objective(model.family.TRAITS, model.tokenizer.specials, store=store)
+    examples = [objective.build(store[i], training_rng(0, 0, i)) for i in range(len(store))]
     batch = objective.collate([[example] for example in examples])
     (loss,) = objective.loss(model.network, batch)
     ((total, weight),) = loss.terms.values()
@@ -93,7 +93,7 @@ def test_a_training_step_has_the_gradients_of_a_plain_loop(
 
     width = batch.tokens.shape[1]
     labels = torch.full((batch.tokens.numel(),), -100)
-    labels[batch.places[model.head]] = batch.targets[model.head]
+    labels[batch.positions[model.head]] = batch.targets[model.head]
     mask = (torch.arange(width) < batch.layout.lengths[:, None]).long()
     said = stock(input_ids=batch.tokens, attention_mask=mask).logits.flatten(0, 1)
     theirs = F.cross_entropy(said, labels, ignore_index=-100)
@@ -109,9 +109,9 @@ def test_a_training_step_has_the_gradients_of_a_plain_loop(
 def test_texts_in_batches_are_as_likely_as_one_by_one(model_type: str, tmp_path: Path) -> None:
     stock = stock_folder(tmp_path, model_type)
     model = pretune.load(tmp_path)
-    for text, score in zip(TEXTS, model.score_all(TEXTS), strict=True):
+    for text, score in zip(TEXTS, model.score_batch(TEXTS), strict=True):
         specials = model.tokenizer.specials
-        ids = [*specials.single[0], *model.tokenizer.encode(text).ids.tolist(), specials.end]
+        ids = [*specials.single[0], *model.tokenizer.encode(text).ids.tolist(), specials.eos_id]
         logs = stock(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
         nats = -sum(float(logs[place, token]) for place, token in enumerate(ids[1:]))
         ours = -math.fsum(log for _, log in score.tokens)
@@ -123,7 +123,9 @@ def test_texts_in_batches_are_as_likely_as_one_by_one(model_type: str, tmp_path:
 def test_it_writes_what_stock_writes(model_type: str, tmp_path: Path) -> None:
     stock = stock_folder(tmp_path, model_type)
     model = pretune.load(tmp_path)
-    (found,) = model.generate_all(["the king"], Decoding(max_new_tokens=8, sampling=Sampling(temperature=0)))
+    (found,) = model.generate_batch(
+        ["the king"], Decoding(max_new_tokens=8, sampling=Sampling(temperature=0))
+    )
     ids = [*model.tokenizer.specials.single[0], *model.tokenizer.encode("the king").ids.tolist()]
     tokens = torch.tensor([ids])
     for _ in found[0].tokens:
@@ -136,7 +138,7 @@ def test_it_writes_what_stock_writes(model_type: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("model_type", list(CLASSES))
 @torch.no_grad()
 def test_bfloat16_changes_rounding_only(model_type: str, way: str) -> None:
-    family = family_of(model_type)
+    family = find_family(model_type)
     torch.manual_seed(0)
     head = family.TRAITS.heads[0]
     network = family.Network(family.tiny_config(), heads=(head,)).eval()
@@ -204,11 +206,11 @@ def test_another_programs_head_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_key_of_the_folder_is_kept_and_a_wrong_one_is_named(tmp_path: Path) -> None:
-    family = family_of("opt")
+    family = find_family("opt")
     config = family.Config.from_hugging_face({**SHAPE, **EXTRA["opt"], "_remove_final_layer_norm": True})
     assert config.to_hugging_face("causal_lm")["_remove_final_layer_norm"] is True
     with pytest.raises(ConfigError, match="'hiden_size'; did you mean 'hidden_size'"):
-        build(family.Config, {"hiden_size": 32})
+        build_settings(family.Config, {"hiden_size": 32})
     stock_folder(tmp_path, "electra")
     with pytest.raises(ConfigError, match="attention_heads"):
         Model.load(tmp_path, settings={"attention_heads": 3})
@@ -226,11 +228,11 @@ def test_what_it_cannot_do_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="70 tokens; this model has 64 positions"):
         network(Batch(torch.full((1, 70), 5), Layout(torch.tensor([70]))), heads=("masked_lm",))
     with pytest.raises(UnsupportedError, match="encoder-decoder"):
-        family_of("pegasus")
+        find_family("pegasus")
     with pytest.raises(UnsupportedError, match="'telepathy': neither pretune nor the transformers"):
-        family_of("telepathy")
+        find_family("telepathy")
     with pytest.raises(UnsupportedError, match="quantization_config"):
-        family_of("opt").Config.from_hugging_face({**SHAPE, "quantization_config": {"bits": 4}})
+        find_family("opt").Config.from_hugging_face({**SHAPE, "quantization_config": {"bits": 4}})
 
 
 def test_what_sees_later_tokens_predicts_none() -> None:
@@ -242,7 +244,7 @@ def test_what_sees_later_tokens_predicts_none() -> None:
 
 def test_positions_behind_the_padding_are_not_read() -> None:
     """MPNet's begin behind id 1, whatever the config calls its padding."""
-    family = family_of("mpnet")
+    family = find_family("mpnet")
     config = family.Config.from_hugging_face({**SHAPE, "max_position_embeddings": 66})
     assert config.max_position_embeddings == 64
     assert config.to_hugging_face("masked_lm")["max_position_embeddings"] == 66
@@ -257,10 +259,10 @@ def test_what_stock_renames_on_its_way_to_a_folder_is_renamed() -> None:
     """A folder of GPT-NeoX says embed_out where its network says lm_head."""
     family = registry.find("families", "hf:gpt_neox")
     network = family.Network(family.tiny_config(), heads=("causal_lm",))
-    tensors = weights.export(network, family.WEIGHTS)
+    tensors = weights.export_weights(network, family.WEIGHTS)
     assert "embed_out.weight" in tensors
     assert "lm_head.weight" not in tensors
-    assert weights.load_into(network, tensors, family.WEIGHTS) == []
+    assert weights.load_weights(network, tensors, family.WEIGHTS) == []
 
 
 def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
@@ -275,10 +277,10 @@ def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
     def missing(name: str) -> Any:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    _hf_stock.classes_of.cache_clear()
+    _hf_stock.stock_classes.cache_clear()
     monkeypatch.setattr(_hf_stock, "importlib", type("", (), {"import_module": staticmethod(missing)}))
     with pytest.raises(UnsupportedError, match=r"pip install 'pretune\[hf\]'"):
-        _hf_stock.classes_of("electra")
+        _hf_stock.stock_classes("electra")
 
 
 @pytest.mark.slow

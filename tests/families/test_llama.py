@@ -15,7 +15,7 @@ from pretune.checkpoint import hub, weights
 from pretune.errors import ConfigError
 from pretune.families import llama
 from pretune.model.model import Model
-from pretune.nn.cache import Cache
+from pretune.nn.cache import KVCache
 from pretune.text.training import train_byte_bpe
 from pretune.types import Batch, Layout
 
@@ -47,7 +47,7 @@ def stock_of(values: dict[str, Any]) -> Any:
 
 def ours_of(stock: Any, values: dict[str, Any]) -> Any:
     network = llama.Network(llama.Config.from_hugging_face(values)).eval()
-    assert weights.load_into(network, stock.state_dict(), llama.WEIGHTS) == []
+    assert weights.load_weights(network, stock.state_dict(), llama.WEIGHTS) == []
     return network
 
 
@@ -63,7 +63,7 @@ def assert_same(stock: Any, network: Any, batch: Batch) -> None:
     torch.testing.assert_close(ours.logits["causal_lm"], expected, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("form", llama.FORMS)
+@pytest.mark.parametrize("form", llama.VARIANTS)
 @pytest.mark.parametrize("name", STRETCHED)
 @pytest.mark.parametrize("width", [40, 200])
 def test_within_and_beyond_its_context_it_says_what_stock_says(
@@ -74,7 +74,7 @@ def test_within_and_beyond_its_context_it_says_what_stock_says(
     stock = stock_of({**SMALL, "model_type": form, "rope_parameters": {**STRETCHED[name], "rope_theta": 1e3}})
     network, batch = ours_of(stock, values), grid(2, width)
     hub.write_model(
-        tmp_path, network.config.to_hugging_face("causal_lm"), weights.export(network, llama.WEIGHTS)
+        tmp_path, network.config.to_hugging_face("causal_lm"), weights.export_weights(network, llama.WEIGHTS)
     )
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     for other in (stock, again):
@@ -83,7 +83,7 @@ def test_within_and_beyond_its_context_it_says_what_stock_says(
     for said in (network(batch).logits["causal_lm"][:width], again(batch.tokens).logits[0]):
         said.log_softmax(-1)[places, batch.tokens[0]].sum().backward()
     gradients = {n: p.grad for n, p in network.named_parameters()}
-    expected = weights.to_ours({n: p.grad for n, p in again.named_parameters()}, llama.WEIGHTS)
+    expected = weights.from_hugging_face({n: p.grad for n, p in again.named_parameters()}, llama.WEIGHTS)
     for parameter, gradient in gradients.items():
         scale = float(expected[parameter].abs().max())
         torch.testing.assert_close(gradient, expected[parameter], rtol=1e-3, atol=1e-4 * max(scale, 1.0))
@@ -108,7 +108,10 @@ def test_a_window_is_that_of_stock(name: str) -> None:
     stock, batch = stock_of(values), grid(2, 50)
     network = ours_of(stock, values)
     assert_same(stock, network, batch)
-    assert llama.Config.from_hugging_face(stock.config.to_dict()).reaches == network.config.reaches
+    assert (
+        llama.Config.from_hugging_face(stock.config.to_dict()).layer_attention_types
+        == network.config.layer_attention_types
+    )
     if network.config.sliding_window is not None:
         for wrong in (11, 13):
             with pytest.raises(AssertionError):
@@ -122,11 +125,11 @@ def test_a_text_grows_beyond_its_context_as_in_stock(name: str) -> None:
     values = {**SMALL, "model_type": "llama", "rope_scaling": dict(STRETCHED[name])}
     stock = stock_of({**SMALL, "model_type": "llama", "rope_parameters": {**STRETCHED[name]}})
     network, tokens = ours_of(stock, values), grid(1, 90).tokens
-    cache, past = Cache(), None
+    cache, past = KVCache(), None
     for start, end in ((0, 60), *((place, place + 1) for place in range(60, 90))):
         theirs = stock(tokens[:, start:end], past_key_values=past, use_cache=True)
         past = theirs.past_key_values
-        layout = Layout(lengths=torch.tensor([end - start]), cached=cache.lengths)
+        layout = Layout(lengths=torch.tensor([end - start]), cache_lengths=cache.lengths)
         ours = network(Batch(tokens[:, start:end], layout), cache=cache).logits["causal_lm"]
         torch.testing.assert_close(ours, theirs.logits[0], atol=1e-3, rtol=1e-3)
 
@@ -201,7 +204,7 @@ def test_a_published_shape_says_what_stock_says(name: str, monkeypatch: pytest.M
 )
 def test_a_setting_that_no_stock_class_has_is_refused(values: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        settings.build(llama.Config, values)
+        settings.build_settings(llama.Config, values)
 
 
 def test_a_form_whose_tokenizer_stock_would_read_otherwise_is_refused() -> None:

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from pretune.checkpoint import hub, weights
-from pretune.families import family_of
+from pretune.families import find_family
 from pretune.types import Batch, Layout
 
 TEXTS = ["Colorless green ideas sleep furiously, or so the story goes.", "床前明月光，疑是地上霜。", "Yes."]
@@ -26,9 +26,9 @@ def folder() -> Path:
 
 def test_the_hidden_states_are_those_of_stock(folder: Path) -> None:
     config = hub.read_config(folder)
-    family = family_of(config["model_type"])
+    family = find_family(config["model_type"])
     network = family.Network(family.Config.from_hugging_face(config), heads=("classification",), num_labels=2)
-    missing = weights.load_into(network, hub.read_tensors(folder), family.WEIGHTS)
+    missing = weights.load_weights(network, hub.read_tensors(folder), family.WEIGHTS)
     assert missing == ["heads.classification.output.weight", "heads.classification.output.bias"]
 
     encoded = transformers.AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, return_tensors="pt")

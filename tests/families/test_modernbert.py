@@ -14,7 +14,7 @@ from torch import Tensor
 from pretune.checkpoint import hub, weights
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.families import modernbert
-from pretune.types import Batch, Layout, Specials
+from pretune.types import Batch, Layout, SpecialTokens
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 200, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4,
@@ -36,7 +36,7 @@ def mask_of(batch: Batch) -> Tensor:
 def assert_same(stock: Any, head: str, lengths: list[int], classes: int = 0, **changed: Any) -> None:
     config = modernbert.Config.from_hugging_face({**stock.config.to_dict(), **changed})
     network = modernbert.Network(config, heads=(head,), num_labels=classes).eval()
-    assert weights.load_into(network, stock.state_dict(), modernbert.WEIGHTS) == []
+    assert weights.load_weights(network, stock.state_dict(), modernbert.WEIGHTS) == []
     batch = grid(lengths, config.vocab_size)
     mask = mask_of(batch)
     ours = network(batch, heads=(head,)).logits[head]
@@ -90,26 +90,29 @@ def test_stretched_positions_are_those_of_stock(name: str, tmp_path: Path) -> No
         stock = transformers.ModernBertForMaskedLM(transformers.ModernBertConfig(**shape, **deepcopy(values)))
         config = modernbert.Config.from_hugging_face({**shape, **values})
         told = modernbert.Config.from_hugging_face(stock.config.to_dict())
-        assert told.ropes == config.ropes
-        assert told.ropes == modernbert.Config.from_hugging_face(told.to_hugging_face("masked_lm")).ropes
+        assert told.rope_settings == config.rope_settings
+        assert (
+            told.rope_settings
+            == modernbert.Config.from_hugging_face(told.to_hugging_face("masked_lm")).rope_settings
+        )
         assert_same(stock, "masked_lm", [120])
         network = modernbert.Network(config, heads=("masked_lm",)).eval()
-        weights.load_into(network, stock.state_dict(), modernbert.WEIGHTS)
+        weights.load_weights(network, stock.state_dict(), modernbert.WEIGHTS)
         batch = grid([120], 200)
         unstretched = {"global_rope_scaling": None, "local_rope_scaling": None}
         plain = modernbert.Network(config.model_copy(update=unstretched), heads=("masked_lm",)).eval()
-        weights.load_into(plain, stock.state_dict(), modernbert.WEIGHTS)
+        weights.load_weights(plain, stock.state_dict(), modernbert.WEIGHTS)
         ours = network(batch).logits["masked_lm"]
         assert (plain(batch).logits["masked_lm"] - ours).abs().max() > 0.01
-        written = config.to_hugging_face("masked_lm", specials=Specials(vocabulary_size=200, pad=0))
-        hub.write_model(tmp_path, written, weights.export(network, modernbert.WEIGHTS))
+        written = config.to_hugging_face("masked_lm", specials=SpecialTokens(vocabulary_size=200, pad_id=0))
+        hub.write_model(tmp_path, written, weights.export_weights(network, modernbert.WEIGHTS))
         again = transformers.ModernBertForMaskedLM.from_pretrained(tmp_path).eval()
         torch.testing.assert_close(again(batch.tokens).logits[0], ours, atol=1e-4, rtol=1e-4)
         gradients = {}
         for model, logits in ((network, ours), (again, again(batch.tokens).logits[0])):
             logits.log_softmax(-1)[:, 0].sum().backward()
             gradients[model] = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-        found = weights.to_theirs(gradients[network], modernbert.WEIGHTS)
+        found = weights.to_hugging_face(gradients[network], modernbert.WEIGHTS)
         assert found.keys() == gradients[again].keys()
         for key, gradient in gradients[again].items():
             scale = max(float(gradient.abs().max()), 1.0)
@@ -143,7 +146,7 @@ def test_first_values_spread_as_in_stock() -> None:
         (transformers.ModernBertForSequenceClassification, "classification"),
     ):
         config = transformers.ModernBertConfig(**SHAPE, num_labels=50)
-        expected = weights.to_ours(cls(config).state_dict(), modernbert.WEIGHTS)
+        expected = weights.from_hugging_face(cls(config).state_dict(), modernbert.WEIGHTS)
         ours = modernbert.Network(
             modernbert.Config.from_hugging_face(SHAPE), heads=(head,), num_labels=50
         ).named_parameters()
@@ -168,7 +171,7 @@ def test_first_values_spread_as_in_stock() -> None:
     ],
 )  # fmt: skip
 def test_what_each_layer_sees_is_read_in_both_forms(values: dict[str, Any], found: tuple[str, ...]) -> None:
-    assert modernbert.Config.from_hugging_face(values).reaches == found
+    assert modernbert.Config.from_hugging_face(values).layer_attention_types == found
     assert tuple(transformers.ModernBertConfig(**values).layer_types) == found
 
 

@@ -60,7 +60,7 @@ def test_a_published_encoder_decoder_says_what_stock_says(
     monkeypatch.setattr(family.Network, "reset_parameters", lambda self: None)
     network = family.Network(family.Config.from_hugging_face(config.to_dict())).eval()
     assert sum(p.numel() for p in network.parameters()) == parameters
-    assert weights.load_into(network, stock.state_dict(), family.WEIGHTS) == []
+    assert weights.load_weights(network, stock.state_dict(), family.WEIGHTS) == []
     source, target = torch.randint(30_000, (2, 300)), torch.randint(30_000, (2, 140))
     lengths = torch.tensor([300, 130])
     batch = Batch(

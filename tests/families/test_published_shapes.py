@@ -66,7 +66,7 @@ def test_a_published_shape_says_what_stock_says(
     values = {"model_type": kind.config_class.model_type, **values}
     network = family.Network(family.Config.from_hugging_face(values), heads=(head,)).eval()
     assert sum(p.numel() for p in network.parameters()) == parameters
-    assert weights.load_into(network, stock.state_dict(), family.WEIGHTS) == []
+    assert weights.load_weights(network, stock.state_dict(), family.WEIGHTS) == []
     tokens = torch.randint(3, 30_000, (1, WIDTH))
     ours = network(Batch(tokens, Layout(lengths=torch.tensor([WIDTH]))), heads=(head,)).logits[head]
     theirs = stock(tokens).logits.flatten(0, 1)

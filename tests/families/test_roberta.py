@@ -30,7 +30,7 @@ def test_positions_begin_behind_the_padding(pad: int) -> None:
     stock = transformers.RobertaForMaskedLM(config).eval()
     network = roberta.Network(roberta.Config.from_hugging_face(config.to_dict())).eval()
     assert network.config.max_position_embeddings == 30
-    assert weights.load_into(network, stock.state_dict(), roberta.WEIGHTS) == []
+    assert weights.load_weights(network, stock.state_dict(), roberta.WEIGHTS) == []
     tokens, lengths = torch.randint(8, 200, (2, 30)), torch.tensor([30, 11])
     tokens[1, 11:] = pad
     mask = torch.arange(30) < lengths[:, None]
@@ -41,10 +41,10 @@ def test_positions_begin_behind_the_padding(pad: int) -> None:
 
 @torch.no_grad()
 def test_a_model_that_is_made_here_counts_from_its_tokenizers_padding(tmp_path: Path) -> None:
-    tokenizer = train_byte_bpe(["the king sent word", "人民法院"] * 20, 300).with_frame("cls_sep")
+    tokenizer = train_byte_bpe(["the king sent word", "人民法院"] * 20, 300).with_template("cls_sep")
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     model = Model.create("roberta", shape, tokenizer, "masked_lm", max_length=24, seed=1)
-    assert model.config.pad_token_id == tokenizer.specials.pad
+    assert model.config.pad_token_id == tokenizer.specials.pad_id
     folder = model.save(tmp_path / "model")
     stock = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
     encoded = transformers.AutoTokenizer.from_pretrained(folder)(

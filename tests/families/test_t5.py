@@ -14,7 +14,7 @@ from pretune import config as settings
 from pretune.checkpoint import hub, weights
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.families import t5
-from pretune.nn.positions import RelativeBias
+from pretune.nn.positions import RelativePositionBias
 from pretune.types import Batch, Layout
 
 
@@ -22,7 +22,7 @@ from pretune.types import Batch, Layout
 @pytest.mark.parametrize(("buckets", "longest"), [(32, 128), (32, 100), (8, 12), (64, 1000)])
 def test_distances_fall_into_the_buckets_of_stock(causal: bool, buckets: int, longest: int) -> None:
     distances = torch.arange(-3000, 3001)
-    ours = RelativeBias(buckets, longest, 2, causal=causal).buckets(distances)
+    ours = RelativePositionBias(buckets, longest, 2, causal=causal).bucket_indices(distances)
     theirs = T5Attention._relative_position_bucket(distances, not causal, buckets, longest)
     assert torch.equal(ours, theirs)
 
@@ -39,7 +39,7 @@ def said(network: Any, stock: Any) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("block", ["relu", "gated-silu", "gelu"])
 def test_other_feed_forward_blocks_are_those_of_stock(block: str, tmp_path: Path) -> None:
     network = t5.Network(t5.tiny_config().model_copy(update={"feed_forward_proj": block})).eval()
-    tensors = weights.export(network, t5.WEIGHTS)
+    tensors = weights.export_weights(network, t5.WEIGHTS)
     hub.write_model(tmp_path, network.config.to_hugging_face("causal_lm"), tensors)
     stock, told = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
     assert not told["missing_keys"]
@@ -56,7 +56,7 @@ def test_a_new_model_of_v1_1_that_transformers_has_tied_is_read(tmp_path: Path) 
     tensors = hub.read_tensors(tmp_path)
     assert "lm_head.weight" not in tensors
     network = t5.Network(t5.Config.from_hugging_face(hub.read_config(tmp_path))).eval()
-    assert weights.load_into(network, tensors, t5.WEIGHTS) == []
+    assert weights.load_weights(network, tensors, t5.WEIGHTS) == []
     torch.testing.assert_close(*said(network, stock), atol=1e-4, rtol=1e-4)
 
 
@@ -83,4 +83,4 @@ def test_a_config_means_what_it_means_to_transformers() -> None:
 )
 def test_a_wrong_value_is_named(values: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        settings.build(t5.Config, values)
+        settings.build_settings(t5.Config, values)

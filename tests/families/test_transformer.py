@@ -42,7 +42,7 @@ def test_a_folder_as_translation_models_are_published_is_read(tmp_path: Path) ->
     hub.write_model(tmp_path, values, stock.state_dict())
     assert "model.encoder.embed_positions.weight" in hub.read_tensors(tmp_path)
     network = transformer.Network(transformer.Config.from_hugging_face(hub.read_config(tmp_path))).eval()
-    assert weights.load_into(network, hub.read_tensors(tmp_path), transformer.WEIGHTS) == []
+    assert weights.load_weights(network, hub.read_tensors(tmp_path), transformer.WEIGHTS) == []
     source, target = torch.randint(1, 95, (2, 40)), torch.randint(1, 95, (2, 48))
     batch = Batch(
         target, Layout(lengths=torch.tensor([48, 48])), source_tokens=source,
@@ -82,4 +82,4 @@ def test_a_config_means_what_it_means_to_transformers() -> None:
 )
 def test_a_wrong_value_is_named(values: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        settings.build(transformer.Config, values)
+        settings.build_settings(transformer.Config, values)

@@ -13,7 +13,7 @@ from transformers import initialization
 from pretune.checkpoint import weights
 from pretune.errors import UnsupportedError
 from pretune.families import xlnet
-from pretune.nn.cache import Memory
+from pretune.nn.cache import SegmentMemory
 from pretune.types import Batch, Layout
 
 HEAD = "permutation_lm"
@@ -28,7 +28,7 @@ def pair(**changes: Any) -> tuple[Any, Any]:
         for parameter in stock.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
     network = xlnet.Network(config, heads=(HEAD,)).eval()
-    weights.load_into(network, stock.state_dict(), xlnet.WEIGHTS)
+    weights.load_weights(network, stock.state_dict(), xlnet.WEIGHTS)
     return network, stock
 
 
@@ -53,7 +53,7 @@ def asked(
         "perm_mask": (~seen | torch.eye(width, dtype=torch.bool)).float(),
         "target_mapping": mapping,
     }
-    return Batch(tokens, layout, places={HEAD: places}), inputs
+    return Batch(tokens, layout, positions={HEAD: places}), inputs
 
 
 @pytest.mark.parametrize("width", [7, 8])
@@ -62,7 +62,7 @@ def asked(
 def test_a_memory_is_that_of_stock(width: int, length: int) -> None:
     network, stock = pair(clamp_len=6)
     stock.transformer.mem_len = length
-    memory, mems = Memory(length), None
+    memory, mems = SegmentMemory(length), None
     for step in range(4):
         batch, inputs = asked(3, width, seed=step)
         found = network(batch, heads=(HEAD,), cache=memory).logits[HEAD]
@@ -76,11 +76,11 @@ def test_a_memory_is_that_of_stock(width: int, length: int) -> None:
 def test_a_memory_serves_what_stands_there_too() -> None:
     """Without an order: the hidden states behind a memory are those of stock."""
     network, stock = pair()
-    memory, mems = Memory(8), None
+    memory, mems = SegmentMemory(8), None
     stock.transformer.mem_len = 8
     for step in range(3):
         batch, inputs = asked(2, 6, seed=step)
-        batch = replace(batch, places={}, layout=replace(batch.layout, order=None))
+        batch = replace(batch, positions={}, layout=replace(batch.layout, order=None))
         found = network(batch, heads=(), cache=memory).hidden
         told = {key: inputs[key] for key in ("input_ids", "token_type_ids")}
         outputs = stock.transformer(**told, mems=mems, use_mems=True)
@@ -90,7 +90,7 @@ def test_a_memory_serves_what_stands_there_too() -> None:
 
 def test_no_gradient_flows_through_a_memory() -> None:
     network, _ = pair()
-    memory = Memory(8)
+    memory = SegmentMemory(8)
     first, second = asked(2, 6)[0], asked(2, 6, seed=1)[0]
     network(first, heads=(HEAD,), cache=memory)
     network(second, heads=(HEAD,), cache=memory).logits[HEAD].sum().backward()
@@ -141,7 +141,7 @@ def test_the_published_shape_says_what_stock_says(monkeypatch: pytest.MonkeyPatc
     network = xlnet.Network(xlnet.Config.from_hugging_face(shape), heads=(HEAD,)).eval()
     # As published: 116,718,336 without the bias of the vocabulary's head.
     assert sum(p.numel() for p in network.parameters()) == 116_718_336 + 32_000
-    assert weights.load_into(network, stock.state_dict(), xlnet.WEIGHTS) == []
+    assert weights.load_weights(network, stock.state_dict(), xlnet.WEIGHTS) == []
     batch, inputs = asked(2, 64, 32_000)
     theirs = stock(**inputs).logits.flatten(0, 1)
     assert theirs.std() > 0.5

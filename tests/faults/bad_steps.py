@@ -37,7 +37,7 @@ def bad_steps(setting: Setting, tries: int) -> list[Row]:
 
 def broken(folder: Path, bad: set[int], kind: str) -> Any:
     made = small.trainer(folder, "masked_lm", family="bert", **SETTINGS)
-    add = made.gradients.add
+    add = made.gradients.accumulate
 
     def adding(batches: Any, step: int, stop: Any) -> Any:
         loss = add(batches, step, stop)
@@ -47,7 +47,7 @@ def broken(folder: Path, bad: set[int], kind: str) -> Any:
             next(p for p in made.network.parameters() if p.grad is not None).grad[0] = math.nan
         return {"gradient": loss, "inf": math.inf, "hundredfold": 120 * loss}[kind]
 
-    made.gradients.add = adding
+    made.gradients.accumulate = adding
     return made
 
 
@@ -57,7 +57,7 @@ class _Dies(BaseException):
 
 def _gets_past(folder: Path, bad: set[int], kind: str, stop: int) -> None:
     whole = broken(folder / "whole", bad, kind)
-    step = whole._step
+    step = whole._train_step
 
     def unchanged(*arguments: Any) -> bool:
         number, state = whole.state.step, _everything(whole)
@@ -66,7 +66,7 @@ def _gets_past(folder: Path, bad: set[int], kind: str, stop: int) -> None:
             check(_same(state, _everything(whole)), f"step {number} changed something")
         return went
 
-    whole._step = unchanged
+    whole._train_step = unchanged
     whole.train()
     rows = _log(folder / "whole")
     left = {row["step"] - 1 for row in rows if row["kind"] == "skipped"}
@@ -77,14 +77,14 @@ def _gets_past(folder: Path, bad: set[int], kind: str, stop: int) -> None:
     check(any("rolled_back_at" in c for c in whole.run.plan()["changes"]) == back, whole.run.plan())
 
     killed = broken(folder / "killed", bad, kind)
-    inner = killed._step
+    inner = killed._train_step
 
     def dying(*arguments: Any) -> bool:
         if killed.state.step == stop:
             raise _Dies
         return bool(inner(*arguments))
 
-    killed._step = dying
+    killed._train_step = dying
     try:
         killed.train()
     except _Dies:
@@ -94,7 +94,7 @@ def _gets_past(folder: Path, bad: set[int], kind: str, stop: int) -> None:
     check(_log(folder / "killed") == rows, f"stopped at {stop}: another log at the end")
 
     repeat = small.trainer(folder / "repeat", "masked_lm", family="bert", **SETTINGS)
-    adjustments.replay(repeat.run, folder / "whole" / "plan.json")
+    adjustments.replay_plan(repeat.run, folder / "whole" / "plan.json")
     repeat.train()
     check(_same(_everything(whole), _everything(repeat)), "the repeat has other weights")
     check(_log(folder / "repeat") == rows, "the repeat has another log")

@@ -27,7 +27,7 @@ def damaged_files(setting: Setting, tries: int) -> list[Row]:
     run = setting.folder / "damaged"
     made = small.trainer(run, "masked_lm", family="bert", ema=0.9, keep=3)
     made.train()
-    newest, before = atomic_files.checkpoints(run / "checkpoints")[:2]
+    newest, before = atomic_files.list_checkpoints(run / "checkpoints")[:2]
     spare = run / "spare"
     shutil.copytree(newest, spare)
     files = sorted(path.name for path in newest.iterdir())
@@ -56,7 +56,7 @@ def _is_found(made: Any, newest: Path, before: Path, name: str, content: bytes) 
     (newest / name).write_bytes(content)
     weights = small.state(made)
     try:
-        made.saver.restore(newest, print)
+        made.checkpointer.restore(newest, print)
     except CheckpointError as error:
         check(name in str(error), error)
     else:
@@ -64,6 +64,6 @@ def _is_found(made: Any, newest: Path, before: Path, name: str, content: bytes) 
     same = [torch.equal(value, weights[key]) for key, value in small.state(made).items()]
     check(all(same), "something was changed before it was found")
     said: list[str] = []
-    found = atomic_files.newest_good(newest.parent, said.append)
+    found = atomic_files.find_newest_valid(newest.parent, said.append)
     check(found == before, f"fell back to {found}")
     check(len(said) == 1 and newest.name in said[0] and name in said[0], said)

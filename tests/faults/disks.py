@@ -74,7 +74,7 @@ def _failing(kind: str, at: int, number: int) -> None:
 
 def _failing_lines(at: int, fail: Any) -> None:
     """Half of the ``at``-th line is written before it fails, as a full disk does."""
-    write, seen = log_module.MetricsLog._write, [0]
+    write, seen = log_module.MetricsLog._write_row, [0]
 
     class Half:
         def __init__(self, file: Any) -> None:
@@ -94,7 +94,7 @@ def _failing_lines(at: int, fail: Any) -> None:
             log._file = Half(log._file)
         write(log, row)
 
-    log_module.MetricsLog._write = watched  # type: ignore[method-assign]
+    log_module.MetricsLog._write_row = watched  # type: ignore[method-assign]
 
 
 def curves_that_cannot_be_written(setting: Setting, tries: int) -> list[Row]:

@@ -13,7 +13,7 @@ import torch
 
 from pretune.errors import PretuneError
 from pretune.model.model import Model
-from pretune.types import Batch, Layout, framed
+from pretune.types import Batch, Layout, add_special_tokens
 
 TEXTS = ("the king sent word to the city", "人民法院 1 应当", "Ｆ ﷺ  ï\t😀")
 STOCK = {
@@ -31,7 +31,7 @@ Outputs = list[tuple[list[int], torch.Tensor]]
 def outputs(folder: Path) -> tuple[Model, Outputs]:
     """What pretune makes of the texts."""
     model = Model.load(folder)
-    if model.family.TRAITS.kind == "encoder-decoder" and model.head == "classification":
+    if model.family.TRAITS.architecture == "encoder-decoder" and model.head == "classification":
         shares = [dict([(p.value, p.confidence), *p.alternatives]) for p in model.classify(TEXTS)]
         return model, [([], torch.tensor([share[label] for label in model.labels])) for share in shares]
     return model, [_said(model, text) for text in TEXTS]
@@ -39,18 +39,20 @@ def outputs(folder: Path) -> tuple[Model, Outputs]:
 
 def _said(model: Model, text: str) -> tuple[list[int], torch.Tensor]:
     specials = model.tokenizer.specials
-    room = model.max_length - len(framed(specials, ((),))[0])  # cut where stock cuts
-    tokens, segments = framed(specials, (model.tokenizer.encode(text).ids[:room],))
+    room = model.max_length - len(add_special_tokens(specials, ((),))[0])  # cut where stock cuts
+    tokens, segments = add_special_tokens(specials, (model.tokenizer.encode(text).ids[:room],))
     row, lengths = torch.from_numpy(tokens)[None], torch.tensor([len(tokens)])
-    traits, start = model.family.TRAITS, model.defaults.start
-    layout = Layout(lengths, segments=torch.from_numpy(segments)[None] if traits.segments else None)
-    if traits.kind == "encoder-decoder" and model.head == "causal_lm":
-        batch = Batch(torch.tensor([[start]]), Layout(torch.tensor([1])), places={model.head: None},
+    traits, start = model.family.TRAITS, model.generation_config.decoder_start_id
+    layout = Layout(
+        lengths, segments=torch.from_numpy(segments)[None] if traits.has_segment_embeddings else None
+    )
+    if traits.architecture == "encoder-decoder" and model.head == "causal_lm":
+        batch = Batch(torch.tensor([[start]]), Layout(torch.tensor([1])), positions={model.head: None},
                       source_tokens=row, source_layout=layout)  # fmt: skip
     else:
-        place = 0 if traits.sentence == "first" else len(tokens) - 1
+        place = 0 if traits.pooling == "first" else len(tokens) - 1
         alone = model.head in ("classification", "next_sentence")
-        batch = Batch(row, layout, places={model.head: torch.tensor([place]) if alone else None})
+        batch = Batch(row, layout, positions={model.head: torch.tensor([place]) if alone else None})
     with torch.inference_mode():
         logits: torch.Tensor = model.network(batch, heads=(model.head,)).logits[model.head]
     return tokens.tolist(), logits.float()
@@ -60,7 +62,7 @@ def stock_outputs(folder: Path, model: Model) -> Outputs | None:
     """What transformers makes of the texts; None where it has no class for the head."""
     import transformers
 
-    both = model.family.TRAITS.kind == "encoder-decoder"
+    both = model.family.TRAITS.architecture == "encoder-decoder"
     if model.head not in STOCK or (both and model.head == "classification"):
         return None
     name = "AutoModelForSeq2SeqLM" if both else STOCK[model.head]
@@ -71,7 +73,7 @@ def stock_outputs(folder: Path, model: Model) -> Outputs | None:
         ids = reader(text, return_tensors="pt", truncation=True, max_length=model.max_length)
         inputs = {"input_ids": ids["input_ids"], "attention_mask": ids["attention_mask"]}
         if both:
-            inputs["decoder_input_ids"] = torch.tensor([[model.defaults.start]])
+            inputs["decoder_input_ids"] = torch.tensor([[model.generation_config.decoder_start_id]])
         with torch.inference_mode():
             found.append((ids["input_ids"][0].tolist(), network(**inputs).logits.flatten(0, -2).float()))
     return found

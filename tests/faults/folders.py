@@ -75,7 +75,7 @@ def damaged_folders(setting: Setting, tries: int) -> list[Row]:
 def good_folders(home: Path, few: bool = False) -> list[Path]:
     """A folder of each family and head, as another program would have written it."""
     found = []
-    for name in registry.names("families"):
+    for name in registry.list_names("families"):
         family = registry.find("families", name)
         known = {head for heads in family.HF_TYPES.values() for head in heads}
         heads = [head for head in family.TRAITS.heads if head in known]

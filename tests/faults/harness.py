@@ -239,7 +239,7 @@ def steps_in(run: Path) -> int:
 def whole_checkpoints(run: Path) -> list[int]:
     """Steps of the visible checkpoints, newest first; each must verify."""
     steps = []
-    for folder in atomic_files.checkpoints(run / "checkpoints"):
+    for folder in atomic_files.list_checkpoints(run / "checkpoints"):
         atomic_files.verify_folder(folder)
         steps.append(int(folder.name.removeprefix("step-")))
     return steps
@@ -282,7 +282,7 @@ class Events:
             "forward",
             lambda network, *_: self.see("step" if network.training else "evaluation"),
         )
-        _before(language_model.HeldOut, "scores", lambda *_: self.see("scores"))
+        _before(language_model.HeldOutSet, "scores", lambda *_: self.see("scores"))
         return self
 
 

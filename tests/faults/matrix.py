@@ -17,7 +17,7 @@ from pretune.errors import Interrupted
 from pretune.runtime import device
 from pretune.training import adjustments
 from pretune.training import trainer as trainer_module
-from pretune.training.duration import parse_length
+from pretune.training.duration import parse_duration
 
 STEPS = 12
 KINDS = (
@@ -61,7 +61,7 @@ def resume_matrix(setting: Setting, tries: int) -> list[Row]:
 
 def _made(folder: Path, kind: str, family: str, choice: dict[str, Any], replayed: bool) -> Any:
     made = small.trainer(folder, kind, family=family, steps=STEPS, save_every=5, **choice)
-    batches, judge = [made.batches(number) for number in (0, 1)], made.evaluate
+    batches, judge = [made.dataloader(number) for number in (0, 1)], made.evaluate
 
     def evaluate(network: torch.nn.Module, step: int) -> Any:
         with torch.inference_mode():
@@ -71,17 +71,17 @@ def _made(folder: Path, kind: str, family: str, choice: dict[str, Any], replayed
 
     made.evaluate = evaluate
     if replayed:
-        made.timing.length = parse_length("10 min")
-        if not made.run.plan():
+        made.budget.duration = parse_duration("10 min")
+        if not made.run.read_plan():
             plan = {
                 "steps": STEPS,
                 "machine": device.describe(),
-                "data": made.batches.fingerprint,
+                "data": made.dataloader.fingerprint,
                 "changes": CHANGES,
             }
             path = folder / "asked.json"
             path.write_text(json.dumps(plan))
-            adjustments.replay(made.run, path)
+            adjustments.replay_plan(made.run, path)
     return made
 
 
@@ -135,7 +135,7 @@ class _Stop:
     def _see(self, where: str) -> None:
         self.left -= where == self.where
         if self.left == 0 and where == self.where:
-            self.request.asked = True
+            self.request.should_stop = True
 
 
 def _everything(made: Any) -> dict[str, torch.Tensor]:

@@ -19,7 +19,7 @@ from harness import Ended, Events, Row, Setting, check, child, kill_me, log_of, 
 
 from pretune.cli import main as command_line
 from pretune.data.cleaning import workers
-from pretune.runtime.resumable_file import Growing
+from pretune.runtime.resumable_file import ResumableFile
 from pretune.workflows.data import prepare as data_module
 
 STOPPED = (
@@ -157,7 +157,7 @@ def _answers(setting: Setting, tries: int) -> Row:
 
 
 def _dies_after(pieces: int) -> None:
-    write, seen = Growing.write, [0]
+    write, seen = ResumableFile.write, [0]
 
     def mortal(*arguments: object) -> None:
         seen[0] += 1
@@ -165,7 +165,7 @@ def _dies_after(pieces: int) -> None:
             kill_me()
         write(*arguments)  # type: ignore[arg-type]
 
-    Growing.write = mortal  # type: ignore[method-assign,assignment]
+    ResumableFile.write = mortal  # type: ignore[method-assign,assignment]
 
 
 def _same_files(one: Path, other: Path) -> None:
@@ -212,7 +212,7 @@ def _small_batches() -> None:
 
 def _dies_after_parts(count: int) -> None:
     _small_batches()
-    write, seen = data_module.write_note, [0]
+    write, seen = data_module.write_progress, [0]
 
     def mortal(*arguments: object) -> None:
         write(*arguments)  # type: ignore[arg-type]
@@ -220,7 +220,7 @@ def _dies_after_parts(count: int) -> None:
         if seen[0] == count:
             kill_me()
 
-    data_module.write_note = mortal  # type: ignore[assignment]
+    data_module.write_progress = mortal  # type: ignore[assignment]
 
 
 def _same_text(whole: Path, out: Path) -> None:

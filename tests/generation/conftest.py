@@ -36,21 +36,21 @@ class Pair:
         """What stock writes behind each prompt, up to the token that ends it."""
         inputs = self.reader(prompts, return_tensors="pt", padding=len(prompts) > 1)
         found = self.stock.generate(**inputs, **settings)[:, inputs["input_ids"].shape[1] :].tolist()
-        ends = set(self.ours.defaults.ends)
+        ends = set(self.ours.generation_config.eos_ids)
         return [row[: next((i for i, token in enumerate(row) if token in ends), len(row))] for row in found]
 
 
 @pytest.fixture(scope="session")
 def pair(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     folder = tmp_path_factory.mktemp("tiny")
-    tokenizer = train_byte_bpe([TEXT], 400).with_frame("start")
+    tokenizer = train_byte_bpe([TEXT], 400).with_template("start")
     tokenizer.save(folder)
     torch.manual_seed(3)
     config = transformers.LlamaConfig(
         vocab_size=tokenizer.vocabulary_size, hidden_size=48, intermediate_size=96, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128, initializer_range=0.3,
-        bos_token_id=tokenizer.specials.start, eos_token_id=[tokenizer.specials.end, 17],
-        pad_token_id=tokenizer.specials.pad, tie_word_embeddings=False,
+        bos_token_id=tokenizer.specials.bos_id, eos_token_id=[tokenizer.specials.eos_id, 17],
+        pad_token_id=tokenizer.specials.pad_id, tie_word_embeddings=False,
     )  # fmt: skip
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
     stock = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()

@@ -59,7 +59,7 @@ def written_by_stock(folder: Path, prompt: str, kind: str = "AutoModelForCausalL
 
 
 def written(folder: Path, prompt: str, **settings: Any) -> list[int]:
-    return list(pretune.load(folder).generate_all([prompt], Decoding(**settings))[0][0].tokens)
+    return list(pretune.load(folder).generate_batch([prompt], Decoding(**settings))[0][0].tokens)
 
 
 SAID: list[dict[str, Any]] = [
@@ -106,7 +106,7 @@ def test_a_decoder_does_what_its_file_says(pair: Any, tmp_path: Path, said: dict
     for prompt in PROMPTS[:: 1 if "num_beams" not in said else 2]:
         assert written(folder, prompt) == written_by_stock(folder, prompt)
     others = [one for one in PROMPTS if "max_length" not in said or one != PROMPTS[1]]
-    found = pretune.load(folder).generate_all(others)  # lengths of each prompt, though they share a batch
+    found = pretune.load(folder).generate_batch(others)  # lengths of each prompt, though they share a batch
     assert [list(one[0].tokens) for one in found] == [written(folder, prompt) for prompt in others]
 
 
@@ -123,13 +123,13 @@ def test_an_encoder_decoder_does_what_its_file_says(
 @pytest.fixture(scope="module")
 def seq2seq(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("t5")
-    tokenizer = train_byte_bpe(["The captain saw the harbour. 渔夫看见港口。" * 20], 350).with_frame("end")
+    tokenizer = train_byte_bpe(["The captain saw the harbour. 渔夫看见港口。" * 20], 350).with_template("end")
     tokenizer.save(folder)
     torch.manual_seed(3)
     model = transformers.T5ForConditionalGeneration(transformers.T5Config(
         vocab_size=tokenizer.vocabulary_size, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4,
-        decoder_start_token_id=tokenizer.specials.pad, pad_token_id=tokenizer.specials.pad,
-        eos_token_id=tokenizer.specials.end,
+        decoder_start_token_id=tokenizer.specials.pad_id, pad_token_id=tokenizer.specials.pad_id,
+        eos_token_id=tokenizer.specials.eos_id,
     ))  # fmt: skip
     with torch.no_grad():
         for parameter in model.parameters():
@@ -209,13 +209,13 @@ def test_what_is_not_done_is_named_once(pair: Any, tmp_path: Path, said: dict[st
 )
 def test_what_changes_no_text_is_not_named(pair: Any, tmp_path: Path, said: dict[str, Any]) -> None:
     model = pretune.load(changed(pair.folder, tmp_path / "model", {"do_sample": False, **said}))
-    assert not model.unused_settings()
+    assert not model.take_unused_settings()
 
 
 def test_every_key_of_stock_is_dealt_with() -> None:
     """Each is done, named, or changes no text; a key that a later transformers brings is noticed here."""
-    done = {*config.STOCK, *config.ALWAYS, *config.DECODING, *config.TOKENS}
-    named = {*config.WITHOUT, *config.WITHOUT_DRAWN}
+    done = {*config.STOCK_DEFAULTS, *config.PENALTY_DEFAULTS, *config.DECODING_KEYS, *config.TOKEN_KEYS}
+    named = {*config.UNSUPPORTED_KEYS, *config.UNSUPPORTED_SAMPLING_KEYS}
     assert not done & named
     assert set(transformers.GenerationConfig().to_dict()) == (done | named | NEUTRAL)
 

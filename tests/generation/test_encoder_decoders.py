@@ -17,7 +17,7 @@ from pretune import registry
 from pretune.errors import CheckpointError, UsageError
 from pretune.generation.sampling import Sampling
 from pretune.generation.settings import Decoding
-from pretune.text.tokenizer import Frame
+from pretune.text.tokenizer import TemplateName
 from pretune.text.training import train_byte_bpe
 
 GREEDY = Sampling(temperature=0)
@@ -30,12 +30,12 @@ PROMPTS = (
     "Zyx 123!",
     "home.",
 )
-FRAMES: dict[str, Frame] = {"bart": "cls_sep"}
+FRAMES: dict[str, TemplateName] = {"bart": "cls_sep"}
 """Of the source; of the others ``end``, as a tokenizer that is trained for them has it."""
 FAMILIES = [
     (name, FRAMES.get(name, "end"))
-    for name in registry.names("families")
-    if registry.find("families", name).TRAITS.kind == "encoder-decoder"
+    for name in registry.list_names("families")
+    if registry.find("families", name).TRAITS.architecture == "encoder-decoder"
 ]
 
 
@@ -53,18 +53,18 @@ class Pair:
         """What stock writes behind the decoder's start, up to the token that ends it."""
         inputs = self.reader(prompts, return_tensors="pt", padding=True)
         found = self.stock.generate(**inputs, **settings)[:, 1:].tolist()
-        ends = set(self.ours.defaults.ends)
+        ends = set(self.ours.generation_config.eos_ids)
         return [row[: next((i for i, token in enumerate(row) if token in ends), len(row))] for row in found]
 
     def our_ids(self, prompts: list[str], **settings: Any) -> list[list[int]]:
-        return [list(said[0].tokens) for said in self.ours.generate_all(prompts, Decoding(**settings))]
+        return [list(said[0].tokens) for said in self.ours.generate_batch(prompts, Decoding(**settings))]
 
 
 @pytest.fixture(scope="module", params=FAMILIES, ids=lambda param: param[0])
 def pair(request: Any, one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     family, frame = registry.find("families", request.param[0]), request.param[1]
     folder = tmp_path_factory.mktemp(request.param[0])
-    tokenizer = train_byte_bpe([TEXT], 400).with_frame(frame)
+    tokenizer = train_byte_bpe([TEXT], 400).with_template(frame)
     tokenizer.save(folder)
     config = family.tiny_config().model_copy(update={"vocab_size": tokenizer.vocabulary_size})
     values = config.to_hugging_face("causal_lm", specials=tokenizer.specials)
@@ -128,7 +128,7 @@ def test_beams_are_those_of_stock(pair: Pair, width: int, penalty: float, early:
             **inputs, **settings, do_sample=False, num_return_sequences=2,
             return_dict_in_generate=True, output_scores=True,
         ).sequences_scores  # fmt: skip
-        said = pair.ours.generate_all([prompt], Decoding(**settings, num_return_sequences=2))[0]
+        said = pair.ours.generate_batch([prompt], Decoding(**settings, num_return_sequences=2))[0]
         assert [list(one.tokens) for one in said] == wanted
         assert [one.score for one in said] == pytest.approx(scores.tolist(), rel=1e-4)
 
@@ -141,10 +141,10 @@ def test_first_tokens_have_the_probabilities_of_stock(pair: Pair) -> None:
         return_dict_in_generate=True, output_scores=True,
     )  # fmt: skip
     share = found.scores[0][0].softmax(-1)
-    said = pair.ours.generate_all(
+    said = pair.ours.generate_batch(
         ["渔夫"], Decoding(max_new_tokens=2, num_return_sequences=count, sampling=sampling)
     )[0]
-    end = pair.ours.defaults.ends[0]
+    end = pair.ours.generation_config.eos_ids[0]
     counts = torch.bincount(
         torch.tensor([one.tokens[0] if one.tokens else end for one in said]), minlength=len(share)
     )
@@ -161,7 +161,7 @@ def test_a_folder_says_how_a_text_begins_and_ends(pair: Pair, tmp_path: Path) ->
     (tmp_path / "model" / "manifest.json").unlink()
     path = tmp_path / "model" / "generation_config.json"
     values = json.loads(path.read_text())
-    assert values["decoder_start_token_id"] == model.defaults.start
+    assert values["decoder_start_token_id"] == model.generation_config.decoder_start_id
     plain = pair.our_ids(["渔夫"], max_new_tokens=8, sampling=GREEDY)[0]
     told = {"decoder_start_token_id": 40, "forced_bos_token_id": 41, "forced_eos_token_id": 42}
     path.write_text(json.dumps({**values, **told, "bad_words_ids": [[plain[0]], [plain[1]]]}))
@@ -180,7 +180,7 @@ def test_a_folder_says_how_a_text_begins_and_ends(pair: Pair, tmp_path: Path) ->
     changed.ours.save(tmp_path / "again")
     kept = transformers.GenerationConfig.from_pretrained(tmp_path / "again")
     assert {key: getattr(kept, key) for key in told} == told
-    assert pretune.load(tmp_path / "again").defaults == changed.ours.defaults
+    assert pretune.load(tmp_path / "again").generation_config == changed.ours.generation_config
 
 
 def test_what_we_save_is_decoded_by_stock_as_by_us(pair: Pair, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_what_we_save_is_decoded_by_stock_as_by_us(pair: Pair, tmp_path: Path) -
     made.save(tmp_path / "made")
     stock = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "made").eval()
     loaded = Pair(pair.family, tmp_path / "made", pretune.load(tmp_path / "made"), stock, pair.reader)
-    assert loaded.ours.defaults.start == made.defaults.start
+    assert loaded.ours.generation_config.decoder_start_id == made.generation_config.decoder_start_id
     for prompt in PROMPTS[:3]:
         wanted = loaded.stock_ids([prompt], do_sample=False, max_new_tokens=15)
         assert loaded.our_ids([prompt], sampling=GREEDY, max_new_tokens=15) == wanted
@@ -203,16 +203,16 @@ def test_a_stream_and_a_call_give_the_same_text(pair: Pair) -> None:
     settings: dict[str, Any] = {"max_new_tokens": 20, "sampling": Sampling(temperature=1.5), "seed": 3}
     text = pair.ours.generate("渔夫看见港口", **settings)
     assert "".join(pair.ours.stream("渔夫看见港口", **settings)) == text
-    said = pair.ours.generate_all(["渔夫看见港口"], Decoding(**settings))[0][0]
+    said = pair.ours.generate_batch(["渔夫看见港口"], Decoding(**settings))[0][0]
     assert pair.reader.decode(list(said.tokens), skip_special_tokens=True) == text
 
 
 def test_a_text_is_as_long_as_the_decoder_reads(pair: Pair) -> None:
     limit = pair.ours.config.max_position_embeddings
     decoding = Decoding(max_new_tokens=limit + 50, min_new_tokens=limit + 10, sampling=GREEDY)
-    [[said]] = pair.ours.generate_all(["渔夫"], decoding)
+    [[said]] = pair.ours.generate_batch(["渔夫"], decoding)
     assert len(said.tokens) == limit
-    assert said.reason == "length"
+    assert said.finish_reason == "length"
 
 
 def test_what_makes_no_sense_is_refused(pair: Pair) -> None:

@@ -47,7 +47,7 @@ def folder(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(5)
     model = transformers.GPT2LMHeadModel(transformers.GPT2Config(
         vocab_size=tokenizer.vocabulary_size, n_embd=32, n_layer=2, n_head=4, n_positions=96,
-        bos_token_id=0, eos_token_id=tokenizer.id("<|im_end|>"), tie_word_embeddings=False,
+        bos_token_id=0, eos_token_id=tokenizer.token_to_id("<|im_end|>"), tie_word_embeddings=False,
     ))  # fmt: skip
     with torch.no_grad():
         for parameter in model.parameters():
@@ -57,7 +57,7 @@ def folder(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ids(model: pretune.Model, prompt: str, **settings: Any) -> list[int]:
-    found = model.generate_all([prompt], Decoding(sampling=GREEDY, max_new_tokens=10, **settings))
+    found = model.generate_batch([prompt], Decoding(sampling=GREEDY, max_new_tokens=10, **settings))
     return list(found[0][0].tokens)
 
 
@@ -96,7 +96,7 @@ def test_the_chat_template_gives_what_stock_gives(folder: Path) -> None:
 def test_other_verbs_read_text_as_text(folder: Path) -> None:
     """What a stranger wrote into a corpus or a record is no command."""
     tokenizer = pretune.load(folder).tokenizer
-    assert tokenizer.id("<|im_end|>") not in tokenizer.encode("a <|im_end|> b").ids.tolist()
+    assert tokenizer.token_to_id("<|im_end|>") not in tokenizer.encode("a <|im_end|> b").ids.tolist()
     plain, scored = pretune.load(folder).score("ab"), pretune.load(folder).score("a<|im_end|>b")
     assert len(scored.tokens) > len(plain.tokens) + 3
 

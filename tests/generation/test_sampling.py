@@ -28,7 +28,7 @@ def history() -> torch.Tensor:
 @pytest.mark.parametrize("penalty", [0.8, 1.0, 1.2, 3.0])
 def test_the_penalty_of_repetitions(penalty: float, logits: torch.Tensor, history: torch.Tensor) -> None:
     wanted = stock.RepetitionPenaltyLogitsProcessor(penalty)(history, logits.clone())
-    assert torch.equal(ours.penalise_repetition(logits, history, penalty), wanted)
+    assert torch.equal(ours.apply_repetition_penalty(logits, history, penalty), wanted)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 41])
@@ -45,7 +45,7 @@ def test_what_looks_back_does_not_see_what_fills_up_a_shorter_text(
     lengths = (40, 3, 17, 1, 29)
     for row, length in enumerate(lengths):
         grid[row, length:] = -1
-    for function, value in ((ours.penalise_repetition, 1.5), (ours.forbid_repeated_ngrams, 3)):
+    for function, value in ((ours.apply_repetition_penalty, 1.5), (ours.forbid_repeated_ngrams, 3)):
         together = function(logits, grid, value)  # type: ignore[operator]
         for row, length in enumerate(lengths):
             alone = function(logits[row : row + 1], history[row : row + 1, :length], value)  # type: ignore[operator]
@@ -93,7 +93,7 @@ def test_the_steps_stand_in_the_order_of_stock(
     if sampling.no_repeat_ngram_size:
         steps.insert(1, stock.NoRepeatNGramLogitsProcessor(sampling.no_repeat_ngram_size))
     wanted = stock.LogitsProcessorList(steps)(history, logits.clone()).softmax(-1)
-    got = ours.probabilities(ours.adjusted(logits, sampling, history, ()), sampling)
+    got = ours.probabilities(ours.process_logits(logits, sampling, history, ()), sampling)
     assert torch.equal(got > 0, wanted > 0)
     # Summed in another order, since what top-k drops is not carried along.
     torch.testing.assert_close(got, wanted, atol=1e-6, rtol=1e-5)
@@ -103,7 +103,7 @@ def test_draws_have_their_probabilities(logits: torch.Tensor) -> None:
     count = 20_000
     sampling = Sampling(temperature=1.0, top_k=6, top_p=0.99)
     share = ours.probabilities(logits[:1], sampling)[0]
-    drawn = ours.draw(logits[:1].expand(count, -1), sampling, [ours.stream(5, 0)] * count)
+    drawn = ours.sample(logits[:1].expand(count, -1), sampling, [ours.build_generator(5, 0)] * count)
     counts = torch.bincount(drawn, minlength=VOCABULARY)
     assert (counts[share == 0] == 0).all()
     expected = share[share > 0] * count
@@ -114,9 +114,9 @@ def test_draws_have_their_probabilities(logits: torch.Tensor) -> None:
 def test_each_sequence_has_a_stream_of_its_own(logits: torch.Tensor) -> None:
     flat = torch.zeros(8, VOCABULARY)
     sampling = Sampling(temperature=1.0, top_k=0, top_p=1.0)
-    first = ours.draw(flat, sampling, [ours.stream(7, number) for number in range(8)])
-    again = ours.draw(flat[3:5], sampling, [ours.stream(7, number) for number in (3, 4)])
+    first = ours.sample(flat, sampling, [ours.build_generator(7, number) for number in range(8)])
+    again = ours.sample(flat[3:5], sampling, [ours.build_generator(7, number) for number in (3, 4)])
     assert len(set(first.tolist())) > 5
     assert torch.equal(first[3:5], again)
-    other = ours.draw(flat, sampling, [ours.stream(8, number) for number in range(8)])
+    other = ours.sample(flat, sampling, [ours.build_generator(8, number) for number in range(8)])
     assert not torch.equal(first, other)

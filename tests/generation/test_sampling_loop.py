@@ -11,7 +11,7 @@ import torch
 import transformers
 
 import pretune
-from pretune.config import build
+from pretune.config import build_settings
 from pretune.errors import CheckpointError, ConfigError, UsageError
 from pretune.generation.sampling import Sampling
 from pretune.generation.settings import Decoding
@@ -21,7 +21,7 @@ WILD = Sampling(temperature=1.5, top_k=0, top_p=1.0)
 
 
 def ids(model: pretune.Model, prompts: list[str], **settings: Any) -> list[list[int]]:
-    found = model.generate_all(prompts, Decoding(**settings))
+    found = model.generate_batch(prompts, Decoding(**settings))
     return [list(said[0].tokens) for said in found]
 
 
@@ -68,8 +68,9 @@ def test_beams_are_those_of_stock(
             **inputs, **settings, **more, do_sample=False, num_return_sequences=2,
             return_dict_in_generate=True, output_scores=True,
         )  # fmt: skip
-        said = pair.ours.generate_all(
-            [prompt], build(Decoding, {**settings, **limits, "num_return_sequences": 2, "sampling": sampling})
+        said = pair.ours.generate_batch(
+            [prompt],
+            build_settings(Decoding, {**settings, **limits, "num_return_sequences": 2, "sampling": sampling}),
         )[0]
         wanted = pair.stock_ids([prompt], **settings, **more, do_sample=False, num_return_sequences=2)
         assert [list(one.tokens) for one in said] == wanted
@@ -82,8 +83,8 @@ def test_drawn_texts_have_the_probabilities_of_stock(pair: Any) -> None:
     settings = {"do_sample": True, "temperature": 1.2, "top_k": 5, "top_p": 0.9}
     count = 2000
     decoding = Decoding(max_new_tokens=2, num_return_sequences=count, sampling=sampling)
-    drawn = [said.tokens for said in pair.ours.generate_all(["渔夫"], decoding)[0]]
-    ends = pair.ours.defaults.ends
+    drawn = [said.tokens for said in pair.ours.generate_batch(["渔夫"], decoding)[0]]
+    ends = pair.ours.generation_config.eos_ids
     inputs = pair.reader("渔夫", return_tensors="pt")["input_ids"]
 
     def step(text: torch.Tensor) -> torch.Tensor:
@@ -112,11 +113,11 @@ def test_drawn_texts_have_the_probabilities_of_stock(pair: Any) -> None:
 def test_a_seed_gives_the_same_text_wherever_the_prompt_stands(pair: Any) -> None:
     model = pair.ours
     decoding = Decoding(max_new_tokens=12, num_return_sequences=3, sampling=WILD, seed=4)
-    together = model.generate_all(pair.prompts, decoding)
-    assert together[5] == model.generate_all([pair.prompts[5]], decoding)[0]
+    together = model.generate_batch(pair.prompts, decoding)
+    assert together[5] == model.generate_batch([pair.prompts[5]], decoding)[0]
     assert len({said.text for said in together[5]}) == 3
     assert together[5][0].text == model.generate(pair.prompts[5], max_new_tokens=12, sampling=WILD, seed=4)
-    assert together != model.generate_all(pair.prompts, decoding.model_copy(update={"seed": 5}))
+    assert together != model.generate_batch(pair.prompts, decoding.model_copy(update={"seed": 5}))
 
 
 @pytest.mark.parametrize("prompt", ["The captain", "渔夫", "𠮷"])
@@ -126,7 +127,7 @@ def test_a_stream_is_the_text_in_whole_characters(pair: Any, prompt: str) -> Non
         pieces = list(pair.ours.stream(prompt, **settings))
         assert "".join(pieces) == pair.ours.generate(prompt, **settings)
         assert all(pieces)
-        said = pair.ours.generate_all([prompt], Decoding(**settings))[0][0]
+        said = pair.ours.generate_batch([prompt], Decoding(**settings))[0][0]
         whole = pair.ours.tokenizer.decode(list(said.tokens))
         assert "".join(pieces) == whole
 
@@ -144,9 +145,9 @@ def test_a_stop_string_ends_the_text_before_it(pair: Any) -> None:
                 if "\ufffd" in stop:
                     continue
                 settings: dict[str, Any] = {"max_new_tokens": 40, "stop": (stop, "never this")}
-                said = model.generate_all([prompt], Decoding(sampling=GREEDY, **settings))[0][0]
+                said = model.generate_batch([prompt], Decoding(sampling=GREEDY, **settings))[0][0]
                 assert said.text == whole[: whole.index(stop)]
-                assert said.reason == "stop"
+                assert said.finish_reason == "stop"
                 assert "".join(model.stream(prompt, sampling=GREEDY, **settings)) == said.text
                 checked += 1
     assert checked > 30
@@ -154,30 +155,30 @@ def test_a_stop_string_ends_the_text_before_it(pair: Any) -> None:
 
 def test_stop_strings_stop_beams_too(pair: Any) -> None:
     plain = Decoding(max_new_tokens=20, num_beams=3)
-    whole = pair.ours.generate_all(["渔夫"], plain)[0][0].text
+    whole = pair.ours.generate_batch(["渔夫"], plain)[0][0].text
     stop = whole[4:6]
-    said = pair.ours.generate_all(["渔夫"], plain.model_copy(update={"stop": (stop,)}))[0]
+    said = pair.ours.generate_batch(["渔夫"], plain.model_copy(update={"stop": (stop,)}))[0]
     assert all(stop not in one.text for one in said)
 
 
 def test_a_text_ends_at_any_of_the_end_tokens(pair: Any) -> None:
     model = pair.ours
-    assert model.defaults.ends == (model.tokenizer.specials.end, 17)
+    assert model.generation_config.eos_ids == (model.tokenizer.specials.eos_id, 17)
     decoding = Decoding(max_new_tokens=80, num_return_sequences=40, sampling=WILD)
-    said = model.generate_all(["The"], decoding)[0]
-    assert {one.reason for one in said} == {"end", "length"}
+    said = model.generate_batch(["The"], decoding)[0]
+    assert {one.finish_reason for one in said} == {"end", "length"}
     assert all(17 not in one.tokens for one in said)
-    longer = model.generate_all(["The"], decoding.model_copy(update={"min_new_tokens": 30}))[0]
+    longer = model.generate_batch(["The"], decoding.model_copy(update={"min_new_tokens": 30}))[0]
     assert min(len(one.tokens) for one in longer) >= 30
 
 
 def test_a_text_outgrows_what_the_model_reads(pair: Any) -> None:
     model = pair.ours
     decoding = Decoding(max_new_tokens=200, min_new_tokens=200, sampling=GREEDY)
-    together = model.generate_all(["The", "渔夫看见港口，船长回家了。" * 3], decoding)
+    together = model.generate_batch(["The", "渔夫看见港口，船长回家了。" * 3], decoding)
     assert [len(said[0].tokens) for said in together] == [200, 200]
-    assert together[0] == model.generate_all(["The"], decoding)[0]
-    assert model.generate_all(["The " * 300], Decoding(max_new_tokens=3))[0][0].tokens  # its end is read
+    assert together[0] == model.generate_batch(["The"], decoding)[0]
+    assert model.generate_batch(["The " * 300], Decoding(max_new_tokens=3))[0][0].tokens  # its end is read
 
 
 def test_the_defaults_are_those_of_the_folder(pair: Any, tmp_path: Path) -> None:
@@ -188,24 +189,24 @@ def test_the_defaults_are_those_of_the_folder(pair: Any, tmp_path: Path) -> None
     (tmp_path / "model" / "manifest.json").unlink()
     path.write_text(json.dumps({**settings, "cache_implementation": "static"}))
     loaded = pretune.load(tmp_path / "model")
-    assert loaded.defaults.ends == (5, 6)
-    assert loaded.defaults.sampling == Sampling(temperature=0.6, top_k=50, top_p=0.9)
+    assert loaded.generation_config.eos_ids == (5, 6)
+    assert loaded.generation_config.sampling == Sampling(temperature=0.6, top_k=50, top_p=0.9)
     loaded.save(tmp_path / "again")
     kept = transformers.GenerationConfig.from_pretrained(tmp_path / "again")
     assert (kept.do_sample, kept.temperature, kept.top_k, kept.top_p) == (True, 0.6, 50, 0.9)
     assert (kept.eos_token_id, kept.cache_implementation) == ([5, 6], "static")
     path.write_text(json.dumps({"eos_token_id": 5}))  # stock draws only where the file says so
-    assert pretune.load(tmp_path / "model").defaults.sampling.temperature == 0
+    assert pretune.load(tmp_path / "model").generation_config.sampling.temperature == 0
     path.unlink()
-    assert pretune.load(tmp_path / "model").defaults.sampling == Sampling()
+    assert pretune.load(tmp_path / "model").generation_config.sampling == Sampling()
 
 
 def test_stock_draws_from_what_we_save_as_we_do(llama: Path) -> None:
     stock = transformers.GenerationConfig.from_pretrained(llama / "model")
     ours = pretune.load(llama)
     assert (stock.do_sample, stock.temperature, stock.top_k, stock.top_p) == (True, 0.8, 50, 0.95)
-    assert stock.eos_token_id == ours.tokenizer.specials.end
-    assert ours.defaults.sampling == Sampling()
+    assert stock.eos_token_id == ours.tokenizer.specials.eos_id
+    assert ours.generation_config.sampling == Sampling()
 
 
 @pytest.mark.parametrize(
@@ -228,7 +229,7 @@ def test_damaged_defaults_are_named(pair: Any, tmp_path: Path, text: str, fault:
 def test_what_makes_no_sense_is_refused(pair: Any) -> None:
     model = pair.ours
     with pytest.raises(UsageError, match="same text each time"):
-        model.generate_all(["a"], Decoding(num_return_sequences=2, sampling=GREEDY))
+        model.generate_batch(["a"], Decoding(num_return_sequences=2, sampling=GREEDY))
     with pytest.raises(UsageError, match="num_beams = 2 searches"):
         model.generate("a", num_beams=2, sampling=WILD)
     for settings, fault in (
@@ -238,7 +239,7 @@ def test_what_makes_no_sense_is_refused(pair: Any) -> None:
         ({"max_new_tokens": -1}, "max_new_tokens = -1"),
     ):
         with pytest.raises(ConfigError, match=fault):
-            build(Decoding, settings)
+            build_settings(Decoding, settings)
     assert model.generate("", max_new_tokens=3, sampling=GREEDY) is not None
 
 
@@ -247,12 +248,12 @@ def test_words_keep_their_space_where_tokens_hold_it_in_front(pair: Any) -> None
     from tokenizers import Tokenizer as Backend
     from tokenizers import decoders, models, pre_tokenizers
 
-    from pretune.generation.detokenizer import Writer
+    from pretune.generation.detokenizer import StreamingDetokenizer
     from pretune.text.tokenizer import Tokenizer
 
     vocabulary = [("<unk>", 0.0), ("▁the", -1.0), ("▁cap", -1.0), ("tain", -1.0), ("▁", -2.0), ("。", -2.0)]
     backend = Backend(models.Unigram(vocabulary, unk_id=0))
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     backend.decoder = decoders.Metaspace()
-    writer = Writer(Tokenizer(backend), [1])
-    assert "".join(writer.take(token) for token in (2, 3, 1)) + writer.finish("length") == " captain the"
+    writer = StreamingDetokenizer(Tokenizer(backend), [1])
+    assert "".join(writer.push(token) for token in (2, 3, 1)) + writer.finish("length") == " captain the"

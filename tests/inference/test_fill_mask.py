@@ -25,7 +25,7 @@ def logs(masked: Any, ids: list[int]) -> torch.Tensor:
 @pytest.mark.parametrize("text", TEXTS)
 def test_one_mask_is_filled_as_by_the_pipeline(masked: Any, text: str) -> None:
     pipe = transformers.pipeline("fill-mask", model=masked.stock, tokenizer=masked.reader, top_k=15)
-    special = set(masked.ours.tokenizer.specials.all)
+    special = set(masked.ours.tokenizer.specials.all_ids)
     wanted = [guess for guess in pipe(text) if guess["token"] not in special][:5]
     got = masked.ours.fill(text)[0]
     assert [guess.ids for guess in got] == [(guess["token"],) for guess in wanted]
@@ -39,7 +39,7 @@ def test_one_mask_is_filled_as_by_the_pipeline(masked: Any, text: str) -> None:
 def test_several_masks_are_filled_as_by_the_pipeline(masked: Any) -> None:
     text = "the [MASK] saw a [MASK]."
     pipe = transformers.pipeline("fill-mask", model=masked.stock, tokenizer=masked.reader, top_k=15)
-    special = set(masked.ours.tokenizer.specials.all)
+    special = set(masked.ours.tokenizer.specials.all_ids)
     for got, wanted in zip(masked.ours.fill(text, top_k=3), pipe(text), strict=True):
         ids = [guess["token"] for guess in wanted if guess["token"] not in special][:3]
         assert [guess.ids[0] for guess in got] == ids
@@ -52,7 +52,7 @@ def test_targets_are_those_of_the_pipeline(masked: Any) -> None:
     assert sorted(guess.token.strip() for guess in got) == ["king", "queen"]
     assert sorted(guess.text for guess in got) == ["the king saw a castle.", "the queen saw a castle."]
     tokenizer = masked.ours.tokenizer
-    names = [tokenizer.token(guess.ids[0]) for guess in got]
+    names = [tokenizer.id_to_token(guess.ids[0]) for guess in got]
     assert all(len(guess.ids) == 1 for guess in got), "the vocabularies have these words"
     pipe = transformers.pipeline("fill-mask", model=masked.stock, tokenizer=masked.reader)
     wanted = pipe(text, targets=names)
@@ -86,7 +86,7 @@ def test_masks_are_filled_jointly(masked: Any) -> None:
     whole = masked.reader(text)["input_ids"]
     mask = masked.reader.mask_token_id
     places = [i for i, id in enumerate(whole) if id == mask]
-    special = list(masked.ours.tokenizer.specials.all)
+    special = list(masked.ours.tokenizer.specials.all_ids)
     start = logs(masked, whole)[places[0]]
     start[special] = -torch.inf
     best: dict[tuple[int, int], float] = {}
@@ -143,7 +143,7 @@ def test_wrong_questions_are_named(masked: Any) -> None:
 def test_all_of_a_small_vocabulary_may_be_asked_for(masked: Any) -> None:
     found = masked.ours.fill("the [MASK]", top_k=10_000)[0]
     assert len(found) == len({guess.ids for guess in found})
-    assert not any(id in masked.ours.tokenizer.specials.all for (id,) in (guess.ids for guess in found))
+    assert not any(id in masked.ours.tokenizer.specials.all_ids for (id,) in (guess.ids for guess in found))
     # What the special tokens have is not given to the others.
     assert 0.1 < sum(guess.probability for guess in found) < 1 - 1e-6
     assert all(a.probability >= b.probability for a, b in itertools.pairwise(found))

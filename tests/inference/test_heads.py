@@ -36,7 +36,7 @@ def test_texts_in_one_row_are_told_apart(family: str, monkeypatch: pytest.Monkey
         family, FAMILIES[family], Tokenizer(word_piece()), "classification", max_length=64, seed=0,
         labels=("a", "b", "c"),
     )  # fmt: skip
-    model.about["task"] = "classification"
+    model.metadata["task"] = "classification"
     torch.manual_seed(0)
     with torch.no_grad():  # first values are so small that every answer would be the same
         for parameter in model.network.parameters():

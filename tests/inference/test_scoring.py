@@ -12,7 +12,7 @@ import transformers
 
 import pretune
 from pretune.errors import UsageError
-from pretune.text.segmentation import WORD, starts
+from pretune.text.segmentation import WORD_START, find_word_starts
 
 SENTENCES = ("the king saw a castle and the captains.", "我爱你。国王爱王后。", "king")
 
@@ -33,7 +33,7 @@ def test_the_pseudo_log_likelihood_masks_one_token_after_another(masked: Any, wi
     for text in SENTENCES:
         ids = masked.reader(text)["input_ids"]
         encoded = model.tokenizer.encode(text)
-        words = (starts(text, encoded.offsets) & WORD).cumsum().tolist()
+        words = (find_word_starts(text, encoded.offsets) & WORD_START).cumsum().tolist()
         several += len(words) - len(set(words))
         wanted = []
         for place in range(1, len(ids) - 1):
@@ -41,7 +41,7 @@ def test_the_pseudo_log_likelihood_masks_one_token_after_another(masked: Any, wi
             wanted.append(stock_masked(masked, ids, place, same if within else [place]))
         score = model.score(text, within_word=within)
         assert [value for _, value in score.tokens] == pytest.approx(wanted, abs=1e-4)
-        assert score.nats == pytest.approx(-sum(wanted), abs=1e-3)
+        assert score.nll == pytest.approx(-sum(wanted), abs=1e-3)
         assert score.pseudo
         assert score.perplexity == pytest.approx(math.exp(-sum(wanted) / len(wanted)), rel=1e-4)
         assert score.bits_per_byte == pytest.approx(-sum(wanted) / math.log(2) / len(text.encode()), rel=1e-4)
@@ -68,10 +68,8 @@ def test_a_long_text_is_scored_by_the_middles_of_its_windows(masked: Any) -> Non
 
 
 def test_texts_are_scored_together_as_alone(masked: Any) -> None:
-    together = masked.ours.score_all(SENTENCES)
-    assert [s.nats for s in together] == pytest.approx(
-        [masked.ours.score(t).nats for t in SENTENCES], abs=1e-4
-    )
+    together = masked.ours.score_batch(SENTENCES)
+    assert [s.nll for s in together] == pytest.approx([masked.ours.score(t).nll for t in SENTENCES], abs=1e-4)
 
 
 def test_a_causal_text_is_scored_in_windows_with_context(llama: Path) -> None:
@@ -79,7 +77,7 @@ def test_a_causal_text_is_scored_in_windows_with_context(llama: Path) -> None:
     stock = transformers.AutoModelForCausalLM.from_pretrained(llama / "model").eval()
     specials = model.tokenizer.specials
     text = "The soldier saw the castle in year 7. 士兵看见城堡，第9年。" * 8
-    ids = [specials.start, *model.tokenizer.encode(text).ids.tolist(), specials.end]
+    ids = [specials.bos_id, *model.tokenizer.encode(text).ids.tolist(), specials.eos_id]
     length, stride = model.max_length, 12
     assert len(ids) > 3 * length
     wanted: list[float] = []
@@ -93,7 +91,7 @@ def test_a_causal_text_is_scored_in_windows_with_context(llama: Path) -> None:
     assert [value for _, value in got.tokens] == pytest.approx(wanted, abs=1e-4)
     assert not got.pseudo
     # As much context as there is cannot be worse on the whole than none; both are averages over many tokens.
-    assert model.score(text, stride=1).nats == pytest.approx(got.nats, rel=0.1)
+    assert model.score(text, stride=1).nll == pytest.approx(got.nll, rel=0.1)
 
 
 def test_causal_texts_of_all_lengths_are_scored_together_as_alone(
@@ -102,11 +100,11 @@ def test_causal_texts_of_all_lengths_are_scored_together_as_alone(
     model = pretune.load(llama)
     texts = ["The", "士兵看见城堡，第9年。", "The soldier saw the castle in year 7. " * 9, ""]
     alone = [model.score(text) for text in texts]
-    together = model.score_all(texts)
-    assert [s.nats for s in together] == pytest.approx([s.nats for s in alone], abs=1e-4)
+    together = model.score_batch(texts)
+    assert [s.nll for s in together] == pytest.approx([s.nll for s in alone], abs=1e-4)
     # Little memory: few rows at once, and a long one in pieces over a cache.
-    monkeypatch.setattr("pretune.inference.scoring.LOGITS", 5 * model.tokenizer.vocabulary_size)
-    pieces = model.score_all(texts)
+    monkeypatch.setattr("pretune.inference.scoring.MAX_LOGITS", 5 * model.tokenizer.vocabulary_size)
+    pieces = model.score_batch(texts)
     assert [s.tokens for s in pieces] == [
         tuple((token, pytest.approx(value, abs=1e-4)) for token, value in s.tokens) for s in alone
     ]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from pretune.errors import DataError
-from pretune.metrics.label_sets import best_threshold, exact_match, indicators, macro_f1, micro_f1
+from pretune.metrics.label_sets import best_threshold, exact_match, macro_f1, micro_f1, multi_hot
 from pretune.metrics.matthews import matthews
 
 LABELS = ("a", "b", "c")
@@ -21,7 +21,7 @@ SETS = st.frozensets(st.sampled_from(LABELS))
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(SETS, SETS), min_size=1, max_size=30))
 def test_values_are_those_of_scikit_learn(pairs: list[tuple[frozenset[str], frozenset[str]]]) -> None:
-    said, true = (indicators([pair[side] for pair in pairs], LABELS) for side in (0, 1))
+    said, true = (multi_hot([pair[side] for pair in pairs], LABELS) for side in (0, 1))
     assert micro_f1(said, true).value == pytest.approx(f1_score(true, said, average="micro", zero_division=0))
     assert macro_f1(said, true).value == pytest.approx(f1_score(true, said, average="macro", zero_division=0))
     assert exact_match(said, true).value == pytest.approx(accuracy_score(true, said))

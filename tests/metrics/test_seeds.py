@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from pretune.errors import DataError
-from pretune.metrics.seeds import seed_difference, spread
+from pretune.metrics.seeds import seed_difference, seed_std
 
 
 @pytest.mark.parametrize("sizes", [(2, 2), (3, 3), (3, 5), (8, 2)])
@@ -33,8 +33,8 @@ def test_the_paired_interval_is_scipys(seeds: int) -> None:
 def test_seeds_that_all_say_the_same_leave_no_doubt() -> None:
     assert seed_difference([1.0, 1.0], [0.5, 0.5], paired=False).interval == (0.5, 0.5)
     assert seed_difference([1.0, 1.0], [1.0, 1.0], paired=True).interval == (0.0, 0.0)
-    assert spread([1.0]) is None
-    assert spread([1.0, 3.0]) == pytest.approx(2**0.5)
+    assert seed_std([1.0]) is None
+    assert seed_std([1.0, 3.0]) == pytest.approx(2**0.5)
 
 
 def test_one_seed_has_no_interval() -> None:

@@ -42,7 +42,7 @@ def test_the_seed_decides_and_the_memory_bound_does_not(monkeypatch: pytest.Monk
     first = mean_interval(values, seed=5)
     assert mean_interval(values, seed=5) == first
     assert mean_interval(values, seed=6) != first
-    monkeypatch.setattr("pretune.metrics.statistics._NUMBERS_AT_ONCE", 120)
+    monkeypatch.setattr("pretune.metrics.statistics._NUMBERS_PER_CHUNK", 120)
     assert mean_interval(values, seed=5) == pytest.approx(first, abs=1e-12)
 
 
@@ -64,7 +64,7 @@ def test_paired_difference_uses_the_pairing() -> None:
     assert result.mean == pytest.approx(a.mean() - b.mean())
     assert result.n == 1000
     assert result.seeds == (1, 1)
-    assert result.spread == (None, None)
+    assert result.seed_std == (None, None)
     assert 0 < result.interval[0] < result.mean < result.interval[1]
     # unpaired, the noise of the shared hard items would hide the gain
     unpaired = mean_interval(a)[1] - mean_interval(a)[0]
@@ -78,7 +78,7 @@ def test_paired_difference_averages_seeds_first() -> None:
     expected = naive_interval(a.mean(axis=0) - b.mean(axis=0), 4000, seed=1)
     np.testing.assert_allclose(result.interval, expected, atol=0.005)
     assert result.seeds == (5, 3)
-    assert result.spread[0] == pytest.approx(a.mean(axis=1).std(ddof=1))
+    assert result.seed_std[0] == pytest.approx(a.mean(axis=1).std(ddof=1))
     mirrored = paired_difference(b, a)
     assert mirrored.mean == pytest.approx(-result.mean)
 

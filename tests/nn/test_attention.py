@@ -15,8 +15,11 @@ LENGTHS = torch.tensor([6, 3])
 
 def seen(layout: Layout, width: int = 6, *, causal: bool, window: int | None = None) -> Tensor:
     """(B, T, S), which values reach which place, read off the output of `attend`."""
-    plan = attention.plan(layout, width, causal=causal, window=window)
-    rows, size = len(layout.lengths), width if layout.cached is None else int(layout.cached.max()) + width
+    plan = attention.build_mask(layout, width, causal=causal, window=window)
+    rows, size = (
+        len(layout.lengths),
+        width if layout.cache_lengths is None else int(layout.cache_lengths.max()) + width,
+    )
     query, key = torch.zeros(rows, 1, width, size), torch.zeros(rows, 1, size, size)
     value = torch.eye(size).expand(rows, 1, size, size)
     mixed = attention.attend(query, key, value, plan)
@@ -31,10 +34,10 @@ def expected(rule: object) -> Tensor:
 
 def test_full_rows_need_no_mask() -> None:
     full = Layout(lengths=torch.tensor([6, 6]))
-    assert attention.plan(full, 6, causal=False).mask is None
+    assert attention.build_mask(full, 6, causal=False).additive_mask is None
     # Padding lies to the right of all that is real, so a causal model needs no mask for it either.
-    assert attention.plan(Layout(lengths=LENGTHS), 6, causal=True).mask is None
-    assert attention.plan(Layout(lengths=LENGTHS), 6, causal=False).mask is not None
+    assert attention.build_mask(Layout(lengths=LENGTHS), 6, causal=True).additive_mask is None
+    assert attention.build_mask(Layout(lengths=LENGTHS), 6, causal=False).additive_mask is not None
 
 
 def test_padding_sees_and_is_seen_by_padding_only() -> None:
@@ -52,7 +55,7 @@ def test_documents_do_not_see_each_other(causal: bool) -> None:
 
 
 def test_a_prefix_sees_itself_both_ways() -> None:
-    layout = Layout(lengths=torch.tensor([6]), prefix=torch.tensor([3]))
+    layout = Layout(lengths=torch.tensor([6]), prefix_lengths=torch.tensor([3]))
     assert torch.equal(seen(layout, causal=True)[0], expected(lambda q, k: k <= q or k < 3))
 
 
@@ -63,7 +66,7 @@ def test_a_window_ends(causal: bool) -> None:
 
 
 def test_new_tokens_see_the_cached() -> None:
-    layout = Layout(lengths=torch.tensor([2, 2]), cached=torch.tensor([3, 1]))
+    layout = Layout(lengths=torch.tensor([2, 2]), cache_lengths=torch.tensor([3, 1]))
     found = seen(layout, 2, causal=True).int()
     assert found.tolist() == [
         [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]],
@@ -74,14 +77,14 @@ def test_new_tokens_see_the_cached() -> None:
 def test_a_permuted_order_is_refused() -> None:
     layout = Layout(lengths=LENGTHS, order=torch.zeros(2, 6, dtype=torch.long))
     with pytest.raises(UnsupportedError, match="order"):
-        attention.plan(layout, 6, causal=False)
+        attention.build_mask(layout, 6, causal=False)
 
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_grouped_heads_equal_repeated_ones(causal: bool) -> None:
     torch.manual_seed(0)
     layout = Layout(lengths=LENGTHS)
-    plan = attention.plan(layout, 6, causal=causal)
+    plan = attention.build_mask(layout, 6, causal=causal)
     query = torch.randn(2, 4, 6, 8, requires_grad=True)
     key, value = torch.randn(2, 2, 2, 6, 8).unbind(0)
     key.requires_grad_()
@@ -96,14 +99,14 @@ def test_grouped_heads_equal_repeated_ones(causal: bool) -> None:
 
 def test_a_window_as_wide_as_the_row_needs_no_mask() -> None:
     full = Layout(lengths=torch.tensor([6, 6]))
-    assert attention.plan(full, 6, causal=False, window=6).mask is None
-    assert attention.plan(full, 6, causal=False, window=5).mask is not None
+    assert attention.build_mask(full, 6, causal=False, window=6).additive_mask is None
+    assert attention.build_mask(full, 6, causal=False, window=5).additive_mask is not None
 
 
 def crossed(layout: Layout, source: Layout, width: int = 4) -> Tensor:
     """(B, T, S), which places of a source of 6 reach which place of a target."""
     rows = len(layout.lengths)
-    plan = attention.cross_plan(layout, source, 6)
+    plan = attention.cross_attention_mask(layout, source, 6)
     query, key = torch.zeros(rows, 1, width, 6), torch.zeros(rows, 1, 6, 6)
     mixed = attention.attend(query, key, torch.eye(6).expand(rows, 1, 6, 6), plan)
     assert mixed.isfinite().all()
@@ -112,7 +115,9 @@ def crossed(layout: Layout, source: Layout, width: int = 4) -> Tensor:
 
 def test_a_target_sees_the_real_places_of_its_source() -> None:
     target = Layout(lengths=torch.tensor([4, 1]))
-    assert attention.cross_plan(target, Layout(lengths=torch.tensor([6, 6])), 6).mask is None
+    assert (
+        attention.cross_attention_mask(target, Layout(lengths=torch.tensor([6, 6])), 6).additive_mask is None
+    )
     found = crossed(target, Layout(lengths=LENGTHS))
     assert found[0].all()
     assert torch.equal(found[1], (torch.arange(6) < 3).expand(4, 6))
@@ -135,7 +140,7 @@ def test_a_bias_is_added_to_what_is_seen(causal: bool) -> None:
     query, key, value = torch.randn(3, 2, 2, 6, 4).unbind()
     bias, layout = torch.randn(1, 2, 6, 6), Layout(lengths=LENGTHS)
     found = attention.attend(
-        query, key, value, attention.biased(attention.plan(layout, 6, causal=causal), bias)
+        query, key, value, attention.add_bias(attention.build_mask(layout, 6, causal=causal), bias)
     )
     for row, length in enumerate(LENGTHS.tolist()):
         scores = query[row] @ key[row].mT / 2 + bias[0]
@@ -152,7 +157,7 @@ ORDERS = ([2, -1, 0, -1, 1, 3], [-1, 1, 0, -1, -1, -1], [0, 0, -1, 0, -1, 1])
 
 
 def permuted_seen(layout: Layout, stream: attention.Stream, columns: Tensor | None = None) -> Tensor:
-    plan = attention.permuted(layout, 6, stream=stream, columns=columns)
+    plan = attention.permutation_mask(layout, 6, stream=stream, query_positions=columns)
     rows, width = len(layout.lengths), 6 if columns is None else columns.shape[1]
     query, key = torch.zeros(rows, 1, width, 6), torch.zeros(rows, 1, 6, 6)
     mixed = attention.attend(query, key, torch.eye(6).expand(rows, 1, 6, 6), plan)
@@ -182,7 +187,7 @@ def test_a_permuted_order_place_by_place(order: list[int], length: int) -> None:
 
 def test_without_an_order_all_see_all_and_full_rows_need_no_mask() -> None:
     full = Layout(lengths=torch.tensor([6, 6]))
-    assert attention.permuted(full, 6, stream="content").mask is None
+    assert attention.permutation_mask(full, 6, stream="content").additive_mask is None
     rule = expected(lambda q, k: (q < 3) == (k < 3))
     assert torch.equal(permuted_seen(Layout(lengths=LENGTHS), "content")[1], rule)
 
@@ -196,25 +201,25 @@ def test_documents_keep_apart_in_permuted_order() -> None:
 
 def test_a_memory_is_seen_by_every_place() -> None:
     layout = Layout(lengths=torch.tensor([2]), order=torch.tensor([[0, 1]]))
-    plan = attention.permuted(layout, 2, stream="query", memory=3)
-    assert plan.mask is not None
-    assert (plan.mask[0, 0] == 0).tolist() == [
+    plan = attention.permutation_mask(layout, 2, stream="query", memory_length=3)
+    assert plan.additive_mask is not None
+    assert (plan.additive_mask[0, 0] == 0).tolist() == [
         [True, True, True, False, False],
         [True, True, True, True, False],
     ]
     packed = Layout(torch.tensor([2]), documents=torch.zeros(1, 2, dtype=torch.long))
     with pytest.raises(UnsupportedError, match="packed"):
-        attention.permuted(packed, 2, stream="content", memory=3)
+        attention.permutation_mask(packed, 2, stream="content", memory_length=3)
 
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_what_sees_nothing_takes_in_nothing_and_teaches_nothing(bias: bool) -> None:
     """The first of an order without a single visible token."""
     layout = Layout(lengths=torch.tensor([3]), order=torch.tensor([[1, 0, 2]]))
-    plan = attention.permuted(layout, 3, stream="query")
+    plan = attention.permutation_mask(layout, 3, stream="query")
     query, key, value = torch.randn(3, 1, 2, 3, 4, requires_grad=True).unbind(0)
     added = torch.randn(1, 2, 3, 3, requires_grad=True)
-    mixed = attention.attend(query, key, value, attention.biased(plan, added) if bias else plan)
+    mixed = attention.attend(query, key, value, attention.add_bias(plan, added) if bias else plan)
     assert (mixed[0, 1] == 0).all()
     assert (mixed[0, 0] != 0).all()
     gradients = torch.autograd.grad(mixed.square().sum(), [query, key, value, *([added] if bias else [])])
@@ -228,7 +233,7 @@ def test_a_bias_adds_to_the_products(causal: bool, learnt: bool) -> None:
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 2, 2, 6, 4).unbind(0)
     bias = torch.randn(1, 2, 6, 6, requires_grad=learnt)
-    plan = attention.biased(attention.plan(Layout(lengths=LENGTHS), 6, causal=causal), bias)
+    plan = attention.add_bias(attention.build_mask(Layout(lengths=LENGTHS), 6, causal=causal), bias)
     products = query @ key.mT / 2 + bias
     hidden = torch.ones(6, 6, dtype=torch.bool).triu(1) if causal else torch.zeros(6, 6, dtype=torch.bool)
     padding = torch.arange(6) >= LENGTHS[:, None]

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from pretune.nn import distillation_loss
 from pretune.nn.heads import VocabularyHead
-from pretune.nn.vocabulary_loss import CHUNK_ROWS
+from pretune.nn.vocabulary_loss import MIN_CHUNK_ROWS
 
 VOCABULARY = 20_000
-PLACES = 3 * CHUNK_ROWS + 5
+PLACES = 3 * MIN_CHUNK_ROWS + 5
 
 
 def reference(logits: Tensor, told: Tensor, temperature: float) -> Tensor:
@@ -37,8 +37,8 @@ def test_several_chunks_equal_the_plain_divergence(temperature: float) -> None:
     student, teacher, hidden, told = student_and_teacher()
     given = [hidden, *student.parameters()]
     plain = reference(student(hidden), teacher(told)[:, :VOCABULARY], temperature)
-    ours = distillation_loss.vocabulary_divergence(
-        student, hidden, teacher, told, vocabulary=VOCABULARY, temperature=temperature
+    ours = distillation_loss.vocabulary_kl_divergence(
+        student, hidden, teacher, told, vocab_size=VOCABULARY, temperature=temperature
     )
     assert plain > 1
     torch.testing.assert_close(ours, plain, atol=0, rtol=1e-5)
@@ -58,7 +58,7 @@ def test_gradients_agree_with_differences() -> None:
         return 9 * (theirs.exp() * (theirs - ours)).sum()
 
     assert torch.autograd.gradcheck(exact, (logits,))
-    [mine] = torch.autograd.grad(distillation_loss.divergence(logits, told, 3.0), (logits,))
+    [mine] = torch.autograd.grad(distillation_loss.kl_divergence(logits, told, 3.0), (logits,))
     [theirs] = torch.autograd.grad(exact(logits), (logits,))
     torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)  # ours is in fp32
 
@@ -66,23 +66,23 @@ def test_gradients_agree_with_differences() -> None:
 def test_who_says_the_same_is_not_apart() -> None:
     student, _, hidden, _ = student_and_teacher()
     twin = copy.deepcopy(student)
-    ours = distillation_loss.vocabulary_divergence(
-        student, hidden, twin, hidden.detach(), vocabulary=VOCABULARY, temperature=2.0
+    ours = distillation_loss.vocabulary_kl_divergence(
+        student, hidden, twin, hidden.detach(), vocab_size=VOCABULARY, temperature=2.0
     )
     assert abs(ours.item()) < 1e-2 * PLACES / 1000  # rounding of 20,000 chances a place
-    assert distillation_loss.turned_away(hidden[None], 3 * hidden[None], torch.tensor([PLACES])) < 1e-3
+    assert distillation_loss.cosine_distance(hidden[None], 3 * hidden[None], torch.tensor([PLACES])) < 1e-3
 
 
 def test_nothing_is_learnt_without_gradients_and_none_by_the_teacher() -> None:
     student, teacher, hidden, told = student_and_teacher()
     told.requires_grad_()
     with torch.no_grad():
-        still = distillation_loss.vocabulary_divergence(
-            student, hidden, teacher, told, vocabulary=VOCABULARY, temperature=2.0
+        still = distillation_loss.vocabulary_kl_divergence(
+            student, hidden, teacher, told, vocab_size=VOCABULARY, temperature=2.0
         )
     assert not still.requires_grad
-    ours = distillation_loss.vocabulary_divergence(
-        student, hidden, teacher, told, vocabulary=VOCABULARY, temperature=2.0
+    ours = distillation_loss.vocabulary_kl_divergence(
+        student, hidden, teacher, told, vocab_size=VOCABULARY, temperature=2.0
     )
     torch.testing.assert_close(ours, still)
     ours.backward()
@@ -94,11 +94,11 @@ def test_no_more_than_a_chunk_of_logits_is_held(monkeypatch: pytest.MonkeyPatch)
     seen: list[int] = []
     for module in (student, teacher):
         module.register_forward_hook(lambda _module, _inputs, output: seen.append(len(output)))
-    distillation_loss.vocabulary_divergence(
-        student, hidden, teacher, told, vocabulary=VOCABULARY, temperature=2.0
+    distillation_loss.vocabulary_kl_divergence(
+        student, hidden, teacher, told, vocab_size=VOCABULARY, temperature=2.0
     )
     assert sum(seen) == 2 * PLACES
-    assert max(seen) <= CHUNK_ROWS
+    assert max(seen) <= MIN_CHUNK_ROWS
 
 
 def test_the_cosine_is_that_of_distilbert() -> None:
@@ -109,7 +109,7 @@ def test_the_cosine_is_that_of_distilbert() -> None:
     real = torch.arange(5) < lengths[:, None]
     loss = nn.CosineEmbeddingLoss(reduction="sum")
     plain = loss(hidden[real], told[real], torch.ones(8))
-    ours = distillation_loss.turned_away(hidden, told, lengths)
+    ours = distillation_loss.cosine_distance(hidden, told, lengths)
     torch.testing.assert_close(ours, plain)
     [mine], [theirs] = (torch.autograd.grad(total, (hidden,)) for total in (ours, plain))
     torch.testing.assert_close(mine, theirs)

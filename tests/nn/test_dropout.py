@@ -82,7 +82,7 @@ def layouts() -> list[Layout]:
 @pytest.mark.parametrize("causal", [False, True])
 def test_attention_with_dropout_is_attention_on_average(layout: Layout, causal: bool) -> None:
     torch.manual_seed(0)
-    plan = attention.plan(layout, 6, causal=causal)
+    plan = attention.build_mask(layout, 6, causal=causal)
     query, key, value = torch.randn(3, 4, 6, 8), torch.randn(3, 2, 6, 8), torch.randn(3, 2, 6, 8)
     exact = attention.attend(query, key, value, plan)
     total: Tensor = torch.zeros_like(exact)

@@ -6,7 +6,13 @@ import pytest
 import torch
 import transformers
 
-from pretune.nn.positions import by_key, distance_table, positions, rotary_tables, rotate
+from pretune.nn.positions import (
+    apply_rotary,
+    build_position_ids,
+    relative_shift,
+    relative_sinusoids,
+    rotary_tables,
+)
 from pretune.types import Layout
 
 
@@ -16,7 +22,7 @@ def test_products_depend_on_the_distance_alone() -> None:
 
     def product(at: int, other: int) -> float:
         turned = [
-            rotate(x, rotary_tables(torch.tensor([[p]]), 16, 10_000.0))
+            apply_rotary(x, rotary_tables(torch.tensor([[p]]), 16, 10_000.0))
             for x, p in ((query, at), (key, other))
         ]
         return float((turned[0] * turned[1]).sum())
@@ -27,16 +33,19 @@ def test_products_depend_on_the_distance_alone() -> None:
 
 def test_positions_follow_the_cache_or_the_data() -> None:
     lengths = torch.tensor([2, 2])
-    assert positions(Layout(lengths), 3).tolist() == [[0, 1, 2]]
-    assert positions(Layout(lengths, cached=torch.tensor([4, 0])), 2).tolist() == [[4, 5], [0, 1]]
+    assert build_position_ids(Layout(lengths), 3).tolist() == [[0, 1, 2]]
+    assert build_position_ids(Layout(lengths, cache_lengths=torch.tensor([4, 0])), 2).tolist() == [
+        [4, 5],
+        [0, 1],
+    ]
     given = torch.tensor([[0, 0], [0, 1]])
-    assert positions(Layout(lengths, positions=given), 2) is given
+    assert build_position_ids(Layout(lengths, position_ids=given), 2) is given
 
 
 def test_the_gradient_of_a_rotation_is_the_rotation_back() -> None:
     tables = rotary_tables(torch.tensor([[0, 3, 1, 7]]), 6, 100.0)
     heads = torch.randn(2, 4, 3, 6, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda h: rotate(h.transpose(1, 2), tables), heads)
+    assert torch.autograd.gradcheck(lambda h: apply_rotary(h.transpose(1, 2), tables), heads)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +57,7 @@ def test_distances_are_those_of_stock_xlnet(width: int, size: int, clamp: int) -
     )
     stock = transformers.XLNetModel(config)
     wanted = stock.relative_positional_encoding(width, size)[:, 0]
-    torch.testing.assert_close(distance_table(width, size, 8, clamp, torch.device("cpu")), wanted)
+    torch.testing.assert_close(relative_sinusoids(width, size, 8, clamp, torch.device("cpu")), wanted)
 
 
 @pytest.mark.parametrize(("width", "size"), [(5, 5), (4, 9), (1, 1), (1, 3)])
@@ -59,8 +68,8 @@ def test_products_with_distances_become_products_with_keys(width: int, size: int
         for key in range(size):
             distance = size - width + place - key
             wanted[:, :, place, key] = products[:, :, place, size - distance]
-    assert torch.equal(by_key(products, width, size), wanted)
+    assert torch.equal(relative_shift(products, width, size), wanted)
     columns = torch.tensor([[width - 1, 0], [0, 0]])
     chosen = torch.stack([products[b, :, columns[b]] for b in range(2)])
     asked = torch.stack([wanted[b, :, columns[b]] for b in range(2)])
-    assert torch.equal(by_key(chosen, width, size, columns), asked)
+    assert torch.equal(relative_shift(chosen, width, size, columns), asked)

@@ -41,8 +41,8 @@ def config_values(scaling: dict[str, Any]) -> dict[str, Any]:
 
 def tables_of(config: Any, layout: Layout, width: int) -> Any:
     device = torch.device("cpu")
-    rotation = scaled_rope.Rotation(config.head_size, config.rope_theta, LONGEST, device)
-    return scaled_rope.tables(layout, width, rotation, config.rope_scaling)
+    rotation = scaled_rope.RotaryBase(config.head_size, config.rope_theta, LONGEST, device)
+    return scaled_rope.build_rotary_tables(layout, width, rotation, config.rope_scaling)
 
 
 @pytest.mark.parametrize("length", [300, LONGEST, 3 * LONGEST])
@@ -74,12 +74,12 @@ def test_a_text_has_the_angles_of_its_own_length() -> None:
     cosines, sines = tables_of(config, rows, width)
     documents = torch.cat([torch.zeros(short, dtype=torch.long), torch.ones(long, dtype=torch.long)])[None]
     positions = torch.cat([torch.arange(short), torch.arange(long)])[None]
-    packed = Layout(lengths=torch.tensor([width]), documents=documents, positions=positions)
+    packed = Layout(lengths=torch.tensor([width]), documents=documents, position_ids=positions)
     in_row = tables_of(config, packed, width)
     for alone, beside in zip((cosines, sines), in_row, strict=True):
         torch.testing.assert_close(beside[0, 0, :short], alone[0, 0, :short])
         torch.testing.assert_close(beside[0, 0, short:], alone[1, 0, :long])
-    cached = Layout(lengths=torch.tensor([1]), cached=torch.tensor([long - 1]))
+    cached = Layout(lengths=torch.tensor([1]), cache_lengths=torch.tensor([long - 1]))
     torch.testing.assert_close(tables_of(config, cached, 1)[0][0, 0, 0], cosines[1, 0, long - 1])
     plain = llama.Config.from_hugging_face({**config_values({}), "rope_scaling": None})
     torch.testing.assert_close(tables_of(plain, rows, width)[0][0, 0, :short], cosines[0, 0, :short])
@@ -88,7 +88,7 @@ def test_a_text_has_the_angles_of_its_own_length() -> None:
 def test_yarn_grows_with_the_factor() -> None:
     config = llama.Config.from_hugging_face(config_values(SCALINGS["yarn of qwen2.5"]))
     assert config.rope_scaling is not None
-    assert config.rope_scaling.magnitude == pytest.approx(0.1 * math.log(4.0) + 1.0)
+    assert config.rope_scaling.attention_scaling == pytest.approx(0.1 * math.log(4.0) + 1.0)
 
 
 @pytest.mark.parametrize(

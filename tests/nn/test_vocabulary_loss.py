@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pretune.nn.vocabulary_loss import CHUNK_ROWS, vocabulary_loss
-from pretune.types import IGNORED
+from pretune.nn.vocabulary_loss import MIN_CHUNK_ROWS, vocabulary_loss
+from pretune.types import IGNORE_INDEX
 
 
 def inputs(places: int, width: int, vocabulary: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -17,16 +17,18 @@ def inputs(places: int, width: int, vocabulary: int) -> tuple[Tensor, Tensor, Te
     weight = (torch.randn(vocabulary, width) * 0.1).requires_grad_()
     bias = torch.randn(vocabulary, requires_grad=True)
     targets = torch.randint(0, vocabulary, (places,))
-    targets[::3] = IGNORED
+    targets[::3] = IGNORE_INDEX
     return hidden, weight, bias, targets
 
 
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_several_chunks_equal_the_plain_loss(with_bias: bool) -> None:
-    hidden, weight, bias, targets = inputs(3 * CHUNK_ROWS + 5, 8, 20_000)
+    hidden, weight, bias, targets = inputs(3 * MIN_CHUNK_ROWS + 5, 8, 20_000)
     given = [hidden, weight, bias] if with_bias else [hidden, weight]
     offset = bias if with_bias else None
-    plain = F.cross_entropy(F.linear(hidden, weight, offset), targets, reduction="sum", ignore_index=IGNORED)
+    plain = F.cross_entropy(
+        F.linear(hidden, weight, offset), targets, reduction="sum", ignore_index=IGNORE_INDEX
+    )
     ours = vocabulary_loss(hidden, weight, offset, targets)
     torch.testing.assert_close(ours, plain)
     pairs = zip(torch.autograd.grad(ours / 7, given), torch.autograd.grad(plain / 7, given), strict=True)
@@ -37,10 +39,10 @@ def test_several_chunks_equal_the_plain_loss(with_bias: bool) -> None:
 @pytest.mark.parametrize("smoothing", [0.1, 0.7])
 def test_smoothed_equals_the_plain_loss_smoothed(smoothing: float) -> None:
     """As torch smooths, over several chunks, gradients included."""
-    hidden, weight, bias, targets = inputs(2 * CHUNK_ROWS + 5, 8, 20_000)
+    hidden, weight, bias, targets = inputs(2 * MIN_CHUNK_ROWS + 5, 8, 20_000)
     plain = F.cross_entropy(
         F.linear(hidden, weight, bias),
-        targets, reduction="sum", ignore_index=IGNORED, label_smoothing=smoothing,
+        targets, reduction="sum", ignore_index=IGNORE_INDEX, label_smoothing=smoothing,
     )  # fmt: skip
     ours = vocabulary_loss(hidden, weight, bias, targets, smoothing)
     torch.testing.assert_close(ours, plain)
@@ -54,7 +56,7 @@ def test_targets_without_a_chance_cost_what_the_plain_loss_says() -> None:
     """Chances of 0 in fp32: their logarithm would be minus infinity."""
     hidden, weight, bias, targets = inputs(50, 8, 300)
     far = (hidden * 1000).detach().requires_grad_()
-    plain = F.cross_entropy(F.linear(far, weight, bias), targets, reduction="sum", ignore_index=IGNORED)
+    plain = F.cross_entropy(F.linear(far, weight, bias), targets, reduction="sum", ignore_index=IGNORE_INDEX)
     ours = vocabulary_loss(far, weight, bias, targets)
     assert plain > 1000 * len(targets) / 10
     torch.testing.assert_close(ours, plain)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from pretune.data.corpus.windows import EncodedRecords
-from pretune.data.order import rng
-from pretune.objectives import objective_of
+from pretune.data.order import training_rng
+from pretune.objectives import parse_objective
 from pretune.registry import find
-from pretune.types import Feature, Specials
+from pretune.types import Feature, SpecialTokens
 
-SPECIALS = Specials(64, 0, mask=3, all=(0, 1, 2, 3), single=((1,), (2,)), pair=((1,), (2,), (2,)))
+SPECIALS = SpecialTokens(64, 0, mask_id=3, all_ids=(0, 1, 2, 3), single=((1,), (2,)), pair=((1,), (2,), (2,)))
 
 
 def test_the_masked_half_of_a_pair_keeps_its_smoothing() -> None:
-    features = [Feature(i, 0, (np.arange(5, 15) + i,), starts=(np.full(10, 3, np.uint8),)) for i in range(4)]
-    kind = objective_of("masked_lm+next_sentence")
+    features = [
+        Feature(i, 0, (np.arange(5, 15) + i,), word_starts=(np.full(10, 3, np.uint8),)) for i in range(4)
+    ]
+    kind = parse_objective("masked_lm+next_sentence")
     traits = find("families", "bert").TRAITS
-    made = kind.make(traits, SPECIALS, {"label_smoothing": 0.1}, EncodedRecords(features))
-    batch = made.collate([[made.build(f, rng(0, 0, f.record))] for f in features])
-    assert batch.smoothing == {"masked_lm": 0.1}
+    made = kind.build_objective(traits, SPECIALS, {"label_smoothing": 0.1}, EncodedRecords(features))
+    batch = made.collate([[made.build(f, training_rng(0, 0, f.record))] for f in features])
+    assert batch.label_smoothing == {"masked_lm": 0.1}

@@ -9,23 +9,23 @@ import numpy as np
 import pytest
 from pairs import SPECIALS, TRAITS, feature, shown
 
-from pretune.data.order import rng
+from pretune.data.order import training_rng
 from pretune.errors import ConfigError, DataError, UnsupportedError
 from pretune.families import llama
-from pretune.objectives import objective_of
-from pretune.objectives.denoising import HEAD, Objective, Options, contexts, span_lengths
-from pretune.types import IGNORED, Feature, Specials
+from pretune.objectives import parse_objective
+from pretune.objectives.denoising import HEAD, Objective, Options, ngram_contexts, span_lengths
+from pretune.types import IGNORE_INDEX, Feature, SpecialTokens
 
 NOTHING: dict[str, Any] = {"infilling": 0, "permute_sentences": 0}
 POEM = "白日 依 山 尽 。 黄河 入 海 流 。"
 LONG = Feature(
-    0, 0, (np.arange(10, 210),), starts=(np.where(np.arange(200) % 20 == 0, 3, 1).astype(np.uint8),)
+    0, 0, (np.arange(10, 210),), word_starts=(np.where(np.arange(200) % 20 == 0, 3, 1).astype(np.uint8),)
 )
 
 
 def sources(text: str, draws: int = 300, **options: Any) -> set[str]:
     objective = Objective(TRAITS, SPECIALS, Options(**(NOTHING | options)))
-    found = [shown(objective.build(feature(text), rng(0, epoch, 0))) for epoch in range(draws)]
+    found = [shown(objective.build(feature(text), training_rng(0, epoch, 0))) for epoch in range(draws)]
     assert {(read, told) for _, read, told in found} == {(f"<pad> {text}", f"{text} </s>")}
     return {source.removesuffix(" </s>") for source, _, _ in found}
 
@@ -60,9 +60,9 @@ def test_all_damage_together_leaves_a_text_that_can_be_told() -> None:
     options = Options(infilling=0.2, masking=0.1, deletion=0.1, permute_sentences=1, rotation=0.5)
     objective = Objective(TRAITS, SPECIALS, options)
     for epoch in range(50):
-        row = objective.build(LONG, rng(0, epoch, 0)).rows[0]
-        assert row.source is not None
-        ordinary = row.source[row.source >= 10]
+        row = objective.build(LONG, training_rng(0, epoch, 0)).rows[0]
+        assert row.source_tokens is not None
+        ordinary = row.source_tokens[row.source_tokens >= 10]
         assert len(set(ordinary.tolist())) == len(ordinary) == 200 - 40 - 16 - 14
         assert row.targets[HEAD].tolist() == [*range(10, 210), 1]
 
@@ -70,13 +70,13 @@ def test_all_damage_together_leaves_a_text_that_can_be_told() -> None:
 def test_hidden_only_counts_what_the_source_lacks() -> None:
     options = Options(infilling=0.2, deletion=0.1, hidden_only=True)
     objective = Objective(TRAITS, SPECIALS, options)
-    row = (example := objective.build(LONG, rng(0, 0, 0))).rows[0]
-    assert row.source is not None
-    told = row.targets[HEAD][row.targets[HEAD] != IGNORED]
-    assert told.tolist() == np.setdiff1d(LONG.sequences[0], row.source).tolist()
+    row = (example := objective.build(LONG, training_rng(0, 0, 0))).rows[0]
+    assert row.source_tokens is not None
+    told = row.targets[HEAD][row.targets[HEAD] != IGNORE_INDEX]
+    assert told.tolist() == np.setdiff1d(LONG.sequences[0], row.source_tokens).tolist()
     assert len(told) == 40 + 16
     assert objective.collate([[example]]).counts == {HEAD: 56}
-    previous, target = contexts(LONG, example, SPECIALS)
+    previous, target = ngram_contexts(LONG, example, SPECIALS)
     assert target.tolist() == told.tolist()
     assert previous.tolist() == np.where(told == 10, -1, told - 1).tolist()
 
@@ -98,10 +98,10 @@ def test_infilling_over_many_draws() -> None:
     objective = Objective(TRAITS, SPECIALS, Options(**(NOTHING | {"infilling": 0.3})))
     hidden, masks = Counter[int](), 0
     for epoch in range(400):
-        source = objective.build(LONG, rng(0, epoch, 0)).rows[0].source
+        source = objective.build(LONG, training_rng(0, epoch, 0)).rows[0].source_tokens
         assert source is not None
         assert len(source) <= 201
-        masks += int((source == SPECIALS.mask).sum())
+        masks += int((source == SPECIALS.mask_id).sum())
         hidden.update(np.setdiff1d(LONG.sequences[0], source).tolist())
     assert hidden.total() == 400 * 60
     assert masks / 400 == pytest.approx(60 / 3 + 0.5, abs=1)
@@ -118,18 +118,18 @@ def test_a_source_is_never_longer_than_its_text() -> None:
         for epoch in range(20):
             flags = (np.full(size, 3, np.uint8),)
             row = objective.build(
-                Feature(0, 0, (np.arange(10, 10 + size),), starts=flags), rng(0, epoch, 0)
+                Feature(0, 0, (np.arange(10, 10 + size),), word_starts=flags), training_rng(0, epoch, 0)
             ).rows[0]
-            assert row.source is not None
-            assert len(row.source) <= objective.length_bounds(np.array([[size]]))[0] == size + 1
+            assert row.source_tokens is not None
+            assert len(row.source_tokens) <= objective.length_bounds(np.array([[size]]))[0] == size + 1
 
 
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="denoising needs an encoder-decoder"):
         Objective(llama.TRAITS, SPECIALS)
     with pytest.raises(UnsupportedError, match="mask token"):
-        Objective(TRAITS, Specials(100, 0, end=1))
+        Objective(TRAITS, SpecialTokens(100, 0, eos_id=1))
     with pytest.raises(DataError, match="permute_sentences to 0"):
-        Objective(TRAITS, SPECIALS).build(Feature(0, 0, (np.arange(10, 20),)), rng(0, 0, 0))
+        Objective(TRAITS, SPECIALS).build(Feature(0, 0, (np.arange(10, 20),)), training_rng(0, 0, 0))
     with pytest.raises(ConfigError, match="only copy"):
-        objective_of("denoising").check(NOTHING, "here")
+        parse_objective("denoising").check_options(NOTHING, "here")

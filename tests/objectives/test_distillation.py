@@ -12,14 +12,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pretune.data.corpus.windows import EncodedRecords
-from pretune.data.order import rng
+from pretune.data.order import training_rng
 from pretune.errors import UnsupportedError
-from pretune.objectives import DistillationSettings, Distilled, objective_of
+from pretune.objectives import DistillationObjective, DistillationSettings, parse_objective
 from pretune.registry import find
-from pretune.types import IGNORED, Batch, Feature, Specials
+from pretune.types import IGNORE_INDEX, Batch, Feature, SpecialTokens
 
-SPECIALS = Specials(
-    96, 0, mask=3, start=4, end=4, all=(0, 1, 2, 3, 4), single=((1,), (2,)), pair=((1,), (2,), (2,))
+SPECIALS = SpecialTokens(
+    96,
+    0,
+    mask_id=3,
+    bos_id=4,
+    eos_id=4,
+    all_ids=(0, 1, 2, 3, 4),
+    single=((1,), (2,)),
+    pair=((1,), (2,), (2,)),
 )
 CASES = [
     ("masked_lm", "bert"), ("masked_lm", "modernbert"), ("causal_lm", "llama"), ("causal_lm", "gpt2"),
@@ -43,17 +50,17 @@ def network(family: str, heads: tuple[str, ...], seed: int, **shape: Any) -> Any
     return made
 
 
-def distilled(kind: str, family: str, teacher: Any, **settings: Any) -> Distilled:
-    inner = objective_of(kind).make(
+def distilled(kind: str, family: str, teacher: Any, **settings: Any) -> DistillationObjective:
+    inner = parse_objective(kind).build_objective(
         find("families", family).TRAITS, SPECIALS, store=EncodedRecords(features())
     )
-    return Distilled(inner, teacher, DistillationSettings(teacher="there", **settings), 96)
+    return DistillationObjective(inner, teacher, DistillationSettings(teacher="there", **settings), 96)
 
 
-def batch_of(objective: Distilled, row: int = 2) -> Batch:
+def batch_of(objective: DistillationObjective, row: int = 2) -> Batch:
     """Rows of two texts each, where the objective packs."""
-    examples = [objective.build(f, rng(0, 0, f.record)) for f in features()]
-    size = row if objective.packs else 1
+    examples = [objective.build(f, training_rng(0, 0, f.record)) for f in features()]
+    size = row if objective.supports_packing else 1
     return objective.collate([examples[k : k + size] for k in range(0, len(examples), size)])
 
 
@@ -111,13 +118,13 @@ def test_places_without_a_target_are_not_compared() -> None:
     objective = distilled("masked_lm", "bert", teacher)
     batch = batch_of(objective)
     [whole] = objective.loss(student, batch)
-    places, targets = batch.places["masked_lm"], batch.targets["masked_lm"]
+    places, targets = batch.positions["masked_lm"], batch.targets["masked_lm"]
     assert places is not None
     filled = Batch(
         batch.tokens,
         batch.layout,
         {"masked_lm": torch.cat([places, places.new_zeros(3)])},
-        {"masked_lm": torch.cat([targets, targets.new_full((3,), IGNORED)])},
+        {"masked_lm": torch.cat([targets, targets.new_full((3,), IGNORE_INDEX)])},
     )
     [loss] = objective.loss(student, filled)
     for name, (total, _) in whole.terms.items():

@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pretune.data.order import rng
+from pretune.data.order import training_rng
 from pretune.errors import ConfigError, DataError, UnsupportedError
 from pretune.families import bert, llama
-from pretune.objectives import at, objective_of
-from pretune.objectives.masked_lm import HEAD, Objective, Options, contexts, stretches, windowing
-from pretune.text.segmentation import starts
-from pretune.types import Feature, Specials
+from pretune.objectives import at_progress, parse_objective
+from pretune.objectives.masked_lm import HEAD, Objective, Options, ngram_contexts, ngram_mask, window_spec
+from pretune.text.segmentation import find_word_starts
+from pretune.types import Feature, SpecialTokens
 
-SPECIALS = Specials(
+SPECIALS = SpecialTokens(
     vocabulary_size=100,
-    pad=0,
-    mask=3,
-    end=4,
-    all=(0, 1, 2, 3, 4),
+    pad_id=0,
+    mask_id=3,
+    eos_id=4,
+    all_ids=(0, 1, 2, 3, 4),
     single=((1,), (2,)),
     pair=((1,), (2,), (2,)),
 )
@@ -34,11 +34,11 @@ def feature(tokens: np.ndarray[tuple[int], np.dtype[np.int64]] = TEXT) -> Featur
 
 def test_frame_and_targets() -> None:
     objective = Objective(bert.TRAITS, SPECIALS)
-    row = objective.build(feature(), rng(0, 0, 0)).rows[0]
+    row = objective.build(feature(), training_rng(0, 0, 0)).rows[0]
     assert len(row.tokens) == 22
     assert row.tokens[0] == 1
     assert row.tokens[-1] == 2
-    places, targets = row.places[HEAD], row.targets[HEAD]
+    places, targets = row.positions[HEAD], row.targets[HEAD]
     assert len(places) == 3  # 15 % of 20
     assert list(targets) == list(TEXT[places - 1])  # what stood there before it was hidden
     untouched = np.setdiff1d(np.arange(1, 21), places)
@@ -51,13 +51,13 @@ def test_shares_over_many_draws() -> None:
     long = np.tile(np.arange(10, 60), 20)
     chosen = masked = kept = 0
     for epoch in range(40):
-        row = objective.build(feature(long), rng(0, epoch, 0)).rows[0]
-        shown, targets = row.tokens[row.places[HEAD]], row.targets[HEAD]
+        row = objective.build(feature(long), training_rng(0, epoch, 0)).rows[0]
+        shown, targets = row.tokens[row.positions[HEAD]], row.targets[HEAD]
         chosen += len(targets)
-        masked += int((shown == SPECIALS.mask).sum())
+        masked += int((shown == SPECIALS.mask_id).sum())
         kept += int((shown == targets).sum())
         assert not np.isin(
-            shown[shown != SPECIALS.mask], SPECIALS.all
+            shown[shown != SPECIALS.mask_id], SPECIALS.all_ids
         ).any()  # never a special as replacement
     assert chosen == 40 * 150
     # Three standard errors of a binomial share of 6,000 draws: 0.016 and 0.012.
@@ -67,48 +67,48 @@ def test_shares_over_many_draws() -> None:
 
 def test_dynamic_and_keyed() -> None:
     objective = Objective(bert.TRAITS, SPECIALS)
-    first, again = (objective.build(feature(), rng(0, 0, 5)).rows[0] for _ in range(2))
-    other = objective.build(feature(), rng(0, 1, 5)).rows[0]
+    first, again = (objective.build(feature(), training_rng(0, 0, 5)).rows[0] for _ in range(2))
+    other = objective.build(feature(), training_rng(0, 1, 5)).rows[0]
     assert list(first.tokens) == list(again.tokens)
-    assert list(first.places[HEAD]) != list(other.places[HEAD])  # another epoch, another mask
+    assert list(first.positions[HEAD]) != list(other.positions[HEAD])  # another epoch, another mask
 
 
 def test_special_tokens_are_never_predicted() -> None:
     objective = Objective(bert.TRAITS, SPECIALS, Options(rate=0.99))
     text = np.array([4, 10, 11, 4])
-    row = objective.build(feature(text), rng(0, 0, 0)).rows[0]
+    row = objective.build(feature(text), training_rng(0, 0, 0)).rows[0]
     assert list(row.targets[HEAD]) == [10, 11]
-    only_specials = objective.build(feature(np.array([4])), rng(0, 0, 0)).rows[0]
-    assert len(only_specials.places[HEAD]) == 0
+    only_specials = objective.build(feature(np.array([4])), training_rng(0, 0, 0)).rows[0]
+    assert len(only_specials.positions[HEAD]) == 0
 
 
 def test_windows_leave_room_for_the_frame() -> None:
     objective = Objective(bert.TRAITS, SPECIALS)
-    window = windowing(SPECIALS, 16)
+    window = window_spec(SPECIALS, 16)
     assert window.length == 14
     assert objective.length_bounds(np.array([[window.length]])).tolist() == [16]
 
 
 def test_contexts_are_the_true_tokens() -> None:
     objective = Objective(bert.TRAITS, SPECIALS, Options(rate=0.99))
-    example = objective.build(feature(), rng(0, 0, 0))
-    previous, target = contexts(feature(), example, SPECIALS)
+    example = objective.build(feature(), training_rng(0, 0, 0))
+    previous, target = ngram_contexts(feature(), example, SPECIALS)
     assert all((p == -1 and t == 10) or t == p + 1 for p, t in zip(previous, target, strict=True))
 
 
 def words_of(text: str) -> tuple[Feature, list[str]]:
     """A text of one token a character, with its word starts as the shards store them."""
     offsets = np.array([[i, i + 1] for i in range(len(text))], np.int64)
-    flags = starts(text, offsets)
-    return Feature(7, 0, (np.arange(10, 10 + len(text)),), starts=(flags,)), list(text)
+    flags = find_word_starts(text, offsets)
+    return Feature(7, 0, (np.arange(10, 10 + len(text)),), word_starts=(flags,)), list(text)
 
 
 def hidden_words(text: str, seed: int) -> str:
     """The text with the places that are predicted shown as underscores."""
     read, characters = words_of(text)
     objective = Objective(bert.TRAITS, SPECIALS, Options(whole_words=True))
-    row = objective.build(read, rng(seed, 0, 0)).rows[0]
-    for place in row.places[HEAD] - 1:
+    row = objective.build(read, training_rng(seed, 0, 0)).rows[0]
+    for place in row.positions[HEAD] - 1:
         characters[place] = "_"
     return "".join(characters)
 
@@ -141,9 +141,9 @@ def test_whole_words_keep_the_rate() -> None:
     sizes = draw.integers(1, 10, 40)
     flags = np.zeros(int(sizes.sum()), np.uint8)
     flags[np.cumsum(sizes) - sizes] = 1
-    read = Feature(0, 0, (np.full(len(flags), 50),), starts=(flags,))
+    read = Feature(0, 0, (np.full(len(flags), 50),), word_starts=(flags,))
     objective = Objective(bert.TRAITS, SPECIALS, Options(whole_words=True))
-    counts = [len(objective.build(read, rng(0, n, 0)).rows[0].places[HEAD]) for n in range(2000)]
+    counts = [len(objective.build(read, training_rng(0, n, 0)).rows[0].positions[HEAD]) for n in range(2000)]
     # The number is right but for the last word: its deviation is below 4, and below 0.1 for the mean.
     assert np.mean(counts) == pytest.approx(round(0.15 * len(flags)), abs=0.3)
 
@@ -151,16 +151,16 @@ def test_whole_words_keep_the_rate() -> None:
 def test_whole_words_need_to_know_of_words() -> None:
     objective = Objective(bert.TRAITS, SPECIALS, Options(whole_words=True))
     with pytest.raises(DataError, match="whole_words"):
-        objective.build(feature(), rng(0, 0, 0))
+        objective.build(feature(), training_rng(0, 0, 0))
 
 
 def hidden_stretches(text: str, seed: int, **options: Any) -> list[int]:
     """Words (tokens, without ``whole_words``) of each stretch that is predicted."""
     read, _ = words_of(text)
     objective = Objective(bert.TRAITS, SPECIALS, Options(**options))
-    row = objective.build(read, rng(seed, 0, 0)).rows[0]
+    row = objective.build(read, training_rng(seed, 0, 0)).rows[0]
     hidden = np.zeros(len(row.tokens) + 1, bool)
-    hidden[row.places[HEAD]] = True
+    hidden[row.positions[HEAD]] = True
     ends = np.flatnonzero(np.diff(hidden.astype(int), prepend=0)).reshape(-1, 2)
     return [int(end - begin) for begin, end in ends]
 
@@ -181,7 +181,7 @@ def test_stretches_of_whole_words() -> None:
     objective = Objective(bert.TRAITS, SPECIALS, Options(whole_words=True, ngram=3, rate=0.25))
     found = set()
     for seed in range(300):
-        places = objective.build(read, rng(seed, 0, 0)).rows[0].places[HEAD] - 1
+        places = objective.build(read, training_rng(seed, 0, 0)).rows[0].positions[HEAD] - 1
         assert len(places) <= 4
         found.add("".join("_" if place in places else letter for place, letter in enumerate(letters)))
     assert {"to____or not to be", "to be or____ to be"} <= found  # three in a row: a space is one, too
@@ -225,7 +225,7 @@ def test_stretches_are_those_of_albert(longest: int, whole_words: bool) -> None:
         places = np.arange(len(words)) + 1
         units = [places[words == word].tolist() for word in range(40)]
         number = round(0.15 * len(words))
-        found = stretches(places, words, number, longest, np.random.default_rng(seed))
+        found = ngram_mask(places, words, number, longest, np.random.default_rng(seed))
         assert places[found].tolist() == alberts_choice(units, number, longest, np.random.default_rng(seed))
 
 
@@ -234,9 +234,9 @@ def test_lengths_of_stretches_over_many_draws() -> None:
     objective = Objective(bert.TRAITS, SPECIALS, Options(ngram=3, rate=0.01))
     sizes: list[int] = []
     for seed in range(30):
-        row = objective.build(feature(np.tile(np.arange(10, 60), 200)), rng(0, seed, 0)).rows[0]
-        assert len(row.places[HEAD]) == 100
-        gaps = np.flatnonzero(np.diff(row.places[HEAD]) > 1)
+        row = objective.build(feature(np.tile(np.arange(10, 60), 200)), training_rng(0, seed, 0)).rows[0]
+        assert len(row.positions[HEAD]) == 100
+        gaps = np.flatnonzero(np.diff(row.positions[HEAD]) > 1)
         sizes += np.diff(np.concatenate([[-1], gaps, [99]])).tolist()
     shares = np.bincount(sizes, minlength=4)[1:4] / len(sizes)
     expected = np.array([1, 1 / 2, 1 / 3]) / (11 / 6)
@@ -246,16 +246,16 @@ def test_lengths_of_stretches_over_many_draws() -> None:
 def test_no_stretch_spans_a_special_token() -> None:
     objective = Objective(bert.TRAITS, SPECIALS, Options(ngram=3, rate=0.5))
     for seed in range(50):
-        row = objective.build(feature(np.array([10, 4, 11, 4, 12, 13])), rng(seed, 0, 0)).rows[0]
+        row = objective.build(feature(np.array([10, 4, 11, 4, 12, 13])), training_rng(seed, 0, 0)).rows[0]
         assert row.tokens[[2, 4]].tolist() == [4, 4]
-        assert len(row.places[HEAD]) == 2
+        assert len(row.positions[HEAD]) == 2
 
 
 def test_refuses_what_cannot_be() -> None:
     with pytest.raises(UnsupportedError, match="masked_lm"):
         Objective(llama.TRAITS, SPECIALS)
     with pytest.raises(UnsupportedError, match="mask token"):
-        Objective(bert.TRAITS, Specials(vocabulary_size=10, pad=0))
+        Objective(bert.TRAITS, SpecialTokens(vocabulary_size=10, pad_id=0))
 
 
 # -- a rate that changes over the run --------------------------------------------------------------
@@ -271,43 +271,45 @@ def falling(**options: Any) -> Objective:
 )
 def test_the_places_at_the_start_in_the_middle_and_at_the_end(progress: float, places: list[int]) -> None:
     """Of 20 tokens 40 % are 8, 27.5 % are 6 (5.5, to even), 15 % are 3."""
-    row = at(falling(), progress).build(feature(), rng(0, 0, 0)).rows[0]
-    assert row.places[HEAD].tolist() == places
+    row = at_progress(falling(), progress).build(feature(), training_rng(0, 0, 0)).rows[0]
+    assert row.positions[HEAD].tolist() == places
     fixed = Objective(bert.TRAITS, SPECIALS, Options(rate=0.4 - 0.25 * progress))
-    assert list(row.tokens) == list(fixed.build(feature(), rng(0, 0, 0)).rows[0].tokens)
+    assert list(row.tokens) == list(fixed.build(feature(), training_rng(0, 0, 0)).rows[0].tokens)
 
 
 @pytest.mark.parametrize("options", [{}, {"whole_words": True}, {"ngram": 3}])
 def test_shares_at_the_start_in_the_middle_and_at_the_end(options: dict[str, Any]) -> None:
     draw = np.random.default_rng(1)
     starts_of_words = (draw.random(1000) < 0.6).astype(np.uint8)  # words of 1.7 tokens on average
-    long = Feature(7, 0, (np.tile(np.arange(10, 60), 20),), starts=(starts_of_words,))
+    long = Feature(7, 0, (np.tile(np.arange(10, 60), 20),), word_starts=(starts_of_words,))
     for progress, share in ((0.0, 0.4), (0.25, 0.3375), (0.5, 0.275), (1.0, 0.15)):
-        objective = at(falling(**options), progress)
-        rows = [objective.build(long, rng(0, epoch, 0)).rows[0] for epoch in range(40)]
-        found = [len(row.places[HEAD]) for row in rows]
+        objective = at_progress(falling(**options), progress)
+        rows = [objective.build(long, training_rng(0, epoch, 0)).rows[0] for epoch in range(40)]
+        found = [len(row.positions[HEAD]) for row in rows]
         assert np.mean(found) / 1000 == pytest.approx(share, abs=0.002)
-        masked = np.mean(np.concatenate([row.tokens[row.places[HEAD]] == SPECIALS.mask for row in rows]))
+        masked = np.mean(
+            np.concatenate([row.tokens[row.positions[HEAD]] == SPECIALS.mask_id for row in rows])
+        )
         assert masked == pytest.approx(0.8, abs=0.02)  # the fates of the places stay 80 / 10 / 10
 
 
 def test_without_an_end_the_rate_stays() -> None:
     objective = Objective(bert.TRAITS, SPECIALS)
-    assert at(objective, 0.7) is objective
+    assert at_progress(objective, 0.7) is objective
 
 
 def test_beside_another_objective_the_rate_changes_too() -> None:
-    kind = objective_of("masked_lm+sentence_order")
-    combined = kind.make(bert.TRAITS, SPECIALS, {"rate": 0.4, "rate_end": 0.15})
-    whole = Feature(7, 0, (TEXT,), starts=(np.full(20, 3, np.uint8),))
+    kind = parse_objective("masked_lm+sentence_order")
+    combined = kind.build_objective(bert.TRAITS, SPECIALS, {"rate": 0.4, "rate_end": 0.15})
+    whole = Feature(7, 0, (TEXT,), word_starts=(np.full(20, 3, np.uint8),))
     counts = []
     for progress in (0.0, 1.0):
-        row = at(combined, progress).build(whole, rng(0, 0, 0)).rows[0]
-        counts.append(len(row.places[HEAD]))
-        assert len(row.places["next_sentence"]) == 1
+        row = at_progress(combined, progress).build(whole, training_rng(0, 0, 0)).rows[0]
+        counts.append(len(row.positions[HEAD]))
+        assert len(row.positions["next_sentence"]) == 1
     assert counts == [8, 3]
 
 
 def test_an_end_that_is_no_share_is_refused() -> None:
     with pytest.raises(ConfigError, match="rate_end"):
-        objective_of("masked_lm").check({"rate_end": 1.5}, "objective_options")
+        parse_objective("masked_lm").check_options({"rate_end": 1.5}, "objective_options")

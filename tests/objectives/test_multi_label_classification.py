@@ -12,14 +12,14 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from pretune import registry
 from pretune.data.corpus.windows import EncodedRecords
-from pretune.data.order import rng
+from pretune.data.order import training_rng
 from pretune.errors import ConfigError
 from pretune.families import bert
 from pretune.objectives import classification, multi_label_classification
-from pretune.types import Batch, Feature, Outputs, Specials
+from pretune.types import Batch, Feature, Outputs, SpecialTokens
 
-SPECIALS = Specials(
-    vocabulary_size=64, pad=0, end=2, all=(0, 1, 2), single=((1,), (2,)), pair=((1,), (2,), (2,))
+SPECIALS = SpecialTokens(
+    vocabulary_size=64, pad_id=0, eos_id=2, all_ids=(0, 1, 2), single=((1,), (2,)), pair=((1,), (2,), (2,))
 )
 LABELS = [(1, 0, 1), (0, 0, 0), (0, 1, 0), (1, 0, 0)]
 CLASSES = [0, 0, 0, 1, 2]
@@ -40,7 +40,7 @@ class Fixed:
 
 
 def mean_loss(objective: Any, network: Any, features: EncodedRecords) -> torch.Tensor:
-    examples = [objective.build(features[i], rng(0, 0, i)) for i in range(len(features))]
+    examples = [objective.build(features[i], training_rng(0, 0, i)) for i in range(len(features))]
     batch = objective.collate([[e] for e in examples])
     (loss,) = objective.loss(network, batch)
     value, weight = loss.terms["classification"]
@@ -63,8 +63,8 @@ def test_balanced_class_weights_are_those_of_scikit_learn() -> None:
     options = classification.Options(class_weights="balanced")
     objective = classification.Objective(bert.TRAITS, SPECIALS, options, features)
     expected = compute_class_weight("balanced", classes=np.arange(3), y=np.array(CLASSES))
-    assert objective.weights is not None
-    np.testing.assert_allclose(objective.weights, expected, rtol=1e-6)
+    assert objective.class_weights is not None
+    np.testing.assert_allclose(objective.class_weights, expected, rtol=1e-6)
     logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     truth = torch.tensor(CLASSES)
     # over all the training features the weights add up to their number, which stock divides by
@@ -80,7 +80,7 @@ def test_balanced_weights_need_training_records(kind: Any) -> None:
 
 CLASSIFIERS = [
     name
-    for name in registry.names("families")
+    for name in registry.list_names("families")
     if "classification" in registry.find("families", name).TRAITS.heads
 ]
 
@@ -95,17 +95,19 @@ def test_the_loss_is_that_of_stock_for_the_same_weights(family_name: str, tmp_pa
     network = family.Network(config, heads=("classification",), num_labels=3).eval()
     saved = config.to_hugging_face("classification", labels=("a", "b", "c"), specials=SPECIALS)
     saved |= {"problem_type": "multi_label_classification"}
-    hub.write_model(tmp_path, saved, weights.export(network, family.WEIGHTS))
+    hub.write_model(tmp_path, saved, weights.export_weights(network, family.WEIGHTS))
     stock = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
     assert stock.config.problem_type == "multi_label_classification"
     features = store(LABELS, "labels")
     objective = multi_label_classification.Objective(family.TRAITS, SPECIALS)
-    examples = [objective.build(features[i], rng(0, 0, i)) for i in range(len(features))]
+    examples = [objective.build(features[i], training_rng(0, 0, i)) for i in range(len(features))]
     batch = objective.collate([[e] for e in examples])
     width = batch.tokens.shape[1]
     tokens = batch.tokens if batch.source_tokens is None else batch.source_tokens
     mask = torch.arange(width) < batch.layout.lengths[:, None]
-    if family.TRAITS.permutation:  # stock XLNet reads the last place of the row, and is padded to the left
+    if (
+        family.TRAITS.supports_permutation
+    ):  # stock XLNet reads the last place of the row, and is padded to the left
         shifts = (width - batch.layout.lengths).tolist()
         tokens, mask = (
             torch.stack([row.roll(shift) for row, shift in zip(grid, shifts, strict=True)])

@@ -9,16 +9,16 @@ import transformers
 
 from pretune.checkpoint import weights
 from pretune.data.corpus.windows import EncodedRecords
-from pretune.data.order import rng, validation_rng
+from pretune.data.order import training_rng, validation_rng
 from pretune.errors import ConfigError, DataError, UnsupportedError
 from pretune.families import bert, llama
-from pretune.objectives import objective_of
-from pretune.objectives.next_sentence import HEAD, RANDOM, Objective, windowing
-from pretune.text.segmentation import starts
-from pretune.types import IGNORED, Batch, Example, Feature, Specials
+from pretune.objectives import parse_objective
+from pretune.objectives.next_sentence import HEAD, NOT_NEXT, Objective, window_spec
+from pretune.text.segmentation import find_word_starts
+from pretune.types import IGNORE_INDEX, Batch, Example, Feature, SpecialTokens
 
-SPECIALS = Specials(
-    vocabulary_size=41_000, pad=0, mask=3, end=2, all=(0, 1, 2, 3),
+SPECIALS = SpecialTokens(
+    vocabulary_size=41_000, pad_id=0, mask_id=3, eos_id=2, all_ids=(0, 1, 2, 3),
     single=((1,), (2,)), pair=((1,), (2,), (2,)),
 )  # fmt: skip
 NAMES = {0: "·", 1: "[", 2: "]", 3: "?"}
@@ -34,7 +34,7 @@ def read(text: str, record: int = 0) -> Feature:
     """A token a character: its code point is its id."""
     offsets = np.array([[i, i + 1] for i in range(len(text))], np.int64)
     ids = np.array([ord(c) for c in text], np.int64)
-    return Feature(record, 0, (ids,), starts=(starts(text, offsets),))
+    return Feature(record, 0, (ids,), word_starts=(find_word_starts(text, offsets),))
 
 
 def store(*texts: str) -> EncodedRecords:
@@ -49,18 +49,18 @@ def shown(example: Example) -> tuple[str, str, int]:
         "".join(NAMES.get(t, chr(t)) for t in row.tokens[row.segments == segment].tolist())
         for segment in (0, 1)
     ]
-    assert row.places[HEAD].tolist() == [0]
+    assert row.positions[HEAD].tolist() == [0]
     return parts[0], parts[1], int(row.targets[HEAD][0])
 
 
 def test_pairs_by_eye() -> None:
     objective = Objective(bert.TRAITS, SPECIALS, store=store(*TEXTS))
-    found = {shown(objective.build(read(TEXTS[0]), rng(0, epoch, 0))) for epoch in range(300)}
+    found = {shown(objective.build(read(TEXTS[0]), training_rng(0, epoch, 0))) for epoch in range(300)}
     assert {pair for pair in found if pair[2] == 0} == {
         ("[He came. ]", "He saw. He won.]", 0),
         ("[He came. He saw. ]", "He won.]", 0),
     }
-    wrong = {pair for pair in found if pair[2] == RANDOM}
+    wrong = {pair for pair in found if pair[2] == NOT_NEXT}
     # Whole sentences of another text, no longer than "He saw. He won.".
     far = {second for first, second, _ in wrong if first == "[He came. ]"}
     assert far - {"白日依山尽。黄河入海流。]"} == {
@@ -76,22 +76,22 @@ def test_pairs_by_eye() -> None:
 
 def test_chinese_is_cut_at_its_sentences() -> None:
     objective = Objective(bert.TRAITS, SPECIALS, store=store(*TEXTS))
-    firsts = {shown(objective.build(read(TEXTS[3], 3), rng(0, epoch, 3)))[0] for epoch in range(100)}
+    firsts = {shown(objective.build(read(TEXTS[3], 3), training_rng(0, epoch, 3)))[0] for epoch in range(100)}
     assert firsts == {"[欲穷千里目。]", "[欲穷千里目。更上一层楼。]"}
 
 
 def test_without_a_sentence_the_text_is_cut_anywhere() -> None:
     objective = Objective(bert.TRAITS, SPECIALS, store=store("abcdef", "123456"))
-    pairs = {shown(objective.build(read("abcdef"), rng(0, epoch, 0))) for epoch in range(200)}
+    pairs = {shown(objective.build(read("abcdef"), training_rng(0, epoch, 0))) for epoch in range(200)}
     assert {first for first, _, _ in pairs} == {"[" + "abcdef"[:n] + "]" for n in range(1, 6)}
     assert all(len(first + second) == 9 for first, second, _ in pairs)
 
 
 def test_a_single_token_is_no_pair() -> None:
     objective = Objective(bert.TRAITS, SPECIALS, store=store(*TEXTS))
-    row = objective.build(read("a"), rng(0, 0, 0)).rows[0]
+    row = objective.build(read("a"), training_rng(0, 0, 0)).rows[0]
     assert row.tokens.tolist() == [1, ord("a"), 2]
-    assert len(row.places[HEAD]) == len(row.targets[HEAD]) == 0
+    assert len(row.positions[HEAD]) == len(row.targets[HEAD]) == 0
     assert objective.collate([[Example(0, (row,))]]).counts == {HEAD: 0}
 
 
@@ -103,7 +103,7 @@ def long_store(documents: int = 20, windows: int = 5, length: int = 40) -> Encod
         for part in range(windows):
             size = length if part < windows - 1 else int(draw.integers(10, length))
             flags = np.where(draw.random(size) < 0.2, 3, 1).astype(np.uint8)
-            features.append(Feature(record, part, (np.full(size, 100 * (record + 1)),), starts=(flags,)))
+            features.append(Feature(record, part, (np.full(size, 100 * (record + 1)),), word_starts=(flags,)))
     return EncodedRecords(features)
 
 
@@ -114,7 +114,7 @@ def test_half_are_false_and_nothing_but_the_text_tells() -> None:
     for epoch in range(40):
         for index in range(len(windows)):
             feature = windows[index]
-            row = objective.build(feature, rng(0, epoch, index)).rows[0]
+            row = objective.build(feature, training_rng(0, epoch, index)).rows[0]
             assert row.segments is not None
             own = row.tokens[(row.segments == 1) & (row.tokens >= 100)]
             label = int(row.targets[HEAD][0])
@@ -136,7 +136,7 @@ def test_the_replacement_comes_from_all_over_the_store() -> None:
     objective = Objective(bert.TRAITS, SPECIALS, store=windows)
     seen: set[int] = set()
     for epoch in range(400):
-        row = objective.build(windows[0], rng(0, epoch, 0)).rows[0]
+        row = objective.build(windows[0], training_rng(0, epoch, 0)).rows[0]
         seen |= set(row.tokens[row.tokens >= 100].tolist())
     assert len(seen) == 20
 
@@ -149,7 +149,7 @@ def test_a_validation_example_is_keyed_by_its_feature() -> None:
 
 
 def test_a_window_leaves_room_for_the_frame() -> None:
-    cut = windowing(SPECIALS, 16)
+    cut = window_spec(SPECIALS, 16)
     assert cut.length == 13
     objective = Objective(bert.TRAITS, SPECIALS, store=store(*TEXTS))
     assert objective.length_bounds(np.array([[13]])).tolist() == [16]
@@ -164,12 +164,12 @@ def test_masks_and_pairs_cost_what_they_cost_in_stock(whole_words: bool) -> None
         initializer_range=0.5, max_position_embeddings=64,
     )  # fmt: skip
     stock = transformers.BertForPreTraining(config).eval()
-    kind = objective_of("masked_lm+next_sentence")
+    kind = parse_objective("masked_lm+next_sentence")
     network = bert.Network(bert.Config.from_hugging_face(config.to_dict()), heads=kind.heads).eval()
-    assert weights.load_into(network, stock.state_dict(), bert.WEIGHTS) == []
+    assert weights.load_weights(network, stock.state_dict(), bert.WEIGHTS) == []
     texts = store(*TEXTS)
-    objective = kind.make(bert.TRAITS, SPECIALS, {"whole_words": whole_words}, texts)
-    examples = [objective.build(texts[i], rng(0, 1, i)) for i in range(len(texts))]
+    objective = kind.build_objective(bert.TRAITS, SPECIALS, {"whole_words": whole_words}, texts)
+    examples = [objective.build(texts[i], training_rng(0, 1, i)) for i in range(len(texts))]
     batch = objective.collate([[e] for e in examples])
     assert batch.counts[HEAD] == len(texts)
     expected = stock_loss(stock, batch)
@@ -184,8 +184,8 @@ def test_masks_and_pairs_cost_what_they_cost_in_stock(whole_words: bool) -> None
 
 @torch.no_grad()
 def stock_loss(stock: transformers.BertForPreTraining, batch: Batch) -> torch.Tensor:
-    labels = torch.full(batch.tokens.shape, IGNORED)
-    labels.view(-1)[batch.places["masked_lm"]] = batch.targets["masked_lm"]
+    labels = torch.full(batch.tokens.shape, IGNORE_INDEX)
+    labels.view(-1)[batch.positions["masked_lm"]] = batch.targets["masked_lm"]
     mask = torch.arange(batch.tokens.shape[1]) < batch.layout.lengths[:, None]
     loss: torch.Tensor = stock(
         batch.tokens, attention_mask=mask.long(), token_type_ids=batch.layout.segments,
@@ -196,15 +196,15 @@ def stock_loss(stock: transformers.BertForPreTraining, batch: Batch) -> torch.Te
 
 def test_special_tokens_of_a_pair_are_never_hidden() -> None:
     texts = store(*TEXTS)
-    kind = objective_of("masked_lm+next_sentence")
-    objective = kind.make(bert.TRAITS, SPECIALS, {"rate": 0.99}, texts)
+    kind = parse_objective("masked_lm+next_sentence")
+    objective = kind.build_objective(bert.TRAITS, SPECIALS, {"rate": 0.99}, texts)
     for epoch in range(20):
-        row = objective.build(texts[1], rng(0, epoch, 1)).rows[0]
+        row = objective.build(texts[1], training_rng(0, epoch, 1)).rows[0]
         assert (row.tokens == 2).sum() == 2
         assert row.tokens[0] == 1
-        assert not np.isin(row.targets["masked_lm"], SPECIALS.all).any()
-        previous, target = kind.contexts(texts[1], Example(1, (row,)), SPECIALS)
-        assert not np.isin(previous, SPECIALS.all).any()
+        assert not np.isin(row.targets["masked_lm"], SPECIALS.all_ids).any()
+        previous, target = kind.ngram_contexts(texts[1], Example(1, (row,)), SPECIALS)
+        assert not np.isin(previous, SPECIALS.all_ids).any()
         assert (target == row.targets["masked_lm"]).all()
 
 
@@ -215,10 +215,10 @@ def test_refuses_what_cannot_be() -> None:
         Objective(bert.TRAITS, SPECIALS, store=store("one text alone"))
     blind = Feature(0, 0, (np.arange(5, 9),))
     with pytest.raises(DataError, match="sentences start"):
-        Objective(bert.TRAITS, SPECIALS, store=store(*TEXTS)).build(blind, rng(0, 0, 0))
+        Objective(bert.TRAITS, SPECIALS, store=store(*TEXTS)).build(blind, training_rng(0, 0, 0))
     with pytest.raises(ConfigError, match=r"masked_lm\+next_sentence"):
-        objective_of("next_sentence+masked_lm")
+        parse_objective("next_sentence+masked_lm")
     with pytest.raises(ConfigError, match="there is no 'next_sentense'"):
-        objective_of("masked_lm+next_sentense")
+        parse_objective("masked_lm+next_sentense")
     with pytest.raises(ConfigError, match="whole_word"):
-        objective_of("masked_lm+next_sentence").check({"whole_word": True}, "here")
+        parse_objective("masked_lm+next_sentence").check_options({"whole_word": True}, "here")

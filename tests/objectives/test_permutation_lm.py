@@ -13,21 +13,28 @@ import torch.nn.functional as F
 import transformers
 
 from pretune.checkpoint import weights
-from pretune.config import build
+from pretune.config import build_settings
 from pretune.data.corpus.windows import EncodedRecords
-from pretune.data.order import rng
+from pretune.data.order import training_rng
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.families import bert, xlnet
 from pretune.objectives import masked_lm
-from pretune.objectives.permutation_lm import HEAD, Objective, Options, between, contexts, windowing
-from pretune.types import Batch, Feature, Row, Specials
+from pretune.objectives.permutation_lm import (
+    HEAD,
+    Objective,
+    Options,
+    ngram_contexts,
+    slice_segment,
+    window_spec,
+)
+from pretune.types import Batch, Feature, Row, SpecialTokens
 
-SPECIALS = Specials(
+SPECIALS = SpecialTokens(
     vocabulary_size=96,
-    pad=0,
-    mask=3,
-    end=4,
-    all=(0, 1, 2, 3, 4),
+    pad_id=0,
+    mask_id=3,
+    eos_id=4,
+    all_ids=(0, 1, 2, 3, 4),
     single=((), (2, 1)),
     pair=((), (2,), (2, 1)),
 )
@@ -35,18 +42,22 @@ TEXT = np.arange(10, 22)
 
 
 def feature(tokens: Any = TEXT, starts: Any = None) -> Feature:
-    return Feature(7, 0, (tokens,), starts=None if starts is None else (starts,))
+    return Feature(7, 0, (tokens,), word_starts=None if starts is None else (starts,))
 
 
 def row(options: Options | None = None, epoch: int = 0, tokens: Any = TEXT, starts: Any = None) -> Row:
-    return Objective(xlnet.TRAITS, SPECIALS, options).build(feature(tokens, starts), rng(0, epoch, 0)).rows[0]
+    return (
+        Objective(xlnet.TRAITS, SPECIALS, options)
+        .build(feature(tokens, starts), training_rng(0, epoch, 0))
+        .rows[0]
+    )
 
 
 def test_a_text_is_read_whole_and_one_token_in_six_is_asked_for() -> None:
     said = row()
     assert said.tokens.tolist() == [10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 2, 1]
     assert said.order is not None
-    places = said.places[HEAD]
+    places = said.positions[HEAD]
     assert len(places) == 2
     assert sorted(said.order[places]) == [0, 1]
     assert (np.delete(said.order, places) == -1).all()
@@ -56,8 +67,8 @@ def test_a_text_is_read_whole_and_one_token_in_six_is_asked_for() -> None:
 
 
 def test_contexts_are_the_tokens_before() -> None:
-    example = Objective(xlnet.TRAITS, SPECIALS).build(feature(), rng(0, 3, 0))
-    previous, targets = contexts(feature(), example, SPECIALS)
+    example = Objective(xlnet.TRAITS, SPECIALS).build(feature(), training_rng(0, 3, 0))
+    previous, targets = ngram_contexts(feature(), example, SPECIALS)
     assert [p if p >= 0 else t - 1 for p, t in zip(previous, targets, strict=True)] == list(targets - 1)
     assert ((previous == -1) == (targets == TEXT[0])).all()
 
@@ -66,7 +77,7 @@ def test_contexts_are_the_tokens_before() -> None:
 def test_the_number_of_targets_is_exact(length: int, one_in: int, expected: int) -> None:
     for epoch in range(30):
         said = row(Options(one_in=one_in), epoch, np.arange(10, 10 + length) % 80 + 10)
-        assert len(said.places[HEAD]) == expected
+        assert len(said.positions[HEAD]) == expected
 
 
 def test_special_tokens_are_never_asked_for_and_always_seen() -> None:
@@ -74,15 +85,15 @@ def test_special_tokens_are_never_asked_for_and_always_seen() -> None:
     for epoch in range(40):
         said = row(Options(one_in=2), epoch, text)
         assert said.order is not None
-        assert (said.order[np.isin(said.tokens, SPECIALS.all)] == -1).all()
-    assert len(row(tokens=np.array([4, 4])).places[HEAD]) == 0
+        assert (said.order[np.isin(said.tokens, SPECIALS.all_ids)] == -1).all()
+    assert len(row(tokens=np.array([4, 4])).positions[HEAD]) == 0
 
 
 def test_every_order_of_the_targets_is_equally_likely() -> None:
     seen: Counter[tuple[int, ...]] = Counter()
     for epoch in range(1200):
         said = row(Options(one_in=4), epoch)
-        seen[tuple(said.order[said.places[HEAD]].tolist())] += 1  # type: ignore[index]
+        seen[tuple(said.order[said.positions[HEAD]].tolist())] += 1  # type: ignore[index]
     assert len(seen) == 6
     # Chi-square with 5 degrees of freedom: 20.5 is passed once in a thousand times.
     assert sum((count - 200) ** 2 / 200 for count in seen.values()) < 20.5
@@ -90,7 +101,7 @@ def test_every_order_of_the_targets_is_equally_likely() -> None:
 
 def runs_of(said: Row) -> list[int]:
     """Lengths of the stretches of neighbouring targets."""
-    places = said.places[HEAD]
+    places = said.positions[HEAD]
     return [len(run) for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)]
 
 
@@ -117,7 +128,7 @@ def test_spans_begin_where_words_do() -> None:
     at_start = total = 0
     for epoch in range(100):
         said = row(None, epoch, text, starts)
-        places = said.places[HEAD]
+        places = said.positions[HEAD]
         firsts = places[np.insert(np.diff(places) > 1, 0, True)]
         at_start += int((firsts % 4 == 0).sum())
         total += len(firsts)
@@ -129,8 +140,10 @@ def test_as_masked_lm_asks_for_the_tokens_that_masked_lm_hides() -> None:
     for number in range(20):
         text = np.random.default_rng(number).integers(5, 96, 10 + number)
         ours = row(Options(as_masked_lm=True), number, text)
-        masked = masked_lm.Objective(bert.TRAITS, framed).build(feature(text), rng(0, number, 0)).rows[0]
-        assert (ours.places[HEAD] + 1).tolist() == masked.places["masked_lm"].tolist()
+        masked = (
+            masked_lm.Objective(bert.TRAITS, framed).build(feature(text), training_rng(0, number, 0)).rows[0]
+        )
+        assert (ours.positions[HEAD] + 1).tolist() == masked.positions["masked_lm"].tolist()
         assert ours.targets[HEAD].tolist() == masked.targets["masked_lm"].tolist()
         assert ours.order is not None
         assert sorted(set(ours.order.tolist())) == [-1, 0]
@@ -145,11 +158,11 @@ def test_what_it_cannot_do_is_refused() -> None:
         ({"one_in": 1}, "one_in"),
     ):
         with pytest.raises(ConfigError, match=word):
-            build(Options, wrong, where="objective_options")
+            build_settings(Options, wrong, where="objective_options")
 
 
 def test_windows_leave_room_for_the_frame() -> None:
-    assert windowing(SPECIALS, 32).length == 30
+    assert window_spec(SPECIALS, 32).length == 30
     assert Objective(xlnet.TRAITS, SPECIALS).length_bounds(np.array([[30], [4]])).tolist() == [32, 6]
 
 
@@ -165,7 +178,7 @@ def networks() -> tuple[Any, Any]:
         for parameter in stock.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
     network = xlnet.Network(config, heads=(HEAD,)).eval()
-    weights.load_into(network, stock.state_dict(), xlnet.WEIGHTS)
+    weights.load_weights(network, stock.state_dict(), xlnet.WEIGHTS)
     return network, stock
 
 
@@ -184,7 +197,7 @@ def local_permutation(order: Any) -> Any:
 def stock_inputs(batch: Batch) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """A batch as stock takes it, and which of its predictions count."""
     rows, width = batch.tokens.shape
-    order, places = batch.layout.order, batch.places[HEAD]
+    order, places = batch.layout.order, batch.positions[HEAD]
     assert order is not None
     assert places is not None
     columns = [(places[places // width == r] % width).tolist() for r in range(rows)]
@@ -212,7 +225,7 @@ def assert_same_gradients(network: Any, stock: Any) -> None:
     known = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
     theirs = {n: p.grad for n, p in stock.named_parameters() if p.grad is not None}
     known |= {n: torch.zeros_like(p) for n, p in network.named_parameters() if n not in known}
-    ours = weights.to_theirs(known, xlnet.WEIGHTS)
+    ours = weights.to_hugging_face(known, xlnet.WEIGHTS)
     for name, gradient in theirs.items():
         scale = max(1.0, float(gradient.abs().max()))
         torch.testing.assert_close(ours[name], gradient, rtol=1e-3, atol=1e-5 * scale, msg=name)
@@ -223,7 +236,9 @@ def test_the_loss_is_that_of_stock(lengths: tuple[int, ...]) -> None:
     """Odd and even lengths, with padding and without, by the mask of the paper's code."""
     store = texts(*lengths)
     objective = Objective(xlnet.TRAITS, SPECIALS, Options(one_in=3), store)
-    batch = objective.collate([[objective.build(store[i], rng(0, 0, i))] for i in range(len(lengths))])
+    batch = objective.collate(
+        [[objective.build(store[i], training_rng(0, 0, i))] for i in range(len(lengths))]
+    )
     network, stock = networks()
     [loss] = objective.loss(network, batch)
     total, weight = loss.terms[HEAD]
@@ -240,14 +255,14 @@ def test_the_losses_of_a_chain_of_segments_are_those_of_stock(memory: int | None
     store = texts(18, 18)
     options = Options(one_in=3, segment=5, memory=memory)
     objective = Objective(xlnet.TRAITS, SPECIALS, options, store)
-    assert not objective.packs
-    batch = objective.collate([[objective.build(store[i], rng(0, 0, i))] for i in range(2)])
+    assert not objective.supports_packing
+    batch = objective.collate([[objective.build(store[i], training_rng(0, 0, i))] for i in range(2)])
     assert batch.tokens.shape == (2, 20)
     network, stock = networks()
     stock.transformer.mem_len = memory or 5
     mems, found = None, []
     for number, loss in enumerate(objective.loss(network, batch)):
-        part = between(batch, 5 * number, 5 * number + 5)
+        part = slice_segment(batch, 5 * number, 5 * number + 5)
         assert len(part.targets[HEAD]) == 2 * (2 if number < 3 else 1)
         expected, mems = stock_loss(stock, part, mems)
         total, _ = loss.terms[HEAD]
@@ -257,7 +272,7 @@ def test_the_losses_of_a_chain_of_segments_are_those_of_stock(memory: int | None
         found.append(total.item())
     assert len(found) == 4
     assert_same_gradients(network, stock)
-    second = between(batch, 5, 10)
+    second = slice_segment(batch, 5, 10)
     [forgetful] = objective.loss(network, second)
     assert forgetful.terms[HEAD][0].item() != pytest.approx(found[1])  # the memory is read
 
@@ -266,7 +281,7 @@ def test_a_memory_ends_with_its_text() -> None:
     """A text that is shorter than its neighbour has the loss that it has alone."""
     store = texts(17, 7)
     objective = Objective(xlnet.TRAITS, SPECIALS, Options(one_in=3, segment=4), store)
-    examples = [objective.build(store[i], rng(0, 0, i)) for i in range(2)]
+    examples = [objective.build(store[i], training_rng(0, 0, i)) for i in range(2)]
     network, _ = networks()
 
     def total(*chosen: Any) -> float:

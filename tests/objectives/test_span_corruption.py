@@ -13,24 +13,24 @@ from pairs import SPECIALS, TRAITS, feature, ids, shown, words
 
 from pretune.checkpoint import weights
 from pretune.data.corpus.windows import EncodedRecords
-from pretune.data.order import rng
+from pretune.data.order import training_rng
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.families import bert, gpt2, t5
-from pretune.objectives import objective_of
+from pretune.objectives import parse_objective
 from pretune.objectives.span_corruption import (
     HEAD,
     Objective,
     Options,
-    contexts,
-    marked,
+    insert_sentinels,
+    ngram_contexts,
     noise_mask,
-    windowing,
+    window_spec,
 )
-from pretune.types import IGNORED, Feature, Specials
+from pretune.types import IGNORE_INDEX, Feature, SpecialTokens
 
-MANY = Specials(
-    vocabulary_size=100_000, pad=0, end=1, all=(0, 1, *range(99_900, 100_000)), single=((), (1,)),
-    sentinels=tuple(range(99_999, 99_899, -1)),
+MANY = SpecialTokens(
+    vocabulary_size=100_000, pad_id=0, eos_id=1, all_ids=(0, 1, *range(99_900, 100_000)), single=((), (1,)),
+    sentinel_ids=tuple(range(99_999, 99_899, -1)),
 )  # fmt: skip
 
 
@@ -38,21 +38,21 @@ def test_the_papers_example() -> None:
     """Raffel et al. 2020, figure 2."""
     text = ids("Thank you for inviting me to your party last week .")
     hidden = np.array([word in ("for", "inviting", "last") for word in words(text).split()])
-    sentinels = np.array(SPECIALS.sentinels)
-    assert words(marked(text, hidden, sentinels)) == "Thank you <X> me to your party <Y> week ."
-    assert words(marked(text, ~hidden, sentinels)) == "<X> for inviting <Y> last <Z>"
+    sentinels = np.array(SPECIALS.sentinel_ids)
+    assert words(insert_sentinels(text, hidden, sentinels)) == "Thank you <X> me to your party <Y> week ."
+    assert words(insert_sentinels(text, ~hidden, sentinels)) == "<X> for inviting <Y> last <Z>"
 
 
 def test_a_window_by_eye() -> None:
     objective = Objective(TRAITS, SPECIALS)
     text = feature("Thank you for inviting me to your party last week .")
-    found = {shown(objective.build(text, rng(0, epoch, 0))) for epoch in range(200)}
+    found = {shown(objective.build(text, training_rng(0, epoch, 0))) for epoch in range(200)}
     # 15 % of 11 are two tokens in one span, at the end: the spans of the authors' code close the window.
     assert found == {
         ("Thank you for inviting me to your party last <X> </s>", "<pad> <X> week .", "<X> week . </s>")
     }
     two = Objective(TRAITS, SPECIALS, Options(rate=0.4, mean_length=2))
-    found = {shown(two.build(text, rng(0, epoch, 0))) for epoch in range(300)}
+    found = {shown(two.build(text, training_rng(0, epoch, 0))) for epoch in range(300)}
     assert (
         "Thank you <X> inviting me to your party <Y> </s>",
         "<pad> <X> for <Y> last week .",
@@ -65,7 +65,7 @@ def test_a_window_by_eye() -> None:
 def test_hidden_only_counts_no_sentinel_and_no_end() -> None:
     text = feature("白日 依 山 尽 。 黄河 入 海 流 。")
     objective = Objective(TRAITS, SPECIALS, Options(rate=0.4, mean_length=2, hidden_only=True))
-    example = objective.build(text, rng(0, 2, 0))
+    example = objective.build(text, training_rng(0, 2, 0))
     _, read, told = shown(example)
     unsaid = [word if word not in ("<X>", "<Y>", "</s>") else "·" for word in f"{read} </s>".split()[1:]]
     assert told.split() == unsaid
@@ -102,7 +102,7 @@ def test_spans_are_those_of_the_authors(density: float, mean: float) -> None:
     objective = Objective(TRAITS, MANY, Options(rate=density, mean_length=mean))
     for length in [*range(1, 80), 127, 511]:
         draw, again = np.random.default_rng(length), np.random.default_rng(length)
-        ours = noise_mask(length, objective.counts(length), draw)
+        ours = noise_mask(length, objective.noise_counts(length), draw)
         assert ours.tolist() == reference_mask(length, density, mean, again.shuffle).tolist(), length
 
 
@@ -111,13 +111,13 @@ def test_rates_and_spans_over_many_draws() -> None:
     text = Feature(0, 0, (np.arange(10, 522),))
     hidden, lengths, firsts = 0, Counter[int](), Counter[int]()
     for epoch in range(200):
-        row = objective.build(text, rng(0, epoch, 0)).rows[0]
-        assert row.source is not None
+        row = objective.build(text, training_rng(0, epoch, 0)).rows[0]
+        assert row.source_tokens is not None
         told = row.targets[HEAD]
         marks = np.flatnonzero(told > 99_000)
-        assert told[marks].tolist() == list(MANY.sentinels[: len(marks)])
+        assert told[marks].tolist() == list(MANY.sentinel_ids[: len(marks)])
         assert (
-            np.setdiff1d(text.sequences[0], row.source).tolist()
+            np.setdiff1d(text.sequences[0], row.source_tokens).tolist()
             == np.sort(told[(told > 9) & (told < 9999)]).tolist()
         )
         sizes = np.diff(np.append(marks, len(told) - 1)) - 1
@@ -136,26 +136,30 @@ def test_rates_and_spans_over_many_draws() -> None:
 
 def test_bounds_hold_for_every_length() -> None:
     for options in (Options(), Options(rate=0.5), Options(rate=0.9, mean_length=1), Options(rate=0.01)):
-        many = Specials(100_000, 0, end=1, single=((), (1,)), sentinels=tuple(range(90_000, 91_000)))
+        many = SpecialTokens(
+            100_000, 0, eos_id=1, single=((), (1,)), sentinel_ids=tuple(range(90_000, 91_000))
+        )
         objective = Objective(TRAITS, many, options)
         sizes = np.arange(1, 200)
         bounds = objective.length_bounds(sizes[:, None])
         for size, bound in zip(sizes.tolist(), bounds.tolist(), strict=True):
-            row = objective.build(Feature(0, 0, (np.arange(10, 10 + size),)), rng(0, 0, size)).rows[0]
-            assert row.source is not None
-            assert max(len(row.source), len(row.tokens)) <= bound
+            row = objective.build(Feature(0, 0, (np.arange(10, 10 + size),)), training_rng(0, 0, size)).rows[
+                0
+            ]
+            assert row.source_tokens is not None
+            assert max(len(row.source_tokens), len(row.tokens)) <= bound
             assert bound <= max(size, 2) + 1
-    assert windowing(SPECIALS, 128).length == 127
+    assert window_spec(SPECIALS, 128).length == 127
 
 
 def test_contexts_are_the_true_neighbours() -> None:
     text = Feature(0, 0, (np.arange(10, 110),))
     for options in (Options(), Options(hidden_only=True), Options(rate=0.5, mean_length=2, hidden_only=True)):
         objective = Objective(TRAITS, MANY, options)
-        example = objective.build(text, rng(0, 0, 0))
-        previous, target = contexts(text, example, MANY)
+        example = objective.build(text, training_rng(0, 0, 0))
+        previous, target = ngram_contexts(text, example, MANY)
         told = example.rows[0].targets[HEAD]
-        assert target.tolist() == told[told != IGNORED].tolist()
+        assert target.tolist() == told[told != IGNORE_INDEX].tolist()
         ordinary = target < 9999
         ordinary &= target > 9
         assert (previous[ordinary] == target[ordinary] - 1).all()
@@ -167,10 +171,10 @@ def test_what_cannot_be_is_refused() -> None:
     for traits in (bert.TRAITS, gpt2.TRAITS):
         with pytest.raises(UnsupportedError, match="span_corruption needs an encoder-decoder"):
             Objective(traits, SPECIALS)
-        assert not objective_of("span_corruption").suits(traits)
-    assert objective_of("span_corruption").suits(TRAITS)
+        assert not parse_objective("span_corruption").is_supported_by(traits)
+    assert parse_objective("span_corruption").is_supported_by(TRAITS)
     with pytest.raises(UnsupportedError, match="sentinels"):
-        Objective(TRAITS, Specials(100, 0, end=1))
+        Objective(TRAITS, SpecialTokens(100, 0, eos_id=1))
     long = EncodedRecords([Feature(0, 0, (np.arange(10, 130),))])
     with pytest.raises(ConfigError, match="6 spans, the tokenizer has 3 sentinels"):
         Objective(TRAITS, SPECIALS, store=long)
@@ -186,21 +190,27 @@ def test_a_batch_costs_what_it_costs_in_stock(name: str) -> None:
     )  # fmt: skip
     stock = transformers.T5ForConditionalGeneration(config).eval()
     network = t5.Network(t5.Config.from_hugging_face(config.to_dict()), heads=(HEAD,)).eval()
-    assert weights.load_into(network, stock.state_dict(), t5.WEIGHTS) == []
-    specials = Specials(
-        vocabulary_size=200, pad=0, end=1, mask=2, all=(0, 1, 2), single=((), (1,)), sentinels=(199, 198, 197)
+    assert weights.load_weights(network, stock.state_dict(), t5.WEIGHTS) == []
+    specials = SpecialTokens(
+        vocabulary_size=200,
+        pad_id=0,
+        eos_id=1,
+        mask_id=2,
+        all_ids=(0, 1, 2),
+        single=((), (1,)),
+        sentinel_ids=(199, 198, 197),
     )
-    objective = objective_of(name).make(t5.TRAITS, specials, {})
+    objective = parse_objective(name).build_objective(t5.TRAITS, specials, {})
     texts = [
-        Feature(i, 0, (np.arange(10, 10 + n),), starts=(np.full(n, 3, np.uint8),))
+        Feature(i, 0, (np.arange(10, 10 + n),), word_starts=(np.full(n, 3, np.uint8),))
         for i, n in enumerate((30, 12))
     ]
-    examples = [objective.build(text, rng(0, 0, text.record)) for text in texts]
+    examples = [objective.build(text, training_rng(0, 0, text.record)) for text in texts]
     batch = objective.collate([[example] for example in examples])
     assert batch.source_tokens is not None
     assert batch.source_layout is not None
-    labels = torch.full(batch.tokens.shape, IGNORED)
-    labels.view(-1)[batch.places[HEAD]] = batch.targets[HEAD]
+    labels = torch.full(batch.tokens.shape, IGNORE_INDEX)
+    labels.view(-1)[batch.positions[HEAD]] = batch.targets[HEAD]
     mask = torch.arange(batch.source_tokens.shape[1]) < batch.source_layout.lengths[:, None]
     with torch.no_grad():
         expected = stock(batch.source_tokens, attention_mask=mask.long(), labels=labels).loss

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pretune.errors import ConfigError
-from pretune.report.card import PIPELINES, Card, CardScore, Source, model_card
+from pretune.report.card import PIPELINES, Card, CardScore, DataSource, model_card
 from pretune.types import Score
 
 EVIL = "x\n---\nlicense: mit # <b>| `code` [a](b) *no*\n```\n## heading"
@@ -30,7 +30,7 @@ def card(text: str = "a model", **changes: Any) -> Card:
         "license": text,
         "tags": (text, "pretune"),
         "example": text,
-        "sources": (Source(text, text, text), Source(text)),
+        "sources": (DataSource(text, text, text), DataSource(text)),
         "settings": ((text, text),),
         "scores": (CardScore(text, score, ((text, 0.616),)),),
         "limits": (text,),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pretune.report.diagnostics import judge, stretches
+from pretune.report.diagnostics import diagnose, split_losses
 
 Shape = Callable[[float], float]
 CURVES = Path(__file__).with_name("curves")
@@ -43,7 +43,7 @@ def rows(
 
 
 def kinds(*arguments: Any, **options: Any) -> list[str]:
-    return [finding.kind for finding in judge(rows(*arguments, **options))]
+    return [finding.type for finding in diagnose(rows(*arguments, **options))]
 
 
 def falling(share: float) -> float:
@@ -53,8 +53,8 @@ def falling(share: float) -> float:
 
 def test_a_usual_curve_that_has_come_to_rest() -> None:
     assert kinds(falling) == ["plateau"]
-    [finding] = judge(rows(falling))
-    assert 0.5 * 400 <= float(finding.figures["since"]) <= 0.9 * 400
+    [finding] = diagnose(rows(falling))
+    assert 0.5 * 400 <= float(finding.evidence["since"]) <= 0.9 * 400
 
 
 def test_a_curve_that_still_falls() -> None:
@@ -62,20 +62,20 @@ def test_a_curve_that_still_falls() -> None:
 
 
 def test_divergence_and_not_its_spikes() -> None:
-    found = judge(rows(lambda share: falling(share) if share < 0.6 else 5.5))
-    assert [finding.kind for finding in found] == ["diverged"]
+    found = diagnose(rows(lambda share: falling(share) if share < 0.6 else 5.5))
+    assert [finding.type for finding in found] == ["diverged"]
     assert found[0].status == "bad"
-    assert float(found[0].figures["low"]) == pytest.approx(4.1, abs=0.15)
-    assert float(found[0].figures["end"]) == pytest.approx(5.5, abs=0.05)
-    assert float(found[0].figures["at"]) <= 0.6 * 400
+    assert float(found[0].evidence["low"]) == pytest.approx(4.1, abs=0.15)
+    assert float(found[0].evidence["end"]) == pytest.approx(5.5, abs=0.05)
+    assert float(found[0].evidence["at"]) <= 0.6 * 400
 
 
 def test_over_fitting_needs_both_curves() -> None:
     rising = lambda share: 4 + 2 * math.exp(-8 * share) + 0.8 * share  # noqa: E731
-    [finding] = judge(rows(falling, rising))
-    assert finding.kind == "overfitted"
+    [finding] = diagnose(rows(falling, rising))
+    assert finding.type == "overfitted"
     assert finding.status == "bad"
-    assert finding.figures["at"] == min((rising(k / 10), 40 * k) for k in range(1, 11))[1]
+    assert finding.evidence["at"] == min((rising(k / 10), 40 * k) for k in range(1, 11))[1]
     assert "overfitted" not in kinds(lambda share: 5.0, rising)
 
 
@@ -86,10 +86,10 @@ def test_accuracy_is_better_when_higher() -> None:
 
 
 def test_spikes_are_counted_and_placed() -> None:
-    found = {f.kind: f for f in judge(rows(falling, spikes=(200, 201, 310)))}
-    assert found["spikes"].figures["count"] == 2
-    assert found["spikes"].figures["step"] in (200, 310)
-    assert float(found["spikes"].figures["jump"]) == pytest.approx(3, abs=0.3)
+    found = {f.type: f for f in diagnose(rows(falling, spikes=(200, 201, 310)))}
+    assert found["spikes"].evidence["count"] == 2
+    assert found["spikes"].evidence["step"] in (200, 310)
+    assert float(found["spikes"].evidence["jump"]) == pytest.approx(3, abs=0.3)
     assert "spikes" not in kinds(falling, noise=0.3)
 
 
@@ -102,10 +102,10 @@ def test_learning_rates_that_are_too_low() -> None:
 def test_updates_of_the_usual_size_acquit_the_learning_rate() -> None:
     steady = rows(lambda share: 9 - 0.5 * share, noise=0.02)
     steady.append({"kind": "health", "step": 400, "update_ratio": {"layers.0": 1e-3}})
-    assert "rate_too_low" not in [finding.kind for finding in judge(steady)]
+    assert "rate_too_low" not in [finding.type for finding in diagnose(steady)]
     steady[-1]["update_ratio"] = {"layers.0": 2e-5}
-    found = {finding.kind: finding for finding in judge(steady)}
-    assert found["rate_too_low"].figures["ratio"] == 2e-5
+    found = {finding.type: finding for finding in diagnose(steady)}
+    assert found["rate_too_low"].evidence["ratio"] == 2e-5
 
 
 @pytest.mark.parametrize(
@@ -121,16 +121,16 @@ def test_a_level_at_the_unigram_is_no_level(end: float, needed: str, moot: str) 
     for row in made:
         if row["kind"] == "evaluation":
             row["levels"] = {"unigram": 7.0, "bigram": 5.0}
-    found = {finding.kind: finding for finding in judge(made)}
+    found = {finding.type: finding for finding in diagnose(made)}
     assert needed in found
     assert moot not in found
     if needed == "not_begun":
-        assert found["not_begun"].figures == {
+        assert found["not_begun"].evidence == {
             "name": "loss", "best": pytest.approx(end, abs=0.01), "step": 47, "unigram": 7.0, "bigram": 5.0,
             "rate": 1e-3,
         }  # fmt: skip
     unknown = [{key: value for key, value in row.items() if key != "levels"} for row in made]
-    assert "not_begun" not in [finding.kind for finding in judge(unknown)]
+    assert "not_begun" not in [finding.type for finding in diagnose(unknown)]
 
 
 def cosine(share: float) -> float:
@@ -215,10 +215,10 @@ def test_a_loss_that_fell_far_was_not_held_back() -> None:
 def test_updates_in_warm_up_say_nothing_of_the_learning_rate() -> None:
     steady = rows(lambda share: 9 - 0.5 * share, noise=0.02, rate=lambda share: min(1.0, share / 0.1))
     steady.append({"kind": "health", "step": 1, "update_ratio": {"layers.0": 2e-5}})
-    assert "rate_too_low" not in [finding.kind for finding in judge(steady)]
+    assert "rate_too_low" not in [finding.type for finding in diagnose(steady)]
     steady.append({"kind": "health", "step": 201, "update_ratio": {"layers.0": 3e-5}})
-    found = {finding.kind: finding for finding in judge(steady)}
-    assert found["rate_too_low"].figures["ratio"] == 3e-5
+    found = {finding.type: finding for finding in diagnose(steady)}
+    assert found["rate_too_low"].evidence["ratio"] == 3e-5
 
 
 def test_a_noisy_loss_is_not_said_to_have_stood_still() -> None:
@@ -230,28 +230,28 @@ def test_a_noisy_loss_is_not_said_to_have_stood_still() -> None:
 def test_dead_units_are_named() -> None:
     made = rows(falling)
     made.append({"kind": "health", "step": 400, "dead": {"layers.0": 0.02, "layers.1": 0.4}})
-    found = {finding.kind: finding for finding in judge(made)}
-    assert found["dead_units"].figures == {"layer": "layers.1", "dead": 0.4, "step": 400}
+    found = {finding.type: finding for finding in diagnose(made)}
+    assert found["dead_units"].evidence == {"layer": "layers.1", "dead": 0.4, "step": 400}
 
 
 @pytest.mark.parametrize("steps", [0, 1, 23])
 def test_a_short_curve_is_not_judged(steps: int) -> None:
     made = rows(falling, steps=steps, checks=1) if steps else []
-    assert [finding.kind for finding in judge(made)] == ["too_short"]
+    assert [finding.type for finding in diagnose(made)] == ["too_short"]
 
 
 def test_losses_that_are_no_numbers_are_passed_over() -> None:
     made = rows(falling)
     made[10]["loss"] = None
-    assert [finding.kind for finding in judge(made)] == ["plateau"]
+    assert [finding.type for finding in diagnose(made)] == ["plateau"]
 
 
 def test_stretches_cover_every_step_once() -> None:
     losses = [(step, float(step)) for step in range(1, 102)]
-    parts = stretches(losses)
-    assert parts[0].first == 1
-    assert parts[-1].last == 101
-    assert all(b.first == a.last + 1 for a, b in pairwise(parts))
+    parts = split_losses(losses)
+    assert parts[0].first_step == 1
+    assert parts[-1].last_step == 101
+    assert all(b.first_step == a.last_step + 1 for a, b in pairwise(parts))
     assert np.mean([p.mean for p in parts]) == pytest.approx(51, abs=1)
 
 
@@ -270,7 +270,7 @@ besides."""
 @pytest.mark.parametrize("name", REAL)
 def test_curves_of_real_runs(name: str) -> None:
     lines = (CURVES / f"{name}.jsonl").read_text().splitlines()
-    found = {finding.kind for finding in judge([json.loads(line) for line in lines])}
+    found = {finding.type for finding in diagnose([json.loads(line) for line in lines])}
     needed, allowed = REAL[name]
     assert needed <= found <= needed | allowed
 
@@ -281,6 +281,6 @@ def test_a_loss_that_did_not_move_in_few_steps_blames_no_learning_rate(steps: in
         {"kind": "step", "step": k, "loss": 0.69 + 0.02 * (-1) ** k, "learning_rate": 1e-4, "tokens": 100 * k}
         for k in range(1, steps + 1)
     ]
-    kinds = {finding.kind for finding in judge(rows)}
+    kinds = {finding.type for finding in diagnose(rows)}
     assert kind in kinds
     assert not kinds & ({"learnt_nothing", "far_too_low", "rate_too_low", "too_short"} - {kind})

@@ -31,7 +31,7 @@ from pretune.report.page import (
     render,
     write,
 )
-from pretune.report.words import LANGUAGES, words
+from pretune.report.words import TRANSLATIONS, translations
 
 EVIL = "<script>alert('1')</script>\" onload=\"x &amp; 恶意"
 VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -41,9 +41,9 @@ def sections(text: str = "text", number: float = 0.5) -> tuple[Section, ...]:
     """One section of every kind, with ``text`` wherever a text can stand."""
     series = (Series(text, (0, 10, 20), (9.0, 6.0, 5.0)), Series(text, (0, 20), (9.0, 4.9), dashed=True))
     rows = (
-        ScoreRow(text, 0.4, kind="baseline"),
-        ScoreRow(text, number, 0.45, 0.55, detail=text, points=(0.49, 0.51)),
-        ScoreRow(text, 0.8, kind="reference"),
+        ScoreRow(text, 0.4, role="baseline"),
+        ScoreRow(text, number, 0.45, 0.55, detail=text, seed_values=(0.49, 0.51)),
+        ScoreRow(text, 0.8, role="reference"),
     )
     return (
         Verdict(text, tuple(VerdictItem(s, text) for s in ("good", "bad", "neutral")), text),
@@ -99,7 +99,7 @@ def read(html: str) -> Reader:
     return reader
 
 
-@pytest.mark.parametrize("language", sorted(LANGUAGES))
+@pytest.mark.parametrize("language", sorted(TRANSLATIONS))
 def test_the_page_is_balanced_and_reaches_for_nothing_outside(language: str) -> None:
     html = render(page("中文 text", language))
     reader = read(html)
@@ -125,7 +125,7 @@ def test_ids_are_unique_and_every_reference_finds_one() -> None:
     assert used <= set(ids)
 
 
-@pytest.mark.parametrize("language", sorted(LANGUAGES))
+@pytest.mark.parametrize("language", sorted(TRANSLATIONS))
 def test_a_text_stays_a_text(language: str) -> None:
     plain, evil = read(render(page("a", language))), read(render(page(EVIL, language)))
     assert evil.tags == plain.tags
@@ -178,7 +178,7 @@ def test_numbers_that_are_not_finite_and_single_points_are_drawn() -> None:
     nan, inf = float("nan"), float("inf")
     shown: tuple[Section, ...] = (
         Curve("loss", (Series("s", (0, 1, 2), (9.0, nan, inf)),), (("level", nan), ("", 3.0))),
-        Scores("scores", (ScoreRow("a", nan, nan, inf, points=(nan,)), ScoreRow("b", 0.5))),
+        Scores("scores", (ScoreRow("a", nan, nan, inf, seed_values=(nan,)), ScoreRow("b", 0.5))),
         Scores("one", (ScoreRow("b", 0.0),)),
         Mistakes("mistakes", (MistakeRow("t", "a", "b", nan), MistakeRow("t", "a", "b", 0.99999))),
     )
@@ -193,8 +193,8 @@ def test_very_many_points_become_a_line_with_a_band_that_the_legend_explains() -
         series = Series("training", tuple(range(count)), tuple(5 + n % 7 for n in range(count)))
         return render(Page("t", "", "en", (Curve("loss", (series,)),)))
 
-    band = words("en")["band"]
-    assert band not in drawn(charts.MOST_POINTS)
+    band = translations("en")["band"]
+    assert band not in drawn(charts.MAX_LINE_POINTS)
     assert band in drawn(20_000)
     assert len(drawn(20_000)) < 100_000
 
@@ -202,7 +202,7 @@ def test_very_many_points_become_a_line_with_a_band_that_the_legend_explains() -
 def test_labels_of_levels_do_not_cover_each_other() -> None:
     levels = (("unigram", 6.9), ("bigram", 6.85), ("shuffled", 6.8))
     section = Curve("loss", (Series("s", (0, 50, 100), (9.0, 5.5, 5.0)),), levels)
-    labels = charts.curve(section, "c", 820, 330).labels[2:]
+    labels = charts.draw_curve(section, "c", 820, 330).text_labels[2:]
     places = sorted((label.x, label.y) for label in labels)
     assert len(labels) == 3
     assert all(x1 - x0 > 60 or y1 - y0 > 9 for (x0, y0), (x1, y1) in pairwise(places))
@@ -223,13 +223,13 @@ def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None
 
 
 def test_both_languages_have_the_same_words() -> None:
-    keys = {language: sorted(entries) for language, entries in LANGUAGES.items()}
+    keys = {language: sorted(entries) for language, entries in TRANSLATIONS.items()}
     assert keys["en"] == keys["zh"]
-    assert all(text.strip() for entries in LANGUAGES.values() for text in entries.values())
+    assert all(text.strip() for entries in TRANSLATIONS.values() for text in entries.values())
 
 
 def test_an_unknown_language_is_named() -> None:
     with pytest.raises(ConfigError, match="'fr'"):
-        words("fr")
+        translations("fr")
     with pytest.raises(ConfigError, match="'fr'"):
         render(page(language="fr"))

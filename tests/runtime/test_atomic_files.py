@@ -163,7 +163,7 @@ def test_a_checkpoint_that_goes_leaves_what_is_not_of_it(folder: Path) -> None:
     atomic_files.remove_folder(folder)
     assert not folder.exists()
     assert contents(folder.with_name("step-00000003.kept")) == {"notes.txt": "mine"}
-    assert atomic_files.checkpoints(folder.parent) == []
+    assert atomic_files.list_checkpoints(folder.parent) == []
 
 
 def test_a_file_that_is_there_is_not_replaced(tmp_path: Path) -> None:

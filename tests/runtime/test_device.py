@@ -11,7 +11,7 @@ FAULTS = """
 import resource, torch
 from pretune.runtime import device
 if {prepared}:
-    device.prepare()
+    device.configure()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for n in range(61):

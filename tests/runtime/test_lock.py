@@ -21,7 +21,7 @@ HOLDS = (
     "from pathlib import Path\n"
     "from pretune.runtime import lock\n"
     "path = Path(sys.argv[1])\n"
-    "with lock.held(path, path):\n"
+    "with lock.acquire(path, path):\n"
     "    print('held', flush=True)\n"
     "    time.sleep(60)\n"
 )
@@ -29,7 +29,7 @@ HOLDS = (
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return lock.beside(tmp_path / "out")
+    return lock.lock_path(tmp_path / "out")
 
 
 @pytest.fixture
@@ -49,10 +49,10 @@ def test_the_second_is_told_who_and_since_when(other: subprocess.Popen[str], pat
         before = path.read_bytes(), path.stat().st_mtime_ns
         since = json.loads(before[0])["since"]
         said = rf"process {other.pid} on {re.escape(os.uname().nodename)}, since {re.escape(since)}\).*--out"
-        with pytest.raises(ConfigError, match=said), lock.held(path, path):
+        with pytest.raises(ConfigError, match=said), lock.acquire(path, path):
             pass
         assert (path.read_bytes(), path.stat().st_mtime_ns) == before
-        assert lock.is_held(path)
+        assert lock.is_locked(path)
     finally:
         other.kill()
         other.wait()
@@ -62,8 +62,8 @@ def test_the_lock_of_a_killed_process_is_taken_over(other: subprocess.Popen[str]
     other.send_signal(signal.SIGKILL)
     other.wait()
     assert path.exists()
-    assert not lock.is_held(path)
-    with lock.held(path, path):
+    assert not lock.is_locked(path)
+    with lock.acquire(path, path):
         assert json.loads(path.read_text())["pid"] == os.getpid()
     assert not path.exists()
 
@@ -75,23 +75,26 @@ def test_without_locks_of_the_system_the_file_decides(
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(lock.fcntl, "flock", refused)
-    here = lock.Holder.this()
+    here = lock.LockHolder.current_process()
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     path.write_text(json.dumps({"pid": os.getpid(), "host": here.host, "since": here.since}))
-    with pytest.raises(ConfigError, match=f"process {os.getpid()}"), lock.held(path, path):
+    with pytest.raises(ConfigError, match=f"process {os.getpid()}"), lock.acquire(path, path):
         pass
     path.write_text(json.dumps({"pid": dead.pid, "host": here.host, "since": here.since}))
-    with lock.held(path, path):
+    with lock.acquire(path, path):
         pass
     path.write_text(json.dumps({"pid": dead.pid, "host": "elsewhere", "since": here.since}))
-    with pytest.raises(ConfigError, match="on elsewhere"), lock.held(path, path):
+    with pytest.raises(ConfigError, match="on elsewhere"), lock.acquire(path, path):
         pass
 
 
 def test_where_nothing_can_be_written_the_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     out = tmp_path / "file" / "out"
-    with pytest.raises(CheckpointError, match=r"file/out: cannot be made"), lock.held(lock.beside(out), out):
+    with (
+        pytest.raises(CheckpointError, match=r"file/out: cannot be made"),
+        lock.acquire(lock.lock_path(out), out),
+    ):
         pass
     assert (tmp_path / "file").read_text() == "mine"

@@ -16,7 +16,7 @@ from pretune.runtime import state_file
 VALUES = {"steps": 12, "rate": 0.1, "names": ["a", "中"], "nested": {"7": [None, True]}}
 
 
-class Form(state_file.Form):
+class Form(state_file.StateSchema):
     """A form for the tests."""
 
     steps: int

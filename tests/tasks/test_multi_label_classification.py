@@ -13,9 +13,9 @@ import pytest
 from pretune.errors import DataError
 from pretune.inference.output_format import FORMATS
 from pretune.tasks import multi_label_classification as module
-from pretune.types import Feature, Prediction, Record, Specials
+from pretune.types import Feature, Prediction, Record, SpecialTokens
 
-SPECIALS = Specials(vocabulary_size=9, pad=0)
+SPECIALS = SpecialTokens(vocabulary_size=9, pad_id=0)
 FEATURE = Feature(4, 0, (np.array([1]),))
 
 
@@ -41,7 +41,7 @@ def record(labels: Any) -> Record:
     ],
 )
 def test_labels_are_a_list_or_a_cell(given: Any, read: tuple[str, ...]) -> None:
-    assert module.truth(module.accepted(record(given))) == read
+    assert module.reference(module.parse(record(given))) == read
 
 
 @pytest.mark.parametrize(
@@ -61,11 +61,11 @@ def test_labels_are_a_list_or_a_cell(given: Any, read: tuple[str, ...]) -> None:
 )
 def test_answers_in_a_table_are_read_back(labels: tuple[str, ...]) -> None:
     form = FORMATS[".csv"]
-    written = form.head(["text", "labels"]) + form.body(
+    written = form.format_header(["text", "labels"]) + form.format_rows(
         [{"text": "a", "labels": list(labels)}], ["text", "labels"]
     )
     [row] = csv.DictReader(io.StringIO(written.decode()))
-    assert module.truth(module.accepted(record(row["labels"]))) == tuple(sorted(labels))
+    assert module.reference(module.parse(record(row["labels"]))) == tuple(sorted(labels))
 
 
 @pytest.mark.parametrize(
@@ -79,15 +79,15 @@ def test_answers_in_a_table_are_read_back(labels: tuple[str, ...]) -> None:
 )
 def test_other_labels_are_refused(given: Any, fault: str) -> None:
     with pytest.raises(DataError, match=fault):
-        module.accepted(record(given))
+        module.parse(record(given))
 
 
 def test_there_must_be_a_label() -> None:
     with pytest.raises(DataError, match=r"a\.jsonl: no record has a label"):
-        module.label_set([record([])])
-    assert module.label_set([record([]), record(["b"]), record(["a"])]) == ("a", "b")
+        module.collect_labels([record([])])
+    assert module.collect_labels([record([]), record(["b"]), record(["a"])]) == ("a", "b")
     with pytest.raises(DataError, match=r"a\.jsonl:3: the label 'c' .*'a', 'b'"):
-        module.Task(("a", "b"), SPECIALS, 8).check([record(["a", "c"])])
+        module.Task(("a", "b"), SPECIALS, 8).check_labels([record(["a", "c"])])
 
 
 def test_windows_give_the_normalised_geometric_mean_of_each_label() -> None:
@@ -110,14 +110,14 @@ def test_the_threshold_is_chosen_on_validation_records() -> None:
         for number, (a, b) in enumerate([(0.3, 0.1), (0.1, 0.26), (0.2, 0.05)])
     ]
     truth = [record(["a"]), record(["b"]), record([])]
-    options, decided = task.tuned(made, truth)
+    options, decided = task.tune(made, truth)
     assert options.threshold == pytest.approx(0.23)  # halfway between 0.26 and 0.2
     assert [p.value for p in decided] == [("a",), ("b",), ()]
     scores = {s.name: s.value for s in task.score(decided, truth)}
     assert scores == {"micro_f1": 1.0, "macro_f1": 1.0, "exact_match": 1.0}
     fixed = module.Task(("a", "b"), SPECIALS, 8)
-    assert not fixed.tunes
-    assert fixed.tuned(made, truth) == (fixed.options, made)
+    assert not fixed.needs_tuning
+    assert fixed.tune(made, truth) == (fixed.options, made)
 
 
 def test_extreme_logits_do_not_overflow() -> None:

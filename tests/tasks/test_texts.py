@@ -11,7 +11,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers, processors
 
 from pretune.errors import DataError
-from pretune.tasks._texts import Cutting, features, text_fields
+from pretune.tasks._texts import LongTextSettings, encode_windows, parse_text_pair
 from pretune.text.tokenizer import Tokenizer
 from pretune.types import Record
 
@@ -42,8 +42,10 @@ def test_longest_first_is_that_of_stock(first: int, second: int, length: int) ->
         cls_token="[CLS]", sep_token="[SEP]",
     )  # fmt: skip
     record = pair(first, second)
-    ours = features(record, READER, READER.specials, length, Cutting(long_texts="longest_first"))
-    tokens, segments = READER.frame(*ours[0])
+    ours = encode_windows(
+        record, READER, READER.specials, length, LongTextSettings(long_texts="longest_first")
+    )
+    tokens, segments = READER.add_special_tokens(*ours[0])
     theirs = stock(
         record.fields["text"], record.fields["text_pair"], truncation=True, max_length=length,
         return_token_type_ids=True,
@@ -59,8 +61,8 @@ def test_windows_fit_and_hold_all_of_the_second_text(
     first: int, second: int, length: int, overlap: int
 ) -> None:
     record = pair(first, second)
-    found = features(record, READER, READER.specials, length, Cutting(overlap=overlap))
-    assert all(len(READER.frame(*sequences)[0]) <= length for sequences in found)
+    found = encode_windows(record, READER, READER.specials, length, LongTextSettings(overlap=overlap))
+    assert all(len(READER.add_special_tokens(*sequences)[0]) <= length for sequences in found)
     seen = np.unique(np.concatenate([sequences[1] for sequences in found]))
     assert seen.tolist() == READER.encode(str(record.fields["text_pair"])).ids.tolist()
     room = length - 3
@@ -70,13 +72,13 @@ def test_windows_fit_and_hold_all_of_the_second_text(
 def test_a_long_single_text_is_cut_at_its_end() -> None:
     record = Record({"text": " ".join(WORDS)}, "a", 1)
     for kind in ("truncate", "longest_first"):
-        (found,) = features(record, READER, READER.specials, 10, Cutting(long_texts=kind))
+        (found,) = encode_windows(record, READER, READER.specials, 10, LongTextSettings(long_texts=kind))
         assert found[0].tolist() == READER.encode(" ".join(WORDS[:8])).ids.tolist()
 
 
 def test_a_second_text_must_be_text() -> None:
-    assert text_fields({"text": "a", "text_pair": 7})["text_pair"] == "7"
-    assert text_fields({"text": "a", "text_pair": None}) == {"text": "a", "text_pair": None}
+    assert parse_text_pair({"text": "a", "text_pair": 7})["text_pair"] == "7"
+    assert parse_text_pair({"text": "a", "text_pair": None}) == {"text": "a", "text_pair": None}
     for value, fault in ((" ", "empty"), (["b"], "list, not text")):
         with pytest.raises(DataError, match=f"'text_pair' is {fault}"):
-            text_fields({"text": "a", "text_pair": value})
+            parse_text_pair({"text": "a", "text_pair": value})

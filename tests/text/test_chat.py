@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_prompt_is_written_as_stock_writes_it(folder: Path, template: str) -> None:
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     ours, stock = Tokenizer.load(folder), transformers.AutoTokenizer.from_pretrained(folder)
-    found = chat.asked(ours.chat_template, ours.names, PROMPTS)
+    found = chat.render_prompts(ours.chat_template, ours.special_tokens, PROMPTS)
     for prompt, text in zip(PROMPTS, found, strict=True):
         messages = [{"role": "user", "content": prompt}]
         assert text == stock.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -69,7 +69,7 @@ def test_a_prompt_is_written_as_stock_writes_it(folder: Path, template: str) -> 
 )
 def test_a_template_that_cannot_be_used_is_named(template: str, named: str) -> None:
     with pytest.raises(CheckpointError, match=f"^chat template: .*({named})"):
-        chat.asked(template, {}, ["Hello"])
+        chat.render_prompts(template, {}, ["Hello"])
 
 
 @pytest.mark.slow
@@ -83,13 +83,13 @@ def test_a_template_that_cannot_be_used_is_named(template: str, named: str) -> N
 def test_a_template_that_does_not_end_is_stopped(template: str) -> None:
     began = time.monotonic()
     with pytest.raises(CheckpointError, match=r"chat template: .*(stopped|MemoryError)"):
-        chat.asked(template, {}, ["Hello"])
-    assert time.monotonic() - began < chat.WAIT + 5
+        chat.render_prompts(template, {}, ["Hello"])
+    assert time.monotonic() - began < chat.TIMEOUT_SECONDS + 5
 
 
 def test_a_model_without_a_template_says_so() -> None:
     with pytest.raises(UsageError, match="has no chat template: leave chat out"):
-        chat.asked(None, {}, ["Hello"])
+        chat.render_prompts(None, {}, ["Hello"])
 
 
 def test_the_process_imports_nothing_of_ours() -> None:

@@ -19,8 +19,8 @@ from tokenizers import models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerFast
 
 from pretune.errors import ConfigError
-from pretune.text.segmentation import WORD, starts
-from pretune.text.tokenizer import Tokenizer, well_formed
+from pretune.text.segmentation import WORD_START, find_word_starts
+from pretune.text.tokenizer import Tokenizer, replace_surrogates
 from pretune.text.training import train_tokenizer
 from pretune.text.unigram import learn_pieces
 
@@ -49,7 +49,7 @@ TEXTS = [
 
 
 def train(kind: Any, size: int = 900, **options: Any) -> Tokenizer:
-    return train_tokenizer([ENGLISH * 4, CHINESE * 4], size, kind=kind, **options)
+    return train_tokenizer([ENGLISH * 4, CHINESE * 4], size, algorithm=kind, **options)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -61,21 +61,21 @@ def trained(request: pytest.FixtureRequest) -> tuple[str, Tokenizer]:
 def test_stock_transformers_reads_the_same_ids_and_specials(
     trained: tuple[str, Tokenizer], frame: Any, tmp_path: Path
 ) -> None:
-    tokenizer = trained[1].with_frame(frame, segments=frame == "cls_sep")
+    tokenizer = trained[1].with_template(frame, segments=frame == "cls_sep")
     tokenizer.save(tmp_path)
     for stock in (AutoTokenizer.from_pretrained(tmp_path), PreTrainedTokenizerFast.from_pretrained(tmp_path)):
         for text in TEXTS:
             ours = tokenizer.encode(text, parse_specials=True).ids
             assert stock(text, add_special_tokens=False)["input_ids"] == ours.tolist(), text
-            framed, segments = tokenizer.frame(ours, ours[:3])
+            framed, segments = tokenizer.add_special_tokens(ours, ours[:3])
             pair = stock.decode(ours[:3])
             if pair and stock(pair, add_special_tokens=False)["input_ids"] == ours[:3].tolist():
                 theirs = stock(text, pair)
                 assert theirs["input_ids"] == framed.tolist()
                 assert "token_type_ids" not in theirs or theirs["token_type_ids"] == segments.tolist()
-        assert stock.mask_token_id == tokenizer.specials.mask
-        assert stock.pad_token_id == tokenizer.specials.pad
-        assert stock.eos_token_id == tokenizer.specials.end
+        assert stock.mask_token_id == tokenizer.specials.mask_id
+        assert stock.pad_token_id == tokenizer.specials.pad_id
+        assert stock.eos_token_id == tokenizer.specials.eos_id
     again = Tokenizer.load(tmp_path)
     assert again.fingerprint == tokenizer.fingerprint
 
@@ -101,8 +101,10 @@ def test_wordpiece_is_berts_own(lowercase: bool, strip: bool, tmp_path: Path) ->
 
 def test_wordpiece_learns_what_the_library_learns() -> None:
     texts = [f"{word} " * (7 + 3 * i) for i, word in enumerate(sorted(set(ENGLISH.split())))] + [CHINESE]
-    ours = train_tokenizer(texts, 450, kind="wordpiece")
-    found = {ours.token(i) for i in range(ours.vocabulary_size)} - {ours.token(i) for i in ours.specials.all}
+    ours = train_tokenizer(texts, 450, algorithm="wordpiece")
+    found = {ours.id_to_token(i) for i in range(ours.vocabulary_size)} - {
+        ours.id_to_token(i) for i in ours.specials.all_ids
+    }
     merges = {token for token in found if len(token.removeprefix("##")) > 1}
     backend = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=False)
@@ -129,9 +131,9 @@ def test_wordpiece_learns_what_the_library_learns() -> None:
 def test_what_keeps_text_gives_back_any(kind: str, text: str) -> None:
     tokenizer = KEEPING[kind]
     ids = tokenizer.encode(text).ids
-    assert tokenizer.decode(ids) == well_formed(text)
-    assert not set(ids.tolist()) & set(tokenizer.specials.all)
-    assert tokenizer.byte_lengths()[ids].sum() == len(well_formed(text).encode())
+    assert tokenizer.decode(ids) == replace_surrogates(text)
+    assert not set(ids.tolist()) & set(tokenizer.specials.all_ids)
+    assert tokenizer.byte_lengths()[ids].sum() == len(replace_surrogates(text).encode())
 
 
 KEEPING = {kind: train(kind) for kind in ("bpe", "unigram")}
@@ -140,13 +142,13 @@ KEEPING = {kind: train(kind) for kind in ("bpe", "unigram")}
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_texts_give_the_same_tokenizer_in_every_process(kind: Any) -> None:
     texts = [f"{line} {i % 7} 第{i % 5}行" for i, line in enumerate((ENGLISH + CHINESE).splitlines() * 8)]
-    here = train_tokenizer(texts, 700, kind=kind).fingerprint
+    here = train_tokenizer(texts, 700, algorithm=kind).fingerprint
     shuffled = texts[:]
     random.Random(0).shuffle(shuffled)
-    assert train_tokenizer(shuffled, 700, kind=kind).fingerprint == here
+    assert train_tokenizer(shuffled, 700, algorithm=kind).fingerprint == here
     code = (
         "import sys, json; from pretune.text.training import train_tokenizer;"
-        f"print(train_tokenizer(json.load(sys.stdin), 700, kind={kind!r}).fingerprint)"
+        f"print(train_tokenizer(json.load(sys.stdin), 700, algorithm={kind!r}).fingerprint)"
     )
     for parallel in ("true", "false"):
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": parallel}
@@ -172,18 +174,18 @@ def test_offsets_are_the_librarys(kind: str, text: str) -> None:
 
 def test_no_piece_spans_the_punctuation_of_a_clause_or_is_too_long() -> None:
     clause = "从西边涌来的大雾笼罩着整个港口"
-    tokenizer = train_tokenizer([f"他们看见{clause}，于是{clause}。" * 50], 600, kind="unigram")
+    tokenizer = train_tokenizer([f"他们看见{clause}，于是{clause}。" * 50], 600, algorithm="unigram")
     pieces = [tokenizer.decode([i]) for i in range(tokenizer.vocabulary_size)]
     assert not [p for p in pieces if len(p) > 1 and set(p) & set("，。")]
     assert 3 <= max(len(p) for p in pieces if p[:1] in clause) <= 5
-    longer = train_tokenizer([f"他们看见{clause}。" * 50], 600, kind="unigram", max_token_length=24)
+    longer = train_tokenizer([f"他们看见{clause}。" * 50], 600, algorithm="unigram", max_token_length=24)
     assert max(len(longer.decode([i])) for i in range(longer.vocabulary_size)) <= 13
 
 
 def test_a_run_without_spaces_is_no_trouble() -> None:
     draw = random.Random(0)
     run = "".join(draw.choice("ACGT") for _ in range(200_000))
-    tokenizer = train_tokenizer([run], 400, kind="unigram")
+    tokenizer = train_tokenizer([run], 400, algorithm="unigram")
     assert tokenizer.decode(tokenizer.encode(run[:5000]).ids) == run[:5000]
     assert len(tokenizer.encode(run[:5000]).ids) < 2500
 
@@ -207,10 +209,10 @@ def test_words_start_where_a_reader_sees_them(kind: Any) -> None:
     tokenizer = train(kind, 1200)
     text = "The fishermen didn't, naïve 天安门 3.14 学生们走进教室。😀 end"
     encoded = tokenizer.encode(text)
-    flags = starts(text, encoded.offsets)
+    flags = find_word_starts(text, encoded.offsets)
     parts, at = [], -1
     for (low, high), flag in zip(encoded.offsets.tolist(), flags.tolist(), strict=True):
-        if flag & WORD:
+        if flag & WORD_START:
             parts.append("")
             at = low
         parts[-1] += text[max(low, at) : high]
@@ -236,18 +238,18 @@ def test_words_start_where_a_reader_sees_them(kind: Any) -> None:
 
 def test_the_alphabet_of_wordpiece_is_bounded_and_has_digits() -> None:
     rare = "".join(chr(0x4E00 + i) for i in range(3000))
-    tokenizer = train_tokenizer([ENGLISH * 20 + CHINESE * 20 + rare], 1200, kind="wordpiece")
+    tokenizer = train_tokenizer([ENGLISH * 20 + CHINESE * 20 + rare], 1200, algorithm="wordpiece")
     assert tokenizer.vocabulary_size <= 1200
-    known = sum(tokenizer.id(c) is not None for c in rare)
+    known = sum(tokenizer.token_to_id(c) is not None for c in rare)
     assert known < 900
-    assert tokenizer.specials.unknown not in tokenizer.encode("7 8 9 渡船 ~ @").ids
-    assert tokenizer.id("##船") is None, "Chinese characters stand alone"
+    assert tokenizer.specials.unk_id not in tokenizer.encode("7 8 9 渡船 ~ @").ids
+    assert tokenizer.token_to_id("##船") is None, "Chinese characters stand alone"
 
 
 def test_wrong_use_says_why() -> None:
     with pytest.raises(ConfigError, match="did you mean 'unigram'"):
-        train_tokenizer(["a"], 900, kind="unigrm")  # type: ignore[arg-type]
+        train_tokenizer(["a"], 900, algorithm="unigrm")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="unigram needs at least 262"):
-        train_tokenizer(["a"], 100, kind="unigram")
+        train_tokenizer(["a"], 100, algorithm="unigram")
     with pytest.raises(ConfigError, match="lowercase = True: bpe"):
         train_tokenizer(["a"], 900, lowercase=True)

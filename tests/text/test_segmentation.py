@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pretune.text.segmentation import SENTENCE, WORD, starts
+from pretune.text.segmentation import SENTENCE_START, WORD_START, find_word_starts
 from pretune.text.training import train_byte_bpe
 
 BYTES = train_byte_bpe(["a"], 261)
@@ -20,7 +20,7 @@ def characters(text: str) -> np.ndarray:
 
 
 def split(text: str, bit: int) -> list[str]:
-    cuts = np.flatnonzero(starts(text, characters(text)) & bit).tolist()
+    cuts = np.flatnonzero(find_word_starts(text, characters(text)) & bit).tolist()
     return [text[a:b] for a, b in zip(cuts, [*cuts[1:], len(text)], strict=True)]
 
 
@@ -34,7 +34,7 @@ def split(text: str, bit: int) -> list[str]:
     ],
 )
 def test_words(text: str, words: str) -> None:
-    assert split(text, WORD) == words.split("|")
+    assert split(text, WORD_START) == words.split("|")
 
 
 @pytest.mark.parametrize(
@@ -50,32 +50,44 @@ def test_words(text: str, words: str) -> None:
     ],
 )
 def test_sentences(text: str, sentences: str) -> None:
-    assert split(text, SENTENCE) == sentences.split("|")
+    assert split(text, SENTENCE_START) == sentences.split("|")
 
 
 def test_a_token_takes_its_first_visible_character() -> None:
     text = "the ferry 北京天安门"
     spans = np.array([[0, 3], [3, 7], [7, 9], [9, 11], [11, 13], [13, 15]])
     #                 the     " fer"  "ry"    " 北"    京天     安门
-    assert (starts(text, spans) & WORD).tolist() == [1, 1, 0, 1, 0, 0]
+    assert (find_word_starts(text, spans) & WORD_START).tolist() == [1, 1, 0, 1, 0, 0]
 
 
 def test_of_the_bytes_of_a_character_only_the_first_starts_a_word() -> None:
     encoded = BYTES.encode("天安门 a")
-    assert (starts("天安门 a", encoded.offsets) & WORD).tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]
+    assert (find_word_starts("天安门 a", encoded.offsets) & WORD_START).tolist() == [
+        1,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        1,
+        1,
+    ]
 
 
 @settings(max_examples=200, deadline=None)
 @given(text=st.text(alphabet=st.characters(exclude_categories=[]) | st.sampled_from("北京。“”.\n !?a1'")))
 def test_any_text_is_segmented(text: str) -> None:
     offsets = BYTES.encode(text).offsets
-    flags = starts(text, offsets)
+    flags = find_word_starts(text, offsets)
     assert flags.shape == (len(offsets),)
     if text.strip():
-        assert (flags & SENTENCE).any()
+        assert (flags & SENTENCE_START).any()
     if text:
-        assert flags[0] & WORD
+        assert flags[0] & WORD_START
 
 
 def test_nothing_has_no_flags() -> None:
-    assert starts("", np.zeros((0, 2), np.int64)).shape == (0,)
+    assert find_word_starts("", np.zeros((0, 2), np.int64)).shape == (0,)

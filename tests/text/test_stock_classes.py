@@ -15,7 +15,15 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from transformers.models.auto import tokenization_auto
 
 from pretune.errors import CheckpointError
-from pretune.text.stock_classes import ALIASES, CLASSES, FILE, FIXED, OTHERS, REGISTERED, class_of
+from pretune.text.stock_classes import (
+    ALIASES,
+    CHECKED_CLASSES,
+    CLASS_BY_MODEL_TYPE,
+    CLASSES,
+    FIXED_MODEL_TYPES,
+    GENERIC_CLASS,
+    resolve_class,
+)
 from pretune.text.tokenizer import Tokenizer
 
 PIECES = (
@@ -195,12 +203,12 @@ def check(folder: Path) -> transformers.TokenizersBackend:
     wanted = stock(TEXTS, add_special_tokens=False)["input_ids"]
     found = [item.ids.tolist() for item in ours.encode_batch(TEXTS, parse_specials=True)]
     for text, ids, theirs in zip(TEXTS, found, wanted, strict=True):
-        assert ids == theirs, (text, [ours.token(i) for i in ids], stock.convert_ids_to_tokens(theirs))
+        assert ids == theirs, (text, [ours.id_to_token(i) for i in ids], stock.convert_ids_to_tokens(theirs))
     for text, other in (("The ferry", "left"), ("渡船", "noon")):
         first, second = (ours.encode(part).ids for part in (text, other))
-        assert ours.frame(first)[0].tolist() == stock(text)["input_ids"]
+        assert ours.add_special_tokens(first)[0].tolist() == stock(text)["input_ids"]
         pair = stock(text, other, return_token_type_ids=True)
-        assert [part.tolist() for part in ours.frame(first, second)] == [
+        assert [part.tolist() for part in ours.add_special_tokens(first, second)] == [
             pair["input_ids"], pair["token_type_ids"]
         ]  # fmt: skip
     assert ours.vocabulary_size == len(stock)
@@ -245,7 +253,7 @@ def test_what_pretune_saves_stock_reads_alike(tmp_path: Path) -> None:
 def test_a_frame_of_ours_is_not_replaced_by_the_class(tmp_path: Path) -> None:
     """A tokenizer of another model, put in front of a decoder: stock must not frame as its class did."""
     folder = written(tmp_path / "bert", "BertTokenizer", {"eos_token": "[SEP]", "bos_token": "[CLS]"})
-    Tokenizer.load(folder).with_frame("start").save(tmp_path / "saved")
+    Tokenizer.load(folder).with_template("start").save(tmp_path / "saved")
     (tmp_path / "saved" / "config.json").write_text(json.dumps({"model_type": "gpt2", "vocab_size": 1000}))
     stock = check(tmp_path / "saved")
     assert stock("The ferry")["input_ids"][0] == 2
@@ -254,15 +262,18 @@ def test_a_frame_of_ours_is_not_replaced_by_the_class(tmp_path: Path) -> None:
 
 def test_the_class_of_a_folder_is_that_of_stock(tmp_path: Path) -> None:
     names = tokenization_auto.TOKENIZER_MAPPING_NAMES
-    assert {key: (names[key] or "").removesuffix("Fast") for key in REGISTERED} == {
-        key: name or "TokenizersBackend" for key, name in REGISTERED.items()
+    assert {key: (names[key] or "").removesuffix("Fast") for key in CLASS_BY_MODEL_TYPE} == {
+        key: name or "TokenizersBackend" for key, name in CLASS_BY_MODEL_TYPE.items()
     }
-    assert set(FIXED) <= tokenization_auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS
-    assert not (set(REGISTERED) & tokenization_auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS) - FIXED
-    for declared in (*ALIASES, *CLASSES, *OTHERS):
+    assert set(FIXED_MODEL_TYPES) <= tokenization_auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS
+    assert (
+        not (set(CLASS_BY_MODEL_TYPE) & tokenization_auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS)
+        - FIXED_MODEL_TYPES
+    )
+    for declared in (*ALIASES, *CLASSES, *CHECKED_CLASSES):
         found = tokenization_auto.tokenizer_class_from_name(declared)
-        ours = {cls.__name__ for cls in found.__mro__} & {*CLASSES, *OTHERS}
-        assert {class_of(None, f"{declared}Fast", byte_level=False)} == ours, declared
+        ours = {cls.__name__ for cls in found.__mro__} & {*CLASSES, *CHECKED_CLASSES}
+        assert {resolve_class(None, f"{declared}Fast", byte_level=False)} == ours, declared
     declared_classes = (
         "BertTokenizerFast",
         "GPT2Tokenizer",
@@ -287,8 +298,8 @@ def test_the_class_of_a_folder_is_that_of_stock(tmp_path: Path) -> None:
                 "config.json": {"model_type": model_type},
             })  # fmt: skip
             stock = type(transformers.AutoTokenizer.from_pretrained(folder)).__name__
-            assert class_of(model_type, declared, byte_level=True) == (
-                FILE if stock == "TokenizersBackend" else stock
+            assert resolve_class(model_type, declared, byte_level=True) == (
+                GENERIC_CLASS if stock == "TokenizersBackend" else stock
             ), (model_type, declared)
 
 

@@ -16,10 +16,10 @@ from tokenizers import processors
 from transformers import AutoTokenizer, OpenAIGPTTokenizer
 
 from pretune.errors import CheckpointError, ConfigError
-from pretune.text.streaming import TextStream
-from pretune.text.tokenizer import Tokenizer, well_formed
+from pretune.text.streaming import DecodeStream
+from pretune.text.tokenizer import Tokenizer, replace_surrogates
 from pretune.text.training import train_byte_bpe
-from pretune.types import framed
+from pretune.types import add_special_tokens
 
 ENGLISH = (
     "The ferry left the harbour before sunrise. Nobody on the pier had noticed the fog rolling in from the "
@@ -52,31 +52,31 @@ def minilm() -> Tokenizer:
 @given(text=st.text(alphabet=st.characters(exclude_categories=[])))
 def test_any_text_comes_back(trained: Tokenizer, text: str) -> None:
     ids = trained.encode(text).ids
-    assert trained.decode(ids) == well_formed(text)
-    assert not set(ids.tolist()) & set(trained.specials.all)
-    assert trained.byte_lengths()[ids].sum() == len(well_formed(text).encode())
+    assert trained.decode(ids) == replace_surrogates(text)
+    assert not set(ids.tolist()) & set(trained.specials.all_ids)
+    assert trained.byte_lengths()[ids].sum() == len(replace_surrogates(text).encode())
 
 
 @settings(max_examples=150, deadline=None)
 @given(text=st.text())
 def test_a_stream_is_the_text_in_whole_characters(trained: Tokenizer, text: str) -> None:
-    stream = TextStream(trained)
+    stream = DecodeStream(trained)
     pieces = [stream.push(id) for id in trained.encode(text).ids]
-    assert "".join(pieces) + stream.end() == text
+    assert "".join(pieces) + stream.flush() == text
     if "\ufffd" not in text:
         assert not any("\ufffd" in piece for piece in pieces)
 
 
 def test_a_stream_cut_in_a_character_ends_with_a_replacement(trained: Tokenizer) -> None:
-    stream = TextStream(trained)
+    stream = DecodeStream(trained)
     assert not any(stream.push(id) for id in trained.encode("龘").ids[:-1])
-    assert stream.end() == "\ufffd"
+    assert stream.flush() == "\ufffd"
 
 
 def test_a_word_piece_stream_keeps_spaces(minilm: Tokenizer) -> None:
-    stream = TextStream(minilm)
+    stream = DecodeStream(minilm)
     ids = minilm.encode("an unbelievable ferryman left").ids
-    assert "".join(stream.push(id) for id in ids) + stream.end() == "an unbelievable ferryman left"
+    assert "".join(stream.push(id) for id in ids) + stream.flush() == "an unbelievable ferryman left"
 
 
 def test_offsets_point_at_characters(trained: Tokenizer) -> None:
@@ -95,7 +95,7 @@ def test_a_batch_is_its_texts(trained: Tokenizer) -> None:
 
 def test_names_of_specials_are_text_unless_asked(trained: Tokenizer, minilm: Tokenizer) -> None:
     for tokenizer in (trained, minilm):
-        mask = tokenizer.specials.mask
+        mask = tokenizer.specials.mask_id
         assert mask not in tokenizer.encode("a [MASK] b").ids
         assert mask in tokenizer.encode("a [MASK] b", parse_specials=True).ids
 
@@ -110,7 +110,7 @@ def test_stock_transformers_reads_what_we_trained(
     trained: Tokenizer, tmp_path: Path, kind: str | None, model_type: str | None
 ) -> None:
     segments = (kind, model_type) in (("cls_sep", "bert"), ("sep_cls", "xlnet"))
-    ours = trained.with_frame(kind, segments=segments) if kind else trained
+    ours = trained.with_template(kind, segments=segments) if kind else trained
     ours.save(tmp_path, model_max_length=128)
     if model_type:
         (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
@@ -123,7 +123,7 @@ def test_stock_transformers_reads_what_we_trained(
 def _agree(ours: Tokenizer, stock: object, segments: bool) -> None:
     for a in TEXTS:
         for b in (None, "next 文"):
-            tokens, types = ours.frame(
+            tokens, types = ours.add_special_tokens(
                 ours.encode(a, parse_specials=True).ids,
                 None if b is None else ours.encode(b).ids,
             )
@@ -133,16 +133,16 @@ def _agree(ours: Tokenizer, stock: object, segments: bool) -> None:
             if segments:
                 assert theirs["token_type_ids"] == types.tolist()
     specials = ours.specials
-    assert stock.pad_token_id == specials.pad  # type: ignore[attr-defined]
-    assert stock.mask_token_id == specials.mask  # type: ignore[attr-defined]
-    assert stock.eos_token_id == specials.end  # type: ignore[attr-defined]
-    assert stock.bos_token_id == specials.start  # type: ignore[attr-defined]
+    assert stock.pad_token_id == specials.pad_id  # type: ignore[attr-defined]
+    assert stock.mask_token_id == specials.mask_id  # type: ignore[attr-defined]
+    assert stock.eos_token_id == specials.eos_id  # type: ignore[attr-defined]
+    assert stock.bos_token_id == specials.bos_id  # type: ignore[attr-defined]
 
 
 def test_minilm_equals_stock_and_survives_a_save(minilm: Tokenizer, tmp_path: Path) -> None:
     assert minilm.specials.single == ((101,), (102,))
     assert minilm.specials.pair == ((101,), (102,), (102,))
-    assert (minilm.specials.pad, minilm.specials.mask, minilm.vocabulary_size) == (0, 103, 30522)
+    assert (minilm.specials.pad_id, minilm.specials.mask_id, minilm.vocabulary_size) == (0, 103, 30522)
     minilm.save(tmp_path)
     for folder in (MINILM, tmp_path):
         stock = AutoTokenizer.from_pretrained(folder)
@@ -182,7 +182,7 @@ def test_a_folder_with_a_word_list_only(minilm: Tokenizer, tmp_path: Path) -> No
 def test_a_folder_with_vocabulary_and_merges_only(trained: Tokenizer, tmp_path: Path) -> None:
     trained._backend.model.save(str(tmp_path))
     loaded = Tokenizer.load(tmp_path)
-    assert loaded.specials.end == trained.specials.end
+    assert loaded.specials.eos_id == trained.specials.eos_id
     assert loaded.decode(loaded.encode(CHINESE).ids) == CHINESE
 
 
@@ -232,28 +232,28 @@ def test_a_tokenizer_without_specials_still_loads(tmp_path: Path) -> None:
         '{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0, "b": 7}, "merges": []}}'
     )
     bare = Tokenizer.load(tmp_path)
-    assert (bare.specials.pad, bare.specials.end, bare.specials.single) == (0, None, ((), ()))
+    assert (bare.specials.pad_id, bare.specials.eos_id, bare.specials.single) == (0, None, ((), ()))
     assert len(bare.byte_lengths()) == bare.vocabulary_size == 8
     with pytest.raises(ConfigError, match="no cls_token"):
-        bare.with_frame("cls_sep")
+        bare.with_template("cls_sep")
 
 
 def test_sentinels_stand_at_the_end_as_in_t5(trained: Tokenizer, tmp_path: Path) -> None:
-    ours = trained.with_frame("end").with_sentinels(100)
+    ours = trained.with_template("end").with_sentinels(100)
     size = trained.vocabulary_size
     assert ours.vocabulary_size == size + 100
-    assert ours.specials.sentinels == tuple(range(size + 99, size - 1, -1))
-    assert ours.token(size + 99) == "<extra_id_0>"
-    assert set(ours.specials.sentinels) <= set(ours.specials.all)
+    assert ours.specials.sentinel_ids == tuple(range(size + 99, size - 1, -1))
+    assert ours.id_to_token(size + 99) == "<extra_id_0>"
+    assert set(ours.specials.sentinel_ids) <= set(ours.specials.all_ids)
     for text in TEXTS:
         assert ours.encode(text).ids.tolist() == trained.encode(text).ids.tolist()
-    assert not set(ours.encode("a <extra_id_0> b").ids.tolist()) & set(ours.specials.all)
+    assert not set(ours.encode("a <extra_id_0> b").ids.tolist()) & set(ours.specials.all_ids)
     ours.save(tmp_path)
     stock = AutoTokenizer.from_pretrained(tmp_path)
     typed = "Thank you <extra_id_0> me to your party<extra_id_1> week."
     ids = ours.encode(typed, parse_specials=True).ids
-    assert stock(typed)["input_ids"] == [*ids.tolist(), ours.specials.end]
-    assert ids[ids >= size].tolist() == list(ours.specials.sentinels[:2])
+    assert stock(typed)["input_ids"] == [*ids.tolist(), ours.specials.eos_id]
+    assert ids[ids >= size].tolist() == list(ours.specials.sentinel_ids[:2])
     assert (
         stock.decode(ids, skip_special_tokens=True) == ours.decode(ids) == "Thank you  me to your party week."
     )
@@ -264,15 +264,15 @@ def test_sentinels_are_added_once(trained: Tokenizer) -> None:
     some = trained.with_sentinels(3)
     assert trained.with_sentinels(0) is trained
     assert some.with_sentinels(2) is some
-    assert some.with_frame("end").specials.sentinels == some.specials.sentinels
-    assert some.with_frame("end").specials.single == ((), (some.specials.end,))
+    assert some.with_template("end").specials.sentinel_ids == some.specials.sentinel_ids
+    assert some.with_template("end").specials.single == ((), (some.specials.eos_id,))
     with pytest.raises(ConfigError, match="has 3 already"):
         some.with_sentinels(4)
 
 
 def test_the_frame_of_a_published_xlnet_keeps_its_segments(trained: Tokenizer) -> None:
     """Its [CLS] comes last and is a segment of its own, of a text and of a pair."""
-    backend = Backend.from_str(json.dumps(trained.describe()))
+    backend = Backend.from_str(json.dumps(trained.to_dict()))
     backend.post_processor = processors.TemplateProcessing(
         single="$A:0 [SEP]:0 [CLS]:2",
         pair="$A:0 [SEP]:0 $B:1 [SEP]:1 [CLS]:2",
@@ -282,8 +282,8 @@ def test_the_frame_of_a_published_xlnet_keeps_its_segments(trained: Tokenizer) -
     first, second = trained.encode("the ferry").ids, trained.encode("the pier").ids
     for sequences in ((first,), (first, second)):
         wanted = backend.encode(*("the ferry", "the pier")[: len(sequences)])
-        tokens, segments = framed(tokenizer.specials, sequences)
+        tokens, segments = add_special_tokens(tokenizer.specials, sequences)
         assert tokens.tolist() == wanted.ids
         assert segments.tolist() == wanted.type_ids
         assert segments[-1] == 2
-    assert trained.with_frame("sep_cls", segments=True).specials.last_segment is None
+    assert trained.with_template("sep_cls", segments=True).specials.last_segment_id is None

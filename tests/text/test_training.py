@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from pretune.errors import ConfigError, DataError
-from pretune.text.sample import cut_pieces, sample_texts
-from pretune.text.training import SPECIALS, train_byte_bpe
+from pretune.text.sample import sample_texts, split_pieces
+from pretune.text.training import SPECIAL_TOKENS, train_byte_bpe
 
 CLAUSE = "从西边涌来的大雾笼罩着整个港口"
 TEXT = ("The fishermen were understandably disappointed. " * 3 + f"他们看见{CLAUSE}，于是{CLAUSE}。\n") * 30
@@ -20,7 +20,7 @@ TEXT = ("The fishermen were understandably disappointed. " * 3 + f"他们看见{
 def test_no_token_is_longer_than_the_limit() -> None:
     for limit in (6, 16):
         tokenizer = train_byte_bpe([TEXT], 1000, max_token_length=limit)
-        special = set(tokenizer.specials.all)
+        special = set(tokenizer.specials.all_ids)
         longest = max(n for i, n in enumerate(tokenizer.byte_lengths()) if i not in special)
         assert 3 < longest <= limit
         tokens = len(tokenizer.encode(CLAUSE).ids)
@@ -31,8 +31,8 @@ def test_no_token_is_longer_than_the_limit() -> None:
 
 def test_every_byte_and_special_is_there_even_for_little_text() -> None:
     tokenizer = train_byte_bpe(["ab"], 300)
-    assert tokenizer.vocabulary_size == 256 + len(set(SPECIALS.values()))
-    assert tokenizer.specials.end == tokenizer.specials.start
+    assert tokenizer.vocabulary_size == 256 + len(set(SPECIAL_TOKENS.values()))
+    assert tokenizer.specials.eos_id == tokenizer.specials.bos_id
     assert tokenizer.decode(tokenizer.encode("渡船😀").ids) == "渡船😀"
 
 
@@ -61,7 +61,7 @@ def test_a_sample_is_bounded_and_independent_of_order() -> None:
     sample = sample_texts(texts, 5000)
     assert 4000 < sum(map(len, sample)) <= 5000
     assert sample_texts(reversed(texts), 5000) == sample
-    assert "".join(cut_pieces(TEXT)) == TEXT
+    assert "".join(split_pieces(TEXT)) == TEXT
 
 
 def test_lone_surrogates_do_not_stop_training() -> None:

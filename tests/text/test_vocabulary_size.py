@@ -8,7 +8,7 @@ import pytest
 
 from pretune.errors import DataError
 from pretune.text.training import train_tokenizer
-from pretune.text.vocabulary_size import _shortened, advise_vocabulary_size
+from pretune.text.vocabulary_size import _truncate_bpe, advise_vocabulary_size
 
 WORDS = [
     f"{a}{b}{c}" for a in ("ka", "to", "mi", "re", "su") for b in "bdfgklmn" for c in ("an", "or", "ey", "us")
@@ -22,8 +22,8 @@ def texts(words: list[str], number: int) -> list[str]:
 
 def test_more_text_of_more_words_wants_more_tokens() -> None:
     everything = [f"{a}{b}" for a in WORDS for b in WORDS[:30]]
-    few = advise_vocabulary_size(texts(WORDS, 800), sightings=1)
-    many = advise_vocabulary_size(texts(everything, 4000), sightings=1)
+    few = advise_vocabulary_size(texts(WORDS, 800), min_occurrences=1)
+    many = advise_vocabulary_size(texts(everything, 4000), min_occurrences=1)
     assert few.size == 1024
     assert many.size > few.size
     assert [size for size, _ in many.measured][:2] == [1024, 2048]
@@ -33,8 +33,8 @@ def test_more_text_of_more_words_wants_more_tokens() -> None:
 def test_little_text_and_a_limit_hold_it_down() -> None:
     everything = [f"{a}{b}" for a in WORDS for b in WORDS[:30]]
     sample = texts(everything, 4000)
-    assert advise_vocabulary_size(sample, most=2048, sightings=1).size == 2048
-    seldom = advise_vocabulary_size(sample, sightings=1000)
+    assert advise_vocabulary_size(sample, max_size=2048, min_occurrences=1).size == 2048
+    seldom = advise_vocabulary_size(sample, min_occurrences=1000)
     assert seldom.size == 1024
     assert "less than 1000 times" in seldom.reason
 
@@ -42,7 +42,7 @@ def test_little_text_and_a_limit_hold_it_down() -> None:
 def test_the_first_merges_are_the_smaller_tokenizer() -> None:
     sample = texts(WORDS, 200)
     large, small = train_tokenizer(sample, 500), train_tokenizer(sample, 330)
-    assert _shortened(large.describe(), 330).get_vocab() == _vocabulary(small.describe())
+    assert _truncate_bpe(large.to_dict(), 330).get_vocab() == _vocabulary(small.to_dict())
 
 
 def _vocabulary(description: dict) -> dict[str, int]:

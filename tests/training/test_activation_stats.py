@@ -10,8 +10,8 @@ import pytest
 import small
 import torch
 
-from pretune.training.activation_stats import Health, group_of
-from pretune.training.gradients import Gradients, never
+from pretune.training.activation_stats import ActivationStats, layer_name
+from pretune.training.gradients import GradientAccumulator, never_stop
 
 
 def rows(folder: Path, kind: str) -> list[dict[str, Any]]:
@@ -24,7 +24,7 @@ def test_watching_changes_nothing(kind: str, family: str, tmp_path: Path) -> Non
     """Bit for bit, with dropout on and several micro-batches a step."""
     seen = small.trainer(tmp_path / "seen", kind, family=family, health_every=1)
     unseen = small.trainer(tmp_path / "unseen", kind, family=family, health_every=None)
-    assert seen.train().scores == unseen.train().scores
+    assert seen.train().best_scores == unseen.train().best_scores
     for (name, a), b in zip(small.state(seen).items(), small.state(unseen).values(), strict=True):
         assert torch.equal(a, b), name
     assert rows(tmp_path / "seen", "step") == rows(tmp_path / "unseen", "step")
@@ -47,19 +47,21 @@ def test_norms_are_those_of_the_whole(tmp_path: Path) -> None:
 
 def test_a_dead_unit_is_found(tmp_path: Path) -> None:
     made = small.trainer(tmp_path / "run", "masked_lm", family="bert", dropout=False)
-    network, health = made.network, Health(made.network, 1)
+    network, health = made.network, ActivationStats(made.network, 1)
     up = network.layers[1].feed_forward.up
     with torch.no_grad():
         up.weight[:32], up.bias[:32] = 0.0, -20.0  # of 128 units; GELU of -20 is 0
     outputs = []
     handle = network.layers[0].register_forward_hook(lambda m, i, o: outputs.append(o.detach()))
     before = [p.detach().clone() for p in network.layers[0].parameters()]
-    with health.watching(0):
-        Gradients(network, made.objective, made.settings.seed).add(made.batches(0), 0, never)
+    with health.record_activations(0):
+        GradientAccumulator(network, made.objective, made.settings.seed).accumulate(
+            made.dataloader(0), 0, never_stop
+        )
     handle.remove()
-    health.before_update(0)
+    health.record_gradients(0)
     made.optimizer.step(1.0, 0)
-    found = health.after_update(0)
+    found = health.collect(0)
     assert found is not None
     assert found["dead"]["layers.1"] == 0.25
     assert found["dead"]["layers.0"] == 0
@@ -85,4 +87,4 @@ def test_a_dead_unit_is_found(tmp_path: Path) -> None:
     ],
 )
 def test_groups(name: str, group: str) -> None:
-    assert group_of(name) == group
+    assert layer_name(name) == group

@@ -25,12 +25,12 @@ def begun(folder: Path) -> Run:
 
 def test_each_holds_from_its_step_on(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
-    adjustments.record(run, {"training.optimizer.learning_rate": 0.5}, 10)
-    adjustments.record(run, {"training.clip": 0.25, "training.optimizer.learning_rate": 0.75}, 20)
-    found = [adjustments.in_effect(SETTINGS, run.plan(), step) for step in (9, 10, 19, 20)]
+    adjustments.record_change(run, {"training.optimizer.learning_rate": 0.5}, 10)
+    adjustments.record_change(run, {"training.clip": 0.25, "training.optimizer.learning_rate": 0.75}, 20)
+    found = [adjustments.settings_at(SETTINGS, run.read_plan(), step) for step in (9, 10, 19, 20)]
     assert [s.optimizer.learning_rate for s in found] == [1e-3, 0.5, 0.5, 0.75]
     assert [s.clip for s in found] == [1.0, 1.0, 1.0, 0.25]
-    lines = adjustments.described(run.plan()["changes"])
+    lines = adjustments.describe_changes(run.read_plan()["changes"])
     assert lines[0] == "from step 10: training.optimizer.learning_rate = 0.5"
 
 
@@ -46,55 +46,57 @@ def test_each_holds_from_its_step_on(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_is_refused(values: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        adjustments.checked(SETTINGS, values)
+        adjustments.apply_changes(SETTINGS, values)
 
 
 def test_a_request_is_taken_up_once(tmp_path: Path) -> None:
     """A process that died after it recorded a request finds it again, and does not record it again."""
     run = begun(tmp_path / "run")
-    adjustments.request(run, {"training.clip": 0.5})
-    [path] = adjustments.requests(run.folder)
+    adjustments.request_changes(run, {"training.clip": 0.5})
+    [path] = adjustments.pending_requests(run.folder)
     content = path.read_text()
-    done, refused = adjustments.take_up(run, SETTINGS, 7)
+    done, refused = adjustments.accept_requests(run, SETTINGS, 7)
     assert done == ["training.clip = 0.5 from step 7 on"]
     assert not refused
     path.write_text(content)
-    adjustments.take_up(run, SETTINGS, 9)
-    assert [change["step"] for change in run.plan()["changes"]] == [7]
-    assert not adjustments.requests(run.folder)
+    adjustments.accept_requests(run, SETTINGS, 9)
+    assert [change["step"] for change in run.read_plan()["changes"]] == [7]
+    assert not adjustments.pending_requests(run.folder)
 
 
 def test_a_damaged_request_is_named_and_put_away(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
-    (run.folder / adjustments.REQUESTS).mkdir()
-    (run.folder / adjustments.REQUESTS / "1.json").write_text('{"set": {"training.clip": -5}, "asked": 1}')
-    (run.folder / adjustments.REQUESTS / "2.json").write_text('{"set"')
-    done, refused = adjustments.take_up(run, SETTINGS, 7)
+    (run.folder / adjustments.REQUESTS_FOLDER).mkdir()
+    (run.folder / adjustments.REQUESTS_FOLDER / "1.json").write_text(
+        '{"set": {"training.clip": -5}, "asked": 1}'
+    )
+    (run.folder / adjustments.REQUESTS_FOLDER / "2.json").write_text('{"set"')
+    done, refused = adjustments.accept_requests(run, SETTINGS, 7)
     assert not done
     assert ["1.json" in refused[0], "2.json" in refused[1]] == [True, True]
-    assert run.plan()["changes"] == []
-    assert not adjustments.requests(run.folder)
+    assert run.read_plan()["changes"] == []
+    assert not adjustments.pending_requests(run.folder)
 
 
 def test_a_repeat_begins_with_the_plan(tmp_path: Path) -> None:
     first, second = begun(tmp_path / "first"), Run.open(tmp_path / "second", SETTINGS)
-    adjustments.record(first, {"training.clip": 0.5}, 30)
+    adjustments.record_change(first, {"training.clip": 0.5}, 30)
     plan = first.folder / "plan.json"
-    adjustments.replay(second, plan)
-    adjustments.replay(second, plan)  # the same command goes on
-    assert second.plan()["changes"] == first.plan()["changes"]
-    assert second.plan()["steps"] == 100
+    adjustments.replay_plan(second, plan)
+    adjustments.replay_plan(second, plan)  # the same command goes on
+    assert second.read_plan()["changes"] == first.read_plan()["changes"]
+    assert second.read_plan()["steps"] == 100
     with pytest.raises(ConfigError, match="--out"):
-        adjustments.replay(first, plan)
+        adjustments.replay_plan(first, plan)
     (tmp_path / "no.json").write_text(json.dumps([1]))
     with pytest.raises(ConfigError, match=r"no\.json: no plan"):
-        adjustments.replay(second, tmp_path / "no.json")
+        adjustments.replay_plan(second, tmp_path / "no.json")
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     assert not run_lock.is_running(tmp_path)
-    with run_lock.held(tmp_path):
+    with run_lock.lock_run(tmp_path):
         assert run_lock.is_running(tmp_path)
-        with pytest.raises(ConfigError, match="another process"), run_lock.held(tmp_path):
+        with pytest.raises(ConfigError, match="another process"), run_lock.lock_run(tmp_path):
             pass
     assert not run_lock.is_running(tmp_path)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pretune.errors import CheckpointError
-from pretune.training.ema import WeightAverage
+from pretune.training.ema import EMA
 
 
 def network() -> nn.Linear:
@@ -19,7 +19,7 @@ def test_equals_torchs_own_average() -> None:
     """With the decay that a short run begins with, (1 + n) / (10 + n), until the asked one is smaller."""
     ours = network()
     theirs = network()
-    average = WeightAverage(ours, 0.4)
+    average = EMA(ours, 0.4)
     decays: list[float] = []
     reference = torch.optim.swa_utils.AveragedModel(
         theirs, avg_fn=lambda mean, new, _: decays[-1] * mean + (1 - decays[-1]) * new
@@ -35,25 +35,25 @@ def test_equals_torchs_own_average() -> None:
         reference.update_parameters(theirs)
     assert 0.4 in decays
     assert decays[0] < 0.4
-    with average.shown():
+    with average.swapped_in():
         for a, b in zip(ours.parameters(), reference.module.parameters(), strict=True):
             torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
 
 
 def test_the_weights_come_back_as_they_were() -> None:
     made = network()
-    average = WeightAverage(made, 0.9)
+    average = EMA(made, 0.9)
     with torch.no_grad():
         made.weight += 1
     average.update(1)
     before = made.weight.detach().clone()
-    with average.shown() as trained:
+    with average.swapped_in() as trained:
         assert torch.equal(trained["weight"], before)
         assert not torch.equal(made.weight, before)
     assert torch.equal(made.weight, before)
 
 
 def test_weights_of_another_network_are_refused() -> None:
-    average = WeightAverage(network(), 0.9)
+    average = EMA(network(), 0.9)
     with pytest.raises(CheckpointError, match="another network"):
         average.restore({"weight": torch.zeros(5, 5)})

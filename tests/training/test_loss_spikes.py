@@ -16,9 +16,9 @@ from pretune.errors import Interrupted, TrainingError
 from pretune.runtime import atomic_files
 from pretune.runtime.run_folder import Run
 from pretune.training import adjustments
-from pretune.training.adjustments import described
-from pretune.training.loss_spikes import FEWEST, WINDOW, Recovery, attempts
-from pretune.training.train_state import State
+from pretune.training.adjustments import describe_changes
+from pretune.training.loss_spikes import MAX_LOSSES, MIN_LOSSES, SpikeGuard, failed_rollbacks
+from pretune.training.train_state import TrainState
 
 SETTINGS: dict[str, Any] = {"save_every": 4, "evaluations": 2, "ema": 0.9, "health_every": 1, "steps": 16}
 
@@ -38,7 +38,7 @@ FAULTS: dict[str, Callable[[Any, float], float]] = {
 def broken(folder: Path, bad: set[int], kind: str = "nan", times: int | None = None, **settings: Any) -> Any:
     """A run whose ``bad`` steps go wrong, each as often as they are computed, or ``times`` times."""
     made = small.trainer(folder, "masked_lm", family="bert", **(SETTINGS | settings))
-    add, left = made.gradients.add, dict.fromkeys(bad, times)
+    add, left = made.gradients.accumulate, dict.fromkeys(bad, times)
 
     def adding(batches: Any, step: int, stop: Any) -> Any:
         loss = add(batches, step, stop)
@@ -47,7 +47,7 @@ def broken(folder: Path, bad: set[int], kind: str = "nan", times: int | None = N
         left[step] = None if left[step] is None else left[step] - 1
         return FAULTS[kind](made, loss)
 
-    made.gradients.add = adding
+    made.gradients.accumulate = adding
     return made
 
 
@@ -62,7 +62,7 @@ def skipped(folder: Path) -> list[int]:
 
 def everything(made: Any) -> dict[str, torch.Tensor]:
     """Weights, optimiser and average."""
-    average = {f"average/{n}": p.clone() for n, p in made.average._average.items()}
+    average = {f"average/{n}": p.clone() for n, p in made.ema._average.items()}
     return small.state(made) | average
 
 
@@ -76,14 +76,14 @@ def test_a_bad_step_changes_nothing(kind: str, tmp_path: Path) -> None:
     """Weights, optimiser, average and health before and after it, bit for bit; what was found is logged."""
     made = broken(tmp_path / "run", {9}, kind)
     seen = {}
-    step = made._step
+    step = made._train_step
 
     def watched(*arguments: Any) -> bool:
         number = made.state.step
         seen[number] = everything(made)
         return bool(step(*arguments))
 
-    made._step = watched
+    made._train_step = watched
     made.train()
     assert_same(seen[9], seen[10])
     assert [name for name in seen[9] if not torch.equal(seen[8][name], seen[9][name])]
@@ -93,7 +93,7 @@ def test_a_bad_step_changes_nothing(kind: str, tmp_path: Path) -> None:
     assert raw == {"gradient": "nan", "nan": "nan", "inf": "inf"}.get(kind, raw)
     assert isinstance(raw, str) or raw > 100
     assert 10 not in [row["step"] for row in log_of(tmp_path / "run") if row["kind"] in ("step", "health")]
-    [change] = made.run.plan()["changes"]
+    [change] = made.run.read_plan()["changes"]
     assert (change["step"], change["skip"]) == (9, [9])
 
 
@@ -101,7 +101,7 @@ def test_three_bad_steps_go_back_and_are_left_out(tmp_path: Path) -> None:
     """The result is that of the run that never made the steps from the checkpoint on."""
     made = broken(tmp_path / "run", {9, 10, 11})
     outcome = made.train()
-    change = made.run.plan()["changes"][-1]
+    change = made.run.read_plan()["changes"][-1]
     assert (change["step"], change["skip"], change["rolled_back_at"]) == (8, [8, 9, 10, 11], 12)
     assert skipped(tmp_path / "run") == [9, 10, 11, 12]
     rows = [row for row in log_of(tmp_path / "run") if row["kind"] == "skipped"]
@@ -113,7 +113,7 @@ def test_three_bad_steps_go_back_and_are_left_out(tmp_path: Path) -> None:
 
     # The same by other means: from the checkpoint at step 8 straight to step 12.
     other = small.trainer(tmp_path / "other", "masked_lm", family="bert", **SETTINGS)
-    step = other._step
+    step = other._train_step
 
     def jumping(*arguments: Any) -> bool:
         if other.state.step == 8:
@@ -121,10 +121,10 @@ def test_three_bad_steps_go_back_and_are_left_out(tmp_path: Path) -> None:
             other._save(arguments[0])  # due here in the run, too
         return bool(step(*arguments))
 
-    other._step = jumping
+    other._train_step = jumping
     other.train()
     assert_same(everything(made), everything(other))
-    assert "left out" in described(made.run.plan()["changes"])[-1]
+    assert "left out" in describe_changes(made.run.read_plan()["changes"])[-1]
 
 
 def test_a_repeat_leaves_out_the_same_steps(tmp_path: Path) -> None:
@@ -132,8 +132,8 @@ def test_a_repeat_leaves_out_the_same_steps(tmp_path: Path) -> None:
     made = broken(tmp_path / "run", {2, 9, 10, 11}, times=1)
     outcome = made.train()
     repeat = small.trainer(tmp_path / "repeat", "masked_lm", family="bert", **SETTINGS)
-    adjustments.replay(repeat.run, made.run.folder / "plan.json")
-    assert repeat.train().scores == outcome.scores
+    adjustments.replay_plan(repeat.run, made.run.folder / "plan.json")
+    assert repeat.train().best_scores == outcome.best_scores
     assert_same(everything(made), everything(repeat))
     assert log_of(tmp_path / "run") == log_of(tmp_path / "repeat")
 
@@ -148,14 +148,14 @@ def test_a_resume_leaves_out_the_same_steps(at: int, tmp_path: Path, monkeypatch
     whole = broken(tmp_path / "whole", {2, 9, 10, 11})
     whole.train()
     killed = broken(tmp_path / "run", {2, 9, 10, 11})
-    step = killed._step
+    step = killed._train_step
 
     def dying(*arguments: Any) -> bool:
         if killed.state.step == at:
             raise Killed
         return bool(step(*arguments))
 
-    killed._step = dying
+    killed._train_step = dying
     with pytest.raises(Killed):
         killed.train()
     resumed = broken(tmp_path / "run", {9, 10, 11})
@@ -167,13 +167,13 @@ def test_a_resume_leaves_out_the_same_steps(at: int, tmp_path: Path, monkeypatch
 def test_the_usual_loss_outlives_a_stop(tmp_path: Path) -> None:
     """A hundredfold loss just after a resume is told from a usual one."""
     stopped = broken(tmp_path / "run", {9}, "hundredfold")
-    step = stopped._step
+    step = stopped._train_step
 
     def stopping(log: Any, stop: Any, work: Any) -> bool:
-        stop.asked = stopped.state.step == 9
+        stop.should_stop = stopped.state.step == 9
         return bool(step(log, stop, work))
 
-    stopped._step = stopping
+    stopped._train_step = stopping
     with pytest.raises(Interrupted):
         stopped.train()
     resumed = broken(tmp_path / "run", {9}, "hundredfold")
@@ -185,12 +185,12 @@ def test_bad_steps_without_end_are_a_clear_error(tmp_path: Path) -> None:
     made = broken(tmp_path / "run", set(range(9, 99)), steps=40)
     with pytest.raises(TrainingError, match=r"lower training\.optimizer\.learning_rate"):
         made.train()
-    ways = [change for change in made.run.plan()["changes"] if "rolled_back_at" in change]
+    ways = [change for change in made.run.read_plan()["changes"] if "rolled_back_at" in change]
     assert len(ways) == 3
     assert [change["step"] for change in ways] == [8, 4, 4], (
         "a checkpoint that did not help is not tried again"
     )
-    assert atomic_files.newest_good(made.run.checkpoints, print) is not None
+    assert atomic_files.find_newest_valid(made.run.checkpoints_path, print) is not None
     with pytest.raises(TrainingError, match="times in a row"):  # the same command says the same again
         broken(tmp_path / "run", set(range(9, 99)), steps=40).train()
 
@@ -203,38 +203,38 @@ def test_without_a_checkpoint_there_is_no_way_back(tmp_path: Path) -> None:
 def test_a_damaged_or_doubtful_checkpoint_is_not_gone_back_to(tmp_path: Path) -> None:
     """Nor one that was saved among the bad steps."""
     made = broken(tmp_path / "run", {11, 12, 13}, keep=4)
-    step = made._step
+    step = made._train_step
 
     def damaging(*arguments: Any) -> bool:
         if made.state.step == 13:
-            weights = atomic_files.checkpoint_path(made.run.checkpoints, 8) / "model.safetensors"
+            weights = atomic_files.checkpoint_path(made.run.checkpoints_path, 8) / "model.safetensors"
             weights.write_bytes(weights.read_bytes()[:-1])
         return bool(step(*arguments))
 
-    made._step = damaging
+    made._train_step = damaging
     made.train()
-    assert made.run.plan()["changes"][-1]["step"] == 4
+    assert made.run.read_plan()["changes"][-1]["step"] == 4
     assert skipped(tmp_path / "run") == list(range(5, 15))
 
 
 def test_what_is_bad() -> None:
-    judge, state = Recovery(Run(Path("nowhere"))), State()
-    assert not judge.is_bad(state, 1e9, 1.0), "nothing is known yet"
-    for number in range(FEWEST):
-        judge.accept(state, 2.0 + number)
-    assert judge.is_bad(state, 400.0, 1.0)
-    assert not judge.is_bad(state, 300.0, 1e9)
-    assert judge.is_bad(state, 2.0, math.inf)
-    for _ in range(WINDOW + 5):
-        judge.accept(state, 1e-6)
-    assert len(state.losses) == WINDOW
-    assert not judge.is_bad(state, 4.0, 1.0), "one hard record among many that are known by heart"
-    assert judge.is_bad(state, 6.0, 1.0)
+    judge, state = SpikeGuard(Run(Path("nowhere"))), TrainState()
+    assert not judge.is_bad_step(state, 1e9, 1.0), "nothing is known yet"
+    for number in range(MIN_LOSSES):
+        judge.accept_loss(state, 2.0 + number)
+    assert judge.is_bad_step(state, 400.0, 1.0)
+    assert not judge.is_bad_step(state, 300.0, 1e9)
+    assert judge.is_bad_step(state, 2.0, math.inf)
+    for _ in range(MAX_LOSSES + 5):
+        judge.accept_loss(state, 1e-6)
+    assert len(state.losses) == MAX_LOSSES
+    assert not judge.is_bad_step(state, 4.0, 1.0), "one hard record among many that are known by heart"
+    assert judge.is_bad_step(state, 6.0, 1.0)
 
 
 def test_progress_is_counted_anew() -> None:
     ways = [{"step": 8, "skip": [], "rolled_back_at": at} for at in (12, 17, 60)]
     plan = {"changes": [{"step": 3, "set": {}}, *ways]}
-    assert len(attempts(plan, 61)) == 1
-    assert len(attempts(plan, 70)) == 0
-    assert len(attempts({"changes": ways[:2]}, 18)) == 2
+    assert len(failed_rollbacks(plan, 61)) == 1
+    assert len(failed_rollbacks(plan, 70)) == 0
+    assert len(failed_rollbacks({"changes": ways[:2]}, 18)) == 2

@@ -13,15 +13,15 @@ import torch.nn.functional as F
 from pretune.data.corpus.windows import EncodedRecords
 from pretune.errors import ConfigError
 from pretune.families import llama
-from pretune.objectives import Mixture, objective_of
+from pretune.objectives import MixtureObjective, parse_objective
 from pretune.runtime.distributed import World
-from pretune.training.dataloader import StepBatches, weighs
-from pretune.training.gradients import Gradients, never
-from pretune.training.mixture import MixedBatches, Part, pieces
+from pretune.training.dataloader import DataLoader, has_targets
+from pretune.training.gradients import GradientAccumulator, never_stop
+from pretune.training.mixture import MixtureComponent, MixtureDataLoader, count_pieces
 from pretune.training.settings import TrainingSettings
-from pretune.types import Batch, Feature, Specials
+from pretune.types import Batch, Feature, SpecialTokens
 
-SPECIALS = Specials(96, 0, mask=3, start=4, end=4, all=(0, 1, 2, 3, 4), single=((), ()))
+SPECIALS = SpecialTokens(96, 0, mask_id=3, bos_id=4, eos_id=4, all_ids=(0, 1, 2, 3, 4), single=((), ()))
 LENGTH = 16
 
 
@@ -32,18 +32,20 @@ def store(seed: int, count: int = 30) -> EncodedRecords:
     return EncodedRecords([Feature(i, 0, (text,)) for i, text in enumerate(texts)])
 
 
-def part(name: str, weight: float, seed: int, kind: str = "causal_lm") -> Part:
+def part(name: str, weight: float, seed: int, kind: str = "causal_lm") -> MixtureComponent:
     texts = store(seed)
-    return Part(name, weight, texts, objective_of(kind).make(llama.TRAITS, SPECIALS, store=texts))
+    return MixtureComponent(
+        name, weight, texts, parse_objective(kind).build_objective(llama.TRAITS, SPECIALS, store=texts)
+    )
 
 
-def parts() -> list[Part]:
+def parts() -> list[MixtureComponent]:
     return [part("causal_lm", 0.6, 1), part("prefix_lm", 0.4, 2, "prefix_lm")]
 
 
-def mixed(of: list[Part], world: World | None = None, **settings: Any) -> MixedBatches:
+def mixed(of: list[MixtureComponent], world: World | None = None, **settings: Any) -> MixtureDataLoader:
     chosen = TrainingSettings(**({"batch_tokens": 64, "micro_batch": 2} | settings))
-    return MixedBatches(of, llama.TRAITS, chosen, LENGTH, world)
+    return MixtureDataLoader(of, llama.TRAITS, chosen, LENGTH, world)
 
 
 def network() -> Any:
@@ -57,7 +59,10 @@ def gradient(made: Any) -> torch.Tensor:
 
 
 def shown(batches: list[Batch]) -> list[tuple[str | None, float, list[int]]]:
-    return [(b.part, b.share, [] if b.rows is None else sorted(b.rows.tolist())) for b in batches]
+    return [
+        (b.component, b.loss_weight, [] if b.record_ids is None else sorted(b.record_ids.tolist()))
+        for b in batches
+    ]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +72,7 @@ def shown(batches: list[Batch]) -> list[tuple[str | None, float, list[int]]]:
 def test_a_step_is_cut_into_equal_pieces_none_shorter_than_a_text(
     size: int, longest: int, count: int
 ) -> None:
-    assert pieces(size, longest) == count
+    assert count_pieces(size, longest) == count
 
 
 STEPS = [
@@ -80,7 +85,7 @@ STEPS = [
 
 def test_the_micro_batches_of_a_seed() -> None:
     made = mixed(parts())
-    assert made.pieces == 4
+    assert made.pieces_per_step == 4
     assert [shown(made(step)) for step in range(3)] == STEPS
 
 
@@ -89,11 +94,11 @@ def test_each_part_reads_its_own_text_once_an_epoch() -> None:
     read: dict[str, Counter[int]] = {"causal_lm": Counter(), "prefix_lm": Counter()}
     shares: Counter[str] = Counter()
     for step in range(400):
-        for name, share in {batch.part: batch.share for batch in made(step)}.items():
+        for name, share in {batch.component: batch.loss_weight for batch in made(step)}.items():
             shares[str(name)] += share
         for batch in made(step):
-            assert batch.rows is not None
-            read[str(batch.part)].update(batch.rows.tolist())
+            assert batch.record_ids is not None
+            read[str(batch.component)].update(batch.record_ids.tolist())
     for counts in read.values():
         assert set(counts) == set(range(30))
         assert max(counts.values()) - min(counts.values()) <= 1
@@ -105,14 +110,14 @@ def test_each_part_reads_its_own_text_once_an_epoch() -> None:
 def test_one_part_alone_is_batched_as_without_a_mixture() -> None:
     [alone] = [part("causal_lm", 3.0, 1)]
     settings = TrainingSettings(batch_tokens=64, micro_batch=2)
-    plain = StepBatches(alone.store, alone.objective, llama.TRAITS, settings, LENGTH)
+    plain = DataLoader(alone.store, alone.objective, llama.TRAITS, settings, LENGTH)
     made = mixed([alone])
-    assert made.pieces == 4
+    assert made.pieces_per_step == 4
     assert (made.steps_per_epoch, made.tokens_per_step) == (plain.steps_per_epoch, plain.tokens_per_step)
     assert made.fingerprint == plain.fingerprint
     for step in (0, 1, 9):
         ours, theirs = made(step), plain(step)
-        assert [b.share for b in ours] == [1.0] * len(theirs)
+        assert [b.loss_weight for b in ours] == [1.0] * len(theirs)
         for a, b in zip(ours, theirs, strict=True):
             assert torch.equal(a.tokens, b.tokens)
             assert list(a.counts.values()) == list(b.counts.values())
@@ -121,19 +126,21 @@ def test_one_part_alone_is_batched_as_without_a_mixture() -> None:
 def test_a_steps_gradient_is_that_of_its_parts_by_hand() -> None:
     """Each part's mean loss, of all its rows in the step, by its share of the step's pieces."""
     of = parts()
-    batches = next(b for b in (mixed(of)(step) for step in range(9)) if len({x.part for x in b}) == 2)
+    batches = next(b for b in (mixed(of)(step) for step in range(9)) if len({x.component for x in b}) == 2)
     made = network()
-    loss = Gradients(made, Mixture({p.name: p.objective for p in of}), seed=0).add(batches, 0, never)
+    loss = GradientAccumulator(made, MixtureObjective({p.name: p.objective for p in of}), seed=0).accumulate(
+        batches, 0, never_stop
+    )
     found = gradient(made)
 
     other, expected = network(), torch.zeros(())
     for name in ("causal_lm", "prefix_lm"):
-        own = [batch for batch in batches if batch.part == name]
+        own = [batch for batch in batches if batch.component == name]
         logits = torch.cat([other(batch, heads=("causal_lm",)).logits["causal_lm"] for batch in own])
         targets = torch.cat([batch.targets["causal_lm"] for batch in own])
-        expected = expected + own[0].share * F.cross_entropy(logits, targets)
+        expected = expected + own[0].loss_weight * F.cross_entropy(logits, targets)
     expected.backward()
-    assert sum({batch.part: batch.share for batch in batches}.values()) == 1.0
+    assert sum({batch.component: batch.loss_weight for batch in batches}.values()) == 1.0
     assert loss == pytest.approx(expected.item(), rel=1e-5)
     torch.testing.assert_close(found, gradient(other), atol=1e-6, rtol=1e-4)
 
@@ -144,8 +151,8 @@ def test_rows_at_once_change_rounding_only() -> None:
         made = network()
         batches = mixed(of)
         batches.micro_batch = rows
-        learning = Mixture({p.name: p.objective for p in of})
-        Gradients(made, learning, seed=0).add(batches(1), 1, never)
+        learning = MixtureObjective({p.name: p.objective for p in of})
+        GradientAccumulator(made, learning, seed=0).accumulate(batches(1), 1, never_stop)
         gradients.append(gradient(made))
     for other in gradients[1:]:
         assert (other - gradients[0]).norm() / gradients[0].norm() < 1e-5
@@ -157,11 +164,13 @@ def test_ranks_take_the_same_parts_in_the_same_order(size: int) -> None:
     ranks = [mixed(parts(), World(rank, size)) for rank in range(size)]
     for step in range(6):
         shares = [rank(step) for rank in ranks]
-        assert len({tuple((b.part, b.share) for b in share) for share in shares}) == 1
-        whole = Counter((b.part, int(i)) for b in alone(step) if b.rows is not None for i in b.rows)
+        assert len({tuple((b.component, b.loss_weight) for b in share) for share in shares}) == 1
+        whole = Counter(
+            (b.component, int(i)) for b in alone(step) if b.record_ids is not None for i in b.record_ids
+        )
         spread = Counter(
-            (b.part, int(i)) for share in shares for b in share
-            if weighs(b) and b.rows is not None for i in b.rows
+            (b.component, int(i)) for share in shares for b in share
+            if has_targets(b) and b.record_ids is not None for i in b.record_ids
         )  # fmt: skip
         assert spread == whole
 

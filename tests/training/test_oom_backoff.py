@@ -14,7 +14,7 @@ import torch
 from pretune.errors import TrainingError
 from pretune.runtime import device
 from pretune.runtime.run_folder import Run
-from pretune.training.oom_backoff import Memory, explained, ran_out
+from pretune.training.oom_backoff import OOMBackoff, explain_out_of_memory, is_out_of_memory
 
 TORCH = "DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."
 SETTINGS: dict[str, Any] = {"micro_batch": 8, "save_every": 4, "steps": 8}
@@ -62,19 +62,19 @@ def test_a_resume_cuts_each_step_as_it_was_cut(tmp_path: Path) -> None:
     whole = narrow(tmp_path / "whole", {6: 4})
     whole.train()
     killed = narrow(tmp_path / "run", {6: 4})
-    step = killed._step
+    step = killed._train_step
 
     def dying(*arguments: Any) -> bool:
         if killed.state.step == 7:
             raise Killed
         return bool(step(*arguments))
 
-    killed._step = dying
+    killed._train_step = dying
     with pytest.raises(Killed):
         killed.train()
     resumed = small.trainer(tmp_path / "run", "masked_lm", family="bert", **SETTINGS)
     said: list[str] = []
-    resumed.reporter = type("Notes", (small.Silent,), {"say": lambda self, text: said.append(text)})()
+    resumed.reporter = type("Notes", (small.NullReporter,), {"say": lambda self, text: said.append(text)})()
     resumed.train()
     assert not [line for line in said if "memory" in line]
     for name, value in small.state(whole).items():
@@ -89,21 +89,21 @@ def test_one_row_that_does_not_fit_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_evaluation_has_a_choice_of_its_own(tmp_path: Path) -> None:
     run, said = Run(tmp_path), []
-    training = Memory(run, "training", 8, said.append)
-    evaluation = Memory(run, "evaluation", 32, said.append)
+    training = OOMBackoff(run, "training", 8, said.append)
+    evaluation = OOMBackoff(run, "evaluation", 32, said.append)
 
     def attempt(rows: int) -> int:
         if rows > 8:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return rows
 
-    assert evaluation.fitted(5, attempt) == 8
+    assert evaluation.run_with_backoff(5, attempt) == 8
     assert len(said) == 2
     assert training.rows(9) == 8
-    assert Memory(run, "training", 8, said.append).rows(9) == 8
-    again = Memory(run, "evaluation", 32, said.append)
+    assert OOMBackoff(run, "training", 8, said.append).rows(9) == 8
+    again = OOMBackoff(run, "evaluation", 32, said.append)
     assert [again.rows(step) for step in (4, 5, 6)] == [32, 8, 8]
-    assert again.fitted(6, attempt) == 8
+    assert again.run_with_backoff(6, attempt) == 8
     assert len(said) == 2
 
 
@@ -114,15 +114,15 @@ def test_what_says_that_memory_ran_out() -> None:
         RuntimeError("could not create a primitive"),
         torch.OutOfMemoryError("CUDA out of memory"),
     ):
-        assert ran_out(error)
+        assert is_out_of_memory(error)
     with pytest.raises(MemoryError) as numpys:
         np.empty(1 << 56)
-    assert ran_out(numpys.value)
+    assert is_out_of_memory(numpys.value)
     with pytest.raises(RuntimeError) as torchs:
         torch.empty(1 << 58)
-    assert ran_out(torchs.value)
+    assert is_out_of_memory(torchs.value)
     for other in (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("out of memory")):
-        assert not ran_out(other)
+        assert not is_out_of_memory(other)
 
 
 def test_other_errors_are_left_as_they_are(tmp_path: Path) -> None:
@@ -130,8 +130,8 @@ def test_other_errors_are_left_as_they_are(tmp_path: Path) -> None:
         raise RuntimeError("shapes")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        Memory(Run(tmp_path), "training", 8, print).fitted(0, wrong)
-    with pytest.raises(RuntimeError, match="shapes"), explained("saving"):
+        OOMBackoff(Run(tmp_path), "training", 8, print).run_with_backoff(0, wrong)
+    with pytest.raises(RuntimeError, match="shapes"), explain_out_of_memory("saving"):
         wrong(1)
-    with pytest.raises(TrainingError, match="saving: out of memory"), explained("saving"):
+    with pytest.raises(TrainingError, match="saving: out of memory"), explain_out_of_memory("saving"):
         raise MemoryError

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 from transformers.optimization import Adafactor as ReferenceAdafactor
 
-from pretune.config import build as build_settings
+from pretune.config import build_settings as build_settings
 from pretune.errors import ConfigError
 from pretune.families import bert
 from pretune.training.optimizers import optimizers
 from pretune.training.optimizers.adafactor import Adafactor
-from pretune.training.optimizers.muon import Muon, orthogonalised
-from pretune.training.optimizers.optimizers import PARTS
+from pretune.training.optimizers.muon import Muon, newton_schulz
+from pretune.training.optimizers.optimizers import BUILDERS
 from pretune.training.settings import OptimizerSettings
 
 
@@ -21,7 +21,7 @@ from pretune.training.settings import OptimizerSettings
 def test_singular_values_come_near_one(shape: tuple[int, int, int]) -> None:
     """The published coefficients leave singular values between about 0.7 and 1.2, unless tiny before."""
     torch.manual_seed(0)
-    values = torch.linalg.svdvals(orthogonalised(torch.randn(shape)))
+    values = torch.linalg.svdvals(newton_schulz(torch.randn(shape)))
     assert float(values.max()) < 1.3
     assert float(values.median()) > 0.65
 
@@ -36,14 +36,14 @@ def test_orthogonalised_follows_the_published_iteration(shape: tuple[int, int, i
     expected = values.double() / (values.double().norm() + 1e-7)
     for _ in range(5):
         expected = 3.4445 * expected - 4.7750 * expected**3 + 2.0315 * expected**5
-    found = orthogonalised((left * values) @ right)
+    found = newton_schulz((left * values) @ right)
     exact = (left.double() * expected) @ right.double()
     assert float((found - exact).norm() / exact.norm()) < 1e-3  # rounding of fp32, 2e-4 here
 
 
 def test_no_gradient_is_no_update() -> None:
     for shape in ((1, 8, 8), (1, 8, 32)):
-        assert torch.equal(orthogonalised(torch.zeros(shape)), torch.zeros(shape))
+        assert torch.equal(newton_schulz(torch.zeros(shape)), torch.zeros(shape))
 
 
 def test_equals_torch_muon() -> None:
@@ -87,7 +87,7 @@ def test_rarer_updates_are_that_much_longer_and_take_turns() -> None:
 
 def test_muon_takes_hidden_matrices_only() -> None:
     network = bert.Network(bert.tiny_config(), heads=("masked_lm",))
-    muon, adamw = optimizers.build(network, OptimizerSettings(name="muon")).parts
+    muon, adamw = optimizers.build_optimizers(network, OptimizerSettings(name="muon")).optimizers
     names = {p: n for n, p in network.named_parameters()}
     taken = {names[p] for group in muon.param_groups for p in group["params"]}
     left = {names[p] for group in adamw.param_groups for p in group["params"]}
@@ -119,7 +119,7 @@ def test_equals_the_reference_adafactor(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)  # products in another order
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", BUILDERS)
 def test_norms_and_biases_and_on_request_embeddings_do_not_decay(name: str) -> None:
     """By what an update without a gradient does: decay alone changes a weight."""
     network = bert.Network(bert.tiny_config(), heads=("masked_lm",))
@@ -129,7 +129,7 @@ def test_norms_and_biases_and_on_request_embeddings_do_not_decay(name: str) -> N
     )
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    optimizers.build(network, settings).step(1.0, 0)
+    optimizers.build_optimizers(network, settings).step(1.0, 0)
     shrunk = {n for n, p in network.named_parameters() if not torch.equal(p, before[n])}
     matrices = {n for n, p in network.named_parameters() if p.ndim >= 2}
     assert shrunk == {n for n in matrices if not n.startswith("embeddings.")}
@@ -137,12 +137,14 @@ def test_norms_and_biases_and_on_request_embeddings_do_not_decay(name: str) -> N
 
 def test_a_change_in_mid_run_moves_peaks_and_decay() -> None:
     network = bert.Network(bert.tiny_config(), heads=("masked_lm",))
-    made = optimizers.build(network, OptimizerSettings(name="muon"))
-    made.adopt(OptimizerSettings(name="muon", learning_rate=0.25, muon_learning_rate=0.5, weight_decay=0.125))
+    made = optimizers.build_optimizers(network, OptimizerSettings(name="muon"))
+    made.update_hyperparameters(
+        OptimizerSettings(name="muon", learning_rate=0.25, muon_learning_rate=0.5, weight_decay=0.125)
+    )
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
     made.step(0.5, 0)
-    muon, adamw = made.parts
+    muon, adamw = made.optimizers
     assert [group["lr"] for group in muon.param_groups] == [0.25]
     assert [group["lr"] for group in adamw.param_groups] == [0.125, 0.125]
     assert [group["weight_decay"] for group in (*muon.param_groups, *adamw.param_groups)] == [0.125, 0.125, 0]

@@ -29,7 +29,7 @@ def test_ends_after_so_many_without_improvement(sign: int, tmp_path: Path) -> No
     values = [sign * value for value in (3.0, 2.0, 1.99, 1.98, 0.0, 0.0)]
     direction: Literal["higher", "lower"] = "lower" if sign == 1 else "higher"
     early = outcome(tmp_path / "early", values, direction, patience=2, min_delta=0.1)
-    assert (early.steps, early.best_step, early.ended) == (8, 8, "patience")
-    assert 0 < early.last_factor < 1
+    assert (early.steps, early.best_step, early.stop_reason) == (8, 8, "patience")
+    assert 0 < early.last_lr_factor < 1
     patient = outcome(tmp_path / "patient", values, direction, patience=2)
-    assert (patient.steps, patient.best_step, patient.ended) == (12, 10, "length")
+    assert (patient.steps, patient.best_step, patient.stop_reason) == (12, 10, "length")

@@ -13,8 +13,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pretune.training.gradients import never
-from pretune.training.sampled_softmax import SampledBatches, SampledSoftmaxSettings, inclusion
+from pretune.training.gradients import never_stop
+from pretune.training.sampled_softmax import (
+    SampledSoftmaxDataLoader,
+    SampledSoftmaxSettings,
+    inclusion_probabilities,
+)
 
 BARE: Any = SimpleNamespace(steps_per_epoch=1.0, tokens_per_step=1.0, fingerprint="", micro_batch=1)
 
@@ -23,14 +27,14 @@ def frequencies(count: int) -> np.ndarray[Any, Any]:
     return 1.0 / np.arange(1, count + 1)
 
 
-def source(words: int, vocabulary: int = 200, seed: int = 0) -> SampledBatches:
-    return SampledBatches(BARE, SampledSoftmaxSettings(words=words), frequencies(vocabulary), seed)
+def source(words: int, vocabulary: int = 200, seed: int = 0) -> SampledSoftmaxDataLoader:
+    return SampledSoftmaxDataLoader(BARE, SampledSoftmaxSettings(words=words), frequencies(vocabulary), seed)
 
 
 @given(st.lists(st.integers(1, 1000), min_size=2, max_size=60), st.data())
 def test_chances_add_up_to_the_number_of_words(counts: list[int], data: st.DataObject) -> None:
     words = data.draw(st.integers(1, len(counts)))
-    chances = inclusion(np.array(counts, float), words)
+    chances = inclusion_probabilities(np.array(counts, float), words)
     assert chances.sum() == pytest.approx(words)
     assert chances.min() > 0
     assert chances.max() <= 1 + 1e-12
@@ -43,28 +47,34 @@ def test_each_word_comes_as_often_as_its_chance_says() -> None:
     drawing, times = source(40), 1500
     seen = np.zeros(200)
     for step in range(times):
-        ids = drawing.drawn(step).ids.numpy()
+        ids = drawing.draw_negative_samples(step).ids.numpy()
         assert len(ids) == 40
         assert (np.diff(ids) > 0).all()
         seen[ids] += 1
-    chances = inclusion(frequencies(200), 40)
+    chances = inclusion_probabilities(frequencies(200), 40)
     assert (np.abs(seen / times - chances) <= 5 * np.sqrt(chances * (1 - chances) / times)).all()
     assert (seen[chances >= 1] == times).all()
 
 
 def test_a_step_draws_the_same_again_and_another_seed_does_not() -> None:
-    first, again, other = source(40).drawn(7), source(40).drawn(7), source(40, seed=1).drawn(7)
+    first, again, other = (
+        source(40).draw_negative_samples(7),
+        source(40).draw_negative_samples(7),
+        source(40, seed=1).draw_negative_samples(7),
+    )
     assert torch.equal(first.ids, again.ids)
     assert torch.equal(first.corrections, again.corrections)
     assert not torch.equal(first.ids, other.ids)
-    chances = inclusion(frequencies(200), 40)[first.ids.numpy()]
+    chances = inclusion_probabilities(frequencies(200), 40)[first.ids.numpy()]
     np.testing.assert_allclose(first.corrections.numpy(), -np.log(chances), rtol=1e-5, atol=1e-6)
 
 
 def sampled(folder: Path, **settings: Any) -> Any:
     made = small.trainer(folder, "causal_lm", family="llama", dropout=False, batch_tokens=300, **settings)
-    size = made.keeper.network.config.vocab_size
-    made.batches = SampledBatches(made.batches, SampledSoftmaxSettings(words=60), frequencies(size), 0)
+    size = made.model_io.network.config.vocab_size
+    made.dataloader = SampledSoftmaxDataLoader(
+        made.dataloader, SampledSoftmaxSettings(words=60), frequencies(size), 0
+    )
     return made
 
 
@@ -73,7 +83,7 @@ def test_accumulation_and_packing_change_rounding_only(tmp_path: Path) -> None:
     gradients = []
     for rows, packing in ((1, True), (64, True), (1, False), (64, False)):
         made = sampled(tmp_path / f"{rows}-{packing}", micro_batch=rows, packing=packing)
-        made.gradients.add(made.batches(3), 3, never)
+        made.gradients.accumulate(made.dataloader(3), 3, never_stop)
         gradients.append(
             torch.cat([p.grad.flatten() for p in made.network.parameters() if p.grad is not None])
         )
@@ -82,7 +92,7 @@ def test_accumulation_and_packing_change_rounding_only(tmp_path: Path) -> None:
 
 
 def test_towards_the_end_all_words_count(tmp_path: Path) -> None:
-    batches = sampled(tmp_path).batches
-    assert all(batch.candidates is not None for batch in batches(3, 0.89))
-    assert all(batch.candidates is None for batch in batches(3, 0.9))
-    assert batches.turns_at == 0.9
+    batches = sampled(tmp_path).dataloader
+    assert all(batch.negative_samples is not None for batch in batches(3, 0.89))
+    assert all(batch.negative_samples is None for batch in batches(3, 0.9))
+    assert batches.cost_changes_at == 0.9

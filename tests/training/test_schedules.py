@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import optimization
 
-from pretune.config import build
+from pretune.config import build_settings
 from pretune.errors import ConfigError
-from pretune.training.schedules import SHAPES, factor
+from pretune.training.schedules import SCHEDULES, lr_factor
 from pretune.training.settings import ScheduleSettings
 
 TOTAL, WARMUP, DECAY = 50, 10, 15
@@ -38,7 +38,7 @@ REFERENCES: dict[str, tuple[dict[str, Any], Reference]] = {
 
 
 def settings(**values: Any) -> ScheduleSettings:
-    return build(ScheduleSettings, values)
+    return build_settings(ScheduleSettings, values)
 
 
 @pytest.mark.parametrize("case", REFERENCES)
@@ -53,16 +53,16 @@ def test_equals_the_reference(case: str) -> None:
         optimizer.step()
         schedule.step()
         expected.append(schedule.get_last_lr()[0])
-        found.append(factor(step, TOTAL, chosen))
+        found.append(lr_factor(step, TOTAL, chosen))
     assert found == pytest.approx(expected, abs=1e-12)
     assert len(set(found)) > WARMUP
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("warmup", [0, 0.2, 10])
 def test_warms_up_to_the_peak_and_never_leaves_it_upwards(name: str, warmup: float) -> None:
     chosen = settings(name=name, warmup=warmup)
-    factors = [factor(step, TOTAL, chosen) for step in range(TOTAL)]
+    factors = [lr_factor(step, TOTAL, chosen) for step in range(TOTAL)]
     assert all(0 < f <= 1 for f in factors)
     peak = 10 if warmup else 0
     assert factors[peak] == 1.0
@@ -72,12 +72,12 @@ def test_warms_up_to_the_peak_and_never_leaves_it_upwards(name: str, warmup: flo
 
 @pytest.mark.parametrize("name", ["cosine", "linear", "wsd"])
 def test_ends_at_the_final_share(name: str) -> None:
-    assert factor(TOTAL, TOTAL, settings(name=name, final=0.25)) == pytest.approx(0.25)
+    assert lr_factor(TOTAL, TOTAL, settings(name=name, final=0.25)) == pytest.approx(0.25)
 
 
 def test_the_stable_stage_of_wsd_is_a_share() -> None:
     chosen = settings(name="wsd", warmup=0, decay=0.3)
-    factors = [factor(step, TOTAL, chosen) for step in range(TOTAL)]
+    factors = [lr_factor(step, TOTAL, chosen) for step in range(TOTAL)]
     assert factors.index(next(f for f in factors if f < 1)) == 0.7 * TOTAL + 1
 
 

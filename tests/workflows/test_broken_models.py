@@ -25,7 +25,7 @@ USES: dict[tuple[str, str], tuple[Callable[[Model], object], ...]] = {
         lambda model: model.generate("The captain"),
         lambda model: model.generate("The captain", num_beams=3),
         lambda model: list(model.stream("The captain")),
-        lambda model: model.generate_all(["The", "a"], Decoding(num_return_sequences=2)),
+        lambda model: model.generate_batch(["The", "a"], Decoding(num_return_sequences=2)),
         lambda model: model.score("The captain"),
     ),
     ("t5", "causal_lm"): (lambda model: model.generate("The captain"),),
@@ -52,11 +52,11 @@ USES: dict[tuple[str, str], tuple[Callable[[Model], object], ...]] = {
 def made(family: str, head: str) -> Model:
     frames = {"bert": "cls_sep", "xlnet": "sep_cls", "t5": "end"}
     encoder = family in ("bert", "xlnet")
-    tokenizer = train_tokenizer(TEXT, 350, kind="wordpiece" if encoder else "bpe")
-    tokenizer = tokenizer.with_frame(frames.get(family, "start"))  # type: ignore[arg-type]
+    tokenizer = train_tokenizer(TEXT, 350, algorithm="wordpiece" if encoder else "bpe")
+    tokenizer = tokenizer.with_template(frames.get(family, "start"))  # type: ignore[arg-type]
     labels = ("no", "yes", "perhaps") if head == "classification" else ()
     model = Model.create(family, SIZES, tokenizer, head, max_length=32, seed=0, labels=labels)
-    model.about["task"] = "classification" if labels else None
+    model.metadata["task"] = "classification" if labels else None
     return model
 
 

@@ -47,7 +47,7 @@ def stars(bert: Path, texts: Any, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.mark.slow
 def test_named_columns_stay_with_the_model(stars: Path, texts: Any, tmp_path: Path, cli: Cli) -> None:
-    assert Model.load(stars).about["columns"] == {"text": "Wording", "label": "Points"}
+    assert Model.load(stars).metadata["columns"] == {"text": "Wording", "label": "Points"}
     test = table(tmp_path / "test.csv", texts.test, "Wording", "Points", "text")
     scored = pretune.evaluate(stars, data=test)
     plain = pretune.evaluate(stars, data=texts.test)

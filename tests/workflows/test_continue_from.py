@@ -100,7 +100,7 @@ def test_fingerprints_cover_both_texts(further: Path, other: tuple[Path, list[st
     assert kept is not None
     first = [json.loads(line)["text"] for line in texts.corpus.read_text(encoding="utf-8").splitlines()]
     for documents in (first, other[1]):
-        assert len(kept.overlap(documents)) > 0.9 * len(documents)
+        assert len(kept.find_overlapping(documents)) > 0.9 * len(documents)
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def test_a_stopped_preparation_goes_on(
     whole = pretune.prepare_data(settings, sources=raw, out=tmp_path / "whole")
     out = tmp_path / "out"
     cleaned: list[int] = []
-    take = workflow._Preparation._take
+    take = workflow._CleaningRun._write_batch
     stops = iter([3, 9, 0, 12])
 
     def counting(self: Any, batch: Any, answer: Any) -> None:
@@ -147,7 +147,7 @@ def test_a_stopped_preparation_goes_on(
         if len(cleaned) == limit:
             raise Interrupted("stopped")
 
-    monkeypatch.setattr(workflow._Preparation, "_take", counting)
+    monkeypatch.setattr(workflow._CleaningRun, "_write_batch", counting)
     for limit in stops:
         cleaned.clear()
         if limit:

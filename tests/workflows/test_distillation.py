@@ -103,11 +103,11 @@ def test_page_card_and_summary_name_the_teacher(
     )  # fmt: skip
     for found in (run.summary["teacher"], json.loads((run.folder / "summary.json").read_text())["teacher"]):
         assert found == {
-            "name": "bert", "path": str(bert / "model"), "family": "bert", "parameters": model.parameters,
+            "name": "bert", "path": str(bert / "model"), "family": "bert", "parameters": model.num_parameters,
             "fingerprint": model.fingerprint, "weight": 0.3, "temperature": 2.0, "hidden_weight": 0.0,
         }  # fmt: skip
     assert said in (run.folder / "report.html").read_text(encoding="utf-8")
-    assert fact.format(n=f"{model.parameters:,}") in (run.model / "README.md").read_text(encoding="utf-8")
+    assert fact.format(n=f"{model.num_parameters:,}") in (run.model / "README.md").read_text(encoding="utf-8")
 
     tuned = pretune.finetune(
         bert, train=texts.train, validation=texts.validation, budget="1 steps", training={"evaluations": 1},

@@ -43,11 +43,11 @@ def assert_same(run: Path, auto: str, texts: list[str], pair: str | None = None)
     for text in texts:
         theirs = reader(*([text] if pair is None else [text, pair]), return_tensors="pt")
         ids = [model.tokenizer.encode(part).ids for part in (text, pair) if part is not None]
-        tokens, segments = model.tokenizer.frame(*ids)
+        tokens, segments = model.tokenizer.add_special_tokens(*ids)
         assert theirs["input_ids"][0].tolist() == tokens.tolist()
         if "token_type_ids" in theirs:
             assert theirs["token_type_ids"][0].tolist() == segments.tolist()
-        assert ("token_type_ids" in theirs) == model.family.TRAITS.segments
+        assert ("token_type_ids" in theirs) == model.family.TRAITS.has_segment_embeddings
         layout = Layout(torch.tensor([len(tokens)]), segments=torch.tensor(segments)[None])
         with torch.inference_mode():
             ours = model.network(Batch(torch.tensor(tokens)[None], layout), heads=(model.head,))
@@ -201,7 +201,7 @@ def test_a_long_text_is_read_in_windows_to_its_end(classifier: Path) -> None:
     model = pretune.load(classifier)
     long = " ".join(SENTENCES * 8)
     other = long + " The shepherd saw the harvest in the meadow by the barn."
-    record = model.task().encode
+    record = model.build_task().encode
     from pretune.types import Record
 
     windows = record(Record({"text": long}, "text", 1), 0, model.tokenizer, labelled=False)
@@ -255,7 +255,7 @@ def test_a_score_is_the_loss_of_transformers(llama: Path) -> None:
         with torch.inference_mode():
             loss = stock(ids, labels=ids).loss.item()
         score = model.score(text)
-        assert score.nats == pytest.approx(loss * (ids.shape[1] - 1), abs=1e-3)
-        assert -sum(value for _, value in score.tokens) == pytest.approx(score.nats)
+        assert score.nll == pytest.approx(loss * (ids.shape[1] - 1), abs=1e-3)
+        assert -sum(value for _, value in score.tokens) == pytest.approx(score.nll)
         assert len(score.tokens) == ids.shape[1] - 1
-    assert model.score(" ".join(SENTENCES * 8)).nats > score.nats
+    assert model.score(" ".join(SENTENCES * 8)).nll > score.nll

@@ -15,9 +15,9 @@ import pretune
 from pretune import registry
 from pretune.errors import DataError
 from pretune.model.model import Model
-from pretune.model.resize_embeddings import grown, vocabulary_tensors
+from pretune.model.resize_embeddings import find_vocabulary_tensors, resize_token_embeddings
 from pretune.text.training import train_tokenizer
-from pretune.text.vocabulary_extension import extended
+from pretune.text.vocabulary_extension import extend_tokenizer
 
 TEXT = ["人民法院应当保护当事人的合法权益。The court shall protect the lawful rights of the parties."] * 8
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -25,9 +25,9 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 def heads() -> list[Any]:
     found = []
-    for name in registry.names("families"):
+    for name in registry.list_names("families"):
         family = registry.find("families", name)
-        if family.TRAITS.kind != "encoder-decoder":
+        if family.TRAITS.architecture != "encoder-decoder":
             names = dict.fromkeys(head for of in family.HF_TYPES.values() for head in of)
             found += [pytest.param(name, head, id=f"{name}-{head}") for head in names]
     return found
@@ -38,11 +38,11 @@ def test_every_family_keeps_what_it_knows(family: str, head: str) -> None:
     tokenizer = train_tokenizer(TEXT, 270)
     labels = ("a", "b") if head == "classification" else ()
     model = Model.create(family, {}, tokenizer, head, max_length=64, seed=0, labels=labels)
-    found = extended(tokenizer, TEXT, 20)
-    larger = grown(model, found)
+    found = extend_tokenizer(tokenizer, TEXT, 20)
+    larger = resize_token_embeddings(model, found)
     assert larger.config.vocab_size == 270 + len(found.pieces)
     old, new = model.network.state_dict(), larger.network.state_dict()
-    by_token = vocabulary_tensors(model.family, model.config, head, labels)
+    by_token = find_vocabulary_tensors(model.family, model.config, head, labels)
     assert by_token
     for name, tensor in new.items():
         torch.testing.assert_close(tensor[: len(old[name])], old[name], rtol=0, atol=0)
@@ -56,8 +56,8 @@ def test_every_family_keeps_what_it_knows(family: str, head: str) -> None:
 def test_spare_rows_of_the_network_are_used_first() -> None:
     tokenizer = train_tokenizer(TEXT, 270)
     model = Model.create("llama", {"vocab_size": 320}, tokenizer, "causal_lm", max_length=64, seed=0)
-    found = extended(tokenizer, TEXT, 20)
-    larger = grown(model, found)
+    found = extend_tokenizer(tokenizer, TEXT, 20)
+    larger = resize_token_embeddings(model, found)
     assert larger.config.vocab_size == 320
     row = larger.network.state_dict()["embedding.weight"][270]
     pieces = list(found.pieces[270])
@@ -68,8 +68,8 @@ def test_stock_transformers_says_the_same(llama: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "law.txt"
     corpus.write_text("\n".join(TEXT), encoding="utf-8")
     found = pretune.extend_vocabulary(llama, corpus, out=tmp_path / "more", tokens=25)
-    assert len(found.tokens) == 25
-    assert found.after < 0.8 * found.before
+    assert len(found.new_tokens) == 25
+    assert found.rate_after < 0.8 * found.rate_before
     before, after = (
         transformers.AutoModelForCausalLM.from_pretrained(p) for p in (_model(llama), found.folder)
     )

@@ -13,15 +13,15 @@ import transformers
 from safetensors.torch import load_file
 
 from pretune.errors import ConfigError
-from pretune.model.folder import Outline, outline
+from pretune.model.folder import FolderInfo, read_folder_info
 from pretune.model.model import Model
-from pretune.registry import find, names
+from pretune.registry import find, list_names
 from pretune.runtime.distributed import World
-from pretune.runtime.progress import Silent
-from pretune.training.gradients import Gradients, never
+from pretune.runtime.progress import NullReporter
+from pretune.training.gradients import GradientAccumulator, never_stop
 from pretune.workflows.finetune import finetune as workflow
 from pretune.workflows.finetune import recipe
-from pretune.workflows.finetune.components import Finetuning
+from pretune.workflows.finetune.components import FinetuneSetup
 
 TEXTS = ["the king sent word to the city", "人民法院应当依法审理案件", "sent", "the city the king sent word",
          "word word", "to the king in the city word", "案件", "the the the"]  # fmt: skip
@@ -41,7 +41,7 @@ def folder_of(folder: Path, family: str, **about: Any) -> Path:
     model = Model.create(
         family, shape | dict.fromkeys(dropouts, 0.0), reader, head, max_length=small.MAX_LENGTH, seed=1
     )
-    model.about |= about
+    model.metadata |= about
     model.save(folder)
     return folder
 
@@ -67,7 +67,7 @@ def test_the_gradients_of_the_first_step_equal_stocks(family: str, tmp_path: Pat
         },
         {"training": {"batch_examples": len(TEXTS)}},
     )
-    parts = Finetuning(settings, Silent(), World())
+    parts = FinetuneSetup(settings, NullReporter(), World())
     assert isinstance(parts.model, Model)
     parts.model.save(tmp_path / "start")
     stock = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "start").train()
@@ -78,7 +78,9 @@ def test_the_gradients_of_the_first_step_equal_stocks(family: str, tmp_path: Pat
     loss.backward()
     assert encoded["input_ids"].shape[1] <= small.MAX_LENGTH, "no text is cut"
 
-    found = Gradients(parts.model.network, parts.objective, seed=0).add(parts.batches(0), 0, never)
+    found = GradientAccumulator(parts.model.network, parts.objective, seed=0).accumulate(
+        parts.dataloader(0), 0, never_stop
+    )
     assert found == pytest.approx(float(loss.detach()), rel=1e-5)
     ours = parts.model.network
     with torch.no_grad():  # written as weights, the gradients come out under stock's names
@@ -92,28 +94,28 @@ def test_the_gradients_of_the_first_step_equal_stocks(family: str, tmp_path: Pat
         torch.testing.assert_close(written[name], gradient, rtol=1e-4, atol=1e-5 * largest, msg=name)
 
 
-def described(width: int, *, objective: str | None = None, longest: int = 512) -> Outline:
+def described(width: int, *, objective: str | None = None, longest: int = 512) -> FolderInfo:
     config = find("families", "bert").tiny_config().model_copy(update={"hidden_size": width})
-    return Outline(Path("model"), "bert", config, "masked_lm", longest, objective)
+    return FolderInfo(Path("model"), "bert", config, "masked_lm", longest, objective)
 
 
 @pytest.mark.parametrize(("width", "rate"), [(384, 1e-4), (768, 5e-5), (1024, 3.8e-5)])
 def test_a_published_checkpoint_gets_the_rate_of_its_width(width: int, rate: float) -> None:
-    assert recipe.training(described(width), from_random=False)["optimizer"]["learning_rate"] == rate
+    assert recipe.training_defaults(described(width), from_random=False)["optimizer"]["learning_rate"] == rate
 
 
 def test_a_model_of_minutes_gets_higher_rates() -> None:
-    own = recipe.training(described(128, objective="masked_lm"), from_random=False)
-    published = recipe.training(described(128), from_random=False)
+    own = recipe.training_defaults(described(128, objective="masked_lm"), from_random=False)
+    published = recipe.training_defaults(described(128), from_random=False)
     assert own["optimizer"]["learning_rate"] > published["optimizer"]["learning_rate"]
-    assert recipe.training(described(128), from_random=True) == own
+    assert recipe.training_defaults(described(128), from_random=True) == own
 
 
-@pytest.mark.parametrize("family", names("families"))
+@pytest.mark.parametrize("family", list_names("families"))
 def test_every_family_says_its_width(family: str) -> None:
     config = find("families", family).tiny_config()
-    start = Outline(Path("model"), family, config, None, 64)
-    assert recipe.training(start, from_random=False)["optimizer"]["learning_rate"] > 0
+    start = FolderInfo(Path("model"), family, config, None, 64)
+    assert recipe.training_defaults(start, from_random=False)["optimizer"]["learning_rate"] > 0
 
 
 @pytest.mark.parametrize(
@@ -125,8 +127,8 @@ def test_short_texts_are_read_more_often(records: int, tokens: float, epochs: fl
 
 
 def test_few_records_are_learnt_in_small_steps() -> None:
-    assert [recipe.batch_examples(n, own=False) for n in (300, 9_999, 10_000)] == [8, 8, 16]
-    assert recipe.batch_examples(300, own=True) == 16
+    assert [recipe.batch_examples(n, pretune_model=False) for n in (300, 9_999, 10_000)] == [8, 8, 16]
+    assert recipe.batch_examples(300, pretune_model=True) == 16
 
 
 def test_what_is_given_wins_and_the_rest_is_completed(tmp_path: Path) -> None:
@@ -150,13 +152,13 @@ def test_what_is_given_wins_and_the_rest_is_completed(tmp_path: Path) -> None:
 
 def test_texts_are_read_as_far_as_stocks_example_reads_them(tmp_path: Path) -> None:
     long = described(32)
-    assert recipe.completed({}, long)["max_length"] == 128
-    assert recipe.completed({}, long)["task_options"] == {"long_texts": "longest_first"}
+    assert recipe.apply_recipe({}, long)["max_length"] == 128
+    assert recipe.apply_recipe({}, long)["task_options"] == {"long_texts": "longest_first"}
     short = described(32, longest=64)
-    assert recipe.completed({}, short).get("max_length") is None
-    assert recipe.completed({}, short)["task_options"] == {"long_texts": "windows"}
+    assert recipe.apply_recipe({}, short).get("max_length") is None
+    assert recipe.apply_recipe({}, short)["task_options"] == {"long_texts": "windows"}
     for given in ({"max_length": 256}, {"task_options": {"long_texts": "windows"}}):
-        kept = recipe.completed(given, long)
+        kept = recipe.apply_recipe(given, long)
         assert {key: kept[key] for key in given} == given
         assert kept.get("max_length", 256) == 256
-    assert outline(folder_of(tmp_path / "base", "bert")).max_length == small.MAX_LENGTH
+    assert read_folder_info(folder_of(tmp_path / "base", "bert")).max_length == small.MAX_LENGTH

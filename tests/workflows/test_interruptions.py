@@ -23,7 +23,7 @@ import pretune
 from pretune.data.corpus import build as corpus_module
 from pretune.errors import CheckpointError, PretuneError
 from pretune.runtime import atomic_files
-from pretune.runtime.progress import Silent
+from pretune.runtime.progress import NullReporter
 from pretune.training import trainer
 
 pytestmark = pytest.mark.slow
@@ -84,7 +84,7 @@ def test_a_signal_leaves_a_checkpoint_from_which_the_same_command_goes_on(
     assert err.rstrip().endswith(shlex.join(["pretune", *command(texts, tmp_path / "run")])), "as it is typed"
     assert "Traceback" not in err
     assert out == ""
-    kept = atomic_files.newest_good(run / "checkpoints", print)
+    kept = atomic_files.find_newest_valid(run / "checkpoints", print)
     assert kept is not None
     assert not (run / "model").exists()
     assert not (run / "summary.json").exists()
@@ -210,7 +210,7 @@ def test_a_full_disk_at_the_end_keeps_the_checkpoints(
     ]
     assert f"{run / 'model'}: could not be saved" in said.err
     assert not [path for path in run.iterdir() if path.name in ("model", "model.partial", "summary.json")]
-    for checkpoint in atomic_files.checkpoints(run / "checkpoints"):
+    for checkpoint in atomic_files.list_checkpoints(run / "checkpoints"):
         pretune.load(checkpoint)
     with pytest.raises(CheckpointError, match="no finished model yet"):
         pretune.load(run)
@@ -335,7 +335,7 @@ def test_a_finished_run_whose_model_is_damaged_has_it_put_back(
     pretune.pretrain(saved(run), out=run, reporter=notes)
     assert f"{model}" in notes.text
     assert path.read_bytes() == (bert / WEIGHTS).read_bytes()
-    atomic_files.verify_folder(model, but=("README.md",))
+    atomic_files.verify_folder(model, exclude=("README.md",))
     assert ("edited" in (model / "README.md").read_text()) == (damage in ("no weights", "flipped weights"))
     again = Notes()
     pretune.pretrain(saved(run), out=run, reporter=again)
@@ -418,7 +418,7 @@ def test_sources_that_changed_between_stop_and_resume_are_said_by_file(
 def test_bad_input_removes_only_what_the_run_wrote(texts: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
 
-    class Meddling(Silent):
+    class Meddling(NullReporter):
         def say(self, text: str) -> None:
             if run.is_dir():
                 (run / "notes.txt").write_text("mine")
@@ -455,7 +455,7 @@ def flipped(content: bytes) -> bytes:
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-class Notes(Silent):
+class Notes(NullReporter):
     """A reporter that keeps what it is told."""
 
     def __init__(self) -> None:

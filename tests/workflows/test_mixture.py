@@ -16,13 +16,13 @@ import yaml
 
 import pretune
 from pretune.checkpoint import hub
-from pretune.config import override
-from pretune.data.corpus.build import Prepared
+from pretune.config import apply_overrides
+from pretune.data.corpus.build import TokenizedCorpus
 from pretune.errors import ConfigError, Interrupted, UnsupportedError
 from pretune.training import trainer as trainer_module
-from pretune.training.duration import parse_length
-from pretune.workflows.pretrain.corpora import prepare_parts
-from pretune.workflows.pretrain.pretrain import rehearse, resolve
+from pretune.training.duration import parse_duration
+from pretune.workflows.pretrain.corpora import build_corpora
+from pretune.workflows.pretrain.pretrain import dry_run, resolve
 from pretune.workflows.runs.runs import show_run
 
 SETTINGS: dict[str, Any] = {
@@ -87,7 +87,7 @@ def test_what_it_leaves_knows_all_texts(mixture: Path, corpora: dict[str, str]) 
     assert model.fingerprints is not None
     for path in corpora.values():
         texts = [json.loads(line)["text"] for line in Path(path).read_text(encoding="utf-8").splitlines()]
-        assert len(model.fingerprints.overlap(texts)) > 0.8 * len(texts)  # all but the held-out ones
+        assert len(model.fingerprints.find_overlapping(texts)) > 0.8 * len(texts)  # all but the held-out ones
     card, page = (mixture / "model" / "README.md").read_text(), (mixture / "report.html").read_text()
     for name in ("first.jsonl", "second.jsonl"):
         assert name in card
@@ -116,7 +116,7 @@ def test_a_mixture_resumes_exactly(
     def counted(*arguments: Any, **options: Any) -> None:
         backward(*arguments, **options)
         passes[0] += 1
-        requests[-1].asked |= passes[0] == 41
+        requests[-1].should_stop |= passes[0] == 41
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer_module.StopRequest, "__enter__", entered)
@@ -182,7 +182,7 @@ def test_denoisers_of_an_encoder_decoder_are_mixed(corpora: dict[str, str], tmp_
     # Both are scored by default settings, on the same text.
     first, second, _ = run.summary["mixture"].values()
     assert (first["held_out"], first["loss"]) == (second["held_out"], second["loss"])
-    assert len(pretune.load(run.folder).tokenizer.specials.sentinels) == 100
+    assert len(pretune.load(run.folder).tokenizer.specials.sentinel_ids) == 100
     assert hub.read_config(run.model)["architectures"] == ["T5ForConditionalGeneration"]
 
 
@@ -204,9 +204,9 @@ def test_the_command_line_takes_a_mixture(
     assert pretune.evaluate(tmp_path / "run", data=corpora["second"])["scores"]["loss"]["value"] > 0
 
 
-def prepared(given: dict[str, Any], folder: Path) -> tuple[tuple[Prepared, ...], list[str]]:
+def prepared(given: dict[str, Any], folder: Path) -> tuple[tuple[TokenizedCorpus, ...], list[str]]:
     notes = small.Notes()
-    made = prepare_parts(resolve(given, {}), folder, tokenizer=None, largest_vocabulary=None, reporter=notes)
+    made = build_corpora(resolve(given, {}), folder, tokenizer=None, max_vocabulary_size=None, reporter=notes)
     return made, notes.said
 
 
@@ -250,7 +250,7 @@ def test_parts_have_names_of_their_own_and_the_family_is_found() -> None:
     assert resolved.family == "llama"
     assert [p.name for p in resolved.mixture] == ["causal_lm", "prefix_lm", "causal_lm_2", "x"]
     assert resolve(resolved, {}) == resolved
-    assert [p.objective for p in resolve({"mixture": [part(), part()]}, {}).parts] == ["masked_lm"] * 2
+    assert [p.objective for p in resolve({"mixture": [part(), part()]}, {}).components] == ["masked_lm"] * 2
     denoisers = resolve({"mixture": [part("span_corruption"), part("prefix_lm"), part("denoising")]}, {})
     assert denoisers.family == "t5"
 
@@ -285,14 +285,14 @@ def test_what_a_mixture_cannot_be_is_refused(
 
 def test_a_key_reaches_into_a_list() -> None:
     given = {"mixture": [part(weight=1.0), part(weight=2.0)]}
-    assert override(given, ["mixture.1.weight=0.5"])["mixture"][1]["weight"] == 0.5
+    assert apply_overrides(given, ["mixture.1.weight=0.5"])["mixture"][1]["weight"] == 0.5
     assert given["mixture"][1]["weight"] == 2.0
     for key in ("mixture.2.weight=1", "mixture.one.weight=1", "mixture.2=1"):
         with pytest.raises(ConfigError, match="has 2 items"):
-            override(given, [key])
+            apply_overrides(given, [key])
 
 
 def test_a_rehearsal_counts_the_text_of_each_part(corpora: dict[str, str]) -> None:
-    check = rehearse(resolve(settings(corpora, budget="3 epochs"), {}))
+    check = dry_run(resolve(settings(corpora, budget="3 epochs"), {}))
     assert [part["documents"] for part in check["mixture"].values()] == [30, 30]
-    assert check["length"] == str(parse_length("3 epochs"))
+    assert check["length"] == str(parse_duration("3 epochs"))

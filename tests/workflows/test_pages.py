@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pretune.metrics.statistics import paired_difference
-from pretune.workflows.findings import against_baseline, grave_of, loss_finding, may_advise
+from pretune.workflows.findings import baseline_finding, loss_finding, severe_findings_of_run, should_advise
 from pretune.workflows.run_page import loss_curve, sample_section
 
 
@@ -27,7 +27,7 @@ def pretrained(loss: float, *verdicts: str) -> dict[str, object]:
 def test_a_loss_advises_nothing_where_the_curves_know_the_cause() -> None:
     for verdicts, advises in (((), True), (("rate_too_high",), False), (("too_short",), False)):
         summary = pretrained(6.1, *verdicts)
-        item = loss_finding("en", "model", summary, advise=may_advise(summary))
+        item = loss_finding("en", "model", summary, with_advice=should_advise(summary))
         assert "no better than a unigram model" in item.text
         assert ("Train longer" in item.text) is advises
 
@@ -38,13 +38,13 @@ def test_few_labels_are_said_of_few_labels_only() -> None:
         ("en", "so few labels (533)", "With 5,186 labels"),
         ("zh", "533 条", "5,186 条"),
     ):
-        item = against_baseline(language, "m", below, 0.25, "tfidf", 0.875, train=533)
+        item = baseline_finding(language, "m", below, 0.25, "tfidf", 0.875, num_train=533)
         assert few in item.text
-        item = against_baseline(language, "m", below, 0.25, "tfidf", 0.875, train=5186)
+        item = baseline_finding(language, "m", below, 0.25, "tfidf", 0.875, num_train=5186)
         assert many in item.text
         assert "few labels" not in item.text
         assert "建议直接用基线" not in item.text
-        item = against_baseline(language, "m", below, 0.25, "tfidf", 0.875, train=533, advise=False)
+        item = baseline_finding(language, "m", below, 0.25, "tfidf", 0.875, num_train=533, with_advice=False)
         assert few not in item.text
 
 
@@ -60,5 +60,5 @@ def test_what_makes_a_model_useless_is_said_again_in_the_language_of_a_page() ->
         {"kind": "too_short", "status": "bad", "text": "", "figures": figures},
         {"kind": "too_short", "status": "neutral", "text": "", "figures": figures},
     ]
-    [item] = grave_of("zh", "中文", rows)
+    [item] = severe_findings_of_run("zh", "中文", rows)
     assert (item.status, item.text[:10]) == ("bad", "中文: 训练只有 3")

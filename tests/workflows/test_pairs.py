@@ -13,7 +13,7 @@ import torch
 import transformers
 
 import pretune
-from pretune.data.corpus.build import open_prepared
+from pretune.data.corpus.build import open_corpus
 from pretune.data.corpus.pairs import CorpusPairs
 from pretune.errors import DataError
 from pretune.model.model import Model
@@ -54,8 +54,8 @@ def test_pairs_alone_teach_a_translation(translated: pretune.RunResult) -> None:
     assert summary["objective"] == "sequence_to_sequence"
     assert summary["loss"] < summary["bigram"] < summary["unigram"]
     report = translated.report.read_text(encoding="utf-8")
-    held = open_prepared(translated.folder / "data")
-    pairs = CorpusPairs(held.validation, 32, held.tokenizer.specials.pad)
+    held = open_corpus(translated.folder / "data")
+    pairs = CorpusPairs(held.validation, 32, held.tokenizer.specials.pad_id)
     shown = [held.tokenizer.decode(sequence.tolist()).strip() for sequence in pairs[0].sequences]
     assert all(text in report for text in shown), "a held-out source, and its target"
     assert f"The target: {shown[1]}" in report
@@ -64,8 +64,8 @@ def test_pairs_alone_teach_a_translation(translated: pretune.RunResult) -> None:
 
 def test_the_held_out_loss_is_that_of_stock(translated: pretune.RunResult) -> None:
     """In a plain loop over the same pairs; and `evaluate` says the same of a file of them."""
-    held = open_prepared(translated.folder / "data")
-    pairs = CorpusPairs(held.validation, 30, held.tokenizer.specials.pad)
+    held = open_corpus(translated.folder / "data")
+    pairs = CorpusPairs(held.validation, 30, held.tokenizer.specials.pad_id)
     stock = transformers.AutoModelForSeq2SeqLM.from_pretrained(translated.model).eval()
     reader = transformers.AutoTokenizer.from_pretrained(translated.model)
     nats, targets, rows = 0.0, 0, []

@@ -15,7 +15,7 @@ import transformers
 
 import pretune
 from pretune.errors import UsageError
-from pretune.types import framed
+from pretune.types import add_special_tokens
 
 pytestmark = pytest.mark.slow
 SETTINGS: dict[str, Any] = {
@@ -61,10 +61,12 @@ def test_a_run_says_what_it_learnt_by(permuted: Path) -> None:
 def test_masks_are_filled_as_stock_expects_the_tokens(permuted: Path) -> None:
     model = pretune.load(permuted)
     text = "The captain [MASK] the castle [MASK]."
-    ids, _ = framed(model.tokenizer.specials, (model.tokenizer.encode(text, parse_specials=True).ids,))
-    asked = np.flatnonzero(ids == model.tokenizer.specials.mask).tolist()
+    ids, _ = add_special_tokens(
+        model.tokenizer.specials, (model.tokenizer.encode(text, parse_specials=True).ids,)
+    )
+    asked = np.flatnonzero(ids == model.tokenizer.specials.mask_id).tolist()
     wanted = stock_logs(permuted, ids.tolist(), asked).clone()
-    wanted[:, list(model.tokenizer.specials.all)] = -math.inf
+    wanted[:, list(model.tokenizer.specials.all_ids)] = -math.inf
     shares, best = wanted.exp().topk(5, -1)
     filled = model.fill(text)
     assert [[guess.ids[0] for guess in mask] for mask in filled] == best.tolist()
@@ -75,7 +77,7 @@ def test_masks_are_filled_as_stock_expects_the_tokens(permuted: Path) -> None:
 
 def test_a_text_is_scored_token_by_token(permuted: Path) -> None:
     model = pretune.load(permuted)
-    ids, _ = framed(model.tokenizer.specials, (model.tokenizer.encode("the castle").ids,))
+    ids, _ = add_special_tokens(model.tokenizer.specials, (model.tokenizer.encode("the castle").ids,))
     count = len(ids) - 2
     wanted = [float(stock_logs(permuted, ids.tolist(), [place])[0, ids[place]]) for place in range(count)]
     found = model.score("the castle")

@@ -18,7 +18,7 @@ import pytest
 import pretune
 from pretune.errors import DataError, UsageError
 from pretune.model.model import Model
-from pretune.runtime.progress import Silent
+from pretune.runtime.progress import NullReporter
 from pretune.workflows.predict import job
 
 pytestmark = pytest.mark.slow
@@ -65,7 +65,7 @@ def die_after(monkeypatch: pytest.MonkeyPatch, name: str, calls: int) -> None:
 def test_a_killed_prediction_goes_on_to_the_same_bytes(
     classifier: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_bad: Any, suffix: str
 ) -> None:
-    monkeypatch.setattr(job, "CHUNK", 20)
+    monkeypatch.setattr(job, "CHUNK_SIZE", 20)
     whole, out = tmp_path / f"whole{suffix}", tmp_path / f"said{suffix}"
     expected = pretune.predict(classifier, data=many, out=whole, on_bad=on_bad)
     for calls in (2, 1):  # killed twice, in the third and in the fourth chunk
@@ -132,7 +132,7 @@ def test_a_table_holds_what_the_lines_hold(classifier: Path, many: Path, tmp_pat
 def test_what_was_begun_with_something_else_is_not_gone_on_with(
     classifier: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
 ) -> None:
-    monkeypatch.setattr(job, "CHUNK", 20)
+    monkeypatch.setattr(job, "CHUNK_SIZE", 20)
     out = tmp_path / "said.jsonl"
     with monkeypatch.context() as patch:
         die_after(patch, "predict", 1)
@@ -155,7 +155,7 @@ def test_what_was_begun_with_something_else_is_not_gone_on_with(
 def test_a_half_written_file_that_is_damaged_is_not_believed(
     classifier: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    monkeypatch.setattr(job, "CHUNK", 20)
+    monkeypatch.setattr(job, "CHUNK_SIZE", 20)
     whole, out = tmp_path / "whole.jsonl", tmp_path / "said.jsonl"
     pretune.predict(classifier, data=many, out=whole)
     with monkeypatch.context() as patch:
@@ -203,7 +203,7 @@ def test_no_file_that_is_there_is_replaced_unless_asked(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["many.jsonl", "said.jsonl"]
 
 
-class Notes(Silent):
+class Notes(NullReporter):
     """A reporter that keeps what it is told."""
 
     def __init__(self) -> None:
@@ -239,13 +239,13 @@ def test_a_language_model_goes_on_too(
     data.write_text("".join(f'{{"text": "The {n} [MASK]"}}\n' for n in range(20)), encoding="utf-8")
     for model, call in ((llama, "generate"), (bert, "fill")):
         whole, out = tmp_path / f"{call}-whole.jsonl", tmp_path / f"{call}.jsonl"
-        writing = job.Writing(max_new_tokens=3)
+        writing = job.GenerationOptions(max_new_tokens=3)
         pretune.predict(model, data=data, out=whole, writing=writing)
         with monkeypatch.context() as patch:
             die_after(patch, call, 11)
             with pytest.raises(Killed):
                 pretune.predict(model, data=data, out=out, writing=writing)
-        assert len(read(tmp_path / f"{call}.jsonl.partial")) == job.CHUNK_WRITTEN
+        assert len(read(tmp_path / f"{call}.jsonl.partial")) == job.GENERATION_CHUNK_SIZE
         pretune.predict(model, data=data, out=out, writing=writing)
         assert out.read_bytes() == whole.read_bytes()
 
@@ -257,13 +257,13 @@ def test_an_unknown_kind_of_output_is_named(classifier: Path, many: Path, tmp_pa
 
 def test_a_real_kill(classifier: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL between two chunks, of a process that is slow enough to be met there."""
-    monkeypatch.setattr(job, "CHUNK", 20)
+    monkeypatch.setattr(job, "CHUNK_SIZE", 20)
     out, partial = tmp_path / "said.jsonl", tmp_path / "said.jsonl.partial"
     script = (
         "import sys, time, torch, pretune\n"
         "from pretune.model.model import Model\n"
         "from pretune.workflows.predict import job\n"
-        "job.CHUNK, real = 20, Model.predict\n"
+        "job.CHUNK_SIZE, real = 20, Model.predict\n"
         "def slow(self, records, *words, **named):\n"
         "    time.sleep(0.5)\n"
         "    return real(self, records, *words, **named)\n"

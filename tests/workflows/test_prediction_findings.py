@@ -10,23 +10,23 @@ from typing import Any
 import pytest
 
 import pretune
-from pretune.report.diagnostics import Finding, judge
-from pretune.runtime.progress import Silent
+from pretune.report.diagnostics import Finding, diagnose
+from pretune.runtime.progress import NullReporter
 from pretune.types import Record
 from pretune.workflows.prediction_findings import (
-    Final,
-    Origin,
-    of_predictions,
-    of_samples,
-    with_cause,
+    DiagnosisContext,
+    FinalPredictions,
+    add_cause,
+    diagnose_predictions,
+    diagnose_samples,
 )
 from pretune.workflows.pretrain.samples import Sample
-from pretune.workflows.verdicts import LANGUAGES, sentence, verdicts
+from pretune.workflows.verdicts import PHRASES, describe_finding, diagnose_run
 
 RECORDS = [Record({"text": "a", "label": label}, "test.jsonl", 1) for label in "aaaaabbbcc" * 10]
 TRUE = [record.fields["label"] for record in RECORDS]
-CONSTANT = of_predictions("classification", ["a"] * 100, TRUE, RECORDS, "test")
-USUAL = Origin(5e-5)
+CONSTANT = diagnose_predictions("classification", ["a"] * 100, TRUE, RECORDS, "test")
+USUAL = DiagnosisContext(5e-5)
 
 
 def log(
@@ -42,18 +42,22 @@ def log(
 
 def test_constant_and_absent_classes_are_found_with_their_shares() -> None:
     constant, absent = CONSTANT
-    assert (constant.kind, constant.status) == ("constant_prediction", "bad")
-    assert (constant.figures["value"], constant.figures["count"], constant.figures["n"]) == ("'a'", 100, 100)
-    assert absent.kind == "class_never_predicted"
-    assert absent.figures["names"] == "'b' (30 %), 'c' (20 %)"
-    assert (absent.figures["label"], absent.figures["share"], absent.figures["support"]) == ("b", 0.3, 30)
+    assert (constant.type, constant.status) == ("constant_prediction", "bad")
+    assert (constant.evidence["value"], constant.evidence["count"], constant.evidence["n"]) == (
+        "'a'",
+        100,
+        100,
+    )
+    assert absent.type == "class_never_predicted"
+    assert absent.evidence["names"] == "'b' (30 %), 'c' (20 %)"
+    assert (absent.evidence["label"], absent.evidence["share"], absent.evidence["support"]) == ("b", 0.3, 30)
 
 
 def test_a_rare_class_that_is_never_predicted_is_only_noted() -> None:
     records = [Record({"text": "a", "label": "rare" if k < 2 else "ab"[k % 2]}, "t", k) for k in range(100)]
     said = ["ab"[k % 2] for k in range(100)]
-    [found] = of_predictions("classification", said, [r.fields["label"] for r in records], records)
-    assert (found.kind, found.status) == ("class_never_predicted", "neutral")
+    [found] = diagnose_predictions("classification", said, [r.fields["label"] for r in records], records)
+    assert (found.type, found.status) == ("class_never_predicted", "neutral")
 
 
 @pytest.mark.parametrize(
@@ -67,61 +71,63 @@ def test_a_rare_class_that_is_never_predicted_is_only_noted() -> None:
             "In only 40 of 400 steps was the learning rate above",
         ),
         (log(130, rate=2e-4), USUAL, "rate_high", "try 5e-05"),
-        (log(130, rate=2e-4), Origin(2e-3), "rate_low", "try 0.002"),
-        (log(130, rate=2e-4), Origin(), "unlearnt", "now 130 steps"),
+        (log(130, rate=2e-4), DiagnosisContext(2e-3), "rate_low", "try 0.002"),
+        (log(130, rate=2e-4), DiagnosisContext(), "unlearnt", "now 130 steps"),
         (log(130, rate=2e-5), USUAL, "unlearnt", "now 130 steps"),
     ],
 )
 def test_the_cause_is_read_from_the_run(
-    rows: list[dict[str, Any]], origin: Origin, cause: str, advice: str
+    rows: list[dict[str, Any]], origin: DiagnosisContext, cause: str, advice: str
 ) -> None:
-    found, _ = with_cause(CONSTANT, judge(rows), rows, origin)
-    assert found.figures["cause"] == cause
-    assert advice in sentence("en", found)
-    for language in LANGUAGES:
-        assert "{" not in sentence(language, found)
+    found, _ = add_cause(CONSTANT, diagnose(rows), rows, origin)
+    assert found.evidence["cause"] == cause
+    assert advice in describe_finding("en", found)
+    for language in PHRASES:
+        assert "{" not in describe_finding(language, found)
 
 
 def test_rare_classes_and_thresholds_are_causes() -> None:
     records = [Record({"text": "a", "label": "b" if k < 5 else "a"}, "t", k) for k in range(100)]
-    found = of_predictions("classification", ["a"] * 100, [r.fields["label"] for r in records], records)
-    [imbalance, _] = with_cause(found, (), log(300), USUAL)
-    assert "class_weights=balanced" in sentence("en", imbalance)
+    found = diagnose_predictions("classification", ["a"] * 100, [r.fields["label"] for r in records], records)
+    [imbalance, _] = add_cause(found, (), log(300), USUAL)
+    assert "class_weights=balanced" in describe_finding("en", imbalance)
     records = [Record({"text": "a", "labels": ["zh"] * (k % 3 == 0)}, "t", k) for k in range(30)]
     true = [tuple(r.fields["labels"]) for r in records]
-    found = of_predictions("multi_label_classification", [()] * 30, true, records, "validation")
-    [empty, _] = with_cause(found, (), log(300), Origin(5e-5, 0.5))
-    assert "– is predicted for 30 of the 30 validation texts" in sentence("en", empty)
-    assert "threshold=validation" in sentence("en", empty)
+    found = diagnose_predictions("multi_label_classification", [()] * 30, true, records, "validation")
+    [empty, _] = add_cause(found, (), log(300), DiagnosisContext(5e-5, 0.5))
+    assert "– is predicted for 30 of the 30 validation texts" in describe_finding("en", empty)
+    assert "threshold=validation" in describe_finding("en", empty)
 
 
 def test_updates_that_change_nothing_are_the_cause() -> None:
     rows = log(300, fall=0.0)
     rows.append({"kind": "health", "step": 100, "update_ratio": {"layers.0": 1e-6}})
-    [found, _] = with_cause(CONSTANT, judge(rows), rows, USUAL)
-    assert "too low for this model: try 0.0005" in sentence("en", found)
+    [found, _] = add_cause(CONSTANT, diagnose(rows), rows, USUAL)
+    assert "too low for this model: try 0.0005" in describe_finding("en", found)
 
 
 def test_it_comes_first_and_silences_what_contradicts_it() -> None:
     """A loss that falls evenly and little: read alone it asks for a higher learning rate."""
     rows = log(300, rate=2e-4, fall=0.1)
-    assert [finding.kind for finding in judge(rows)] == ["rate_too_low"]
-    found = verdicts(rows, final=Final(CONSTANT, False, USUAL))
-    assert [finding.kind for finding in found] == ["constant_prediction", "class_never_predicted"]
+    assert [finding.type for finding in diagnose(rows)] == ["rate_too_low"]
+    found = diagnose_run(rows, final=FinalPredictions(CONSTANT, False, USUAL))
+    assert [finding.type for finding in found] == ["constant_prediction", "class_never_predicted"]
 
 
 def test_a_short_run_is_bad_where_it_learnt_nothing() -> None:
     for learnt, status in ((True, "neutral"), (False, "bad")):
-        [found] = verdicts(log(3), final=Final((), learnt, USUAL))
-        assert (found.kind, found.status) == ("too_short", status)
-        assert ("too few to learn from" in sentence("en", found)) is not learnt
-    kinds = [finding.kind for finding in verdicts(log(3), final=Final(CONSTANT, False, USUAL))]
+        [found] = diagnose_run(log(3), final=FinalPredictions((), learnt, USUAL))
+        assert (found.type, found.status) == ("too_short", status)
+        assert ("too few to learn from" in describe_finding("en", found)) is not learnt
+    kinds = [finding.type for finding in diagnose_run(log(3), final=FinalPredictions(CONSTANT, False, USUAL))]
     assert kinds == ["constant_prediction", "too_short", "class_never_predicted"]
 
 
 def test_a_model_that_has_not_begun_is_told_more_steps_only_where_they_are_few() -> None:
     figures = {"name": "loss", "best": 7.0, "unigram": 6.9, "bigram": 5.0, "rate": 1e-3}
-    short, long = (sentence("en", Finding("not_begun", "bad", {**figures, "step": s})) for s in (300, 20_000))
+    short, long = (
+        describe_finding("en", Finding("not_begun", "bad", {**figures, "step": s})) for s in (300, 20_000)
+    )
     assert "more steps (--budget)" in short
     assert "--budget" not in long
     assert "change the learning rate (now 0.001)" in long
@@ -150,7 +156,8 @@ class Letters:
     [
         ([Sample("A", "the", "b", (("the", 0.1),), word) for word in ("sea", "king", "road")],
          "'the' for each of 3 hidden words"),
-        ([Sample("A", "", kind="hidden_word") for _ in range(6)], "each of 6 samples ends before"),
+        ([Sample("A", "", reference_phrase="hidden_word") for _ in range(6)],
+         "each of 6 samples ends before"),
         ([Sample("A", ",,,,,,,,") for _ in range(6)], "each of 6 samples is ',', repeated"),
         ([Sample("A", "the", "b", (("the", 0.1),), word) for word in ("the", "the", "the")], ""),
         ([Sample("A", text) for text in ("a king", "the sea", "")], ""),
@@ -158,15 +165,15 @@ class Letters:
     ],
 )  # fmt: skip
 def test_a_language_model_that_always_says_the_same(samples: list[Sample], words: str) -> None:
-    found = of_samples(samples, Letters())  # type: ignore[arg-type]
+    found = diagnose_samples(samples, Letters())  # type: ignore[arg-type]
     assert bool(found) is bool(words)
     if found:
-        [told] = with_cause(found, (), log(300), USUAL)
-        assert words in sentence("en", told)
-        assert "longer" in sentence("en", told)
+        [told] = add_cause(found, (), log(300), USUAL)
+        assert words in describe_finding("en", told)
+        assert "longer" in describe_finding("en", told)
 
 
-class Lines(Silent):
+class Lines(NullReporter):
     """Keeps what is said."""
 
     def __init__(self) -> None:

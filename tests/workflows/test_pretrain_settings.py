@@ -6,7 +6,7 @@ import pytest
 
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.families import t5
-from pretune.workflows.pretrain.settings import LEARNT, OPTIMIZER, resolve
+from pretune.workflows.pretrain.settings import DEFAULT_OPTIMIZER, OPTIMIZER_BY_OBJECTIVE, resolve
 
 
 @pytest.mark.parametrize(
@@ -37,13 +37,13 @@ def test_a_family_has_rates_of_its_own_where_none_are_given(
     training: dict[str, object] | None, changed: dict[str, float] | None
 ) -> None:
     given = {"corpus": ("missing.txt",)} | ({} if training is None else {"training": training})
-    for family, rates in (("t5", t5.RATES), ("bart", {})):
+    for family, rates in (("t5", t5.LEARNING_RATES), ("bart", {})):
         found = resolve(given, {"family": family}).training.optimizer
         if changed is None:
             assert found.name == "adamw"
-            assert found.learning_rate not in t5.RATES.values()
+            assert found.learning_rate not in t5.LEARNING_RATES.values()
             continue
-        wanted = OPTIMIZER | rates | changed
+        wanted = DEFAULT_OPTIMIZER | rates | changed
         assert {key: getattr(found, key) for key in wanted} == wanted
 
 
@@ -60,7 +60,7 @@ def test_a_family_has_rates_of_its_own_where_none_are_given(
 def test_an_objective_has_a_recipe_of_its_own_but_for_what_is_given(
     given: dict[str, object], learnt: str | None
 ) -> None:
-    own = LEARNT.get(str(learnt), {})
+    own = OPTIMIZER_BY_OBJECTIVE.get(str(learnt), {})
     found = resolve({"corpus": ("missing.txt",)}, given).training.optimizer
     assert {key: getattr(found, key) for key in own} == own
     assert (found.muon_every > 1) == (learnt is not None)
@@ -74,7 +74,7 @@ def test_a_resolved_setting_stays_as_it_is() -> None:
     once = resolve(
         {"corpus": ("missing.txt",), "family": "t5"}, {"training": {"optimizer": {"epsilon": 1e-9}}}
     )
-    assert once.training.optimizer.learning_rate == t5.RATES["learning_rate"]
+    assert once.training.optimizer.learning_rate == t5.LEARNING_RATES["learning_rate"]
     assert resolve(once, {}) == once
 
 

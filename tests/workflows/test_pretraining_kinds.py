@@ -13,10 +13,10 @@ import transformers
 
 import pretune
 from pretune.checkpoint import hub
-from pretune.data.order import rng
+from pretune.data.order import training_rng
 from pretune.errors import UnsupportedError
 from pretune.generation.settings import Decoding
-from pretune.objectives import objective_of
+from pretune.objectives import parse_objective
 from pretune.types import Batch, Feature, Layout
 
 pytestmark = pytest.mark.slow
@@ -68,7 +68,7 @@ def test_a_pair_reports_the_masked_loss_and_its_accuracy(pair: Path) -> None:
 
 def test_a_pair_fills_masks_and_is_fine_tuned_with_its_pooler(pair: Path, texts: Any, tmp_path: Path) -> None:
     model = pretune.load(pair)
-    mask = model.tokenizer.token(model.tokenizer.specials.mask or 0)
+    mask = model.tokenizer.id_to_token(model.tokenizer.specials.mask_id or 0)
     assert len(model.fill(f"The {mask} saw.")[0]) == 5
     classifier = pretune.Model.load(pair, head="classification", labels=("war", "farm"))
     assert classifier.untrained == ("heads.classification.output.weight", "heads.classification.output.bias")
@@ -115,11 +115,11 @@ def test_a_model_remembers_what_it_was_pretrained_by(
     settings = {**SETTINGS, "held_out": 0.1, "family": family, "objective": objective}
     run = pretune.pretrain(settings, corpus=texts.corpus, budget="4 steps", out=tmp_path / "base")
     model = pretune.load(run.folder)
-    assert model.about["objective"] == objective
+    assert model.metadata["objective"] == objective
     if family == "gpt2":  # which reads its prompt as it learnt to
-        assert model._decoder().prompt("The soldier saw").both_ways
+        assert model._build_decoder().build_prompt("The soldier saw").bidirectional
         way, other = Decoding(max_new_tokens=8), Decoding(max_new_tokens=8, both_ways=True)
-        assert model.generate_all(["The soldier"], way) == model.generate_all(["The soldier"], other)
+        assert model.generate_batch(["The soldier"], way) == model.generate_batch(["The soldier"], other)
         assert "reads a prompt from left to right" in (run.model / "README.md").read_text()
     summary = json.loads((run.folder / "summary.json").read_text())
     assert summary["loss"] < 2 * summary["unigram"]
@@ -156,15 +156,18 @@ def test_spans_are_learnt_from_text_alone(language: str, texts: Any, tmp_path: P
         SETTINGS, corpus=texts.corpus, family="t5", budget="8 steps", language=language, out=tmp_path / "run"
     )
     model = pretune.load(run.folder)
-    assert (model.about["objective"], len(model.tokenizer.specials.sentinels)) == ("span_corruption", 100)
+    assert (model.metadata["objective"], len(model.tokenizer.specials.sentinel_ids)) == (
+        "span_corruption",
+        100,
+    )
     stock = transformers.AutoModelForSeq2SeqLM.from_pretrained(run.model).eval()
     read = transformers.AutoTokenizer.from_pretrained(run.model)
     inputs = read("The captain <extra_id_0> the castle.", return_tensors="pt")
-    assert inputs["input_ids"][0, -1] == model.tokenizer.specials.end
-    kind = objective_of("span_corruption")
-    objective = kind.make(model.family.TRAITS, model.tokenizer.specials)
+    assert inputs["input_ids"][0, -1] == model.tokenizer.specials.eos_id
+    kind = parse_objective("span_corruption")
+    objective = kind.build_objective(model.family.TRAITS, model.tokenizer.specials)
     tokens = inputs["input_ids"][0, :-1].numpy()
-    batch = objective.collate([[objective.build(Feature(0, 0, (tokens,)), rng(0, 0, 0))]])
+    batch = objective.collate([[objective.build(Feature(0, 0, (tokens,)), training_rng(0, 0, 0))]])
     with torch.inference_mode():
         (loss,) = objective.loss(model.network, batch)
         expected = stock(batch.source_tokens, labels=batch.targets["causal_lm"][None]).loss
@@ -182,7 +185,7 @@ def test_a_tokenizer_without_sentinels_is_refused_before_any_work(texts: Any, tm
 
 
 def test_an_alias_is_kept_by_its_full_name() -> None:
-    assert objective_of("mlm + next_sentence").name == "masked_lm+next_sentence"
+    assert parse_objective("mlm + next_sentence").name == "masked_lm+next_sentence"
 
 
 def test_the_command_line_says_both_scores(cli: Callable[..., Any], texts: Any, tmp_path: Path) -> None:

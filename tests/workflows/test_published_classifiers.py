@@ -16,21 +16,21 @@ from pretune import registry
 from pretune.errors import CheckpointError
 from pretune.families import gpt_neox, llama
 from pretune.model.model import Model
-from pretune.runtime.progress import Silent
+from pretune.runtime.progress import NullReporter
 from pretune.text.training import train_byte_bpe
 from pretune.workflows.evaluate import read_labelled
 from pretune.workflows.finetune import finetune
 
-TOKENIZER = train_byte_bpe(["The captain saw the harbour. 渔夫看见港口。" * 20], 300).with_frame("cls_sep")
+TOKENIZER = train_byte_bpe(["The captain saw the harbour. 渔夫看见港口。" * 20], 300).with_template("cls_sep")
 TEXTS = ["The captain", "渔夫看见", "saw the harbour and the captain"]
 SMALL = {
     "vocab_size": TOKENIZER.vocabulary_size, "hidden_size": 32, "num_hidden_layers": 2,
     "num_attention_heads": 4, "intermediate_size": 48, "max_position_embeddings": 64,
-    "pad_token_id": TOKENIZER.specials.pad,
+    "pad_token_id": TOKENIZER.specials.pad_id,
 }  # fmt: skip
 
 
-class Heard(Silent):
+class Heard(NullReporter):
     """A reporter that keeps what it is told."""
 
     def __init__(self) -> None:
@@ -128,7 +128,7 @@ def test_the_head_of_another_task_is_left_out_and_that_is_said(
     tensors = load_file(folder / "model.safetensors")
     for seed in (0, 1):
         model = Model.load(folder, head="classification", labels=("no", "yes"), seed=seed)
-        assert stem in model.dropped
+        assert stem in model.dropped_head
         fresh = dict(model.network.named_parameters())
         output = [name for name in model.untrained if fresh[name].shape[0] == 2 and fresh[name].ndim == 2]
         assert len(output) == 1, "the map to the classes begins anew"
@@ -160,7 +160,7 @@ def test_fine_tuning_says_which_head_it_leaves_out(tmp_path: Path) -> None:
 def test_a_classifier_of_the_same_classes_keeps_its_head(tmp_path: Path) -> None:
     folder = published(tmp_path / "folder", "BertForSequenceClassification", id2label={0: "no", 1: "yes"})
     model = Model.load(folder, head="classification", labels=("no", "yes"))
-    assert not model.dropped
+    assert not model.dropped_head
     assert not model.untrained
 
 
@@ -221,8 +221,8 @@ def test_classes_that_are_numbers_are_in_the_order_of_numbers(
     key = "label" if task == "classification" else "labels"
     rows = [{"text": "a", key: one if key == "label" else [one]} for one in labels]
     data.write_text("\n".join(map(json.dumps, rows)))
-    records = read_labelled([data], Silent(), task)
-    assert list(registry.find("tasks", task).label_set(records)) == order
+    records = read_labelled([data], NullReporter(), task)
+    assert list(registry.find("tasks", task).collect_labels(records)) == order
 
 
 def test_white_space_around_a_label_makes_no_class(tmp_path: Path) -> None:
@@ -230,5 +230,5 @@ def test_white_space_around_a_label_makes_no_class(tmp_path: Path) -> None:
     data.write_text("text,label\n" + "one, pos\ntwo,neg\nthree,pos \nfour,\u3000neg\nfive,pos\n")
     heard = Heard()
     records = read_labelled([data], heard)
-    assert registry.find("tasks", "classification").label_set(records) == ("neg", "pos")
+    assert registry.find("tasks", "classification").collect_labels(records) == ("neg", "pos")
     assert "  3 labels had white space around them, which was taken off" in heard.said

@@ -56,8 +56,8 @@ def other(texts: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stopped(texts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run that was stopped before its fifth step."""
     with monkeypatch.context() as patch:
-        step = Trainer._step
-        patch.setattr(Trainer, "_step", lambda self, *rest: self.state.step < 4 and step(self, *rest))
+        step = Trainer._train_step
+        patch.setattr(Trainer, "_train_step", lambda self, *rest: self.state.step < 4 and step(self, *rest))
         with pytest.raises(Interrupted):
             pretrained(texts, tmp_path / "stopped")
     return tmp_path / "stopped"
@@ -82,7 +82,7 @@ def test_the_list_says_how_each_run_stands(
     assert (found["half"]["state"], found["half"]["step"], found["half"]["steps"]) == ("stopped", 4, 8)
     assert found["broken"]["state"] == "damaged"
     assert "config.yaml" in found["broken"]["why"]
-    with run_lock.held(home / "half"):
+    with run_lock.lock_run(home / "half"):
         [entry] = pretune.list_runs(home / "half")
         assert entry["state"] == "running"
     said = cli("runs", "list", home)
@@ -210,7 +210,7 @@ def test_a_stopped_run_is_adjusted_and_repeated(
 def test_a_running_run_takes_a_change_up_at_its_next_step(
     texts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, step = tmp_path / "run", Trainer._step
+    out, step = tmp_path / "run", Trainer._train_step
 
     def asking(self: Trainer, *rest: Any) -> bool:
         if self.state.step == 2:
@@ -218,11 +218,11 @@ def test_a_running_run_takes_a_change_up_at_its_next_step(
             assert (done["state"], done["step"]) == ("running", None)
         return step(self, *rest)
 
-    monkeypatch.setattr(Trainer, "_step", asking)
+    monkeypatch.setattr(Trainer, "_train_step", asking)
     pretrained(texts, out)
-    [change] = Run(out).plan()["changes"]
+    [change] = Run(out).read_plan()["changes"]
     assert (change["step"], change["set"]) == (3, {RATE: 0.02})
-    assert not adjustments.requests(out)
+    assert not adjustments.pending_requests(out)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_a_change_that_cannot_be_is_refused(
     said = cli("runs", "adjust", stopped, *words)
     assert said.code == 2
     assert named in said.err
-    assert not Run(stopped).plan()["changes"]
+    assert not Run(stopped).read_plan()["changes"]
 
 
 def test_a_rate_that_the_optimiser_does_not_have_is_refused(tmp_path: Path, cli: Callable[..., Any]) -> None:
@@ -249,10 +249,10 @@ def test_a_rate_that_the_optimiser_does_not_have_is_refused(tmp_path: Path, cli:
     said = cli("runs", "adjust", begun.folder, "training.optimizer.muon_learning_rate=0.05")
     assert said.code == 2
     assert "training.optimizer.muon_learning_rate: this run's optimiser is 'adamw'" in said.err
-    assert not adjustments.requests(begun.folder)
+    assert not adjustments.pending_requests(begun.folder)
     said = cli("runs", "adjust", begun.folder, f"{RATE}=0.05")  # which it has
     assert said.code == 0, said.err
-    assert len(adjustments.requests(begun.folder)) == 1
+    assert len(adjustments.pending_requests(begun.folder)) == 1
 
 
 def test_a_run_that_has_ended_is_not_adjusted(bert: Path) -> None:

@@ -26,7 +26,7 @@ SETTINGS: dict[str, Any] = {
 def folders(texts: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     out = tmp_path_factory.mktemp("tokenizers")
     for kind in ("bpe", "wordpiece", "unigram"):
-        train_tokenizer(texts.corpus, out / kind, kind=kind, vocabulary_size=400)
+        train_tokenizer(texts.corpus, out / kind, algorithm=kind, vocabulary_size=400)
     return {kind: out / kind for kind in ("bpe", "wordpiece", "unigram")}
 
 
@@ -47,8 +47,8 @@ def test_each_kind_is_measured_in_both_languages(folders: dict[str, Path], tmp_p
         assert other.tokens_per_word == pytest.approx(tokens / 7, abs=1e-4)
         assert other.bytes_per_token == pytest.approx(sum(len(t) for t in lines[:2]) / tokens, abs=1e-4)
         ids = {i for line in lines for i in tokenizer.encode(line).ids.tolist()}
-        plain = tokenizer.vocabulary_size - len(tokenizer.specials.all)
-        assert found[str(folder)].unused == plain - len(ids - set(tokenizer.specials.all))
+        plain = tokenizer.vocabulary_size - len(tokenizer.specials.all_ids)
+        assert found[str(folder)].unused == plain - len(ids - set(tokenizer.specials.all_ids))
     assert parts["bpe"]["zh"].round_trip == parts["unigram"]["other"].round_trip == 1.0
     assert parts["wordpiece"]["other"].round_trip == 0.5, "two spaces come back as one"
     assert (
@@ -87,16 +87,16 @@ def test_the_folder_is_whole_or_not_there(texts: Any, folders: dict[str, Path], 
 def test_a_model_is_pretrained_with_each_kind(
     family: str, kind: str, size: Any, texts: Any, tmp_path: Path
 ) -> None:
-    settings = {**SETTINGS, "tokenizer_kind": kind, "vocabulary_size": size}
+    settings = {**SETTINGS, "tokenizer_algorithm": kind, "vocabulary_size": size}
     run = pretune.pretrain(
         settings, corpus=texts.corpus, family=family, budget="4 steps", out=tmp_path / "run"
     )
     tokenizer = Tokenizer.load(run.model)
     types = {"bpe": "BPE", "wordpiece": "WordPiece", "unigram": "Unigram"}
-    assert tokenizer.describe()["model"]["type"] == types[kind]
+    assert tokenizer.to_dict()["model"]["type"] == types[kind]
     stock = AutoTokenizer.from_pretrained(run.model)
     text = "The soldier saw 城堡。"
-    framed, _ = tokenizer.frame(tokenizer.encode(text).ids)
+    framed, _ = tokenizer.add_special_tokens(tokenizer.encode(text).ids)
     assert stock(text)["input_ids"] == framed.tolist()
     if family == "bert":
         model = AutoModelForMaskedLM.from_pretrained(run.model)
@@ -106,12 +106,12 @@ def test_a_model_is_pretrained_with_each_kind(
 
 def test_the_command_line_trains_and_inspects(texts: Any, tmp_path: Path, cli: Callable[..., Any]) -> None:
     out = tmp_path / "unigram"
-    said = cli("tokenizer", "train", texts.corpus, "--kind", "unigram", "--vocabulary-size", "auto",
+    said = cli("tokenizer", "train", texts.corpus, "--algorithm", "unigram", "--vocabulary-size", "auto",
                "--sentinels", 7, "--out", out, "--json")  # fmt: skip
     assert said.code == 0, said.err
     found = json.loads(said.out)
     assert found["vocabulary_size"] == Tokenizer.load(out).vocabulary_size <= 1024 + 7
-    assert len(Tokenizer.load(out).specials.sentinels) == 7
+    assert len(Tokenizer.load(out).specials.sentinel_ids) == 7
     assert found["advice"]["size"] == 1024
     assert {part["language"] for part in found["inspection"]["languages"]} == {"zh", "other"}
     said = cli("tokenizer", "inspect", out, out / "tokenizer.json", "--data", texts.corpus)
@@ -126,7 +126,7 @@ def test_the_command_line_trains_and_inspects(texts: Any, tmp_path: Path, cli: C
 @pytest.mark.parametrize(
     ("words", "code", "reason"),
     [
-        (("train", "CORPUS", "--kind", "wordpeice", "--out", "OUT"), 2, "did you mean 'wordpiece'?"),
+        (("train", "CORPUS", "--algorithm", "wordpeice", "--out", "OUT"), 2, "did you mean 'wordpiece'?"),
         (("train", "CORPUS", "--vocabulary-size", "many", "--out", "OUT"), 2, "a number of tokens, or auto"),
         (("train", "CORPUS", "--vocabulary-size", "12", "--out", "OUT"), 2, "needs at least 261"),
         (

@@ -123,7 +123,7 @@ def test_the_texts_of_a_file_are_scored(llama: Path, records: Path, tmp_path: Pa
     model = pretune.load(llama)
     for row in rows:
         score = model.score(row["text"])
-        assert row["nats"] == pytest.approx(score.nats, abs=1e-4)
+        assert row["nats"] == pytest.approx(score.nll, abs=1e-4)
         assert [token for token, _ in row["log_probabilities"]] == [token for token, _ in score.tokens]
     assert summary["nats"] == pytest.approx(sum(row["nats"] for row in rows), abs=1e-3)
     assert summary["tokens"] == sum(row["tokens"] for row in rows)

@@ -10,8 +10,8 @@ from typing import Any, get_args
 import pytest
 
 import pretune
-from pretune.report.diagnostics import Finding, Kind, judge
-from pretune.workflows.verdicts import CHINESE, ENGLISH, LANGUAGES, sentence
+from pretune.report.diagnostics import Finding, FindingType, diagnose
+from pretune.workflows.verdicts import CHINESE, ENGLISH, PHRASES, describe_finding
 
 CURVES = Path(__file__).parent.parent / "report" / "curves"
 
@@ -28,23 +28,25 @@ def test_both_languages_say_the_same() -> None:
 
 def test_every_kind_has_words() -> None:
     of_each = {f"constant_prediction_{of}" for of in ("text", "gap", "repetition", "empty")}
-    assert of_each | set(get_args(Kind)) - {"constant_prediction"} <= ENGLISH.keys()
+    assert of_each | set(get_args(FindingType)) - {"constant_prediction"} <= ENGLISH.keys()
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", PHRASES)
 @pytest.mark.parametrize("name", ["good", "low", "high", "over", "begun"])
 def test_real_findings_are_said_with_their_numbers(name: str, language: str) -> None:
     rows = [json.loads(line) for line in (CURVES / f"{name}.jsonl").read_text().splitlines()]
-    for finding in judge(rows):
-        said = sentence(language, finding)
+    for finding in diagnose(rows):
+        said = describe_finding(language, finding)
         assert "{" not in said
-        assert f"{float(finding.figures.get('end', finding.figures.get('step', 0))):.3f}".rstrip("0.") in said
+        assert (
+            f"{float(finding.evidence.get('end', finding.evidence.get('step', 0))):.3f}".rstrip("0.") in said
+        )
 
 
 def test_one_spike_is_one() -> None:
     figures = {"count": 1, "step": 30, "jump": 2.0, "rate": 1e-3}
-    assert "once" in sentence("en", Finding("spikes", "neutral", figures))
-    assert "4 times" in sentence("en", Finding("spikes", "neutral", figures | {"count": 4}))
+    assert "once" in describe_finding("en", Finding("spikes", "neutral", figures))
+    assert "4 times" in describe_finding("en", Finding("spikes", "neutral", figures | {"count": 4}))
 
 
 def test_an_early_stop_says_why_and_at_what_rate(texts: Any, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 import pretune
 from pretune.errors import UsageError
-from pretune.model.capabilities import MAKING, TUNING, USES, check_head
+from pretune.model.capabilities import FINETUNE_ADVICE, HEAD_USES, PRETRAIN_ADVICE, check_head
 
 FILLS = "`pretune predict` fills"
 CONTINUES = "`pretune generate` continues"
@@ -32,21 +32,21 @@ def test_the_command_line_names_what_the_model_can(
     assert said.code == 2
     assert str(folder) in said.err
     assert can in said.err
-    assert MAKING["causal_lm"] in said.err
+    assert PRETRAIN_ADVICE["causal_lm"] in said.err
     assert not said.out
 
 
 @pytest.mark.parametrize(
     ("kind", "asked", "can", "other"),
     [
-        ("bert", lambda model: model.generate("a"), FILLS, MAKING["causal_lm"]),
-        ("bert", lambda model: next(model.stream("a")), FILLS, MAKING["causal_lm"]),
-        ("bert", lambda model: model.classify(["a"]), FILLS, TUNING),
-        ("llama", lambda model: model.fill("a"), CONTINUES, MAKING["masked_lm"]),
-        ("llama", lambda model: model.classify(["a"]), CONTINUES, TUNING),
-        ("classifier", lambda model: model.fill("a"), ANSWERS, MAKING["masked_lm"]),
-        ("classifier", lambda model: model.generate("a"), ANSWERS, MAKING["causal_lm"]),
-        ("classifier", lambda model: model.score("a"), ANSWERS, MAKING["masked_lm"]),
+        ("bert", lambda model: model.generate("a"), FILLS, PRETRAIN_ADVICE["causal_lm"]),
+        ("bert", lambda model: next(model.stream("a")), FILLS, PRETRAIN_ADVICE["causal_lm"]),
+        ("bert", lambda model: model.classify(["a"]), FILLS, FINETUNE_ADVICE),
+        ("llama", lambda model: model.fill("a"), CONTINUES, PRETRAIN_ADVICE["masked_lm"]),
+        ("llama", lambda model: model.classify(["a"]), CONTINUES, FINETUNE_ADVICE),
+        ("classifier", lambda model: model.fill("a"), ANSWERS, PRETRAIN_ADVICE["masked_lm"]),
+        ("classifier", lambda model: model.generate("a"), ANSWERS, PRETRAIN_ADVICE["causal_lm"]),
+        ("classifier", lambda model: model.score("a"), ANSWERS, PRETRAIN_ADVICE["masked_lm"]),
     ],
 )
 def test_python_names_what_the_model_can(
@@ -59,9 +59,9 @@ def test_python_names_what_the_model_can(
     assert other in str(refused.value)
 
 
-@pytest.mark.parametrize("own", USES)
+@pytest.mark.parametrize("own", HEAD_USES)
 def test_a_fitting_head_is_taken(own: str) -> None:
     check_head(None, own, (own,), ())
-    check_head(None, own, tuple(USES), ())
+    check_head(None, own, tuple(HEAD_USES), ())
     with pytest.raises(UsageError, match="this model has a 'tagging' head"):
-        check_head(None, "tagging", tuple(USES), ())
+        check_head(None, "tagging", tuple(HEAD_USES), ())

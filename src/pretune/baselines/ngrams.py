@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pretune.errors import DataError
 from pretune.types import FloatArray, IntArray
 
-_PAIRS_AT_ONCE = 1 << 21
+_PAIRS_PER_CHUNK = 1 << 21
 
 
 class NgramBaselines:
@@ -26,19 +26,21 @@ class NgramBaselines:
     """
 
     def __init__(
-        self, pairs: IntArray, counts: IntArray, vocabulary_size: int, *, start: int | None = None
+        self, pairs: IntArray, counts: IntArray, vocabulary_size: int, *, bos_id: int | None = None
     ) -> None:
         self.vocabulary_size = vocabulary_size
-        self.start = start
+        self.bos_id = bos_id
         self._pairs, self._counts = pairs, counts
         previous, targets = np.divmod(pairs, vocabulary_size)
 
         # every target has one token before it, so the counts of pairs hold those of tokens
         unigrams = np.bincount(targets, weights=counts, minlength=vocabulary_size)
-        self._unigram = _discounted(unigrams)  # (V,)
+        self._unigram = _discounted_probabilities(unigrams)  # (V,)
         # the lower order of Kneser-Ney counts the contexts that a token follows, not its occurrences
-        self._continuation = _discounted(np.bincount(targets, minlength=vocabulary_size))  # (V,)
-        self._discount = _discount(counts)
+        self._continuation = _discounted_probabilities(
+            np.bincount(targets, minlength=vocabulary_size)
+        )  # (V,)
+        self._discount = _estimate_discount(counts)
         self._totals = np.bincount(previous, weights=counts, minlength=vocabulary_size + 1)  # (V + 1,)
         followers = np.bincount(previous, minlength=vocabulary_size + 1)
         # the share of a context's mass that goes to the lower order; all of it, if it was never seen
@@ -48,7 +50,7 @@ class NgramBaselines:
 
     @classmethod
     def fit(
-        cls, documents: Iterable[npt.ArrayLike], vocabulary_size: int, *, start: int | None = None
+        cls, documents: Iterable[npt.ArrayLike], vocabulary_size: int, *, bos_id: int | None = None
     ) -> NgramBaselines:
         """Count the token pairs of the documents, (n,) ids each.
 
@@ -66,11 +68,11 @@ class NgramBaselines:
         """
         pairs = counts = np.empty(0, dtype=np.int64)
         pieces: list[IntArray] = []
-        waiting = 0
+        num_pending = 0
         boundary = np.array([vocabulary_size])
 
-        def merged() -> tuple[IntArray, IntArray]:
-            fresh = _code(np.concatenate(pieces), vocabulary_size)
+        def merge() -> tuple[IntArray, IntArray]:
+            fresh = _encode_pairs(np.concatenate(pieces), vocabulary_size)
             new, inverse = np.unique(np.concatenate([pairs, fresh]), return_inverse=True)
             weights = np.concatenate([counts, np.ones(len(fresh), dtype=np.int64)])
             return new, np.bincount(inverse, weights=weights, minlength=len(new)).astype(np.int64)
@@ -79,55 +81,55 @@ class NgramBaselines:
             ids = np.asarray(document, dtype=np.int64)
             if ids.size and not 0 <= ids.min() <= ids.max() < vocabulary_size:
                 raise DataError(f"document {number}: ids must lie in 0..{vocabulary_size - 1}")
-            if ids.size and ids[0] == start:
+            if ids.size and ids[0] == bos_id:
                 ids = ids[1:]
             pieces += [boundary, ids]
-            waiting += len(ids)
+            num_pending += len(ids)
             # waiting for as many as are held keeps the merges at O(log n) passes over them
-            if waiting >= max(_PAIRS_AT_ONCE, len(pairs)):
-                pairs, counts = merged()
-                pieces, waiting = [], 0
+            if num_pending >= max(_PAIRS_PER_CHUNK, len(pairs)):
+                pairs, counts = merge()
+                pieces, num_pending = [], 0
         if pieces:
-            pairs, counts = merged()
+            pairs, counts = merge()
         if not len(pairs):
             raise DataError("the n-gram baselines need at least one training token")
-        return cls(pairs, counts, vocabulary_size, start=start)
+        return cls(pairs, counts, vocabulary_size, bos_id=bos_id)
 
     @property
-    def unigram(self) -> FloatArray:
+    def unigram_probabilities(self) -> FloatArray:
         """(V,) how likely each token is where nothing is known of its place; none is impossible."""
         return self._unigram
 
-    def unigram_nats(self, targets: npt.ArrayLike) -> FloatArray:
+    def unigram_nll(self, targets: npt.ArrayLike) -> FloatArray:
         """Return -log P(target), (N,), for ids (N,)."""
-        return -np.log(self._unigram[self._checked(targets, lowest=0)])
+        return -np.log(self._unigram[self._check_ids(targets, lowest=0)])
 
-    def bigram_nats(self, previous: npt.ArrayLike, targets: npt.ArrayLike) -> FloatArray:
+    def bigram_nll(self, previous: npt.ArrayLike, targets: npt.ArrayLike) -> FloatArray:
         """Return -log P(target | previous), (N,), for ids (N,).
 
         ``previous`` is the true token before each target, or -1 where a document starts.
         """
-        targets = self._checked(targets, lowest=0)
-        contexts = self._checked(previous, lowest=-1)
+        targets = self._check_ids(targets, lowest=0)
+        contexts = self._check_ids(previous, lowest=-1)
         contexts = np.where(contexts == -1, self.vocabulary_size, contexts)
-        if self.start is not None:
-            contexts = np.where(contexts == self.start, self.vocabulary_size, contexts)
+        if self.bos_id is not None:
+            contexts = np.where(contexts == self.bos_id, self.vocabulary_size, contexts)
         pairs = contexts * self.vocabulary_size + targets
-        places = np.searchsorted(self._pairs, pairs).clip(max=len(self._pairs) - 1)
-        found = self._pairs[places] == pairs
-        kept = np.where(found, self._counts[places] - self._discount, 0.0)
+        indices = np.searchsorted(self._pairs, pairs).clip(max=len(self._pairs) - 1)
+        found = self._pairs[indices] == pairs
+        kept = np.where(found, self._counts[indices] - self._discount, 0.0)
         # a context that was never seen has no pair either: 0 / 1, and all its mass backs off
         higher = kept / np.maximum(self._totals[contexts], 1.0)
         return -np.log(higher + self._backoff[contexts] * self._continuation[targets])
 
-    def _checked(self, ids: npt.ArrayLike, *, lowest: int) -> IntArray:
+    def _check_ids(self, ids: npt.ArrayLike, *, lowest: int) -> IntArray:
         checked = np.asarray(ids, dtype=np.int64)
         if checked.size and not lowest <= checked.min() <= checked.max() < self.vocabulary_size:
             raise DataError(f"ids must lie in {lowest}..{self.vocabulary_size - 1}")
         return checked
 
 
-def _code(tokens: IntArray, vocabulary_size: int) -> IntArray:
+def _encode_pairs(tokens: IntArray, vocabulary_size: int) -> IntArray:
     """Pairs (previous, target) of a row in which ``vocabulary_size`` opens each document."""
     previous, targets = tokens[:-1], tokens[1:]
     inside = targets != vocabulary_size
@@ -135,7 +137,7 @@ def _code(tokens: IntArray, vocabulary_size: int) -> IntArray:
     return coded
 
 
-def _discount(counts: npt.NDArray[np.number]) -> float:
+def _estimate_discount(counts: npt.NDArray[np.number]) -> float:
     """Estimate D = n1 / (n1 + 2 n2) (Ney, Essen & Kneser 1994).
 
     With nothing seen exactly once D would be 0, and a new token impossible: then D is 0.5.
@@ -144,9 +146,9 @@ def _discount(counts: npt.NDArray[np.number]) -> float:
     return once / (once + 2 * twice) if once else 0.5
 
 
-def _discounted(counts: npt.NDArray[np.number]) -> FloatArray:
+def _discounted_probabilities(counts: npt.NDArray[np.number]) -> FloatArray:
     """Turn counts (V,) into probabilities (V,): absolute discounting, interpolated with the uniform."""
-    discount = _discount(counts)
+    discount = _estimate_discount(counts)
     total = counts.sum()
     left_over = discount * (counts > 0).sum() / total
     probabilities: FloatArray = np.maximum(counts - discount, 0.0) / total + left_over / len(counts)

@@ -24,20 +24,20 @@ from pretune.baselines.base import Baseline
 from pretune.errors import DataError
 from pretune.types import FloatArray, IntArray
 
-STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+C_VALUES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """The values of C, the inverse of the L2 penalty, that cross-validation chooses from."""
 FOLDS = 5
-FOLDED = 500
+MAX_FULL_CV_TEXTS = 500
 """Up to so many training texts each fold is held out in turn; of more, only one is: it is large enough to
 choose by, and all five of 2,000 Chinese texts take a minute."""
-MANY = 2000
+MAX_RARE_TERM_TEXTS = 2000
 """Above so many training texts the terms that occur in one text only are left out."""
 
 Label = str | int
 Texts = Sequence[str] | Sequence[tuple[str, ...]]
 """A text each, or a tuple of a text or a pair each."""
 
-_CHINESE = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_CJK = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _WORD = re.compile(r"\w+")
 
 
@@ -83,57 +83,59 @@ def tfidf(
         )
     numbers = {label: i for i, label in enumerate(labels)}
     targets = np.array([numbers[label] for label in train_labels])
-    terms = Terms.of(train_texts, test_texts)
+    terms = TrainTestCounts.from_texts(train_texts, test_texts)
     counts = terms.train
 
     # many small products: threads would wait for each other far longer than they work
     with threadpool_limits(1):
-        trials = _trials(counts, targets, seed)
-        right = {strength: sum(trial[strength] for trial in trials) for strength in STRENGTHS}
+        trials = _cross_validate(counts, targets, seed)
+        hits = {strength: sum(trial[strength] for trial in trials) for strength in C_VALUES}
         # max keeps the first among equals: the strongest penalty
-        best = max(STRENGTHS, key=right.__getitem__) if trials else 1.0
-        said = _predict(counts, targets, terms.test, (best,))[best]
+        best = max(C_VALUES, key=hits.__getitem__) if trials else 1.0
+        predicted = _predict(counts, targets, terms.test, (best,))[best]
 
-    tuned = f"best of {len(STRENGTHS)} on {len(trials)} folds" if trials else "too few texts to tune it"
+    tuned = f"best of {len(C_VALUES)} on {len(trials)} folds" if trials else "too few texts to tune it"
     return Baseline(
-        tuple(labels[i] for i in said),
-        f"TF-IDF ({terms.grams}) + logistic regression (C={best:g}, {tuned}, seed={seed})",
+        tuple(labels[i] for i in predicted),
+        f"TF-IDF ({terms.ngram_description}) + logistic regression (C={best:g}, {tuned}, seed={seed})",
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class TermCounts:
     """Term counts of texts, and features that stand beside them unweighted."""
 
     terms: csr_matrix
     """(n, terms)"""
-    beside: csr_matrix
+    extra_features: csr_matrix
     """(n, 0), or (n, 1) with the share of terms that a pair has in common."""
 
-    def __getitem__(self, rows: IntArray) -> Counted:
-        return Counted(self.terms[rows], self.beside[rows])
+    def __getitem__(self, rows: IntArray) -> TermCounts:
+        return TermCounts(self.terms[rows], self.extra_features[rows])
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class TrainTestCounts:
     """The term counts of training and test texts."""
 
-    train: Counted
-    test: Counted
-    grams: str
+    train: TermCounts
+    test: TermCounts
+    ngram_description: str
     """What a term is, for the description."""
 
     @classmethod
-    def of(cls, train: Texts, test: Texts) -> Terms:
+    def from_texts(cls, train: Texts, test: Texts) -> TrainTestCounts:
         """Count words and pairs of words, or runs of one and two characters where Chinese prevails.
 
         Raises:
             DataError: no training text holds a word.
         """
-        learn, check = _parts(train), _parts(test)
-        joined = ["\n".join(parts) for parts in learn]
-        characters = chinese_prevails(joined)
-        rarest = 1 if len(learn) <= MANY else 2  # what occurs in one text only is most of the terms by then
+        learn, check = _to_tuples(train), _to_tuples(test)
+        joined = ["\n".join(texts) for texts in learn]
+        characters = is_mostly_chinese(joined)
+        rarest = (
+            1 if len(learn) <= MAX_RARE_TERM_TEXTS else 2
+        )  # what occurs in one text only is most of the terms by then
         if characters:
             vectorizer = CountVectorizer(analyzer="char", ngram_range=(1, 2), min_df=rarest)
         else:  # the default pattern drops words of one letter, "I" among them
@@ -145,39 +147,39 @@ class Terms:
         pairs = any(len(parts) > 1 for parts in learn)
         grams = "characters 1-2" if characters else "words 1-2"
         return cls(
-            _counted(vectorizer, learn, pairs), _counted(vectorizer, check, pairs),
+            _count_terms(vectorizer, learn, pairs), _count_terms(vectorizer, check, pairs),
             f"{grams} of both texts, shared ones apart" if pairs else grams,
         )  # fmt: skip
 
 
-def _parts(texts: Texts) -> list[tuple[str, ...]]:
+def _to_tuples(texts: Texts) -> list[tuple[str, ...]]:
     return [(item,) if isinstance(item, str) else item for item in texts]
 
 
-def _counted(vectorizer: CountVectorizer, texts: Sequence[tuple[str, ...]], pairs: bool) -> Counted:
-    joint = vectorizer.transform(["\n".join(parts) for parts in texts])
+def _count_terms(vectorizer: CountVectorizer, texts: Sequence[tuple[str, ...]], pairs: bool) -> TermCounts:
+    joint = vectorizer.transform(["\n".join(pair) for pair in texts])
     if not pairs:
-        return Counted(joint, csr_matrix((len(texts), 0)))
+        return TermCounts(joint, csr_matrix((len(texts), 0)))
     first, second = (
         vectorizer.transform([parts[n] if len(parts) > n else "" for parts in texts]) for n in (0, 1)
     )
     shared = first.minimum(second)
     smaller = np.minimum(np.asarray(first.sum(1)), np.asarray(second.sum(1)))
     share = np.asarray(shared.sum(1)) / np.maximum(smaller, 1)  # (n, 1)
-    return Counted(hstack([joint, shared]).tocsr(), csr_matrix(share))
+    return TermCounts(hstack([joint, shared]).tocsr(), csr_matrix(share))
 
 
-def chinese_prevails(texts: Sequence[str]) -> bool:
+def is_mostly_chinese(texts: Sequence[str]) -> bool:
     """Whether the texts hold more Chinese (or Japanese) characters than words of other scripts."""
     characters = words = 0
     for text in texts:
-        apart, found = _CHINESE.subn(" ", text)
+        apart, found = _CJK.subn(" ", text)
         characters += found
         words += len(_WORD.findall(apart))
     return characters > words
 
 
-def _trials(counts: Counted, targets: IntArray, seed: int) -> list[dict[float, int]]:
+def _cross_validate(counts: TermCounts, targets: IntArray, seed: int) -> list[dict[float, int]]:
     """Return the hits of each strength, a dict a fold.
 
     A fold that leaves a single label, or no word, to learn from is passed over, so with few texts there
@@ -192,42 +194,47 @@ def _trials(counts: Counted, targets: IntArray, seed: int) -> list[dict[float, i
         warnings.filterwarnings("ignore", "The least populated class")
         splits = list(splitter.split(targets, targets))
     results = []
-    for learn, check in splits if len(targets) <= FOLDED else splits[:1]:
+    for learn, check in splits if len(targets) <= MAX_FULL_CV_TEXTS else splits[:1]:
         if len(np.unique(targets[learn])) > 1 and counts[learn].terms.nnz:
-            said = _predict(counts[learn], targets[learn], counts[check], STRENGTHS)
-            results.append({c: int((said[c] == targets[check]).sum()) for c in STRENGTHS})
+            predicted = _predict(counts[learn], targets[learn], counts[check], C_VALUES)
+            results.append({c: int((predicted[c] == targets[check]).sum()) for c in C_VALUES})
     return results
 
 
 def _predict(
-    counts: Counted, targets: IntArray, other: Counted, strengths: Sequence[float]
+    counts: TermCounts, targets: IntArray, test_counts: TermCounts, c_values: Sequence[float]
 ) -> dict[float, IntArray]:
     """Learn from term counts (n, terms) and say the labels of ``other`` (m, terms), for each strength."""
-    features, others = weighted(counts, other)
+    features, others = tfidf_features(counts, test_counts)
     classifier = LogisticRegression(max_iter=2000, warm_start=True)
-    said = {}
-    for strength in sorted(strengths):
+    predicted = {}
+    for strength in sorted(c_values):
         classifier.set_params(C=strength).fit(features, targets)
-        said[strength] = classifier.predict(others)
-    return said
+        predicted[strength] = classifier.predict(others)
+    return predicted
 
 
-def weighted(counts: Counted, other: Counted) -> tuple[csr_matrix | FloatArray, csr_matrix | FloatArray]:
+def tfidf_features(
+    counts: TermCounts, test_counts: TermCounts
+) -> tuple[csr_matrix | FloatArray, csr_matrix | FloatArray]:
     """The TF-IDF features of texts to learn from, and of others, weighted by what the first hold."""
     known = (
         counts.terms.getnnz(axis=0) > 0
     )  # terms of a held-out fold alone are as unknown as those of a test
     weighting = TfidfTransformer(sublinear_tf=True)
     features = weighting.fit_transform(counts.terms[:, known])
-    others = weighting.transform(other.terms[:, known])
-    if counts.beside.shape[1]:
-        features, others = hstack([features, counts.beside]).tocsr(), hstack([others, other.beside]).tocsr()
+    others = weighting.transform(test_counts.terms[:, known])
+    if counts.extra_features.shape[1]:
+        features, others = (
+            hstack([features, counts.extra_features]).tocsr(),
+            hstack([others, test_counts.extra_features]).tocsr(),
+        )
     if features.shape[0] ** 2 <= 10 * features.shape[1]:  # where products of dense rows are the cheaper
-        return _rotated(features, others)
+        return _project_to_row_space(features, others)
     return features, others
 
 
-def _rotated(features: csr_matrix, others: csr_matrix) -> tuple[FloatArray, FloatArray]:
+def _project_to_row_space(features: csr_matrix, test_features: csr_matrix) -> tuple[FloatArray, FloatArray]:
     """Express (n, terms) and (m, terms) in an orthonormal basis of the training rows: at most n columns.
 
     Under an L2 penalty the weights lie in the span of the training rows, and a rotation changes neither
@@ -236,4 +243,4 @@ def _rotated(features: csr_matrix, others: csr_matrix) -> tuple[FloatArray, Floa
     values, vectors = np.linalg.eigh((features @ features.T).toarray())
     kept = values > 1e-10 * values[-1]
     values, vectors = values[kept], vectors[:, kept]
-    return vectors * np.sqrt(values), (others @ features.T) @ (vectors / np.sqrt(values))
+    return vectors * np.sqrt(values), (test_features @ features.T) @ (vectors / np.sqrt(values))

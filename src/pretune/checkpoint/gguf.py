@@ -14,58 +14,61 @@ from typing import Any
 from pretune.checkpoint import hub
 from pretune.checkpoint.gguf_header import read_header
 from pretune.errors import CheckpointError, UnsupportedError
-from pretune.runtime.json_files import check_regular
+from pretune.runtime.json_files import check_regular_file
 
 SUFFIX = ".gguf"
 MAGIC = b"GGUF"
 
-_KEPT: list[Any] = []
+_TEMPORARY_FOLDERS: list[Any] = []
 """Temporary folders, which go with the process."""
 
 
-def find(path: Path) -> Path | None:
+def find_gguf_file(path: Path) -> Path | None:
     """The GGUF file that a path means: itself, or the only one in a folder; None: it means no such file.
 
     Raises:
         CheckpointError: a folder holds several.
     """
     if path.exists() and not path.is_dir():
-        check_regular(path)
+        check_regular_file(path)
         return path if path.suffix == SUFFIX else None
-    found = sorted(path.glob(f"*{SUFFIX}"))
-    if len(found) > 1:
-        names = ", ".join(file.name for file in found[:5])
-        raise CheckpointError(f"{path}: holds {len(found)} GGUF files ({names}); give one of them")
-    return found[0] if found else None
+    files = sorted(path.glob(f"*{SUFFIX}"))
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files[:5])
+        raise CheckpointError(f"{path}: holds {len(files)} GGUF files ({names}); give one of them")
+    return files[0] if files else None
 
 
-def unpacked(file: Path) -> Path:
+def unpack(file: Path) -> Path:
     """A folder with the model of a GGUF file in float32, made once a process and removed at its end.
 
     Raises:
         UnsupportedError: transformers or gguf is not installed, or knows no such architecture.
         CheckpointError: the file is damaged, or lacks tensors.
     """
-    return _unpacked(file.resolve(), file.stat().st_mtime_ns)
+    return _unpack(file.resolve(), file.stat().st_mtime_ns)
 
 
 @once
-def _unpacked(file: Path, changed: int) -> Path:
+def _unpack(file: Path, modified_ns: int) -> Path:
     with file.open("rb") as stream:
         if stream.read(4) != MAGIC:
             raise CheckpointError(f"{file}: does not begin as a GGUF file does; fetch it again")
     read_header(file)
-    transformers = _needed("transformers")
-    gguf, stock = _needed("gguf"), importlib.import_module("transformers.modeling_gguf_pytorch_utils")
-    place = tempfile.TemporaryDirectory(prefix="pretune-gguf-")
-    _KEPT.append(place)
-    folder, source = Path(place.name), {"gguf_file": file.name, "local_files_only": True}
+    transformers = _import_optional("transformers")
+    gguf, gguf_utils = (
+        _import_optional("gguf"),
+        importlib.import_module("transformers.modeling_gguf_pytorch_utils"),
+    )
+    temporary_folder = tempfile.TemporaryDirectory(prefix="pretune-gguf-")
+    _TEMPORARY_FOLDERS.append(temporary_folder)
+    folder, source = Path(temporary_folder.name), {"gguf_file": file.name, "local_files_only": True}
     try:
         # It opens the file for config, weights and tokenizer; a large vocabulary takes ten seconds to parse.
-        parsed_once = _instead(gguf, "GGUFReader", once(gguf.GGUFReader))
+        parsed_once = _patch(gguf, "GGUFReader", once(gguf.GGUFReader))
         # It draws bars where there is no terminal, too.
-        silent = _instead(stock, "tqdm", partial(stock.tqdm, disable=True))
-        with parsed_once, silent, _without_bars(transformers.utils.logging):
+        silent = _patch(gguf_utils, "tqdm", partial(gguf_utils.tqdm, disable=True))
+        with parsed_once, silent, _disable_progress_bars(transformers.utils.logging):
             model, loaded = transformers.AutoModelForCausalLM.from_pretrained(
                 file.parent, **source, dtype="float32", output_loading_info=True
             )
@@ -87,29 +90,29 @@ def _unpacked(file: Path, changed: int) -> Path:
 
 
 @contextmanager
-def _without_bars(logging: Any) -> Iterator[None]:
+def _disable_progress_bars(logging: Any) -> Iterator[None]:
     """With the setting for the other bars of transformers off."""
-    shown = logging.is_progress_bar_enabled()
+    enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if enabled:
             logging.enable_progress_bar()
 
 
 @contextmanager
-def _instead(module: Any, name: str, value: Any) -> Iterator[None]:
+def _patch(module: Any, name: str, value: Any) -> Iterator[None]:
     """With ``value`` under the name of a function or class of another library."""
-    kept = getattr(module, name)
+    original = getattr(module, name)
     setattr(module, name, value)
     try:
         yield
     finally:
-        setattr(module, name, kept)
+        setattr(module, name, original)
 
 
-def _needed(name: str) -> Any:
+def _import_optional(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -14,16 +14,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pretune.errors import CheckpointError, quote
-from pretune.runtime.json_files import check_regular, read_json_object
+from pretune.runtime.json_files import check_regular_file, read_json_object
 
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-LONGEST_HEADER = 16 << 20
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+MAX_HEADER_BYTES = 16 << 20
 """Bytes; it names each tensor in some 100."""
-INDEX = "model.safetensors.index.json"
+INDEX_FILE = "model.safetensors.index.json"
 _VARIANT = re.compile(r"model\.[\w-]+\.safetensors")
 _SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
-PICKLES = ("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+PICKLE_PATTERNS = ("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 def read_config(folder: Path | str) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     Raises:
         CheckpointError: it is missing or no JSON mapping.
     """
-    return read_json_object(Path(folder) / CONFIG)
+    return read_json_object(Path(folder) / CONFIG_FILE)
 
 
 def read_tensors(folder: Path | str) -> dict[str, Tensor]:
@@ -42,26 +42,26 @@ def read_tensors(folder: Path | str) -> dict[str, Tensor]:
         CheckpointError: a file is missing, damaged or truncated, lies outside the folder, or is a pickle.
     """
     folder = Path(folder)
-    if (folder / WEIGHTS).exists():
-        return _read_file(folder / WEIGHTS)
-    if not (folder / INDEX).exists():
-        raise _no_weights(folder)
-    where = read_json_object(folder / INDEX).get("weight_map")
-    if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
-        raise CheckpointError(f"{folder / INDEX}: 'weight_map' must map tensors to files")
+    if (folder / WEIGHTS_FILE).exists():
+        return _read_file(folder / WEIGHTS_FILE)
+    if not (folder / INDEX_FILE).exists():
+        raise _no_weights_error(folder)
+    weight_map = read_json_object(folder / INDEX_FILE).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise CheckpointError(f"{folder / INDEX_FILE}: 'weight_map' must map tensors to files")
     tensors: dict[str, Tensor] = {}
-    for shard in sorted(set(where.values())):
+    for shard in sorted(set(weight_map.values())):
         # Compared as text: the cache of Hugging Face links its files from elsewhere, and may.
         if Path(shard).name != shard or "\\" in shard or not shard.endswith(".safetensors"):
             raise CheckpointError(
-                f"{folder / INDEX}: {quote(shard)} is no file of this folder; it is not opened"
+                f"{folder / INDEX_FILE}: {quote(shard)} is no file of this folder; it is not opened"
             )
-        held = _read_file(folder / shard)
-        tensors |= {name: tensor for name, tensor in held.items() if where.get(name) == shard}
-    lost = sorted(where.keys() - tensors.keys())
-    if lost:
+        shard_tensors = _read_file(folder / shard)
+        tensors |= {name: tensor for name, tensor in shard_tensors.items() if weight_map.get(name) == shard}
+    missing = sorted(weight_map.keys() - tensors.keys())
+    if missing:
         raise CheckpointError(
-            f"{folder / INDEX}: {lost[0]} is not in {where[lost[0]]}; fetch the model again"
+            f"{folder / INDEX_FILE}: {missing[0]} is not in {weight_map[missing[0]]}; fetch the model again"
         )
     return tensors
 
@@ -73,12 +73,12 @@ def write_model(folder: Path | str, config: Mapping[str, Any], tensors: Mapping[
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(_apart(tensors), folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(_unshare_memory(tensors), folder / WEIGHTS_FILE, metadata={"format": "pt"})
     text = json.dumps(dict(config), indent=2, ensure_ascii=False)
-    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def label_fields(labels: Sequence[str]) -> dict[str, Any]:
+def label_config(labels: Sequence[str]) -> dict[str, Any]:
     """What a classifier's config.json says of its classes; one class alone is a regression."""
     if not labels:
         return {}
@@ -89,24 +89,24 @@ def label_fields(labels: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _unshare_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous tensors of which no two share memory: safetensors takes no others."""
-    apart, seen = {}, set()
+    unshared, seen = {}, set()
     for name, tensor in tensors.items():
         address = tensor.untyped_storage().data_ptr()
-        apart[name] = (
+        unshared[name] = (
             tensor.clone(memory_format=torch.contiguous_format) if address in seen else tensor.contiguous()
         )
         seen.add(address)
-    return apart
+    return unshared
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
     try:
-        check_regular(path)
+        check_regular_file(path)
         with path.open("rb") as file:
             header = int.from_bytes(file.read(8), "little")
-        if header > LONGEST_HEADER:
+        if header > MAX_HEADER_BYTES:
             raise CheckpointError(f"{path}: damaged: a header of {header:,} bytes; fetch or save it again")
         return load_file(path)  # checks the header, and all sizes against the file, before it reads
     except FileNotFoundError:
@@ -115,28 +115,31 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: damaged or cut off ({error}); fetch or save it again") from None
 
 
-def _use_of(name: str) -> str:
+def _weights_file_advice(name: str) -> str:
     """What to do with a file of weights that is not called as a model's is."""
     if _SHARD.search(name):
-        return f"{INDEX}, which says what lies in which, is missing: fetch the model again"
+        return f"{INDEX_FILE}, which says what lies in which, is missing: fetch the model again"
     if name.startswith("adapter"):
         return "that is an adapter without its base: merge the two with peft, and save the result"
     if _VARIANT.fullmatch(name):
-        return f"that is the same model in another precision: copy or link it as {WEIGHTS} to use it"
-    return f"where it is the whole model, copy or link it as {WEIGHTS}"
+        return f"that is the same model in another precision: copy or link it as {WEIGHTS_FILE} to use it"
+    return f"where it is the whole model, copy or link it as {WEIGHTS_FILE}"
 
 
-def _some(names: Sequence[str]) -> str:
+def _format_names(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more"
 
 
-def _no_weights(folder: Path) -> CheckpointError:
-    pickles = sorted({file.name for pattern in PICKLES for file in folder.glob(pattern)})
+def _no_weights_error(folder: Path) -> CheckpointError:
+    pickles = sorted({file.name for pattern in PICKLE_PATTERNS for file in folder.glob(pattern)})
     others = sorted(file.name for file in folder.glob("*.safetensors"))
     if others:
-        return CheckpointError(f"{folder}: there is no {WEIGHTS}, only {_some(others)}; {_use_of(others[0])}")
+        return CheckpointError(
+            f"{folder}: there is no {WEIGHTS_FILE}, only {_format_names(others)}; "
+            f"{_weights_file_advice(others[0])}"
+        )
     if not pickles:
-        return CheckpointError(f"{folder}: there is no {WEIGHTS}; is this a model folder?")
+        return CheckpointError(f"{folder}: there is no {WEIGHTS_FILE}; is this a model folder?")
     return CheckpointError(
         f"{folder}: {pickles[0]} is a pickle, which can run any code, and pretune never opens one. Where you "
         "trust it, convert it once with transformers: AutoModel.from_pretrained(folder)"

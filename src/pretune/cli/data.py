@@ -17,10 +17,10 @@ from pretune.cli.shared import (
     Out,
     PrintConfig,
     TextColumn,
-    columns,
+    column_map,
     emit,
-    gather,
-    split,
+    merge_settings,
+    split_arguments,
 )
 
 NAME = "data"
@@ -81,17 +81,17 @@ def prepare(
     json: Json = False,
 ) -> None:
     """Parse, prepare, print."""
-    values = gathered(
+    values = merge_cleaning_settings(
         words,
         config,
         {
             "rules": rules,
             "duplicates": duplicates,
-            "languages": _listed(languages),
-            "redact": _listed(redact),
+            "languages": _split_commas(languages),
+            "redact": _split_commas(redact),
             "against": against,
         },
-        {"columns": columns(text=text_column), "encoding": encoding},
+        {"columns": column_map(text=text_column), "encoding": encoding},
     )
 
     from pretune import config as settings_module
@@ -101,17 +101,17 @@ def prepare(
 
     settings = folder.resolve(values, {})
     if print_config:
-        typer.echo(settings_module.dump(settings), nl=False)
+        typer.echo(settings_module.to_yaml(settings), nl=False)
         return
     if dry_run:
         emit(
-            check := folder.rehearse(settings, default_reporter(quiet=json)),
+            check := folder.dry_run(settings, default_reporter(quiet=json)),
             json,
             [f"{key}: {value}" for key, value in check.items()],
         )
         return
     result = workflow.prepare_data(
-        settings, out=out, processes=processes or _processors(), reporter=default_reporter(quiet=json)
+        settings, out=out, processes=processes or _cpu_count(), reporter=default_reporter(quiet=json)
     )
     s = result.summary
     emit(
@@ -140,26 +140,26 @@ def inspect(
     from pretune.workflows.data import inspect as workflow
 
     found = workflow.inspect_data(
-        words or [], sample=sample, columns=columns(text=text_column), encoding=encoding,
+        words or [], sample=sample, columns=column_map(text=text_column), encoding=encoding,
         reporter=default_reporter(quiet=json),
     )  # fmt: skip
-    emit(found, json, workflow.lines(found))
+    emit(found, json, workflow.inspection_lines(found))
 
 
-def gathered(
-    words: list[str] | None, config: Path | None, options: Mapping[str, Any], others: Mapping[str, Any]
+def merge_cleaning_settings(
+    words: list[str] | None, config: Path | None, options: Mapping[str, Any], top_level: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Settings of a YAML file, with options laid over those of ``cleaning`` and ``others``, and ``key=value``."""
-    paths, assignments = split(words or [])
-    values = gather(config, {"sources": paths, **others}, [])
+    paths, assignments = split_arguments(words or [])
+    values = merge_settings(config, {"sources": paths, **top_level}, [])
     given = {key: value for key, value in options.items() if value}
     values["cleaning"] = {**(values.get("cleaning") or {}), **given}
-    return gather(None, values, assignments)
+    return merge_settings(None, values, assignments)
 
 
-def _listed(words: str | None) -> list[str]:
-    return [word.strip() for word in (words or "").split(",") if word.strip()]
+def _split_commas(text: str | None) -> list[str]:
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
-def _processors() -> int:
+def _cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -18,10 +18,10 @@ from pretune.cli.shared import (
     TextColumn,
     TextPairColumn,
     class_lines,
-    columns,
+    column_map,
     emit,
-    figure,
-    grave,
+    format_score,
+    severe_lines,
 )
 
 NAME = "evaluate"
@@ -58,7 +58,7 @@ def run(
     from pretune.runtime.progress import default_reporter
     from pretune.workflows import evaluate as workflow
 
-    named = columns(
+    named = column_map(
         text=text_column, text_pair=text_pair_column, label=label_column, labels=labels_column,
         source=source_column, target=target_column,
     )  # fmt: skip
@@ -66,11 +66,11 @@ def run(
         model, data=data, task=task, train=train, columns=named, encoding=encoding, out=out,
         overwrite=overwrite, reporter=default_reporter(json),
     )  # fmt: skip
-    lines = grave(summary.get("verdicts", ()))
+    lines = severe_lines(summary.get("verdicts", ()))
     lines += [
-        f"{name:14} {figure(score)}   {score['signature']}" for name, score in summary["scores"].items()
+        f"{name:14} {format_score(score)}   {score['signature']}" for name, score in summary["scores"].items()
     ]
     first = next(iter(summary["scores"]))
     for name, row in summary.get("baselines", {}).items():
-        lines.append(f"{name:14} {figure(row[first])} {first}   {row['description']}")
+        lines.append(f"{name:14} {format_score(row[first])} {first}   {row['description']}")
     emit(summary, json, lines + class_lines(summary))

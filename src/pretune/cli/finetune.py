@@ -22,13 +22,13 @@ from pretune.cli.shared import (
     TextPairColumn,
     class_lines,
     closing_lines,
-    columns,
+    column_map,
+    complete_names,
     emit,
-    figure,
-    gather,
-    grave,
-    names_of,
-    split,
+    format_score,
+    merge_settings,
+    severe_lines,
+    split_arguments,
 )
 
 NAME = "finetune"
@@ -59,7 +59,7 @@ def run(
         str | None,
         typer.Option(
             help="classification (the default), multi_label_classification ...",
-            autocompletion=names_of("tasks"),
+            autocompletion=complete_names("tasks"),
         ),
     ] = None,
     budget: Annotated[str | None, typer.Option(help="'4 epochs', 10min, '500 steps'.")] = None,
@@ -78,17 +78,17 @@ def run(
 ) -> None:
     """Parse, fine-tune, print."""
     started = time.monotonic()
-    paths, assignments = split(words or [])
+    paths, assignments = split_arguments(words or [])
     if len(paths) > 1:
         raise typer.BadParameter(f"one model, please; got {', '.join(paths)}")
     options = {
         "task": task, "model": paths[0] if paths else None, "train": train, "validation": validation, "test": test,
         "budget": budget, "language": language, "encoding": encoding,
-        "columns": columns(
+        "columns": column_map(
             text=text_column, text_pair=text_pair_column, label=label_column, labels=labels_column
         ),
     }  # fmt: skip
-    values = gather(config, options, assignments)
+    values = merge_settings(config, options, assignments)
 
     from pretune import config as settings_module
     from pretune.runtime.progress import default_reporter
@@ -96,28 +96,28 @@ def run(
 
     settings = workflow.resolve(values, {})
     if print_config:
-        typer.echo(settings_module.dump(settings), nl=False)
+        typer.echo(settings_module.to_yaml(settings), nl=False)
         return
     if dry_run:
         emit(
-            check := workflow.rehearse(settings, default_reporter(quiet=json)),
+            check := workflow.dry_run(settings, default_reporter(quiet=json)),
             json,
             [f"{key}: {value}" for key, value in check.items()],
         )
         return
     result = workflow.finetune(
-        settings=settings, out=out, changes=changes, reporter=default_reporter(quiet=json), started=started
+        settings=settings, out=out, changes=changes, reporter=default_reporter(quiet=json), start_time=started
     )
     s = result.summary
     emit(
         {**s, "folder": str(result.folder)},
         json,
         [
-            *grave(s["verdicts"]),
+            *severe_lines(s["verdicts"]),
             f"on {s['n']:,} {s['scored_on']} records:",
-            *(f"  {name:10} {figure(score)}" for name, score in s["scores"].items()),
+            *(f"  {name:10} {format_score(score)}" for name, score in s["scores"].items()),
             *(
-                f"  {name:10} {figure(row[first])} {first} (baseline)"
+                f"  {name:10} {format_score(row[first])} {first} (baseline)"
                 for first in list(s["scores"])[:1]
                 for name, row in s["baselines"].items()
             ),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pretune.cli.shared import Encoding, Json, Overwrite, TextColumn, columns, emit, typed
+from pretune.cli.shared import Encoding, Json, Overwrite, TextColumn, column_map, emit, sanitize_texts
 
 if TYPE_CHECKING:
     from pretune.model.model import Model
@@ -116,83 +116,88 @@ def run(
         "both_ways": both_ways, "literal": literal, "chat": chat, "stop": tuple(stop) if stop else None, "seed": seed,
     }  # fmt: skip
     if data is not None and out is not None:
-        read = {"columns": columns(text=text_column), "encoding": encoding, "overwrite": overwrite}
-        _file(model, data, out, options, read, json)
+        read = {"columns": column_map(text=text_column), "encoding": encoding, "overwrite": overwrite}
+        _generate_file(model, data, out, options, read, json)
         return
-    texts = typed(prompts)
+    texts = sanitize_texts(prompts)
     several = len(texts) > 1 or (num_return_sequences or 1) > 1 or (num_beams or 1) > 1
     if stream and (several or json):
         raise typer.BadParameter("--stream is for one text, without --num-beams and --json")
     if stream or (stream is None and sys.stdout.isatty() and not several and not json):
-        _streamed(model, texts[0], options)
+        _stream_text(model, texts[0], options)
         return
-    _whole(model, texts, options, json)
+    _generate_texts(model, texts, options, json)
 
 
-def _file(
-    model: Path, data: Path, out: Path, options: dict[str, Any], read: dict[str, Any], json: bool
+def _generate_file(
+    model: Path, data: Path, out: Path, options: dict[str, Any], read_options: dict[str, Any], json: bool
 ) -> None:
     from pretune.runtime.progress import default_reporter
     from pretune.workflows import generate as workflow
 
     summary = workflow.generate_file(
-        model, data=data, out=out, options=options, reporter=default_reporter(json), **read
+        model, data=data, out=out, options=options, reporter=default_reporter(json), **read_options
     )
     emit(summary, json, [f"{summary['records']:,} texts continued in {out}"])
 
 
-def _streamed(model: Path, prompt: str, options: dict[str, Any]) -> None:
+def _stream_text(model: Path, prompt: str, options: dict[str, Any]) -> None:
     from pretune.workflows import generate as workflow
 
-    loaded, reporter = _loaded(model, options, json=False)
-    pieces = loaded.stream_with(prompt, workflow.resolve(loaded, options))
-    typer.echo(_shown(prompt) if workflow.follows(loaded) and not options["chat"] else "", nl=False)
+    loaded, reporter = _load_model(model, options, json=False)
+    pieces = loaded.stream_decoding(prompt, workflow.build_decoding(loaded, options))
+    typer.echo(
+        _escape_terminal(prompt) if workflow.continues_prompt(loaded) and not options["chat"] else "",
+        nl=False,
+    )
     written = 0
     for piece in pieces:
-        typer.echo(_shown(piece), nl=False)
+        typer.echo(_escape_terminal(piece), nl=False)
         sys.stdout.flush()
         written += len(piece)
     typer.echo()
     if reporter and not written and options["stop"] is None and options["max_new_tokens"] != 0:
-        reporter.say(f"  {workflow.ended_at_once(1, 1)}")
+        reporter.say(f"  {workflow.empty_output_note(1, 1)}")
 
 
-def _whole(model: Path, prompts: list[str], options: dict[str, Any], json: bool) -> None:
+def _generate_texts(model: Path, prompts: list[str], options: dict[str, Any], json: bool) -> None:
     from pretune.workflows import generate as workflow
 
-    loaded, reporter = _loaded(model, options, json)
-    notes = workflow.notes(loaded, chat=not json or _decided(options))
+    loaded, reporter = _load_model(model, options, json)
+    notes = workflow.notes(loaded, chat=not json or _has_prompt_mode(options))
     found = workflow.generate(loaded, prompts, options)
     answers = [
-        {"text": prompt, "continuations": [workflow.described(one) for one in said]}
+        {"text": prompt, "continuations": [workflow.continuation_to_dict(one) for one in said]}
         for prompt, said in zip(prompts, found, strict=True)
     ]
-    every = [one for said in found for one in said]
+    every = [one for outputs in found for one in outputs]
     empty = sum(map(workflow.is_empty, every))
-    notes += [workflow.ended_at_once(empty, len(every))] if empty else []
+    notes += [workflow.empty_output_note(empty, len(every))] if empty else []
     if reporter is not None and empty:
         reporter.say(f"  {notes[-1]}")
-    follows = workflow.follows(loaded) and not options["chat"]
+    follows = workflow.continues_prompt(loaded) and not options["chat"]
     before = prompts if follows else [""] * len(prompts)
-    lines = [_shown(text + one.text) for text, said in zip(before, found, strict=True) for one in said]
+    lines = [
+        _escape_terminal(text + one.text) for text, said in zip(before, found, strict=True) for one in said
+    ]
     more = {"notes": notes} if notes else {}
     emit({"verb": "generate", "answers": answers, **more}, json, lines)
 
 
-def _loaded(model: Path, options: dict[str, Any], json: bool) -> tuple[Model, Reporter | None]:
+def _load_model(model: Path, options: dict[str, Any], json: bool) -> tuple[Model, Reporter | None]:
     """The model, and who is told about it: nobody where the answer is one JSON object, which says it."""
     from pretune.runtime.progress import default_reporter
     from pretune.workflows import generate as workflow
 
     reporter = None if json else default_reporter()
-    return workflow.prepared(model, reporter, chat=_decided(options)), reporter
+    return workflow.load_generator(model, reporter, chat=_has_prompt_mode(options)), reporter
 
 
-def _decided(options: dict[str, Any]) -> bool:
+def _has_prompt_mode(options: dict[str, Any]) -> bool:
     """Has the user said how the prompt is to be read?"""
     return bool(options["chat"] or options["literal"])
 
 
-def _shown(text: str) -> str:
+def _escape_terminal(text: str) -> str:
     """A model may write what would steer a terminal."""
     return text.replace("\x1b", "\N{SYMBOL FOR ESCAPE}")

@@ -19,32 +19,32 @@ import typer
 from pretune import cli
 from pretune.errors import Interrupted, PretuneError, RankError, UsageError, missing_library
 
-ORDER = (
+VERB_ORDER = (
     "quickstart", "plan", "data", "tokenizer", "pretrain", "finetune", "evaluate", "predict", "generate",
     "chat", "score", "explain", "audit", "compress", "export", "serve", "runs",
 )  # fmt: skip
 """In which order help lists the verbs that are there."""
-TOGETHER = ("pretrain", "finetune")
+DISTRIBUTED_VERBS = ("pretrain", "finetune")
 """What several processes can do together, as torchrun starts them."""
 
 
 def verbs() -> list[ModuleType]:
     """The modules of this folder that are a verb: they have a NAME, HELP, and ``run`` or an ``app`` of verbs."""
-    names = [m.name for m in pkgutil.iter_modules(cli.__path__) if m.name in ORDER]
-    return [importlib.import_module(f"pretune.cli.{name}") for name in sorted(names, key=ORDER.index)]
+    names = [m.name for m in pkgutil.iter_modules(cli.__path__) if m.name in VERB_ORDER]
+    return [importlib.import_module(f"pretune.cli.{name}") for name in sorted(names, key=VERB_ORDER.index)]
 
 
-class Ordered(typer.core.TyperGroup):
+class VerbGroup(typer.core.TyperGroup):
     """Lists groups of verbs among the verbs, all in :data:`ORDER`."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         """The names in the order in which help shows them."""
-        return sorted(self.commands, key=ORDER.index)
+        return sorted(self.commands, key=VERB_ORDER.index)
 
 
 app = typer.Typer(
     name="pretune",
-    cls=Ordered,
+    cls=VerbGroup,
     help="Raw text in, a Transformer language model out.\n\nNew here? Run: pretune quickstart",
     no_args_is_help=True,
     add_completion=True,
@@ -59,8 +59,8 @@ for verb in verbs():
         app.command(name=verb.NAME, help=verb.HELP)(verb.run)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(value: bool) -> None:
+    if value:
         from importlib import metadata
 
         typer.echo(f"pretune {metadata.version('pretune')}")
@@ -71,29 +71,29 @@ def _version(wanted: bool) -> None:
 def options(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Options that come before the verb."""
     verb = context.invoked_subcommand
-    if _processes() > 1 and verb not in TOGETHER:
+    if _world_size() > 1 and verb not in DISTRIBUTED_VERBS:
         raise UsageError(f"{verb}: is done by one process; start it without torchrun")
 
 
-def _command() -> str:
+def _command_line() -> str:
     """What was typed, as it can be typed again."""
     return shlex.join(["pretune", *sys.argv[1:]])
 
 
-def _processes() -> int:
+def _world_size() -> int:
     """How many processes torchrun started, without importing torch; 1 where it did not start this one."""
     number = os.environ.get("WORLD_SIZE", "1")
     return int(number) if number.isdecimal() else 1
 
 
-def _follows() -> bool:
+def _is_silent_rank() -> bool:
     """Does another process speak for this one?"""
-    return _processes() > 1 and os.environ.get("RANK") != "0"
+    return _world_size() > 1 and os.environ.get("RANK") != "0"
 
 
 @contextlib.contextmanager
@@ -118,28 +118,28 @@ def main() -> None:
     """Run; exit codes: 0 done, 1 failed, 2 wrong usage, 3 stopped with a checkpoint saved."""
     _escape_unencodable()
     try:
-        with _silence() if _follows() else contextlib.nullcontext():
+        with _silence() if _is_silent_rank() else contextlib.nullcontext():
             app(standalone_mode=True)
     except PretuneError as error:
-        if _follows() and not isinstance(error, RankError):
+        if _is_silent_rank() and not isinstance(error, RankError):
             sys.exit(error.exit_code)
-        again = f":\n  {_command()}" if isinstance(error, Interrupted) else ""
+        again = f":\n  {_command_line()}" if isinstance(error, Interrupted) else ""
         print(f"pretune: {error}{again}", file=sys.stderr)
         sys.exit(error.exit_code)
     except SystemExit as ended:
         # Typer's word for KeyboardInterrupt, which it says without one.
-        if ended.code == 128 + signal.SIGINT and not _follows():
+        if ended.code == 128 + signal.SIGINT and not _is_silent_rank():
             print(
-                f"pretune: stopped; what was finished is kept, run the same command to go on:\n  {_command()}",
+                f"pretune: stopped; what was finished is kept, run the same command to go on:\n  {_command_line()}",
                 file=sys.stderr,
             )
         raise
     except ModuleNotFoundError as error:
-        told = missing_library(error)
-        if told is None:
+        missing = missing_library(error)
+        if missing is None:
             raise
-        print(f"pretune: {told}", file=sys.stderr)
-        sys.exit(told.exit_code)
+        print(f"pretune: {missing}", file=sys.stderr)
+        sys.exit(missing.exit_code)
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

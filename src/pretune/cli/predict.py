@@ -14,7 +14,7 @@ from pretune.cli.shared import (
     Overwrite,
     TextColumn,
     TextPairColumn,
-    columns,
+    column_map,
     emit,
     json_line,
 )
@@ -88,16 +88,18 @@ def run(
     from pretune.runtime.progress import default_reporter
     from pretune.workflows.predict import predict as workflow
 
-    writing = workflow.Writing(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    writing = workflow.GenerationOptions(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     if data is not None and out is not None:
         summary = workflow.predict(
-            model, data=data, out=out, on_bad=on_bad.value, batch_size=batch_size, writing=writing,
-            columns=columns(text=text_column, text_pair=text_pair_column), encoding=encoding,
+            model, data=data, out=out, on_bad=on_bad.value, batch_size=batch_size, generation_options=writing,
+            columns=column_map(text=text_column, text_pair=text_pair_column), encoding=encoding,
             overwrite=overwrite, reporter=default_reporter(json),
         )  # fmt: skip
         if str(out) != "-":  # there the answers are all that stdout holds
             emit(summary, json, [f"{summary['records']:,} records answered in {out}"])
         return
     reporter = default_reporter(json)
-    for answer in workflow.predict_texts(model, given, pairs=text_pair, writing=writing, reporter=reporter):
+    for answer in workflow.predict_texts(
+        model, given, pairs=text_pair, generation_options=writing, reporter=reporter
+    ):
         typer.echo(json_line(answer))

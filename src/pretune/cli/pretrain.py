@@ -21,12 +21,12 @@ from pretune.cli.shared import (
     TargetColumn,
     TextColumn,
     closing_lines,
-    columns,
+    column_map,
+    complete_names,
     emit,
-    gather,
-    grave,
-    names_of,
-    split,
+    merge_settings,
+    severe_lines,
+    split_arguments,
 )
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def run(
         str | None,
         typer.Option(
             help="bert, gpt2, llama, modernbert, t5, xlnet ...; default modernbert.",
-            autocompletion=names_of("families"),
+            autocompletion=complete_names("families"),
         ),
     ] = None,
     start_from: Annotated[
@@ -81,7 +81,7 @@ def run(
 ) -> None:
     """Parse, pretrain, print."""
     started = time.monotonic()
-    paths, assignments = split(words or [])
+    paths, assignments = split_arguments(words or [])
     options = {
         "corpus": paths,
         "start_from": start_from,
@@ -90,10 +90,10 @@ def run(
         "tokenizer": tokenizer,
         "validation": validation,
         "language": language,
-        "columns": columns(text=text_column, source=source_column, target=target_column),
+        "columns": column_map(text=text_column, source=source_column, target=target_column),
         "encoding": encoding,
     }
-    values = gather(config, options, assignments)
+    values = merge_settings(config, options, assignments)
 
     from pretune import config as settings_module
     from pretune.runtime.progress import default_reporter
@@ -101,59 +101,59 @@ def run(
 
     settings = workflow.resolve(values, {})
     if print_config:
-        typer.echo(settings_module.dump(settings), nl=False)
+        typer.echo(settings_module.to_yaml(settings), nl=False)
         return
     if dry_run:
-        emit(check := workflow.rehearse(settings, default_reporter(quiet=json)), json, _checked(check))
+        emit(check := workflow.dry_run(settings, default_reporter(quiet=json)), json, _dry_run_lines(check))
         return
     result = workflow.pretrain(
-        settings, out=out, changes=changes, reporter=default_reporter(quiet=json), started=started
+        settings, out=out, changes=changes, reporter=default_reporter(quiet=json), start_time=started
     )
-    emit({**result.summary, "folder": str(result.folder)}, json, _outcome(result))
+    emit({**result.summary, "folder": str(result.folder)}, json, _result_lines(result))
 
 
-def _checked(check: Mapping[str, Any]) -> list[str]:
+def _dry_run_lines(check: Mapping[str, Any]) -> list[str]:
     """What a rehearsal found, a line each; a mixture's parts have a line of their own."""
-    parts = {
-        name: ", ".join(f"{k} {v}" for k, v in part.items())
-        for name, part in check.get("mixture", {}).items()
+    components = {
+        name: ", ".join(f"{k} {v}" for k, v in component.items())
+        for name, component in check.get("mixture", {}).items()
     }
-    return [f"{key}: {value}" for key, value in {**parts, **check}.items() if key != "mixture"]
+    return [f"{key}: {value}" for key, value in {**components, **check}.items() if key != "mixture"]
 
 
-def _outcome(result: RunResult) -> list[str]:
+def _result_lines(result: RunResult) -> list[str]:
     """What a person reads at the end."""
     s = result.summary
     accuracies = [name for name in s if name.endswith("_accuracy")]
     return [
-        *grave(s["verdicts"]),
+        *severe_lines(s["verdicts"]),
         f"held-out loss {s['loss']:.3f} nats per token (unigram {s['unigram']:.3f}, bigram {s['bigram']:.3f})",
         *(
-            f"{name}: {part['loss']:.3f} (unigram {part['unigram']:.3f}, bigram {part['bigram']:.3f})"
-            for name, part in s.get("mixture", {}).items()
+            f"{name}: {component['loss']:.3f} (unigram {component['unigram']:.3f}, bigram {component['bigram']:.3f})"
+            for name, component in s.get("mixture", {}).items()
         ),
         *([f"before training: {s['before']['loss']:.3f}"] if "before" in s else []),
         *(
             f"{name} {s[name]:.3f} (majority {s[name.replace('accuracy', 'majority')]:.3f})"
             for name in accuracies
         ),
-        f"{s['steps']:,} steps, {s['tokens']:,} tokens, {s['seconds']:.0f} s{_planned(s)}",
+        f"{s['steps']:,} steps, {s['tokens']:,} tokens, {s['seconds']:.0f} s{_planned_note(s)}",
         f"model:  {result.model}",
         f"report: {result.report}",
-        *closing_lines(s, _next(result)),
+        *closing_lines(s, _next_command(result)),
     ]
 
 
-def _next(result: RunResult) -> str:
+def _next_command(result: RunResult) -> str:
     """The command that puts the model to use."""
-    parts = result.summary.get("mixture", {}).values()
-    objectives = [part["objective"] for part in parts] or [result.summary["objective"]]
+    components = result.summary.get("mixture", {}).values()
+    objectives = [component["objective"] for component in components] or [result.summary["objective"]]
     if "sequence_to_sequence" in objectives:
         return f'generate {result.folder} "..." --temperature 0'
     return f"finetune {result.folder} --train labelled.jsonl"
 
 
-def _planned(summary: Mapping[str, Any]) -> str:
+def _planned_note(summary: Mapping[str, Any]) -> str:
     """What a length in minutes was planned as, beside what it became."""
     if "budget_seconds" not in summary:
         return ""

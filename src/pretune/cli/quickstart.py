@@ -32,5 +32,5 @@ def run(
     started = time.monotonic()
     from pretune.workflows.quickstart import quickstart as workflow
 
-    result = workflow.quickstart(out=out, minutes=minutes, started=started, quiet=json)
-    emit(result.summary, json, workflow.closing_words(result))
+    result = workflow.quickstart(out=out, minutes=minutes, start_time=started, quiet=json)
+    emit(result.summary, json, workflow.summary_lines(result))

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pretune.cli.shared import Json, Language, class_lines, emit, figure, grave
+from pretune.cli.shared import Json, Language, class_lines, emit, format_score, severe_lines
 
 NAME = "runs"
 HELP = """See the runs that there are, compare them, and change one in its middle. All take --json.
@@ -42,11 +42,11 @@ def list_(
     lines = [f"{len(found)} runs"] if found else ["no runs"]
     for entry in found:
         score = entry["score"]
-        said = f"{score['name']} {score['value']:.3f}" if score else entry.get("why", "")
+        score_text = f"{score['name']} {score['value']:.3f}" if score else entry.get("why", "")
         of = f"{entry['step']:,}" + (f"/{entry['steps']:,}" if entry["steps"] else "")
         what = f"{entry['verb']} {entry['family']}".strip()
         lines.append(
-            f"{entry['run']:{width}}  {what:18} {entry['state']:9} {of:>13}  {said:16}  {entry['when'][:16]}"
+            f"{entry['run']:{width}}  {what:18} {entry['state']:9} {of:>13}  {score_text:16}  {entry['when'][:16]}"
         )
     emit({"runs": found}, json, lines)
 
@@ -54,24 +54,24 @@ def list_(
 @app.command()
 def show(run: RunFolder, json: Json = False) -> None:
     """What a run was asked for, its curve, its scores, and what they say."""
-    from pretune.training.adjustments import described
+    from pretune.training.adjustments import describe_changes
     from pretune.workflows.runs import runs
 
     found = runs.show_run(run)
     of = f" of {found['steps']:,}" if found["steps"] else ""
     lines = [
         f"{found['run']}: {found['verb']} {found['family']}, {found['state']}, step {found['step']:,}{of}",
-        *grave(found["verdicts"]),
+        *severe_lines(found["verdicts"]),
         "settings that are not the defaults:",
         *(f"  {key}: {value}" for key, value in found["settings"].items()),
         *_curve_lines(found, runs.sparkline),
     ]
     if found["scores"]:
         lines.append("scores:")
-        lines += [f"  {name:14} {figure(score)}" for name, score in found["scores"].items()]
+        lines += [f"  {name:14} {format_score(score)}" for name, score in found["scores"].items()]
         lines += [f"  {name:14} {value:.3f} (baseline)" for name, value in found["baselines"].items()]
     lines += class_lines(found["summary"])
-    lines += ["changes in mid-run:", *(f"  {line}" for line in described(found["changes"]))] * bool(
+    lines += ["changes in mid-run:", *(f"  {line}" for line in describe_changes(found["changes"]))] * bool(
         found["changes"]
     )
     lines += [f"  waiting to be taken up: {name}" for name in found["waiting"]]
@@ -92,11 +92,11 @@ def compare(
     found = compare.compare_runs(runs, html=html, language=language or "en")
     lines = ["settings that differ:"]
     for key, row in found["settings"].items():
-        lines.append(f"  {key}: " + ", ".join(f"{_setting(v)} ({name})" for name, v in row.items()))
+        lines.append(f"  {key}: " + ", ".join(f"{_format_setting(v)} ({name})" for name, v in row.items()))
     if found["why"]:
         lines.append(f"scores are not compared: {found['why']}")
     for name, scores in found["scores"].items():
-        lines += [f"{name:24} {kind:14} {figure(score)}" for kind, score in scores.items()]
+        lines += [f"{name:24} {metric:14} {format_score(score)}" for metric, score in scores.items()]
     for group in found["groups"]:
         if len(group["runs"]) > 1:
             lines.append(
@@ -121,22 +121,22 @@ def adjust(
     from pretune.workflows.runs import runs
 
     done = runs.adjust_run(run, assignments)
-    said = ", ".join(f"{key} = {value:g}" for key, value in done["set"].items())
+    assigned = ", ".join(f"{key} = {value:g}" for key, value in done["set"].items())
     when = "from the next step on" if done["step"] is None else f"from step {done['step']:,} on"
     follow = "" if done["state"] == "running" else "; run its command again to go on"
-    emit(done, json, [f"{run}: {said} {when}{follow}"])
+    emit(done, json, [f"{run}: {assigned} {when}{follow}"])
 
 
-def _setting(value: Any) -> str:
+def _format_setting(value: Any) -> str:
     """A setting's value; none as a dash."""
     return "–" if value is None else str(value)
 
 
-def _curve_lines(found: dict[str, Any], sparkline: Any) -> list[str]:
+def _curve_lines(run_info: dict[str, Any], sparkline: Any) -> list[str]:
     """Training loss and the deciding validation score as rows of bars, with their first and last values."""
-    curve = found["curve"]
+    curve = run_info["curve"]
     name = next((key for key in (curve[0] if curve else {}) if key != "step"), "")
-    curves = {"training loss": [loss for _, loss in found["training"] if loss is not None]}
+    curves = {"training loss": [loss for _, loss in run_info["training"] if loss is not None]}
     curves[f"validation {name}"] = [row[name] for row in curve] if name else []
     return [
         f"{title:18} {values[0]:8.3f} {sparkline(values)} {values[-1]:.3f}"

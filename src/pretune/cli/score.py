@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pretune.cli.shared import Encoding, Json, Overwrite, TextColumn, columns, emit, typed
+from pretune.cli.shared import Encoding, Json, Overwrite, TextColumn, column_map, emit, sanitize_texts
 
 if TYPE_CHECKING:
     from pretune.inference.scoring import TextScore
@@ -54,8 +54,8 @@ def run(
     json: Json = False,
 ) -> None:
     """Parse, score, print."""
-    told = typed([*(texts or []), *(text or [])])
-    if (data is None) == (not told):
+    texts_to_score = sanitize_texts([*(texts or []), *(text or [])])
+    if (data is None) == (not texts_to_score):
         raise typer.BadParameter("give either texts (TEXT or --text) or a file of them (--data)")
     if (data is None) != (out is None):
         raise typer.BadParameter(
@@ -67,29 +67,36 @@ def run(
     if data is not None and out is not None:
         summary = workflow.score_file(
             model, data=data, out=out, stride=stride, within_word=within_word, tokens=tokens,
-            columns=columns(text=text_column), encoding=encoding, overwrite=overwrite,
+            columns=column_map(text=text_column), encoding=encoding, overwrite=overwrite,
             reporter=default_reporter(json),
         )  # fmt: skip
         mean = f"{summary['nats_per_token']:.3f} nats a token over {summary['tokens']:,} tokens"
         emit(summary, json, [f"{summary['records']:,} texts scored in {out}; {mean}"])
         return
-    scores = workflow.score_texts(model, told, stride=stride, within_word=within_word)
-    rows = [{"text": t, **workflow.described(s, tokens=tokens)} for t, s in zip(told, scores, strict=True)]
-    best = min(range(len(scores)), key=lambda i: scores[i].nats)
-    emit({"verb": "score", "scores": rows, "most_probable": best}, json, _lines(told, scores, tokens))
+    scores = workflow.score_texts(model, texts_to_score, stride=stride, within_word=within_word)
+    rows = [
+        {"text": t, **workflow.score_to_dict(s, tokens=tokens)}
+        for t, s in zip(texts_to_score, scores, strict=True)
+    ]
+    best = min(range(len(scores)), key=lambda i: scores[i].nll)
+    emit(
+        {"verb": "score", "scores": rows, "most_probable": best},
+        json,
+        _score_lines(texts_to_score, scores, tokens),
+    )
 
 
-def _lines(texts: list[str], scores: list[TextScore], tokens: bool) -> list[str]:
+def _score_lines(texts: list[str], scores: list[TextScore], tokens: bool) -> list[str]:
     measure = "pseudo-log-likelihood" if scores[0].pseudo else "log-probability"
     lines = [f"{measure:>21} {'tokens':>7} {'perplexity':>11} {'bits/byte':>10}  text"]
     for text, score in zip(texts, scores, strict=True):
         figures = (
-            f"{-score.nats:21.3f} {len(score.tokens):7,} {score.perplexity:11.4g} {score.bits_per_byte:10.3f}"
+            f"{-score.nll:21.3f} {len(score.tokens):7,} {score.perplexity:11.4g} {score.bits_per_byte:10.3f}"
         )
         lines.append(f"{figures}  {text}")
         lines += [f"{value:21.3f}  {token!r}" for token, value in score.tokens] if tokens else []
     if len(texts) > 1:
-        ranked = sorted(range(len(texts)), key=lambda i: scores[i].nats)
-        ahead = scores[ranked[1]].nats - scores[ranked[0]].nats
+        ranked = sorted(range(len(texts)), key=lambda i: scores[i].nll)
+        ahead = scores[ranked[1]].nll - scores[ranked[0]].nll
         lines.append(f"most probable: text {ranked[0] + 1}, by {ahead:.3f} nats before text {ranked[1] + 1}")
     return lines

@@ -41,44 +41,48 @@ DryRun = Annotated[
 ]
 
 
-def gather(config: Path | None, options: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+def merge_settings(
+    config: Path | None, options: Mapping[str, Any], assignments: Sequence[str]
+) -> dict[str, Any]:
     """Settings of a YAML file, with options laid over them, and ``key=value`` over both."""
-    from pretune.config import override, read
+    from pretune.config import apply_overrides, read_yaml
 
-    values = read(config) if config else {}
+    values = read_yaml(config) if config else {}
     for key, value in options.items():
         if value in (None, (), [], {}):
             continue
-        beside = values.get(key)
-        values[key] = {**beside, **value} if isinstance(beside, dict) and isinstance(value, dict) else value
-    return override(values, assignments)
+        existing = values.get(key)
+        values[key] = (
+            {**existing, **value} if isinstance(existing, dict) and isinstance(value, dict) else value
+        )
+    return apply_overrides(values, assignments)
 
 
-def columns(**named: str | None) -> dict[str, str]:
+def column_map(**options: str | None) -> dict[str, str]:
     """Field to column, of the options that were given."""
-    return {field: column for field, column in named.items() if column is not None}
+    return {field: column for field, column in options.items() if column is not None}
 
 
-def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_arguments(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Positional words as (paths, key=value assignments); an existing path is a path whatever its name."""
     paths = [word for word in words if "=" not in word or Path(word).exists()]
     return paths, [word for word in words if word not in paths]
 
 
-def names_of(room: str) -> Callable[[str], list[str]]:
+def complete_names(package: str) -> Callable[[str], list[str]]:
     """What the shell completes to: the names in a room (families, say) that begin as typed."""
 
     def complete(incomplete: str) -> list[str]:
-        from pretune.registry import names
+        from pretune.registry import list_names
 
-        return [name for name in names(room) if name.startswith(incomplete)]
+        return [name for name in list_names(package) if name.startswith(incomplete)]
 
     return complete
 
 
-def typed(words: Sequence[str] | None) -> list[str]:
+def sanitize_texts(texts: Sequence[str] | None) -> list[str]:
     """Texts from the command line; bytes that are no UTF-8 become question marks."""
-    return [word.encode("utf-8", "replace").decode() for word in words or ()]
+    return [word.encode("utf-8", "replace").decode() for word in texts or ()]
 
 
 def emit(summary: Mapping[str, Any], as_json: bool, lines: Sequence[str]) -> None:
@@ -102,19 +106,19 @@ def closing_lines(summary: Mapping[str, Any], command: str) -> list[str]:
     return warnings or [f"next:   pretune {command}"]
 
 
-def grave(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
+def severe_lines(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
     """What is wrong, to be said before any score."""
     return [f"! {verdict['text']}" for verdict in verdicts if verdict["status"] == "bad"]
 
 
-WORST, WIDEST = 5, 24
+MAX_CLASSES_SHOWN, MAX_LABEL_WIDTH = 5, 24
 """Classes that a table shows, and characters of a label."""
 
 
 def class_lines(summary: Mapping[str, Any]) -> list[str]:
     """The classes of the lowest F1, and what is most often taken for what; nothing without classes."""
     rows = {label: row for label, row in summary.get("by_class", {}).items() if row["support"]}
-    worst = sorted(rows, key=lambda label: (rows[label]["f1"], -rows[label]["support"]))[:WORST]
+    worst = sorted(rows, key=lambda label: (rows[label]["f1"], -rows[label]["support"]))[:MAX_CLASSES_SHOWN]
     if not worst:
         return []
     width = max(len(short_label(label)) for label in worst)
@@ -122,15 +126,15 @@ def class_lines(summary: Mapping[str, Any]) -> list[str]:
     lines = [f"classes, the lowest F1 first{of}:"]
     for label in worst:
         row = rows[label]
-        figures = ", ".join(f"{name} {row[key]:.3f}" for name, key in CLASS_FIGURES)
+        figures = ", ".join(f"{name} {row[key]:.3f}" for name, key in CLASS_METRICS)
         lines.append(f"  {short_label(label):{width}}  {figures}, {row['support']:,} records")
-    return lines + _confusions(summary.get("confusion_matrix"))
+    return lines + _confusion_lines(summary.get("confusion_matrix"))
 
 
-CLASS_FIGURES = (("precision", "precision"), ("recall", "recall"), ("F1", "f1"))
+CLASS_METRICS = (("precision", "precision"), ("recall", "recall"), ("F1", "f1"))
 
 
-def _confusions(matrix: Mapping[str, Any] | None) -> list[str]:
+def _confusion_lines(matrix: Mapping[str, Any] | None) -> list[str]:
     """What is most often taken for what, of one label a record."""
     if matrix is None or not isinstance(matrix["counts"][0][0], int):  # several labels: 2 x 2 each
         return []
@@ -142,17 +146,19 @@ def _confusions(matrix: Mapping[str, Any] | None) -> list[str]:
         if i != k and count
     ]
     wrong.sort(key=lambda found: -found[0])
-    said = [f"{short_label(true)} taken for {short_label(other)} {n:,} times" for n, true, other in wrong[:3]]
-    return ["  " + ", ".join(said)] if said else []
+    phrases = [
+        f"{short_label(true)} taken for {short_label(other)} {n:,} times" for n, true, other in wrong[:3]
+    ]
+    return ["  " + ", ".join(phrases)] if phrases else []
 
 
 def short_label(label: str) -> str:
     """A label on one line of bounded length, without what a terminal would act on."""
     line = " ".join("".join(c if c.isprintable() else " " for c in label).split())
-    return line if len(line) <= WIDEST else line[: WIDEST - 1] + "…"
+    return line if len(line) <= MAX_LABEL_WIDTH else line[: MAX_LABEL_WIDTH - 1] + "…"
 
 
-def figure(score: Mapping[str, Any]) -> str:
+def format_score(score: Mapping[str, Any]) -> str:
     """``0.812 (0.790 to 0.834)``."""
     interval = score.get("interval")
     return f"{score['value']:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")

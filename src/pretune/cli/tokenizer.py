@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pretune.cli.shared import Encoding, Json, TextColumn, columns, emit
+from pretune.cli.shared import Encoding, Json, TextColumn, column_map, emit
 
 NAME = "tokenizer"
 HELP = """Train a tokenizer on raw text, see what tokenizers do to a text, or give a model more tokens for it.
@@ -17,7 +17,7 @@ Examples (the texts are there after `pretune quickstart`; every verb takes --jso
 
 \b
   pretune tokenizer train runs/quickstart/texts/pretrain_en.jsonl --vocabulary-size auto --out runs/bpe
-  pretune tokenizer train runs/quickstart/texts/pretrain_zh.jsonl --kind wordpiece --out runs/wordpiece
+  pretune tokenizer train runs/quickstart/texts/pretrain_zh.jsonl --algorithm wordpiece --out runs/wordpiece
   pretune tokenizer inspect runs/bpe runs/wordpiece --data runs/quickstart/texts/pretrain_zh.jsonl
   pretune tokenizer inspect runs/bpe --text "The ferry left. 渡船离开了港口。"
   pretune tokenizer extend runs/quickstart/causal runs/quickstart/texts/pretrain_zh.jsonl --tokens 300 --out runs/extended
@@ -30,7 +30,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 def train(
     sources: Annotated[list[str], typer.Argument(metavar="SOURCES...", help="Files or folders of text.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write; must be empty or not there.")],
-    kind: Annotated[str, typer.Option(help="bpe, wordpiece or unigram.")] = "bpe",
+    algorithm: Annotated[str, typer.Option(help="bpe, wordpiece or unigram.")] = "bpe",
     vocabulary_size: Annotated[
         str, typer.Option(help="Number of tokens, or auto: as many as the text repays.")
     ] = "8192",
@@ -50,16 +50,16 @@ def train(
 ) -> None:
     """Train a tokenizer and save it as a folder that transformers loads.
 
-    Example: pretune tokenizer train runs/quickstart/texts/pretrain_en.jsonl --kind unigram --out runs/unigram
+    Example: pretune tokenizer train runs/quickstart/texts/pretrain_en.jsonl --algorithm unigram --out runs/unigram
     """
     from pretune.runtime.progress import default_reporter
     from pretune.workflows import tokenizer as workflow
 
     trained = workflow.train_tokenizer(
         sources, out,
-        kind=kind, vocabulary_size=workflow.parse_size(vocabulary_size),
+        algorithm=algorithm, vocabulary_size=workflow.parse_vocabulary_size(vocabulary_size),
         max_token_length=max_token_length, lowercase=lowercase, strip_accents=strip_accents, sentinels=sentinels,
-        columns=columns(text=text_column), encoding=encoding, reporter=default_reporter(quiet=json),
+        columns=column_map(text=text_column), encoding=encoding, reporter=default_reporter(quiet=json),
     )  # fmt: skip
     emit(
         trained.summary(),
@@ -99,7 +99,7 @@ def inspect(
         emit(shown, json, workflow.token_lines(shown))
         return
     found = workflow.inspect_tokenizers(
-        tokenizers, data or [], columns=columns(text=text_column), encoding=encoding,
+        tokenizers, data or [], columns=column_map(text=text_column), encoding=encoding,
         reporter=default_reporter(quiet=json),
     )  # fmt: skip
     emit({name: asdict(item) for name, item in found.items()}, json, workflow.inspection_lines(found))
@@ -127,7 +127,7 @@ def extend(
 
     found = workflow.extend_vocabulary(
         model, sources, out=out, tokens=tokens, max_token_length=max_token_length,
-        columns=columns(text=text_column), encoding=encoding, reporter=default_reporter(quiet=json),
+        columns=column_map(text=text_column), encoding=encoding, reporter=default_reporter(quiet=json),
     )  # fmt: skip
     following = f"next:  pretune pretrain {' '.join(sources)} --from {found.folder}"
-    emit(found.summary(), json, [*workflow.lines(found), following])
+    emit(found.summary(), json, [*workflow.summary_lines(found), following])

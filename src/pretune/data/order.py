@@ -10,7 +10,7 @@ import numpy as np
 from pretune.errors import ConfigError
 from pretune.types import IntArray
 
-_ORDER, _TRAINING, _VALIDATION, _PARTS, _CANDIDATES = range(5)  # domains: no two uses share random numbers
+_ORDER, _TRAINING, _VALIDATION, _MIXTURE, _NEGATIVES = range(5)  # domains: no two uses share random numbers
 _BLOCK, _STRATUM = 4096, 64  # pieces of a mixture that are drawn at once, and that keep to its weights
 _MASK = (1 << 64) - 1
 
@@ -76,7 +76,7 @@ class StepPlan:
         return self._epochs[epoch]
 
 
-class Draw:
+class MixtureSampler:
     """To which part of a mixture each piece of a run belongs: drawn by weight, from seed and number alone.
 
     The draws are stratified: of each 64 pieces (0 to 63, 64 to 127 ...) a part has its share to within two,
@@ -84,37 +84,39 @@ class Draw:
     """
 
     def __init__(self, weights: Sequence[float], seed: int) -> None:
-        self._ends = np.cumsum(np.asarray(weights, np.float64) / sum(weights))
+        self._cumulative_weights = np.cumsum(np.asarray(weights, np.float64) / sum(weights))
         self.seed = seed
         self._blocks: list[IntArray] = []
-        self._before = np.zeros((1, len(weights)), np.int64)
+        self._counts_before = np.zeros((1, len(weights)), np.int64)
         """Row b: the pieces of each part before block b."""
 
-    def pieces(self, low: int, high: int) -> list[tuple[int, int]]:
+    def draw(self, start: int, end: int) -> list[tuple[int, int]]:
         """(part, which of the part's pieces) of the pieces [low, high), in order."""
-        while len(self._blocks) * _BLOCK < high:
+        while len(self._blocks) * _BLOCK < end:
             block = self._block(len(self._blocks))
-            counts = np.bincount(block, minlength=len(self._ends))
+            counts = np.bincount(block, minlength=len(self._cumulative_weights))
             self._blocks.append(block)
-            self._before = np.vstack([self._before, self._before[-1] + counts])
+            self._counts_before = np.vstack([self._counts_before, self._counts_before[-1] + counts])
         found = []
-        for piece in range(low, high):
+        for piece in range(start, end):
             number, place = divmod(piece, _BLOCK)
             part = int(self._blocks[number][place])
             earlier = int((self._blocks[number][:place] == part).sum())
-            found.append((part, int(self._before[number, part]) + earlier))
+            found.append((part, int(self._counts_before[number, part]) + earlier))
         return found
 
     def _block(self, number: int) -> IntArray:
-        generator = _generator(self.seed, _PARTS, number, 0)
+        generator = _generator(self.seed, _MIXTURE, number, 0)
         strata = generator.permuted(np.tile(np.arange(_STRATUM), (_BLOCK // _STRATUM, 1)), axis=1)
         draws = ((strata + generator.random(strata.shape)) / _STRATUM).ravel()  # (_BLOCK,)
         # The last end may be a little less than 1, by rounding.
-        parts = np.minimum(np.searchsorted(self._ends, draws, side="right"), len(self._ends) - 1)
+        parts = np.minimum(
+            np.searchsorted(self._cumulative_weights, draws, side="right"), len(self._cumulative_weights) - 1
+        )
         return np.asarray(parts, np.int64)
 
 
-def rng(seed: int, epoch: int, feature: int) -> np.random.Generator:
+def training_rng(seed: int, epoch: int, feature: int) -> np.random.Generator:
     """The generator with which ``feature`` is built in ``epoch``, whatever was built before."""
     return _generator(seed, _TRAINING, epoch, feature)
 
@@ -124,9 +126,9 @@ def validation_rng(feature: int) -> np.random.Generator:
     return _generator(0, _VALIDATION, 0, feature)
 
 
-def candidates_rng(seed: int, step: int) -> np.random.Generator:
+def negative_samples_rng(seed: int, step: int) -> np.random.Generator:
     """The generator with which the candidates of ``step`` are drawn, the same on all ranks."""
-    return _generator(seed, _CANDIDATES, step, 0)
+    return _generator(seed, _NEGATIVES, step, 0)
 
 
 def _generator(seed: int, domain: int, a: int, b: int) -> np.random.Generator:

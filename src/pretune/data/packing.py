@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from pretune.errors import ConfigError
-from pretune.types import IGNORED, Batch, Example, IntArray, Layout, Row
+from pretune.types import IGNORE_INDEX, Batch, Example, IntArray, Layout, Row
 
 
 def pack(bounds: Sequence[int] | IntArray, capacity: int) -> list[list[int]]:
@@ -60,27 +60,27 @@ def pack_tight(bounds: Sequence[int] | IntArray, capacity: int) -> list[list[int
 
     def cost(rows: list[list[int]]) -> int:
         width = max((int(sizes[row].sum()) for row in rows), default=0)
-        return len(rows) * width * (_AS_A_PLACE + width)
+        return len(rows) * width * (_ATTENTION_CROSSOVER_WIDTH + width)
 
     return min(found, key=cost)
 
 
-_AS_A_PLACE = 768
+_ATTENTION_CROSSOVER_WIDTH = 768
 """Width of a row at which its attention costs as much as everything else, of a model some hundred wide."""
 
 
-def group(lengths: Sequence[int] | IntArray, rows: int) -> list[list[int]]:
+def group_by_length(lengths: Sequence[int] | IntArray, batch_size: int) -> list[list[int]]:
     """Indices in batches of ``rows`` with similar lengths, longest first, ties by index."""
     order = np.argsort(-np.asarray(lengths, np.int64), kind="stable").tolist()
-    return [order[i : i + rows] for i in range(0, len(order), rows)]
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
 def collate(
     groups: Sequence[Sequence[Example]],
     *,
-    pad: int,
+    pad_id: int,
     heads: Sequence[str],
-    multiple: int = 1,
+    pad_to_multiple_of: int = 1,
     segments: bool = False,
     packed: bool = True,
 ) -> Batch:
@@ -103,38 +103,42 @@ def collate(
     examples = [(example, n) for n, members in enumerate(groups) for example in members]
     rows = [row for example, _ in examples for row in example.rows]
     widths = [len(example.rows) for example, _ in examples]
-    owner = np.repeat(np.arange(len(examples)), widths)
-    lines = np.arange(len(rows)) if not packed else np.repeat([n for _, n in examples], widths)
-    lines = np.asarray(lines, np.int64)
+    example_of_row = np.repeat(np.arange(len(examples)), widths)
+    grid_rows = np.arange(len(rows)) if not packed else np.repeat([n for _, n in examples], widths)
+    grid_rows = np.asarray(grid_rows, np.int64)
     count = len(groups) if packed else len(rows)
-    grid = _Grid.of([len(row.tokens) for row in rows], lines, count, multiple)
+    grid = _Grid.from_sizes([len(row.tokens) for row in rows], grid_rows, count, pad_to_multiple_of)
 
-    told = {head: [row.targets[head] for row in rows if head in row.targets] for head in heads}
-    targets = {head: _targets(parts) for head, parts in told.items() if parts}
-    sources = [row.source for row in rows if row.source is not None]
+    targets_by_head = {head: [row.targets[head] for row in rows if head in row.targets] for head in heads}
+    targets = {head: _concat_targets(parts) for head, parts in targets_by_head.items() if parts}
+    sources = [row.source_tokens for row in rows if row.source_tokens is not None]
     assert len(sources) in (0, len(rows)), "all rows have a source, or none has"
-    source = _Grid.of([len(s) for s in sources], lines, count, multiple) if sources else None
+    source = (
+        _Grid.from_sizes([len(s) for s in sources], grid_rows, count, pad_to_multiple_of) if sources else None
+    )
     return Batch(
-        tokens=grid.fill([row.tokens for row in rows], pad),
+        tokens=grid.fill([row.tokens for row in rows], pad_id),
         layout=replace(
-            grid.layout(_segments(rows) if segments else None),
-            prefix=_prefix(rows, lines),
-            order=_order(rows, grid),
+            grid.layout(_row_segments(rows) if segments else None),
+            prefix_lengths=_row_prefixes(rows, grid_rows),
+            order=_row_orders(rows, grid),
         ),
-        places={
-            head: torch.from_numpy(grid.places([row.places.get(head, _NONE) for row in rows]))
+        positions={
+            head: torch.from_numpy(grid.flatten_positions([row.positions.get(head, _EMPTY) for row in rows]))
             for head in heads
         },
         targets=targets,
-        counts={head: _count(found) for head, found in targets.items()},
-        rows=torch.from_numpy(np.array([examples[i][0].record for i in owner], np.int64)),
-        groups=_groups(rows, owner, heads[0]) if heads and max(widths, default=1) > 1 else None,
-        source_tokens=source.fill(sources, pad) if source else None,
+        counts={head: _count_targets(found) for head, found in targets.items()},
+        record_ids=torch.from_numpy(np.array([examples[i][0].record for i in example_of_row], np.int64)),
+        group_ids=_example_of_position(rows, example_of_row, heads[0])
+        if heads and max(widths, default=1) > 1
+        else None,
+        source_tokens=source.fill(sources, pad_id) if source else None,
         source_layout=source.layout(None) if source else None,
     )
 
 
-_NONE: IntArray = np.zeros(0, np.int64)
+_EMPTY: IntArray = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,93 +148,95 @@ class _Grid:
     shape: tuple[int, int]
     sizes: IntArray
     """(R,) tokens of each sequence."""
-    lines: IntArray
+    grid_rows: IntArray
     """(R,) grid row of each, ascending."""
     starts: IntArray
     """(R,) flat index of the first token of each."""
-    inside: IntArray
+    positions: IntArray
     """(tokens,) position of each token in its sequence."""
 
     @classmethod
-    def of(cls, sizes: Sequence[int], lines: IntArray, count: int, multiple: int) -> _Grid:
+    def from_sizes(
+        cls, sizes: Sequence[int], grid_rows: IntArray, num_rows: int, pad_to_multiple_of: int
+    ) -> _Grid:
         size = np.array(sizes, np.int64)
         before = np.cumsum(size) - size  # tokens before each sequence, in all rows
-        used = np.bincount(lines, size, count).astype(np.int64)
+        used = np.bincount(grid_rows, size, num_rows).astype(np.int64)
         longest = max(int(used.max(initial=0)), 1)
-        width = -(-longest // multiple) * multiple
-        columns = before - (np.cumsum(used) - used)[lines]
+        width = -(-longest // pad_to_multiple_of) * pad_to_multiple_of
+        columns = before - (np.cumsum(used) - used)[grid_rows]
         inside = np.arange(int(size.sum())) - np.repeat(before, size)
-        return cls((count, width), size, lines, lines * width + columns, inside)
+        return cls((num_rows, width), size, grid_rows, grid_rows * width + columns, inside)
 
     @property
-    def flat(self) -> IntArray:
+    def flat_indices(self) -> IntArray:
         """(tokens,) flat index of each token."""
-        return np.repeat(self.starts, self.sizes) + self.inside
+        return np.repeat(self.starts, self.sizes) + self.positions
 
-    def fill(self, values: Sequence[IntArray], empty: int) -> torch.Tensor:
+    def fill(self, values: Sequence[IntArray], fill_value: int) -> torch.Tensor:
         """(B, T) with each sequence's values at its place."""
-        return self._grid(np.concatenate(values) if values else _NONE, empty)
+        return self._to_grid(np.concatenate(values) if values else _EMPTY, fill_value)
 
-    def places(self, places: Sequence[IntArray]) -> IntArray:
+    def flatten_positions(self, positions: Sequence[IntArray]) -> IntArray:
         """(N,) flat indices of places that are given within their sequences."""
-        counts = [len(p) for p in places]
-        joined = np.concatenate(places) if places else _NONE
+        counts = [len(p) for p in positions]
+        joined = np.concatenate(positions) if positions else _EMPTY
         return (joined + np.repeat(self.starts, counts)).astype(np.int64)
 
     def layout(self, segments: list[IntArray] | None) -> Layout:
-        used = np.bincount(self.lines, self.sizes, self.shape[0]).astype(np.int64)
+        used = np.bincount(self.grid_rows, self.sizes, self.shape[0]).astype(np.int64)
         documents = positions = None
-        held = np.bincount(self.lines, minlength=self.shape[0])
+        held = np.bincount(self.grid_rows, minlength=self.shape[0])
         if held.max(initial=0) > 1:
-            numbers = np.arange(len(self.lines)) - (np.cumsum(held) - held)[self.lines]
-            documents = self._grid(np.repeat(numbers, self.sizes), -1)
-            positions = self._grid(self.inside, 0)
+            numbers = np.arange(len(self.grid_rows)) - (np.cumsum(held) - held)[self.grid_rows]
+            documents = self._to_grid(np.repeat(numbers, self.sizes), -1)
+            positions = self._to_grid(self.positions, 0)
         return Layout(
             lengths=torch.from_numpy(used),
             documents=documents,
-            positions=positions,
+            position_ids=positions,
             segments=self.fill(segments, 0) if segments is not None else None,
         )
 
-    def _grid(self, values: IntArray, empty: int) -> torch.Tensor:
-        grid = np.full(self.shape[0] * self.shape[1], empty, np.int64)
-        grid[self.flat] = values
+    def _to_grid(self, values: IntArray, fill_value: int) -> torch.Tensor:
+        grid = np.full(self.shape[0] * self.shape[1], fill_value, np.int64)
+        grid[self.flat_indices] = values
         return torch.from_numpy(grid.reshape(self.shape))  # (B, T)
 
 
-def _targets(values: Sequence[npt.NDArray[np.generic]]) -> torch.Tensor:
+def _concat_targets(values: Sequence[npt.NDArray[np.generic]]) -> torch.Tensor:
     joined = np.concatenate(values)
     if np.issubdtype(joined.dtype, np.floating):
         return torch.from_numpy(joined.astype(np.float32))  # (N,) or (N, C)
     return torch.from_numpy(joined.astype(np.int64))  # (N,)
 
 
-def _count(targets: torch.Tensor) -> int:
-    return len(targets) if targets.is_floating_point() else int((targets != IGNORED).sum())
+def _count_targets(targets: torch.Tensor) -> int:
+    return len(targets) if targets.is_floating_point() else int((targets != IGNORE_INDEX).sum())
 
 
-def _segments(rows: Sequence[Row]) -> list[IntArray] | None:
+def _row_segments(rows: Sequence[Row]) -> list[IntArray] | None:
     if all(row.segments is None for row in rows):
         return None
     return [np.zeros(len(r.tokens), np.int64) if r.segments is None else r.segments for r in rows]
 
 
-def _prefix(rows: Sequence[Row], lines: IntArray) -> torch.Tensor | None:
-    known = [row.prefix for row in rows if row.prefix is not None]
+def _row_prefixes(rows: Sequence[Row], grid_rows: IntArray) -> torch.Tensor | None:
+    known = [row.prefix_length for row in rows if row.prefix_length is not None]
     if not known:
         return None
-    alone = len(known) == len(rows) == len(np.unique(lines))
+    alone = len(known) == len(rows) == len(np.unique(grid_rows))
     assert alone, "all rows have a prefix, or none has, and rows with one are not packed"
     return torch.tensor(known)  # (B,)
 
 
-def _order(rows: Sequence[Row], grid: _Grid) -> torch.Tensor | None:
+def _row_orders(rows: Sequence[Row], grid: _Grid) -> torch.Tensor | None:
     if all(row.order is None for row in rows):
         return None
     visible = [np.full(len(r.tokens), -1, np.int64) if r.order is None else r.order for r in rows]
     return grid.fill(visible, -1)  # (B, T)
 
 
-def _groups(rows: Sequence[Row], owner: IntArray, head: str) -> torch.Tensor:
-    counts = [len(row.places.get(head, _NONE)) for row in rows]
-    return torch.from_numpy(np.repeat(owner, counts).astype(np.int64))  # (N,)
+def _example_of_position(rows: Sequence[Row], example_of_row: IntArray, head: str) -> torch.Tensor:
+    counts = [len(row.positions.get(head, _EMPTY)) for row in rows]
+    return torch.from_numpy(np.repeat(example_of_row, counts).astype(np.int64))  # (N,)

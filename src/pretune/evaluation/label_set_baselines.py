@@ -11,10 +11,10 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from pretune.baselines.base import Baseline
-from pretune.baselines.tfidf import FOLDS, STRENGTHS, Counted, Terms, weighted
+from pretune.baselines.tfidf import C_VALUES, FOLDS, TermCounts, TrainTestCounts, tfidf_features
 from pretune.errors import DataError
-from pretune.metrics.label_sets import best_threshold, indicators
-from pretune.tasks.multi_label_classification import texts, truth
+from pretune.metrics.label_sets import best_threshold, multi_hot
+from pretune.tasks.multi_label_classification import get_texts, reference
 from pretune.types import FloatArray, IntArray, Record
 
 Features: TypeAlias = "csr_matrix | FloatArray"
@@ -22,30 +22,32 @@ Features: TypeAlias = "csr_matrix | FloatArray"
 
 def baselines(train: Sequence[Record], test: Sequence[Record]) -> dict[str, Baseline]:
     """Majority and TF-IDF, fitted on labelled records, by name."""
-    labels = sorted({label for record in train for label in truth(record)})
-    held = indicators([truth(record) for record in train], labels)
+    labels = sorted({label for record in train for label in reference(record)})
+    label_matrix = multi_hot([reference(record) for record in train], labels)
     return {
-        "majority": majority(held, labels, len(test)),
-        "tfidf": tfidf([texts(r) for r in train], held, labels, [texts(r) for r in test], seed=0),
+        "majority": majority(label_matrix, labels, len(test)),
+        "tfidf": tfidf(
+            [get_texts(r) for r in train], label_matrix, labels, [get_texts(r) for r in test], seed=0
+        ),
     }
 
 
-def majority(held: IntArray, labels: Sequence[str], tests: int) -> Baseline:
+def majority(label_matrix: IntArray, labels: Sequence[str], num_tests: int) -> Baseline:
     """Say of each label what is true of most training records: of rare labels nothing.
 
     Raises:
         DataError: there is no training record.
     """
-    if not len(held):
+    if not len(label_matrix):
         raise DataError("the majority baseline needs at least one training record")
-    said = tuple(label for label, share in zip(labels, held.mean(0), strict=True) if share > 0.5)
-    named = ", ".join(said) or "no label"
-    return Baseline((said,) * tests, f"what holds of most training records ({named})")
+    predicted = tuple(label for label, share in zip(labels, label_matrix.mean(0), strict=True) if share > 0.5)
+    named = ", ".join(predicted) or "no label"
+    return Baseline((predicted,) * num_tests, f"what holds of most training records ({named})")
 
 
 def tfidf(
     train_texts: Sequence[tuple[str, ...]],
-    held: IntArray,
+    label_matrix: IntArray,
     labels: Sequence[str],
     test_texts: Sequence[tuple[str, ...]],
     *,
@@ -63,49 +65,56 @@ def tfidf(
     """
     if not test_texts:
         raise DataError("TF-IDF baseline: there is no test text")
-    terms = Terms.of(train_texts, test_texts)
+    terms = TrainTestCounts.from_texts(train_texts, test_texts)
     with threadpool_limits(1):
-        strength, threshold = _tuned(terms.train, held, seed)
-        features, others = weighted(terms.train, terms.test)
-        shares = _shares(features, held, others, strength)
-    said = tuple(
+        strength, threshold = _tune(terms.train, label_matrix, seed)
+        features, others = tfidf_features(terms.train, terms.test)
+        shares = _predict_probabilities(features, label_matrix, others, strength)
+    predicted = tuple(
         tuple(label for label, p in zip(labels, row, strict=True) if p >= threshold) for row in shares
     )
     return Baseline(
-        said,
-        f"TF-IDF ({terms.grams}) + logistic regression a label (C={strength:g}, threshold {threshold:.3f}, "
+        predicted,
+        f"TF-IDF ({terms.ngram_description}) + logistic regression a label (C={strength:g}, threshold "
+        f"{threshold:.3f}, "
         f"best on 1 fold, seed={seed})",
     )
 
 
-def _tuned(counts: Counted, held: IntArray, seed: int) -> tuple[float, float]:
+def _tune(counts: TermCounts, label_matrix: IntArray, seed: int) -> tuple[float, float]:
     """(strength, threshold) of the best micro F1 on a fold that is held out; (1, 0.5) with too few texts."""
-    n = len(held)
+    n = len(label_matrix)
     if n < 2 * FOLDS:
         return 1.0, 0.5
     shuffled = np.random.default_rng(seed).permutation(n)
     check, learn = shuffled[: n // FOLDS], shuffled[n // FOLDS :]
     if not counts[learn].terms.nnz:
         return 1.0, 0.5
-    features, others = weighted(counts[learn], counts[check])
+    features, others = tfidf_features(counts[learn], counts[check])
     trials = []
-    for strength in STRENGTHS:
-        shares = _shares(features, held[learn], others, strength)
-        threshold = best_threshold(shares, held[check])
-        said = shares >= threshold
-        f1 = 2 * (said & (held[check] > 0)).sum() / max(1, said.sum() + held[check].sum())
+    for strength in C_VALUES:
+        shares = _predict_probabilities(features, label_matrix[learn], others, strength)
+        threshold = best_threshold(shares, label_matrix[check])
+        predicted = shares >= threshold
+        f1 = (
+            2
+            * (predicted & (label_matrix[check] > 0)).sum()
+            / max(1, predicted.sum() + label_matrix[check].sum())
+        )
         trials.append((f1, -strength, threshold))
     _, strength, threshold = max(trials)  # among equals the strongest penalty
     return -strength, threshold
 
 
-def _shares(features: Features, held: IntArray, others: Features, strength: float) -> FloatArray:
+def _predict_probabilities(
+    features: Features, label_matrix: IntArray, test_features: Features, c_value: float
+) -> FloatArray:
     """(m, C) probability of each label; of one that all training texts have, or none, that share itself."""
-    shares = np.zeros((others.shape[0], held.shape[1]))
-    for number, column in enumerate(held.T):
+    shares = np.zeros((test_features.shape[0], label_matrix.shape[1]))
+    for number, column in enumerate(label_matrix.T):
         if column.min() == column.max():
             shares[:, number] = column[0]
             continue
-        classifier = LogisticRegression(C=strength, max_iter=2000).fit(features, column)
-        shares[:, number] = classifier.predict_proba(others)[:, 1]
+        classifier = LogisticRegression(C=c_value, max_iter=2000).fit(features, column)
+        shares[:, number] = classifier.predict_proba(test_features)[:, 1]
     return shares

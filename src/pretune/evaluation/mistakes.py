@@ -19,10 +19,10 @@ class Mistake:
     """A record that the model got wrong."""
 
     text: str
-    said: Any
-    truth: Any
+    predicted: Any
+    reference: Any
     confidence: float | None
-    record: int
+    record_index: int
     """Index into the records."""
     where: str
     """File and line."""
@@ -38,7 +38,7 @@ class Slice:
     accuracy: float
 
 
-def most_confident(
+def confident_mistakes(
     records: Sequence[Record],
     predictions: Sequence[Prediction],
     references: Sequence[Any],
@@ -73,17 +73,17 @@ def most_confident(
             text="\n".join(
                 str(records[p.record].fields[f]) for f in text_fields if f in records[p.record].fields
             ),
-            said=p.value,
-            truth=references[p.record],
+            predicted=p.value,
+            reference=references[p.record],
             confidence=p.confidence,
-            record=p.record,
-            where=records[p.record].where,
+            record_index=p.record,
+            where=records[p.record].location,
         )
         for p in wrong[:k]
     ]
 
 
-def by_slice(correct: npt.ArrayLike, lengths: npt.ArrayLike) -> list[Slice]:
+def accuracy_by_length(correct: npt.ArrayLike, lengths: npt.ArrayLike) -> list[Slice]:
     """Accuracy in each quartile of length, shortest first.
 
     Items of equal length stay together, so there are fewer than four slices where many are equally long.

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from functools import cache as once
 from typing import Any
 
-from pretune.checkpoint.weights import State
+from pretune.checkpoint.weights import StateDict
 from pretune.errors import UnsupportedError, suggestion
-from pretune.nn.init import shapes_only
+from pretune.nn.init import meta_device
 
-OTHER = "other"
+OTHER_HEADS = "other"
 """Stands for the heads that are not ours."""
-LISTS = {
+MODEL_MAPPINGS = {
     "masked_lm": "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
     "causal_lm": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
     "classification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
 }
 """Head to the list of transformers that names its class for each model type."""
-OTHER_LISTS = (
+OTHER_MODEL_MAPPINGS = (
     "MODEL_MAPPING_NAMES",
     "MODEL_FOR_PRETRAINING_MAPPING_NAMES",
     "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
@@ -32,23 +32,23 @@ OTHER_LISTS = (
 
 
 @once
-def classes_of(model_type: str) -> Mapping[str, str]:
+def stock_classes(model_type: str) -> Mapping[str, str]:
     """Head to the stock class that has it.
 
     Raises:
         UnsupportedError: transformers is not installed, does not have the model type, or it is of a kind that
             the wrapper does not take.
     """
-    lists = stock("models.auto.modeling_auto")
-    names = {head: getattr(lists, key).get(model_type) for head, key in LISTS.items()}
+    lists = import_transformers("models.auto.modeling_auto")
+    names = {head: getattr(lists, key).get(model_type) for head, key in MODEL_MAPPINGS.items()}
     classes = {head: name if isinstance(name, str) else name[0] for head, name in names.items() if name}
-    _check_kind(model_type, classes)
+    _check_supported(model_type, classes)
     if "masked_lm" in classes:
         classes.pop("causal_lm", None)  # the same layers under a causal mask, for a decoder beside an encoder
     return classes
 
 
-def stock(module: str = "") -> Any:
+def import_transformers(module: str = "") -> Any:
     """A module of transformers, which is an optional extra.
 
     Raises:
@@ -65,8 +65,8 @@ def stock(module: str = "") -> Any:
         ) from None
 
 
-def _check_kind(model_type: str, classes: Mapping[str, str]) -> None:
-    known = stock("models.auto.configuration_auto").CONFIG_MAPPING_NAMES
+def _check_supported(model_type: str, classes: Mapping[str, str]) -> None:
+    known = import_transformers("models.auto.configuration_auto").CONFIG_MAPPING_NAMES
     if model_type not in known:
         raise UnsupportedError(
             f"model_type {model_type!r}: neither pretune nor the transformers installed here has it "
@@ -76,134 +76,136 @@ def _check_kind(model_type: str, classes: Mapping[str, str]) -> None:
         raise UnsupportedError(
             f"model_type {model_type!r}: stock transformers has no language model of it: it reads no text"
         )
-    usual = default(model_type)
-    if getattr(usual, "is_encoder_decoder", False):
+    config = default_config(model_type)
+    if getattr(config, "is_encoder_decoder", False):
         raise UnsupportedError(
             f"model_type {model_type!r} is an encoder-decoder; the wrapper takes encoders and decoders, "
             "and pretune's own families of encoder-decoders are t5 and bart"
         )
-    if not isinstance(getattr(usual, "vocab_size", None), int):
+    if not isinstance(getattr(config, "vocab_size", None), int):
         raise UnsupportedError(f"model_type {model_type!r}: has no vocab_size: it is no model of text alone")
 
 
 @once
-def default(model_type: str) -> Any:
+def default_config(model_type: str) -> Any:
     """The stock config of a model type, as it is where nothing is said."""
-    return stock().AutoConfig.for_model(model_type)
+    return import_transformers().AutoConfig.for_model(model_type)
 
 
 @dataclass(frozen=True)
-class Parts:
+class TensorGroups:
     """Where the tensors of a stock class belong, by the first part of their names."""
 
     prefix: str
     """Of the body's tensors."""
     body: frozenset[str]
     """Parts of the body that every class has."""
-    own: Mapping[str, frozenset[str]]
+    body_by_head: Mapping[str, frozenset[str]]
     """Head to the parts of the body that only its class has, such as a pooler."""
-    top: Mapping[str, frozenset[str]]
+    modules_by_head: Mapping[str, frozenset[str]]
     """Head to the parts beside the body."""
 
 
 @once
-def parts(model_type: str) -> Parts:
+def tensor_groups(model_type: str) -> TensorGroups:
     """Found out on stock networks without values."""
-    heads = classes_of(model_type)
-    lists = stock("models.auto.modeling_auto")
-    found = [getattr(lists, key).get(model_type) for key in OTHER_LISTS]
+    heads = stock_classes(model_type)
+    lists = import_transformers("models.auto.modeling_auto")
+    found = [getattr(lists, key).get(model_type) for key in OTHER_MODEL_MAPPINGS]
     others = {n for name in found if name for n in ([name] if isinstance(name, str) else name)}
-    classes = [*heads.items(), *((OTHER, name) for name in sorted(others - set(heads.values())))]
+    classes = [*heads.items(), *((OTHER_HEADS, name) for name in sorted(others - set(heads.values())))]
     prefix = ""
     inner: dict[str, set[str]] = {}
-    top: dict[str, set[str]] = {}
+    modules_by_head: dict[str, set[str]] = {}
     for head, name in classes:
-        network = sketch(model_type, name)
+        network = meta_network(model_type, name)
         prefix = prefix or network.base_model_prefix
         names = [n for n, _ in network.named_parameters(remove_duplicate=False)]
         within = [n.removeprefix(f"{prefix}.") for n in names if n.startswith(f"{prefix}.")]
-        whole = network.base_model is network  # a body without a head has no prefix
-        inner[head] = inner.get(head, set()) | {n.split(".")[0] for n in (names if whole else within)}
-        beside = {n.split(".")[0] for n in names if not whole} - {prefix}
-        top[head] = top.get(head, set()) | beside
+        is_bare_body = network.base_model is network  # a body without a head has no prefix
+        inner[head] = inner.get(head, set()) | {n.split(".")[0] for n in (names if is_bare_body else within)}
+        outside = {n.split(".")[0] for n in names if not is_bare_body} - {prefix}
+        modules_by_head[head] = modules_by_head.get(head, set()) | outside
     body = set.intersection(*(inner[head] for head in heads))
-    return Parts(
+    return TensorGroups(
         prefix,
         frozenset(body),
         {head: frozenset(names - body) for head, names in inner.items()},
-        {head: frozenset(names) for head, names in top.items()},
+        {head: frozenset(names) for head, names in modules_by_head.items()},
     )
 
 
-def sketch(model_type: str, name: str, pad: int | None = None) -> Any:
+def meta_network(model_type: str, name: str, pad_id: int | None = None) -> Any:
     """A stock class of the default shape, one layer deep, without values."""
-    config = stock().AutoConfig.for_model(model_type)
-    if pad is not None and pad < config.vocab_size:
-        config.pad_token_id = pad
+    config = import_transformers().AutoConfig.for_model(model_type)
+    if pad_id is not None and pad_id < config.vocab_size:
+        config.pad_token_id = pad_id
     config.num_hidden_layers = 1
-    with shapes_only():
-        return getattr(stock(), name)(config)
+    with meta_device():
+        return getattr(import_transformers(), name)(config)
 
 
 @once
-def renamings(model_type: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def weight_renamings(model_type: str) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """What transformers itself renames as it reads a folder, and as it writes one.
 
     Raises:
         UnsupportedError: it changes the tensors, too, as it does where experts are kept one by one.
     """
-    network = sketch(model_type, next(iter(classes_of(model_type).values())))
-    loading, mapping = stock("core_model_loading"), stock("conversion_mapping")
-    kept = mapping.get_model_conversion_mapping(network, add_legacy=False)
-    if not all(isinstance(step, loading.WeightRenaming) for step in kept):
+    network = meta_network(model_type, next(iter(stock_classes(model_type).values())))
+    loading, mapping = import_transformers("core_model_loading"), import_transformers("conversion_mapping")
+    conversions = mapping.get_model_conversion_mapping(network, add_legacy=False)
+    if not all(isinstance(step, loading.WeightRenaming) for step in conversions):
         raise UnsupportedError(
             f"model_type {model_type!r}: its folders keep tensors in another form than transformers computes "
             "with; pretune does not take it"
         )
-    back = [step.reverse_transform() for step in kept[::-1] if not isinstance(step, loading.PrefixChange)]
-    return tuple(mapping.get_model_conversion_mapping(network)), tuple(back)
+    reverse_conversions = [
+        step.reverse_transform() for step in conversions[::-1] if not isinstance(step, loading.PrefixChange)
+    ]
+    return tuple(mapping.get_model_conversion_mapping(network)), tuple(reverse_conversions)
 
 
-def _renamed(name: str, steps: Sequence[Any]) -> str:
+def _rename(name: str, steps: Sequence[Any]) -> str:
     for step in steps:
         name, _ = step.rename_source_key(name)
     return name
 
 
 @dataclass(frozen=True)
-class Names:
+class StockNames:
     """The names of the stock classes of a model type: those of the body have a prefix, heads have none."""
 
     model_type: str
 
-    def read(self, theirs: State, ours: State) -> None:
-        known, (steps, _) = parts(self.model_type), renamings(self.model_type)
+    def read(self, theirs: StateDict, ours: StateDict) -> None:
+        groups, (steps, _) = tensor_groups(self.model_type), weight_renamings(self.model_type)
         for name in list(theirs):
-            theirs[_renamed(name, steps)] = theirs.pop(name)
-        prefixed = any(name.startswith(f"{known.prefix}.") for name in theirs)
+            theirs[_rename(name, steps)] = theirs.pop(name)
+        prefixed = any(name.startswith(f"{groups.prefix}.") for name in theirs)
         for name in list(theirs):
-            within = name.startswith(f"{known.prefix}.")
-            place = self._place(known, name.removeprefix(f"{known.prefix}."), within or not prefixed)
-            if place is not None:
-                ours[place] = theirs.pop(name)
+            in_body = name.startswith(f"{groups.prefix}.")
+            our_name = self._our_name(groups, name.removeprefix(f"{groups.prefix}."), in_body or not prefixed)
+            if our_name is not None:
+                ours[our_name] = theirs.pop(name)
 
-    def write(self, theirs: State, ours: State) -> None:
-        prefix, (_, steps) = parts(self.model_type).prefix, renamings(self.model_type)
+    def write(self, theirs: StateDict, ours: StateDict) -> None:
+        prefix, (_, steps) = tensor_groups(self.model_type).prefix, weight_renamings(self.model_type)
         for name in list(ours):
-            room, _, rest = name.partition(".")
-            inside = room == "body"
-            if room == "heads":
+            group, _, rest = name.partition(".")
+            in_body = group == "body"
+            if group == "heads":
                 rest = rest.partition(".")[2]
-                inside = rest.startswith("body.")
+                in_body = rest.startswith("body.")
                 rest = rest.removeprefix("body.")
-            theirs[_renamed(f"{prefix}.{rest}" if inside else rest, steps)] = ours.pop(name)
+            theirs[_rename(f"{prefix}.{rest}" if in_body else rest, steps)] = ours.pop(name)
 
-    def _place(self, known: Parts, name: str, inside: bool) -> str | None:
+    def _our_name(self, groups: TensorGroups, name: str, in_body: bool) -> str | None:
         first = name.split(".")[0]
-        if inside and first in known.body:
+        if in_body and first in groups.body:
             return f"body.{name}"
-        rooms = known.own if inside else known.top
-        head = next((head for head, names in rooms.items() if first in names), None)
+        candidates = groups.body_by_head if in_body else groups.modules_by_head
+        head = next((head for head, names in candidates.items() if first in names), None)
         if head is None:
             return None
-        return f"heads.{head}.body.{name}" if inside else f"heads.{head}.{name}"
+        return f"heads.{head}.body.{name}" if in_body else f"heads.{head}.{name}"

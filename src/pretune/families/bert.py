@@ -11,17 +11,20 @@ from torch import Tensor, nn
 
 from pretune import config as settings
 from pretune.checkpoint import hub
-from pretune.checkpoint.weights import Accept, Ignore, Operation, Rename, Share, Tie
+from pretune.checkpoint.weights import Alias, Ignore, Operation, Rename, Share, Tie
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.nn import attention, init
-from pretune.nn import heads as reading
+from pretune.nn import heads as nn_heads
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ACTIVATIONS, ActivationName, FeedForward
-from pretune.nn.positions import positions
-from pretune.types import Batch, Layout, Outputs, Specials, Traits
+from pretune.nn.positions import build_position_ids
+from pretune.types import Batch, Layout, Outputs, SpecialTokens, Traits
 
 TRAITS = Traits(
-    kind="encoder", heads=("masked_lm", "next_sentence", "classification"), sentence="first", segments=True
+    architecture="encoder",
+    heads=("masked_lm", "next_sentence", "classification"),
+    pooling="first",
+    has_segment_embeddings=True,
 )
 
 HF_TYPES = {
@@ -33,7 +36,7 @@ HF_TYPES = {
     }
 }
 
-REFERENCE: Mapping[str, Any] = {
+HF_DEFAULTS: Mapping[str, Any] = {
     "vocab_size": 30522,
     "hidden_size": 768,
     "num_hidden_layers": 12,
@@ -67,7 +70,7 @@ class Config(settings.Settings):
     tie_word_embeddings: bool = True
 
     @pydantic.model_validator(mode="after")
-    def _heads_divide(self) -> Self:
+    def _check_heads(self) -> Self:
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads"
@@ -88,25 +91,25 @@ class Config(settings.Settings):
             ConfigError: a value is wrong.
         """
         if values.get("position_embedding_type", "absolute") != "absolute":
-            kind = values["position_embedding_type"]
+            embedding_type = values["position_embedding_type"]
             raise UnsupportedError(
-                f"config.json: position_embedding_type {kind!r}; bert reads 'absolute' only"
+                f"config.json: position_embedding_type {embedding_type!r}; bert reads 'absolute' only"
             )
         for key in ("is_decoder", "add_cross_attention"):
             if values.get(key):
                 raise UnsupportedError(f"config.json: {key} is set; the bert family is an encoder only")
         known = {key: value for key, value in values.items() if key in cls.model_fields}
-        return settings.build(cls, {**REFERENCE, **known}, where="config.json")
+        return settings.build_settings(cls, {**HF_DEFAULTS, **known}, where="config.json")
 
     def to_hugging_face(
-        self, head: str, *, labels: tuple[str, ...] = (), specials: Specials | None = None
+        self, head: str, *, labels: tuple[str, ...] = (), specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
         values = {**self.model_dump(), "intermediate_size": self.inner_size}
         values |= {"architectures": [HF_TYPES["bert"][head]], "model_type": "bert", "dtype": "float32"}
         if specials is not None:
-            values |= {"pad_token_id": specials.pad}
-        return values | hub.label_fields(labels)
+            values |= {"pad_token_id": specials.pad_id}
+        return values | hub.label_config(labels)
 
 
 class Embeddings(nn.Module):
@@ -122,14 +125,14 @@ class Embeddings(nn.Module):
 
     def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
         """(B, T) to (B, T, D)"""
-        width, longest = tokens.shape[1], self.position.num_embeddings
-        if layout.positions is None and width > longest:
+        width, max_length = tokens.shape[1], self.position.num_embeddings
+        if layout.position_ids is None and width > max_length:
             raise UnsupportedError(
-                f"a row of {width} tokens; this model has {longest} positions (cut the text)"
+                f"a row of {width} tokens; this model has {max_length} positions (cut the text)"
             )
         # Without segments all places belong to the first: one vector for the whole grid.
         segments = self.segment.weight[0] if layout.segments is None else self.segment(layout.segments)
-        summed = self.word(tokens) + segments + self.position(positions(layout, width))  # (B, T, D)
+        summed = self.word(tokens) + segments + self.position(build_position_ids(layout, width))  # (B, T, D)
         embedded: Tensor = self.dropout(self.norm(summed))
         return embedded
 
@@ -147,14 +150,16 @@ class SelfAttention(nn.Module):
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, hidden: Tensor, plan: attention.Plan, places: Tensor | None = None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, mask: attention.AttentionMask, output_positions: Tensor | None = None
+    ) -> Tensor:
         """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
         query, key, value = (
             project(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, K)
             for project in (self.query, self.key, self.value)
         )
-        mixed = attention.attend(query, key, value, plan, dropout=self.dropout if self.training else 0.0)
-        output: Tensor = self.output(reading.at(mixed, places))
+        mixed = attention.attend(query, key, value, mask, dropout=self.dropout if self.training else 0.0)
+        output: Tensor = self.output(nn_heads.select(mixed, output_positions))
         return output
 
 
@@ -169,15 +174,17 @@ class Layer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(self, hidden: Tensor, plan: attention.Plan, places: Tensor | None = None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, mask: attention.AttentionMask, output_positions: Tensor | None = None
+    ) -> Tensor:
         """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
-        mixed = self.dropout(self.attention(hidden, plan, places))
-        hidden = self.attention_norm(reading.at(hidden, places) + mixed)
+        mixed = self.dropout(self.attention(hidden, mask, output_positions))
+        hidden = self.attention_norm(nn_heads.select(hidden, output_positions) + mixed)
         hidden = self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
         return hidden
 
 
-class Transform(nn.Module):
+class PredictionTransform(nn.Module):
     """What the released BERT does before it predicts a word; the paper is silent on it."""
 
     def __init__(self, config: Config) -> None:
@@ -192,10 +199,10 @@ class Transform(nn.Module):
         return transformed
 
 
-class NextSentence(nn.Module):
+class NextSentenceHead(nn.Module):
     """Does the second text follow on the first (class 0) or not (class 1)? Section 3.1, task 2."""
 
-    reads: reading.Reads = TRAITS.sentence
+    pooling: nn_heads.Pooling = TRAITS.pooling
 
     def __init__(self, config: Config, pooler: nn.Linear) -> None:
         super().__init__()
@@ -211,14 +218,14 @@ class NextSentence(nn.Module):
 class Classifier(nn.Module):
     """The pooler of the [CLS] place and a linear map to the classes (section 4.1)."""
 
-    reads: reading.Reads = TRAITS.sentence
+    pooling: nn_heads.Pooling = TRAITS.pooling
 
-    def __init__(self, config: Config, pooler: nn.Linear, classes: int) -> None:
+    def __init__(self, config: Config, pooler: nn.Linear, num_labels: int) -> None:
         super().__init__()
         rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
         self.pooler = pooler
         self.dropout = Dropout(rate)
-        self.output = nn.Linear(config.hidden_size, classes)
+        self.output = nn.Linear(config.hidden_size, num_labels)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(N, D) to (N, C)"""
@@ -236,12 +243,12 @@ class Network(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.heads = nn.ModuleDict()
         for name in heads:
-            self.heads[name] = self._head(name, num_labels)
+            self.heads[name] = self._build_head(name, num_labels)
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as the released BERT does."""
-        init.normal(self, self.config.initializer_range, generator)
+        init.init_normal_(self, self.config.initializer_range, generator)
 
     def forward(
         self,
@@ -258,39 +265,39 @@ class Network(nn.Module):
         if cache is not None:
             raise UnsupportedError("bert sees both sides of every place: it has no cache")
         hidden = self.embeddings(batch.tokens, batch.layout)
-        plan = attention.plan(batch.layout, batch.tokens.shape[1], causal=False)
+        mask = attention.build_mask(batch.layout, batch.tokens.shape[1], causal=False)
         *before, last = self.layers
         for layer in before:
-            hidden = layer(hidden, plan)
-        hidden = last(hidden, plan, reading.narrow(self.heads, batch, heads))
-        return reading.read(self.heads, hidden, batch, heads, targets)
+            hidden = layer(hidden, mask)
+        hidden = last(hidden, mask, nn_heads.needed_positions(self.heads, batch, heads))
+        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets)
 
-    def _head(self, name: str, num_labels: int) -> nn.Module:
+    def _build_head(self, name: str, num_labels: int) -> nn.Module:
         if name == "masked_lm":
             decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size)
             if self.config.tie_word_embeddings:
                 decoder.weight = self.embeddings.word.weight
-            return reading.VocabularyHead(decoder, Transform(self.config))
+            return nn_heads.VocabularyHead(decoder, PredictionTransform(self.config))
         if name == "next_sentence":
-            return NextSentence(self.config, self._pooler())
+            return NextSentenceHead(self.config, self._build_pooler())
         if name == "classification":
             if num_labels < 1:
                 raise ConfigError("num_labels: a classification head needs at least one")
-            return Classifier(self.config, self._pooler(), num_labels)
+            return Classifier(self.config, self._build_pooler(), num_labels)
         raise UnsupportedError(f"bert has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
 
-    def _pooler(self) -> nn.Linear:
+    def _build_pooler(self) -> nn.Linear:
         """The one that a head has already, as it is a part of BERT itself."""
         for head in self.heads.values():
-            if isinstance(head, NextSentence | Classifier):
+            if isinstance(head, NextSentenceHead | Classifier):
                 return head.pooler
         return nn.Linear(self.config.hidden_size, self.config.hidden_size)
 
 
 WEIGHTS: list[Operation] = [
-    Accept(r"^(embeddings|encoder|pooler)\.", r"bert.\1."),  # a stock BertModel, without a head
-    Accept(r"\bLayerNorm\.gamma$", "LayerNorm.weight"),  # Google's first release
-    Accept(r"\bLayerNorm\.beta$", "LayerNorm.bias"),
+    Alias(r"^(embeddings|encoder|pooler)\.", r"bert.\1."),  # a stock BertModel, without a head
+    Alias(r"\bLayerNorm\.gamma$", "LayerNorm.weight"),  # Google's first release
+    Alias(r"\bLayerNorm\.beta$", "LayerNorm.bias"),
     Ignore("bert.embeddings.position_ids"),
     Rename("embeddings.word.{leaf}", "bert.embeddings.word_embeddings.{leaf}"),
     Rename("embeddings.position.{leaf}", "bert.embeddings.position_embeddings.{leaf}"),

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from pretune import config as settings
 from pretune.checkpoint import hub
-from pretune.checkpoint.weights import Accept, Ignore, Operation, Rename
+from pretune.checkpoint.weights import Alias, Ignore, Operation, Rename
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.nn import attention, init
-from pretune.nn import heads as reading
+from pretune.nn import heads as nn_heads
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ACTIVATIONS, ActivationName, FeedForward
-from pretune.nn.positions import positions
-from pretune.types import Batch, Layout, Outputs, Specials, Traits
+from pretune.nn.positions import build_position_ids
+from pretune.types import Batch, Layout, Outputs, SpecialTokens, Traits
 
-TRAITS = Traits(kind="encoder", heads=("masked_lm", "classification"), sentence="first")
+TRAITS = Traits(architecture="encoder", heads=("masked_lm", "classification"), pooling="first")
 
 HF_TYPES = {
     "distilbert": {
@@ -29,7 +29,7 @@ HF_TYPES = {
     }
 }
 
-NAMES = {
+ATTRIBUTE_MAP = {
     "hidden_size": "dim",
     "num_hidden_layers": "n_layers",
     "num_attention_heads": "n_heads",
@@ -41,7 +41,7 @@ NAMES = {
 }
 """Our settings, which are called as in the other families, and what DistilBERT's config.json calls them."""
 
-REFERENCE: Mapping[str, Any] = {
+HF_DEFAULTS: Mapping[str, Any] = {
     "vocab_size": 30522,
     "dim": 768,
     "n_layers": 6,
@@ -75,7 +75,7 @@ class Config(settings.Settings):
     tie_word_embeddings: bool = True
 
     @pydantic.model_validator(mode="after")
-    def _heads_divide(self) -> Self:
+    def _check_heads(self) -> Self:
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads"
@@ -94,22 +94,24 @@ class Config(settings.Settings):
         Raises:
             ConfigError: a value is wrong.
         """
-        given = {**REFERENCE, **values}
+        given = {**HF_DEFAULTS, **values}
         known = {
-            name: given[NAMES.get(name, name)] for name in cls.model_fields if NAMES.get(name, name) in given
+            name: given[ATTRIBUTE_MAP.get(name, name)]
+            for name in cls.model_fields
+            if ATTRIBUTE_MAP.get(name, name) in given
         }
-        return settings.build(cls, known, where="config.json")
+        return settings.build_settings(cls, known, where="config.json")
 
     def to_hugging_face(
-        self, head: str, *, labels: tuple[str, ...] = (), specials: Specials | None = None
+        self, head: str, *, labels: tuple[str, ...] = (), specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
-        values = {NAMES.get(name, name): value for name, value in self.model_dump().items()}
+        values = {ATTRIBUTE_MAP.get(name, name): value for name, value in self.model_dump().items()}
         values |= {"hidden_dim": self.inner_size, "model_type": "distilbert", "dtype": "float32"}
         values |= {"architectures": [HF_TYPES["distilbert"][head]]}
         if specials is not None:
-            values |= {"pad_token_id": specials.pad}
-        return values | hub.label_fields(labels)
+            values |= {"pad_token_id": specials.pad_id}
+        return values | hub.label_config(labels)
 
 
 class Embeddings(nn.Module):
@@ -124,12 +126,12 @@ class Embeddings(nn.Module):
 
     def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
         """(B, T) to (B, T, D)"""
-        width, longest = tokens.shape[1], self.position.num_embeddings
-        if layout.positions is None and width > longest:
+        width, max_length = tokens.shape[1], self.position.num_embeddings
+        if layout.position_ids is None and width > max_length:
             raise UnsupportedError(
-                f"a row of {width} tokens; this model has {longest} positions (cut the text)"
+                f"a row of {width} tokens; this model has {max_length} positions (cut the text)"
             )
-        summed = self.word(tokens) + self.position(positions(layout, width))  # (B, T, D)
+        summed = self.word(tokens) + self.position(build_position_ids(layout, width))  # (B, T, D)
         embedded: Tensor = self.dropout(self.norm(summed))
         return embedded
 
@@ -147,14 +149,16 @@ class SelfAttention(nn.Module):
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, hidden: Tensor, plan: attention.Plan, places: Tensor | None = None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, mask: attention.AttentionMask, output_positions: Tensor | None = None
+    ) -> Tensor:
         """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
         query, key, value = (
             project(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, K)
             for project in (self.query, self.key, self.value)
         )
-        mixed = attention.attend(query, key, value, plan, dropout=self.dropout if self.training else 0.0)
-        output: Tensor = self.output(reading.at(mixed, places))
+        mixed = attention.attend(query, key, value, mask, dropout=self.dropout if self.training else 0.0)
+        output: Tensor = self.output(nn_heads.select(mixed, output_positions))
         return output
 
 
@@ -169,15 +173,17 @@ class Layer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=NORM_EPS)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(self, hidden: Tensor, plan: attention.Plan, places: Tensor | None = None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, mask: attention.AttentionMask, output_positions: Tensor | None = None
+    ) -> Tensor:
         """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
-        mixed = self.dropout(self.attention(hidden, plan, places))
-        hidden = self.attention_norm(reading.at(hidden, places) + mixed)
+        mixed = self.dropout(self.attention(hidden, mask, output_positions))
+        hidden = self.attention_norm(nn_heads.select(hidden, output_positions) + mixed)
         hidden = self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
         return hidden
 
 
-class Transform(nn.Module):
+class PredictionTransform(nn.Module):
     """What BERT does before it predicts a word."""
 
     def __init__(self, config: Config) -> None:
@@ -195,13 +201,13 @@ class Transform(nn.Module):
 class Classifier(nn.Module):
     """A hidden layer over the [CLS] place, and a linear map to the classes."""
 
-    reads: reading.Reads = TRAITS.sentence
+    pooling: nn_heads.Pooling = TRAITS.pooling
 
-    def __init__(self, config: Config, classes: int) -> None:
+    def __init__(self, config: Config, num_labels: int) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = Dropout(config.classifier_dropout)
-        self.output = nn.Linear(config.hidden_size, classes)
+        self.output = nn.Linear(config.hidden_size, num_labels)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(N, D) to (N, C)"""
@@ -217,12 +223,12 @@ class Network(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
-        self.heads = nn.ModuleDict({name: self._head(name, num_labels) for name in heads})
+        self.heads = nn.ModuleDict({name: self._build_head(name, num_labels) for name in heads})
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as the released BERT does."""
-        init.normal(self, self.config.initializer_range, generator)
+        init.init_normal_(self, self.config.initializer_range, generator)
 
     def forward(
         self,
@@ -239,19 +245,19 @@ class Network(nn.Module):
         if cache is not None:
             raise UnsupportedError("distilbert sees both sides of every place: it has no cache")
         hidden = self.embeddings(batch.tokens, batch.layout)
-        plan = attention.plan(batch.layout, batch.tokens.shape[1], causal=False)
+        mask = attention.build_mask(batch.layout, batch.tokens.shape[1], causal=False)
         *before, last = self.layers
         for layer in before:
-            hidden = layer(hidden, plan)
-        hidden = last(hidden, plan, reading.narrow(self.heads, batch, heads))
-        return reading.read(self.heads, hidden, batch, heads, targets)
+            hidden = layer(hidden, mask)
+        hidden = last(hidden, mask, nn_heads.needed_positions(self.heads, batch, heads))
+        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets)
 
-    def _head(self, name: str, num_labels: int) -> nn.Module:
+    def _build_head(self, name: str, num_labels: int) -> nn.Module:
         if name == "masked_lm":
             decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size)
             if self.config.tie_word_embeddings:
                 decoder.weight = self.embeddings.word.weight
-            return reading.VocabularyHead(decoder, Transform(self.config))
+            return nn_heads.VocabularyHead(decoder, PredictionTransform(self.config))
         if name == "classification":
             if num_labels < 1:
                 raise ConfigError("num_labels: a classification head needs at least one")
@@ -260,7 +266,7 @@ class Network(nn.Module):
 
 
 WEIGHTS: list[Operation] = [
-    Accept(r"^(embeddings|transformer)\.", r"distilbert.\1."),  # a stock DistilBertModel, without a head
+    Alias(r"^(embeddings|transformer)\.", r"distilbert.\1."),  # a stock DistilBertModel, without a head
     Ignore("distilbert.embeddings.position_ids"),
     Rename("embeddings.word.weight", "distilbert.embeddings.word_embeddings.weight"),
     Rename("embeddings.position.weight", "distilbert.embeddings.position_embeddings.weight"),

@@ -11,17 +11,19 @@ from torch import Tensor, nn
 
 from pretune import config as settings
 from pretune.checkpoint import hub
-from pretune.checkpoint.weights import Accept, Ignore, Operation, Rename, Transpose
+from pretune.checkpoint.weights import Alias, Ignore, Operation, Rename, Transpose
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.nn import attention, init
-from pretune.nn import heads as reading
-from pretune.nn.cache import Cache
+from pretune.nn import heads as nn_heads
+from pretune.nn.cache import KVCache
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import FeedForward
-from pretune.nn.positions import positions
-from pretune.types import Batch, Layout, Outputs, Specials, Traits
+from pretune.nn.positions import build_position_ids
+from pretune.types import Batch, Layout, Outputs, SpecialTokens, Traits
 
-TRAITS = Traits(kind="decoder", heads=("causal_lm", "classification"), sentence="last", cache=True)
+TRAITS = Traits(
+    architecture="decoder", heads=("causal_lm", "classification"), pooling="last", supports_cache=True
+)
 
 HF_TYPES = {
     "openai-gpt": {
@@ -30,7 +32,7 @@ HF_TYPES = {
     }
 }
 
-NAMES = {
+ATTRIBUTE_MAP = {
     "hidden_size": "n_embd",
     "num_hidden_layers": "n_layer",
     "num_attention_heads": "n_head",
@@ -42,7 +44,7 @@ NAMES = {
 }
 """Our settings, which are called as in the other families, and what GPT's config.json calls them."""
 
-REFERENCE: Mapping[str, Any] = {
+HF_DEFAULTS: Mapping[str, Any] = {
     "vocab_size": 40478,
     "n_embd": 768,
     "n_layer": 12,
@@ -54,7 +56,7 @@ REFERENCE: Mapping[str, Any] = {
 }
 """What a config.json means that leaves a key out, where it differs from our defaults."""
 
-ACTIVATIONS = {"gelu": "gelu_new", "relu": "relu", "silu": "silu", "swish": "silu"}
+HF_ACTIVATIONS = {"gelu": "gelu_new", "relu": "relu", "silu": "silu", "swish": "silu"}
 """By the names of GPT's config.json, whose gelu is the approximation by tanh."""
 
 
@@ -76,7 +78,7 @@ class Config(settings.Settings):
     tie_word_embeddings: bool = True
 
     @pydantic.model_validator(mode="after")
-    def _heads_divide(self) -> Self:
+    def _check_heads(self) -> Self:
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads"
@@ -95,25 +97,27 @@ class Config(settings.Settings):
         Raises:
             ConfigError: a value is wrong.
         """
-        given = {**REFERENCE, **values}
-        given["afn"] = ACTIVATIONS.get(str(given.get("afn", "gelu")), given.get("afn"))
+        given = {**HF_DEFAULTS, **values}
+        given["afn"] = HF_ACTIVATIONS.get(str(given.get("afn", "gelu")), given.get("afn"))
         known = {
-            name: given[NAMES.get(name, name)] for name in cls.model_fields if NAMES.get(name, name) in given
+            name: given[ATTRIBUTE_MAP.get(name, name)]
+            for name in cls.model_fields
+            if ATTRIBUTE_MAP.get(name, name) in given
         }
-        return settings.build(cls, known, where="config.json")
+        return settings.build_settings(cls, known, where="config.json")
 
     def to_hugging_face(
-        self, head: str, *, labels: tuple[str, ...] = (), specials: Specials | None = None
+        self, head: str, *, labels: tuple[str, ...] = (), specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
-        values = {NAMES.get(name, name): value for name, value in self.model_dump().items()}
+        values = {ATTRIBUTE_MAP.get(name, name): value for name, value in self.model_dump().items()}
         values |= {"afn": self.hidden_act.removesuffix("_new"), "n_ctx": self.max_position_embeddings}
         values |= {"architectures": [HF_TYPES["openai-gpt"][head]]}
         values |= {"model_type": "openai-gpt", "dtype": "float32"}
         if specials is not None:
-            values |= {"pad_token_id": specials.pad, "bos_token_id": specials.start}
-            values |= {"eos_token_id": specials.end}
-        return values | hub.label_fields(labels)
+            values |= {"pad_token_id": specials.pad_id, "bos_token_id": specials.bos_id}
+            values |= {"eos_token_id": specials.eos_id}
+        return values | hub.label_config(labels)
 
 
 class Embeddings(nn.Module):
@@ -127,63 +131,75 @@ class Embeddings(nn.Module):
 
     def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
         """(B, T) to (B, T, D)"""
-        width, longest = tokens.shape[1], self.position.num_embeddings
-        places = positions(layout, width)  # (B or 1, T)
-        if layout.positions is None:
-            end = width if layout.cached is None else int((layout.cached + layout.lengths).max())
-            if end > longest:
+        width, max_length = tokens.shape[1], self.position.num_embeddings
+        position_ids = build_position_ids(layout, width)  # (B or 1, T)
+        if layout.position_ids is None:
+            end = (
+                width if layout.cache_lengths is None else int((layout.cache_lengths + layout.lengths).max())
+            )
+            if end > max_length:
                 raise UnsupportedError(
-                    f"a row of {end} tokens; this model has {longest} positions (cut the text)"
+                    f"a row of {end} tokens; this model has {max_length} positions (cut the text)"
                 )
-            places = places.clamp(max=longest - 1)  # the padding behind a row that is nearly full
-        embedded: Tensor = self.dropout(self.word(tokens) + self.position(places))  # (B, T, D)
+            position_ids = position_ids.clamp(
+                max=max_length - 1
+            )  # the padding behind a row that is nearly full
+        embedded: Tensor = self.dropout(self.word(tokens) + self.position(position_ids))  # (B, T, D)
         return embedded
 
 
 class SelfAttention(nn.Module):
     """Causal multi-head self-attention; queries, keys and values come from one map."""
 
-    def __init__(self, config: Config, number: int) -> None:
+    def __init__(self, config: Config, layer_index: int) -> None:
         super().__init__()
         width = config.hidden_size
-        self.number = number
+        self.layer_index = layer_index
         self.heads = config.num_attention_heads
         self.dropout = config.attention_dropout
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
 
     def forward(
-        self, hidden: Tensor, plan: attention.Plan, cache: Cache | None, places: Tensor | None = None
+        self,
+        hidden: Tensor,
+        mask: attention.AttentionMask,
+        cache: KVCache | None,
+        output_positions: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
         query, key, value = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, K)
-            for part in self.query_key_value(hidden).chunk(3, dim=-1)
+            projection.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, K)
+            for projection in self.query_key_value(hidden).chunk(3, dim=-1)
         )
         if cache is not None:
-            key, value = cache.extend(self.number, key, value)  # (B, H, S, K)
-        mixed = attention.attend(query, key, value, plan, dropout=self.dropout if self.training else 0.0)
-        output: Tensor = self.output(reading.at(mixed, places))
+            key, value = cache.extend(self.layer_index, key, value)  # (B, H, S, K)
+        mixed = attention.attend(query, key, value, mask, dropout=self.dropout if self.training else 0.0)
+        output: Tensor = self.output(nn_heads.select(mixed, output_positions))
         return output
 
 
 class Layer(nn.Module):
     """Attention and feed-forward, each with a residual connection and a norm behind it (section 3.1)."""
 
-    def __init__(self, config: Config, number: int) -> None:
+    def __init__(self, config: Config, layer_index: int) -> None:
         super().__init__()
-        self.attention = SelfAttention(config, number)
+        self.attention = SelfAttention(config, layer_index)
         self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
         self.feed_forward = FeedForward(config.hidden_size, config.inner_size, config.hidden_act)
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
         self.dropout = Dropout(config.residual_dropout)
 
     def forward(
-        self, hidden: Tensor, plan: attention.Plan, cache: Cache | None, places: Tensor | None = None
+        self,
+        hidden: Tensor,
+        mask: attention.AttentionMask,
+        cache: KVCache | None,
+        output_positions: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
-        mixed = self.dropout(self.attention(hidden, plan, cache, places))
-        hidden = self.attention_norm(reading.at(hidden, places) + mixed)
+        mixed = self.dropout(self.attention(hidden, mask, cache, output_positions))
+        hidden = self.attention_norm(nn_heads.select(hidden, output_positions) + mixed)
         hidden = self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
         return hidden
 
@@ -191,11 +207,11 @@ class Layer(nn.Module):
 class Classifier(nn.Module):
     """A linear map without bias from the last real place to the classes."""
 
-    reads: reading.Reads = TRAITS.sentence
+    pooling: nn_heads.Pooling = TRAITS.pooling
 
-    def __init__(self, config: Config, classes: int) -> None:
+    def __init__(self, config: Config, num_labels: int) -> None:
         super().__init__()
-        self.output = nn.Linear(config.hidden_size, classes, bias=False)
+        self.output = nn.Linear(config.hidden_size, num_labels, bias=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(N, D) to (N, C)"""
@@ -211,19 +227,19 @@ class Network(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, number) for number in range(config.num_hidden_layers))
-        self.heads = nn.ModuleDict({name: self._head(name, num_labels) for name in heads})
+        self.heads = nn.ModuleDict({name: self._build_head(name, num_labels) for name in heads})
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does."""
-        init.normal(self, self.config.initializer_range, generator)
+        init.init_normal_(self, self.config.initializer_range, generator)
 
     def forward(
         self,
         batch: Batch,
         heads: Sequence[str] = ("causal_lm",),
         targets: Mapping[str, Tensor] | None = None,
-        cache: Cache | None = None,
+        cache: KVCache | None = None,
     ) -> Outputs:
         """Hidden states of the batch, and what the heads say at their places.
 
@@ -234,21 +250,21 @@ class Network(nn.Module):
         """
         width = batch.tokens.shape[1]
         hidden = self.embeddings(batch.tokens, batch.layout)  # (B, T, D)
-        plan = attention.plan(batch.layout, width, causal=True)
+        mask = attention.build_mask(batch.layout, width, causal=True)
         if cache is not None:
-            cache.open(batch.layout, width)
+            cache.prepare(batch.layout, width)
         *before, last = self.layers
         for layer in before:
-            hidden = layer(hidden, plan, cache)
-        hidden = last(hidden, plan, cache, reading.narrow(self.heads, batch, heads))
-        return reading.read(self.heads, hidden, batch, heads, targets, cache)
+            hidden = layer(hidden, mask, cache)
+        hidden = last(hidden, mask, cache, nn_heads.needed_positions(self.heads, batch, heads))
+        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets, cache)
 
-    def _head(self, name: str, num_labels: int) -> nn.Module:
+    def _build_head(self, name: str, num_labels: int) -> nn.Module:
         if name == "causal_lm":
             decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size, bias=False)
             if self.config.tie_word_embeddings:
                 decoder.weight = self.embeddings.word.weight
-            return reading.VocabularyHead(decoder)
+            return nn_heads.VocabularyHead(decoder)
         if name == "classification":
             if num_labels < 1:
                 raise ConfigError("num_labels: a classification head needs at least one")
@@ -257,7 +273,7 @@ class Network(nn.Module):
 
 
 WEIGHTS: list[Operation] = [
-    Accept(r"^(tokens_embed|positions_embed|h)\.", r"transformer.\1."),  # a stock OpenAIGPTModel
+    Alias(r"^(tokens_embed|positions_embed|h)\.", r"transformer.\1."),  # a stock OpenAIGPTModel
     Ignore("transformer.h.{}.attn.bias"),  # the causal mask
     Ignore("transformer.position_ids"),
     Rename("embeddings.word.weight", "transformer.tokens_embed.weight"),

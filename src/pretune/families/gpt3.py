@@ -11,23 +11,25 @@ from torch import Tensor, nn
 
 from pretune import config as settings
 from pretune.checkpoint import hub
-from pretune.checkpoint.weights import Accept, Ignore, Operation, Rename
+from pretune.checkpoint.weights import Alias, Ignore, Operation, Rename
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.nn import attention, init
-from pretune.nn import heads as reading
-from pretune.nn.cache import Cache
+from pretune.nn import heads as nn_heads
+from pretune.nn.cache import KVCache
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
-from pretune.nn.positions import positions
-from pretune.types import Batch, Layout, Outputs, Specials, Traits
+from pretune.nn.positions import build_position_ids
+from pretune.types import Batch, Layout, Outputs, SpecialTokens, Traits
 
-TRAITS = Traits(kind="decoder", heads=("causal_lm", "classification"), sentence="last", cache=True)
+TRAITS = Traits(
+    architecture="decoder", heads=("causal_lm", "classification"), pooling="last", supports_cache=True
+)
 
 HF_TYPES = {
     "gpt_neo": {"causal_lm": "GPTNeoForCausalLM", "classification": "GPTNeoForSequenceClassification"}
 }
 
-NAMES = {
+ATTRIBUTE_MAP = {
     "num_hidden_layers": "num_layers",
     "num_attention_heads": "num_heads",
     "hidden_act": "activation_function",
@@ -36,7 +38,7 @@ NAMES = {
 }
 """Our settings, which are called as in the other families, and what GPT-Neo's config.json calls them."""
 
-REFERENCE: Mapping[str, Any] = {
+HF_DEFAULTS: Mapping[str, Any] = {
     "vocab_size": 50257,
     "hidden_size": 2048,
     "num_layers": 24,
@@ -45,9 +47,9 @@ REFERENCE: Mapping[str, Any] = {
 }
 """What a config.json means that leaves a key out, where it differs from our defaults."""
 
-Reach = Literal["global", "local"]
-MOST_LAYERS = 4096
-PATTERN: tuple[Reach, ...] = ("global", "local")
+AttentionType = Literal["global", "local"]
+MAX_LAYERS = 4096
+DEFAULT_PATTERN: tuple[AttentionType, ...] = ("global", "local")
 
 
 class Config(settings.Settings):
@@ -65,7 +67,7 @@ class Config(settings.Settings):
     residual_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
     attention_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
     max_position_embeddings: pydantic.PositiveInt = 1024
-    attention_layers: tuple[Reach, ...] | None = None
+    attention_layers: tuple[AttentionType, ...] | None = None
     """What each layer sees, all before a place or the window; None: by turns, as in GPT-3 (section 2.1)."""
     window_size: pydantic.PositiveInt = 256
     """Places that a local layer sees, its own included."""
@@ -74,7 +76,7 @@ class Config(settings.Settings):
     tie_word_embeddings: bool = True
 
     @pydantic.model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_consistency(self) -> Self:
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads"
@@ -91,10 +93,10 @@ class Config(settings.Settings):
         return self.intermediate_size or 4 * self.hidden_size
 
     @property
-    def reaches(self) -> tuple[Reach, ...]:
+    def layer_attention_types(self) -> tuple[AttentionType, ...]:
         """What each layer sees, from the first to the last."""
         return self.attention_layers or tuple(
-            PATTERN[number % len(PATTERN)] for number in range(self.num_hidden_layers)
+            DEFAULT_PATTERN[number % len(DEFAULT_PATTERN)] for number in range(self.num_hidden_layers)
         )
 
     @classmethod
@@ -104,40 +106,47 @@ class Config(settings.Settings):
         Raises:
             ConfigError: a value is wrong.
         """
-        given = {**REFERENCE, **values}
+        given = {**HF_DEFAULTS, **values}
         known = {
-            name: given[NAMES.get(name, name)] for name in cls.model_fields if NAMES.get(name, name) in given
+            name: given[ATTRIBUTE_MAP.get(name, name)]
+            for name in cls.model_fields
+            if ATTRIBUTE_MAP.get(name, name) in given
         }
-        known |= {"attention_layers": _reaches(values)}
-        return settings.build(cls, known, where="config.json")
+        known |= {"attention_layers": _read_attention_types(values)}
+        return settings.build_settings(cls, known, where="config.json")
 
     def to_hugging_face(
-        self, head: str, *, labels: tuple[str, ...] = (), specials: Specials | None = None
+        self, head: str, *, labels: tuple[str, ...] = (), specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
-        values = {NAMES.get(name, name): value for name, value in self.model_dump().items()}
-        values |= {"attention_layers": list(self.reaches), "attention_types": [[list(self.reaches), 1]]}
+        values = {ATTRIBUTE_MAP.get(name, name): value for name, value in self.model_dump().items()}
+        values |= {
+            "attention_layers": list(self.layer_attention_types),
+            "attention_types": [[list(self.layer_attention_types), 1]],
+        }
         values |= {"architectures": [HF_TYPES["gpt_neo"][head]], "model_type": "gpt_neo", "dtype": "float32"}
         if specials is not None:
-            values |= {"pad_token_id": specials.pad, "bos_token_id": specials.start}
-            values |= {"eos_token_id": specials.end}
-        return values | hub.label_fields(labels)
+            values |= {"pad_token_id": specials.pad_id, "bos_token_id": specials.bos_id}
+            values |= {"eos_token_id": specials.eos_id}
+        return values | hub.label_config(labels)
 
 
-def _reaches(values: Mapping[str, Any]) -> Any:
+def _read_attention_types(values: Mapping[str, Any]) -> Any:
     """What each layer sees: ``[[["global", "local"], 12]]`` means twelve times both."""
     groups = values.get("attention_types")
     if groups is None:
         return values.get("attention_layers")
-    reaches: list[Any] = []
+    attention_types: list[Any] = []
     try:
         for pattern, times in groups:
-            reaches += list(pattern) * min(times, MOST_LAYERS - len(reaches))  # a config is not trusted
+            attention_types += list(pattern) * min(
+                times, MAX_LAYERS - len(attention_types)
+            )  # a config is not trusted
     except (TypeError, ValueError):
         raise ConfigError(
             f'config.json: attention_types = {groups!r}: must be like [[["global", "local"], 12]]'
         ) from None
-    return reaches
+    return attention_types
 
 
 class Embeddings(nn.Module):
@@ -151,26 +160,30 @@ class Embeddings(nn.Module):
 
     def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
         """(B, T) to (B, T, D)"""
-        width, longest = tokens.shape[1], self.position.num_embeddings
-        places = positions(layout, width)  # (B or 1, T)
-        if layout.positions is None:
-            end = width if layout.cached is None else int((layout.cached + layout.lengths).max())
-            if end > longest:
+        width, max_length = tokens.shape[1], self.position.num_embeddings
+        position_ids = build_position_ids(layout, width)  # (B or 1, T)
+        if layout.position_ids is None:
+            end = (
+                width if layout.cache_lengths is None else int((layout.cache_lengths + layout.lengths).max())
+            )
+            if end > max_length:
                 raise UnsupportedError(
-                    f"a row of {end} tokens; this model has {longest} positions (cut the text)"
+                    f"a row of {end} tokens; this model has {max_length} positions (cut the text)"
                 )
-            places = places.clamp(max=longest - 1)  # the padding behind a row that is nearly full
-        embedded: Tensor = self.dropout(self.word(tokens) + self.position(places))  # (B, T, D)
+            position_ids = position_ids.clamp(
+                max=max_length - 1
+            )  # the padding behind a row that is nearly full
+        embedded: Tensor = self.dropout(self.word(tokens) + self.position(position_ids))  # (B, T, D)
         return embedded
 
 
 class SelfAttention(nn.Module):
     """Causal multi-head self-attention without scaling of the products, as GPT-Neo was trained."""
 
-    def __init__(self, config: Config, number: int) -> None:
+    def __init__(self, config: Config, layer_index: int) -> None:
         super().__init__()
         width = config.hidden_size
-        self.number = number
+        self.layer_index = layer_index
         self.heads = config.num_attention_heads
         self.dropout = config.attention_dropout
         self.query = nn.Linear(width, width, bias=False)
@@ -179,7 +192,11 @@ class SelfAttention(nn.Module):
         self.output = nn.Linear(width, width)
 
     def forward(
-        self, hidden: Tensor, plan: attention.Plan, cache: Cache | None, places: Tensor | None = None
+        self,
+        hidden: Tensor,
+        mask: attention.AttentionMask,
+        cache: KVCache | None,
+        output_positions: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
         query, key, value = (
@@ -187,30 +204,34 @@ class SelfAttention(nn.Module):
             for project in (self.query, self.key, self.value)
         )
         if cache is not None:
-            key, value = cache.extend(self.number, key, value)  # (B, H, S, K)
+            key, value = cache.extend(self.layer_index, key, value)  # (B, H, S, K)
         dropout = self.dropout if self.training else 0.0
-        mixed = attention.attend(query, key, value, plan, dropout=dropout, scale=1.0)
-        output: Tensor = self.output(reading.at(mixed, places))
+        mixed = attention.attend(query, key, value, mask, dropout=dropout, scale=1.0)
+        output: Tensor = self.output(nn_heads.select(mixed, output_positions))
         return output
 
 
 class Layer(nn.Module):
     """Attention and feed-forward, each behind a norm, each added to the residual stream."""
 
-    def __init__(self, config: Config, number: int) -> None:
+    def __init__(self, config: Config, layer_index: int) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
-        self.attention = SelfAttention(config, number)
+        self.attention = SelfAttention(config, layer_index)
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
         self.feed_forward = FeedForward(config.hidden_size, config.inner_size, config.hidden_act)
         self.dropout = Dropout(config.residual_dropout)
 
     def forward(
-        self, hidden: Tensor, plan: attention.Plan, cache: Cache | None, places: Tensor | None = None
+        self,
+        hidden: Tensor,
+        mask: attention.AttentionMask,
+        cache: KVCache | None,
+        output_positions: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
-        mixed = self.dropout(self.attention(self.attention_norm(hidden), plan, cache, places))
-        hidden = reading.at(hidden, places) + mixed
+        mixed = self.dropout(self.attention(self.attention_norm(hidden), mask, cache, output_positions))
+        hidden = nn_heads.select(hidden, output_positions) + mixed
         hidden = hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
         return hidden
 
@@ -218,11 +239,11 @@ class Layer(nn.Module):
 class Classifier(nn.Module):
     """A linear map without bias from the last real place to the classes."""
 
-    reads: reading.Reads = TRAITS.sentence
+    pooling: nn_heads.Pooling = TRAITS.pooling
 
-    def __init__(self, config: Config, classes: int) -> None:
+    def __init__(self, config: Config, num_labels: int) -> None:
         super().__init__()
-        self.output = nn.Linear(config.hidden_size, classes, bias=False)
+        self.output = nn.Linear(config.hidden_size, num_labels, bias=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(N, D) to (N, C)"""
@@ -239,19 +260,19 @@ class Network(nn.Module):
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, number) for number in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
-        self.heads = nn.ModuleDict({name: self._head(name, num_labels) for name in heads})
+        self.heads = nn.ModuleDict({name: self._build_head(name, num_labels) for name in heads})
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does."""
-        init.normal(self, self.config.initializer_range, generator)
+        init.init_normal_(self, self.config.initializer_range, generator)
 
     def forward(
         self,
         batch: Batch,
         heads: Sequence[str] = ("causal_lm",),
         targets: Mapping[str, Tensor] | None = None,
-        cache: Cache | None = None,
+        cache: KVCache | None = None,
     ) -> Outputs:
         """Hidden states of the batch, and what the heads say at their places.
 
@@ -262,24 +283,26 @@ class Network(nn.Module):
         """
         width = batch.tokens.shape[1]
         hidden = self.embeddings(batch.tokens, batch.layout)  # (B, T, D)
-        plans: dict[Reach, attention.Plan] = {
-            "global": attention.plan(batch.layout, width, causal=True),
-            "local": attention.plan(batch.layout, width, causal=True, window=self.config.window_size),
+        masks: dict[AttentionType, attention.AttentionMask] = {
+            "global": attention.build_mask(batch.layout, width, causal=True),
+            "local": attention.build_mask(batch.layout, width, causal=True, window=self.config.window_size),
         }
         if cache is not None:
-            cache.open(batch.layout, width)
-        *before, last = self.config.reaches
-        for layer, reach in zip(self.layers, before, strict=False):
-            hidden = layer(hidden, plans[reach], cache)
-        hidden = self.layers[-1](hidden, plans[last], cache, reading.narrow(self.heads, batch, heads))
-        return reading.read(self.heads, self.norm(hidden), batch, heads, targets, cache)
+            cache.prepare(batch.layout, width)
+        *before, last = self.config.layer_attention_types
+        for layer, attention_type in zip(self.layers, before, strict=False):
+            hidden = layer(hidden, masks[attention_type], cache)
+        hidden = self.layers[-1](
+            hidden, masks[last], cache, nn_heads.needed_positions(self.heads, batch, heads)
+        )
+        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, cache)
 
-    def _head(self, name: str, num_labels: int) -> nn.Module:
+    def _build_head(self, name: str, num_labels: int) -> nn.Module:
         if name == "causal_lm":
             decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size, bias=False)
             if self.config.tie_word_embeddings:
                 decoder.weight = self.embeddings.word.weight
-            return reading.VocabularyHead(decoder)
+            return nn_heads.VocabularyHead(decoder)
         if name == "classification":
             if num_labels < 1:
                 raise ConfigError("num_labels: a classification head needs at least one")
@@ -288,7 +311,7 @@ class Network(nn.Module):
 
 
 WEIGHTS: list[Operation] = [
-    Accept(r"^(wte|wpe|h|ln_f)\.", r"transformer.\1."),  # a stock GPTNeoModel, without a head
+    Alias(r"^(wte|wpe|h|ln_f)\.", r"transformer.\1."),  # a stock GPTNeoModel, without a head
     Ignore("transformer.h.{}.attn.attention.bias"),  # the mask
     Ignore("transformer.h.{}.attn.attention.masked_bias"),
     Rename("embeddings.word.weight", "transformer.wte.weight"),

@@ -11,24 +11,26 @@ from torch import Tensor, nn
 
 from pretune import config as settings
 from pretune.checkpoint import hub
-from pretune.checkpoint.weights import Accept, Ignore, Operation, Rename
+from pretune.checkpoint.weights import Alias, Ignore, Operation, Rename
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.nn import attention, init, scaled_rope
-from pretune.nn import heads as reading
-from pretune.nn.attention import Plan
-from pretune.nn.cache import Cache
+from pretune.nn import heads as nn_heads
+from pretune.nn.attention import AttentionMask
+from pretune.nn.cache import KVCache
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
-from pretune.nn.positions import Tables, rotate
-from pretune.types import Batch, Outputs, Specials, Traits
+from pretune.nn.positions import RotaryTables, apply_rotary
+from pretune.types import Batch, Outputs, SpecialTokens, Traits
 
-TRAITS = Traits(kind="decoder", heads=("causal_lm", "classification"), sentence="last", cache=True)
+TRAITS = Traits(
+    architecture="decoder", heads=("causal_lm", "classification"), pooling="last", supports_cache=True
+)
 
 HF_TYPES = {
     "gpt_neox": {"causal_lm": "GPTNeoXForCausalLM", "classification": "GPTNeoXForSequenceClassification"}
 }
 
-REFERENCE: Mapping[str, Any] = {
+HF_DEFAULTS: Mapping[str, Any] = {
     "vocab_size": 50432, "hidden_size": 6144, "num_hidden_layers": 44, "num_attention_heads": 64,
     "intermediate_size": 24576, "max_position_embeddings": 2048, "tie_word_embeddings": False,
 }  # fmt: skip
@@ -52,7 +54,7 @@ class Config(settings.Settings):
     initializer_range: float = pydantic.Field(default=0.02, gt=0)
     layer_norm_eps: float = pydantic.Field(default=1e-5, gt=0, lt=1)
     rope_theta: float = pydantic.Field(default=10_000.0, gt=1)
-    rope_scaling: scaled_rope.Scaling | None = None
+    rope_scaling: scaled_rope.RopeScaling | None = None
     """How positions are stretched for texts longer than those of the first pretraining."""
     partial_rotary_factor: float = pydantic.Field(default=0.25, gt=0, le=1)
     """Share of a head's dimensions that turn with the position; the others do not know it."""
@@ -62,7 +64,7 @@ class Config(settings.Settings):
     tie_word_embeddings: bool = True
 
     @pydantic.model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_consistency(self) -> Self:
         width, heads, size = self.hidden_size, self.num_attention_heads, self.rotary_size
         if width % heads:
             raise ValueError(f"hidden_size {width} is no multiple of {heads} heads")
@@ -92,42 +94,47 @@ class Config(settings.Settings):
         """
         # transformers 5 writes rope_parameters, older tools and what is released the other two names.
         rope = values.get("rope_scaling") or values.get("rope_parameters") or {}
-        given = {**REFERENCE, **values}
+        given = {**HF_DEFAULTS, **values}
         known = {key: value for key, value in given.items() if key in cls.model_fields}
-        known["rope_scaling"] = scaled_rope.scaling_of(rope, given, "gpt_neox")
+        known["rope_scaling"] = scaled_rope.read_rope_scaling(rope, given, "gpt_neox")
         for name, released in (("rope_theta", "rotary_emb_base"), ("partial_rotary_factor", "rotary_pct")):
             known[name] = rope.get(name, values.get(released, cls.model_fields[name].default))
-        return settings.build(cls, known, where="config.json")
+        return settings.build_settings(cls, known, where="config.json")
 
     def to_hugging_face(
-        self, head: str, *, labels: tuple[str, ...] = (), specials: Specials | None = None
+        self, head: str, *, labels: tuple[str, ...] = (), specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
         rope = {"rope_theta": self.rope_theta, "partial_rotary_factor": self.partial_rotary_factor}
         values = self.model_dump(exclude={*rope, "rope_scaling"}) | {"intermediate_size": self.inner_size}
         values |= {"rotary_emb_base": self.rope_theta, "rotary_pct": self.partial_rotary_factor}
-        scaling = scaled_rope.written(self.rope_scaling)
+        scaling = scaled_rope.to_rope_parameters(self.rope_scaling)
         values |= {"rope_parameters": {**scaling, **rope}}
         values |= {} if self.rope_scaling is None else {"rope_scaling": scaling}
         values |= {"architectures": [HF_TYPES["gpt_neox"][head]]}
         values |= {"model_type": "gpt_neox", "dtype": "float32"}
         if specials is not None:
-            values |= {"pad_token_id": specials.pad, "bos_token_id": specials.start}
-            values |= {"eos_token_id": specials.end}
-        return values | hub.label_fields(labels)
+            values |= {"pad_token_id": specials.pad_id, "bos_token_id": specials.bos_id}
+            values |= {"eos_token_id": specials.eos_id}
+        return values | hub.label_config(labels)
 
 
 class SelfAttention(nn.Module):
     """Causal attention in which a part of each head is rotary; queries, keys and values from one map."""
 
-    def __init__(self, config: Config, number: int) -> None:
+    def __init__(self, config: Config, layer_index: int) -> None:
         super().__init__()
-        self.number, self.config, width = number, config, config.hidden_size
+        self.layer_index, self.config, width = layer_index, config, config.hidden_size
         self.query_key_value = nn.Linear(width, 3 * width, bias=config.attention_bias)
         self.output = nn.Linear(width, width, bias=config.attention_bias)
 
     def forward(
-        self, hidden: Tensor, tables: Tables, plan: Plan, cache: Cache | None, places: Tensor | None = None
+        self,
+        hidden: Tensor,
+        tables: RotaryTables,
+        mask: AttentionMask,
+        cache: KVCache | None,
+        output_positions: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
         heads, size = self.config.num_attention_heads, self.config.rotary_size
@@ -135,34 +142,42 @@ class SelfAttention(nn.Module):
         fused = self.query_key_value(hidden).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, H, T, 3K)
         query, key, value = fused.chunk(3, dim=-1)  # (B, H, T, K)
         query, key = (
-            torch.cat([rotate(part[..., :size], tables), part[..., size:]], -1) for part in (query, key)
+            torch.cat([apply_rotary(projection[..., :size], tables), projection[..., size:]], -1)
+            for projection in (query, key)
         )
         if cache is not None:
-            key, value = cache.extend(self.number, key, value)  # (B, H, S, K)
+            key, value = cache.extend(self.layer_index, key, value)  # (B, H, S, K)
         dropout = self.config.attention_dropout if self.training else 0.0
-        mixed = attention.attend(query, key, value, plan, dropout=dropout)
-        output: Tensor = self.output(reading.at(mixed, places))
+        mixed = attention.attend(query, key, value, mask, dropout=dropout)
+        output: Tensor = self.output(nn_heads.select(mixed, output_positions))
         return output
 
 
 class Layer(nn.Module):
     """Attention and feed-forward, each behind a norm, beside each other or one behind the other."""
 
-    def __init__(self, config: Config, number: int) -> None:
+    def __init__(self, config: Config, layer_index: int) -> None:
         super().__init__()
         self.parallel = config.use_parallel_residual
         self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.attention = SelfAttention(config, number)
+        self.attention = SelfAttention(config, layer_index)
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config.hidden_size, config.inner_size, config.hidden_act)
         self.dropout = Dropout(config.hidden_dropout)
 
     def forward(
-        self, hidden: Tensor, tables: Tables, plan: Plan, cache: Cache | None, places: Tensor | None = None
+        self,
+        hidden: Tensor,
+        tables: RotaryTables,
+        mask: AttentionMask,
+        cache: KVCache | None,
+        output_positions: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
-        mixed = self.dropout(self.attention(self.attention_norm(hidden), tables, plan, cache, places))
-        before = reading.at(hidden, places)
+        mixed = self.dropout(
+            self.attention(self.attention_norm(hidden), tables, mask, cache, output_positions)
+        )
+        before = nn_heads.select(hidden, output_positions)
         read = before if self.parallel else before + mixed
         hidden = before + mixed + self.dropout(self.feed_forward(self.feed_forward_norm(read)))
         return hidden
@@ -171,7 +186,7 @@ class Layer(nn.Module):
 class Classifier(nn.Linear):
     """A linear map without bias from the last real place to the classes."""
 
-    reads: reading.Reads = TRAITS.sentence
+    pooling: nn_heads.Pooling = TRAITS.pooling
 
 
 class Network(nn.Module):
@@ -184,19 +199,19 @@ class Network(nn.Module):
         self.dropout = Dropout(config.hidden_dropout)
         self.layers = nn.ModuleList(Layer(config, number) for number in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.heads = nn.ModuleDict({name: self._head(name, num_labels) for name in heads})
+        self.heads = nn.ModuleDict({name: self._build_head(name, num_labels) for name in heads})
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does."""
-        init.normal(self, self.config.initializer_range, generator)
+        init.init_normal_(self, self.config.initializer_range, generator)
 
     def forward(
         self,
         batch: Batch,
         heads: Sequence[str] = ("causal_lm",),
         targets: Mapping[str, Tensor] | None = None,
-        cache: Cache | None = None,
+        cache: KVCache | None = None,
     ) -> Outputs:
         """Hidden states of the batch, and what the heads say at their places.
 
@@ -205,24 +220,24 @@ class Network(nn.Module):
         """
         config, layout, width = self.config, batch.layout, batch.tokens.shape[1]
         hidden = self.dropout(self.embedding(batch.tokens))  # (B, T, D)
-        longest, device = config.max_position_embeddings, batch.tokens.device
-        rotation = scaled_rope.Rotation(config.rotary_size, config.rope_theta, longest, device)
-        tables = scaled_rope.tables(layout, width, rotation, config.rope_scaling)
-        plan = attention.plan(layout, width, causal=True)
+        max_length, device = config.max_position_embeddings, batch.tokens.device
+        rotation = scaled_rope.RotaryBase(config.rotary_size, config.rope_theta, max_length, device)
+        tables = scaled_rope.build_rotary_tables(layout, width, rotation, config.rope_scaling)
+        mask = attention.build_mask(layout, width, causal=True)
         if cache is not None:
-            cache.open(layout, width)
+            cache.prepare(layout, width)
         *before, last = self.layers
         for layer in before:
-            hidden = layer(hidden, tables, plan, cache)
-        hidden = last(hidden, tables, plan, cache, reading.narrow(self.heads, batch, heads))
-        return reading.read(self.heads, self.norm(hidden), batch, heads, targets, cache)
+            hidden = layer(hidden, tables, mask, cache)
+        hidden = last(hidden, tables, mask, cache, nn_heads.needed_positions(self.heads, batch, heads))
+        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, cache)
 
-    def _head(self, name: str, num_labels: int) -> nn.Module:
+    def _build_head(self, name: str, num_labels: int) -> nn.Module:
         if name == "causal_lm":
             decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size, bias=False)
             if self.config.tie_word_embeddings:
                 decoder.weight = self.embedding.weight
-            return reading.VocabularyHead(decoder)
+            return nn_heads.VocabularyHead(decoder)
         if name == "classification":
             if num_labels < 1:
                 raise ConfigError("num_labels: a classification head needs at least one")
@@ -231,7 +246,7 @@ class Network(nn.Module):
 
 
 WEIGHTS: list[Operation] = [
-    Accept(r"^(embed_in|layers|final_layer_norm)\.", r"gpt_neox.\1."),  # a stock GPTNeoXModel, without a head
+    Alias(r"^(embed_in|layers|final_layer_norm)\.", r"gpt_neox.\1."),  # a stock GPTNeoXModel, without a head
     Ignore("gpt_neox.layers.{}.attention.{buffer}"),  # bias and masked_bias, the causal mask
     Ignore("gpt_neox.layers.{}.attention.rotary_emb.inv_freq"),
     Rename("embedding.weight", "gpt_neox.embed_in.weight"),

@@ -15,17 +15,19 @@ from torch import Tensor, nn
 
 from pretune import config as settings
 from pretune.checkpoint import hub
-from pretune.checkpoint.weights import Accept, Ignore, Operation, Rename
+from pretune.checkpoint.weights import Alias, Ignore, Operation, Rename
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.nn import attention, init, scaled_rope
-from pretune.nn import heads as reading
-from pretune.nn.cache import Cache
+from pretune.nn import heads as nn_heads
+from pretune.nn.cache import KVCache
 from pretune.nn.feedforward import ActivationName, GatedFeedForward
 from pretune.nn.norms import RMSNorm
-from pretune.nn.positions import Tables, rotate
-from pretune.types import Batch, Outputs, Specials, Traits
+from pretune.nn.positions import RotaryTables, apply_rotary
+from pretune.types import Batch, Outputs, SpecialTokens, Traits
 
-TRAITS = Traits(kind="decoder", heads=("causal_lm", "classification"), sentence="last", cache=True)
+TRAITS = Traits(
+    architecture="decoder", heads=("causal_lm", "classification"), pooling="last", supports_cache=True
+)
 
 HF_TYPES = {
     "llama": {"causal_lm": "LlamaForCausalLM", "classification": "LlamaForSequenceClassification"},
@@ -34,39 +36,39 @@ HF_TYPES = {
     "qwen3": {"causal_lm": "Qwen3ForCausalLM", "classification": "Qwen3ForSequenceClassification"},
 }
 
-Name = Literal["llama", "mistral", "qwen2", "qwen3"]
+VariantName = Literal["llama", "mistral", "qwen2", "qwen3"]
 
 
 @dataclass(frozen=True)
-class Form:
+class Variant:
     """What sets one architecture of the family apart from the others."""
 
-    norms: bool = False
+    qk_norm: bool = False
     """It norms queries and keys, a head at a time."""
-    biases: bool = False
+    qkv_bias: bool = False
     """Its maps to queries, keys and values have a bias, the one behind the attention has none."""
-    settings: tuple[str, ...] = ()
+    optional_settings: tuple[str, ...] = ()
     """Those of ``OPTIONAL`` that its stock class has."""
 
 
-QWEN_WINDOWS = ("sliding_window", "layer_types", "max_window_layers")
-FORMS: Mapping[Name, Form] = {
-    "llama": Form(settings=("attention_bias", "mlp_bias")),
-    "mistral": Form(settings=("sliding_window",)),
-    "qwen2": Form(biases=True, settings=QWEN_WINDOWS),
-    "qwen3": Form(norms=True, settings=("attention_bias", *QWEN_WINDOWS)),
+QWEN_WINDOW_SETTINGS = ("sliding_window", "layer_types", "max_window_layers")
+VARIANTS: Mapping[VariantName, Variant] = {
+    "llama": Variant(optional_settings=("attention_bias", "mlp_bias")),
+    "mistral": Variant(optional_settings=("sliding_window",)),
+    "qwen2": Variant(qkv_bias=True, optional_settings=QWEN_WINDOW_SETTINGS),
+    "qwen3": Variant(qk_norm=True, optional_settings=("attention_bias", *QWEN_WINDOW_SETTINGS)),
 }
-OPTIONAL = ("attention_bias", "mlp_bias", "sliding_window", "layer_types", "max_window_layers")
+OPTIONAL_SETTINGS = ("attention_bias", "mlp_bias", "sliding_window", "layer_types", "max_window_layers")
 
-USUAL: Mapping[str, Any] = {
+SHARED_DEFAULTS: Mapping[str, Any] = {
     "hidden_size": 4096,
     "num_hidden_layers": 32,
     "num_attention_heads": 32,
     "tie_word_embeddings": False,
 }
-LLAMA = {"vocab_size": 32000, "intermediate_size": 11008, "max_position_embeddings": 2048}
-MISTRAL = {"vocab_size": 32000, "intermediate_size": 14336, "max_position_embeddings": 131072}
-QWEN = {
+LLAMA_DEFAULTS = {"vocab_size": 32000, "intermediate_size": 11008, "max_position_embeddings": 2048}
+MISTRAL_DEFAULTS = {"vocab_size": 32000, "intermediate_size": 14336, "max_position_embeddings": 131072}
+QWEN_DEFAULTS = {
     "vocab_size": 151936,
     "intermediate_size": 22016,
     "num_key_value_heads": 32,
@@ -74,22 +76,22 @@ QWEN = {
     "sliding_window": 4096,
     "max_window_layers": 28,
 }
-REFERENCE: Mapping[str, Mapping[str, Any]] = {
-    "llama": {**USUAL, **LLAMA},
-    "mistral": {**USUAL, **MISTRAL, "num_key_value_heads": 8, "sliding_window": 4096},
-    "qwen2": {**USUAL, **QWEN},
-    "qwen3": {**USUAL, **QWEN, "head_dim": 128},
+HF_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "llama": {**SHARED_DEFAULTS, **LLAMA_DEFAULTS},
+    "mistral": {**SHARED_DEFAULTS, **MISTRAL_DEFAULTS, "num_key_value_heads": 8, "sliding_window": 4096},
+    "qwen2": {**SHARED_DEFAULTS, **QWEN_DEFAULTS},
+    "qwen3": {**SHARED_DEFAULTS, **QWEN_DEFAULTS, "head_dim": 128},
 }
 """What a config.json means that leaves a key out, where it differs from our defaults."""
 
-Reach = Literal["full_attention", "sliding_attention"]
+AttentionType = Literal["full_attention", "sliding_attention"]
 ROPE_THETA = 10_000.0
 
 
 class Config(settings.Settings):
     """The shape of a Llama or a relative, as its config.json names it; defaults for a small machine."""
 
-    form: Name = "qwen3"
+    form: VariantName = "qwen3"
     """The architecture: qwen3 norms queries and keys, qwen2 has a bias on queries, keys and values."""
 
     vocab_size: pydantic.PositiveInt = 8192
@@ -109,11 +111,11 @@ class Config(settings.Settings):
     initializer_range: float = pydantic.Field(default=0.02, gt=0)
     rms_norm_eps: float = pydantic.Field(default=1e-6, gt=0, lt=1)
     rope_theta: float = pydantic.Field(default=ROPE_THETA, gt=1)
-    rope_scaling: scaled_rope.Scaling | None = None
+    rope_scaling: scaled_rope.RopeScaling | None = None
     """How positions are stretched for texts longer than those of the first pretraining."""
     sliding_window: pydantic.PositiveInt | None = None
     """Places that a layer with a window sees, its own included; None: no layer has one."""
-    layer_types: tuple[Reach, ...] | None = None
+    layer_types: tuple[AttentionType, ...] | None = None
     """What each layer sees; None: the whole text, or the window where there is one."""
     max_window_layers: pydantic.NonNegativeInt = 0
     """Layers at the bottom that see the whole text even so, where ``layer_types`` says nothing."""
@@ -122,11 +124,13 @@ class Config(settings.Settings):
     mlp_bias: bool = False
 
     @pydantic.model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        for name in OPTIONAL:
-            if getattr(self, name) and name not in FORMS[self.form].settings:
-                others = " and ".join(form for form, has in FORMS.items() if name in has.settings)
-                raise ValueError(f"{name}: {self.form} has none, {others} have; change form or unset it")
+    def _check_consistency(self) -> Self:
+        for name in OPTIONAL_SETTINGS:
+            if getattr(self, name) and name not in VARIANTS[self.form].optional_settings:
+                variants = " and ".join(
+                    form for form, has in VARIANTS.items() if name in has.optional_settings
+                )
+                raise ValueError(f"{name}: {self.form} has none, {variants} have; change form or unset it")
         if self.hidden_size % self.num_attention_heads and (self.head_dim is None or self.form == "llama"):
             raise ValueError(
                 f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads"
@@ -148,7 +152,7 @@ class Config(settings.Settings):
         return self
 
     @property
-    def fixed_tokenizer(self) -> str | None:
+    def tokenizer_class(self) -> str | None:
         """The class that reads its tokenizer in stock transformers, whatever the folder says; None: any."""
         return "Qwen2Tokenizer" if self.form == "qwen2" else None
 
@@ -168,12 +172,12 @@ class Config(settings.Settings):
         return self.intermediate_size or max(32, round(self.hidden_size * 8 / 3 / 32) * 32)
 
     @property
-    def reaches(self) -> tuple[Reach, ...]:
+    def layer_attention_types(self) -> tuple[AttentionType, ...]:
         """What each layer sees, from the first to the last."""
         depth = self.num_hidden_layers
         whole = depth if self.sliding_window is None else min(self.max_window_layers, depth)
-        reaches: tuple[Reach, Reach] = ("full_attention", "sliding_attention")
-        return self.layer_types or reaches[:1] * whole + reaches[1:] * (depth - whole)
+        attention_types: tuple[AttentionType, AttentionType] = ("full_attention", "sliding_attention")
+        return self.layer_types or attention_types[:1] * whole + attention_types[1:] * (depth - whole)
 
     @classmethod
     def from_hugging_face(cls, values: Mapping[str, Any]) -> Config:
@@ -184,87 +188,93 @@ class Config(settings.Settings):
             ConfigError: a value is wrong.
         """
         model_type = values.get("model_type", "llama")
-        if model_type not in REFERENCE:
+        if model_type not in HF_DEFAULTS:
             raise UnsupportedError(
-                f"config.json: model_type {model_type!r}; llama reads {', '.join(REFERENCE)}"
+                f"config.json: model_type {model_type!r}; llama reads {', '.join(HF_DEFAULTS)}"
             )
-        given = {**REFERENCE[model_type], **values}
-        absent = {name for name in OPTIONAL if name not in FORMS[model_type].settings}  # stock ignores them
+        given = {**HF_DEFAULTS[model_type], **values}
+        absent = {
+            name for name in OPTIONAL_SETTINGS if name not in VARIANTS[model_type].optional_settings
+        }  # stock ignores them
         known = {key: value for key, value in given.items() if key in cls.model_fields and key not in absent}
-        known |= {"form": model_type, **scaled_rope.read(given, "llama", ROPE_THETA)}
-        if "layer_types" in FORMS[model_type].settings and not given.get("use_sliding_window"):
+        known |= {"form": model_type, **scaled_rope.read_rope_settings(given, "llama", ROPE_THETA)}
+        if "layer_types" in VARIANTS[model_type].optional_settings and not given.get("use_sliding_window"):
             known |= {"sliding_window": None, "max_window_layers": 0}
-        return settings.build(cls, known, where="config.json")
+        return settings.build_settings(cls, known, where="config.json")
 
     def to_hugging_face(
-        self, head: str, *, labels: tuple[str, ...] = (), specials: Specials | None = None
+        self, head: str, *, labels: tuple[str, ...] = (), specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
-        form, scaling = FORMS[self.form], self.rope_scaling
-        absent = {"form", "rope_scaling", *(name for name in OPTIONAL if name not in form.settings)}
+        variant, scaling = VARIANTS[self.form], self.rope_scaling
+        absent = {
+            "form",
+            "rope_scaling",
+            *(name for name in OPTIONAL_SETTINGS if name not in variant.optional_settings),
+        }
         values = self.model_dump(exclude=absent)
         values |= {"head_dim": self.head_size, "num_key_value_heads": self.key_value_heads}
         values |= {"intermediate_size": self.inner_size}
         # Both forms: transformers 5 reads the first, older tools the second.
-        rope = scaled_rope.written(scaling)
+        rope = scaled_rope.to_rope_parameters(scaling)
         values |= {"rope_parameters": {**rope, "rope_theta": self.rope_theta}}
         values |= {} if scaling is None else {"rope_scaling": rope}
-        if "layer_types" in form.settings:
-            values |= {"layer_types": list(self.reaches)}
+        if "layer_types" in variant.optional_settings:
+            values |= {"layer_types": list(self.layer_attention_types)}
             values |= {"use_sliding_window": self.sliding_window is not None}
         values |= {"model_type": self.form, "dtype": "float32"}
         values |= {"architectures": [HF_TYPES[self.form][head]]}
         if specials is not None:
-            values |= {"pad_token_id": specials.pad, "bos_token_id": specials.start}
-            values |= {"eos_token_id": specials.end}
-        return values | hub.label_fields(labels)
+            values |= {"pad_token_id": specials.pad_id, "bos_token_id": specials.bos_id}
+            values |= {"eos_token_id": specials.eos_id}
+        return values | hub.label_config(labels)
 
 
 class SelfAttention(nn.Module):
     """Causal grouped-query attention with rotary positions."""
 
-    def __init__(self, config: Config, number: int) -> None:
+    def __init__(self, config: Config, layer_index: int) -> None:
         super().__init__()
-        width, size, form = config.hidden_size, config.head_size, FORMS[config.form]
-        bias = config.attention_bias or form.biases
-        self.number = number
+        width, size, variant = config.hidden_size, config.head_size, VARIANTS[config.form]
+        bias = config.attention_bias or variant.qkv_bias
+        self.layer_index = layer_index
         self.head_size = size
         self.dropout = config.attention_dropout
         self.query = nn.Linear(width, config.num_attention_heads * size, bias=bias)
         self.key = nn.Linear(width, config.key_value_heads * size, bias=bias)
         self.value = nn.Linear(width, config.key_value_heads * size, bias=bias)
         self.output = nn.Linear(config.num_attention_heads * size, width, bias=config.attention_bias)
-        self.query_norm = RMSNorm(size, config.rms_norm_eps) if form.norms else nn.Identity()
-        self.key_norm = RMSNorm(size, config.rms_norm_eps) if form.norms else nn.Identity()
+        self.query_norm = RMSNorm(size, config.rms_norm_eps) if variant.qk_norm else nn.Identity()
+        self.key_norm = RMSNorm(size, config.rms_norm_eps) if variant.qk_norm else nn.Identity()
 
     def forward(
         self,
         hidden: Tensor,
-        tables: Tables,
-        plan: attention.Plan,
-        cache: Cache | None,
-        places: Tensor | None = None,
+        tables: RotaryTables,
+        mask: attention.AttentionMask,
+        cache: KVCache | None,
+        output_positions: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
         split = (-1, self.head_size)
         query = self.query_norm(self.query(hidden).unflatten(-1, split)).transpose(1, 2)  # (B, H, T, K)
         key = self.key_norm(self.key(hidden).unflatten(-1, split)).transpose(1, 2)  # (B, G, T, K)
         value = self.value(hidden).unflatten(-1, split).transpose(1, 2)  # (B, G, T, K)
-        query, key = rotate(query, tables), rotate(key, tables)
+        query, key = apply_rotary(query, tables), apply_rotary(key, tables)
         if cache is not None:
-            key, value = cache.extend(self.number, key, value)  # (B, G, S, K)
-        mixed = attention.attend(query, key, value, plan, dropout=self.dropout if self.training else 0.0)
-        output: Tensor = self.output(reading.at(mixed, places))
+            key, value = cache.extend(self.layer_index, key, value)  # (B, G, S, K)
+        mixed = attention.attend(query, key, value, mask, dropout=self.dropout if self.training else 0.0)
+        output: Tensor = self.output(nn_heads.select(mixed, output_positions))
         return output
 
 
 class Layer(nn.Module):
     """Attention and feed-forward, each behind a norm, each added to the residual stream."""
 
-    def __init__(self, config: Config, number: int) -> None:
+    def __init__(self, config: Config, layer_index: int) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.attention = SelfAttention(config, number)
+        self.attention = SelfAttention(config, layer_index)
         self.feed_forward_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.feed_forward = GatedFeedForward(
             config.hidden_size, config.inner_size, config.hidden_act, bias=config.mlp_bias
@@ -273,14 +283,14 @@ class Layer(nn.Module):
     def forward(
         self,
         hidden: Tensor,
-        tables: Tables,
-        plan: attention.Plan,
-        cache: Cache | None,
-        places: Tensor | None = None,
+        tables: RotaryTables,
+        mask: attention.AttentionMask,
+        cache: KVCache | None,
+        output_positions: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
-        mixed = self.attention(self.attention_norm(hidden), tables, plan, cache, places)
-        hidden = reading.at(hidden, places) + mixed
+        mixed = self.attention(self.attention_norm(hidden), tables, mask, cache, output_positions)
+        hidden = nn_heads.select(hidden, output_positions) + mixed
         hidden = hidden + self.feed_forward(self.feed_forward_norm(hidden))
         return hidden
 
@@ -288,11 +298,11 @@ class Layer(nn.Module):
 class Classifier(nn.Module):
     """A linear map without bias from the last real place to the classes."""
 
-    reads: reading.Reads = TRAITS.sentence
+    pooling: nn_heads.Pooling = TRAITS.pooling
 
-    def __init__(self, config: Config, classes: int) -> None:
+    def __init__(self, config: Config, num_labels: int) -> None:
         super().__init__()
-        self.output = nn.Linear(config.hidden_size, classes, bias=False)
+        self.output = nn.Linear(config.hidden_size, num_labels, bias=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(N, D) to (N, C)"""
@@ -309,19 +319,19 @@ class Network(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, number) for number in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.heads = nn.ModuleDict({name: self._head(name, num_labels) for name in heads})
+        self.heads = nn.ModuleDict({name: self._build_head(name, num_labels) for name in heads})
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does."""
-        init.normal(self, self.config.initializer_range, generator)
+        init.init_normal_(self, self.config.initializer_range, generator)
 
     def forward(
         self,
         batch: Batch,
         heads: Sequence[str] = ("causal_lm",),
         targets: Mapping[str, Tensor] | None = None,
-        cache: Cache | None = None,
+        cache: KVCache | None = None,
     ) -> Outputs:
         """Hidden states of the batch, and what the heads say at their places.
 
@@ -332,29 +342,29 @@ class Network(nn.Module):
         """
         config, layout, width = self.config, batch.layout, batch.tokens.shape[1]
         hidden = self.embedding(batch.tokens)  # (B, T, D)
-        longest, device = config.max_position_embeddings, batch.tokens.device
-        rotation = scaled_rope.Rotation(config.head_size, config.rope_theta, longest, device)
-        tables = scaled_rope.tables(layout, width, rotation, config.rope_scaling)
+        max_length, device = config.max_position_embeddings, batch.tokens.device
+        rotation = scaled_rope.RotaryBase(config.head_size, config.rope_theta, max_length, device)
+        tables = scaled_rope.build_rotary_tables(layout, width, rotation, config.rope_scaling)
         windows = {"full_attention": None, "sliding_attention": config.sliding_window}
-        plans = {
-            reach: attention.plan(layout, width, causal=True, window=windows[reach])
-            for reach in set(config.reaches)
+        masks = {
+            reach: attention.build_mask(layout, width, causal=True, window=windows[reach])
+            for reach in set(config.layer_attention_types)
         }
         if cache is not None:
-            cache.open(layout, width)
-        *before, last = config.reaches
-        for layer, reach in zip(self.layers, before, strict=False):
-            hidden = layer(hidden, tables, plans[reach], cache)
-        places = reading.narrow(self.heads, batch, heads)
-        hidden = self.layers[-1](hidden, tables, plans[last], cache, places)
-        return reading.read(self.heads, self.norm(hidden), batch, heads, targets, cache)
+            cache.prepare(layout, width)
+        *before, last = config.layer_attention_types
+        for layer, attention_type in zip(self.layers, before, strict=False):
+            hidden = layer(hidden, tables, masks[attention_type], cache)
+        output_positions = nn_heads.needed_positions(self.heads, batch, heads)
+        hidden = self.layers[-1](hidden, tables, masks[last], cache, output_positions)
+        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, cache)
 
-    def _head(self, name: str, num_labels: int) -> nn.Module:
+    def _build_head(self, name: str, num_labels: int) -> nn.Module:
         if name == "causal_lm":
             decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size, bias=False)
             if self.config.tie_word_embeddings:
                 decoder.weight = self.embedding.weight
-            return reading.VocabularyHead(decoder)
+            return nn_heads.VocabularyHead(decoder)
         if name == "classification":
             if num_labels < 1:
                 raise ConfigError("num_labels: a classification head needs at least one")
@@ -364,7 +374,7 @@ class Network(nn.Module):
 
 WEIGHTS: list[Operation] = [
     # A stock LlamaModel, without a head, and one under a head for questions, where it has another name.
-    Accept(r"^(?:transformer\.)?(embed_tokens|layers|norm)\.", r"model.\1."),
+    Alias(r"^(?:transformer\.)?(embed_tokens|layers|norm)\.", r"model.\1."),
     Ignore("model.layers.{}.self_attn.rotary_emb.inv_freq"),
     Rename("embedding.weight", "model.embed_tokens.weight"),
     Rename("layers.{}.attention_norm.weight", "model.layers.{}.input_layernorm.weight"),

@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 from pretune import config as settings
 from pretune.checkpoint import hub
-from pretune.checkpoint.weights import Accept, Operation, Rename, Share
+from pretune.checkpoint.weights import Alias, Operation, Rename, Share
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.nn import attention, init, scaled_rope
-from pretune.nn import heads as reading
+from pretune.nn import heads as nn_heads
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ACTIVATIONS, ActivationName
-from pretune.nn.positions import Tables, rotate
-from pretune.nn.scaled_rope import Scaling
-from pretune.types import Batch, Outputs, Specials, Traits
+from pretune.nn.positions import RotaryTables, apply_rotary
+from pretune.nn.scaled_rope import RopeScaling
+from pretune.types import Batch, Outputs, SpecialTokens, Traits
 
-TRAITS = Traits(kind="encoder", heads=("masked_lm", "classification"), sentence="first")
+TRAITS = Traits(architecture="encoder", heads=("masked_lm", "classification"), pooling="first")
 
 HF_TYPES = {
     "modernbert": {
@@ -31,13 +31,13 @@ HF_TYPES = {
     }
 }
 
-REFERENCE: Mapping[str, Any] = {
+HF_DEFAULTS: Mapping[str, Any] = {
     "classifier_pooling": "cls", "vocab_size": 50368, "hidden_size": 768, "num_hidden_layers": 22,
     "num_attention_heads": 12, "intermediate_size": 1152, "max_position_embeddings": 8192,
 }  # fmt: skip
 """What a config.json means that leaves a key out, where it differs from our defaults."""
 
-Reach = Literal["full_attention", "sliding_attention"]
+AttentionType = Literal["full_attention", "sliding_attention"]
 
 
 class Config(settings.Settings):
@@ -60,12 +60,12 @@ class Config(settings.Settings):
     """Width of the local window; a place sees half of it to either side."""
     global_attn_every_n_layers: pydantic.PositiveInt = 3
     """The first layer and each n-th from there see the whole text."""
-    layer_types: tuple[Reach, ...] | None = None
+    layer_types: tuple[AttentionType, ...] | None = None
     """What each layer sees; None: as ``global_attn_every_n_layers`` says."""
     global_rope_theta: float = pydantic.Field(default=160_000.0, gt=1)
     local_rope_theta: float = pydantic.Field(default=10_000.0, gt=1)
-    global_rope_scaling: Scaling | None = None
-    local_rope_scaling: Scaling | None = None
+    global_rope_scaling: RopeScaling | None = None
+    local_rope_scaling: RopeScaling | None = None
     """Both: how positions are stretched for texts longer than those of the first pretraining."""
     initializer_range: float = pydantic.Field(default=0.02, gt=0)
     initializer_cutoff_factor: float = pydantic.Field(default=2.0, gt=0)
@@ -82,7 +82,7 @@ class Config(settings.Settings):
     tie_word_embeddings: bool = True
 
     @pydantic.model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_consistency(self) -> Self:
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads"
@@ -91,7 +91,7 @@ class Config(settings.Settings):
             raise ValueError(f"heads of width {self.head_size}, which is odd; rotary positions turn pairs")
         if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:
             raise ValueError(f"layer_types has {len(self.layer_types)} entries, not {self.num_hidden_layers}")
-        for _, scaling in self.ropes.values():
+        for _, scaling in self.rope_settings.values():
             if scaling is not None and self.head_size < 4:
                 raise ValueError(f"heads of width {self.head_size}; rope_scaling needs 4 dimensions or more")
             if getattr(scaling, "truncate", True) is False:
@@ -109,7 +109,7 @@ class Config(settings.Settings):
         return self.intermediate_size or max(32, round(self.hidden_size * 8 / 3 / 32) * 32)
 
     @property
-    def ropes(self) -> dict[Reach, tuple[float, Scaling | None]]:
+    def rope_settings(self) -> dict[AttentionType, tuple[float, RopeScaling | None]]:
         """The rotary base of global and of local layers, and how their positions are stretched."""
         return {
             "full_attention": (self.global_rope_theta, self.global_rope_scaling),
@@ -117,7 +117,7 @@ class Config(settings.Settings):
         }
 
     @property
-    def reaches(self) -> tuple[Reach, ...]:
+    def layer_attention_types(self) -> tuple[AttentionType, ...]:
         """What each layer sees, from the first to the last."""
         every = self.global_attn_every_n_layers
         return self.layer_types or tuple(
@@ -133,44 +133,54 @@ class Config(settings.Settings):
             UnsupportedError: it asks for something that this family does not compute.
             ConfigError: a value is wrong.
         """
-        given = {**REFERENCE, **values}
+        given = {**HF_DEFAULTS, **values}
         known = {key: value for key, value in given.items() if key in cls.model_fields}
-        known |= _rope(given, "full_attention", "global") | _rope(given, "sliding_attention", "local")
-        return settings.build(cls, known, where="config.json")
+        known |= _read_rope_settings(given, "full_attention", "global") | _read_rope_settings(
+            given, "sliding_attention", "local"
+        )
+        return settings.build_settings(cls, known, where="config.json")
 
     def to_hugging_face(
-        self, head: str, *, labels: tuple[str, ...] = (), specials: Specials | None = None
+        self, head: str, *, labels: tuple[str, ...] = (), specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
         values = self.model_dump(exclude={"global_rope_scaling", "local_rope_scaling"})
-        values |= {"intermediate_size": self.inner_size, "layer_types": list(self.reaches)}
+        values |= {"intermediate_size": self.inner_size, "layer_types": list(self.layer_attention_types)}
         # Both forms: transformers 5 reads this one, older tools global_rope_theta and local_rope_theta.
         values["rope_parameters"] = {
-            reach: {**scaled_rope.written(scaling), "rope_theta": theta}
-            for reach, (theta, scaling) in self.ropes.items()
+            attention_type: {**scaled_rope.to_rope_parameters(scaling), "rope_theta": theta}
+            for attention_type, (theta, scaling) in self.rope_settings.items()
         }
         values |= {"model_type": "modernbert", "dtype": "float32"}
         values |= {"architectures": [HF_TYPES["modernbert"][head]]}
         if specials is not None:
             before, after = specials.single
-            values |= {"pad_token_id": specials.pad}
+            values |= {"pad_token_id": specials.pad_id}
             values |= {"cls_token_id": before[0] if before else None, "bos_token_id": None}
             values |= {"sep_token_id": after[-1] if after else None, "eos_token_id": None}
-        return values | hub.label_fields(labels)
+        return values | hub.label_config(labels)
 
 
-def _rope(values: Mapping[str, Any], reach: Reach, name: str) -> dict[str, Any]:
+def _read_rope_settings(
+    values: Mapping[str, Any], attention_type: AttentionType, prefix: str
+) -> dict[str, Any]:
     """The settings of a kind of layer: ``rope_parameters`` since transformers 5, keys of their own before."""
-    told, usual = values.get("rope_scaling") or {}, Config.model_fields[f"{name}_rope_theta"].default
-    if told.get("type", "default") != "default" and "rope_type" not in told:
+    rope_scaling, default_theta = (
+        values.get("rope_scaling") or {},
+        Config.model_fields[f"{prefix}_rope_theta"].default,
+    )
+    if rope_scaling.get("type", "default") != "default" and "rope_type" not in rope_scaling:
         raise UnsupportedError(
-            f"config.json: rope_scaling: type {told['type']!r}, which stock transformers does not heed in a "
+            f"config.json: rope_scaling: type {rope_scaling['type']!r}, which stock transformers does not "
+            "heed in a "
             "modernbert; call it rope_type, or leave rope_scaling out"
         )
-    rope = {**((values.get("rope_parameters") or {}).get(reach) or {}), **told}
+    rope = {**((values.get("rope_parameters") or {}).get(attention_type) or {}), **rope_scaling}
     given = {"rope_parameters": rope, "max_position_embeddings": values["max_position_embeddings"]}
-    read = scaled_rope.read(given, "modernbert", values.get(f"{name}_rope_theta") or usual)
-    return {f"{name}_{key}": value for key, value in read.items()}
+    read = scaled_rope.read_rope_settings(
+        given, "modernbert", values.get(f"{prefix}_rope_theta") or default_theta
+    )
+    return {f"{prefix}_{key}": value for key, value in read.items()}
 
 
 class Embeddings(nn.Module):
@@ -179,7 +189,7 @@ class Embeddings(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.word = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.norm = _norm(config)
+        self.norm = _build_norm(config)
         self.dropout = Dropout(config.embedding_dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -195,22 +205,28 @@ class SelfAttention(nn.Module):
         super().__init__()
         width, bias = config.hidden_size, config.attention_bias
         self.heads = config.num_attention_heads
-        self.weights_dropout = config.attention_dropout
+        self.attention_dropout = config.attention_dropout
         self.query_key_value = nn.Linear(width, 3 * width, bias=bias)
         self.output = nn.Linear(width, width, bias=bias)
         self.dropout = Dropout(config.attention_dropout)
 
     def forward(
-        self, hidden: Tensor, tables: Tables, plan: attention.Plan, places: Tensor | None = None
+        self,
+        hidden: Tensor,
+        tables: RotaryTables,
+        mask: attention.AttentionMask,
+        output_positions: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
         query, key, value = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, K)
-            for part in self.query_key_value(hidden).chunk(3, dim=-1)
+            projection.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, K)
+            for projection in self.query_key_value(hidden).chunk(3, dim=-1)
         )
-        dropout = self.weights_dropout if self.training else 0.0
-        mixed = attention.attend(rotate(query, tables), rotate(key, tables), value, plan, dropout=dropout)
-        output: Tensor = self.dropout(self.output(reading.at(mixed, places)))
+        dropout = self.attention_dropout if self.training else 0.0
+        mixed = attention.attend(
+            apply_rotary(query, tables), apply_rotary(key, tables), value, mask, dropout=dropout
+        )
+        output: Tensor = self.dropout(self.output(nn_heads.select(mixed, output_positions)))
         return output
 
 
@@ -234,31 +250,37 @@ class FusedGatedFeedForward(nn.Module):
 class Layer(nn.Module):
     """Attention and feed-forward, each behind a norm, each added to the residual stream."""
 
-    def __init__(self, config: Config, number: int) -> None:
+    def __init__(self, config: Config, layer_index: int) -> None:
         super().__init__()
-        self.attention_norm = _norm(config) if number else nn.Identity()  # the embeddings are normed already
+        self.attention_norm = (
+            _build_norm(config) if layer_index else nn.Identity()
+        )  # the embeddings are normed already
         self.attention = SelfAttention(config)
-        self.feed_forward_norm = _norm(config)
+        self.feed_forward_norm = _build_norm(config)
         self.feed_forward = FusedGatedFeedForward(config)
 
     def forward(
-        self, hidden: Tensor, tables: Tables, plan: attention.Plan, places: Tensor | None = None
+        self,
+        hidden: Tensor,
+        tables: RotaryTables,
+        mask: attention.AttentionMask,
+        output_positions: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
-        mixed = self.attention(self.attention_norm(hidden), tables, plan, places)
-        hidden = reading.at(hidden, places) + mixed
+        mixed = self.attention(self.attention_norm(hidden), tables, mask, output_positions)
+        hidden = nn_heads.select(hidden, output_positions) + mixed
         hidden = hidden + self.feed_forward(self.feed_forward_norm(hidden))
         return hidden
 
 
-class Transform(nn.Module):
+class PredictionTransform(nn.Module):
     """What comes before the vocabulary and before the classes alike."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size, bias=config.classifier_bias)
         self.activation = ACTIVATIONS[config.classifier_activation]
-        self.norm = _norm(config)
+        self.norm = _build_norm(config)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(N, D) to (N, D)"""
@@ -269,12 +291,12 @@ class Transform(nn.Module):
 class Classifier(nn.Module):
     """The transform and a linear map from a text's place or mean to the classes."""
 
-    def __init__(self, config: Config, transform: Transform, classes: int) -> None:
+    def __init__(self, config: Config, transform: PredictionTransform, num_labels: int) -> None:
         super().__init__()
-        self.reads: reading.Reads = "mean" if config.classifier_pooling == "mean" else TRAITS.sentence
+        self.pooling: nn_heads.Pooling = "mean" if config.classifier_pooling == "mean" else TRAITS.pooling
         self.transform = transform
         self.dropout = Dropout(config.classifier_dropout)
-        self.output = nn.Linear(config.hidden_size, classes)
+        self.output = nn.Linear(config.hidden_size, num_labels)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(N, D) to (N, C)"""
@@ -290,15 +312,15 @@ class Network(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, number) for number in range(config.num_hidden_layers))
-        self.norm = _norm(config)
-        transform = Transform(config)
-        self.heads = nn.ModuleDict({name: self._head(name, transform, num_labels) for name in heads})
+        self.norm = _build_norm(config)
+        transform = PredictionTransform(config)
+        self.heads = nn.ModuleDict({name: self._build_head(name, transform, num_labels) for name in heads})
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does: cut normal, smaller where a block adds to the stream."""
-        init.normal(self, self.config.initializer_range, generator)
-        for weight, deviation in self._deviations():
+        init.init_normal_(self, self.config.initializer_range, generator)
+        for weight, deviation in self._init_stds():
             cut = self.config.initializer_cutoff_factor * deviation
             nn.init.trunc_normal_(weight, std=deviation, a=-cut, b=cut, generator=generator)
 
@@ -317,37 +339,39 @@ class Network(nn.Module):
         if cache is not None:
             raise UnsupportedError("modernbert sees both sides of every place: it has no cache")
         width, size = batch.tokens.shape[1], self.config.head_size
-        longest, device = self.config.max_position_embeddings, batch.tokens.device
-        tables: dict[Reach, Tables] = {}
-        for reach, (theta, scaling) in self.config.ropes.items():
-            rotation = scaled_rope.Rotation(size, theta, longest, device)
-            tables[reach] = scaled_rope.tables(batch.layout, width, rotation, scaling)
+        max_length, device = self.config.max_position_embeddings, batch.tokens.device
+        tables: dict[AttentionType, RotaryTables] = {}
+        for attention_type, (theta, scaling) in self.config.rope_settings.items():
+            rotation = scaled_rope.RotaryBase(size, theta, max_length, device)
+            tables[attention_type] = scaled_rope.build_rotary_tables(batch.layout, width, rotation, scaling)
         window = self.config.local_attention // 2 + 1  # half of it to either side, that place included
-        plans: dict[Reach, attention.Plan] = {
-            "full_attention": attention.plan(batch.layout, width, causal=False),
-            "sliding_attention": attention.plan(batch.layout, width, causal=False, window=window),
+        masks: dict[AttentionType, attention.AttentionMask] = {
+            "full_attention": attention.build_mask(batch.layout, width, causal=False),
+            "sliding_attention": attention.build_mask(batch.layout, width, causal=False, window=window),
         }
         hidden = self.embeddings(batch.tokens)
-        *before, last = self.config.reaches
-        for layer, reach in zip(self.layers, before, strict=False):
-            hidden = layer(hidden, tables[reach], plans[reach])
-        hidden = self.layers[-1](hidden, tables[last], plans[last], reading.narrow(self.heads, batch, heads))
-        return reading.read(self.heads, self.norm(hidden), batch, heads, targets)
+        *before, last = self.config.layer_attention_types
+        for layer, attention_type in zip(self.layers, before, strict=False):
+            hidden = layer(hidden, tables[attention_type], masks[attention_type])
+        hidden = self.layers[-1](
+            hidden, tables[last], masks[last], nn_heads.needed_positions(self.heads, batch, heads)
+        )
+        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets)
 
-    def _head(self, name: str, transform: Transform, num_labels: int) -> nn.Module:
+    def _build_head(self, name: str, transform: PredictionTransform, num_labels: int) -> nn.Module:
         if name == "masked_lm":
             width, bias = self.config.hidden_size, self.config.decoder_bias
             decoder = nn.Linear(width, self.config.vocab_size, bias=bias)
             if self.config.tie_word_embeddings:
                 decoder.weight = self.embeddings.word.weight
-            return reading.VocabularyHead(decoder, transform)
+            return nn_heads.VocabularyHead(decoder, transform)
         if name == "classification":
             if num_labels < 1:
                 raise ConfigError("num_labels: a classification head needs at least one")
             return Classifier(self.config, transform, num_labels)
         raise UnsupportedError(f"modernbert has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
 
-    def _deviations(self) -> Iterator[tuple[Tensor, float]]:
+    def _init_stds(self) -> Iterator[tuple[Tensor, float]]:
         """Each matrix with the deviation that it is drawn with."""
         inward = self.config.initializer_range
         outward = inward / math.sqrt(2 * self.config.num_hidden_layers)
@@ -360,20 +384,20 @@ class Network(nn.Module):
             elif isinstance(module, FusedGatedFeedForward):
                 yield module.gate_up.weight, inward
                 yield module.down.weight, outward
-            elif isinstance(module, Transform):
+            elif isinstance(module, PredictionTransform):
                 yield module.dense.weight, outward
             elif isinstance(module, Classifier):
                 yield module.output.weight, self.config.hidden_size**-0.5
-            elif isinstance(module, reading.VocabularyHead) and not self.config.tie_word_embeddings:
+            elif isinstance(module, nn_heads.VocabularyHead) and not self.config.tie_word_embeddings:
                 yield module.decoder.weight, outward
 
 
-def _norm(config: Config) -> nn.LayerNorm:
+def _build_norm(config: Config) -> nn.LayerNorm:
     return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
 
 
 WEIGHTS: list[Operation] = [
-    Accept(r"^(embeddings|layers|final_norm)\.", r"model.\1."),  # a stock ModernBertModel, without a head
+    Alias(r"^(embeddings|layers|final_norm)\.", r"model.\1."),  # a stock ModernBertModel, without a head
     Rename("embeddings.word.weight", "model.embeddings.tok_embeddings.weight"),
     Rename("embeddings.norm.{leaf}", "model.embeddings.norm.{leaf}"),
     Rename("layers.{}.attention_norm.{leaf}", "model.layers.{}.attn_norm.{leaf}"),

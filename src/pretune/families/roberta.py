@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from pretune import config as settings
 from pretune.checkpoint import hub
-from pretune.checkpoint.weights import Accept, Ignore, Operation, Rename, Tie
+from pretune.checkpoint.weights import Alias, Ignore, Operation, Rename, Tie
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.nn import attention, init
-from pretune.nn import heads as reading
+from pretune.nn import heads as nn_heads
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
-from pretune.nn.positions import positions
-from pretune.types import Batch, Layout, Outputs, Specials, Traits
+from pretune.nn.positions import build_position_ids
+from pretune.types import Batch, Layout, Outputs, SpecialTokens, Traits
 
-TRAITS = Traits(kind="encoder", heads=("masked_lm", "classification"), sentence="first")
+TRAITS = Traits(architecture="encoder", heads=("masked_lm", "classification"), pooling="first")
 
 HF_TYPES = {
     "roberta": {"masked_lm": "RobertaForMaskedLM", "classification": "RobertaForSequenceClassification"},
@@ -35,7 +35,7 @@ HF_TYPES = {
     },
 }
 
-REFERENCE: Mapping[str, Any] = {
+HF_DEFAULTS: Mapping[str, Any] = {
     "hidden_size": 768,
     "num_hidden_layers": 12,
     "num_attention_heads": 12,
@@ -47,7 +47,7 @@ REFERENCE: Mapping[str, Any] = {
     "layer_norm_eps": 1e-12,
 }
 """What a config.json means that leaves a key out, where it differs from our defaults."""
-VOCABULARIES = {"roberta": 50265, "xlm-roberta": 30522, "camembert": 30522}
+HF_VOCAB_SIZES = {"roberta": 50265, "xlm-roberta": 30522, "camembert": 30522}
 """Likewise, of vocab_size."""
 
 
@@ -80,7 +80,7 @@ class Config(settings.Settings):
     tie_word_embeddings: bool = True
 
     @pydantic.model_validator(mode="after")
-    def _heads_divide(self) -> Self:
+    def _check_heads(self) -> Self:
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads"
@@ -106,23 +106,23 @@ class Config(settings.Settings):
             ConfigError: a value is wrong.
         """
         if values.get("position_embedding_type", "absolute") != "absolute":
-            kind = values["position_embedding_type"]
+            embedding_type = values["position_embedding_type"]
             raise UnsupportedError(
-                f"config.json: position_embedding_type {kind!r}; roberta reads 'absolute' only"
+                f"config.json: position_embedding_type {embedding_type!r}; roberta reads 'absolute' only"
             )
         for key in ("is_decoder", "add_cross_attention"):
             if values.get(key):
                 raise UnsupportedError(f"config.json: {key} is set; the roberta family is an encoder only")
         form = values.get("model_type", "roberta")
-        given = {**REFERENCE, "vocab_size": VOCABULARIES.get(form), **values}
+        given = {**HF_DEFAULTS, "vocab_size": HF_VOCAB_SIZES.get(form), **values}
         known = {key: value for key, value in given.items() if key in cls.model_fields}
-        stated = settings.build(cls, {**known, "form": form}, where="config.json")
-        longest = stated.max_position_embeddings - stated.first_position
-        shape = {**known, "form": form, "max_position_embeddings": longest}
-        return settings.build(cls, shape, where="config.json: the positions of texts")
+        stock_config = settings.build_settings(cls, {**known, "form": form}, where="config.json")
+        max_length = stock_config.max_position_embeddings - stock_config.first_position
+        shape = {**known, "form": form, "max_position_embeddings": max_length}
+        return settings.build_settings(cls, shape, where="config.json: the positions of texts")
 
     def to_hugging_face(
-        self, head: str, *, labels: tuple[str, ...] = (), specials: Specials | None = None
+        self, head: str, *, labels: tuple[str, ...] = (), specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
         values = {**self.model_dump(exclude={"form"}), "intermediate_size": self.inner_size}
@@ -132,7 +132,7 @@ class Config(settings.Settings):
             before, after = specials.single
             values |= {"bos_token_id": before[0] if before else None}
             values |= {"eos_token_id": after[-1] if after else None}
-        return values | hub.label_fields(labels)
+        return values | hub.label_config(labels)
 
 
 class Embeddings(nn.Module):
@@ -141,21 +141,21 @@ class Embeddings(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.word = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.first = config.first_position
-        self.position = nn.Embedding(self.first + config.max_position_embeddings, config.hidden_size)
+        self.first_position = config.first_position
+        self.position = nn.Embedding(self.first_position + config.max_position_embeddings, config.hidden_size)
         self.segment = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
         """(B, T) to (B, T, D)"""
-        width, longest = tokens.shape[1], self.position.num_embeddings - self.first
-        if layout.positions is None and width > longest:
+        width, max_length = tokens.shape[1], self.position.num_embeddings - self.first_position
+        if layout.position_ids is None and width > max_length:
             raise UnsupportedError(
-                f"a row of {width} tokens; this model has {longest} positions (cut the text)"
+                f"a row of {width} tokens; this model has {max_length} positions (cut the text)"
             )
-        places = positions(layout, width) + self.first
-        summed = self.word(tokens) + self.segment.weight[0] + self.position(places)  # (B, T, D)
+        position_ids = build_position_ids(layout, width) + self.first_position
+        summed = self.word(tokens) + self.segment.weight[0] + self.position(position_ids)  # (B, T, D)
         embedded: Tensor = self.dropout(self.norm(summed))
         return embedded
 
@@ -173,14 +173,16 @@ class SelfAttention(nn.Module):
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, hidden: Tensor, plan: attention.Plan, places: Tensor | None = None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, mask: attention.AttentionMask, output_positions: Tensor | None = None
+    ) -> Tensor:
         """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
         query, key, value = (
             project(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, K)
             for project in (self.query, self.key, self.value)
         )
-        mixed = attention.attend(query, key, value, plan, dropout=self.dropout if self.training else 0.0)
-        output: Tensor = self.output(reading.at(mixed, places))
+        mixed = attention.attend(query, key, value, mask, dropout=self.dropout if self.training else 0.0)
+        output: Tensor = self.output(nn_heads.select(mixed, output_positions))
         return output
 
 
@@ -195,15 +197,17 @@ class Layer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(self, hidden: Tensor, plan: attention.Plan, places: Tensor | None = None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, mask: attention.AttentionMask, output_positions: Tensor | None = None
+    ) -> Tensor:
         """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
-        mixed = self.dropout(self.attention(hidden, plan, places))
-        hidden = self.attention_norm(reading.at(hidden, places) + mixed)
+        mixed = self.dropout(self.attention(hidden, mask, output_positions))
+        hidden = self.attention_norm(nn_heads.select(hidden, output_positions) + mixed)
         hidden = self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
         return hidden
 
 
-class Transform(nn.Module):
+class PredictionTransform(nn.Module):
     """What RoBERTa does before it predicts a word."""
 
     def __init__(self, config: Config) -> None:
@@ -220,14 +224,14 @@ class Transform(nn.Module):
 class Classifier(nn.Module):
     """A hidden layer over the first place, and a linear map to the classes."""
 
-    reads: reading.Reads = TRAITS.sentence
+    pooling: nn_heads.Pooling = TRAITS.pooling
 
-    def __init__(self, config: Config, classes: int) -> None:
+    def __init__(self, config: Config, num_labels: int) -> None:
         super().__init__()
         rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
         self.dropout = Dropout(rate)
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.output = nn.Linear(config.hidden_size, classes)
+        self.output = nn.Linear(config.hidden_size, num_labels)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(N, D) to (N, C)"""
@@ -244,12 +248,12 @@ class Network(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
-        self.heads = nn.ModuleDict({name: self._head(name, num_labels) for name in heads})
+        self.heads = nn.ModuleDict({name: self._build_head(name, num_labels) for name in heads})
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as the released BERT does."""
-        init.normal(self, self.config.initializer_range, generator)
+        init.init_normal_(self, self.config.initializer_range, generator)
 
     def forward(
         self,
@@ -266,19 +270,19 @@ class Network(nn.Module):
         if cache is not None:
             raise UnsupportedError("roberta sees both sides of every place: it has no cache")
         hidden = self.embeddings(batch.tokens, batch.layout)
-        plan = attention.plan(batch.layout, batch.tokens.shape[1], causal=False)
+        mask = attention.build_mask(batch.layout, batch.tokens.shape[1], causal=False)
         *before, last = self.layers
         for layer in before:
-            hidden = layer(hidden, plan)
-        hidden = last(hidden, plan, reading.narrow(self.heads, batch, heads))
-        return reading.read(self.heads, hidden, batch, heads, targets)
+            hidden = layer(hidden, mask)
+        hidden = last(hidden, mask, nn_heads.needed_positions(self.heads, batch, heads))
+        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets)
 
-    def _head(self, name: str, num_labels: int) -> nn.Module:
+    def _build_head(self, name: str, num_labels: int) -> nn.Module:
         if name == "masked_lm":
             decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size)
             if self.config.tie_word_embeddings:
                 decoder.weight = self.embeddings.word.weight
-            return reading.VocabularyHead(decoder, Transform(self.config))
+            return nn_heads.VocabularyHead(decoder, PredictionTransform(self.config))
         if name == "classification":
             if num_labels < 1:
                 raise ConfigError("num_labels: a classification head needs at least one")
@@ -287,7 +291,7 @@ class Network(nn.Module):
 
 
 WEIGHTS: list[Operation] = [
-    Accept(r"^(embeddings|encoder|pooler)\.", r"roberta.\1."),  # a stock RobertaModel, without a head
+    Alias(r"^(embeddings|encoder|pooler)\.", r"roberta.\1."),  # a stock RobertaModel, without a head
     Ignore("roberta.embeddings.position_ids"),
     Ignore("roberta.pooler.dense.{leaf}"),  # no head of RoBERTa's reads it
     Rename("embeddings.word.{leaf}", "roberta.embeddings.word_embeddings.{leaf}"),

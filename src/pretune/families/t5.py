@@ -14,24 +14,24 @@ from torch import Tensor, nn
 
 from pretune import config as settings
 from pretune.checkpoint import hub
-from pretune.checkpoint.weights import Default, Ignore, Operation, Rename, RenameTogether, Repeat, Wrap
+from pretune.checkpoint.weights import Default, Duplicate, Ignore, Operation, Prefix, Rename, RenameGroup
 from pretune.errors import UnsupportedError
 from pretune.nn import attention, init
-from pretune.nn import heads as reading
-from pretune.nn.cache import Cache
-from pretune.nn.cross_attention import Source, source_of, tokens_of
+from pretune.nn import heads as nn_heads
+from pretune.nn.cache import KVCache
+from pretune.nn.cross_attention import EncoderOutput, encode_source, source_inputs
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ACTIVATIONS, FeedForward, GatedFeedForward
 from pretune.nn.norms import RMSNorm
-from pretune.nn.positions import RelativeBias
-from pretune.types import Batch, Layout, Outputs, Specials, Traits
+from pretune.nn.positions import RelativePositionBias
+from pretune.types import Batch, Layout, Outputs, SpecialTokens, Traits
 
 TRAITS = Traits(
-    kind="encoder-decoder", heads=("causal_lm", "classification"), sentence="last",
-    cache=True, decoder_start="pad",
+    architecture="encoder-decoder", heads=("causal_lm", "classification"), pooling="last",
+    supports_cache=True, decoder_start_token="pad",
 )  # fmt: skip
 
-RATES = {"learning_rate": 3e-2, "muon_learning_rate": 5e-3}
+LEARNING_RATES = {"learning_rate": 3e-2, "muon_learning_rate": 5e-3}
 """From random weights: its word embedding begins at N(0, 1), and needs larger steps (docs/lab-notes.md)."""
 
 HF_TYPES = {
@@ -39,20 +39,20 @@ HF_TYPES = {
     "mt5": {"causal_lm": "MT5ForConditionalGeneration", "classification": "MT5ForSequenceClassification"},
 }
 
-NAMES = {
+ATTRIBUTE_MAP = {
     "hidden_size": "d_model", "num_hidden_layers": "num_layers", "num_attention_heads": "num_heads",
     "head_dim": "d_kv", "intermediate_size": "d_ff", "max_position_embeddings": "n_positions",
 }  # fmt: skip
 """Our settings, which are called as in the other families, and what T5's config.json calls them."""
 
-REFERENCE: Mapping[str, Mapping[str, Any]] = {
+HF_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "t5": {"vocab_size": 32128, "d_ff": 2048, "num_layers": 6, "num_heads": 8, "feed_forward_proj": "relu"},
     "mt5": {"vocab_size": 250112, "d_ff": 1024, "num_layers": 8, "num_heads": 6},
 }
-BOTH = {"d_model": 512, "d_kv": 64, "dropout_rate": 0.1}
+SHARED_DEFAULTS = {"d_model": 512, "d_kv": 64, "dropout_rate": 0.1}
 """What a config.json means that leaves a key out, where it differs from our defaults."""
 
-PROJECTIONS = {
+FEED_FORWARD_TYPES = {
     name: (name.startswith("gated-"), "gelu_new" if name == "gated-gelu" else name.removeprefix("gated-"))
     for name in (*ACTIVATIONS, *(f"gated-{activation}" for activation in ACTIVATIONS))
 }
@@ -90,15 +90,15 @@ class Config(settings.Settings):
 
     @pydantic.field_validator("feed_forward_proj")
     @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in PROJECTIONS:
-            raise ValueError(f"there is no such block; there are: {', '.join(PROJECTIONS)}")
+    def _check_feed_forward_proj(cls, value: str) -> str:
+        if value not in FEED_FORWARD_TYPES:
+            raise ValueError(f"there is no such block; there are: {', '.join(FEED_FORWARD_TYPES)}")
         return value
 
     @pydantic.model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_consistency(self) -> Self:
         width, heads = self.hidden_size, self.num_attention_heads
-        buckets, longest = self.relative_attention_num_buckets, self.relative_attention_max_distance
+        buckets, max_distance = self.relative_attention_num_buckets, self.relative_attention_max_distance
         if self.head_dim is None and width % heads:
             raise ValueError(f"hidden_size {width} is no multiple of {heads} heads")
         if self.model_type == "mt5" and self.tie_word_embeddings:
@@ -108,9 +108,10 @@ class Config(settings.Settings):
                 f"relative_attention_num_buckets {buckets} is no multiple of 4: "
                 "left and right of a place, near and far"
             )
-        if longest <= buckets // 2:
+        if max_distance <= buckets // 2:
             raise ValueError(
-                f"relative_attention_max_distance {longest} must be more than half of the {buckets} buckets, "
+                f"relative_attention_max_distance {max_distance} must be more than half of the {buckets} "
+                "buckets, "
                 "which are single distances"
             )
         return self
@@ -128,7 +129,7 @@ class Config(settings.Settings):
     @property
     def inner_size(self) -> int:
         """F, the width between the maps of a feed-forward block."""
-        share = 8 / 3 if PROJECTIONS[self.feed_forward_proj][0] else 4
+        share = 8 / 3 if FEED_FORWARD_TYPES[self.feed_forward_proj][0] else 4
         return self.intermediate_size or max(32, round(self.hidden_size * share / 32) * 32)
 
     @classmethod
@@ -140,70 +141,74 @@ class Config(settings.Settings):
             ConfigError: a value is wrong.
         """
         model_type = values.get("model_type", "t5")
-        if model_type not in REFERENCE:
-            raise UnsupportedError(f"config.json: model_type {model_type!r}; t5 reads {', '.join(REFERENCE)}")
-        given = {**BOTH, **REFERENCE[model_type], **values}
+        if model_type not in HF_DEFAULTS:
+            raise UnsupportedError(
+                f"config.json: model_type {model_type!r}; t5 reads {', '.join(HF_DEFAULTS)}"
+            )
+        given = {**SHARED_DEFAULTS, **HF_DEFAULTS[model_type], **values}
         known = {
-            name: given[NAMES.get(name, name)] for name in cls.model_fields if NAMES.get(name, name) in given
+            name: given[ATTRIBUTE_MAP.get(name, name)]
+            for name in cls.model_fields
+            if ATTRIBUTE_MAP.get(name, name) in given
         }
         # transformers 5 writes that every T5 is tied; whether the head scales is what still tells them apart.
         scales = given.get("scale_decoder_outputs", given.get("tie_word_embeddings", True))
         known |= {"tie_word_embeddings": model_type == "t5" and scales, "model_type": model_type}
-        return settings.build(cls, known, where="config.json")
+        return settings.build_settings(cls, known, where="config.json")
 
     def to_hugging_face(
-        self, head: str, *, labels: tuple[str, ...] = (), specials: Specials | None = None
+        self, head: str, *, labels: tuple[str, ...] = (), specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
-        values = {NAMES.get(name, name): value for name, value in self.model_dump().items()}
+        values = {ATTRIBUTE_MAP.get(name, name): value for name, value in self.model_dump().items()}
         values |= {"d_kv": self.head_size, "d_ff": self.inner_size, "num_decoder_layers": self.decoder_layers}
         values |= {"scale_decoder_outputs": self.tie_word_embeddings, "is_encoder_decoder": True}
         values |= {"architectures": [HF_TYPES[self.model_type][head]], "dtype": "float32"}
         if specials is not None:
-            values |= {"pad_token_id": specials.pad, "eos_token_id": specials.end}
-            values |= {"decoder_start_token_id": specials.pad}
+            values |= {"pad_token_id": specials.pad_id, "eos_token_id": specials.eos_id}
+            values |= {"decoder_start_token_id": specials.pad_id}
             if head == "classification":  # stock reads where this token is
-                values |= {"eos_token_id": (specials.end, *specials.single[1])[-1]}
-        return values | hub.label_fields(labels)
+                values |= {"eos_token_id": (specials.eos_id, *specials.single[1])[-1]}
+        return values | hub.label_config(labels)
 
 
 class Attention(nn.Module):
     """Multi-head attention whose products are not scaled: the first values make up for it."""
 
-    def __init__(self, config: Config, number: int) -> None:
+    def __init__(self, config: Config, layer_index: int) -> None:
         super().__init__()
         width, inner = config.hidden_size, config.num_attention_heads * config.head_size
-        self.number = number
+        self.layer_index = layer_index
         self.head_size = config.head_size
-        self.rate = config.dropout_rate
+        self.dropout = config.dropout_rate
         self.query = nn.Linear(width, inner, bias=False)
         self.key = nn.Linear(width, inner, bias=False)
         self.value = nn.Linear(width, inner, bias=False)
         self.output = nn.Linear(inner, width, bias=False)
 
-    def forward(self, hidden: Tensor, plan: attention.Plan, cache: Cache | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, mask: attention.AttentionMask, cache: KVCache | None = None) -> Tensor:
         """(B, T, D) to (B, T, D), each place of the other places"""
-        key, value = self.keys_and_values(hidden)
+        key, value = self.project_keys_values(hidden)
         if cache is not None:
-            key, value = cache.extend(self.number, key, value)  # (B, H, S, K)
-        return self._mixed(hidden, key, value, plan)
+            key, value = cache.extend(self.layer_index, key, value)  # (B, H, S, K)
+        return self._attend(hidden, key, value, mask)
 
-    def across(self, hidden: Tensor, source: Source) -> Tensor:
+    def cross_attend(self, hidden: Tensor, encoder_output: EncoderOutput) -> Tensor:
         """(B, T, D) to (B, T, D), each place of the source"""
-        key, value = source.read(self.number, self.keys_and_values)  # (B, H, S, K)
-        return self._mixed(hidden, key, value, source.plan)
+        key, value = encoder_output.keys_values(self.layer_index, self.project_keys_values)  # (B, H, S, K)
+        return self._attend(hidden, key, value, encoder_output.mask)
 
-    def keys_and_values(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def project_keys_values(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """(B, S, D) to (B, H, S, K) each"""
-        return self._split(self.key(hidden)), self._split(self.value(hidden))
+        return self._split_heads(self.key(hidden)), self._split_heads(self.value(hidden))
 
-    def _mixed(self, hidden: Tensor, key: Tensor, value: Tensor, plan: attention.Plan) -> Tensor:
-        query = self._split(self.query(hidden))  # (B, H, T, K)
-        rate = self.rate if self.training else 0.0
-        output: Tensor = self.output(attention.attend(query, key, value, plan, dropout=rate, scale=1.0))
+    def _attend(self, hidden: Tensor, key: Tensor, value: Tensor, mask: attention.AttentionMask) -> Tensor:
+        query = self._split_heads(self.query(hidden))  # (B, H, T, K)
+        rate = self.dropout if self.training else 0.0
+        output: Tensor = self.output(attention.attend(query, key, value, mask, dropout=rate, scale=1.0))
         return output
 
-    def _split(self, projected: Tensor) -> Tensor:
+    def _split_heads(self, projected: Tensor) -> Tensor:
         heads: Tensor = projected.unflatten(-1, (-1, self.head_size))  # type: ignore[no-untyped-call]
         return heads.transpose(1, 2)
 
@@ -211,28 +216,32 @@ class Attention(nn.Module):
 class Layer(nn.Module):
     """Attention, in a decoder attention to the source, and feed-forward, each behind a norm, each added."""
 
-    def __init__(self, config: Config, number: int, *, crosses: bool) -> None:
+    def __init__(self, config: Config, layer_index: int, *, is_decoder: bool) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
-        self.attention = Attention(config, number)
-        if crosses:
+        self.attention = Attention(config, layer_index)
+        if is_decoder:
             self.cross_attention_norm = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
-            self.cross_attention = Attention(config, number)
+            self.cross_attention = Attention(config, layer_index)
         self.feed_forward_norm = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
-        gated, activation = PROJECTIONS[config.feed_forward_proj]
+        gated, activation = FEED_FORWARD_TYPES[config.feed_forward_proj]
         self.feed_forward = (GatedFeedForward if gated else FeedForward)(
             config.hidden_size, config.inner_size, activation, bias=False, dropout=config.dropout_rate
         )
         self.dropout = Dropout(config.dropout_rate)
 
     def forward(
-        self, hidden: Tensor, plan: attention.Plan, source: Source | None, cache: Cache | None
+        self,
+        hidden: Tensor,
+        mask: attention.AttentionMask,
+        encoder_output: EncoderOutput | None,
+        cache: KVCache | None,
     ) -> Tensor:
         """(B, T, D) to (B, T, D)"""
-        hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), plan, cache))
-        if source is not None:
+        hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), mask, cache))
+        if encoder_output is not None:
             normed = self.cross_attention_norm(hidden)
-            hidden = hidden + self.dropout(self.cross_attention.across(normed, source))
+            hidden = hidden + self.dropout(self.cross_attention.cross_attend(normed, encoder_output))
         hidden = hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
         return hidden
 
@@ -240,30 +249,38 @@ class Layer(nn.Module):
 class Stack(nn.Module):
     """The layers that read the source, or those that write the target."""
 
-    def __init__(self, config: Config, layers: int, *, decodes: bool) -> None:
+    def __init__(self, config: Config, num_layers: int, *, is_decoder: bool) -> None:
         super().__init__()
-        self.decodes = decodes
-        buckets, longest = config.relative_attention_num_buckets, config.relative_attention_max_distance
-        self.positions = RelativeBias(buckets, longest, config.num_attention_heads, causal=decodes)
-        self.layers = nn.ModuleList(Layer(config, number, crosses=decodes) for number in range(layers))
+        self.is_decoder = is_decoder
+        buckets, max_distance = config.relative_attention_num_buckets, config.relative_attention_max_distance
+        self.positions = RelativePositionBias(
+            buckets, max_distance, config.num_attention_heads, causal=is_decoder
+        )
+        self.layers = nn.ModuleList(
+            Layer(config, number, is_decoder=is_decoder) for number in range(num_layers)
+        )
         self.norm = RMSNorm(config.hidden_size, config.layer_norm_epsilon)
         self.dropout = Dropout(config.dropout_rate)
 
     def forward(
-        self, embedded: Tensor, layout: Layout, source: Source | None = None, cache: Cache | None = None
+        self,
+        embeddings: Tensor,
+        layout: Layout,
+        encoder_output: EncoderOutput | None = None,
+        cache: KVCache | None = None,
     ) -> Tensor:
         """(B, T, D) to (B, T, D)"""
-        width = embedded.shape[1]
-        plan = attention.plan(layout, width, causal=self.decodes)
-        plan = attention.biased(plan, self.positions(layout, width))  # once, as the layers share it
-        hidden = self.dropout(embedded)
+        width = embeddings.shape[1]
+        mask = attention.build_mask(layout, width, causal=self.is_decoder)
+        mask = attention.add_bias(mask, self.positions(layout, width))  # once, as the layers share it
+        hidden = self.dropout(embeddings)
         for layer in self.layers:
-            hidden = layer(hidden, plan, source, cache)
+            hidden = layer(hidden, mask, encoder_output, cache)
         output: Tensor = self.dropout(self.norm(hidden))
         return output
 
 
-class Scale(nn.Module):
+class HiddenScale(nn.Module):
     """Makes the last hidden state fit the word embedding, whose rows are ``size`` ** 0.5 long at first."""
 
     def __init__(self, size: int) -> None:
@@ -283,33 +300,33 @@ class Network(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.encoder = Stack(config, config.num_hidden_layers, decodes=False)
-        self.decoder = Stack(config, config.decoder_layers, decodes=True)
-        self.heads = nn.ModuleDict({name: self._head(name, num_labels) for name in heads})
+        self.encoder = Stack(config, config.num_hidden_layers, is_decoder=False)
+        self.decoder = Stack(config, config.decoder_layers, is_decoder=True)
+        self.heads = nn.ModuleDict({name: self._build_head(name, num_labels) for name in heads})
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as the released T5 does, which makes up for products that are not scaled."""
         width, size = self.config.hidden_size, self.config.head_size
-        deviations: dict[nn.Module, float] = {self.embedding: 1.0}
+        stds: dict[nn.Module, float] = {self.embedding: 1.0}
         for module in self.modules():
             if isinstance(module, RMSNorm):
                 nn.init.constant_(module.weight, self.config.initializer_factor)
             elif isinstance(module, Attention):
-                deviations |= {module.query: (width * size) ** -0.5, module.key: width**-0.5}
-                deviations |= {module.value: width**-0.5, module.output: module.output.in_features**-0.5}
+                stds |= {module.query: (width * size) ** -0.5, module.key: width**-0.5}
+                stds |= {module.value: width**-0.5, module.output: module.output.in_features**-0.5}
             elif isinstance(module, FeedForward | GatedFeedForward):
-                deviations |= {module.up: width**-0.5, module.down: module.down.in_features**-0.5}
-                deviations |= {module.gate: width**-0.5} if isinstance(module, GatedFeedForward) else {}
-            elif isinstance(module, RelativeBias):
-                deviations[module.embedding] = width**-0.5
-            elif isinstance(module, reading.TanhClassifier):
-                deviations |= {module.dense: width**-0.5, module.output: width**-0.5}
-            elif isinstance(module, reading.VocabularyHead) and not self.config.tie_word_embeddings:
+                stds |= {module.up: width**-0.5, module.down: module.down.in_features**-0.5}
+                stds |= {module.gate: width**-0.5} if isinstance(module, GatedFeedForward) else {}
+            elif isinstance(module, RelativePositionBias):
+                stds[module.embedding] = width**-0.5
+            elif isinstance(module, nn_heads.TanhClassifier):
+                stds |= {module.dense: width**-0.5, module.output: width**-0.5}
+            elif isinstance(module, nn_heads.VocabularyHead) and not self.config.tie_word_embeddings:
                 # As v1.1 was trained. transformers draws from N(0, 1), at a loss of many nats.
-                deviations[module.decoder] = width**-0.5
-        for module, deviation in deviations.items():
-            init.normal(module, deviation * self.config.initializer_factor, generator)
+                stds[module.decoder] = width**-0.5
+        for module, deviation in stds.items():
+            init.init_normal_(module, deviation * self.config.initializer_factor, generator)
 
     def encode(self, batch: Batch) -> Tensor:
         """What the encoder says of the source, (B, S, D).
@@ -317,16 +334,16 @@ class Network(nn.Module):
         Raises:
             UnsupportedError: the batch has no source.
         """
-        tokens, layout = tokens_of(batch)
-        memory: Tensor = self.encoder(self.embedding(tokens), layout)
-        return memory
+        tokens, layout = source_inputs(batch)
+        hidden: Tensor = self.encoder(self.embedding(tokens), layout)
+        return hidden
 
     def forward(
         self,
         batch: Batch,
         heads: Sequence[str] = ("causal_lm",),
         targets: Mapping[str, Tensor] | None = None,
-        cache: Cache | None = None,
+        cache: KVCache | None = None,
     ) -> Outputs:
         """Hidden states of the target, and what the heads say at their places.
 
@@ -336,29 +353,31 @@ class Network(nn.Module):
             UnsupportedError: a head that the network was not built with, or a batch without a source.
         """
         if cache is not None:
-            cache.open(batch.layout, batch.tokens.shape[1])
-        source = source_of(batch, self.encode, cache)
-        hidden = self.decoder(self.embedding(batch.tokens), batch.layout, source, cache)  # (B, T, D)
-        return reading.read(self.heads, hidden, batch, heads, targets, cache)
+            cache.prepare(batch.layout, batch.tokens.shape[1])
+        encoder_output = encode_source(batch, self.encode, cache)
+        hidden = self.decoder(self.embedding(batch.tokens), batch.layout, encoder_output, cache)  # (B, T, D)
+        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets, cache)
 
-    def _head(self, name: str, num_labels: int) -> nn.Module:
+    def _build_head(self, name: str, num_labels: int) -> nn.Module:
         width = self.config.hidden_size
         if name == "classification":
-            return reading.TanhClassifier(width, num_labels, self.config.classifier_dropout)
+            return nn_heads.TanhClassifier(width, num_labels, self.config.classifier_dropout)
         if name != "causal_lm":
             raise UnsupportedError(f"t5 has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
         decoder = nn.Linear(width, self.config.vocab_size, bias=False)
         if self.config.tie_word_embeddings:
             decoder.weight = self.embedding.weight
-        return reading.VocabularyHead(decoder, Scale(width) if self.config.tie_word_embeddings else None)
+        return nn_heads.VocabularyHead(
+            decoder, HiddenScale(width) if self.config.tie_word_embeddings else None
+        )
 
 
-def _attention(ours: str, theirs: str) -> list[Operation]:
+def _attention_weights(ours: str, theirs: str) -> list[Operation]:
     pairs = {"query": "q", "key": "k", "value": "v", "output": "o"}
     return [Rename(f"{ours}.{name}.weight", f"{theirs}.{short}.weight") for name, short in pairs.items()]
 
 
-def _stack(stack: str, last: int) -> list[Operation]:
+def _stack_weights(stack: str, last: int) -> list[Operation]:
     """The names of a stack whose feed-forward block is number ``last`` of a layer's."""
     ours, theirs = f"{stack}.layers.{{}}", f"{stack}.block.{{}}.layer"
     up, gate = f"{ours}.feed_forward.up", f"{ours}.feed_forward.gate"
@@ -367,26 +386,26 @@ def _stack(stack: str, last: int) -> list[Operation]:
     return [
         Rename(f"{stack}.positions.embedding.weight", f"{first}.relative_attention_bias.weight"),
         Rename(f"{ours}.attention_norm.weight", f"{theirs}.0.layer_norm.weight"),
-        *_attention(f"{ours}.attention", f"{theirs}.0.SelfAttention"),
+        *_attention_weights(f"{ours}.attention", f"{theirs}.0.SelfAttention"),
         Rename(f"{ours}.feed_forward_norm.weight", f"{theirs}.{last}.layer_norm.weight"),
         Rename(f"{up}.weight", f"{dense}.wi.weight"),
-        RenameTogether((f"{gate}.weight", f"{up}.weight"), (f"{dense}.wi_0.weight", f"{dense}.wi_1.weight")),
+        RenameGroup((f"{gate}.weight", f"{up}.weight"), (f"{dense}.wi_0.weight", f"{dense}.wi_1.weight")),
         Rename(f"{ours}.feed_forward.down.weight", f"{dense}.wo.weight"),
         Rename(f"{stack}.norm.weight", f"{stack}.final_layer_norm.weight"),
     ]
 
 
 WEIGHTS: list[Operation] = [
-    Wrap("transformer.", head="classification_head."),
-    Repeat("encoder.embed_tokens.weight", of="shared.weight"),  # in older files
-    Repeat("decoder.embed_tokens.weight", of="shared.weight"),
+    Prefix("transformer.", head="classification_head."),
+    Duplicate("encoder.embed_tokens.weight", source="shared.weight"),  # in older files
+    Duplicate("decoder.embed_tokens.weight", source="shared.weight"),
     Ignore("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"),  # of no use to anyone
-    Default("lm_head.weight", of="shared.weight"),  # a v1.1 that transformers 5 has tied
+    Default("lm_head.weight", source="shared.weight"),  # a v1.1 that transformers 5 has tied
     Rename("embedding.weight", "shared.weight"),
-    *_stack("encoder", 1),
-    *_stack("decoder", 2),
+    *_stack_weights("encoder", 1),
+    *_stack_weights("decoder", 2),
     Rename("decoder.layers.{}.cross_attention_norm.weight", "decoder.block.{}.layer.1.layer_norm.weight"),
-    *_attention("decoder.layers.{}.cross_attention", "decoder.block.{}.layer.1.EncDecAttention"),
+    *_attention_weights("decoder.layers.{}.cross_attention", "decoder.block.{}.layer.1.EncDecAttention"),
     Rename("heads.causal_lm.decoder.weight", "lm_head.weight"),
     Rename("heads.classification.dense.{leaf}", "classification_head.dense.{leaf}"),
     Rename("heads.classification.output.{leaf}", "classification_head.out_proj.{leaf}"),

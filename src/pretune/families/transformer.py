@@ -15,24 +15,28 @@ from torch import Tensor, nn
 
 from pretune import config as settings
 from pretune.checkpoint import hub
-from pretune.checkpoint.weights import Accept, Default, Ignore, OneRow, Operation, Rename, Repeat
+from pretune.checkpoint.weights import Alias, Default, Duplicate, Ignore, Operation, Rename, Squeeze
 from pretune.errors import UnsupportedError
 from pretune.nn import attention, init
-from pretune.nn import heads as reading
-from pretune.nn.cache import Cache
-from pretune.nn.cross_attention import Source, source_of, tokens_of
+from pretune.nn import heads as nn_heads
+from pretune.nn.cache import KVCache
+from pretune.nn.cross_attention import EncoderOutput, encode_source, source_inputs
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
-from pretune.nn.positions import positions, sinusoids
-from pretune.types import Batch, Layout, Outputs, Specials, Traits
+from pretune.nn.positions import build_position_ids, sinusoids
+from pretune.types import Batch, Layout, Outputs, SpecialTokens, Traits
 
 TRAITS = Traits(
-    kind="encoder-decoder", heads=("causal_lm",), sentence="last", cache=True, decoder_start="pad"
+    architecture="encoder-decoder",
+    heads=("causal_lm",),
+    pooling="last",
+    supports_cache=True,
+    decoder_start_token="pad",
 )
 
 HF_TYPES = {"marian": {"causal_lm": "MarianMTModel"}}
 
-NAMES = {
+ATTRIBUTE_MAP = {
     "hidden_size": "d_model",
     "num_hidden_layers": "encoder_layers",
     "num_decoder_layers": "decoder_layers",
@@ -44,7 +48,7 @@ NAMES = {
 }
 """Our settings, which are called as in the other families, and what Marian's config.json calls them."""
 
-REFERENCE: Mapping[str, Any] = {
+HF_DEFAULTS: Mapping[str, Any] = {
     "vocab_size": 58101,
     "d_model": 1024,
     "encoder_layers": 12,
@@ -89,7 +93,7 @@ class Config(settings.Settings):
     """Word embeddings are multiplied by ``hidden_size`` ** 0.5 (section 3.4)."""
 
     @pydantic.model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_consistency(self) -> Self:
         if self.hidden_size % 2:
             raise ValueError(f"hidden_size {self.hidden_size} is odd; half of the positions are sines")
         for heads in (self.num_attention_heads, self.decoder_heads):
@@ -143,17 +147,19 @@ class Config(settings.Settings):
             raise UnsupportedError(
                 "config.json: decoder_vocab_size is not vocab_size; there is one vocabulary"
             )
-        given = {**REFERENCE, **values}
+        given = {**HF_DEFAULTS, **values}
         known = {
-            name: given[NAMES.get(name, name)] for name in cls.model_fields if NAMES.get(name, name) in given
+            name: given[ATTRIBUTE_MAP.get(name, name)]
+            for name in cls.model_fields
+            if ATTRIBUTE_MAP.get(name, name) in given
         }
-        return settings.build(cls, known, where="config.json")
+        return settings.build_settings(cls, known, where="config.json")
 
     def to_hugging_face(
-        self, head: str, *, labels: tuple[str, ...] = (), specials: Specials | None = None
+        self, head: str, *, labels: tuple[str, ...] = (), specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
-        values = {NAMES.get(name, name): value for name, value in self.model_dump().items()}
+        values = {ATTRIBUTE_MAP.get(name, name): value for name, value in self.model_dump().items()}
         values |= {"decoder_layers": self.decoder_layers, "decoder_attention_heads": self.decoder_heads}
         values |= {"encoder_ffn_dim": self.inner_size, "decoder_ffn_dim": self.decoder_inner_size}
         values |= {"architectures": [HF_TYPES["marian"][head]], "model_type": "marian", "dtype": "float32"}
@@ -161,48 +167,48 @@ class Config(settings.Settings):
         values |= {"share_encoder_decoder_embeddings": True, "tie_word_embeddings": True}
         values |= {"forced_eos_token_id": None}
         if specials is not None:
-            values |= {"pad_token_id": specials.pad, "bos_token_id": specials.start}
-            values |= {"eos_token_id": specials.end, "decoder_start_token_id": specials.pad}
-        return values | hub.label_fields(labels)
+            values |= {"pad_token_id": specials.pad_id, "bos_token_id": specials.bos_id}
+            values |= {"eos_token_id": specials.eos_id, "decoder_start_token_id": specials.pad_id}
+        return values | hub.label_config(labels)
 
 
 class Attention(nn.Module):
     """Multi-head attention to the other places or to the source (section 3.2.2)."""
 
-    def __init__(self, config: Config, heads: int, number: int) -> None:
+    def __init__(self, config: Config, num_heads: int, layer_index: int) -> None:
         super().__init__()
         width = config.hidden_size
-        self.number = number
-        self.heads = heads
-        self.rate = config.attention_dropout
+        self.layer_index = layer_index
+        self.heads = num_heads
+        self.dropout = config.attention_dropout
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, hidden: Tensor, plan: attention.Plan, cache: Cache | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, mask: attention.AttentionMask, cache: KVCache | None = None) -> Tensor:
         """(B, T, D) to (B, T, D), each place of the other places"""
-        key, value = self.keys_and_values(hidden)
+        key, value = self.project_keys_values(hidden)
         if cache is not None:
-            key, value = cache.extend(self.number, key, value)  # (B, H, S, K)
-        return self._mixed(hidden, key, value, plan)
+            key, value = cache.extend(self.layer_index, key, value)  # (B, H, S, K)
+        return self._attend(hidden, key, value, mask)
 
-    def across(self, hidden: Tensor, source: Source) -> Tensor:
+    def cross_attend(self, hidden: Tensor, encoder_output: EncoderOutput) -> Tensor:
         """(B, T, D) to (B, T, D), each place of the source"""
-        key, value = source.read(self.number, self.keys_and_values)  # (B, H, S, K)
-        return self._mixed(hidden, key, value, source.plan)
+        key, value = encoder_output.keys_values(self.layer_index, self.project_keys_values)  # (B, H, S, K)
+        return self._attend(hidden, key, value, encoder_output.mask)
 
-    def keys_and_values(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def project_keys_values(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """(B, S, D) to (B, H, S, K) each"""
-        return self._split(self.key(hidden)), self._split(self.value(hidden))
+        return self._split_heads(self.key(hidden)), self._split_heads(self.value(hidden))
 
-    def _mixed(self, hidden: Tensor, key: Tensor, value: Tensor, plan: attention.Plan) -> Tensor:
-        query = self._split(self.query(hidden))  # (B, H, T, K)
-        rate = self.rate if self.training else 0.0
-        output: Tensor = self.output(attention.attend(query, key, value, plan, dropout=rate))
+    def _attend(self, hidden: Tensor, key: Tensor, value: Tensor, mask: attention.AttentionMask) -> Tensor:
+        query = self._split_heads(self.query(hidden))  # (B, H, T, K)
+        rate = self.dropout if self.training else 0.0
+        output: Tensor = self.output(attention.attend(query, key, value, mask, dropout=rate))
         return output
 
-    def _split(self, projected: Tensor) -> Tensor:
+    def _split_heads(self, projected: Tensor) -> Tensor:
         heads: Tensor = projected.unflatten(-1, (self.heads, -1))  # type: ignore[no-untyped-call]
         return heads.transpose(1, 2)
 
@@ -210,28 +216,32 @@ class Attention(nn.Module):
 class Layer(nn.Module):
     """Attention, in a decoder attention to the source, and feed-forward, each added and normalised (3.1)."""
 
-    def __init__(self, config: Config, number: int, *, decodes: bool) -> None:
+    def __init__(self, config: Config, layer_index: int, *, is_decoder: bool) -> None:
         super().__init__()
         width = config.hidden_size
-        heads = config.decoder_heads if decodes else config.num_attention_heads
-        inner = config.decoder_inner_size if decodes else config.inner_size
-        self.attention = Attention(config, heads, number)
+        heads = config.decoder_heads if is_decoder else config.num_attention_heads
+        inner = config.decoder_inner_size if is_decoder else config.inner_size
+        self.attention = Attention(config, heads, layer_index)
         self.attention_norm = nn.LayerNorm(width)
-        if decodes:
-            self.cross_attention = Attention(config, heads, number)
+        if is_decoder:
+            self.cross_attention = Attention(config, heads, layer_index)
             self.cross_attention_norm = nn.LayerNorm(width)
         self.feed_forward = FeedForward(width, inner, config.hidden_act, dropout=config.activation_dropout)
         self.feed_forward_norm = nn.LayerNorm(width)
         self.dropout = Dropout(config.dropout)
 
     def forward(
-        self, hidden: Tensor, plan: attention.Plan, source: Source | None, cache: Cache | None
+        self,
+        hidden: Tensor,
+        mask: attention.AttentionMask,
+        encoder_output: EncoderOutput | None,
+        cache: KVCache | None,
     ) -> Tensor:
         """(B, T, D) to (B, T, D)"""
-        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, plan, cache)))
-        if source is not None:
-            crossed = self.dropout(self.cross_attention.across(hidden, source))
-            hidden = self.cross_attention_norm(hidden + crossed)
+        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, mask, cache)))
+        if encoder_output is not None:
+            cross_output = self.dropout(self.cross_attention.cross_attend(hidden, encoder_output))
+            hidden = self.cross_attention_norm(hidden + cross_output)
         hidden = self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
         return hidden
 
@@ -239,21 +249,29 @@ class Layer(nn.Module):
 class Stack(nn.Module):
     """The layers that read the source, or those that write the target."""
 
-    def __init__(self, config: Config, layers: int, *, decodes: bool) -> None:
+    def __init__(self, config: Config, num_layers: int, *, is_decoder: bool) -> None:
         super().__init__()
-        self.decodes = decodes
-        self.layers = nn.ModuleList(Layer(config, number, decodes=decodes) for number in range(layers))
+        self.is_decoder = is_decoder
+        self.layers = nn.ModuleList(
+            Layer(config, number, is_decoder=is_decoder) for number in range(num_layers)
+        )
         self.dropout = Dropout(config.dropout)
 
     def forward(
-        self, words: Tensor, layout: Layout, source: Source | None = None, cache: Cache | None = None
+        self,
+        embeddings: Tensor,
+        layout: Layout,
+        encoder_output: EncoderOutput | None = None,
+        cache: KVCache | None = None,
     ) -> Tensor:
         """(B, T, D) word embeddings to (B, T, D)"""
-        width, size = words.shape[1:]
-        plan = attention.plan(layout, width, causal=self.decodes)
-        hidden: Tensor = self.dropout(words + sinusoids(positions(layout, width), size).to(words.dtype))
+        width, size = embeddings.shape[1:]
+        mask = attention.build_mask(layout, width, causal=self.is_decoder)
+        hidden: Tensor = self.dropout(
+            embeddings + sinusoids(build_position_ids(layout, width), size).to(embeddings.dtype)
+        )
         for layer in self.layers:
-            hidden = layer(hidden, plan, source, cache)
+            hidden = layer(hidden, mask, encoder_output, cache)
         return hidden
 
 
@@ -265,14 +283,14 @@ class Network(nn.Module):
         self.config = config
         self.scale = math.sqrt(config.hidden_size) if config.scale_embedding else 1.0
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.encoder = Stack(config, config.num_hidden_layers, decodes=False)
-        self.decoder = Stack(config, config.decoder_layers, decodes=True)
-        self.heads = nn.ModuleDict({name: self._head(name) for name in heads})
+        self.encoder = Stack(config, config.num_hidden_layers, is_decoder=False)
+        self.decoder = Stack(config, config.decoder_layers, is_decoder=True)
+        self.heads = nn.ModuleDict({name: self._build_head(name) for name in heads})
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does."""
-        init.normal(self, self.config.initializer_range, generator)
+        init.init_normal_(self, self.config.initializer_range, generator)
 
     def encode(self, batch: Batch) -> Tensor:
         """What the encoder says of the source, (B, S, D).
@@ -280,16 +298,16 @@ class Network(nn.Module):
         Raises:
             UnsupportedError: the batch has no source.
         """
-        tokens, layout = tokens_of(batch)
-        memory: Tensor = self.encoder(self.embedding(tokens) * self.scale, layout)
-        return memory
+        tokens, layout = source_inputs(batch)
+        hidden: Tensor = self.encoder(self.embedding(tokens) * self.scale, layout)
+        return hidden
 
     def forward(
         self,
         batch: Batch,
         heads: Sequence[str] = ("causal_lm",),
         targets: Mapping[str, Tensor] | None = None,
-        cache: Cache | None = None,
+        cache: KVCache | None = None,
     ) -> Outputs:
         """Hidden states of the target, and what the heads say at their places.
 
@@ -299,25 +317,25 @@ class Network(nn.Module):
             UnsupportedError: a head that the network was not built with, or a batch without a source.
         """
         if cache is not None:
-            cache.open(batch.layout, batch.tokens.shape[1])
-        source = source_of(batch, self.encode, cache)
-        hidden = self.decoder(self.embedding(batch.tokens) * self.scale, batch.layout, source, cache)
-        return reading.read(self.heads, hidden, batch, heads, targets, cache)
+            cache.prepare(batch.layout, batch.tokens.shape[1])
+        encoder_output = encode_source(batch, self.encode, cache)
+        hidden = self.decoder(self.embedding(batch.tokens) * self.scale, batch.layout, encoder_output, cache)
+        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets, cache)
 
-    def _head(self, name: str) -> nn.Module:
+    def _build_head(self, name: str) -> nn.Module:
         if name != "causal_lm":
             raise UnsupportedError(f"transformer has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
         decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size)
         decoder.bias.requires_grad_(False)  # part of what Marian publishes, never trained
         decoder.weight = self.embedding.weight
-        return reading.VocabularyHead(decoder)
+        return nn_heads.VocabularyHead(decoder)
 
 
-def _no_bias(words: Tensor) -> Tensor:
-    return words.new_zeros(1, len(words))
+def _zero_bias(embedding: Tensor) -> Tensor:
+    return embedding.new_zeros(1, len(embedding))
 
 
-def _stack(stack: str) -> list[Operation]:
+def _stack_weights(stack: str) -> list[Operation]:
     ours, theirs = f"{stack}.layers.{{}}", f"model.{stack}.layers.{{}}"
     maps = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "output": "out_proj"}
     blocks = {"attention": "self_attn", "cross_attention": "encoder_attn"}
@@ -339,16 +357,16 @@ def _stack(stack: str) -> list[Operation]:
 
 
 WEIGHTS: list[Operation] = [
-    Accept(r"^(shared|encoder|decoder)\.", r"model.\1."),  # a stock MarianModel, without a head
-    Repeat("model.encoder.embed_tokens.weight", of="model.shared.weight"),  # in older files
-    Repeat("model.decoder.embed_tokens.weight", of="model.shared.weight"),
-    Repeat("lm_head.weight", of="model.shared.weight"),
-    Default("final_logits_bias", of="model.shared.weight", make=_no_bias),
+    Alias(r"^(shared|encoder|decoder)\.", r"model.\1."),  # a stock MarianModel, without a head
+    Duplicate("model.encoder.embed_tokens.weight", source="model.shared.weight"),  # in older files
+    Duplicate("model.decoder.embed_tokens.weight", source="model.shared.weight"),
+    Duplicate("lm_head.weight", source="model.shared.weight"),
+    Default("final_logits_bias", source="model.shared.weight", make=_zero_bias),
     Rename("embedding.weight", "model.shared.weight"),
-    *_stack("encoder"),
-    *_stack("decoder"),
+    *_stack_weights("encoder"),
+    *_stack_weights("decoder"),
     Rename("heads.causal_lm.decoder.bias", "final_logits_bias"),
-    OneRow("heads.causal_lm.decoder.bias"),
+    Squeeze("heads.causal_lm.decoder.bias"),
 ]
 
 

@@ -17,30 +17,34 @@ from torch import Tensor, nn
 
 from pretune import config as settings
 from pretune.checkpoint import hub
-from pretune.checkpoint.weights import Accept, Flatten, Operation, Rename, Transpose
+from pretune.checkpoint.weights import Alias, Flatten, Operation, Rename, Transpose
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.nn import attention, init
-from pretune.nn import heads as reading
-from pretune.nn.cache import Memory
+from pretune.nn import heads as nn_heads
+from pretune.nn.cache import SegmentMemory
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
-from pretune.nn.positions import by_key, distance_table
-from pretune.types import Batch, Outputs, Specials, Traits
+from pretune.nn.positions import relative_shift, relative_sinusoids
+from pretune.types import Batch, Outputs, SpecialTokens, Traits
 
-PREDICTION = "permutation_lm"
+HEAD = "permutation_lm"
 
 TRAITS = Traits(
-    kind="encoder", heads=(PREDICTION, "classification"), sentence="last", permutation=True, segments=True
+    architecture="encoder",
+    heads=(HEAD, "classification"),
+    pooling="last",
+    supports_permutation=True,
+    has_segment_embeddings=True,
 )
 
-OBJECTIVE = PREDICTION
+OBJECTIVE = HEAD
 """What it is pretrained by, where nothing else is asked for."""
 
 HF_TYPES = {
-    "xlnet": {PREDICTION: "XLNetLMHeadModel", "classification": "XLNetForSequenceClassification"},
+    "xlnet": {HEAD: "XLNetLMHeadModel", "classification": "XLNetForSequenceClassification"},
 }
 
-NAMES = {
+ATTRIBUTE_MAP = {
     "hidden_size": "d_model",
     "num_hidden_layers": "n_layer",
     "num_attention_heads": "n_head",
@@ -51,7 +55,7 @@ NAMES = {
 }
 """Our settings, which are called as in the other families, and what XLNet's config.json calls them."""
 
-REFERENCE: Mapping[str, Any] = {
+HF_DEFAULTS: Mapping[str, Any] = {
     "vocab_size": 32000,
     "d_model": 1024,
     "n_layer": 24,
@@ -62,7 +66,7 @@ REFERENCE: Mapping[str, Any] = {
 }
 """What a config.json means that leaves a key out, where it differs from our defaults."""
 
-ONLY: Mapping[str, Any] = {
+FIXED_SETTINGS: Mapping[str, Any] = {
     "attn_type": "bi",
     "bi_data": False,
     "same_length": False,
@@ -72,7 +76,7 @@ ONLY: Mapping[str, Any] = {
 }
 """Settings of a config.json of which this family has one value, XLNet's own."""
 
-FARTHEST = 1 << 20
+UNLIMITED_LENGTH = 1 << 20
 
 
 class Config(settings.Settings):
@@ -91,14 +95,14 @@ class Config(settings.Settings):
     classifier_dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
     clamp_len: int = -1
     """Places farther apart count as this far apart; -1: no such limit."""
-    max_position_embeddings: pydantic.PositiveInt = FARTHEST
+    max_position_embeddings: pydantic.PositiveInt = UNLIMITED_LENGTH
     """Relative positions have no end, so this bounds what a user asks for and is no part of config.json."""
     initializer_range: float = pydantic.Field(default=0.02, gt=0)
     layer_norm_eps: float = pydantic.Field(default=1e-12, gt=0, lt=1)
     tie_word_embeddings: bool = True
 
     @pydantic.model_validator(mode="after")
-    def _heads_divide(self) -> Self:
+    def _check_heads(self) -> Self:
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads"
@@ -120,29 +124,35 @@ class Config(settings.Settings):
             UnsupportedError: it asks for something that this family does not compute.
             ConfigError: a value is wrong.
         """
-        for key, only in ONLY.items():
+        for key, only in FIXED_SETTINGS.items():
             if values.get(key, only) != only:
                 raise UnsupportedError(
                     f"config.json: {key} = {values[key]!r}; the xlnet family has {only!r} only"
                 )
-        given = {**REFERENCE, **values}
+        given = {**HF_DEFAULTS, **values}
         known = {
-            name: given[NAMES.get(name, name)] for name in cls.model_fields if NAMES.get(name, name) in given
+            name: given[ATTRIBUTE_MAP.get(name, name)]
+            for name in cls.model_fields
+            if ATTRIBUTE_MAP.get(name, name) in given
         }
-        return settings.build(cls, known, where="config.json")
+        return settings.build_settings(cls, known, where="config.json")
 
     def to_hugging_face(
-        self, head: str, *, labels: tuple[str, ...] = (), specials: Specials | None = None
+        self, head: str, *, labels: tuple[str, ...] = (), specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
         held = self.model_dump(exclude={"max_position_embeddings"})
-        values = {NAMES.get(name, name): value for name, value in held.items()}
-        values |= {**ONLY, "d_inner": self.inner_size, "d_head": self.hidden_size // self.num_attention_heads}
+        values = {ATTRIBUTE_MAP.get(name, name): value for name, value in held.items()}
+        values |= {
+            **FIXED_SETTINGS,
+            "d_inner": self.inner_size,
+            "d_head": self.hidden_size // self.num_attention_heads,
+        }
         values |= {"architectures": [HF_TYPES["xlnet"][head]], "model_type": "xlnet", "dtype": "float32"}
         if specials is not None:
-            values |= {"pad_token_id": specials.pad, "bos_token_id": specials.start}
-            values |= {"eos_token_id": specials.end}
-        return values | hub.label_fields(labels)
+            values |= {"pad_token_id": specials.pad_id, "bos_token_id": specials.bos_id}
+            values |= {"eos_token_id": specials.eos_id}
+        return values | hub.label_config(labels)
 
 
 Streams: TypeAlias = tuple[Tensor, ...]
@@ -150,32 +160,44 @@ Streams: TypeAlias = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
-class View:
+class StreamMask:
     """What the places of one stream see, the same in every layer."""
 
-    plan: attention.Plan
-    width: int
-    size: int
+    mask: attention.AttentionMask
+    query_length: int
+    key_length: int
     """T of the grid, and S with the memory before it."""
-    columns: Tensor | None
+    query_positions: Tensor | None
     """(B, P) where they stand in their rows; None: everywhere, P = T."""
-    apart: Tensor | None
+    other_segment: Tensor | None
     """(B, 1, P, S) 1 where a key belongs to another segment; None: all are of one."""
 
     @classmethod
-    def of(
-        cls, batch: Batch, stream: attention.Stream, columns: Tensor | None, memory: Memory | None
-    ) -> View:
+    def build(
+        cls,
+        batch: Batch,
+        stream: attention.Stream,
+        query_positions: Tensor | None,
+        memory: SegmentMemory | None,
+    ) -> StreamMask:
         """The view of a stream; a memory belongs to the first segment."""
-        width, held = batch.tokens.shape[1], 0 if memory is None else memory.size
-        plan = attention.permuted(batch.layout, width, stream=stream, columns=columns, memory=held)
+        seq_length, memory_length = batch.tokens.shape[1], 0 if memory is None else memory.size
+        mask = attention.permutation_mask(
+            batch.layout,
+            seq_length,
+            stream=stream,
+            query_positions=query_positions,
+            memory_length=memory_length,
+        )
         segments = batch.layout.segments
         if segments is None:
-            return cls(plan, width, held + width, columns, None)
-        asking = segments if columns is None else segments.gather(1, columns)  # (B, P)
-        keys = torch.cat([segments.new_zeros(len(segments), held), segments], 1)  # (B, S)
-        apart = (asking[:, :, None] != keys[:, None, :])[:, None].float()  # (B, 1, P, S)
-        return cls(plan, width, held + width, columns, apart)
+            return cls(mask, seq_length, memory_length + seq_length, query_positions, None)
+        query_segments = (
+            segments if query_positions is None else segments.gather(1, query_positions)
+        )  # (B, P)
+        keys = torch.cat([segments.new_zeros(len(segments), memory_length), segments], 1)  # (B, S)
+        other_segment = (query_segments[:, :, None] != keys[:, None, :])[:, None].float()  # (B, 1, P, S)
+        return cls(mask, seq_length, memory_length + seq_length, query_positions, other_segment)
 
 
 class RelativeAttention(nn.Module):
@@ -196,34 +218,46 @@ class RelativeAttention(nn.Module):
         """Of a key in the segment of the query, and of one in another."""
 
     def forward(
-        self, streams: Streams, views: Sequence[View], whole: Tensor, distances: Tensor, places: Tensor | None
+        self,
+        streams: Streams,
+        masks: Sequence[StreamMask],
+        context: Tensor,
+        relative_encoding: Tensor,
+        output_positions: Tensor | None,
     ) -> Streams:
         """What each stream, (B, P, D), finds in ``whole``, (B, S, D): the same, or (M, D) at ``places``."""
-        key, value = self._split(self.key(whole)), self._split(self.value(whole))  # (B, H, S, K)
-        distance = self._split(self.distance(distances)[None])[0]  # (H, R, K)
+        key, value = (
+            self._split_heads(self.key(context)),
+            self._split_heads(self.value(context)),
+        )  # (B, H, S, K)
+        relative_keys = self._split_heads(self.distance(relative_encoding)[None])[0]  # (H, R, K)
         rate = self.dropout if self.training else 0.0
-        found = []
-        for asking, view in zip(streams, views, strict=True):
-            query = self.query(asking) * self.scale  # (B, P, D)
-            plan = attention.biased(view.plan, self._by_place(query, view, distance))
-            query = self._split(query + self.content_bias * self.scale)  # (B, H, P, K)
-            mixed = attention.attend(query, key, value, plan, dropout=rate, scale=1.0)
-            found.append(self.output(reading.at(mixed, places)))
-        return tuple(found)
+        outputs = []
+        for stream, stream_mask in zip(streams, masks, strict=True):
+            query = self.query(stream) * self.scale  # (B, P, D)
+            mask = attention.add_bias(
+                stream_mask.mask, self._position_bias(query, stream_mask, relative_keys)
+            )
+            query = self._split_heads(query + self.content_bias * self.scale)  # (B, H, P, K)
+            mixed = attention.attend(query, key, value, mask, dropout=rate, scale=1.0)
+            outputs.append(self.output(nn_heads.select(mixed, output_positions)))
+        return tuple(outputs)
 
-    def _by_place(self, query: Tensor, view: View, distance: Tensor) -> Tensor:
+    def _position_bias(self, query: Tensor, stream_mask: StreamMask, relative_keys: Tensor) -> Tensor:
         """What adds to the products with keys because of where these stand, (B, H, P, S)."""
-        by_distance = self._split(query + self.distance_bias * self.scale)  # (B, H, P, K)
-        products = torch.einsum("bhpk,hrk->bhpr", by_distance, distance)
-        products = by_key(products, view.width, view.size, view.columns)  # (B, H, P, S)
-        if view.apart is None:
+        distance_query = self._split_heads(query + self.distance_bias * self.scale)  # (B, H, P, K)
+        products = torch.einsum("bhpk,hrk->bhpr", distance_query, relative_keys)
+        products = relative_shift(
+            products, stream_mask.query_length, stream_mask.key_length, stream_mask.query_positions
+        )  # (B, H, P, S)
+        if stream_mask.other_segment is None:
             return products
         # A softmax sees differences only: what keys of the same segment have is taken from the others'.
         contrast = (self.segment[1] - self.segment[0])[..., None]  # (H, K, 1)
-        by_segment = self._split(query + self.segment_bias * self.scale)  # (B, H, P, K)
-        return products + (by_segment @ contrast) * view.apart
+        segment_query = self._split_heads(query + self.segment_bias * self.scale)  # (B, H, P, K)
+        return products + (segment_query @ contrast) * stream_mask.other_segment
 
-    def _split(self, values: Tensor) -> Tensor:
+    def _split_heads(self, values: Tensor) -> Tensor:
         split: Tensor = values.view(*values.shape[:2], self.heads, -1).transpose(1, 2)  # (B, H, T, K)
         return split
 
@@ -242,13 +276,18 @@ class Layer(nn.Module):
         self.dropout = Dropout(config.hidden_dropout)
 
     def forward(
-        self, streams: Streams, views: Sequence[View], whole: Tensor, distances: Tensor, places: Tensor | None
+        self,
+        streams: Streams,
+        masks: Sequence[StreamMask],
+        context: Tensor,
+        relative_encoding: Tensor,
+        output_positions: Tensor | None,
     ) -> Streams:
         """(B, P, D) of each stream to the same, or to (M, D) at ``places``."""
-        mixed = self.attention(streams, views, whole, distances, places)
+        attention_outputs = self.attention(streams, masks, context, relative_encoding, output_positions)
         updated = []
-        for stream, found in zip(streams, mixed, strict=True):
-            hidden = self.attention_norm(reading.at(stream, places) + self.dropout(found))
+        for stream, attended in zip(streams, attention_outputs, strict=True):
+            hidden = self.attention_norm(nn_heads.select(stream, output_positions) + self.dropout(attended))
             updated.append(self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden))))
         return tuple(updated)
 
@@ -256,13 +295,13 @@ class Layer(nn.Module):
 class Classifier(nn.Module):
     """A summary of the last place, where XLNet puts its [CLS], and a linear map to the classes."""
 
-    reads: reading.Reads = TRAITS.sentence
+    pooling: nn_heads.Pooling = TRAITS.pooling
 
-    def __init__(self, config: Config, classes: int) -> None:
+    def __init__(self, config: Config, num_labels: int) -> None:
         super().__init__()
         self.summary = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = Dropout(config.classifier_dropout)
-        self.output = nn.Linear(config.hidden_size, classes)
+        self.output = nn.Linear(config.hidden_size, num_labels)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(N, D) to (N, C)"""
@@ -273,7 +312,7 @@ class Classifier(nn.Module):
 class Network(nn.Module):
     """An XLNet with the heads that are asked for, at its first values."""
 
-    def __init__(self, config: Config, heads: Sequence[str] = (PREDICTION,), num_labels: int = 0) -> None:
+    def __init__(self, config: Config, heads: Sequence[str] = (HEAD,), num_labels: int = 0) -> None:
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
@@ -281,13 +320,13 @@ class Network(nn.Module):
         """What a query holds before it has read anything."""
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.dropout = Dropout(config.hidden_dropout)
-        self.heads = nn.ModuleDict({name: self._head(name, num_labels) for name in heads})
+        self.heads = nn.ModuleDict({name: self._build_head(name, num_labels) for name in heads})
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does: the biases of attention, too, are drawn."""
         deviation = self.config.initializer_range
-        init.normal(self, deviation, generator)
+        init.init_normal_(self, deviation, generator)
         nn.init.normal_(self.query, std=deviation, generator=generator)
         for module in self.modules():
             if isinstance(module, RelativeAttention):
@@ -297,9 +336,9 @@ class Network(nn.Module):
     def forward(
         self,
         batch: Batch,
-        heads: Sequence[str] = (PREDICTION,),
+        heads: Sequence[str] = (HEAD,),
         targets: Mapping[str, Tensor] | None = None,
-        cache: Memory | None = None,
+        cache: SegmentMemory | None = None,
     ) -> Outputs:
         """Hidden states of the batch, and what the heads say at their places.
 
@@ -312,47 +351,66 @@ class Network(nn.Module):
         Raises:
             UnsupportedError: a head that the network was not built with, or a cache of keys and values.
         """
-        if cache is not None and not isinstance(cache, Memory):
+        if cache is not None and not isinstance(cache, SegmentMemory):
             raise UnsupportedError("xlnet sees both sides of a place: it has a memory, but no cache")
-        if batch.layout.order is None or PREDICTION not in heads:
-            places = reading.narrow(self.heads, batch, heads)
-            return reading.read(self.heads, self._run(batch, cache, None, places), batch, heads, targets)
+        if batch.layout.order is None or HEAD not in heads:
+            positions = nn_heads.needed_positions(self.heads, batch, heads)
+            return nn_heads.run_heads(
+                self.heads, self._run_layers(batch, cache, None, positions), batch, heads, targets
+            )
         if len(heads) > 1:
-            raise UnsupportedError(f"xlnet: in permuted order {PREDICTION} is read alone, not with {heads}")
-        places = batch.places.get(PREDICTION)
-        if places is None:
-            places = torch.arange(batch.tokens.numel(), device=batch.tokens.device)
-        rows = reading.ByRow.of(places, *batch.tokens.shape)
-        asked = reading.gather(self._run(batch, cache, rows.columns, None), rows.slots)  # (N, D)
-        return reading.read(self.heads, asked, replace(batch, places={PREDICTION: places}), heads, targets)
+            raise UnsupportedError(f"xlnet: in permuted order {HEAD} is read alone, not with {heads}")
+        positions = batch.positions.get(HEAD)
+        if positions is None:
+            positions = torch.arange(batch.tokens.numel(), device=batch.tokens.device)
+        by_row = nn_heads.PositionsByRow.from_positions(positions, *batch.tokens.shape)
+        query_hidden = nn_heads.gather(
+            self._run_layers(batch, cache, by_row.positions, None), by_row.slots
+        )  # (N, D)
+        return nn_heads.run_heads(
+            self.heads, query_hidden, replace(batch, positions={HEAD: positions}), heads, targets
+        )
 
-    def _run(
-        self, batch: Batch, memory: Memory | None, columns: Tensor | None, places: Tensor | None
+    def _run_layers(
+        self,
+        batch: Batch,
+        memory: SegmentMemory | None,
+        query_positions: Tensor | None,
+        output_positions: Tensor | None,
     ) -> Tensor:
         """The queries at ``columns`` (B, P), (B, P, D); without these the contents, (B, T, D) or (M, D)."""
         streams: Streams = (self.dropout(self.embedding(batch.tokens)),)  # (B, T, D)
-        views = [View.of(batch, "content", None, memory)]
-        if columns is not None:
-            streams = (self.dropout(self.query.expand(*columns.shape, -1)), *streams)  # (B, P, D)
-            views.insert(0, View.of(batch, "query", columns, memory))
-        table = distance_table(
-            views[0].width, views[0].size, self.config.hidden_size, self.config.clamp_len, batch.tokens.device
+        masks = [StreamMask.build(batch, "content", None, memory)]
+        if query_positions is not None:
+            streams = (self.dropout(self.query.expand(*query_positions.shape, -1)), *streams)  # (B, P, D)
+            masks.insert(0, StreamMask.build(batch, "query", query_positions, memory))
+        relative_encoding = relative_sinusoids(
+            masks[0].query_length,
+            masks[0].key_length,
+            self.config.hidden_size,
+            self.config.clamp_len,
+            batch.tokens.device,
         )
-        table, final = self.dropout(table.to(streams[0].dtype)), len(self.layers) - 1  # (R, D)
+        relative_encoding, final = (
+            self.dropout(relative_encoding.to(streams[0].dtype)),
+            len(self.layers) - 1,
+        )  # (R, D)
         for number, layer in enumerate(self.layers):
-            whole = streams[-1] if memory is None else memory.extend(number, streams[-1])
+            context = streams[-1] if memory is None else memory.extend(number, streams[-1])
             if number == final:
-                streams, views = streams[:1], views[:1]  # nothing reads contents that queries were asked of
-            streams = layer(streams, views, whole, table, places if number == final else None)
+                streams, masks = streams[:1], masks[:1]  # nothing reads contents that queries were asked of
+            streams = layer(
+                streams, masks, context, relative_encoding, output_positions if number == final else None
+            )
         output: Tensor = self.dropout(streams[0])
         return output
 
-    def _head(self, name: str, num_labels: int) -> nn.Module:
-        if name == PREDICTION:
+    def _build_head(self, name: str, num_labels: int) -> nn.Module:
+        if name == HEAD:
             decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size)
             if self.config.tie_word_embeddings:
                 decoder.weight = self.embedding.weight
-            return reading.VocabularyHead(decoder)
+            return nn_heads.VocabularyHead(decoder)
         if name == "classification":
             if num_labels < 1:
                 raise ConfigError("num_labels: a classification head needs at least one")
@@ -360,12 +418,12 @@ class Network(nn.Module):
         raise UnsupportedError(f"xlnet has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
 
 
-_ATTENTION = "layers.{}.attention."
-_MAPS = tuple(f"{_ATTENTION}{name}.weight" for name in ("query", "key", "value", "distance"))
-_OTHERS = ("output.weight", "content_bias", "distance_bias", "segment_bias")
+_ATTENTION_PREFIX = "layers.{}.attention."
+_PROJECTIONS = tuple(f"{_ATTENTION_PREFIX}{name}.weight" for name in ("query", "key", "value", "distance"))
+_FLATTENED = ("output.weight", "content_bias", "distance_bias", "segment_bias")
 
 WEIGHTS: list[Operation] = [
-    Accept(r"^(word_embedding|mask_emb|layer)\b", r"transformer.\1"),  # a stock XLNetModel, without a head
+    Alias(r"^(word_embedding|mask_emb|layer)\b", r"transformer.\1"),  # a stock XLNetModel, without a head
     Rename("embedding.weight", "transformer.word_embedding.weight"),
     Rename("query", "transformer.mask_emb"),
     Rename("layers.{}.attention.query.weight", "transformer.layer.{}.rel_attn.q"),
@@ -377,8 +435,11 @@ WEIGHTS: list[Operation] = [
     Rename("layers.{}.attention.distance_bias", "transformer.layer.{}.rel_attn.r_r_bias"),
     Rename("layers.{}.attention.segment_bias", "transformer.layer.{}.rel_attn.r_s_bias"),
     Rename("layers.{}.attention.segment", "transformer.layer.{}.rel_attn.seg_embed"),
-    *(Flatten(name, like=f"{_ATTENTION}segment") for name in (*_MAPS, *(_ATTENTION + n for n in _OTHERS))),
-    *(Transpose(name) for name in _MAPS),
+    *(
+        Flatten(name, like=f"{_ATTENTION_PREFIX}segment")
+        for name in (*_PROJECTIONS, *(_ATTENTION_PREFIX + n for n in _FLATTENED))
+    ),
+    *(Transpose(name) for name in _PROJECTIONS),
     Rename("layers.{}.attention_norm.{leaf}", "transformer.layer.{}.rel_attn.layer_norm.{leaf}"),
     Rename("layers.{}.feed_forward.up.{leaf}", "transformer.layer.{}.ff.layer_1.{leaf}"),
     Rename("layers.{}.feed_forward.down.{leaf}", "transformer.layer.{}.ff.layer_2.{leaf}"),

@@ -10,55 +10,61 @@ from torch import nn
 
 from pretune.errors import UsageError
 from pretune.generation import beams
-from pretune.generation.config import Defaults
+from pretune.generation.config import GenerationConfig
 from pretune.generation.decoder_state import Prompt
 from pretune.generation.sampling import Sampling
-from pretune.generation.sampling_loop import Continuation, write
-from pretune.generation.settings import Decoding, Limits, check, limits
+from pretune.generation.sampling_loop import Continuation, stream_tokens
+from pretune.generation.settings import Decoding, LengthLimits, check_decoding, length_limits
 from pretune.text import chat
 from pretune.text.tokenizer import Tokenizer
 
-ROWS = 16
+MAX_BATCH_SIZE = 16
 """Texts that are written at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class Decoder:
+class TextGenerator:
     """Continues prompts with a causal network, or writes what an encoder-decoder makes of them."""
 
     network: nn.Module
     tokenizer: Tokenizer
-    defaults: Defaults
+    generation_config: GenerationConfig
     max_length: int
     """Tokens that the network reads at most."""
-    both_ways: bool = False
+    bidirectional_prompt: bool = False
     """Was a decoder trained to read the beginning of a text both ways?"""
 
-    def all(self, prompts: Sequence[str], decoding: Decoding) -> list[list[Continuation]]:
+    def generate(self, prompts: Sequence[str], decoding: Decoding) -> list[list[Continuation]]:
         """``decoding.num_return_sequences`` continuations of each prompt, in the order of the prompts."""
-        decoding = self.defaults.complete(decoding)
-        sampling = self._sampling(decoding)
-        read = self.prompts(prompts, decoding)
-        bounds = [self._limits(prompt, decoding) for prompt in read]
+        decoding = self.generation_config.fill_in(decoding)
+        sampling = self._resolve_sampling(decoding)
+        built_prompts = self.build_prompts(prompts, decoding)
+        limits_by_prompt = [self._length_limits(prompt, decoding) for prompt in built_prompts]
         self.network.eval()
         if decoding.num_beams > 1:
             return [
-                beams.search(
-                    self.network, self.tokenizer, prompt, decoding, sampling, self.defaults, limit,
+                beams.beam_search(
+                    self.network, self.tokenizer, prompt, decoding, sampling, self.generation_config, limit,
                     max_length=self.max_length,
                 )
-                for prompt, limit in zip(read, bounds, strict=True)
+                for prompt, limit in zip(built_prompts, limits_by_prompt, strict=True)
             ]  # fmt: skip
         found: list[list[Continuation]] = [[] for _ in prompts]
-        for chosen, numbers in _batches([prompt.size for prompt in read], decoding.num_return_sequences):
-            pieces = write(
-                self.network, self.tokenizer, [read[i] for i in chosen], decoding, sampling, self.defaults,
-                max_length=self.max_length, limits=[bounds[i] for i in chosen], numbers=numbers,
+        for chosen, numbers in _batches(
+            [prompt.num_tokens for prompt in built_prompts], decoding.num_return_sequences
+        ):
+            pieces = stream_tokens(
+                self.network, self.tokenizer, [built_prompts[i] for i in chosen], decoding, sampling,
+                self.generation_config,
+                max_length=self.max_length, limits=[limits_by_prompt[i] for i in chosen],
+                sequence_numbers=numbers,
             )  # fmt: skip
-            writers = {row: writer for row, _, writer in pieces}
-            for row, writer in sorted(writers.items()):
-                said = Continuation(writer.text, tuple(writer.tokens), writer.reason)
-                found[chosen[row // len(numbers)]].append(said)
+            detokenizers = {row: writer for row, _, writer in pieces}
+            for row, detokenizer in sorted(detokenizers.items()):
+                continuation = Continuation(
+                    detokenizer.text, tuple(detokenizer.tokens), detokenizer.finish_reason
+                )
+                found[chosen[row // len(numbers)]].append(continuation)
         return found
 
     def stream(self, prompt: str, decoding: Decoding) -> Iterator[str]:
@@ -66,19 +72,19 @@ class Decoder:
 
         What beams find is known at the end only, and comes in one piece.
         """
-        decoding = self.defaults.complete(decoding)
-        sampling = self._sampling(decoding)
+        decoding = self.generation_config.fill_in(decoding)
+        sampling = self._resolve_sampling(decoding)
         if decoding.num_beams > 1:
-            return iter([self.all([prompt], decoding)[0][0].text])
-        [read] = self.prompts([prompt], decoding)
-        pieces = write(
-            self.network, self.tokenizer, [read], decoding, sampling, self.defaults,
-            max_length=self.max_length, limits=[self._limits(read, decoding)],
+            return iter([self.generate([prompt], decoding)[0][0].text])
+        [built_prompt] = self.build_prompts([prompt], decoding)
+        pieces = stream_tokens(
+            self.network, self.tokenizer, [built_prompt], decoding, sampling, self.generation_config,
+            max_length=self.max_length, limits=[self._length_limits(built_prompt, decoding)],
         )  # fmt: skip
         self.network.eval()
         return (new for _, new, _ in pieces if new)
 
-    def prompts(self, texts: Sequence[str], decoding: Decoding) -> list[Prompt]:
+    def build_prompts(self, texts: Sequence[str], decoding: Decoding) -> list[Prompt]:
         """The prompts as they are read: in the chat template, where ``decoding`` says so.
 
         Raises:
@@ -86,10 +92,14 @@ class Decoder:
             CheckpointError: the chat template cannot be used.
         """
         tokenizer = self.tokenizer
-        written = chat.asked(tokenizer.chat_template, tokenizer.names, texts) if decoding.chat else texts
-        return [self.prompt(text, decoding) for text in written]
+        prompt_texts = (
+            chat.render_prompts(tokenizer.chat_template, tokenizer.special_tokens, texts)
+            if decoding.chat
+            else texts
+        )
+        return [self.build_prompt(text, decoding) for text in prompt_texts]
 
-    def prompt(self, text: str, decoding: Decoding | None = None) -> Prompt:
+    def build_prompt(self, text: str, decoding: Decoding | None = None) -> Prompt:
         """The ids of a prompt, with what the tokenizer puts before a text; of an encoder-decoder the source.
 
         The names of special tokens in it are these tokens, as stock reads them, unless ``decoding`` says that
@@ -100,25 +110,29 @@ class Decoder:
                 an encoder-decoder, which reads its source both ways, is told how to read.
         """
         specials, decoding = self.tokenizer.specials, decoding or Decoding()
-        both_ways = decoding.both_ways
+        bidirectional = decoding.both_ways
         ids = self.tokenizer.encode(text, parse_specials=not decoding.literal).ids.tolist()
         before, after = ((), ()) if decoding.chat else specials.single
-        if self.defaults.start is not None:
-            if both_ways is not None:
+        if self.generation_config.decoder_start_id is not None:
+            if bidirectional is not None:
                 raise UsageError(
-                    f"both_ways = {both_ways}: an encoder-decoder always reads its source both ways; "
+                    f"both_ways = {bidirectional}: an encoder-decoder always reads its source both ways; "
                     "leave both_ways out, it is for a decoder's prompt"
                 )
-            return Prompt([self.defaults.start], self._source([*before, *ids, *after]))
+            return Prompt(
+                [self.generation_config.decoder_start_id], self._check_source([*before, *ids, *after])
+            )
         ids = [*before, *ids]
-        begin = specials.start if specials.start is not None else specials.end
-        if not ids and begin is not None:
-            return Prompt([begin])
+        bos_id = specials.bos_id if specials.bos_id is not None else specials.eos_id
+        if not ids and bos_id is not None:
+            return Prompt([bos_id])
         if not ids:
             raise UsageError("the prompt is empty, and this tokenizer has no start token: give some text")
-        return Prompt(ids, both_ways=self.both_ways if both_ways is None else both_ways)
+        return Prompt(
+            ids, bidirectional=self.bidirectional_prompt if bidirectional is None else bidirectional
+        )
 
-    def _source(self, source: list[int]) -> list[int]:
+    def _check_source(self, source: list[int]) -> list[int]:
         if not source:
             raise UsageError("the text is empty, and this tokenizer puts nothing around one: give some text")
         if len(source) > self.max_length:
@@ -127,24 +141,24 @@ class Decoder:
             )
         return source
 
-    def _limits(self, prompt: Prompt, decoding: Decoding) -> Limits:
+    def _length_limits(self, prompt: Prompt, decoding: Decoding) -> LengthLimits:
         """No longer than the decoder of an encoder-decoder reads; that of others forgets and goes on."""
-        longest = None if self.defaults.start is None else self.max_length
-        return limits(decoding, len(prompt.tokens), longest)
+        max_length = None if self.generation_config.decoder_start_id is None else self.max_length
+        return length_limits(decoding, len(prompt.tokens), max_length)
 
-    def _sampling(self, decoding: Decoding) -> Sampling:
-        sampling = decoding.sampling or self.defaults.sampling
-        check(decoding, sampling)
+    def _resolve_sampling(self, decoding: Decoding) -> Sampling:
+        sampling = decoding.sampling or self.generation_config.sampling
+        check_decoding(decoding, sampling)
         return sampling
 
 
-def _batches(lengths: Sequence[int], each: int) -> Iterator[tuple[list[int], range]]:
+def _batches(lengths: Sequence[int], num_sequences: int) -> Iterator[tuple[list[int], range]]:
     """Prompts, and which of the ``each`` sequences of them, that are written at once: ``ROWS`` together.
 
     Prompts of similar length share a batch, which is as wide as its longest.
     """
     order = np.argsort(lengths, kind="stable").tolist()
-    size = max(1, ROWS // each)
+    size = max(1, MAX_BATCH_SIZE // num_sequences)
     for start in range(0, len(order), size):
-        for number in range(0, each, ROWS):
-            yield order[start : start + size], range(number, min(each, number + ROWS))
+        for number in range(0, num_sequences, MAX_BATCH_SIZE):
+            yield order[start : start + size], range(number, min(num_sequences, number + MAX_BATCH_SIZE))

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pretune.generation.config import Defaults
-from pretune.generation.decoder_state import Prompt, Reader
-from pretune.generation.detokenizer import Reason, Writer
-from pretune.generation.sampling import Sampling, adjusted, draw, stream
-from pretune.generation.settings import Decoding, Limits
+from pretune.generation.config import GenerationConfig
+from pretune.generation.decoder_state import DecoderState, Prompt
+from pretune.generation.detokenizer import FinishReason, StreamingDetokenizer
+from pretune.generation.sampling import Sampling, build_generator, process_logits, sample
+from pretune.generation.settings import Decoding, LengthLimits
 from pretune.text.tokenizer import Tokenizer
 
 
@@ -23,25 +23,25 @@ class Continuation:
     text: str
     tokens: tuple[int, ...]
     """As they were drawn, the token that ended the text left out."""
-    reason: Reason
+    finish_reason: FinishReason
     """``end``: the model ended the text; ``stop``: a stop string came; ``length``: enough tokens."""
     score: float | None = None
     """Of a beam: its log-probability divided by its length to the power of the length penalty."""
 
 
 @torch.inference_mode()
-def write(
+def stream_tokens(
     network: nn.Module,
     tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
     decoding: Decoding,
     sampling: Sampling,
-    defaults: Defaults,
+    generation_config: GenerationConfig,
     *,
     max_length: int,
-    limits: Sequence[Limits],
-    numbers: Sequence[int] = (0,),
-) -> Iterator[tuple[int, str, Writer]]:
+    limits: Sequence[LengthLimits],
+    sequence_numbers: Sequence[int] = (0,),
+) -> Iterator[tuple[int, str, StreamingDetokenizer]]:
     """Text as it is written: (row, new text, all of the row so far); a row's last has a ``reason``.
 
     Rows are the prompts, each with its ``limits``, and each once for every one of ``numbers``. The same seed,
@@ -49,41 +49,53 @@ def write(
 
     Where a text outgrows ``max_length`` its beginning is forgotten: see `reader.Reader`.
     """
-    each = len(numbers)
-    writers = [Writer(tokenizer, prompt.context, decoding.stop) for prompt in prompts for _ in numbers]
-    streams = [stream(decoding.seed, number) for _ in prompts for number in numbers]
-    bounds = [limit for limit in limits for _ in numbers]
-    live = list(range(len(writers)))
-    if not all(limit.most for limit in limits):
-        yield from ((row, writers[row].finish("length"), writers[row]) for row in live)
+    num_sequences = len(sequence_numbers)
+    detokenizers = [
+        StreamingDetokenizer(tokenizer, prompt.context, decoding.stop)
+        for prompt in prompts
+        for _ in sequence_numbers
+    ]
+    generators = [build_generator(decoding.seed, number) for _ in prompts for number in sequence_numbers]
+    row_limits = [limit for limit in limits for _ in sequence_numbers]
+    live = list(range(len(detokenizers)))
+    if not all(limit.max_new_tokens for limit in limits):
+        yield from ((row, detokenizers[row].finish("length"), detokenizers[row]) for row in live)
         return
-    reader = Reader(network, prompts, max_length=max_length, caching=decoding.cache)
-    logits = reader.read()  # (B, V)
-    if each > 1:
-        copies = [n for n in range(len(prompts)) for _ in range(each)]
-        reader.select(copies)
+    state = DecoderState(network, prompts, max_length=max_length, use_cache=decoding.cache)
+    logits = state.prefill()  # (B, V)
+    if num_sequences > 1:
+        copies = [n for n in range(len(prompts)) for _ in range(num_sequences)]
+        state.select(copies)
         logits = logits[copies]
-    for count in range(1, max(limit.most for limit in limits) + 1):
-        history = reader.history() if sampling.looks_back else None
-        rules = [
-            defaults.restriction(count, bounds[row], text)
-            for row, text in zip(live, reader.texts, strict=True)
+    for count in range(1, max(limit.max_new_tokens for limit in limits) + 1):
+        history = state.history() if sampling.needs_history else None
+        constraints = [
+            generation_config.build_constraint(count, row_limits[row], text)
+            for row, text in zip(live, state.texts, strict=True)
         ]
-        tokens = _draw(adjusted(logits, sampling, history, rules), sampling, [streams[row] for row in live])
+        tokens = _sample(
+            process_logits(logits, sampling, history, constraints),
+            sampling,
+            [generators[row] for row in live],
+        )
         for row, token in zip(live, tokens, strict=True):
-            new = writers[row].finish("end") if token in defaults.ends else writers[row].take(token)
-            if not writers[row].reason and count == bounds[row].most:
-                new += writers[row].finish("length")
-            yield row, new, writers[row]
-        kept = [k for k, row in enumerate(live) if not writers[row].reason]
-        if not kept:
+            new = (
+                detokenizers[row].finish("end")
+                if token in generation_config.eos_ids
+                else detokenizers[row].push(token)
+            )
+            if not detokenizers[row].finish_reason and count == row_limits[row].max_new_tokens:
+                new += detokenizers[row].finish("length")
+            yield row, new, detokenizers[row]
+        unfinished = [k for k, row in enumerate(live) if not detokenizers[row].finish_reason]
+        if not unfinished:
             return
-        if len(kept) < len(live):
-            reader.select(kept)
-            live, tokens = [live[k] for k in kept], [tokens[k] for k in kept]
-        logits = reader.add(tokens)
+        if len(unfinished) < len(live):
+            state.select(unfinished)
+            live, tokens = [live[k] for k in unfinished], [tokens[k] for k in unfinished]
+        logits = state.append(tokens)
 
 
-def _draw(logits: Tensor, sampling: Sampling, streams: Sequence[torch.Generator]) -> list[int]:
-    tokens: list[int] = draw(logits, sampling, streams).tolist()
+def _sample(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Generator]) -> list[int]:
+    tokens: list[int] = sample(logits, sampling, generators).tolist()
     return tokens

@@ -8,30 +8,30 @@ from typing import Any, Literal
 
 import pydantic
 
-from pretune.arguments import Count, Seed, Whole
-from pretune.config import Settings, build
+from pretune.arguments import NonNegativeInt, PositiveInt, Seed
+from pretune.config import Settings, build_settings
 from pretune.errors import UsageError
 from pretune.generation.sampling import Sampling
 
-MOST_BEAMS, MOST_TEXTS = 1024, 8192
+MAX_NUM_BEAMS, MAX_RETURN_SEQUENCES = 1024, 8192
 """Of a search, and of one prompt: each holds a row of logits over the vocabulary."""
 
 
 class Decoding(Settings):
     """How a text is continued."""
 
-    max_new_tokens: Whole = 50
-    max_length: Count | None = None
+    max_new_tokens: NonNegativeInt = 50
+    max_length: PositiveInt | None = None
     """Tokens of the prompt and what is written behind it together, where no ``max_new_tokens`` is given; of
     an encoder-decoder those of its decoder, the one that it begins with among them."""
-    min_new_tokens: Whole = 0
+    min_new_tokens: NonNegativeInt = 0
     """The model cannot end the text before."""
-    min_length: Whole | None = None
+    min_length: NonNegativeInt | None = None
     """The same of prompt and text together, where no ``min_new_tokens`` is given."""
     stop: tuple[str, ...] = ()
     """Strings that end the text, which is cut before them."""
-    num_return_sequences: int = pydantic.Field(default=1, ge=1, le=MOST_TEXTS)
-    num_beams: int = pydantic.Field(default=1, ge=1, le=MOST_BEAMS)
+    num_return_sequences: int = pydantic.Field(default=1, ge=1, le=MAX_RETURN_SEQUENCES)
+    num_beams: int = pydantic.Field(default=1, ge=1, le=MAX_NUM_BEAMS)
     """More than one: search for the likeliest text among so many at once, and draw nothing."""
     length_penalty: float = 1.0
     """The score of a beam is its log-probability divided by its length to this power (Wu et al. 2016)."""
@@ -52,13 +52,13 @@ class Decoding(Settings):
 
     @pydantic.field_validator("stop")
     @classmethod
-    def _no_empty_stop(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_stop(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if "" in value:
             raise ValueError("an empty string would stop every text at once; leave it out")
         return value
 
     @pydantic.model_validator(mode="after")
-    def _fits_together(self) -> Decoding:
+    def _check_consistency(self) -> Decoding:
         if self.counts_new_tokens and self.min_new_tokens > self.max_new_tokens:
             raise ValueError(
                 f"min_new_tokens {self.min_new_tokens} is more than max_new_tokens {self.max_new_tokens}"
@@ -77,29 +77,29 @@ class Decoding(Settings):
         return self.max_length is None or "max_new_tokens" in self.model_fields_set
 
 
-def decoding_of(values: Mapping[str, Any]) -> Decoding:
+def build_decoding(values: Mapping[str, Any]) -> Decoding:
     """The settings of ``values`` that are given, not None.
 
     Raises:
         ConfigError: names a wrong one.
     """
-    return build(
+    return build_settings(
         Decoding, {key: value for key, value in values.items() if value is not None}, where="generate"
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class LengthLimits:
     """Lengths of the text that is written behind one prompt, in tokens."""
 
-    prompt: int
+    prompt_length: int
     """That the text begins with: of an encoder-decoder the one that starts its decoder."""
-    least: int
+    min_new_tokens: int
     """The model cannot end the text before."""
-    most: int
+    max_new_tokens: int
 
 
-def limits(decoding: Decoding, prompt: int, longest: int | None = None) -> Limits:
+def length_limits(decoding: Decoding, prompt_length: int, max_length: int | None = None) -> LengthLimits:
     """The lengths that ``decoding`` allows behind a prompt.
 
     Args:
@@ -108,21 +108,22 @@ def limits(decoding: Decoding, prompt: int, longest: int | None = None) -> Limit
     Raises:
         UsageError: ``max_length`` leaves no room behind the prompt.
     """
-    most, least = decoding.max_new_tokens, decoding.min_new_tokens
+    max_new_tokens, min_new_tokens = decoding.max_new_tokens, decoding.min_new_tokens
     if decoding.max_length is not None and not decoding.counts_new_tokens:
-        most = decoding.max_length - prompt
-        if most < 1:
+        max_new_tokens = decoding.max_length - prompt_length
+        if max_new_tokens < 1:
             raise UsageError(
-                f"max_length = {decoding.max_length} leaves no room behind a prompt of {prompt:,} tokens: "
+                f"max_length = {decoding.max_length} leaves no room behind a prompt of {prompt_length:,} "
+                "tokens: "
                 "give max_new_tokens, which counts the new ones alone, or a shorter prompt"
             )
     if decoding.min_length is not None and "min_new_tokens" not in decoding.model_fields_set:
-        least = max(0, decoding.min_length - prompt)
-    most = most if longest is None else min(most, longest)
-    return Limits(prompt, min(least, most), most)
+        min_new_tokens = max(0, decoding.min_length - prompt_length)
+    max_new_tokens = max_new_tokens if max_length is None else min(max_new_tokens, max_length)
+    return LengthLimits(prompt_length, min(min_new_tokens, max_new_tokens), max_new_tokens)
 
 
-def check(decoding: Decoding, sampling: Sampling) -> None:
+def check_decoding(decoding: Decoding, sampling: Sampling) -> None:
     """See that what is asked for makes sense with this sampling.
 
     Raises:

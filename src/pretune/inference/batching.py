@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from pretune.data.packing import collate
 from pretune.nn.nonfinite import check_finite
 from pretune.objectives import permutation_lm
-from pretune.types import Example, IntArray, Row, Specials
+from pretune.types import Example, IntArray, Row, SpecialTokens
 
-BATCH_TOKENS = 4096
+MAX_BATCH_TOKENS = 4096
 
 
 @torch.inference_mode()
-def logits_of(
-    network: nn.Module, head: str, rows: Iterable[tuple[IntArray, IntArray]], specials: Specials
+def iter_logits(
+    network: nn.Module, head: str, rows: Iterable[tuple[IntArray, IntArray]], specials: SpecialTokens
 ) -> Iterator[Tensor]:
     """For each row, (tokens (T,), places (n,)), the logits (n, V) at its places, in the order of the rows.
 
@@ -29,14 +29,16 @@ def logits_of(
     was_training = network.training
     network.eval()
     try:
-        for chosen in _batches(rows):
-            told = [Row(tokens, {head: places}, {}) for tokens, places in chosen]
+        for batch_rows in _batches(rows):
+            grid_rows = [Row(tokens, {head: positions}, {}) for tokens, positions in batch_rows]
             if head == permutation_lm.HEAD:
-                told = [replace(row, order=permutation_lm.unseen(row.tokens, specials)) for row in told]
-            examples = [[Example(i, (row,))] for i, row in enumerate(told)]
-            batch = collate(examples, pad=specials.pad, heads=(head,))
+                grid_rows = [
+                    replace(row, order=permutation_lm.masked_order(row.tokens, specials)) for row in grid_rows
+                ]
+            examples = [[Example(i, (row,))] for i, row in enumerate(grid_rows)]
+            batch = collate(examples, pad_id=specials.pad_id, heads=(head,))
             logits: Tensor = network(batch, heads=(head,)).logits[head]
-            yield from torch.split(check_finite(logits.float()), [len(places) for _, places in chosen])
+            yield from torch.split(check_finite(logits.float()), [len(places) for _, places in batch_rows])
     finally:
         network.train(was_training)
 
@@ -46,12 +48,12 @@ def _batches(
 ) -> Iterator[list[tuple[IntArray, IntArray]]]:
     """Neighbouring rows, at most ``BATCH_TOKENS`` places of the grid together, or one row alone."""
     batch: list[tuple[IntArray, IntArray]] = []
-    widest = 0
-    for tokens, places in rows:
-        widest = max(widest, len(tokens))
-        if batch and widest * (len(batch) + 1) > BATCH_TOKENS:
+    max_width = 0
+    for tokens, positions in rows:
+        max_width = max(max_width, len(tokens))
+        if batch and max_width * (len(batch) + 1) > MAX_BATCH_TOKENS:
             yield batch
-            batch, widest = [], len(tokens)
-        batch.append((tokens, np.asarray(places, np.int64)))
+            batch, max_width = [], len(tokens)
+        batch.append((tokens, np.asarray(positions, np.int64)))
     if batch:
         yield batch

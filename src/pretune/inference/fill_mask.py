@@ -13,23 +13,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pretune.errors import UsageError, quote
-from pretune.inference.batching import logits_of
+from pretune.inference.batching import iter_logits
 from pretune.objectives.masked_lm import HEAD
-from pretune.text.streaming import TextStream
-from pretune.text.tokenizer import Tokenizer, well_formed
-from pretune.types import BoolArray, IntArray, framed
+from pretune.text.streaming import DecodeStream
+from pretune.text.tokenizer import Tokenizer, replace_surrogates
+from pretune.types import BoolArray, IntArray, add_special_tokens
 
-TOP_K = 5
-MOST_PIECES = 4
+DEFAULT_TOP_K = 5
+MAX_WORD_TOKENS = 4
 """Tokens of the longest word that ``whole_words`` looks for."""
-WIDEST = 1024
+MAX_BEAM_SIZE = 1024
 """Fillings that a joint search follows at most: each holds a row of logits over the vocabulary."""
-BEAM = 16
+BEAM_SIZE = 16
 """Fillings that are followed at once, where more than one token is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
-class Filled:
+class MaskPrediction:
     """A token (or several) for a mask, with its probability, and the whole text."""
 
     token: str
@@ -41,20 +41,20 @@ class Filled:
 
 
 @dataclass(frozen=True, slots=True)
-class Gaps:
+class MaskedText:
     """A text with its masks found."""
 
     text: str
     ids: IntArray
     """(T,) without the frame"""
-    places: tuple[int, ...]
+    mask_positions: tuple[int, ...]
     """Of the masks in ``ids``."""
-    spans: tuple[tuple[int, int], ...]
+    mask_spans: tuple[tuple[int, int], ...]
     """Characters [start, end) of each mask."""
 
 
 @dataclass(frozen=True)
-class Masks:
+class MaskFiller:
     """A masked network with its tokenizer, asked about chosen places."""
 
     network: nn.Module
@@ -62,34 +62,36 @@ class Masks:
     max_length: int
     head: str = HEAD
 
-    def read(self, text: str) -> Gaps:
+    def find_masks(self, text: str) -> MaskedText:
         """Find the masks of a text.
 
         Raises:
             UsageError: there is none, or the text is too long.
         """
-        specials, text = self.tokenizer.specials, well_formed(text)
+        specials, text = self.tokenizer.specials, replace_surrogates(text)
         encoded = self.tokenizer.encode(text, parse_specials=True)
-        places = np.flatnonzero(encoded.ids == specials.mask)
-        if specials.mask is None or not len(places):
-            mask = None if specials.mask is None else self.tokenizer.token(specials.mask)
+        mask_positions = np.flatnonzero(encoded.ids == specials.mask_id)
+        if specials.mask_id is None or not len(mask_positions):
+            mask = None if specials.mask_id is None else self.tokenizer.id_to_token(specials.mask_id)
             raise UsageError(f"the text holds no {mask}: put one where a token is to be filled in")
         self._check_length(encoded.ids)
-        spans = tuple((int(start), int(end)) for start, end in encoded.offsets[places])
-        return Gaps(text, encoded.ids, tuple(places.tolist()), spans)
+        spans = tuple((int(start), int(end)) for start, end in encoded.offsets[mask_positions])
+        return MaskedText(text, encoded.ids, tuple(mask_positions.tolist()), spans)
 
-    def logs(self, rows: Sequence[tuple[IntArray, Sequence[int]]]) -> list[Tensor]:
+    def log_probabilities(self, rows: Sequence[tuple[IntArray, Sequence[int]]]) -> list[Tensor]:
         """Log-probabilities (n, V) of all tokens at the places of each row of ids; -inf for special ones."""
         specials = self.tokenizer.specials
         shift = len(specials.single[0])
         for ids, _ in rows:
             self._check_length(ids)
-        framed_rows = [(framed(specials, (ids,))[0], np.array(places) + shift) for ids, places in rows]
-        found = logits_of(self.network, self.head, framed_rows, specials)
-        return [self._of_tokens(logits.log_softmax(-1)) for logits in found]
+        model_rows = [
+            (add_special_tokens(specials, (ids,))[0], np.array(positions) + shift) for ids, positions in rows
+        ]
+        found = iter_logits(self.network, self.head, model_rows, specials)
+        return [self._exclude_special_tokens(logits.log_softmax(-1)) for logits in found]
 
-    def chain(
-        self, ids: IntArray, places: Sequence[int], width: int, allowed: Sequence[Tensor | None]
+    def beam_search(
+        self, ids: IntArray, mask_positions: Sequence[int], beam_size: int, allowed: Sequence[Tensor | None]
     ) -> list[tuple[float, tuple[int, ...]]]:
         """The likeliest fillings of masked places, left to right, each place seen with those before it.
 
@@ -100,68 +102,76 @@ class Masks:
             (log-probability, tokens), best first, ``width`` at most.
         """
         beams: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
-        for number, place in enumerate(places):
+        for number, mask_position in enumerate(mask_positions):
             rows = []
             for _, chosen in beams:
                 row = ids.copy()
-                row[list(places[:number])] = chosen
-                rows.append((row, (place,)))
-            sums = torch.cat(self.logs(rows)) + torch.tensor([log for log, _ in beams])[:, None]  # (K, V)
+                row[list(mask_positions[:number])] = chosen
+                rows.append((row, (mask_position,)))
+            sums = (
+                torch.cat(self.log_probabilities(rows)) + torch.tensor([log for log, _ in beams])[:, None]
+            )  # (K, V)
             if (allow := allowed[number]) is not None:
                 sums = sums + F.pad(allow, (0, sums.shape[1] - len(allow)), value=-torch.inf)
-            values, flat = sums.flatten().topk(min(width, sums.numel()))
+            values, flat = sums.flatten().topk(min(beam_size, sums.numel()))
             beams = [
-                (value, (*beams[where // sums.shape[1]][1], where % sums.shape[1]))
-                for value, where in zip(values.tolist(), flat.tolist(), strict=True)
+                (value, (*beams[index // sums.shape[1]][1], index % sums.shape[1]))
+                for value, index in zip(values.tolist(), flat.tolist(), strict=True)
                 if value > -math.inf
             ]
         return beams
 
-    def written(self, gaps: Gaps, number: int, ids: Sequence[int], row: IntArray) -> tuple[str, str]:
+    def render(
+        self, masked_text: MaskedText, mask_index: int, ids: Sequence[int], row: IntArray
+    ) -> tuple[str, str]:
         """The text of a filling of mask ``number``, and the whole text with it.
 
         Args:
             row: the ids before and after the mask are taken from it.
         """
-        start, end = gaps.spans[number]
-        left, right = gaps.text[:start], gaps.text[end:]
-        if self.tokenizer.spaces_in_tokens:
-            stream = TextStream(self.tokenizer, row[: gaps.places[number]][-8:].tolist())
-            word = "".join(map(stream.push, ids)) + stream.end()
+        start, end = masked_text.mask_spans[mask_index]
+        left, right = masked_text.text[:start], masked_text.text[end:]
+        if self.tokenizer.has_spaces_in_tokens:
+            stream = DecodeStream(self.tokenizer, row[: masked_text.mask_positions[mask_index]][-8:].tolist())
+            word = "".join(map(stream.push, ids)) + stream.flush()
             return word, left + word + right
         word = self.tokenizer.decode(list(ids))
         if word.startswith("##"):
             return word, left.rstrip() + word.removeprefix("##") + right
-        eaten = gaps.text[start:end]  # a mask may take the space before it along
-        return word, left + eaten[: len(eaten) - len(eaten.lstrip())] + word + right
+        mask_span_text = masked_text.text[start:end]  # a mask may take the space before it along
+        return word, left + mask_span_text[
+            : len(mask_span_text) - len(mask_span_text.lstrip())
+        ] + word + right
 
     @cached_property
-    def spaced(self) -> BoolArray:
+    def starts_with_space(self) -> BoolArray:
         """(V,) does a token begin with a space?"""
-        found = np.zeros(self.tokenizer.vocabulary_size, bool)
-        for id in range(len(found)):
-            found[id] = self.tokenizer.token(id)[:1] == "▁" or self.tokenizer.decode([id])[:1] == " "
-        return found
+        flags = np.zeros(self.tokenizer.vocabulary_size, bool)
+        for id in range(len(flags)):
+            flags[id] = self.tokenizer.id_to_token(id)[:1] == "▁" or self.tokenizer.decode([id])[:1] == " "
+        return flags
 
     @cached_property
-    def continuing(self) -> BoolArray:
+    def continues_word(self) -> BoolArray:
         """(V,) may a token stand within a word, behind its first?"""
         tokenizer = self.tokenizer
-        inside = np.zeros(tokenizer.vocabulary_size, bool)
+        flags = np.zeros(tokenizer.vocabulary_size, bool)
         for id in range(tokenizer.vocabulary_size):
-            token = tokenizer.token(id)
-            if tokenizer.spaces_in_tokens:  # half a character is U+FFFD; "▁" and "Ġ" are spaces
+            token = tokenizer.id_to_token(id)
+            if tokenizer.has_spaces_in_tokens:  # half a character is U+FFFD; "▁" and "Ġ" are spaces
                 text = tokenizer.decode([id]).replace("\ufffd", "x")
-                inside[id] = text.isalnum() and not token.startswith("▁")
+                flags[id] = text.isalnum() and not token.startswith("▁")
             else:
-                inside[id] = token.startswith("##")
-        return inside
+                flags[id] = token.startswith("##")
+        return flags
 
-    def _of_tokens(self, logs: Tensor) -> Tensor:
+    def _exclude_special_tokens(self, log_probabilities: Tensor) -> Tensor:
         specials = self.tokenizer.specials
-        logs[:, list(specials.all)] = -torch.inf
-        logs[:, specials.vocabulary_size :] = -torch.inf  # a network may be wider than its vocabulary
-        return logs
+        log_probabilities[:, list(specials.all_ids)] = -torch.inf
+        log_probabilities[
+            :, specials.vocabulary_size :
+        ] = -torch.inf  # a network may be wider than its vocabulary
+        return log_probabilities
 
     def _check_length(self, ids: IntArray) -> None:
         size = len(ids) + sum(map(len, self.tokenizer.specials.single))
@@ -169,153 +179,194 @@ class Masks:
             raise UsageError(f"the text is {size} tokens long, the model reads {self.max_length}")
 
 
-def fill(
-    masks: Masks,
+def fill_masks(
+    filler: MaskFiller,
     text: str,
     top_k: int | None = None,
     *,
     targets: Sequence[str] = (),
     joint: bool = False,
     whole_words: bool = False,
-) -> list[list[Filled]]:
+) -> list[list[MaskPrediction]]:
     """For each mask in ``text``, what may stand there, best first: see `Model.fill`."""
     if (bool(targets) + joint + whole_words) > 1:
         raise UsageError("targets, joint and whole_words exclude each other; give one of them")
-    if top_k is not None and not 1 <= top_k <= (WIDEST if joint else top_k):
-        raise UsageError(f"top_k = {top_k}: must be 1 or more" + f", and {WIDEST} at most for joint" * joint)
-    gaps = masks.read(text)
-    count = top_k or (len(targets) if targets else TOP_K)
+    if top_k is not None and not 1 <= top_k <= (MAX_BEAM_SIZE if joint else top_k):
+        raise UsageError(
+            f"top_k = {top_k}: must be 1 or more" + f", and {MAX_BEAM_SIZE} at most for joint" * joint
+        )
+    masked_text = filler.find_masks(text)
+    count = top_k or (len(targets) if targets else DEFAULT_TOP_K)
     if joint:
-        return _jointly(masks, gaps, count)
+        return _fill_jointly(filler, masked_text, count)
     if targets:
-        return [_targets(masks, gaps, number, targets)[:count] for number in range(len(gaps.places))]
+        return [
+            _score_targets(filler, masked_text, number, targets)[:count]
+            for number in range(len(masked_text.mask_positions))
+        ]
     if whole_words:
-        return [_words(masks, gaps, number)[:count] for number in range(len(gaps.places))]
-    return _singly(masks, gaps, count)
+        return [
+            _fill_whole_words(filler, masked_text, number)[:count]
+            for number in range(len(masked_text.mask_positions))
+        ]
+    return _fill_independently(filler, masked_text, count)
 
 
-def _singly(masks: Masks, gaps: Gaps, count: int) -> list[list[Filled]]:
+def _fill_independently(
+    filler: MaskFiller, masked_text: MaskedText, count: int
+) -> list[list[MaskPrediction]]:
     """One token a mask, the other masks left as they are."""
-    logs = masks.logs([(gaps.ids, gaps.places)])[0]  # (n, V)
-    most = logs.shape[1] - len(masks.tokenizer.specials.all)
-    shares, best = logs.exp().topk(min(count, most), -1)
+    log_probabilities = filler.log_probabilities([(masked_text.ids, masked_text.mask_positions)])[0]  # (n, V)
+    num_allowed = log_probabilities.shape[1] - len(filler.tokenizer.specials.all_ids)
+    probabilities, best = log_probabilities.exp().topk(min(count, num_allowed), -1)
     return [
-        [_filled(masks, gaps, number, (id,), share) for id, share in zip(ids, row, strict=True)]
-        for number, (ids, row) in enumerate(zip(best.tolist(), shares.tolist(), strict=True))
+        [
+            _build_prediction(filler, masked_text, number, (id,), probability)
+            for id, probability in zip(ids, row, strict=True)
+        ]
+        for number, (ids, row) in enumerate(zip(best.tolist(), probabilities.tolist(), strict=True))
     ]
 
 
-def _filled(masks: Masks, gaps: Gaps, number: int, ids: tuple[int, ...], share: float) -> Filled:
-    word, whole = masks.written(gaps, number, ids, gaps.ids)
-    return Filled(word, share, whole, ids)
+def _build_prediction(
+    filler: MaskFiller, masked_text: MaskedText, mask_index: int, ids: tuple[int, ...], probability: float
+) -> MaskPrediction:
+    word, whole = filler.render(masked_text, mask_index, ids, masked_text.ids)
+    return MaskPrediction(word, probability, whole, ids)
 
 
-def _jointly(masks: Masks, gaps: Gaps, count: int) -> list[list[Filled]]:
+def _fill_jointly(filler: MaskFiller, masked_text: MaskedText, count: int) -> list[list[MaskPrediction]]:
     """Guess i of each mask belongs to filling i of the text."""
-    beams = masks.chain(gaps.ids, gaps.places, max(count, BEAM), [None] * len(gaps.places))[:count]
-    found: list[list[Filled]] = [[] for _ in gaps.places]
+    beams = filler.beam_search(
+        masked_text.ids,
+        masked_text.mask_positions,
+        max(count, BEAM_SIZE),
+        [None] * len(masked_text.mask_positions),
+    )[:count]
+    found: list[list[MaskPrediction]] = [[] for _ in masked_text.mask_positions]
     for log, chosen in beams:
-        row = gaps.ids.copy()
-        row[list(gaps.places)] = chosen
+        row = masked_text.ids.copy()
+        row[list(masked_text.mask_positions)] = chosen
         words: list[str] = [""] * len(chosen)
-        whole = gaps
+        partly_filled = masked_text
         for number in reversed(range(len(chosen))):  # from the right, so that the spans on the left stay
-            words[number], text = masks.written(whole, number, (chosen[number],), row)
-            whole = Gaps(text, gaps.ids, gaps.places, gaps.spans)
+            words[number], text = filler.render(partly_filled, number, (chosen[number],), row)
+            partly_filled = MaskedText(
+                text, masked_text.ids, masked_text.mask_positions, masked_text.mask_spans
+            )
         for number, word in enumerate(words):
-            found[number].append(Filled(word, math.exp(log), whole.text, (chosen[number],)))
+            found[number].append(MaskPrediction(word, math.exp(log), partly_filled.text, (chosen[number],)))
     return found
 
 
-def _targets(masks: Masks, gaps: Gaps, number: int, targets: Sequence[str]) -> list[Filled]:
+def _score_targets(
+    filler: MaskFiller, masked_text: MaskedText, mask_index: int, targets: Sequence[str]
+) -> list[MaskPrediction]:
     found = []
-    for target in dict.fromkeys(map(well_formed, targets)):
-        ids = _target_ids(masks.tokenizer, gaps, number, target)
-        row, places = _widened(gaps, number, len(ids), masks)
-        allowed: list[Tensor | None] = [_only(masks, [id]) for id in ids]
-        chain = masks.chain(row, places, 1, allowed)
-        log = chain[0][0] if chain else -math.inf
-        found.append(_filled(masks, gaps, number, ids, math.exp(log / len(ids))))
+    for target in dict.fromkeys(map(replace_surrogates, targets)):
+        ids = _target_ids(filler.tokenizer, masked_text, mask_index, target)
+        row, positions = _repeat_mask(masked_text, mask_index, len(ids), filler)
+        allowed: list[Tensor | None] = [_allow_only(filler, [id]) for id in ids]
+        beams = filler.beam_search(row, positions, 1, allowed)
+        log = beams[0][0] if beams else -math.inf
+        found.append(_build_prediction(filler, masked_text, mask_index, ids, math.exp(log / len(ids))))
     return sorted(found, key=lambda guess: -guess.probability)
 
 
-def _target_ids(tokenizer: Tokenizer, gaps: Gaps, number: int, target: str) -> tuple[int, ...]:
+def _target_ids(
+    tokenizer: Tokenizer, masked_text: MaskedText, mask_index: int, target: str
+) -> tuple[int, ...]:
     """The tokens of a target where it stands in the text.
 
     Raises:
         UsageError: the vocabulary has no tokens for it.
     """
-    known = tokenizer.id(target)
-    if known is not None and not tokenizer.spaces_in_tokens:
+    known = tokenizer.token_to_id(target)
+    if known is not None and not tokenizer.has_spaces_in_tokens:
         return (known,)
-    start, end = gaps.spans[number]
-    eaten = gaps.text[start:end]
-    space = eaten[: len(eaten) - len(eaten.lstrip())]
-    whole = tokenizer.encode(
-        gaps.text[:start] + space + target.strip() + gaps.text[end:], parse_specials=True
+    start, end = masked_text.mask_spans[mask_index]
+    mask_span_text = masked_text.text[start:end]
+    space = mask_span_text[: len(mask_span_text) - len(mask_span_text.lstrip())]
+    encoded = tokenizer.encode(
+        masked_text.text[:start] + space + target.strip() + masked_text.text[end:], parse_specials=True
     )
-    place, rest = gaps.places[number], len(gaps.ids) - gaps.places[number] - 1
-    ids = whole.ids[place : len(whole.ids) - rest]
-    alike = np.array_equal(whole.ids[:place], gaps.ids[:place]) and np.array_equal(
-        whole.ids[len(whole.ids) - rest :], gaps.ids[place + 1 :]
+    position, rest = (
+        masked_text.mask_positions[mask_index],
+        len(masked_text.ids) - masked_text.mask_positions[mask_index] - 1,
     )
-    if not alike:  # it would melt with its neighbours
+    ids = encoded.ids[position : len(encoded.ids) - rest]
+    same_neighbours = np.array_equal(encoded.ids[:position], masked_text.ids[:position]) and np.array_equal(
+        encoded.ids[len(encoded.ids) - rest :], masked_text.ids[position + 1 :]
+    )
+    if not same_neighbours:  # it would melt with its neighbours
         ids = tokenizer.encode(space + target.strip()).ids
-    if not target.strip() or not len(ids) or tokenizer.specials.unknown in ids.tolist():
+    if not target.strip() or not len(ids) or tokenizer.specials.unk_id in ids.tolist():
         raise UsageError(f"target {quote(target)}: the vocabulary has no tokens for it; leave it out")
     return tuple(ids.tolist())
 
 
-def _words(masks: Masks, gaps: Gaps, number: int) -> list[Filled]:
+def _fill_whole_words(filler: MaskFiller, masked_text: MaskedText, mask_index: int) -> list[MaskPrediction]:
     """Words of one to ``MOST_PIECES`` tokens, compared by their probability a token.
 
     Each token is seen with those of its word before it, none behind it, so that a long word does not give
     itself away (Kauf and Ivanova 2023). Words that the tokenizer would cut otherwise are no candidates.
     """
-    later = _open(masks.continuing)
-    start, end = gaps.spans[number]
-    first = ~masks.continuing
-    if masks.tokenizer.spaces_in_tokens:  # a mask that took a space along stands for a token that brings it
-        spaced = gaps.text[start:end][:1].isspace()
-        first = masks.spaced == spaced if start else first | True
-    found: dict[tuple[int, ...], Filled] = {}
-    for pieces in range(1, MOST_PIECES + 1):
-        row, places = _widened(gaps, number, pieces, masks)
-        allowed = [_open(first), *[later] * (pieces - 1)]
-        for log, ids in masks.chain(row, places, 4 * BEAM, allowed):
-            guess = _filled(masks, gaps, number, ids, math.exp(log / pieces))
-            if _is_word(masks.tokenizer, gaps, number, guess):
-                found[ids] = guess
+    later = _to_additive_mask(filler.continues_word)
+    start, end = masked_text.mask_spans[mask_index]
+    first = ~filler.continues_word
+    if (
+        filler.tokenizer.has_spaces_in_tokens
+    ):  # a mask that took a space along stands for a token that brings it
+        spaced = masked_text.text[start:end][:1].isspace()
+        first = filler.starts_with_space == spaced if start else first | True
+    found: dict[tuple[int, ...], MaskPrediction] = {}
+    for num_tokens in range(1, MAX_WORD_TOKENS + 1):
+        row, positions = _repeat_mask(masked_text, mask_index, num_tokens, filler)
+        allowed = [_to_additive_mask(first), *[later] * (num_tokens - 1)]
+        for log, ids in filler.beam_search(row, positions, 4 * BEAM_SIZE, allowed):
+            prediction = _build_prediction(filler, masked_text, mask_index, ids, math.exp(log / num_tokens))
+            if _is_word(filler.tokenizer, masked_text, mask_index, prediction):
+                found[ids] = prediction
     return sorted(found.values(), key=lambda guess: -guess.probability)
 
 
-def _is_word(tokenizer: Tokenizer, gaps: Gaps, number: int, guess: Filled) -> bool:
-    word = guess.token.strip(" ")
+def _is_word(
+    tokenizer: Tokenizer, masked_text: MaskedText, mask_index: int, prediction: MaskPrediction
+) -> bool:
+    word = prediction.token.strip(" ")
     if (
         len(word.split()) != 1
         or word != word.strip()
         or "\ufffd" in word
-        or (len(guess.ids) > 1 and not word.isalnum())
+        or (len(prediction.ids) > 1 and not word.isalnum())
     ):
         return False
-    expected = [*gaps.ids[: gaps.places[number]].tolist(), *guess.ids]
-    ids = tokenizer.encode(guess.text, parse_specials=True).ids
+    expected = [*masked_text.ids[: masked_text.mask_positions[mask_index]].tolist(), *prediction.ids]
+    ids = tokenizer.encode(prediction.text, parse_specials=True).ids
     # Not what follows: some vocabularies begin anew behind a special token, and so behind the mask.
     return bool(np.array_equal(ids[: len(expected)], expected))
 
 
-def _widened(gaps: Gaps, number: int, pieces: int, masks: Masks) -> tuple[IntArray, list[int]]:
+def _repeat_mask(
+    masked_text: MaskedText, mask_index: int, num_tokens: int, filler: MaskFiller
+) -> tuple[IntArray, list[int]]:
     """The ids with mask ``number`` repeated, and where its masks are."""
-    place = gaps.places[number]
-    row = np.concatenate([gaps.ids[:place], np.repeat(gaps.ids[place], pieces), gaps.ids[place + 1 :]])
-    return row, list(range(place, place + pieces))
+    position = masked_text.mask_positions[mask_index]
+    row = np.concatenate(
+        [
+            masked_text.ids[:position],
+            np.repeat(masked_text.ids[position], num_tokens),
+            masked_text.ids[position + 1 :],
+        ]
+    )
+    return row, list(range(position, position + num_tokens))
 
 
-def _open(allowed: BoolArray) -> Tensor:
+def _to_additive_mask(allowed: BoolArray) -> Tensor:
     return torch.where(torch.from_numpy(allowed), 0.0, -torch.inf)
 
 
-def _only(masks: Masks, ids: Sequence[int]) -> Tensor:
-    allowed = torch.full((masks.tokenizer.vocabulary_size,), -torch.inf)
-    allowed[list(ids)] = 0.0
-    return allowed
+def _allow_only(filler: MaskFiller, ids: Sequence[int]) -> Tensor:
+    additive_mask = torch.full((filler.tokenizer.vocabulary_size,), -torch.inf)
+    additive_mask[list(ids)] = 0.0
+    return additive_mask

@@ -11,30 +11,30 @@ from typing import Any
 
 from pretune.errors import DataError
 
-Answers = Sequence[Mapping[str, Any]]
+Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Format:
+class OutputFormat:
     """How answers are written."""
 
-    head: Callable[[Sequence[str]], bytes]
+    format_header: Callable[[Sequence[str]], bytes]
     """What precedes them, of the columns."""
-    body: Callable[[Answers, Sequence[str]], bytes]
+    format_rows: Callable[[Rows, Sequence[str]], bytes]
 
 
-def _lines(answers: Answers, columns: Sequence[str]) -> bytes:
-    return "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers).encode()
+def _to_json_lines(rows: Rows, columns: Sequence[str]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
-def _table(answers: Answers, columns: Sequence[str]) -> bytes:
+def _to_csv(rows: Rows, columns: Sequence[str]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    for answer in answers:
-        unknown = answer.keys() - set(columns)
+    for row in rows:
+        unknown = row.keys() - set(columns)
         if unknown:
             raise DataError(f"the table has no column {min(unknown)!r}; give --out a name in .jsonl")
-        writer.writerow([_cell(answer.get(name)) for name in columns])
+        writer.writerow([_cell(row.get(name)) for name in columns])
     return text.getvalue().encode()
 
 
@@ -45,18 +45,23 @@ def _cell(value: Any) -> Any:
     """
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         joined = "|".join(value)
-        if not any(mark in item for item in value for mark in _MARKS) and not joined.startswith("["):
+        if not any(mark in item for item in value for mark in _LABEL_SEPARATORS) and not joined.startswith(
+            "["
+        ):
             return joined
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
 
 
-_MARKS = ("|", ";")
+_LABEL_SEPARATORS = ("|", ";")
 """Between the labels of a cell, where a table is read."""
 
 
-def _header(columns: Sequence[str]) -> bytes:
-    return _table([dict(zip(columns, columns, strict=True))], columns)
+def _csv_header(columns: Sequence[str]) -> bytes:
+    return _to_csv([dict(zip(columns, columns, strict=True))], columns)
 
 
-FORMATS = {".jsonl": Format(lambda columns: b"", _lines), ".csv": Format(_header, _table)}
+FORMATS = {
+    ".jsonl": OutputFormat(lambda columns: b"", _to_json_lines),
+    ".csv": OutputFormat(_csv_header, _to_csv),
+}
 """By the suffix of the file."""

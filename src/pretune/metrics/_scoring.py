@@ -27,5 +27,5 @@ def signature(name: str, n: int, **settings: str | int) -> str:
         version = metadata.version("pretune")
     except metadata.PackageNotFoundError:
         version = "unknown"
-    parts = {"n": n, **settings, "pretune": version}
-    return "|".join([name, *(f"{key}={value}" for key, value in parts.items())])
+    fields = {"n": n, **settings, "pretune": version}
+    return "|".join([name, *(f"{key}={value}" for key, value in fields.items())])

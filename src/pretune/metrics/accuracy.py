@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from pretune.metrics._scoring import check_aligned, signature
-from pretune.metrics.statistics import METHOD, bootstrap
+from pretune.metrics.statistics import BOOTSTRAP_SIGNATURE, bootstrap
 from pretune.types import Score
 
 
@@ -21,11 +21,11 @@ def accuracy(
     """
     check_aligned("accuracy", predictions, references)
     n = len(references)
-    right = sum(said == true for said, true in zip(predictions, references, strict=True))
+    right = sum(predicted == true for predicted, true in zip(predictions, references, strict=True))
     return Score(
         name="accuracy",
         value=right / n,
         n=n,
-        signature=signature("accuracy", n, bootstrap=METHOD),
+        signature=signature("accuracy", n, bootstrap=BOOTSTRAP_SIGNATURE),
         interval=bootstrap(np.array([n - right, right]), lambda drawn: drawn[:, 1] / n),
     )

@@ -16,7 +16,7 @@ from pretune.errors import DataError
 from pretune.metrics._scoring import check_aligned
 from pretune.types import IntArray
 
-LARGEST = 256
+MAX_CONFUSION_CLASSES = 256
 """Classes up to which there are counts, which grow with the square."""
 
 
@@ -35,11 +35,11 @@ class ClassScore:
 
 
 @dataclass(frozen=True, slots=True)
-class ByClass:
+class ClassReport:
     """The scores of all classes, and the counts that they are made of."""
 
     scores: tuple[ClassScore, ...]
-    counts: IntArray | None
+    confusion_counts: IntArray | None
     """(C, C) records of each true class (row) by predicted class (column). Of several labels a record
     (C, 2, 2): by label, records without and with it (row), predicted to be without and with it (column).
     None of more than :data:`LARGEST` classes."""
@@ -53,12 +53,12 @@ class ByClass:
         return {
             "by_class": rows,
             "confusion_matrix": None
-            if self.counts is None
-            else {"labels": labels, "counts": self.counts.tolist()},
+            if self.confusion_counts is None
+            else {"labels": labels, "counts": self.confusion_counts.tolist()},
         }
 
 
-def by_class(predictions: Sequence[str], references: Sequence[str], labels: Sequence[str]) -> ByClass:
+def class_report(predictions: Sequence[str], references: Sequence[str], labels: Sequence[str]) -> ClassReport:
     """Of one label a record; all must be among ``labels``.
 
     Raises:
@@ -70,16 +70,18 @@ def by_class(predictions: Sequence[str], references: Sequence[str], labels: Sequ
     if unknown is not None:
         raise DataError(f"by class: the label {unknown!r:.80} is not among the {len(labels)} labels")
     true = np.array([number[label] for label in references])
-    said = np.array([number[label] for label in predictions])
+    predicted_ids = np.array([number[label] for label in predictions])
     size = len(labels)
-    hits, support, predicted = (np.bincount(x, minlength=size) for x in (true[true == said], true, said))
+    hits, support, predicted = (
+        np.bincount(x, minlength=size) for x in (true[true == predicted_ids], true, predicted_ids)
+    )
     counts = None
-    if size <= LARGEST:
-        counts = np.bincount(true * size + said, minlength=size * size).reshape(size, size)
-    return ByClass(_scores(labels, hits, support, predicted), counts)
+    if size <= MAX_CONFUSION_CLASSES:
+        counts = np.bincount(true * size + predicted_ids, minlength=size * size).reshape(size, size)
+    return ClassReport(_scores(labels, hits, support, predicted), counts)
 
 
-def by_label(predictions: IntArray, references: IntArray, labels: Sequence[str]) -> ByClass:
+def multi_label_report(predictions: IntArray, references: IntArray, labels: Sequence[str]) -> ClassReport:
     """Of several labels a record.
 
     Args:
@@ -90,26 +92,32 @@ def by_label(predictions: IntArray, references: IntArray, labels: Sequence[str])
     Raises:
         DataError: the shapes differ, or there is nothing to score.
     """
-    said, true = np.asarray(predictions, np.int64), np.asarray(references, np.int64)
-    if said.shape != true.shape or said.ndim != 2 or not said.size or said.shape[1] != len(labels):
+    predicted_sets, true = np.asarray(predictions, np.int64), np.asarray(references, np.int64)
+    if (
+        predicted_sets.shape != true.shape
+        or predicted_sets.ndim != 2
+        or not predicted_sets.size
+        or predicted_sets.shape[1] != len(labels)
+    ):
         raise DataError(
-            f"by label: needs (records, {len(labels)} labels) of both, got {said.shape} and {true.shape}"
+            f"by label: needs (records, {len(labels)} labels) of both, got {predicted_sets.shape} and "
+            f"{true.shape}"
         )
-    hits, support, predicted = (said * true).sum(0), true.sum(0), said.sum(0)  # (C,)
+    hits, support, predicted = (predicted_sets * true).sum(0), true.sum(0), predicted_sets.sum(0)  # (C,)
     neither = len(true) - support - predicted + hits
     counts = np.stack([neither, predicted - hits, support - hits, hits], 1).reshape(-1, 2, 2)
-    small = len(labels) <= LARGEST
-    return ByClass(_scores(labels, hits, support, predicted), counts if small else None)
+    small = len(labels) <= MAX_CONFUSION_CLASSES
+    return ClassReport(_scores(labels, hits, support, predicted), counts if small else None)
 
 
 def _scores(
     labels: Sequence[str], hits: IntArray, support: IntArray, predicted: IntArray
 ) -> tuple[ClassScore, ...]:
     return tuple(
-        ClassScore(label, _share(h, p), _share(h, s), _share(2 * h, s + p), int(s), int(p))
+        ClassScore(label, _ratio(h, p), _ratio(h, s), _ratio(2 * h, s + p), int(s), int(p))
         for label, h, s, p in zip(labels, hits, support, predicted, strict=True)
     )
 
 
-def _share(part: int, whole: int) -> float:
-    return float(part / whole) if whole else 0.0
+def _ratio(numerator: int, denominator: int) -> float:
+    return float(numerator / denominator) if denominator else 0.0

@@ -9,12 +9,12 @@ import numpy.typing as npt
 
 from pretune.errors import DataError
 from pretune.metrics._scoring import signature
-from pretune.metrics.statistics import METHOD, bootstrap
+from pretune.metrics.statistics import BOOTSTRAP_SIGNATURE, bootstrap
 from pretune.types import FloatArray, IntArray, Score
 
 
 def cross_entropy(
-    nats: npt.ArrayLike,
+    nll: npt.ArrayLike,
     targets: npt.ArrayLike,
     *,
     tokenizer: str,
@@ -37,38 +37,41 @@ def cross_entropy(
     Raises:
         DataError: the shapes differ, or there is no target (or byte).
     """
-    summed = np.atleast_1d(np.asarray(nats, dtype=np.float64))
-    number = _sizes("targets", targets, summed)
+    summed = np.atleast_1d(np.asarray(nll, dtype=np.float64))
+    number = _check_counts("targets", targets, summed)
     n = int(number.sum())
     documents = len(summed)
     settings: dict[str, str | int] = {"tokenizer": tokenizer, "documents": documents}
     if documents > 1:
-        settings["bootstrap"] = METHOD
+        settings["bootstrap"] = BOOTSTRAP_SIGNATURE
 
     def score(name: str, value: float, interval: tuple[float, float] | None) -> Score:
         return Score(name, value, n, signature(name, n, **settings), "lower", interval)
 
-    loss, interval = _ratio(summed, number)
+    loss, interval = _ratio_of_sums(summed, number)
     # exp is monotone, so it maps the percentiles of the loss to those of the perplexity
-    perplexities = None if interval is None else (_exp(interval[0]), _exp(interval[1]))
-    scores = [score("loss", loss, interval), score("perplexity", _exp(loss), perplexities)]
+    perplexities = None if interval is None else (_safe_exp(interval[0]), _safe_exp(interval[1]))
+    scores = [score("loss", loss, interval), score("perplexity", _safe_exp(loss), perplexities)]
     if text_bytes is not None:
         scores.append(
-            score("bits_per_byte", *_ratio(summed / math.log(2), _sizes("text_bytes", text_bytes, summed)))
+            score(
+                "bits_per_byte",
+                *_ratio_of_sums(summed / math.log(2), _check_counts("text_bytes", text_bytes, summed)),
+            )
         )
     return scores
 
 
-def _sizes(name: str, values: npt.ArrayLike, nats: FloatArray) -> IntArray:
+def _check_counts(name: str, values: npt.ArrayLike, nll: FloatArray) -> IntArray:
     sizes = np.atleast_1d(np.asarray(values, dtype=np.int64))
-    if sizes.ndim != 1 or sizes.shape != nats.shape:
-        raise DataError(f"cross_entropy: {name} has shape {sizes.shape}, nats has {nats.shape}")
+    if sizes.ndim != 1 or sizes.shape != nll.shape:
+        raise DataError(f"cross_entropy: {name} has shape {sizes.shape}, nats has {nll.shape}")
     if sizes.min(initial=0) < 0 or not sizes.any():
         raise DataError(f"cross_entropy: {name} must be counts with a sum above 0")
     return sizes
 
 
-def _ratio(numerators: FloatArray, sizes: IntArray) -> tuple[float, tuple[float, float] | None]:
+def _ratio_of_sums(numerators: FloatArray, sizes: IntArray) -> tuple[float, tuple[float, float] | None]:
     """Sum over sum, and its interval where there is more than one document with targets."""
     full = sizes > 0  # a resample of empty documents alone would have no ratio
     numerators, sizes = numerators[full], sizes[full]
@@ -79,7 +82,7 @@ def _ratio(numerators: FloatArray, sizes: IntArray) -> tuple[float, tuple[float,
     return value, bootstrap(ones, lambda drawn: (drawn @ numerators) / (drawn @ sizes))
 
 
-def _exp(value: float) -> float:
+def _safe_exp(value: float) -> float:
     try:
         return math.exp(value)
     except OverflowError:

@@ -8,11 +8,11 @@ import numpy as np
 
 from pretune.errors import DataError
 from pretune.metrics._scoring import signature
-from pretune.metrics.statistics import METHOD, bootstrap
+from pretune.metrics.statistics import BOOTSTRAP_SIGNATURE, bootstrap
 from pretune.types import FloatArray, IntArray, Score
 
 
-def indicators(sets: Sequence[Iterable[str]], labels: Sequence[str]) -> IntArray:
+def multi_hot(sets: Sequence[Iterable[str]], labels: Sequence[str]) -> IntArray:
     """(n, C) 1 where a set holds a label; all labels of the sets must be among ``labels``."""
     number = {label: i for i, label in enumerate(labels)}
     held = np.zeros((len(sets), len(labels)), np.int64)
@@ -32,7 +32,7 @@ def micro_f1(predictions: IntArray, references: IntArray, *, language: str = "en
     Raises:
         DataError: the shapes differ, or there is nothing to score.
     """
-    return _scored("micro_f1", predictions, references, _micro)
+    return _score_with_interval("micro_f1", predictions, references, _micro)
 
 
 def macro_f1(predictions: IntArray, references: IntArray, *, language: str = "en") -> Score:
@@ -40,7 +40,7 @@ def macro_f1(predictions: IntArray, references: IntArray, *, language: str = "en
 
     So in scikit-learn with ``zero_division=0``. Arguments and errors as in :func:`micro_f1`.
     """
-    return _scored("macro_f1", predictions, references, _macro)
+    return _score_with_interval("macro_f1", predictions, references, _macro)
 
 
 def exact_match(predictions: IntArray, references: IntArray, *, language: str = "en") -> Score:
@@ -48,37 +48,41 @@ def exact_match(predictions: IntArray, references: IntArray, *, language: str = 
 
     Arguments and errors as in :func:`micro_f1`.
     """
-    return _scored("exact_match", predictions, references, _exact)
+    return _score_with_interval("exact_match", predictions, references, _exact)
 
 
 Statistic = Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
 """Draws of each kind of record, (resamples, kinds), what is said and true, (kinds, C), to (resamples,)."""
 
 
-def _micro(drawn: FloatArray, said: FloatArray, true: FloatArray) -> FloatArray:
-    hits, marks = drawn @ (said * true).sum(1), drawn @ (said + true).sum(1)
+def _micro(resampled: FloatArray, predicted: FloatArray, references: FloatArray) -> FloatArray:
+    hits, marks = resampled @ (predicted * references).sum(1), resampled @ (predicted + references).sum(1)
     f1: FloatArray = 2 * hits / np.maximum(marks, 1)
     return f1
 
 
-def _macro(drawn: FloatArray, said: FloatArray, true: FloatArray) -> FloatArray:
-    mean: FloatArray = (2 * (drawn @ (said * true)) / np.maximum(drawn @ (said + true), 1)).mean(1)
+def _macro(resampled: FloatArray, predicted: FloatArray, references: FloatArray) -> FloatArray:
+    mean: FloatArray = (
+        2 * (resampled @ (predicted * references)) / np.maximum(resampled @ (predicted + references), 1)
+    ).mean(1)
     return mean
 
 
-def _exact(drawn: FloatArray, said: FloatArray, true: FloatArray) -> FloatArray:
-    share: FloatArray = drawn @ (said == true).all(1) / drawn.sum(1)
+def _exact(resampled: FloatArray, predicted: FloatArray, references: FloatArray) -> FloatArray:
+    share: FloatArray = resampled @ (predicted == references).all(1) / resampled.sum(1)
     return share
 
 
-def _scored(name: str, predictions: IntArray, references: IntArray, statistic: Statistic) -> Score:
-    said, true = np.asarray(predictions, np.int64), np.asarray(references, np.int64)
-    if said.shape != true.shape or said.ndim != 2 or not said.size:
-        raise DataError(f"{name}: needs (records, labels) of both, got {said.shape} and {true.shape}")
+def _score_with_interval(
+    name: str, predictions: IntArray, references: IntArray, statistic: Statistic
+) -> Score:
+    predicted, true = np.asarray(predictions, np.int64), np.asarray(references, np.int64)
+    if predicted.shape != true.shape or predicted.ndim != 2 or not predicted.size:
+        raise DataError(f"{name}: needs (records, labels) of both, got {predicted.shape} and {true.shape}")
     n, labels = true.shape
     # Records that are alike in all are drawn as one kind: there are far fewer of them than records.
-    kinds, counts = np.unique(np.hstack([said, true]), axis=0, return_counts=True)
-    saids, trues = kinds[:, :labels].astype(np.float64), kinds[:, labels:].astype(np.float64)
+    unique_rows, counts = np.unique(np.hstack([predicted, true]), axis=0, return_counts=True)
+    saids, trues = unique_rows[:, :labels].astype(np.float64), unique_rows[:, labels:].astype(np.float64)
 
     def value(drawn: IntArray) -> FloatArray:
         return statistic(drawn.astype(np.float64), saids, trues)
@@ -87,7 +91,7 @@ def _scored(name: str, predictions: IntArray, references: IntArray, statistic: S
         name=name,
         value=float(value(counts[None])[0]),
         n=n,
-        signature=signature(name, n, labels=labels, bootstrap=METHOD),
+        signature=signature(name, n, labels=labels, bootstrap=BOOTSTRAP_SIGNATURE),
         interval=bootstrap(counts, value),
     )
 

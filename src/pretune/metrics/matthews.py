@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 
 from pretune.metrics._scoring import check_aligned, signature
-from pretune.metrics.statistics import METHOD, bootstrap
+from pretune.metrics.statistics import BOOTSTRAP_SIGNATURE, bootstrap
 from pretune.types import FloatArray, IntArray, Score
 
 
@@ -29,24 +29,26 @@ def matthews(
     number = {label: i for i, label in enumerate(dict.fromkeys(chain(references, predictions)))}
     size = len(number)
     true = np.array([number[label] for label in references])
-    said = np.array([number[label] for label in predictions])
-    cells, counts = np.unique(true * size + said, return_counts=True)
-    true, said = np.divmod(cells, size)  # of each cell of the confusion matrix that is not empty
+    predicted_ids = np.array([number[label] for label in predictions])
+    cells, counts = np.unique(true * size + predicted_ids, return_counts=True)
+    true, predicted_ids = np.divmod(cells, size)  # of each cell of the confusion matrix that is not empty
     in_true = (true[:, None] == np.arange(size)).astype(np.int64)  # (cells, C)
-    in_said = (said[:, None] == np.arange(size)).astype(np.int64)
-    right = (true == said).astype(np.int64)
+    in_predicted = (predicted_ids[:, None] == np.arange(size)).astype(np.int64)
+    right = (true == predicted_ids).astype(np.int64)
 
     def statistic(drawn: IntArray) -> FloatArray:
-        trues, saids = drawn @ in_true, drawn @ in_said  # (resamples, C)
-        together = n * (drawn @ right) - (trues * saids).sum(1)
-        apart = (n * n - (trues**2).sum(1)) * (n * n - (saids**2).sum(1)).astype(np.float64)
-        scores: FloatArray = np.where(apart > 0, together / np.sqrt(np.maximum(apart, 1)), 0.0)
+        trues, saids = drawn @ in_true, drawn @ in_predicted  # (resamples, C)
+        covariance = n * (drawn @ right) - (trues * saids).sum(1)
+        variance_product = (n * n - (trues**2).sum(1)) * (n * n - (saids**2).sum(1)).astype(np.float64)
+        scores: FloatArray = np.where(
+            variance_product > 0, covariance / np.sqrt(np.maximum(variance_product, 1)), 0.0
+        )
         return scores
 
     return Score(
         name="mcc",
         value=float(statistic(counts[None])[0]),
         n=n,
-        signature=signature("mcc", n, labels=size, bootstrap=METHOD),
+        signature=signature("mcc", n, labels=size, bootstrap=BOOTSTRAP_SIGNATURE),
         interval=bootstrap(counts, statistic),
     )

@@ -21,7 +21,7 @@ class SeedDifference:
     paired: bool
 
 
-def spread(values: Sequence[float]) -> float | None:
+def seed_std(values: Sequence[float]) -> float | None:
     """Standard deviation over seeds; None for a single run."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
@@ -43,15 +43,15 @@ def seed_difference(a: Sequence[float], b: Sequence[float], *, paired: bool) -> 
         )
     mean = float(first.mean() - second.mean())
     if paired:
-        error, freedom = _error(first - second), len(first) - 1.0
+        error, freedom = _standard_error(first - second), len(first) - 1.0
     else:
-        errors = _error(first), _error(second)
+        errors = _standard_error(first), _standard_error(second)
         error = float(np.hypot(*errors))
-        parts = (e**4 / (len(x) - 1) for e, x in zip(errors, (first, second), strict=True))
-        freedom = error**4 / (sum(parts) or 1.0) or 1.0
+        terms = (e**4 / (len(x) - 1) for e, x in zip(errors, (first, second), strict=True))
+        freedom = error**4 / (sum(terms) or 1.0) or 1.0
     half = float(stdtrit(freedom, 0.975)) * error
     return SeedDifference(mean, (mean - half, mean + half), paired)
 
 
-def _error(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
+def _standard_error(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
     return float(values.std(ddof=1) / np.sqrt(len(values)))

@@ -18,14 +18,14 @@ from pretune.types import FloatArray, IntArray
 
 RESAMPLES = 2000
 SEED = 0
-METHOD = f"{RESAMPLES},seed={SEED},percentile"
+BOOTSTRAP_SIGNATURE = f"{RESAMPLES},seed={SEED},percentile"
 """How the interval of a metric is made, for its signature."""
 
-_NUMBERS_AT_ONCE = 1 << 22  # 32 MB of int64
+_NUMBERS_PER_CHUNK = 1 << 22  # 32 MB of int64
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class PairedDifference:
     """How much better ``a`` is than ``b`` on the same test items."""
 
     mean: float
@@ -35,7 +35,7 @@ class Difference:
     """Test items."""
     seeds: tuple[int, int]
     """Runs of ``a`` and of ``b``."""
-    spread: tuple[float | None, float | None]
+    seed_std: tuple[float | None, float | None]
     """Standard deviation of the score over the runs of ``a`` and of ``b``; None for a single run."""
 
 
@@ -65,7 +65,7 @@ def bootstrap(
     if n == 0:
         raise DataError("a bootstrap interval needs at least one item")
     rng = np.random.default_rng(seed)
-    at_once = max(1, _NUMBERS_AT_ONCE // len(counts))
+    at_once = max(1, _NUMBERS_PER_CHUNK // len(counts))
     values = [
         statistic(rng.multinomial(n, counts / n, size=min(at_once, resamples - done)))
         for done in range(0, resamples, at_once)
@@ -82,14 +82,14 @@ def mean_interval(
     Raises:
         DataError: there is no value.
     """
-    kinds, counts = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)
+    unique_values, counts = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)
     n = counts.sum()
-    return bootstrap(counts, lambda drawn: drawn @ kinds / n, resamples=resamples, seed=seed)
+    return bootstrap(counts, lambda drawn: drawn @ unique_values / n, resamples=resamples, seed=seed)
 
 
 def paired_difference(
     a: npt.ArrayLike, b: npt.ArrayLike, *, resamples: int = 10_000, seed: int = 0
-) -> Difference:
+) -> PairedDifference:
     """Compare two systems by a paired bootstrap over the test items that both were scored on.
 
     Scores are averaged over seeds first, then items are drawn, the same ones for both systems
@@ -118,14 +118,14 @@ def paired_difference(
             f"got {first.shape} and {second.shape}"
         )
     gains = first.mean(axis=0) - second.mean(axis=0)  # (n,)
-    return Difference(
+    return PairedDifference(
         mean=float(gains.mean()),
         interval=mean_interval(gains, resamples=resamples, seed=seed),
         n=gains.size,
         seeds=(len(first), len(second)),
-        spread=(_spread(first), _spread(second)),
+        seed_std=(_seed_std(first), _seed_std(second)),
     )
 
 
-def _spread(scores: FloatArray) -> float | None:
+def _seed_std(scores: FloatArray) -> float | None:
     return float(scores.mean(axis=1).std(ddof=1)) if len(scores) > 1 else None

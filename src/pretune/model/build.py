@@ -13,14 +13,14 @@ from torch import nn
 
 from pretune.checkpoint import weights
 from pretune.errors import CheckpointError, ConfigError, UsageError, quote
-from pretune.nn.init import shapes_only
+from pretune.nn.init import meta_device
 from pretune.runtime import device
 from pretune.text.tokenizer import Tokenizer
-from pretune.types import Traits, decoder_start
+from pretune.types import Traits, decoder_start_id
 
-DEPTHS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
+DEPTH_KEYS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
 """Settings that count layers, of which each has tensors of its own."""
-NO_NETWORK = (
+BUILD_ERRORS = (
     RuntimeError,
     ArithmeticError,
     TypeError,
@@ -32,7 +32,7 @@ NO_NETWORK = (
 """What torch, and the classes of transformers, raise where they cannot make a network of some settings."""
 
 
-def random_network(family: ModuleType, config: Any, head: str, labels: Sequence[str], seed: int) -> nn.Module:
+def init_network(family: ModuleType, config: Any, head: str, labels: Sequence[str], seed: int) -> nn.Module:
     """A network with random weights that depend on the seed alone, and leave torch's generator as it was.
 
     Raises:
@@ -40,19 +40,19 @@ def random_network(family: ModuleType, config: Any, head: str, labels: Sequence[
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _network(family, config, head, labels)
+        return _build_network(family, config, head, labels)
 
 
-def _network(family: ModuleType, config: Any, head: str, labels: Sequence[str]) -> nn.Module:
+def _build_network(family: ModuleType, config: Any, head: str, labels: Sequence[str]) -> nn.Module:
     try:
         network: nn.Module = family.Network(config, heads=head.split("+"), num_labels=len(labels))
-    except NO_NETWORK as error:
+    except BUILD_ERRORS as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"model: no network has these sizes and settings: {reason}") from None
     return network
 
 
-def distinct(labels: Sequence[str]) -> tuple[str, ...]:
+def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
     """The classes of a head, of which no two may have one name.
 
     Raises:
@@ -66,24 +66,24 @@ def distinct(labels: Sequence[str]) -> tuple[str, ...]:
     return tuple(labels)
 
 
-def start_of(family: ModuleType, tokenizer: Tokenizer) -> int | None:
+def find_decoder_start_id(family: ModuleType, tokenizer: Tokenizer) -> int | None:
     """What the decoder of an encoder-decoder begins with; None for another family.
 
     Raises:
         UnsupportedError: the tokenizer has no such token.
     """
     traits: Traits = family.TRAITS
-    return decoder_start(traits, tokenizer.specials) if traits.kind == "encoder-decoder" else None
+    return decoder_start_id(traits, tokenizer.specials) if traits.architecture == "encoder-decoder" else None
 
 
-def sketch(family: ModuleType, config: Any, head: str, labels: Sequence[str]) -> nn.Module:
+def meta_network(family: ModuleType, config: Any, head: str, labels: Sequence[str]) -> nn.Module:
     """A network without values, which takes no memory: its shapes can be judged before it is made.
 
     Raises:
         ConfigError: sizes that no tensor can have.
     """
-    with shapes_only():
-        return _network(family, config, head, labels)
+    with meta_device():
+        return _build_network(family, config, head, labels)
 
 
 def check_sizes(config: Any, tokenizer: Tokenizer, max_length: int) -> None:
@@ -102,15 +102,15 @@ def check_sizes(config: Any, tokenizer: Tokenizer, max_length: int) -> None:
             f"model: max_position_embeddings = {config.max_position_embeddings}: max_length is {max_length}; "
             "leave max_position_embeddings out, or give that or more"
         )
-    fixed = getattr(config, "fixed_tokenizer", None)
+    fixed = getattr(config, "tokenizer_class", None)
     if fixed is not None:
         raise ConfigError(
             f"model: form = {config.form}: stock transformers would read its tokenizer as a {fixed}, which "
             "has other special tokens; begin with another form (a model that is there can be read and tuned)"
         )
-    if getattr(config, "pad_token_id", tokenizer.specials.pad) != tokenizer.specials.pad:
+    if getattr(config, "pad_token_id", tokenizer.specials.pad_id) != tokenizer.specials.pad_id:
         raise ConfigError(
-            f"model: pad_token_id = {config.pad_token_id}: the tokenizer's is {tokenizer.specials.pad}; "
+            f"model: pad_token_id = {config.pad_token_id}: the tokenizer's is {tokenizer.specials.pad_id}; "
             "leave pad_token_id out"
         )
 
@@ -121,16 +121,16 @@ def check_memory(family: ModuleType, config: Any, head: str, labels: Sequence[st
     Raises:
         ConfigError: it cannot.
     """
-    count = sum(p.numel() for p in sketch(family, config, head, labels).parameters())
-    needed, there = 16 * count, device.memory()  # weights, gradients, AdamW's two moments, in fp32
-    if there and needed > there:
+    count = sum(p.numel() for p in meta_network(family, config, head, labels).parameters())
+    needed, available = 16 * count, device.total_memory()  # weights, gradients, AdamW's two moments, in fp32
+    if available and needed > available:
         raise ConfigError(
             f"model: {count:,} parameters take {needed / 2**30:,.0f} GiB to train, this machine has "
-            f"{there / 2**30:,.0f}; give a smaller hidden_size, num_hidden_layers or vocabulary"
+            f"{available / 2**30:,.0f}; give a smaller hidden_size, num_hidden_layers or vocabulary"
         )
 
 
-def check_fit(
+def check_weights_fit(
     folder: Path,
     family: ModuleType,
     config: Any,
@@ -144,18 +144,18 @@ def check_fit(
         CheckpointError: they are not.
     """
     for name, value in config.model_dump().items():
-        if name in DEPTHS and isinstance(value, int) and value > len(tensors):
+        if name in DEPTH_KEYS and isinstance(value, int) and value > len(tensors):
             raise CheckpointError(
                 f"{folder}: config.json says {name} = {value}, the weights are only {len(tensors)} tensors"
             )
     try:
-        network = sketch(family, config, head, labels)
-        needed, there = 4 * sum(p.numel() for p in network.parameters()), device.memory()
-        if there and needed > there:
+        network = meta_network(family, config, head, labels)
+        needed, available = 4 * sum(p.numel() for p in network.parameters()), device.total_memory()
+        if available and needed > available:
             raise CheckpointError(
                 f"its network takes {needed / 2**30:,.0f} GiB in float32, this machine has "
-                f"{there / 2**30:,.0f}; use a machine with more, or a smaller model"
+                f"{available / 2**30:,.0f}; use a machine with more, or a smaller model"
             )
-        weights.load_into(network, dict(tensors), family.WEIGHTS)
+        weights.load_weights(network, dict(tensors), family.WEIGHTS)
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{folder}: {error}") from None

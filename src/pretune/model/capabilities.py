@@ -7,62 +7,66 @@ from pathlib import Path
 
 from pretune.errors import UsageError
 
-USES = {
+HEAD_USES = {
     "masked_lm": "`pretune predict` fills the masks of a text with it (in Python: fill)",
     "permutation_lm": "`pretune predict` fills the masks of a text with it (in Python: fill)",
     "causal_lm": "`pretune generate` continues a text with it (in Python: generate)",
 }
-FILLS = ("masked_lm", "permutation_lm")
+MASK_HEADS = ("masked_lm", "permutation_lm")
 """Heads that say what stands at a place of which both sides are known."""
-BOTH_WAYS = ("prefix_lm",)
+PREFIX_OBJECTIVES = ("prefix_lm",)
 """Objectives by which a decoder learns to read the beginning of a text both ways."""
-ANSWERS = "`pretune predict` answers with it (in Python: predict)"
+TASK_USE = "`pretune predict` answers with it (in Python: predict)"
 """What a fine-tuned head is good for."""
-MAKING = {
+PRETRAIN_ADVICE = {
     "masked_lm": "`pretune pretrain --family modernbert` makes a model that fills masks",
     "permutation_lm": "`pretune pretrain --family xlnet` makes one that reads in permuted order",
     "causal_lm": "`pretune pretrain --family llama` makes a model that continues texts",
 }
-CLASSIFIERS = ("classifier", "score", "classification_head", "logits_proj")
+CLASSIFIER_MODULES = ("classifier", "score", "classification_head", "logits_proj")
 """What stock transformers calls the last maps of a classifier."""
-TASK_HEADS = (
-    *CLASSIFIERS, "pre_classifier", "sequence_summary", "multiple_choice_head", "qa_outputs", "start_logits",
+TASK_HEAD_MODULES = (
+    *CLASSIFIER_MODULES, "pre_classifier", "sequence_summary", "multiple_choice_head", "qa_outputs",
+    "start_logits",
     "end_logits", "answer_class", "span_predictions",
 )  # fmt: skip
 """What it calls the parts of heads of tasks: of classes, of a class a token, of answers, of choices."""
-TUNING = "`pretune finetune` puts such a head on a model"
+FINETUNE_ADVICE = "`pretune finetune` puts such a head on a model"
 
 
-def check_head(path: Path | None, own: str, wanted: Sequence[str], untrained: Sequence[str]) -> None:
+def check_head(
+    path: Path | None, model_head: str, required_heads: Sequence[str], untrained: Sequence[str]
+) -> None:
     """See that a model with the head ``own`` can be used as one of the ``wanted``.
 
     Raises:
         UsageError: it cannot, or the head has parameters that were never trained.
     """
     where = "this model" if path is None else f"{path}:"
-    if untrained and path is not None and own != "classification":
+    if untrained and path is not None and model_head != "classification":
         raise UsageError(
-            f"{where} has no weights of a {own!r} head, so it can only be fine-tuned: "
+            f"{where} has no weights of a {model_head!r} head, so it can only be fine-tuned: "
             f"pretune finetune {path} --train ..."
         )
-    if own not in wanted:
-        heads = " or ".join(repr(head) for head in wanted)
-        ways = "; ".join(MAKING.get(head, TUNING) for head in wanted)
+    if model_head not in required_heads:
+        heads = " or ".join(repr(head) for head in required_heads)
+        ways = "; ".join(PRETRAIN_ADVICE.get(head, FINETUNE_ADVICE) for head in required_heads)
         raise UsageError(
-            f"{where} has a {own!r} head, and this needs a {heads} one. {USES.get(own, ANSWERS)}; {ways}"
+            f"{where} has a {model_head!r} head, and this needs a {heads} one. "
+            f"{HEAD_USES.get(model_head, TASK_USE)}; {ways}"
         )
 
 
-def no_task(path: Path | None, own: str) -> UsageError:
+def no_task_error(path: Path | None, head: str) -> UsageError:
     """The refusal of a question for a task, put to a model that was fine-tuned for none."""
     where = "this model" if path is None else f"{path}:"
     return UsageError(
-        f"{where} has a {own!r} head, but no task that pretune has. {USES.get(own, ANSWERS)}; "
-        f"{TUNING}, for a task such as classification"
+        f"{where} has a {head!r} head, but no task that pretune has. {HEAD_USES.get(head, TASK_USE)}; "
+        f"{FINETUNE_ADVICE}, for a task such as classification"
     )
 
 
-def no_score(path: Path | None) -> UsageError:
+def no_score_error(path: Path | None) -> UsageError:
     """The refusal to score a text with an encoder-decoder."""
     where = "this model" if path is None else f"{path}:"
     return UsageError(

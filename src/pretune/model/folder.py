@@ -9,24 +9,24 @@ from types import ModuleType
 from typing import Any
 
 from pretune.checkpoint import gguf, hub
-from pretune.data.cleaning.fingerprints import FILE as FINGERPRINTS
+from pretune.data.cleaning.fingerprints import FINGERPRINTS_FILE as FINGERPRINTS
 from pretune.errors import CheckpointError, ConfigError, UnsupportedError, quote
-from pretune.families import family_of
-from pretune.registry import find, names
+from pretune.families import find_family
+from pretune.registry import find, list_names
 from pretune.runtime import atomic_files, lock
-from pretune.runtime.json_files import check_folder, read_json_object
+from pretune.runtime.json_files import check_folder_entries, read_json_object
 
-OBJECTS = ("rope_parameters", "rope_scaling", "task_specific_params")
+OBJECT_KEYS = ("rope_parameters", "rope_scaling", "task_specific_params")
 """Keys of a config.json whose values families look into."""
-REACHES = ("full_attention", "sliding_attention")
-ABOUT = "pretune.json"
+ATTENTION_TYPES = ("full_attention", "sliding_attention")
+METADATA_FILE = "pretune.json"
 """What pretune knows of a model beyond Hugging Face's config.json."""
-MOST_LABELS = 1 << 20
+MAX_LABELS = 1 << 20
 """Classes that a config.json may claim."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outline:
+class FolderInfo:
     """What a model folder says of itself, before any weight is read."""
 
     folder: Path
@@ -39,23 +39,25 @@ class Outline:
     """What pretune pretrained it by, if it did."""
 
 
-def outline(path: Path | str) -> Outline:
+def read_folder_info(path: Path | str) -> FolderInfo:
     """The outline of a model folder or of a run.
 
     Raises:
         CheckpointError: no model there, or a damaged one.
         UnsupportedError: an architecture that pretune does not have.
     """
-    folder = model_folder(Path(path))
+    folder = find_model_folder(Path(path))
     values = hub.read_config(folder)
     module, config = read_config(folder, values)
-    about = read_about(folder, config)
-    longest = int(about.get("max_length") or config.max_position_embeddings)
+    metadata = read_metadata(folder, config)
+    max_length = int(metadata.get("max_length") or config.max_position_embeddings)
     name = module.__name__.rpartition(".")[2]
-    return Outline(folder, name, config, own_head(module, values), longest, about.get("objective"))
+    return FolderInfo(
+        folder, name, config, head_from_config(module, values), max_length, metadata.get("objective")
+    )
 
 
-def model_folder(path: Path) -> Path:
+def find_model_folder(path: Path) -> Path:
     """The model folder that a path means: itself, ``model/`` inside a run, or what a GGUF file unpacks to.
 
     Raises:
@@ -63,11 +65,11 @@ def model_folder(path: Path) -> Path:
     """
     for folder in (path, path / "model"):
         if (folder / "config.json").exists():
-            check_folder(folder)
+            check_folder_entries(folder)
             return folder
-    packed = gguf.find(path)
+    packed = gguf.find_gguf_file(path)
     if packed is not None:
-        return gguf.unpacked(packed)
+        return gguf.unpack(packed)
     if not path.exists():
         raise CheckpointError(
             f"{path}: no such file or folder; give a run or a model folder (pretune fetches none from a hub)"
@@ -83,17 +85,17 @@ def model_folder(path: Path) -> Path:
 
 def read_config(folder: Path, values: Mapping[str, Any]) -> tuple[ModuleType, Any]:
     """The family that reads a folder, and its config."""
-    for key in OBJECTS:
+    for key in OBJECT_KEYS:
         if not isinstance(values.get(key), Mapping | None):
             raise CheckpointError(f"{folder}: config.json: {key} = {quote(values[key])}: expected an object")
-    for reach in REACHES:  # positions of their own for each kind of layer
-        rope = (values.get("rope_parameters") or {}).get(reach)
+    for attention_type in ATTENTION_TYPES:  # positions of their own for each kind of layer
+        rope = (values.get("rope_parameters") or {}).get(attention_type)
         if not isinstance(rope, Mapping | None):
             raise CheckpointError(
-                f"{folder}: config.json: rope_parameters.{reach} = {quote(rope)}: expected an object"
+                f"{folder}: config.json: rope_parameters.{attention_type} = {quote(rope)}: expected an object"
             )
     try:
-        module = family_of(str(values.get("model_type")))
+        module = find_family(str(values.get("model_type")))
         return module, module.Config.from_hugging_face(values)
     except ConfigError as error:
         raise CheckpointError(f"{folder}: {error}") from None
@@ -101,14 +103,14 @@ def read_config(folder: Path, values: Mapping[str, Any]) -> tuple[ModuleType, An
         raise UnsupportedError(f"{folder}: {error}") from None
 
 
-def verify(folder: Path) -> None:
+def verify_model_folder(folder: Path) -> None:
     """Compare a folder of ours with its manifest: safetensors alone does not notice a flipped bit."""
-    if not ((folder / ABOUT).exists() and (folder / atomic_files.MANIFEST).exists()):
+    if not ((folder / METADATA_FILE).exists() and (folder / atomic_files.MANIFEST).exists()):
         return  # another program's, or written without a manifest
     try:
         # The card may be edited, and the fingerprints of a private text may be taken out.
         removed = () if (folder / FINGERPRINTS).exists() else (FINGERPRINTS,)
-        atomic_files.verify_folder(folder, but=("README.md", *removed))
+        atomic_files.verify_folder(folder, exclude=("README.md", *removed))
     except CheckpointError as error:
         raise CheckpointError(
             f"{error}; save or copy the model again, or, where the change is yours, "
@@ -116,7 +118,7 @@ def verify(folder: Path) -> None:
         ) from None
 
 
-def save_as(folder: Path, write: Callable[[Path], None], *, overwrite: bool) -> Path:
+def save_model_folder(folder: Path, write: Callable[[Path], None], *, overwrite: bool) -> Path:
     """Write a model folder, whole or not at all; the folder.
 
     It must be new or empty, or hold a model as pretune saved it and nothing else; with ``overwrite`` it may
@@ -127,13 +129,13 @@ def save_as(folder: Path, write: Callable[[Path], None], *, overwrite: bool) -> 
         ConfigError: another process writes there.
         CheckpointError: the disk refused; what was there is untouched.
     """
-    with lock.held(lock.beside(folder), folder):
+    with lock.acquire(lock.lock_path(folder), folder):
         atomic_files.check_target(folder, overwrite=overwrite)
-        atomic_files.write_folder(folder, write, about={"kind": "model"})
+        atomic_files.write_folder(folder, write, metadata={"kind": "model"})
     return folder
 
 
-def own_head(family: ModuleType, config: Mapping[str, Any]) -> str | None:
+def head_from_config(family: ModuleType, config: Mapping[str, Any]) -> str | None:
     """The head of the stock class that a config.json names first; None for a body without one."""
     architectures = config.get("architectures")
     if not isinstance(architectures, list):
@@ -145,18 +147,18 @@ def own_head(family: ModuleType, config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def task_of(head: str, config: Mapping[str, Any], labels: Sequence[str]) -> str | None:
+def task_from_config(head: str, config: Mapping[str, Any], labels: Sequence[str]) -> str | None:
     """The task that a folder's head and ``problem_type`` mean; stock takes one label for a regression."""
     assumed = "regression" if len(labels) == 1 else "single_label_classification"
     problem = config.get("problem_type") or assumed
-    for name in names("tasks"):
-        kind = find("tasks", name)
-        if head == kind.HEAD and kind.PROBLEM_TYPE in (None, problem):
+    for name in list_names("tasks"):
+        module = find("tasks", name)
+        if head == module.HEAD and module.PROBLEM_TYPE in (None, problem):
             return name
     return None
 
 
-def own_labels(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
+def labels_from_config(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
     """The classes of a classifier's config.json, in the order of their numbers.
 
     They are those of ``id2label``. Without it stock calls them ``LABEL_0``, ``LABEL_1`` ..., as many as
@@ -166,17 +168,17 @@ def own_labels(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
         CheckpointError: the numbers have gaps, or are none.
     """
     count = config.get("num_labels")
-    if count is not None and (not isinstance(count, int) or not 0 < count <= MOST_LABELS):
+    if count is not None and (not isinstance(count, int) or not 0 < count <= MAX_LABELS):
         raise CheckpointError(f"{folder}: config.json: num_labels = {count!r}: expected a positive number")
-    numbered = config.get("id2label")
-    if numbered is None:
-        told = config.get("label2id")
-        known = {id: label for label, id in told.items()} if isinstance(told, Mapping) else {}
+    id2label = config.get("id2label")
+    if id2label is None:
+        label_ids = config.get("label2id")
+        known = {id: label for label, id in label_ids.items()} if isinstance(label_ids, Mapping) else {}
         if sorted(known, key=str) == sorted(range(count or len(known)), key=str) and known:
             return tuple(str(known[number]) for number in range(len(known)))
         return tuple(f"LABEL_{number}" for number in range(count or 2))
     try:
-        labels = {int(number): str(label) for number, label in numbered.items()}
+        labels = {int(number): str(label) for number, label in id2label.items()}
     except (AttributeError, ValueError):
         labels = {-1: ""}
     if sorted(labels) != list(range(len(labels))):
@@ -186,22 +188,24 @@ def own_labels(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(labels[number] for number in range(len(labels)))
 
 
-def read_about(folder: Path, config: Any) -> dict[str, Any]:
+def read_metadata(folder: Path, config: Any) -> dict[str, Any]:
     """What :data:`ABOUT` holds; nothing for a folder that another program wrote.
 
     Raises:
         CheckpointError: it is damaged.
     """
-    path = folder / ABOUT
+    path = folder / METADATA_FILE
     if not path.exists():
         return {}
-    about = read_json_object(path)
-    length, most = about.get("max_length"), config.max_position_embeddings
+    metadata = read_json_object(path)
+    length, max_positions = metadata.get("max_length"), config.max_position_embeddings
     if length is not None and not (
-        isinstance(length, int) and not isinstance(length, bool) and 1 <= length <= most
+        isinstance(length, int) and not isinstance(length, bool) and 1 <= length <= max_positions
     ):
-        raise CheckpointError(f"{path}: max_length = {quote(length)}: must be a number from 1 to {most}")
-    columns = about.get("columns", {})
+        raise CheckpointError(
+            f"{path}: max_length = {quote(length)}: must be a number from 1 to {max_positions}"
+        )
+    columns = metadata.get("columns", {})
     if not isinstance(columns, dict) or not all(isinstance(name, str) for name in columns.values()):
         raise CheckpointError(f"{path}: columns must map fields to names of columns")
-    return about
+    return metadata

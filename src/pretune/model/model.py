@@ -14,24 +14,30 @@ import torch
 from pydantic import InstanceOf
 from torch import nn
 
-from pretune.arguments import Count, FilePath, Seed, check_arguments
+from pretune.arguments import FilePath, PositiveInt, Seed, check_arguments
 from pretune.checkpoint import hub, weights
-from pretune.config import Settings, build, digest
+from pretune.config import Settings, build_settings, digest
 from pretune.data.cleaning.fingerprints import Fingerprints
 from pretune.errors import CheckpointError, UnsupportedError, UsageError, quote
-from pretune.generation.config import FILE, Defaults
-from pretune.generation.generator import Decoder
+from pretune.generation.config import FILE_NAME, GenerationConfig
+from pretune.generation.generator import TextGenerator
 from pretune.generation.sampling import Sampling
 from pretune.generation.sampling_loop import Continuation
-from pretune.generation.settings import Decoding, decoding_of
+from pretune.generation.settings import Decoding, build_decoding
 from pretune.inference import heads as prediction
-from pretune.inference.fill_mask import Filled, Masks, fill
+from pretune.inference.fill_mask import MaskFiller, MaskPrediction, fill_masks
 from pretune.inference.scoring import TextScore, score_causal, score_masked
-from pretune.model.build import check_memory, check_sizes, distinct, random_network, start_of
-from pretune.model.capabilities import BOTH_WAYS, FILLS, check_head, no_score, no_task
-from pretune.model.folder import ABOUT, save_as
-from pretune.model.loading import load
-from pretune.model.nonfinite import naming
+from pretune.model.build import check_labels, check_memory, check_sizes, find_decoder_start_id, init_network
+from pretune.model.capabilities import (
+    MASK_HEADS,
+    PREFIX_OBJECTIVES,
+    check_head,
+    no_score_error,
+    no_task_error,
+)
+from pretune.model.folder import METADATA_FILE, save_model_folder
+from pretune.model.loading import load_folder
+from pretune.model.nonfinite import explain_non_finite
 from pretune.registry import find
 from pretune.runtime import atomic_files
 from pretune.text.tokenizer import Tokenizer
@@ -53,27 +59,29 @@ class Model:
         head: str,
         *,
         labels: tuple[str, ...] = (),
-        about: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
         fingerprints: Fingerprints | None = None,
         path: Path | None = None,
         untrained: tuple[str, ...] = (),
-        defaults: Defaults | None = None,
-        dropped: str = "",
+        generation_config: GenerationConfig | None = None,
+        dropped_head: str = "",
     ) -> None:
         self.family, self.config, self.network = family, config, network
         self.tokenizer, self.heads, self.labels = tokenizer, tuple(head.split("+")), labels
-        self.about = dict(about or {})
+        self.metadata = dict(metadata or {})
         self.fingerprints = fingerprints
         """Of the text that it was pretrained on, where that is known."""
         self.path = path
         """The folder that it was loaded from or saved to."""
         self.untrained = untrained
         """Parameters of the head that the folder had no weights for: it must be trained before use."""
-        self.dropped = dropped
+        self.dropped_head = dropped_head
         """Of what head of the folder the weights were left out; empty where of none."""
-        self.defaults = defaults or Defaults.of(tokenizer.specials, start_of(family, tokenizer))
+        self.generation_config = generation_config or GenerationConfig.from_specials(
+            tokenizer.specials, find_decoder_start_id(family, tokenizer)
+        )
         """How it is decoded where nothing else is asked for."""
-        self._unused = self.defaults.unused
+        self._unused_settings = self.generation_config.unsupported
 
     # -- making one -----------------------------------------------------------------------------
 
@@ -86,7 +94,7 @@ class Model:
         tokenizer: Tokenizer,
         head: str,
         *,
-        max_length: Count,
+        max_length: PositiveInt,
         seed: Seed,
         labels: Sequence[str] = (),
     ) -> Model:
@@ -97,20 +105,22 @@ class Model:
                 the tokenizer, nor ``max_length``, nor this machine.
             UnsupportedError: the family has no such head.
         """
-        module, labels = find("families", family), distinct(labels)
+        module, labels = find("families", family), check_labels(labels)
         traits: Traits = module.TRAITS
         if not any(head in heads for heads in module.HF_TYPES.values()):
             raise UnsupportedError(
                 f"family {family!r} has no {head!r} head; it has {', '.join(traits.heads)}"
             )
         sizes = {"vocab_size": tokenizer.vocabulary_size, "max_position_embeddings": max_length}
-        sizes |= {"pad_token_id": tokenizer.specials.pad}
+        sizes |= {"pad_token_id": tokenizer.specials.pad_id}
         known = {name: size for name, size in sizes.items() if name in module.Config.model_fields}
-        config = build(module.Config, known | dict(settings), where="model")
+        config = build_settings(module.Config, known | dict(settings), where="model")
         check_sizes(config, tokenizer, max_length)
         check_memory(module, config, head, labels)
-        network = random_network(module, config, head, labels, seed)
-        return cls(module, config, network, tokenizer, head, labels=labels, about={"max_length": max_length})
+        network = init_network(module, config, head, labels, seed)
+        return cls(
+            module, config, network, tokenizer, head, labels=labels, metadata={"max_length": max_length}
+        )
 
     @classmethod
     @check_arguments
@@ -133,20 +143,27 @@ class Model:
             CheckpointError: no model there, or a damaged or unsafe one.
             UnsupportedError: an architecture or head that pretune does not have.
         """
-        found = load(Path(path), head, labels, settings or {}, seed)
+        result = load_folder(Path(path), head, labels, settings or {}, seed)
         return cls(
-            found.family, found.config, found.network, found.tokenizer, found.head, labels=found.labels,
-            about=found.about, fingerprints=found.fingerprints, path=found.path, untrained=found.untrained,
-            defaults=found.defaults, dropped=found.dropped,
+            result.family, result.config, result.network, result.tokenizer, result.head, labels=result.labels,
+            metadata=result.metadata, fingerprints=result.fingerprints, path=result.path,
+            untrained=result.untrained,
+            generation_config=result.generation_config, dropped_head=result.dropped_head,
         )  # fmt: skip
 
     @check_arguments
     def with_random_weights(self, seed: Seed) -> Model:
         """The same architecture, tokenizer and head, knowing nothing: the control of an experiment."""
         head = "+".join(self.heads)
-        network = random_network(self.family, self.config, head, self.labels, seed)
+        network = init_network(self.family, self.config, head, self.labels, seed)
         return Model(
-            self.family, self.config, network, self.tokenizer, head, labels=self.labels, about=self.about
+            self.family,
+            self.config,
+            network,
+            self.tokenizer,
+            head,
+            labels=self.labels,
+            metadata=self.metadata,
         )
 
     # -- what it is -----------------------------------------------------------------------------
@@ -159,10 +176,10 @@ class Model:
     @property
     def max_length(self) -> int:
         """Tokens that it reads at once, special ones included."""
-        return int(self.about.get("max_length") or self.config.max_position_embeddings)
+        return int(self.metadata.get("max_length") or self.config.max_position_embeddings)
 
     @property
-    def parameters(self) -> int:
+    def num_parameters(self) -> int:
         """Number of weights, shared ones counted once."""
         return sum(p.numel() for p in self.network.parameters())
 
@@ -170,7 +187,7 @@ class Model:
     def fingerprint(self) -> str:
         """SHA-256 (hex) of all that decides what it says: weights, tokenizer, labels, settings."""
         content = hashlib.sha256(self.tokenizer.fingerprint.encode())
-        content.update(digest([self.head, self.labels, self.about, self.config.model_dump()]).encode())
+        content.update(digest([self.head, self.labels, self.metadata, self.config.model_dump()]).encode())
         for name, tensor in sorted(self.network.state_dict().items()):
             content.update(name.encode())
             content.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -184,24 +201,24 @@ class Model:
         config = self.config.to_hugging_face(head, labels=self.labels, specials=specials)
         if self.task_name is not None:
             config |= {"problem_type": self.task_module.PROBLEM_TYPE}
-        hub.write_model(folder, config, weights.export(self.network, self.family.WEIGHTS))
+        hub.write_model(folder, config, weights.export_weights(self.network, self.family.WEIGHTS))
         self.tokenizer.save(folder, model_max_length=self.max_length)
-        atomic_files.write_json(folder / ABOUT, {"head": head, **self.about})
+        atomic_files.write_json(folder / METADATA_FILE, {"head": head, **self.metadata})
         if self.head == "causal_lm":
-            self.defaults.write(folder, self.tokenizer.specials)
+            self.generation_config.save(folder, self.tokenizer.specials)
         if self.fingerprints is not None:
             self.fingerprints.save(folder)
 
     @check_arguments
     def save(self, path: FilePath, *, overwrite: bool = False) -> Path:
         """Save as a folder that stock ``transformers`` loads with the same outputs: see `save_as`."""
-        self.path = save_as(Path(path), self.write, overwrite=overwrite)
+        self.path = save_model_folder(Path(path), self.write, overwrite=overwrite)
         return self.path
 
     @check_arguments
     def restore(self, folder: Path) -> None:
         """Put the weights of a folder that :meth:`write` wrote into this model's network."""
-        missing = weights.load_into(self.network, hub.read_tensors(folder), self.family.WEIGHTS)
+        missing = weights.load_weights(self.network, hub.read_tensors(folder), self.family.WEIGHTS)
         if missing:
             raise CheckpointError(f"{folder}: has no weights for {', '.join(missing[:5])}")
 
@@ -214,14 +231,14 @@ class Model:
             return self.classify([text], None if text_pair is None else [text_pair])[0]
         if text_pair is not None:
             raise UsageError(f"text_pair = {quote(text_pair)}: a language model reads one text; leave it out")
-        if self.head in FILLS:
+        if self.head in MASK_HEADS:
             return self.fill(text)
         return self.generate(text)
 
     @property
     def task_name(self) -> str | None:
         """The task that it was fine-tuned for; None for a language model."""
-        name = self.about.get("task")
+        name = self.metadata.get("task")
         return None if name is None else str(name)
 
     @property
@@ -232,15 +249,17 @@ class Model:
             UsageError: it was fine-tuned for none.
         """
         if self.task_name is None:
-            raise no_task(self.path, self.head)
+            raise no_task_error(self.path, self.head)
         return find("tasks", self.task_name)
 
-    def task(self, options: Settings | None = None) -> Any:
+    def build_task(self, options: Settings | None = None) -> Any:
         """The task in this model's terms; as it was trained, unless ``options`` are given."""
-        kind = self.task_module
-        self.needs(kind.HEAD)
-        kept = options or build(kind.Options, self.about.get("task_options") or {}, where=ABOUT)
-        return kind.Task(self.labels, self.tokenizer.specials, self.max_length, kept)
+        module = self.task_module
+        self.require_head(module.HEAD)
+        task_options = options or build_settings(
+            module.Options, self.metadata.get("task_options") or {}, where=METADATA_FILE
+        )
+        return module.Task(self.labels, self.tokenizer.specials, self.max_length, task_options)
 
     @check_arguments
     def predict(
@@ -248,15 +267,16 @@ class Model:
         records: Sequence[Record],
         options: InstanceOf[Settings] | None = None,
         *,
-        batch_size: Count | None = None,
+        batch_size: PositiveInt | None = None,
     ) -> list[Prediction]:
         """One prediction a record; ``batch_size`` is the most rows at once, None as many as fit the cache."""
-        kind = find("objectives", self.task_module.OBJECTIVE)
-        objective = kind.Objective(self.family.TRAITS, self.tokenizer.specials)
-        with naming(self.path, self.network):
-            return prediction.predict(
-                self.network, self.task(options), objective, self.tokenizer, records, batch_size=batch_size,
-                capacity=self.max_length if self.family.TRAITS.packing else None,
+        module = find("objectives", self.task_module.OBJECTIVE)
+        objective = module.Objective(self.family.TRAITS, self.tokenizer.specials)
+        with explain_non_finite(self.path, self.network):
+            return prediction.predict_records(
+                self.network, self.build_task(options), objective, self.tokenizer, records,
+                batch_size=batch_size,
+                row_capacity=self.max_length if self.family.TRAITS.supports_packing else None,
             )  # fmt: skip
 
     @check_arguments
@@ -273,12 +293,12 @@ class Model:
     def fill(
         self,
         text: str,
-        top_k: Count | None = None,
+        top_k: PositiveInt | None = None,
         *,
         targets: Sequence[str] = (),
         joint: bool = False,
         whole_words: bool = False,
-    ) -> list[list[Filled]]:
+    ) -> list[list[MaskPrediction]]:
         """For each mask token in ``text``, the likeliest tokens, best first.
 
         Args:
@@ -288,10 +308,10 @@ class Model:
                 whose probability it carries.
             whole_words: words of several tokens, too, compared by their probability a token.
         """
-        self.needs(*FILLS)
-        masks = Masks(self.network, self.tokenizer, self.max_length, self.head)
-        with naming(self.path, self.network):
-            return fill(masks, text, top_k, targets=targets, joint=joint, whole_words=whole_words)
+        self.require_head(*MASK_HEADS)
+        masks = MaskFiller(self.network, self.tokenizer, self.max_length, self.head)
+        with explain_non_finite(self.path, self.network):
+            return fill_masks(masks, text, top_k, targets=targets, joint=joint, whole_words=whole_words)
 
     @check_arguments
     def generate(
@@ -319,7 +339,7 @@ class Model:
             "max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "stop": stop,
             "sampling": sampling, "num_beams": num_beams, "seed": seed, "literal": literal, "chat": chat,
         }  # fmt: skip
-        return self.generate_all([prompt], decoding_of(values))[0][0].text
+        return self.generate_batch([prompt], build_decoding(values))[0][0].text
 
     @check_arguments
     def stream(
@@ -339,10 +359,10 @@ class Model:
             "max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "stop": stop,
             "sampling": sampling, "seed": seed, "literal": literal, "chat": chat,
         }  # fmt: skip
-        return self.stream_with(prompt, decoding_of(values))
+        return self.stream_decoding(prompt, build_decoding(values))
 
     @check_arguments
-    def stream_with(self, prompt: str, decoding: InstanceOf[Decoding]) -> Iterator[str]:
+    def stream_decoding(self, prompt: str, decoding: InstanceOf[Decoding]) -> Iterator[str]:
         """:meth:`stream` with all that ``decoding`` says, but for several texts and beams.
 
         Raises:
@@ -350,22 +370,22 @@ class Model:
         """
         if decoding.num_beams > 1 or decoding.num_return_sequences > 1:
             raise UsageError("a stream is one text; leave out num_beams and num_return_sequences")
-        pieces = self._decoder().stream(prompt, decoding)
+        pieces = self._build_decoder().stream(prompt, decoding)
 
-        def named() -> Iterator[str]:
-            with naming(self.path, self.network):
+        def stream_pieces() -> Iterator[str]:
+            with explain_non_finite(self.path, self.network):
                 yield from pieces
 
-        return named()
+        return stream_pieces()
 
     @check_arguments
-    def generate_all(
+    def generate_batch(
         self, prompts: Sequence[str], decoding: InstanceOf[Decoding] | None = None
     ) -> list[list[Continuation]]:
         """Continue each prompt ``decoding.num_return_sequences`` times, several prompts at once."""
-        decoder = self._decoder()
-        with naming(self.path, self.network):
-            return decoder.all(prompts, decoding or Decoding())
+        decoder = self._build_decoder()
+        with explain_non_finite(self.path, self.network):
+            return decoder.generate(prompts, decoding or Decoding())
 
     @check_arguments
     def score(self, text: str, *, stride: int | None = None, within_word: bool = False) -> TextScore:
@@ -378,38 +398,44 @@ class Model:
                 reads are their context. Default: half of what the model reads.
             within_word: of a masked model: a token is scored without the later ones of its word.
         """
-        return self.score_all([text], stride=stride, within_word=within_word)[0]
+        return self.score_batch([text], stride=stride, within_word=within_word)[0]
 
     @check_arguments
-    def score_all(
+    def score_batch(
         self, texts: Sequence[str], *, stride: int | None = None, within_word: bool = False
     ) -> list[TextScore]:
         """:meth:`score` of each text, several at once."""
-        self.needs("causal_lm", *FILLS)
-        if self.family.TRAITS.kind == "encoder-decoder":
-            raise no_score(self.path)
-        scorer = partial(score_masked, head=self.head) if self.head in FILLS else score_causal
-        with naming(self.path, self.network):
+        self.require_head("causal_lm", *MASK_HEADS)
+        if self.family.TRAITS.architecture == "encoder-decoder":
+            raise no_score_error(self.path)
+        scorer = partial(score_masked, head=self.head) if self.head in MASK_HEADS else score_causal
+        with explain_non_finite(self.path, self.network):
             return scorer(
                 self.network, self.tokenizer, texts, max_length=self.max_length, stride=stride,
                 within_word=within_word,
             )  # fmt: skip
 
-    def unused_settings(self) -> str:
+    def take_unused_settings(self) -> str:
         """What its generation_config.json asks for and pretune does not do, once; empty when it was asked."""
-        unused, self._unused = self._unused, ()
-        return f"not done as its {FILE} asks: {', '.join(unused)}" if unused else ""
+        unused, self._unused_settings = self._unused_settings, ()
+        return f"not done as its {FILE_NAME} asks: {', '.join(unused)}" if unused else ""
 
-    def _decoder(self) -> Decoder:
-        self.needs("causal_lm")
-        unused = self.unused_settings()
+    def _build_decoder(self) -> TextGenerator:
+        self.require_head("causal_lm")
+        unused = self.take_unused_settings()
         if unused:
             warnings.warn(f"{self.path or 'this model'}: {unused}", UserWarning, stacklevel=4)
         limit = int(self.config.max_position_embeddings)
-        learnt = self.about.get("objective")
-        return Decoder(self.network, self.tokenizer, self.defaults, limit, both_ways=learnt in BOTH_WAYS)
+        objective = self.metadata.get("objective")
+        return TextGenerator(
+            self.network,
+            self.tokenizer,
+            self.generation_config,
+            limit,
+            bidirectional_prompt=objective in PREFIX_OBJECTIVES,
+        )
 
-    def needs(self, *heads: str) -> None:
+    def require_head(self, *heads: str) -> None:
         """See that the model has a trained head of one of these kinds.
 
         Raises:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from torch import nn
 
-from pretune.errors import CheckpointError, NotFiniteError
+from pretune.errors import CheckpointError, NonFiniteError
 
 
 @contextmanager
-def naming(path: Path | None, network: nn.Module) -> Iterator[None]:
+def explain_non_finite(path: Path | None, network: nn.Module) -> Iterator[None]:
     """Within, a network whose logits are no numbers is an error that names its folder.
 
     Raises:
@@ -20,7 +20,7 @@ def naming(path: Path | None, network: nn.Module) -> Iterator[None]:
     """
     try:
         yield
-    except NotFiniteError as error:
+    except NonFiniteError as error:
         where = "this model" if path is None else str(path)
         bad = [name for name, weight in network.named_parameters() if not bool(weight.isfinite().all())]
         cause = f"{bad[0]} holds NaN or infinity" if bad else "its weights are too large"

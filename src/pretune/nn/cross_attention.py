@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pretune.errors import UnsupportedError
 from pretune.nn import attention
-from pretune.nn.cache import Cache
+from pretune.nn.cache import KVCache
 from pretune.types import Batch, Layout
 
 KeysAndValues = tuple[Tensor, Tensor]
@@ -17,42 +17,44 @@ KeysAndValues = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Source:
+class EncoderOutput:
     """The source as the layers of one forward pass attend to it."""
 
-    plan: attention.Plan
-    memory: Tensor | None
+    mask: attention.AttentionMask
+    hidden: Tensor | None
     """(B, S, D), what the encoder said; None: all that is read of it lies in the cache."""
-    cache: Cache | None
+    cache: KVCache | None
 
-    def read(self, layer: int, project: Callable[[Tensor], KeysAndValues]) -> KeysAndValues:
+    def keys_values(self, layer: int, project: Callable[[Tensor], KeysAndValues]) -> KeysAndValues:
         """The keys and values of a layer, made by ``project`` of the memory unless they are kept already."""
-        if self.memory is None:
+        if self.hidden is None:
             assert self.cache is not None, "the memory is left out where a cache holds what is read of it"
-            return self.cache.source_of(layer)
-        key, value = project(self.memory)
+            return self.cache.source_keys_values(layer)
+        key, value = project(self.hidden)
         if self.cache is not None:
-            self.cache.keep_source(key, value)
+            self.cache.store_source(key, value)
         return key, value
 
 
-def source_of(batch: Batch, encode: Callable[[Batch], Tensor], cache: Cache | None) -> Source:
+def encode_source(batch: Batch, encode: Callable[[Batch], Tensor], cache: KVCache | None) -> EncoderOutput:
     """The source of a batch, encoded; where a cache holds one, the batch need not bring it again.
 
     Raises:
         UnsupportedError: the batch has no source.
     """
-    if cache is not None and cache.source is not None:
-        size = cache.source_of(0)[0].shape[2]
-        return Source(attention.cross_plan(batch.layout, cache.source, size), None, cache)
-    _, layout = tokens_of(batch)
-    memory = encode(batch)  # (B, S, D)
+    if cache is not None and cache.source_layout is not None:
+        size = cache.source_keys_values(0)[0].shape[2]
+        return EncoderOutput(
+            attention.cross_attention_mask(batch.layout, cache.source_layout, size), None, cache
+        )
+    _, layout = source_inputs(batch)
+    hidden = encode(batch)  # (B, S, D)
     if cache is not None:
-        cache.source = layout
-    return Source(attention.cross_plan(batch.layout, layout, memory.shape[1]), memory, cache)
+        cache.source_layout = layout
+    return EncoderOutput(attention.cross_attention_mask(batch.layout, layout, hidden.shape[1]), hidden, cache)
 
 
-def tokens_of(batch: Batch) -> tuple[Tensor, Layout]:
+def source_inputs(batch: Batch) -> tuple[Tensor, Layout]:
     """The (B, S) tokens that the encoder reads, and their layout.
 
     Raises:

@@ -32,18 +32,18 @@ def dropout(values: Tensor, rate: float) -> Tensor:
     Drawn from torch's generator, and the same for any number of threads. torch's own draws a whole random
     number a place on a CPU, which takes five times as long.
     """
-    dropped = round(rate * LEVELS)
-    if not dropped:
+    threshold = round(rate * LEVELS)
+    if not threshold:
         return values
     if values.device.type != "cpu":
         return F.dropout(values, rate)
-    return values * _factors(values, dropped)
+    return values * _scaled_mask(values, threshold)
 
 
-def _factors(values: Tensor, dropped: int) -> Tensor:
+def _scaled_mask(values: Tensor, threshold: int) -> Tensor:
     """0 where a value is dropped, what makes up for it elsewhere; of the shape of ``values``."""
     draws = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None)
     bits = draws.view(torch.int16)[: values.numel()].view(values.shape)
     factors = torch.empty(values.shape, dtype=values.dtype)
-    torch.ge(bits, dropped - LEVELS // 2, out=factors)  # into floats at once: no mask to be converted
-    return factors.mul_(LEVELS / max(1, LEVELS - dropped))
+    torch.ge(bits, threshold - LEVELS // 2, out=factors)  # into floats at once: no mask to be converted
+    return factors.mul_(LEVELS / max(1, LEVELS - threshold))

@@ -31,13 +31,13 @@ ACTIVATIONS: dict[str, Activation] = {
 """By the names that config.json uses."""
 
 
-def _known(name: str) -> str:
+def _check_activation(name: str) -> str:
     if name not in ACTIVATIONS:
         raise ValueError(f"there is no such activation; there are: {', '.join(ACTIVATIONS)}")
     return name
 
 
-ActivationName = Annotated[str, pydantic.AfterValidator(_known)]
+ActivationName = Annotated[str, pydantic.AfterValidator(_check_activation)]
 """A key of `ACTIVATIONS`, checked where a config is read."""
 
 

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from pretune.nn.norms import RMSNorm
 
 
-def normal(network: nn.Module, std: float, generator: torch.Generator | None = None) -> None:
+def init_normal_(network: nn.Module, std: float, generator: torch.Generator | None = None) -> None:
     """Matrices and embeddings from N(0, ``std`` ** 2), biases 0, norms 1 (Devlin et al. 2019, as released).
 
     The same generator state gives the same values; None draws from torch's own.
@@ -27,7 +27,7 @@ def normal(network: nn.Module, std: float, generator: torch.Generator | None = N
             nn.init.zeros_(module.bias)
 
 
-_DRAWING = (
+_INIT_FUNCTIONS = (
     nn.init.normal_,
     nn.init.kaiming_uniform_,
     nn.init.uniform_,
@@ -37,17 +37,17 @@ _DRAWING = (
 )
 
 
-class _NoValues(TorchFunctionMode):
+class _SkipInit(TorchFunctionMode):
     """Leaves out the drawing of values, which on the meta device would import half of torch's compiler."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _DRAWING:
+        if func in _INIT_FUNCTIONS:
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs or {})
 
 
 @contextmanager
-def shapes_only() -> Iterator[None]:
+def meta_device() -> Iterator[None]:
     """A network that is made here has shapes and no values: it takes no memory, whatever its sizes."""
-    with torch.device("meta"), _NoValues():
+    with torch.device("meta"), _SkipInit():
         yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pretune.errors import NotFiniteError
+from pretune.errors import NonFiniteError
 
 
 def check_finite(logits: Tensor) -> Tensor:
@@ -14,5 +14,5 @@ def check_finite(logits: Tensor) -> Tensor:
         NotFiniteError: a row holds NaN or infinity, or nothing but -inf.
     """
     if not bool(logits.amax(-1).isfinite().all()):  # amax hands NaN on
-        raise NotFiniteError("its logits are NaN or infinite")
+        raise NonFiniteError("its logits are NaN or infinite")
     return logits

@@ -21,13 +21,13 @@ class RMSNorm(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         plain = hidden.device.type == "cpu" and hidden.dtype == self.weight.dtype == torch.float32
         if plain and torch.is_grad_enabled():
-            normed: Tensor = _Normed.apply(hidden, self.weight, self.eps)  # type: ignore[no-untyped-call]
+            normed: Tensor = _RMSNormFunction.apply(hidden, self.weight, self.eps)  # type: ignore[no-untyped-call]
             return normed
         # The fused kernel computes the mean in fp32 and equals Llama's formula bit for bit in fp32.
         return F.rms_norm(hidden, self.weight.shape, self.weight, self.eps)
 
 
-class _Normed(torch.autograd.Function):
+class _RMSNormFunction(torch.autograd.Function):
     """What a CPU has no kernel for, in half the passes over memory that torch's own way makes."""
 
     @staticmethod
@@ -42,15 +42,15 @@ class _Normed(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor, None]:
         rows, scales, weight = ctx.saved_tensors
-        above = upstream.reshape(rows.shape)  # (N, D)
+        grad_rows = grad_output.reshape(rows.shape)  # (N, D)
         # A layer norm is this norm of rows whose mean is 0: its kernel is told that they are. But then it
         # takes the mean of the gradient out, too, and that is put back.
-        size, kept = [len(weight)], [True, True, False]
+        size, output_mask = [len(weight)], [True, True, False]
         mean = torch.zeros_like(scales)
-        down, of_weight, _ = torch.ops.aten.native_layer_norm_backward(
-            above, rows, size, mean, scales, weight, None, kept
+        grad_input, of_weight, _ = torch.ops.aten.native_layer_norm_backward(
+            grad_rows, rows, size, mean, scales, weight, None, output_mask
         )
-        down.add_((above @ weight)[:, None].mul_(scales).div_(len(weight)))  # (N, D)
-        return down.view(upstream.shape), of_weight, None
+        grad_input.add_((grad_rows @ weight)[:, None].mul_(scales).div_(len(weight)))  # (N, D)
+        return grad_input.view(grad_output.shape), of_weight, None

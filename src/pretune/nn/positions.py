@@ -11,19 +11,19 @@ from torch.autograd.function import once_differentiable
 
 from pretune.types import Layout
 
-Tables: TypeAlias = tuple[Tensor, Tensor]
+RotaryTables: TypeAlias = tuple[Tensor, Tensor]
 """Cosines and sines, (B, 1, T, K) each; both halves of K hold the same angles, the first has -sines."""
 
 
-def positions(layout: Layout, width: int) -> Tensor:
+def build_position_ids(layout: Layout, seq_length: int) -> Tensor:
     """The position of every place in its document, (B, T), or (1, T) where all rows agree."""
-    if layout.positions is not None:
-        return layout.positions
-    places = torch.arange(width, device=layout.lengths.device)[None]  # (1, T)
-    return places if layout.cached is None else places + layout.cached[:, None]
+    if layout.position_ids is not None:
+        return layout.position_ids
+    positions = torch.arange(seq_length, device=layout.lengths.device)[None]  # (1, T)
+    return positions if layout.cache_lengths is None else positions + layout.cache_lengths[:, None]
 
 
-def sinusoids(positions: Tensor, size: int) -> Tensor:
+def sinusoids(position_ids: Tensor, hidden_size: int) -> Tensor:
     """Sinusoidal positions (Vaswani et al. 2017, section 3.5), sines before cosines as Marian has them.
 
     Args:
@@ -33,12 +33,12 @@ def sinusoids(positions: Tensor, size: int) -> Tensor:
     Returns:
         (B, T, D) in fp32
     """
-    exponents = torch.arange(0, size, 2, dtype=torch.float64, device=positions.device) / size
-    angles = positions[..., None].double() / 10_000.0**exponents  # (B, T, D / 2)
+    exponents = torch.arange(0, hidden_size, 2, dtype=torch.float64, device=position_ids.device) / hidden_size
+    angles = position_ids[..., None].double() / 10_000.0**exponents  # (B, T, D / 2)
     return torch.cat([angles.sin(), angles.cos()], -1).float()
 
 
-def rotary_tables(positions: Tensor, head_size: int, base: float) -> Tables:
+def rotary_tables(position_ids: Tensor, head_size: int, base: float) -> RotaryTables:
     """Cosines and sines of rotary position embedding (Su et al. 2021, section 3.2.2).
 
     Made anew in every forward pass, and always in fp32: a buffer would be rounded with the weights when a
@@ -51,16 +51,18 @@ def rotary_tables(positions: Tensor, head_size: int, base: float) -> Tables:
     Returns:
         (B, 1, T, K) each
     """
-    return tables_of(positions[:, None, :, None].float() * turns(head_size, base, positions.device))
+    return tables_from_angles(
+        position_ids[:, None, :, None].float() * inverse_frequencies(head_size, base, position_ids.device)
+    )
 
 
-def tables_of(angles: Tensor) -> Tables:
+def tables_from_angles(angles: Tensor) -> RotaryTables:
     """What turns each pair of dimensions by its angle, (B, 1, T, K / 2)."""
     cosines, sines = angles.cos(), angles.sin()
     return torch.cat([cosines, cosines], -1), torch.cat([-sines, sines], -1)
 
 
-def turns(head_size: int, base: float | Tensor, device: torch.device) -> Tensor:
+def inverse_frequencies(head_size: int, base: float | Tensor, device: torch.device) -> Tensor:
     """The angle that each pair of dimensions turns by from one position to the next, (..., K / 2) in fp32.
 
     Args:
@@ -72,54 +74,57 @@ def turns(head_size: int, base: float | Tensor, device: torch.device) -> Tensor:
     return angles
 
 
-def rotate(heads: Tensor, tables: Tables) -> Tensor:
+def apply_rotary(tensor: Tensor, tables: RotaryTables) -> Tensor:
     """Turn (B, H, T, K) queries or keys in Llama's half-split form: dimension i is paired with i + K / 2."""
-    cosines, sines = (table.to(heads.dtype) for table in tables)
-    rotated: Tensor = _Rotation.apply(heads, cosines, sines)  # type: ignore[no-untyped-call]
+    cosines, sines = (table.to(tensor.dtype) for table in tables)
+    rotated: Tensor = _RotaryFunction.apply(tensor, cosines, sines)  # type: ignore[no-untyped-call]
     return rotated
 
 
-class _Rotation(torch.autograd.Function):
+class _RotaryFunction(torch.autograd.Function):
     """Times cosines, plus the halves swapped times sines, in whole rows: short ones cost a CPU more."""
 
     @staticmethod
-    def forward(ctx: Any, heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    def forward(ctx: Any, tensor: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
         ctx.save_for_backward(cosines, sines)
-        return _swapped(heads).mul_(sines).addcmul_(heads, cosines)
+        return _swap_halves(tensor).mul_(sines).addcmul_(tensor, cosines)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
         cosines, sines = ctx.saved_tensors
-        return _swapped(upstream * sines).addcmul_(upstream, cosines), None, None
+        return _swap_halves(grad_output * sines).addcmul_(grad_output, cosines), None, None
 
 
-def _swapped(heads: Tensor) -> Tensor:
-    left, right = heads.chunk(2, dim=-1)
+def _swap_halves(tensor: Tensor) -> Tensor:
+    left, right = tensor.chunk(2, dim=-1)
     return torch.cat([right, left], -1)
 
 
-class RelativeBias(nn.Module):
+class RelativePositionBias(nn.Module):
     """A number a head for each distance of two places, far ones in buckets (Raffel et al. 2020, 2.1)."""
 
-    def __init__(self, buckets: int, longest: int, heads: int, *, causal: bool) -> None:
+    def __init__(self, num_buckets: int, max_distance: int, num_heads: int, *, causal: bool) -> None:
         """``longest``: the distance from which on all share a bucket; ``causal``: no place looks right."""
         super().__init__()
-        self.longest, self.causal = longest, causal
-        self.embedding = nn.Embedding(buckets, heads)
+        self.max_distance, self.causal = max_distance, causal
+        self.embedding = nn.Embedding(num_buckets, num_heads)
 
-    def forward(self, layout: Layout, width: int) -> Tensor:
+    def forward(self, layout: Layout, seq_length: int) -> Tensor:
         """What is added to the products of a (B, T = ``width``) grid, (1 or B, H, T, S)."""
-        places = torch.arange(width, device=layout.lengths.device)
+        positions = torch.arange(seq_length, device=layout.lengths.device)
         # Two places of a document are as far apart in the grid, wherever the document begins.
-        queries, size = places[None], width  # (1, T)
-        if layout.cached is not None:
-            queries, size = places + layout.cached[:, None], int(layout.cached.max()) + width  # (B, T)
-        keys = torch.arange(size, device=places.device)
-        bias: Tensor = self.embedding(self.buckets(keys - queries[:, :, None]))  # (1 or B, T, S, H)
+        queries, size = positions[None], seq_length  # (1, T)
+        if layout.cache_lengths is not None:
+            queries, size = (
+                positions + layout.cache_lengths[:, None],
+                int(layout.cache_lengths.max()) + seq_length,
+            )  # (B, T)
+        keys = torch.arange(size, device=positions.device)
+        bias: Tensor = self.embedding(self.bucket_indices(keys - queries[:, :, None]))  # (1 or B, T, S, H)
         return bias.permute(0, 3, 1, 2)  # (1 or B, H, T, S)
 
-    def buckets(self, distances: Tensor) -> Tensor:
+    def bucket_indices(self, distances: Tensor) -> Tensor:
         """The bucket of each distance (key less query), any shape: near ones alone, far ones by logarithm."""
         count, first = self.embedding.num_embeddings, torch.zeros_like(distances)
         if self.causal:
@@ -129,12 +134,14 @@ class RelativeBias(nn.Module):
             first, distances = (distances > 0) * count, distances.abs()
         near = count // 2
         # In fp32 and in this order, so that a bucket begins where it does in the released models.
-        logs = torch.log(distances.float() / near) / math.log(self.longest / near) * (count - near)
+        logs = torch.log(distances.float() / near) / math.log(self.max_distance / near) * (count - near)
         far = (near + logs.clamp(min=0).long()).clamp(max=count - 1)
         return first + torch.where(distances < near, distances, far)
 
 
-def distance_table(width: int, size: int, dimensions: int, clamp: int, device: torch.device) -> Tensor:
+def relative_sinusoids(
+    query_length: int, key_length: int, hidden_size: int, max_distance: int, device: torch.device
+) -> Tensor:
     """Sinusoids of distances to a key, positive where it lies to the left (Dai et al. 2019, section 3.3).
 
     Args:
@@ -146,24 +153,26 @@ def distance_table(width: int, size: int, dimensions: int, clamp: int, device: t
     Returns:
         (R, D), of the distances from S down to 1 - T
     """
-    distances = torch.arange(size, -width, -1, dtype=torch.float32, device=device)  # (R,)
-    if clamp > 0:
-        distances = distances.clamp(-clamp, clamp)
-    exponents = torch.arange(0, dimensions, 2, dtype=torch.float32, device=device) / dimensions
+    distances = torch.arange(key_length, -query_length, -1, dtype=torch.float32, device=device)  # (R,)
+    if max_distance > 0:
+        distances = distances.clamp(-max_distance, max_distance)
+    exponents = torch.arange(0, hidden_size, 2, dtype=torch.float32, device=device) / hidden_size
     angles = distances[:, None] / 10000**exponents
     return torch.cat([angles.sin(), angles.cos()], -1)
 
 
-def by_key(products: Tensor, width: int, size: int, columns: Tensor | None = None) -> Tensor:
+def relative_shift(
+    products: Tensor, query_length: int, key_length: int, query_positions: Tensor | None = None
+) -> Tensor:
     """Products with the distances of `distance_table`, (B, H, P, R), as products with keys, (B, H, P, S).
 
     Args:
         columns: (B, P) where the places stand among the T = ``width`` of their rows; None: everywhere, P = T.
     """
-    if columns is not None:
-        keys = torch.arange(size, device=products.device)
-        numbers = (width - columns)[:, None, :, None] + keys  # (B, 1, P, S)
+    if query_positions is not None:
+        keys = torch.arange(key_length, device=products.device)
+        numbers = (query_length - query_positions)[:, None, :, None] + keys  # (B, 1, P, S)
         return products.gather(3, numbers.expand(-1, products.shape[1], -1, -1))
     # A place further on begins one distance earlier, as do rows that are read as one shorter than they are.
-    flat = products.flatten(2)[:, :, width:]
-    return flat.view(*flat.shape[:2], width, -1)[..., :size]
+    flat = products.flatten(2)[:, :, query_length:]
+    return flat.view(*flat.shape[:2], query_length, -1)[..., :key_length]

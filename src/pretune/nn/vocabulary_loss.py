@@ -9,16 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pretune.types import IGNORED
+from pretune.types import IGNORE_INDEX
 
-CHUNK_LOGITS = 1 << 22
+MAX_CHUNK_LOGITS = 1 << 22
 """Logits held at once: 16 MiB in fp32, near the cache of a desktop processor."""
-CHUNK_ROWS = 256
+MIN_CHUNK_ROWS = 256
 """At least as many places a chunk, so that the matrix products stay efficient at large V."""
 
 
 def vocabulary_loss(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, smoothing: float = 0.0
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, label_smoothing: float = 0.0
 ) -> Tensor:
     """Cross-entropy in nats, summed over places, without ever holding the (N, V) logits.
 
@@ -36,8 +36,8 @@ def vocabulary_loss(
     Returns:
         () in fp32
     """
-    learning = torch.is_grad_enabled()
-    loss: Tensor = _VocabularyLoss.apply(hidden, weight, bias, targets, smoothing, learning)  # type: ignore[no-untyped-call]
+    needs_grad = torch.is_grad_enabled()
+    loss: Tensor = _VocabularyLoss.apply(hidden, weight, bias, targets, label_smoothing, needs_grad)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -49,45 +49,47 @@ class _VocabularyLoss(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         targets: Tensor,
-        smoothing: float,
-        learning: bool,
+        label_smoothing: float,
+        needs_grad: bool,
     ) -> Tensor:
         device, dtype = hidden.device.type, product_dtype(hidden)
         rows = chunk_rows(len(hidden), weight.shape[0])
         with torch.autocast(device, enabled=False):
             matrix, offset = weight.to(dtype), None if bias is None else bias.to(dtype)
             total = torch.zeros((), device=hidden.device)
-            gradients = _Gradients(hidden, weight, bias) if learning else None
+            gradients = _Gradients(hidden, weight, bias) if needs_grad else None
             for start in range(0, len(hidden), rows):
-                places = slice(start, start + rows)
-                inputs, kept = hidden[places].to(dtype), targets[places] != IGNORED
-                answers = targets[places].clamp(min=0)[:, None]  # (n, 1)
+                chunk = slice(start, start + rows)
+                inputs, counted = hidden[chunk].to(dtype), targets[chunk] != IGNORE_INDEX
+                target_ids = targets[chunk].clamp(min=0)[:, None]  # (n, 1)
                 logits = F.linear(inputs, matrix, offset).float()  # (n, V)
                 top = logits.amax(-1)  # (n,)
-                right = logits.gather(1, answers)[:, 0]  # (n,)
-                if smoothing:
-                    right = (1 - smoothing) * right + smoothing * logits.mean(-1)
+                target_logits = logits.gather(1, target_ids)[:, 0]  # (n,)
+                if label_smoothing:
+                    target_logits = (1 - label_smoothing) * target_logits + label_smoothing * logits.mean(-1)
                 # In place, as the logits would not fit the cache twice.
-                chances = torch.softmax(logits, -1, out=logits)
+                probabilities = torch.softmax(logits, -1, out=logits)
                 # The largest logit less the logarithm of its chance is that of the sum over all.
-                total += torch.where(kept, top - chances.amax(-1).log() - right, 0).sum()
+                total += torch.where(counted, top - probabilities.amax(-1).log() - target_logits, 0).sum()
                 if gradients is not None:
                     # The derivative by the logits: chances less the target.
-                    chances.scatter_add_(1, answers, chances.new_full((), smoothing - 1.0).expand_as(answers))
-                    if smoothing:
-                        chances -= smoothing / chances.shape[1]
-                    gradients.add(places, chances.to(dtype), inputs, matrix, kept.to(dtype)[:, None])
+                    probabilities.scatter_add_(
+                        1, target_ids, probabilities.new_full((), label_smoothing - 1.0).expand_as(target_ids)
+                    )
+                    if label_smoothing:
+                        probabilities -= label_smoothing / probabilities.shape[1]
+                    gradients.add(chunk, probabilities.to(dtype), inputs, matrix, counted.to(dtype)[:, None])
         if gradients is not None:
             ctx.save_for_backward(gradients.hidden, gradients.weight, gradients.bias)
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias = ctx.saved_tensors
-        down = None if bias is None else bias * upstream
+        grad_bias = None if bias is None else bias * grad_output
         # In place, as V x D is large; torch itself refuses a second backward pass.
-        return hidden * upstream, weight.mul_(upstream), down, None, None, None
+        return hidden * grad_output, weight.mul_(grad_output), grad_bias, None, None, None
 
 
 def product_dtype(hidden: Tensor) -> torch.dtype:
@@ -96,10 +98,10 @@ def product_dtype(hidden: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
 
 
-def chunk_rows(places: int, vocabulary: int) -> int:
+def chunk_rows(num_positions: int, vocab_size: int) -> int:
     """How many places at a time, in chunks of about one size: a short last one would cost as much."""
-    rows = max(CHUNK_ROWS, CHUNK_LOGITS // vocabulary)
-    return -(-places // max(1, -(-places // rows))) or 1
+    rows = max(MIN_CHUNK_ROWS, MAX_CHUNK_LOGITS // vocab_size)
+    return -(-num_positions // max(1, -(-num_positions // rows))) or 1
 
 
 class _Gradients:
@@ -110,10 +112,10 @@ class _Gradients:
         self.weight = None if len(hidden) else torch.zeros_like(weight)  # None: the first chunk makes it
         self.bias = None if bias is None else torch.zeros_like(bias)
 
-    def add(self, places: slice, errors: Tensor, inputs: Tensor, matrix: Tensor, kept: Tensor) -> None:
+    def add(self, chunk: slice, errors: Tensor, inputs: Tensor, matrix: Tensor, counted: Tensor) -> None:
         """``errors`` (n, V) count where ``kept`` (n, 1) is 1; it is put to the narrow sides, not to V."""
-        self.hidden[places] = (errors @ matrix).mul_(kept)  # (n, D)
-        inputs = inputs * kept
+        self.hidden[chunk] = (errors @ matrix).mul_(counted)  # (n, D)
+        inputs = inputs * counted
         if self.weight is None:
             self.weight = (errors.t() @ inputs).to(self.hidden.dtype)  # (V, D)
         elif errors.dtype == self.weight.dtype:
@@ -121,4 +123,4 @@ class _Gradients:
         else:
             self.weight += errors.t() @ inputs
         if self.bias is not None:
-            self.bias += (kept.t() @ errors)[0]
+            self.bias += (counted.t() @ errors)[0]

@@ -9,9 +9,9 @@ import numpy as np
 
 from pretune.data.packing import collate
 from pretune.errors import UnsupportedError
-from pretune.registry import find, names
+from pretune.registry import find, list_names
 from pretune.types import (
-    IGNORED,
+    IGNORE_INDEX,
     Batch,
     BoolArray,
     Example,
@@ -19,10 +19,10 @@ from pretune.types import (
     Loss,
     NetworkLike,
     Row,
-    Specials,
+    SpecialTokens,
     Traits,
-    decoder_start,
-    framed,
+    add_special_tokens,
+    decoder_start_id,
 )
 
 HEAD = "causal_lm"
@@ -30,7 +30,7 @@ HEAD = "causal_lm"
 
 
 @dataclass(frozen=True)
-class Pairs:
+class SourceTargetBuilder:
     """Sources and targets by teacher forcing: the decoder reads the true target, shifted by one.
 
     Raises:
@@ -39,43 +39,46 @@ class Pairs:
 
     objective: str
     traits: Traits
-    specials: Specials
+    specials: SpecialTokens
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.traits.kind != "encoder-decoder":
+        if self.traits.architecture != "encoder-decoder":
             raise UnsupportedError(
-                f"{self.objective} needs an encoder-decoder, this family is a mere {self.traits.kind}; "
-                f"encoder-decoders are: {', '.join(encoder_decoders()) or 'none yet'}"
+                f"{self.objective} needs an encoder-decoder, this family is a mere "
+                f"{self.traits.architecture}; "
+                f"encoder-decoders are: {', '.join(encoder_decoder_families()) or 'none yet'}"
             )
-        decoder_start(self.traits, self.specials)
+        decoder_start_id(self.traits, self.specials)
 
     @property
-    def packs(self) -> bool:
+    def supports_packing(self) -> bool:
         """May pairs share a row of the grid?"""
-        return self.traits.packing
+        return self.traits.supports_packing
 
     @property
-    def frame(self) -> int:
+    def num_special_tokens(self) -> int:
         """Special tokens around a source, and around a target."""
         before, after = self.specials.single
         return len(before) + len(after)
 
-    def example(self, record: int, source: IntArray, target: IntArray, counted: BoolArray) -> Example:
+    def build_example(
+        self, record: int, source: IntArray, target: IntArray, target_mask: BoolArray
+    ) -> Example:
         """Framed source and target; targets that are not ``counted`` (of the framed target) are ignored."""
-        tokens = np.append(decoder_start(self.traits, self.specials), target[:-1]).astype(np.int64)
-        told = np.where(counted, target, IGNORED).astype(np.int64)
-        places = np.arange(len(tokens), dtype=np.int64)
-        return Example(record, (Row(tokens, {HEAD: places}, {HEAD: told}, source=source),))
+        tokens = np.append(decoder_start_id(self.traits, self.specials), target[:-1]).astype(np.int64)
+        targets = np.where(target_mask, target, IGNORE_INDEX).astype(np.int64)
+        positions = np.arange(len(tokens), dtype=np.int64)
+        return Example(record, (Row(tokens, {HEAD: positions}, {HEAD: targets}, source_tokens=source),))
 
-    def framed(self, tokens: IntArray) -> IntArray:
+    def add_special_tokens(self, tokens: IntArray) -> IntArray:
         """A source or a target with the tokenizer's special tokens around it."""
-        return framed(self.specials, (tokens,))[0]
+        return add_special_tokens(self.specials, (tokens,))[0]
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """A group of examples a row of the grid, their sources in the same row of another."""
-        batch = collate(groups, pad=self.specials.pad, heads=(HEAD,))
-        return replace(batch, smoothing={HEAD: self.label_smoothing})
+        batch = collate(groups, pad_id=self.specials.pad_id, heads=(HEAD,))
+        return replace(batch, label_smoothing={HEAD: self.label_smoothing})
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """Cross-entropy in nats, summed over the target tokens."""
@@ -83,13 +86,17 @@ class Pairs:
         yield Loss({HEAD: (outputs.sums[HEAD], 1.0)})
 
 
-def text_places(length: int, specials: Specials) -> BoolArray:
+def text_mask(length: int, specials: SpecialTokens) -> BoolArray:
     """(T,) which places of a framed text of that length are the text's own."""
     before, after = specials.single
-    places = np.arange(length)
-    return (places >= len(before)) & (places < length - len(after))
+    positions = np.arange(length)
+    return (positions >= len(before)) & (positions < length - len(after))
 
 
-def encoder_decoders() -> list[str]:
+def encoder_decoder_families() -> list[str]:
     """The families that are encoder-decoders."""
-    return [name for name in names("families") if find("families", name).TRAITS.kind == "encoder-decoder"]
+    return [
+        name
+        for name in list_names("families")
+        if find("families", name).TRAITS.architecture == "encoder-decoder"
+    ]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from pretune.data.packing import collate
 from pretune.errors import DataError, UnsupportedError
-from pretune.text.segmentation import SENTENCE
+from pretune.text.segmentation import SENTENCE_START
 from pretune.types import (
     Batch,
     Example,
@@ -20,20 +20,20 @@ from pretune.types import (
     LossTerms,
     Outputs,
     Row,
-    Specials,
+    SpecialTokens,
     Traits,
-    framed,
-    framed_starts,
+    add_special_token_starts,
+    add_special_tokens,
 )
 
 HEAD = "next_sentence"
 """Of two classes, told of a pair of texts."""
 
-Flags = npt.NDArray[np.uint8]
+StartFlags = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class TwoTexts:
+class TextPairBuilder:
     """Two texts in one frame, and their class.
 
     Raises:
@@ -42,7 +42,7 @@ class TwoTexts:
 
     objective: str
     traits: Traits
-    specials: Specials
+    specials: SpecialTokens
 
     def __post_init__(self) -> None:
         if HEAD not in self.traits.heads:
@@ -51,51 +51,55 @@ class TwoTexts:
             )
 
     @property
-    def frame(self) -> int:
+    def num_special_tokens(self) -> int:
         """Special tokens around two texts."""
-        return frame_length(self.specials)
+        return num_pair_special_tokens(self.specials)
 
-    def starts(self, feature: Feature) -> Flags:
+    def word_starts(self, feature: Feature) -> StartFlags:
         """Word and sentence starts of a window.
 
         Raises:
             DataError: it says nothing of them.
         """
-        if feature.starts is None:
+        if feature.word_starts is None:
             raise DataError(
                 f"{self.objective} needs to know where sentences start, and this text says nothing of it"
             )
-        return feature.starts[0]
+        return feature.word_starts[0]
 
-    def row(self, sequences: tuple[IntArray, ...], starts: tuple[Flags, ...], label: int | None) -> Row:
+    def build_row(
+        self, sequences: tuple[IntArray, ...], word_starts: tuple[StartFlags, ...], label: int | None
+    ) -> Row:
         """``[CLS] A [SEP] B [SEP]`` with its class, if there is one."""
-        tokens, segments = framed(self.specials, sequences)
-        place = 0 if self.traits.sentence == "first" else len(tokens) - 1
-        told = [] if label is None else [label]
+        tokens, segments = add_special_tokens(self.specials, sequences)
+        position = 0 if self.traits.pooling == "first" else len(tokens) - 1
+        labels = [] if label is None else [label]
         return Row(
             tokens,
-            {HEAD: np.full(len(told), place, np.int64)},
-            {HEAD: np.array(told, np.int64)},
-            segments if self.traits.segments else None,
-            starts=framed_starts(self.specials, starts),
+            {HEAD: np.full(len(labels), position, np.int64)},
+            {HEAD: np.array(labels, np.int64)},
+            segments if self.traits.has_segment_embeddings else None,
+            word_starts=add_special_token_starts(self.specials, word_starts),
         )
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """A group of examples a row of the grid."""
-        return collate(groups, pad=self.specials.pad, heads=(HEAD,), segments=self.traits.segments)
+        return collate(
+            groups, pad_id=self.specials.pad_id, heads=(HEAD,), segments=self.traits.has_segment_embeddings
+        )
 
-    def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
+    def loss_terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         """Cross-entropy in nats, summed over the pairs, of outputs that hold this head's logits."""
         total = F.cross_entropy(outputs.logits[HEAD].float(), batch.targets[HEAD], reduction="sum")
         return {HEAD: (total, 1.0)}
 
 
-def cut_near(starts: Flags, point: int) -> int:
+def nearest_sentence_start(word_starts: StartFlags, position: int) -> int:
     """The sentence start nearest to ``point``, or, if the text has none but its first, the point itself."""
-    places = np.flatnonzero(starts[1:] & SENTENCE) + 1
-    return int(places[np.abs(places - point).argmin()]) if len(places) else point
+    positions = np.flatnonzero(word_starts[1:] & SENTENCE_START) + 1
+    return int(positions[np.abs(positions - position).argmin()]) if len(positions) else position
 
 
-def frame_length(specials: Specials) -> int:
+def num_pair_special_tokens(specials: SpecialTokens) -> int:
     """Special tokens around two texts."""
-    return len(framed(specials, (np.zeros(0, np.int64),) * 2)[0])
+    return len(add_special_tokens(specials, (np.zeros(0, np.int64),) * 2)[0])

@@ -24,13 +24,13 @@ from pretune.types import (
     Loss,
     NetworkLike,
     Row,
-    Specials,
+    SpecialTokens,
     Traits,
-    Windowing,
+    WindowSpec,
 )
 
 HEAD = "causal_lm"
-KINDS = ("decoder",)
+ARCHITECTURES = ("decoder",)
 
 
 class Options(Settings):
@@ -40,24 +40,24 @@ class Options(Settings):
     """Share of each target that is spread over the vocabulary, in training; held-out losses are without."""
 
 
-def windowing(specials: Specials, max_length: int) -> Windowing:
+def window_spec(specials: SpecialTokens, max_length: int) -> WindowSpec:
     """Windows one token longer than the model, overlapping by one: inputs and their shifted targets."""
-    start = specials.start if specials.start is not None else specials.end
-    return Windowing(length=max_length + 1, overlap=1, start=start, end=specials.end)
+    start = specials.bos_id if specials.bos_id is not None else specials.eos_id
+    return WindowSpec(length=max_length + 1, overlap=1, bos_id=start, eos_id=specials.eos_id)
 
 
 class Objective:
     """Next-token prediction over windows of text, packed or not."""
 
     heads = (HEAD,)
-    distils = True
-    packs = True
-    every_token = True
+    distillable = True
+    supports_packing = True
+    predicts_every_token = True
 
     def __init__(
         self,
         traits: Traits,
-        specials: Specials,
+        specials: SpecialTokens,
         options: Options | None = None,
         store: FeatureStore | None = None,
     ) -> None:
@@ -65,9 +65,9 @@ class Objective:
             raise UnsupportedError(
                 f"causal_lm needs a family with a {HEAD!r} head; this one has {traits.heads}"
             )
-        if traits.kind not in KINDS:
+        if traits.architecture not in ARCHITECTURES:
             raise UnsupportedError(
-                f"causal_lm needs a decoder; this family is an {traits.kind}, which reads a source: "
+                f"causal_lm needs a decoder; this family is an {traits.architecture}, which reads a source: "
                 "span_corruption, denoising, prefix_lm and sequence_to_sequence train it"
             )
         self.specials, self.options = specials, options or Options()
@@ -85,8 +85,8 @@ class Objective:
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """A group of examples a row of the grid."""
-        batch = collate(groups, pad=self.specials.pad, heads=self.heads)
-        return replace(batch, smoothing={HEAD: self.options.label_smoothing})
+        batch = collate(groups, pad_id=self.specials.pad_id, heads=self.heads)
+        return replace(batch, label_smoothing={HEAD: self.options.label_smoothing})
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """Cross-entropy in nats, summed over all places."""
@@ -94,7 +94,7 @@ class Objective:
         yield Loss({HEAD: (outputs.sums[HEAD], 1.0)})
 
 
-def contexts(feature: Feature, example: Example, specials: Specials) -> tuple[IntArray, IntArray]:
+def ngram_contexts(feature: Feature, example: Example, specials: SpecialTokens) -> tuple[IntArray, IntArray]:
     """(previous token, target) of each predicted place, for the n-gram baselines."""
     window = feature.sequences[0]
     return window[:-1], window[1:]

@@ -12,8 +12,18 @@ from torch.nn import functional as F
 
 from pretune.config import Settings
 from pretune.errors import ConfigError
-from pretune.objectives._sentence import SentencePlace
-from pretune.types import Batch, Example, Feature, FeatureStore, IntArray, Loss, NetworkLike, Specials, Traits
+from pretune.objectives._sentence import SequenceBuilder
+from pretune.types import (
+    Batch,
+    Example,
+    Feature,
+    FeatureStore,
+    IntArray,
+    Loss,
+    NetworkLike,
+    SpecialTokens,
+    Traits,
+)
 
 HEAD = "classification"
 
@@ -34,32 +44,32 @@ class Objective:
     """
 
     heads = (HEAD,)
-    distils = True
-    packs = True
+    distillable = True
+    supports_packing = True
 
     def __init__(
         self,
         traits: Traits,
-        specials: Specials,
+        specials: SpecialTokens,
         options: Options | None = None,
         store: FeatureStore | None = None,
     ) -> None:
-        self.place = SentencePlace(HEAD, traits, specials)
+        self.builder = SequenceBuilder(HEAD, traits, specials)
         self.options = options or Options()
-        self.weights = balanced(store) if self.options.class_weights else None
+        self.class_weights = balanced_class_weights(store) if self.options.class_weights else None
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
         """Places that each feature needs, (n,), of its token counts, (n, 1 or 2)."""
-        return self.place.length_bounds(lengths)
+        return self.builder.length_bounds(lengths)
 
     def build(self, feature: Feature, rng: np.random.Generator) -> Example:
         """Frame the text or the pair; the target is the class id in ``labels["label"]``, if there is one."""
         label = feature.labels.get("label")
-        return self.place.build(feature, None if label is None else np.array([label], np.int64))
+        return self.builder.build(feature, None if label is None else np.array([label], np.int64))
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """A group of examples a row of the grid."""
-        return self.place.collate(groups)
+        return self.builder.collate(groups)
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """Cross-entropy in nats, summed over the texts."""
@@ -68,14 +78,14 @@ class Objective:
         total = F.cross_entropy(
             logits,
             batch.targets[HEAD],
-            weight=None if self.weights is None else self.weights.to(logits.device),
+            weight=None if self.class_weights is None else self.class_weights.to(logits.device),
             reduction="sum",
             label_smoothing=self.options.label_smoothing,
         )
         yield Loss({HEAD: (total, 1.0)})
 
 
-def balanced(store: FeatureStore | None) -> torch.Tensor:
+def balanced_class_weights(store: FeatureStore | None) -> torch.Tensor:
     """(C,) weights n / (C * n_c), as scikit-learn's "balanced": over all features they average 1.
 
     The sum of weighted losses is divided by the number of texts, as without weights, and not by the sum of

@@ -20,10 +20,10 @@ import pydantic
 from pretune.config import Settings
 from pretune.errors import DataError, UnsupportedError
 from pretune.objectives._pairs import HEAD as HEAD
-from pretune.objectives._pairs import Pairs, text_places
-from pretune.text.segmentation import SENTENCE
+from pretune.objectives._pairs import SourceTargetBuilder, text_mask
+from pretune.text.segmentation import SENTENCE_START
 from pretune.types import (
-    IGNORED,
+    IGNORE_INDEX,
     Batch,
     Example,
     Feature,
@@ -31,15 +31,15 @@ from pretune.types import (
     IntArray,
     Loss,
     NetworkLike,
-    Specials,
+    SpecialTokens,
     Traits,
-    Windowing,
+    WindowSpec,
 )
 
-KINDS = ("encoder-decoder",)
-SCORING: Mapping[str, bool] = {"hidden_only": True}
+ARCHITECTURES = ("encoder-decoder",)
+EVALUATION_OPTIONS: Mapping[str, bool] = {"hidden_only": True}
 """How held-out text is scored: what stands in the source need only be copied."""
-GAP = -1
+MASK_PLACEHOLDER = -1
 """In a source of places of the text: a mask."""
 
 
@@ -64,41 +64,41 @@ class Options(Settings):
     """Share of each target that is spread over the vocabulary, in training; held-out losses are without."""
 
     @pydantic.model_validator(mode="after")
-    def _something(self) -> Options:
+    def _check_any_noise(self) -> Options:
         if not (self.infilling or self.masking or self.deletion or self.permute_sentences or self.rotation):
             raise ValueError("denoising without any damage would only copy: leave one of them above 0")
         return self
 
 
-def windowing(specials: Specials, max_length: int) -> Windowing:
+def window_spec(specials: SpecialTokens, max_length: int) -> WindowSpec:
     """Windows that leave room for the frame; none overlaps, so that each token lies in one."""
     before, after = specials.single
-    return Windowing(length=max_length - len(before) - len(after))
+    return WindowSpec(length=max_length - len(before) - len(after))
 
 
 class Objective:
     """The source is a damaged window, the target the window as it was."""
 
     heads = (HEAD,)
-    every_token = False
+    predicts_every_token = False
 
     def __init__(
         self,
         traits: Traits,
-        specials: Specials,
+        specials: SpecialTokens,
         options: Options | None = None,
         store: FeatureStore | None = None,
     ) -> None:
         self.options = options or Options()
-        self.pairs = Pairs("denoising", traits, specials, self.options.label_smoothing)
-        if specials.mask is None:
+        self.builder = SourceTargetBuilder("denoising", traits, specials, self.options.label_smoothing)
+        if specials.mask_id is None:
             raise UnsupportedError("denoising needs a tokenizer with a mask token; this one has none")
-        self._mask = specials.mask
-        self.packs = self.pairs.packs
+        self._mask_id = specials.mask_id
+        self.supports_packing = self.builder.supports_packing
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
         """Places that each feature needs, (n,), of its token counts, (n, 1)."""
-        return np.asarray(lengths.sum(1) + self.pairs.frame)
+        return np.asarray(lengths.sum(1) + self.builder.num_special_tokens)
 
     def build(self, feature: Feature, rng: np.random.Generator) -> Example:
         """Damage a copy of the window.
@@ -107,93 +107,106 @@ class Objective:
             DataError: sentences are to be permuted, and the feature says nothing of sentences.
         """
         tokens = feature.sequences[0]
-        places = self._damaged(feature, rng)  # (S,)
-        source = self.pairs.framed(np.where(places == GAP, self._mask, tokens[places]))
-        target = self.pairs.framed(tokens)
-        counted = np.ones(len(target), bool)
+        positions = self._corrupt(feature, rng)  # (S,)
+        source = self.builder.add_special_tokens(
+            np.where(positions == MASK_PLACEHOLDER, self._mask_id, tokens[positions])
+        )
+        target = self.builder.add_special_tokens(tokens)
+        target_mask = np.ones(len(target), bool)
         if self.options.hidden_only:
-            counted = text_places(len(target), self.pairs.specials)
-            counted[np.flatnonzero(counted)[places[places != GAP]]] = False
-        return self.pairs.example(feature.record, source, target, counted)
+            target_mask = text_mask(len(target), self.builder.specials)
+            target_mask[np.flatnonzero(target_mask)[positions[positions != MASK_PLACEHOLDER]]] = False
+        return self.builder.build_example(feature.record, source, target, target_mask)
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """A group of examples a row of the grid."""
-        return self.pairs.collate(groups)
+        return self.builder.collate(groups)
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """Cross-entropy in nats, summed over the target tokens."""
-        yield from self.pairs.loss(network, batch)
+        yield from self.builder.loss(network, batch)
 
-    def _damaged(self, feature: Feature, rng: np.random.Generator) -> IntArray:
+    def _corrupt(self, feature: Feature, rng: np.random.Generator) -> IntArray:
         """(S,) the places of the window that the source shows, in its order; `GAP` for a mask."""
         options = self.options
-        places = np.arange(len(feature.sequences[0]), dtype=np.int64)
+        positions = np.arange(len(feature.sequences[0]), dtype=np.int64)
         if options.permute_sentences:
-            places = permuted(places, _sentences(feature), options.permute_sentences, rng)
+            positions = permute_sentences(
+                positions, _sentence_starts(feature), options.permute_sentences, rng
+            )
         if options.infilling:
-            places = infilled(places, options.infilling, options.mean_length, rng)
+            positions = infill_spans(positions, options.infilling, options.mean_length, rng)
         if options.masking:
-            places[_some(np.flatnonzero(places != GAP), options.masking, rng)] = GAP
+            positions[
+                _sample_positions(np.flatnonzero(positions != MASK_PLACEHOLDER), options.masking, rng)
+            ] = MASK_PLACEHOLDER
         if options.deletion:
-            places = np.delete(places, _some(np.flatnonzero(places != GAP), options.deletion, rng))
-        if options.rotation and rng.random() < options.rotation and len(places) > 1:
-            places = np.roll(places, -int(rng.integers(1, len(places))))
-        return places
+            positions = np.delete(
+                positions,
+                _sample_positions(np.flatnonzero(positions != MASK_PLACEHOLDER), options.deletion, rng),
+            )
+        if options.rotation and rng.random() < options.rotation and len(positions) > 1:
+            positions = np.roll(positions, -int(rng.integers(1, len(positions))))
+        return positions
 
 
-def permuted(places: IntArray, starts: IntArray, share: float, rng: np.random.Generator) -> IntArray:
+def permute_sentences(
+    positions: IntArray, sentence_starts: IntArray, fraction: float, rng: np.random.Generator
+) -> IntArray:
     """The places with a share of the sentences, which begin at ``starts``, in each other's place."""
-    sentences = np.split(places, starts[starts > 0])
-    chosen = rng.permutation(len(sentences))[: math.ceil(share * len(sentences))]
+    sentences = np.split(positions, sentence_starts[sentence_starts > 0])
+    chosen = rng.permutation(len(sentences))[: math.ceil(fraction * len(sentences))]
     order = np.arange(len(sentences))
     order[chosen] = rng.permutation(chosen)
     return np.concatenate([sentences[number] for number in order])
 
 
-def infilled(places: IntArray, share: float, mean: float, rng: np.random.Generator) -> IntArray:
+def infill_spans(
+    positions: IntArray, fraction: float, mean_length: float, rng: np.random.Generator
+) -> IntArray:
     """The places with spans of a share of them replaced by one `GAP` each, anywhere with equal chances."""
-    hidden = math.ceil(share * len(places))
-    lengths = span_lengths(hidden, mean, rng)
+    hidden = math.ceil(fraction * len(positions))
+    lengths = span_lengths(hidden, mean_length, rng)
     # The spans and what stays, in a row: where among them the spans stand is drawn.
-    kept = len(places) - hidden
-    spans = np.zeros(kept + len(lengths), bool)
+    num_visible = len(positions) - hidden
+    spans = np.zeros(num_visible + len(lengths), bool)
     spans[rng.choice(len(spans), len(lengths), replace=False)] = True
     sizes = np.ones(len(spans), np.int64)
     sizes[spans] = lengths
     begins = np.cumsum(sizes) - sizes
-    return np.where(spans, GAP, places[np.minimum(begins, len(places) - 1)])
+    return np.where(spans, MASK_PLACEHOLDER, positions[np.minimum(begins, len(positions) - 1)])
 
 
-def span_lengths(hidden: int, mean: float, rng: np.random.Generator) -> IntArray:
+def span_lengths(total: int, mean_length: float, rng: np.random.Generator) -> IntArray:
     """At most ``hidden`` lengths that add up to it, Poisson but for the last, which is cut."""
     lengths: list[int] = []
-    left = hidden
+    left = total
     while left:
-        lengths.append(min(int(rng.poisson(mean)), left))
+        lengths.append(min(int(rng.poisson(mean_length)), left))
         left -= lengths[-1]
-    surplus = max(len(lengths) - hidden, 0)
+    surplus = max(len(lengths) - total, 0)
     empty = [number for number, length in enumerate(lengths) if length == 0]
     return np.delete(np.array(lengths, np.int64), empty[:surplus])
 
 
-def _some(places: IntArray, share: float, rng: np.random.Generator) -> IntArray:
-    return rng.choice(places, round(share * len(places)), replace=False)
+def _sample_positions(positions: IntArray, fraction: float, rng: np.random.Generator) -> IntArray:
+    return rng.choice(positions, round(fraction * len(positions)), replace=False)
 
 
-def _sentences(feature: Feature) -> IntArray:
-    if feature.starts is None:
+def _sentence_starts(feature: Feature) -> IntArray:
+    if feature.word_starts is None:
         raise DataError(
             "denoising permutes sentences, and this text says nothing of where they start; "
             "set permute_sentences to 0"
         )
-    return np.flatnonzero(feature.starts[0] & SENTENCE)
+    return np.flatnonzero(feature.word_starts[0] & SENTENCE_START)
 
 
-def contexts(feature: Feature, example: Example, specials: Specials) -> tuple[IntArray, IntArray]:
+def ngram_contexts(feature: Feature, example: Example, specials: SpecialTokens) -> tuple[IntArray, IntArray]:
     """(previous true token, target) of each counted token, for the n-gram baselines; -1 at the start."""
-    told, text = example.rows[0].targets[HEAD], feature.sequences[0]
-    previous = np.full(len(told), -1, np.int64)
-    inner = np.flatnonzero(text_places(len(told), specials))
-    previous[inner[1:]] = text[:-1]
-    counted = told != IGNORED
-    return previous[counted], told[counted]
+    targets, text = example.rows[0].targets[HEAD], feature.sequences[0]
+    previous = np.full(len(targets), -1, np.int64)
+    text_positions = np.flatnonzero(text_mask(len(targets), specials))
+    previous[text_positions[1:]] = text[:-1]
+    counted = targets != IGNORE_INDEX
+    return previous[counted], targets[counted]

@@ -31,7 +31,7 @@ import pydantic
 from pretune.config import Settings
 from pretune.data.packing import collate
 from pretune.errors import DataError, UnsupportedError
-from pretune.text.segmentation import WORD
+from pretune.text.segmentation import WORD_START
 from pretune.types import (
     Batch,
     BoolArray,
@@ -44,11 +44,11 @@ from pretune.types import (
     NetworkLike,
     Outputs,
     Row,
-    Specials,
+    SpecialTokens,
     Traits,
-    Windowing,
-    framed,
-    framed_starts,
+    WindowSpec,
+    add_special_token_starts,
+    add_special_tokens,
 )
 
 HEAD = "masked_lm"
@@ -72,25 +72,25 @@ class Options(Settings):
     """Share of each target that is spread over the vocabulary, in training; held-out losses are without."""
 
 
-def windowing(specials: Specials, max_length: int) -> Windowing:
+def window_spec(specials: SpecialTokens, max_length: int) -> WindowSpec:
     """Windows that leave room for the frame; none overlaps, so that each token lies in one."""
     before, after = specials.single
-    return Windowing(length=max_length - len(before) - len(after))
+    return WindowSpec(length=max_length - len(before) - len(after))
 
 
 class Objective:
     """Masked language modelling over windows of text, packed or not."""
 
     heads = (HEAD,)
-    distils = True
-    packs = True
-    every_token = False
+    distillable = True
+    supports_packing = True
+    predicts_every_token = False
     """Does an epoch predict every token of the text? Then its loss has a meaning per byte."""
 
     def __init__(
         self,
         traits: Traits,
-        specials: Specials,
+        specials: SpecialTokens,
         options: Options | None = None,
         store: FeatureStore | None = None,
     ) -> None:
@@ -98,14 +98,14 @@ class Objective:
             raise UnsupportedError(
                 f"masked_lm needs a family with a {HEAD!r} head; this one has {traits.heads}"
             )
-        if specials.mask is None:
+        if specials.mask_id is None:
             raise UnsupportedError("masked_lm needs a tokenizer with a mask token; this one has none")
-        self.specials, self._mask = specials, specials.mask
+        self.specials, self._mask_id = specials, specials.mask_id
         self.options = options or Options()
-        self._ordinary = ~np.isin(np.arange(specials.vocabulary_size), specials.all)  # (V,)
-        self._replacements = np.flatnonzero(self._ordinary)
+        self._maskable = ~np.isin(np.arange(specials.vocabulary_size), specials.all_ids)  # (V,)
+        self._random_ids = np.flatnonzero(self._maskable)
 
-    def at(self, progress: float) -> Self:
+    def at_progress(self, progress: float) -> Self:
         """With the rate that holds where the share ``progress`` of a run is done."""
         if self.options.rate_end is None:
             return self
@@ -121,102 +121,106 @@ class Objective:
 
     def build(self, feature: Feature, rng: np.random.Generator) -> Example:
         """Frame the text, choose places, hide what stands there."""
-        tokens, _ = framed(self.specials, feature.sequences[:1])  # (T,)
-        starts = None if feature.starts is None else framed_starts(self.specials, feature.starts[:1])
-        return self.hide(Example(feature.record, (Row(tokens, {}, {}, starts=starts),)), rng)
+        tokens, _ = add_special_tokens(self.specials, feature.sequences[:1])  # (T,)
+        starts = (
+            None
+            if feature.word_starts is None
+            else add_special_token_starts(self.specials, feature.word_starts[:1])
+        )
+        return self.mask_tokens(Example(feature.record, (Row(tokens, {}, {}, word_starts=starts),)), rng)
 
-    def hide(self, example: Example, rng: np.random.Generator) -> Example:
+    def mask_tokens(self, example: Example, rng: np.random.Generator) -> Example:
         """The example of another objective with ordinary tokens of its rows hidden, to be predicted.
 
         Raises:
             DataError: whole words are asked for, and a row says nothing of words.
         """
-        return replace(example, rows=tuple(self._hidden(row, rng) for row in example.rows))
+        return replace(example, rows=tuple(self._mask_row(row, rng) for row in example.rows))
 
-    def _hidden(self, row: Row, rng: np.random.Generator) -> Row:
-        candidates = np.flatnonzero(self._ordinary[row.tokens])
-        places = self._choose(candidates, row.starts, rng)  # (n,)
-        fate = rng.random(len(places))
-        masked = fate < self.options.mask_share
-        random = ~masked & (fate < self.options.mask_share + self.options.random_share)
-        shown = row.tokens.copy()
-        shown[places[masked]] = self._mask
-        shown[places[random]] = rng.choice(self._replacements, int(random.sum()))
+    def _mask_row(self, row: Row, rng: np.random.Generator) -> Row:
+        candidates = np.flatnonzero(self._maskable[row.tokens])
+        positions = self._choose_positions(candidates, row.word_starts, rng)  # (n,)
+        draws = rng.random(len(positions))
+        masked = draws < self.options.mask_share
+        random = ~masked & (draws < self.options.mask_share + self.options.random_share)
+        corrupted = row.tokens.copy()
+        corrupted[positions[masked]] = self._mask_id
+        corrupted[positions[random]] = rng.choice(self._random_ids, int(random.sum()))
         return replace(
             row,
-            tokens=shown,
-            places={**row.places, HEAD: places},
-            targets={**row.targets, HEAD: row.tokens[places]},
+            tokens=corrupted,
+            positions={**row.positions, HEAD: positions},
+            targets={**row.targets, HEAD: row.tokens[positions]},
         )
 
-    def _choose(
-        self, candidates: IntArray, starts: npt.NDArray[np.uint8] | None, rng: np.random.Generator
+    def _choose_positions(
+        self, candidates: IntArray, word_starts: npt.NDArray[np.uint8] | None, rng: np.random.Generator
     ) -> IntArray:
         """The places to predict, in order; none of a text of nothing but special tokens."""
         if len(candidates) == 0:
             return candidates
-        number = max(1, round(self.options.rate * len(candidates)))
+        num_targets = max(1, round(self.options.rate * len(candidates)))
         if not self.options.whole_words and self.options.ngram == 1:
-            return np.sort(rng.choice(candidates, number, replace=False))
-        words = self._words(candidates, starts)
+            return np.sort(rng.choice(candidates, num_targets, replace=False))
+        words = self._word_ids(candidates, word_starts)
         if self.options.ngram > 1:
-            return np.asarray(candidates[stretches(candidates, words, number, self.options.ngram, rng)])
+            return np.asarray(candidates[ngram_mask(candidates, words, num_targets, self.options.ngram, rng)])
         sizes = np.bincount(words)
         order = rng.permutation(len(sizes))
         ends = np.cumsum(sizes[order])
-        last = int(np.searchsorted(ends, number))  # the word with which the number is reached
-        surplus = int(ends[last]) - number
-        taken = last + 1 if last == 0 or rng.random() * sizes[order[last]] >= surplus else last
-        return np.asarray(candidates[np.isin(words, order[:taken])])
+        last = int(np.searchsorted(ends, num_targets))  # the word with which the number is reached
+        surplus = int(ends[last]) - num_targets
+        num_words = last + 1 if last == 0 or rng.random() * sizes[order[last]] >= surplus else last
+        return np.asarray(candidates[np.isin(words, order[:num_words])])
 
-    def _words(self, candidates: IntArray, starts: npt.NDArray[np.uint8] | None) -> IntArray:
+    def _word_ids(self, candidates: IntArray, word_starts: npt.NDArray[np.uint8] | None) -> IntArray:
         """(candidates,) number of the word of each, from 0 on; each is one where words do not matter."""
         if not self.options.whole_words:
             return np.arange(len(candidates), dtype=np.int64)
-        if starts is None:
+        if word_starts is None:
             raise DataError("whole_words needs to know where words start, and this text says nothing of it")
-        words = np.cumsum(starts & WORD)[candidates]
+        words = np.cumsum(word_starts & WORD_START)[candidates]
         return np.unique(words, return_inverse=True)[1].astype(np.int64)
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """A group of examples a row of the grid."""
-        batch = collate(groups, pad=self.specials.pad, heads=self.heads)
-        return replace(batch, smoothing=self.smoothing)
+        batch = collate(groups, pad_id=self.specials.pad_id, heads=self.heads)
+        return replace(batch, label_smoothing=self.label_smoothing)
 
     @property
-    def smoothing(self) -> dict[str, float]:
+    def label_smoothing(self) -> dict[str, float]:
         """Head to the share of its targets that is spread over the vocabulary."""
         return {HEAD: self.options.label_smoothing}
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """Cross-entropy in nats, summed over the predicted places."""
-        yield Loss(self.terms(network(batch, heads=self.heads, targets=batch.targets), batch))
+        yield Loss(self.loss_terms(network(batch, heads=self.heads, targets=batch.targets), batch))
 
-    def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
+    def loss_terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         """Of outputs of a network that was handed the targets."""
         return {HEAD: (outputs.sums[HEAD], 1.0)}
 
 
-def stretches(
-    candidates: IntArray, words: IntArray, number: int, longest: int, rng: np.random.Generator
+def ngram_mask(
+    candidates: IntArray, word_ids: IntArray, num_targets: int, max_words: int, rng: np.random.Generator
 ) -> BoolArray:
     """(candidates,) which of them lie in stretches of up to ``longest`` words, ``number`` of them in all.
 
     Where no word alone fits into ``number``, the first one that is drawn is taken.
     """
-    bounds = np.append(np.flatnonzero(np.diff(words, prepend=-1)), len(words))  # (words + 1,)
-    chances = np.cumsum(1 / np.arange(1, longest + 1))
+    bounds = np.append(np.flatnonzero(np.diff(word_ids, prepend=-1)), len(word_ids))  # (words + 1,)
+    cumulative = np.cumsum(1 / np.arange(1, max_words + 1))
     chosen = np.zeros(len(candidates), bool)
-    left, order = number, rng.permutation(len(bounds) - 1)
+    left, order = num_targets, rng.permutation(len(bounds) - 1)
     for word in order.tolist():
         if not left:
             break
-        most = 1 + int(np.searchsorted(chances, rng.random() * chances[-1], side="right"))
-        ends = bounds[min(word + most, len(bounds) - 1) : word : -1]
-        begin, fitting = int(bounds[word]), ends[ends - bounds[word] <= left]
-        if len(fitting) == 0 or chosen[begin : fitting[0]].any():
+        max_length = 1 + int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
+        ends = bounds[min(word + max_length, len(bounds) - 1) : word : -1]
+        begin, fitting_ends = int(bounds[word]), ends[ends - bounds[word] <= left]
+        if len(fitting_ends) == 0 or chosen[begin : fitting_ends[0]].any():
             continue
-        end = int(fitting[0])
+        end = int(fitting_ends[0])
         if candidates[end - 1] - candidates[begin] == end - 1 - begin:  # no special token between
             chosen[begin:end] = True
             left -= end - begin
@@ -225,11 +229,11 @@ def stretches(
     return chosen
 
 
-def contexts(feature: Feature, example: Example, specials: Specials) -> tuple[IntArray, IntArray]:
+def ngram_contexts(feature: Feature, example: Example, specials: SpecialTokens) -> tuple[IntArray, IntArray]:
     """(previous true token, target) of each predicted place, for the n-gram baselines; -1 at the start."""
     row = example.rows[0]
-    places, targets = row.places[HEAD], row.targets[HEAD]
+    positions, targets = row.positions[HEAD], row.targets[HEAD]
     tokens = row.tokens.copy()
-    tokens[places] = targets
-    previous = tokens[np.maximum(places - 1, 0)]
-    return np.where((places > 0) & ~np.isin(previous, specials.all), previous, -1), targets
+    tokens[positions] = targets
+    previous = tokens[np.maximum(positions - 1, 0)]
+    return np.where((positions > 0) & ~np.isin(previous, specials.all_ids), previous, -1), targets

@@ -11,8 +11,18 @@ from torch.nn import functional as F
 
 from pretune.config import Settings
 from pretune.errors import ConfigError
-from pretune.objectives._sentence import SentencePlace
-from pretune.types import Batch, Example, Feature, FeatureStore, IntArray, Loss, NetworkLike, Specials, Traits
+from pretune.objectives._sentence import SequenceBuilder
+from pretune.types import (
+    Batch,
+    Example,
+    Feature,
+    FeatureStore,
+    IntArray,
+    Loss,
+    NetworkLike,
+    SpecialTokens,
+    Traits,
+)
 
 HEAD = "classification"
 
@@ -32,31 +42,31 @@ class Objective:
     """
 
     heads = (HEAD,)
-    packs = True
+    supports_packing = True
 
     def __init__(
         self,
         traits: Traits,
-        specials: Specials,
+        specials: SpecialTokens,
         options: Options | None = None,
         store: FeatureStore | None = None,
     ) -> None:
-        self.place = SentencePlace(HEAD, traits, specials)
+        self.builder = SequenceBuilder(HEAD, traits, specials)
         self.options = options or Options()
-        self.weights = balanced(store) if self.options.class_weights else None
+        self.class_weights = balanced_class_weights(store) if self.options.class_weights else None
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
         """Places that each feature needs, (n,), of its token counts, (n, 1 or 2)."""
-        return self.place.length_bounds(lengths)
+        return self.builder.length_bounds(lengths)
 
     def build(self, feature: Feature, rng: np.random.Generator) -> Example:
         """Frame the text or the pair; the target is ``labels["labels"]``, (C,) of 0 and 1, if it is there."""
         labels = feature.labels.get("labels")
-        return self.place.build(feature, None if labels is None else np.array([labels], np.float64))
+        return self.builder.build(feature, None if labels is None else np.array([labels], np.float64))
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """A group of examples a row of the grid."""
-        return self.place.collate(groups)
+        return self.builder.collate(groups)
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """Binary cross-entropy in nats: the mean over the labels, summed over the texts.
@@ -66,12 +76,12 @@ class Objective:
         """
         outputs = network(batch, heads=self.heads)
         logits, targets = outputs.logits[HEAD].float(), batch.targets[HEAD]  # (N, C), (N, C)
-        weights = None if self.weights is None else self.weights.to(logits.device)
+        weights = None if self.class_weights is None else self.class_weights.to(logits.device)
         total = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights, reduction="sum")
         yield Loss({HEAD: (total / logits.shape[1], 1.0)})
 
 
-def balanced(store: FeatureStore | None) -> torch.Tensor:
+def balanced_class_weights(store: FeatureStore | None) -> torch.Tensor:
     """(C,) weight of the texts that have a label: those without it, a text that has it.
 
     Raises:

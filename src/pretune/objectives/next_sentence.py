@@ -17,8 +17,13 @@ import numpy.typing as npt
 from pretune.config import Settings
 from pretune.errors import DataError
 from pretune.objectives._two_texts import HEAD as HEAD
-from pretune.objectives._two_texts import Flags, TwoTexts, cut_near, frame_length
-from pretune.text.segmentation import SENTENCE
+from pretune.objectives._two_texts import (
+    StartFlags,
+    TextPairBuilder,
+    nearest_sentence_start,
+    num_pair_special_tokens,
+)
+from pretune.text.segmentation import SENTENCE_START
 from pretune.types import (
     Batch,
     Example,
@@ -29,14 +34,14 @@ from pretune.types import (
     LossTerms,
     NetworkLike,
     Outputs,
-    Specials,
+    SpecialTokens,
     Traits,
-    Windowing,
+    WindowSpec,
 )
 
-FOLLOWS, RANDOM = 0, 1
+IS_NEXT, NOT_NEXT = 0, 1
 """Classes, numbered as in the released BERT."""
-TRIES = 10
+MAX_TRIES = 10
 """Windows that are looked at for one of another document that is long enough (as in the released BERT)."""
 
 
@@ -44,31 +49,31 @@ class Options(Settings):
     """Next-sentence prediction has no settings of its own."""
 
 
-def windowing(specials: Specials, max_length: int) -> Windowing:
+def window_spec(specials: SpecialTokens, max_length: int) -> WindowSpec:
     """Windows that leave room for the frame of a pair; none overlaps."""
-    return Windowing(length=max_length - frame_length(specials))
+    return WindowSpec(length=max_length - num_pair_special_tokens(specials))
 
 
 class Objective:
     """Windows of text, cut in two, the second part true or of another document."""
 
     heads = (HEAD,)
-    packs = True
+    supports_packing = True
     """The head reads the place that it is given: it need not be the first of a row, only of its text."""
-    every_token = False
+    predicts_every_token = False
 
     def __init__(
         self,
         traits: Traits,
-        specials: Specials,
+        specials: SpecialTokens,
         options: Options | None = None,
         store: FeatureStore | None = None,
     ) -> None:
-        self.texts = TwoTexts("next_sentence", traits, specials)
+        self.builder = TextPairBuilder("next_sentence", traits, specials)
         self._store = store
-        self._longest = 0
+        self._max_length = 0
         if store is not None:
-            self._longest = int(store.lengths.sum(1).max())
+            self._max_length = int(store.lengths.sum(1).max())
             if store[0].record == store[len(store) - 1].record:
                 raise DataError(
                     "next_sentence draws what does not follow from another document, and this text, to train "
@@ -77,7 +82,7 @@ class Objective:
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
         """Places that each feature needs, (n,), of its token counts, (n, 1)."""
-        return np.asarray(lengths.sum(1) + self.texts.frame)
+        return np.asarray(lengths.sum(1) + self.builder.num_special_tokens)
 
     def build(self, feature: Feature, rng: np.random.Generator) -> Example:
         """``[CLS] A [SEP] B [SEP]`` with its class; of a single token there is no pair, and no class.
@@ -85,30 +90,32 @@ class Objective:
         Raises:
             DataError: the feature says nothing of sentences.
         """
-        ids, starts = feature.sequences[0], self.texts.starts(feature)
+        ids, starts = feature.sequences[0], self.builder.word_starts(feature)
         if len(ids) < 2:
-            return Example(feature.record, (self.texts.row((ids,), (starts,), None),))
-        cut = cut_near(starts, int(rng.integers(1, len(ids))))
+            return Example(feature.record, (self.builder.build_row((ids,), (starts,), None),))
+        cut = nearest_sentence_start(starts, int(rng.integers(1, len(ids))))
         label = int(rng.integers(2))
         second, second_starts = ids[cut:], starts[cut:]
-        if label == RANDOM:
-            second, second_starts = self._elsewhere(feature, cut, rng)
-        row = self.texts.row((ids[:cut], second), (starts[:cut], second_starts), label)
+        if label == NOT_NEXT:
+            second, second_starts = self._random_segment(feature, cut, rng)
+        row = self.builder.build_row((ids[:cut], second), (starts[:cut], second_starts), label)
         return Example(feature.record, (row,))
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """A group of examples a row of the grid."""
-        return self.texts.collate(groups)
+        return self.builder.collate(groups)
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """Cross-entropy in nats, summed over the pairs."""
-        yield Loss(self.terms(network(batch, heads=self.heads), batch))
+        yield Loss(self.loss_terms(network(batch, heads=self.heads), batch))
 
-    def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
+    def loss_terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         """Of outputs that hold this head's logits."""
-        return self.texts.terms(outputs, batch)
+        return self.builder.loss_terms(outputs, batch)
 
-    def _elsewhere(self, feature: Feature, cut: int, rng: np.random.Generator) -> tuple[IntArray, Flags]:
+    def _random_segment(
+        self, feature: Feature, cut: int, rng: np.random.Generator
+    ) -> tuple[IntArray, StartFlags]:
         """A stretch of another document, at most as long as the true one, which begins at ``cut``.
 
         It must not be told from the true one by its length, its beginning or its end. So where the window is
@@ -117,26 +124,28 @@ class Objective:
         sentence does, unless the true one does not.
         """
         length = len(feature.sequences[0]) - cut
-        other = self._other(feature.record, length, rng)
-        ids, starts = other.sequences[0], self.texts.starts(other)
-        sentences = np.flatnonzero(starts & SENTENCE)
-        places = sentences if self.texts.starts(feature)[cut] & SENTENCE else np.arange(len(ids))
-        if len(feature.sequences[0]) == self._longest:
-            begin = int(rng.choice(_preferred(places, places + length <= len(ids))))
+        other = self._random_feature(feature.record, length, rng)
+        ids, starts = other.sequences[0], self.builder.word_starts(other)
+        sentences = np.flatnonzero(starts & SENTENCE_START)
+        positions = (
+            sentences if self.builder.word_starts(feature)[cut] & SENTENCE_START else np.arange(len(ids))
+        )
+        if len(feature.sequences[0]) == self._max_length:
+            begin = int(rng.choice(_prefer(positions, positions + length <= len(ids))))
             return ids[begin : begin + length], starts[begin : begin + length]
         ends = np.append(sentences, len(ids))
-        next_ends = ends[np.searchsorted(ends, places, side="right")]
-        begin = int(rng.choice(_preferred(places, next_ends <= places + length)))
+        next_ends = ends[np.searchsorted(ends, positions, side="right")]
+        begin = int(rng.choice(_prefer(positions, next_ends <= positions + length)))
         whole = ends[(ends > begin) & (ends <= begin + length)]
         end = int(whole[-1]) if len(whole) else min(begin + length, len(ids))
         return ids[begin:end], starts[begin:end]
 
-    def _other(self, record: int, length: int, rng: np.random.Generator) -> Feature:
+    def _random_feature(self, record: int, length: int, rng: np.random.Generator) -> Feature:
         """A window of another document, long enough if one is soon found."""
         store = self._store
         assert store is not None, "an objective that draws other texts is made with the store"
         found: list[Feature] = []
-        for index in rng.integers(len(store), size=TRIES).tolist():
+        for index in rng.integers(len(store), size=MAX_TRIES).tolist():
             feature = store[index]
             if feature.record != record:
                 found.append(feature)
@@ -147,8 +156,8 @@ class Objective:
         return max(found, key=lambda f: len(f.sequences[0]))
 
 
-def _preferred(places: IntArray, good: npt.NDArray[np.bool_]) -> IntArray:
+def _prefer(positions: IntArray, is_preferred: npt.NDArray[np.bool_]) -> IntArray:
     """The good places if there are any, else all; the beginning where there are none at all."""
-    if good.any():
-        return places[good]
-    return places if len(places) else np.zeros(1, np.int64)
+    if is_preferred.any():
+        return positions[is_preferred]
+    return positions if len(positions) else np.zeros(1, np.int64)

@@ -22,9 +22,9 @@ import pydantic
 from pretune.config import Settings
 from pretune.data.packing import collate
 from pretune.errors import UnsupportedError
-from pretune.nn.cache import Memory
+from pretune.nn.cache import SegmentMemory
 from pretune.objectives import masked_lm
-from pretune.text.segmentation import WORD
+from pretune.text.segmentation import WORD_START
 from pretune.types import (
     Batch,
     Example,
@@ -34,11 +34,11 @@ from pretune.types import (
     Loss,
     NetworkLike,
     Row,
-    Specials,
+    SpecialTokens,
     Traits,
-    Windowing,
-    framed,
-    framed_starts,
+    WindowSpec,
+    add_special_token_starts,
+    add_special_tokens,
 )
 
 HEAD = "permutation_lm"
@@ -61,7 +61,7 @@ class Options(Settings):
     """Share of each target that is spread over the vocabulary, in training; held-out losses are without."""
 
     @pydantic.model_validator(mode="after")
-    def _go_together(self) -> Options:
+    def _check_consistency(self) -> Options:
         if self.memory is not None and self.segment is None:
             raise ValueError("memory is that of the segments before: give segment, too")
         if self.as_masked_lm and self.segment is not None:
@@ -69,43 +69,43 @@ class Options(Settings):
         return self
 
 
-COMPARED = {"as_masked_lm": {"as_masked_lm": True}}
+EXTRA_EVALUATIONS = {"as_masked_lm": {"as_masked_lm": True}}
 """By which else a model is scored, under this name: so that its losses compare with other objectives'."""
 
 
-def windowing(specials: Specials, max_length: int) -> Windowing:
+def window_spec(specials: SpecialTokens, max_length: int) -> WindowSpec:
     """Windows that leave room for the frame; none overlaps, so that each token lies in one."""
-    return masked_lm.windowing(specials, max_length)
+    return masked_lm.window_spec(specials, max_length)
 
 
 class Objective:
     """Permutation language modelling over windows of text; packed, but where there is a memory."""
 
     heads = (HEAD,)
-    every_token = False
+    predicts_every_token = False
     """Does an epoch predict every token of the text? Then its loss has a meaning per byte."""
 
     def __init__(
         self,
         traits: Traits,
-        specials: Specials,
+        specials: SpecialTokens,
         options: Options | None = None,
         store: FeatureStore | None = None,
     ) -> None:
-        if not traits.permutation or HEAD not in traits.heads:
+        if not traits.supports_permutation or HEAD not in traits.heads:
             raise UnsupportedError(
                 f"permutation_lm needs a family that reads in permuted order, as xlnet does, with a {HEAD!r} "
                 f"head; this one has {', '.join(traits.heads)}"
             )
         self.specials, self.options = specials, options or Options()
-        self.packs = self.options.segment is None
-        self._ordinary = ~np.isin(np.arange(specials.vocabulary_size), specials.all)  # (V,)
+        self.supports_packing = self.options.segment is None
+        self._predictable = ~np.isin(np.arange(specials.vocabulary_size), specials.all_ids)  # (V,)
         lengths = np.arange(1, self.options.longest_span + 1)
-        self._shares = 1 / lengths / (1 / lengths).sum()
+        self._length_probabilities = 1 / lengths / (1 / lengths).sum()
         # With a memory all batches have as many segments: so all ranks pass as often through the network.
         bounds = [1] if store is None else self.length_bounds(store.lengths)
         segment = self.options.segment or 1
-        self._multiple = 1 if self.packs else -(-int(np.max(bounds)) // segment) * segment
+        self._length_multiple = 1 if self.supports_packing else -(-int(np.max(bounds)) // segment) * segment
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
         """Places that each feature needs, (n,), of its token counts, (n, 1)."""
@@ -114,22 +114,26 @@ class Objective:
 
     def build(self, feature: Feature, rng: np.random.Generator) -> Example:
         """Frame the text, choose what is predicted, and draw the order."""
-        tokens, _ = framed(self.specials, feature.sequences[:1])  # (T,)
-        starts = None if feature.starts is None else framed_starts(self.specials, feature.starts[:1])
+        tokens, _ = add_special_tokens(self.specials, feature.sequences[:1])  # (T,)
+        starts = (
+            None
+            if feature.word_starts is None
+            else add_special_token_starts(self.specials, feature.word_starts[:1])
+        )
         order = np.full(len(tokens), -1, np.int64)
         size = self.options.segment or max(1, len(tokens))
         for low in range(0, len(tokens), size):
-            candidates = low + np.flatnonzero(self._ordinary[tokens[low : low + size]])
-            self._draw(order, candidates, starts, rng)
-        places = np.flatnonzero(order >= 0)
-        row = Row(tokens, {HEAD: places}, {HEAD: tokens[places]}, order=order)
+            candidates = low + np.flatnonzero(self._predictable[tokens[low : low + size]])
+            self._draw_order(order, candidates, starts, rng)
+        positions = np.flatnonzero(order >= 0)
+        row = Row(tokens, {HEAD: positions}, {HEAD: tokens[positions]}, order=order)
         return Example(feature.record, (row,))
 
-    def _draw(
+    def _draw_order(
         self,
         order: IntArray,
         candidates: IntArray,
-        starts: npt.NDArray[np.uint8] | None,
+        word_starts: npt.NDArray[np.uint8] | None,
         rng: np.random.Generator,
     ) -> None:
         """Give ranks to those of the candidates that are predicted."""
@@ -139,70 +143,80 @@ class Objective:
             number = max(1, round(masked_lm.Options().rate * len(candidates)))
             order[rng.choice(candidates, number, replace=False)] = 0  # alike: none comes before another
             return
-        begins = np.ones(len(candidates), bool) if starts is None else (starts[candidates] & WORD) > 0
-        places = candidates[self._chosen(begins, rng)]
-        order[places] = rng.permutation(len(places))
+        is_word_start = (
+            np.ones(len(candidates), bool)
+            if word_starts is None
+            else (word_starts[candidates] & WORD_START) > 0
+        )
+        positions = candidates[self._choose_targets(is_word_start, rng)]
+        order[positions] = rng.permutation(len(positions))
 
-    def _chosen(self, begins: npt.NDArray[np.bool_], rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+    def _choose_targets(
+        self, is_word_start: npt.NDArray[np.bool_], rng: np.random.Generator
+    ) -> npt.NDArray[np.bool_]:
         """(T,) which of the tokens are predicted; ``begins``: where a word does."""
-        size, found = len(begins), np.zeros(len(begins), bool)
+        size, is_target = len(is_word_start), np.zeros(len(is_word_start), bool)
         left, start = max(1, round(size / self.options.one_in)), 0
         while left and start < size:
-            length = min(int(rng.choice(len(self._shares), p=self._shares)) + 1, left)
+            length = min(
+                int(rng.choice(len(self._length_probabilities), p=self._length_probabilities)) + 1, left
+            )
             context = length * self.options.one_in
             before = int(rng.integers(context))
-            words = np.flatnonzero(begins[start + before :])
+            words = np.flatnonzero(is_word_start[start + before :])
             if not len(words) or start + before + int(words[0]) + length > size:
                 break
             first = start + before + int(words[0])
-            found[first : first + length] = True
+            is_target[first : first + length] = True
             left, start = left - length, first + length + context - before
-        rest = rng.choice(np.flatnonzero(~found), left, replace=False)
-        found[rest] = True
-        return found
+        rest = rng.choice(np.flatnonzero(~is_target), left, replace=False)
+        is_target[rest] = True
+        return is_target
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """A group of examples a row of the grid."""
-        batch = collate(groups, pad=self.specials.pad, heads=self.heads, multiple=self._multiple)
-        return replace(batch, smoothing={HEAD: self.options.label_smoothing})
+        batch = collate(
+            groups, pad_id=self.specials.pad_id, heads=self.heads, pad_to_multiple_of=self._length_multiple
+        )
+        return replace(batch, label_smoothing={HEAD: self.options.label_smoothing})
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """Cross-entropy in nats, summed over the predicted places; one loss a segment."""
         segment, width = self.options.segment, batch.tokens.shape[1]
-        memory = None if segment is None else Memory(self.options.memory or segment)
+        memory = None if segment is None else SegmentMemory(self.options.memory or segment)
         for low in range(0, width, segment or width):
-            part = batch if segment is None else between(batch, low, min(low + segment, width))
-            outputs = network(part, heads=self.heads, targets=part.targets, cache=memory)
+            segment_batch = batch if segment is None else slice_segment(batch, low, min(low + segment, width))
+            outputs = network(segment_batch, heads=self.heads, targets=segment_batch.targets, cache=memory)
             yield Loss({HEAD: (outputs.sums[HEAD], 1.0)})
 
 
-def unseen(tokens: IntArray, specials: Specials) -> IntArray:
+def masked_order(tokens: IntArray, specials: SpecialTokens) -> IntArray:
     """The order (T,) of a text in which nothing sees the masked places, and these see all others."""
-    return np.where(tokens == specials.mask, 0, -1)
+    return np.where(tokens == specials.mask_id, 0, -1)
 
 
-def between(batch: Batch, low: int, high: int) -> Batch:
+def slice_segment(batch: Batch, start: int, end: int) -> Batch:
     """The columns [low, high) of a batch whose rows hold one text each; the counts stay those of it all."""
     layout, width = batch.layout, batch.tokens.shape[1]
-    flat = batch.places[HEAD]
-    assert flat is not None, "what is predicted is told"
+    flat_positions = batch.positions[HEAD]
+    assert flat_positions is not None, "what is predicted is told"
     assert layout.order is not None, "and in what order"
-    columns = flat % width
-    inside = (columns >= low) & (columns < high)
-    places = flat // width * (high - low) + columns - low  # (N,)
-    lengths = (layout.lengths - low).clamp(0, high - low)
+    row_positions = flat_positions % width
+    inside = (row_positions >= start) & (row_positions < end)
+    positions = flat_positions // width * (end - start) + row_positions - start  # (N,)
+    lengths = (layout.lengths - start).clamp(0, end - start)
     return replace(
         batch,
-        tokens=batch.tokens[:, low:high],
-        layout=replace(layout, lengths=lengths, order=layout.order[:, low:high]),
-        places={HEAD: places[inside]},
+        tokens=batch.tokens[:, start:end],
+        layout=replace(layout, lengths=lengths, order=layout.order[:, start:end]),
+        positions={HEAD: positions[inside]},
         targets={HEAD: batch.targets[HEAD][inside]},
     )
 
 
-def contexts(feature: Feature, example: Example, specials: Specials) -> tuple[IntArray, IntArray]:
+def ngram_contexts(feature: Feature, example: Example, specials: SpecialTokens) -> tuple[IntArray, IntArray]:
     """(previous true token, target) of each predicted place, for the n-gram baselines; -1 at the start."""
     row = example.rows[0]
-    places = row.places[HEAD]
-    previous = row.tokens[np.maximum(places - 1, 0)]
-    return np.where((places > 0) & ~np.isin(previous, specials.all), previous, -1), row.targets[HEAD]
+    positions = row.positions[HEAD]
+    previous = row.tokens[np.maximum(positions - 1, 0)]
+    return np.where((positions > 0) & ~np.isin(previous, specials.all_ids), previous, -1), row.targets[HEAD]

@@ -17,9 +17,9 @@ from pretune.config import Settings
 from pretune.data.packing import collate
 from pretune.errors import UnsupportedError
 from pretune.objectives._pairs import HEAD as HEAD
-from pretune.objectives._pairs import Pairs, text_places
+from pretune.objectives._pairs import SourceTargetBuilder, text_mask
 from pretune.types import (
-    IGNORED,
+    IGNORE_INDEX,
     Batch,
     Example,
     Feature,
@@ -28,13 +28,13 @@ from pretune.types import (
     Loss,
     NetworkLike,
     Row,
-    Specials,
+    SpecialTokens,
     Traits,
-    Windowing,
+    WindowSpec,
 )
 
-KINDS = ("decoder", "encoder-decoder")
-SCORING: Mapping[str, bool] = {"hidden_only": True}
+ARCHITECTURES = ("decoder", "encoder-decoder")
+EVALUATION_OPTIONS: Mapping[str, bool] = {"hidden_only": True}
 """How held-out text is scored: a window ends anywhere, and its end token says nothing of the language."""
 
 
@@ -47,35 +47,36 @@ class Options(Settings):
     """Share of each target that is spread over the vocabulary, in training; held-out losses are without."""
 
 
-def windowing(specials: Specials, max_length: int) -> Windowing:
+def window_spec(specials: SpecialTokens, max_length: int) -> WindowSpec:
     """Windows that leave room for the frame; none overlaps, so that each token lies in one."""
     before, after = specials.single
-    return Windowing(length=max_length - len(before) - len(after))
+    return WindowSpec(length=max_length - len(before) - len(after))
 
 
 class Objective:
     """Windows of text, cut in two at a random token."""
 
     heads = (HEAD,)
-    every_token = False
+    predicts_every_token = False
 
     def __init__(
         self,
         traits: Traits,
-        specials: Specials,
+        specials: SpecialTokens,
         options: Options | None = None,
         store: FeatureStore | None = None,
     ) -> None:
         self.specials, self.options = specials, options or Options()
-        if traits.kind == "encoder" or HEAD not in traits.heads:
+        if traits.architecture == "encoder" or HEAD not in traits.heads:
             raise UnsupportedError(
-                f"prefix_lm needs a decoder or an encoder-decoder, this family is a mere {traits.kind}"
+                "prefix_lm needs a decoder or an encoder-decoder, this family is a mere "
+                f"{traits.architecture}"
             )
-        smoothing = self.options.label_smoothing
-        self._pairs: Pairs | None = None
-        if traits.kind == "encoder-decoder":
-            self._pairs = Pairs("prefix_lm", traits, specials, smoothing)
-        self.packs = self._pairs is not None and self._pairs.packs
+        label_smoothing = self.options.label_smoothing
+        self._builder: SourceTargetBuilder | None = None
+        if traits.architecture == "encoder-decoder":
+            self._builder = SourceTargetBuilder("prefix_lm", traits, specials, label_smoothing)
+        self.supports_packing = self._builder is not None and self._builder.supports_packing
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
         """Places that each feature needs, (n,), of its token counts, (n, 1)."""
@@ -86,43 +87,45 @@ class Objective:
         """Cut the window; of a single token the end alone is predicted."""
         tokens = feature.sequences[0]
         cut = int(rng.integers(1, len(tokens))) if len(tokens) > 1 else 1
-        if self._pairs is None:
-            return Example(feature.record, (self._row(tokens, cut),))
-        source, target = (self._pairs.framed(part) for part in (tokens[:cut], tokens[cut:]))
-        counted = np.ones(len(target), bool)
+        if self._builder is None:
+            return Example(feature.record, (self._build_row(tokens, cut),))
+        source, target = (
+            self._builder.add_special_tokens(segment) for segment in (tokens[:cut], tokens[cut:])
+        )
+        target_mask = np.ones(len(target), bool)
         if self.options.hidden_only:
-            counted = text_places(len(target), self.specials)
-        return self._pairs.example(feature.record, source, target, counted)
+            target_mask = text_mask(len(target), self.specials)
+        return self._builder.build_example(feature.record, source, target, target_mask)
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """A group of examples a row of the grid."""
-        batch = collate(groups, pad=self.specials.pad, heads=self.heads)
-        return replace(batch, smoothing={HEAD: self.options.label_smoothing})
+        batch = collate(groups, pad_id=self.specials.pad_id, heads=self.heads)
+        return replace(batch, label_smoothing={HEAD: self.options.label_smoothing})
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """Cross-entropy in nats, summed over what follows the prefixes."""
         outputs = network(batch, heads=self.heads, targets=batch.targets)
         yield Loss({HEAD: (outputs.sums[HEAD], 1.0)})
 
-    def _row(self, tokens: IntArray, cut: int) -> Row:
+    def _build_row(self, tokens: IntArray, prefix_length: int) -> Row:
         """Prefix and rest in one row; the last place of the prefix says the first token of the rest."""
         before = np.array(self.specials.single[0], np.int64)
-        prefix = len(before) + cut
-        said = tokens[cut:]
-        if self.specials.end is not None and not self.options.hidden_only:
-            said = np.append(said, self.specials.end)
-        places = np.arange(len(said), dtype=np.int64) + prefix - 1
-        return Row(np.concatenate([before, tokens]), {HEAD: places}, {HEAD: said}, prefix=prefix)
+        prefix = len(before) + prefix_length
+        targets = tokens[prefix_length:]
+        if self.specials.eos_id is not None and not self.options.hidden_only:
+            targets = np.append(targets, self.specials.eos_id)
+        positions = np.arange(len(targets), dtype=np.int64) + prefix - 1
+        return Row(np.concatenate([before, tokens]), {HEAD: positions}, {HEAD: targets}, prefix_length=prefix)
 
 
-def contexts(feature: Feature, example: Example, specials: Specials) -> tuple[IntArray, IntArray]:
+def ngram_contexts(feature: Feature, example: Example, specials: SpecialTokens) -> tuple[IntArray, IntArray]:
     """(previous token, target) of each counted token, for the n-gram baselines."""
     row, text = example.rows[0], feature.sequences[0]
-    told = row.targets[HEAD]
-    if row.source is None:
-        return row.tokens[row.places[HEAD]], told
-    previous = np.full(len(told), -1, np.int64)
-    inner = np.flatnonzero(text_places(len(told), specials))
-    previous[inner] = text[len(text) - len(inner) - 1 : -1]
-    counted = told != IGNORED
-    return previous[counted], told[counted]
+    targets = row.targets[HEAD]
+    if row.source_tokens is None:
+        return row.tokens[row.positions[HEAD]], targets
+    previous = np.full(len(targets), -1, np.int64)
+    text_positions = np.flatnonzero(text_mask(len(targets), specials))
+    previous[text_positions] = text[len(text) - len(text_positions) - 1 : -1]
+    counted = targets != IGNORE_INDEX
+    return previous[counted], targets[counted]

@@ -13,7 +13,7 @@ import numpy as np
 
 from pretune.config import Settings
 from pretune.objectives._two_texts import HEAD as HEAD
-from pretune.objectives._two_texts import TwoTexts, cut_near, frame_length
+from pretune.objectives._two_texts import TextPairBuilder, nearest_sentence_start, num_pair_special_tokens
 from pretune.types import (
     Batch,
     Example,
@@ -24,9 +24,9 @@ from pretune.types import (
     LossTerms,
     NetworkLike,
     Outputs,
-    Specials,
+    SpecialTokens,
     Traits,
-    Windowing,
+    WindowSpec,
 )
 
 IN_ORDER, SWAPPED = 0, 1
@@ -37,31 +37,31 @@ class Options(Settings):
     """Sentence order has no settings of its own."""
 
 
-def windowing(specials: Specials, max_length: int) -> Windowing:
+def window_spec(specials: SpecialTokens, max_length: int) -> WindowSpec:
     """Windows that leave room for the frame of a pair; none overlaps."""
-    return Windowing(length=max_length - frame_length(specials))
+    return WindowSpec(length=max_length - num_pair_special_tokens(specials))
 
 
 class Objective:
     """Windows of text, cut in two, the parts in their order or swapped."""
 
     heads = (HEAD,)
-    packs = True
+    supports_packing = True
     """The head reads the place that it is given: it need not be the first of a row, only of its text."""
-    every_token = False
+    predicts_every_token = False
 
     def __init__(
         self,
         traits: Traits,
-        specials: Specials,
+        specials: SpecialTokens,
         options: Options | None = None,
         store: FeatureStore | None = None,
     ) -> None:
-        self.texts = TwoTexts("sentence_order", traits, specials)
+        self.builder = TextPairBuilder("sentence_order", traits, specials)
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
         """Places that each feature needs, (n,), of its token counts, (n, 1)."""
-        return np.asarray(lengths.sum(1) + self.texts.frame)
+        return np.asarray(lengths.sum(1) + self.builder.num_special_tokens)
 
     def build(self, feature: Feature, rng: np.random.Generator) -> Example:
         """``[CLS] A [SEP] B [SEP]`` with its class; of a single token there is no pair, and no class.
@@ -69,24 +69,24 @@ class Objective:
         Raises:
             DataError: the feature says nothing of sentences.
         """
-        ids, starts = feature.sequences[0], self.texts.starts(feature)
+        ids, starts = feature.sequences[0], self.builder.word_starts(feature)
         if len(ids) < 2:
-            return Example(feature.record, (self.texts.row((ids,), (starts,), None),))
-        cut = cut_near(starts, int(rng.integers(1, len(ids))))
+            return Example(feature.record, (self.builder.build_row((ids,), (starts,), None),))
+        cut = nearest_sentence_start(starts, int(rng.integers(1, len(ids))))
         sequences, flags = (ids[:cut], ids[cut:]), (starts[:cut], starts[cut:])
         label = int(rng.integers(2))
         if label == SWAPPED:
             sequences, flags = sequences[::-1], flags[::-1]
-        return Example(feature.record, (self.texts.row(sequences, flags, label),))
+        return Example(feature.record, (self.builder.build_row(sequences, flags, label),))
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """A group of examples a row of the grid."""
-        return self.texts.collate(groups)
+        return self.builder.collate(groups)
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """Cross-entropy in nats, summed over the pairs."""
-        yield Loss(self.terms(network(batch, heads=self.heads), batch))
+        yield Loss(self.loss_terms(network(batch, heads=self.heads), batch))
 
-    def terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
+    def loss_terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         """Of outputs that hold this head's logits."""
-        return self.texts.terms(outputs, batch)
+        return self.builder.loss_terms(outputs, batch)

@@ -14,7 +14,7 @@ import pydantic
 from pretune.config import Settings
 from pretune.errors import DataError
 from pretune.objectives._pairs import HEAD as HEAD
-from pretune.objectives._pairs import Pairs
+from pretune.objectives._pairs import SourceTargetBuilder
 from pretune.types import (
     Batch,
     Example,
@@ -23,12 +23,12 @@ from pretune.types import (
     IntArray,
     Loss,
     NetworkLike,
-    Specials,
+    SpecialTokens,
     Traits,
-    Windowing,
+    WindowSpec,
 )
 
-KINDS = ("encoder-decoder",)
+ARCHITECTURES = ("encoder-decoder",)
 COLUMNS = ("source", "target")
 """The fields of its records."""
 
@@ -40,39 +40,41 @@ class Options(Settings):
     """Share of each target that is spread over the vocabulary, in training (Vaswani et al. 2017: 0.1)."""
 
 
-def windowing(specials: Specials, max_length: int) -> Windowing:
+def window_spec(specials: SpecialTokens, max_length: int) -> WindowSpec:
     """Sources and targets are cut to what leaves room for the frame."""
     before, after = specials.single
-    return Windowing(length=max_length - len(before) - len(after))
+    return WindowSpec(length=max_length - len(before) - len(after))
 
 
-def contexts(feature: Feature, example: Example, specials: Specials) -> tuple[IntArray, IntArray]:
+def ngram_contexts(feature: Feature, example: Example, specials: SpecialTokens) -> tuple[IntArray, IntArray]:
     """(previous token, token) of each target, for the n-gram baselines; -1 at the start."""
     [row] = example.rows
-    told = row.targets[HEAD].astype(np.int64)
-    return np.append(np.int64(-1), told[:-1]), told
+    targets = row.targets[HEAD].astype(np.int64)
+    return np.append(np.int64(-1), targets[:-1]), targets
 
 
 class Objective:
     """A source and a target, each framed as the tokenizer frames a text."""
 
     heads = (HEAD,)
-    every_token = False
+    predicts_every_token = False
 
     def __init__(
         self,
         traits: Traits,
-        specials: Specials,
+        specials: SpecialTokens,
         options: Options | None = None,
         store: FeatureStore | None = None,
     ) -> None:
         self.options = options or Options()
-        self.pairs = Pairs("sequence_to_sequence", traits, specials, self.options.label_smoothing)
-        self.packs = self.pairs.packs
+        self.builder = SourceTargetBuilder(
+            "sequence_to_sequence", traits, specials, self.options.label_smoothing
+        )
+        self.supports_packing = self.builder.supports_packing
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
         """Places that each feature needs, (n,), of its token counts, (n, 2): of source or target the more."""
-        return np.asarray(lengths.max(1) + self.pairs.frame)
+        return np.asarray(lengths.max(1) + self.builder.num_special_tokens)
 
     def build(self, feature: Feature, rng: np.random.Generator) -> Example:
         """Source and target as they are.
@@ -85,13 +87,13 @@ class Objective:
                 f"sequence_to_sequence learns from a source and a target; record {feature.record} holds "
                 f"{len(feature.sequences)} text(s)"
             )
-        source, target = (self.pairs.framed(sequence) for sequence in feature.sequences)
-        return self.pairs.example(feature.record, source, target, np.ones(len(target), bool))
+        source, target = (self.builder.add_special_tokens(sequence) for sequence in feature.sequences)
+        return self.builder.build_example(feature.record, source, target, np.ones(len(target), bool))
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """A group of examples a row of the grid."""
-        return self.pairs.collate(groups)
+        return self.builder.collate(groups)
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """Cross-entropy in nats, summed over the target tokens."""
-        yield from self.pairs.loss(network, batch)
+        yield from self.builder.loss(network, batch)

@@ -21,9 +21,9 @@ import pydantic
 from pretune.config import Settings
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.objectives._pairs import HEAD as HEAD
-from pretune.objectives._pairs import Pairs, text_places
+from pretune.objectives._pairs import SourceTargetBuilder, text_mask
 from pretune.types import (
-    IGNORED,
+    IGNORE_INDEX,
     Batch,
     BoolArray,
     Example,
@@ -32,15 +32,15 @@ from pretune.types import (
     IntArray,
     Loss,
     NetworkLike,
-    Specials,
+    SpecialTokens,
     Traits,
-    Windowing,
+    WindowSpec,
 )
 
-KINDS = ("encoder-decoder",)
-SENTINELS = 100
+ARCHITECTURES = ("encoder-decoder",)
+NUM_SENTINELS = 100
 """As many as T5 has; they stand for the spans of a text that reads 2,000 tokens."""
-SCORING: Mapping[str, bool] = {"hidden_only": True}
+EVALUATION_OPTIONS: Mapping[str, bool] = {"hidden_only": True}
 """How held-out text is scored: a sentinel says nothing of the language."""
 
 
@@ -57,78 +57,78 @@ class Options(Settings):
     """Share of each target that is spread over the vocabulary, in training; held-out losses are without."""
 
 
-def windowing(specials: Specials, max_length: int) -> Windowing:
+def window_spec(specials: SpecialTokens, max_length: int) -> WindowSpec:
     """Windows that leave room for the frame; none overlaps, so that each token lies in one."""
     before, after = specials.single
-    return Windowing(length=max_length - len(before) - len(after))
+    return WindowSpec(length=max_length - len(before) - len(after))
 
 
 class Objective:
     """Spans of a window are cut out of the source and said by the target."""
 
     heads = (HEAD,)
-    every_token = False
+    predicts_every_token = False
 
     def __init__(
         self,
         traits: Traits,
-        specials: Specials,
+        specials: SpecialTokens,
         options: Options | None = None,
         store: FeatureStore | None = None,
     ) -> None:
         self.options = options or Options()
-        self.pairs = Pairs("span_corruption", traits, specials, self.options.label_smoothing)
-        if not specials.sentinels:
+        self.builder = SourceTargetBuilder("span_corruption", traits, specials, self.options.label_smoothing)
+        if not specials.sentinel_ids:
             raise UnsupportedError(
                 "span_corruption needs a tokenizer with sentinels (<extra_id_0>, <extra_id_1> ...); this one "
                 "has none: train one with pretune tokenizer train --sentinels 100, or leave the tokenizer out"
             )
-        self._sentinels = np.array(specials.sentinels, np.int64)
+        self._sentinels = np.array(specials.sentinel_ids, np.int64)
         longest = 0 if store is None else int(store.lengths.sum(1).max())
-        if longest and self.counts(longest)[1] > len(self._sentinels):
+        if longest and self.noise_counts(longest)[1] > len(self._sentinels):
             raise ConfigError(
                 f"span_corruption: rate = {self.options.rate}, mean_length = {self.options.mean_length}: "
-                f"{longest} tokens have {self.counts(longest)[1]} spans, the tokenizer has "
+                f"{longest} tokens have {self.noise_counts(longest)[1]} spans, the tokenizer has "
                 f"{len(self._sentinels)} sentinels; make the spans longer or fewer, or the windows shorter"
             )
-        self.packs = self.pairs.packs
+        self.supports_packing = self.builder.supports_packing
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
         """Places that each feature needs, (n,), of its token counts, (n, 1): of source or target the more."""
         known, which = np.unique(lengths.sum(1), return_inverse=True)
-        sizes = np.array([self._size(length) for length in known.tolist()], np.int64)
+        sizes = np.array([self._max_row_length(length) for length in known.tolist()], np.int64)
         return np.asarray(sizes[which])
 
     def build(self, feature: Feature, rng: np.random.Generator) -> Example:
         """Choose spans, cut them out, say them."""
         tokens = feature.sequences[0]
-        hidden = noise_mask(len(tokens), self.counts(len(tokens)), rng)  # (T,)
-        source = self.pairs.framed(marked(tokens, hidden, self._sentinels))
-        said = marked(tokens, ~hidden, self._sentinels)
-        target = self.pairs.framed(said)
-        counted = np.ones(len(target), bool)
+        hidden = noise_mask(len(tokens), self.noise_counts(len(tokens)), rng)  # (T,)
+        source = self.builder.add_special_tokens(insert_sentinels(tokens, hidden, self._sentinels))
+        target_text = insert_sentinels(tokens, ~hidden, self._sentinels)
+        target = self.builder.add_special_tokens(target_text)
+        target_mask = np.ones(len(target), bool)
         if self.options.hidden_only:
-            counted = text_places(len(target), self.pairs.specials) & ~np.isin(target, self._sentinels)
-        return self.pairs.example(feature.record, source, target, counted)
+            target_mask = text_mask(len(target), self.builder.specials) & ~np.isin(target, self._sentinels)
+        return self.builder.build_example(feature.record, source, target, target_mask)
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """A group of examples a row of the grid."""
-        return self.pairs.collate(groups)
+        return self.builder.collate(groups)
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """Cross-entropy in nats, summed over the target tokens."""
-        yield from self.pairs.loss(network, batch)
+        yield from self.builder.loss(network, batch)
 
-    def counts(self, length: int) -> tuple[int, int]:
+    def noise_counts(self, length: int) -> tuple[int, int]:
         """(hidden tokens, spans) of a text; at least one of each, and something stays before each span."""
         length = max(length, 2)
         hidden = min(max(round(length * self.options.rate), 1), length - 1)
         spans = max(round(hidden / self.options.mean_length), 1)
         return hidden, min(spans, length - hidden)
 
-    def _size(self, length: int) -> int:
-        hidden, spans = self.counts(length)
-        return max(length - hidden, hidden) + spans + self.pairs.frame
+    def _max_row_length(self, length: int) -> int:
+        hidden, spans = self.noise_counts(length)
+        return max(length - hidden, hidden) + spans + self.builder.num_special_tokens
 
 
 def noise_mask(length: int, counts: tuple[int, int], rng: np.random.Generator) -> BoolArray:
@@ -138,45 +138,45 @@ def noise_mask(length: int, counts: tuple[int, int], rng: np.random.Generator) -
     """
     hidden, spans = counts
     noise = segment_lengths(hidden, spans, rng)  # (spans,)
-    kept = segment_lengths(max(length, 2) - hidden, spans, rng)  # (spans,)
-    lengths = np.stack([kept, noise], 1).reshape(-1)  # (2 * spans,)
+    visible = segment_lengths(max(length, 2) - hidden, spans, rng)  # (spans,)
+    lengths = np.stack([visible, noise], 1).reshape(-1)  # (2 * spans,)
     mask: BoolArray = np.repeat(np.arange(2 * spans) % 2 == 1, lengths)[:length]
     return mask
 
 
-def segment_lengths(items: int, segments: int, rng: np.random.Generator) -> IntArray:
+def segment_lengths(total: int, num_segments: int, rng: np.random.Generator) -> IntArray:
     """(segments,) positive numbers that add up to ``items``, all such equally likely."""
-    first = np.arange(items - 1) < segments - 1  # of a segment: the items after the very first
+    first = np.arange(total - 1) < num_segments - 1  # of a segment: the items after the very first
     rng.shuffle(first)
     number = np.concatenate([[0], np.cumsum(first)])
-    lengths: IntArray = np.bincount(number, minlength=segments).astype(np.int64)
+    lengths: IntArray = np.bincount(number, minlength=num_segments).astype(np.int64)
     return lengths
 
 
-def marked(tokens: IntArray, cut: BoolArray, sentinels: IntArray) -> IntArray:
+def insert_sentinels(tokens: IntArray, is_noise: BoolArray, sentinels: IntArray) -> IntArray:
     """The tokens with each run of ``cut`` ones replaced by the next sentinel."""
-    begins = cut & ~np.concatenate([[False], cut[:-1]])
-    shown = tokens.copy()
-    shown[begins] = sentinels[: int(begins.sum())]
-    return np.asarray(shown[begins | ~cut])
+    span_starts = is_noise & ~np.concatenate([[False], is_noise[:-1]])
+    with_sentinels = tokens.copy()
+    with_sentinels[span_starts] = sentinels[: int(span_starts.sum())]
+    return np.asarray(with_sentinels[span_starts | ~is_noise])
 
 
-def contexts(feature: Feature, example: Example, specials: Specials) -> tuple[IntArray, IntArray]:
+def ngram_contexts(feature: Feature, example: Example, specials: SpecialTokens) -> tuple[IntArray, IntArray]:
     """(previous true token, target) of each counted target, for the n-gram baselines; -1 where none is."""
     row, text = example.rows[0], feature.sequences[0]
-    told = row.targets[HEAD]
-    assert row.source is not None
-    said = np.append(row.tokens[1:], told[-1])  # the target, ignored or not
-    marks = np.flatnonzero(np.isin(said, specials.sentinels))
-    inner = text_places(len(said), specials)
-    spans = np.diff(np.append(marks, inner.sum() + len(specials.single[0]))) - 1
-    visible = row.source[text_places(len(row.source), specials)]
+    targets = row.targets[HEAD]
+    assert row.source_tokens is not None
+    true_targets = np.append(row.tokens[1:], targets[-1])  # the target, ignored or not
+    sentinel_positions = np.flatnonzero(np.isin(true_targets, specials.sentinel_ids))
+    text_positions = text_mask(len(true_targets), specials)
+    spans = np.diff(np.append(sentinel_positions, text_positions.sum() + len(specials.single[0]))) - 1
+    visible = row.source_tokens[text_mask(len(row.source_tokens), specials)]
     widths = np.ones(len(visible), np.int64)
-    cut = np.isin(visible, specials.sentinels)
-    widths[cut] = spans[: int(cut.sum())]
-    hidden = np.flatnonzero(np.repeat(cut, widths))  # places of the window
-    previous = np.full(len(said), -1, np.int64)
-    inner[marks] = False
-    previous[inner] = np.where(hidden > 0, text[hidden - 1], -1)
-    counted = told != IGNORED
-    return previous[counted], told[counted]
+    is_sentinel = np.isin(visible, specials.sentinel_ids)
+    widths[is_sentinel] = spans[: int(is_sentinel.sum())]
+    hidden = np.flatnonzero(np.repeat(is_sentinel, widths))  # places of the window
+    previous = np.full(len(true_targets), -1, np.int64)
+    text_positions[sentinel_positions] = False
+    previous[text_positions] = np.where(hidden > 0, text[hidden - 1], -1)
+    counted = targets != IGNORE_INDEX
+    return previous[counted], targets[counted]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from pretune.report.words import words
+from pretune.report.words import translations
 from pretune.types import Score
 
 # Head to (pipeline tag of Hugging Face, class of transformers).
@@ -28,16 +28,16 @@ PIPELINES = {
     "embedding": ("feature-extraction", "AutoModel"),
     "sequence_to_sequence": ("", "AutoModelForSeq2SeqLM"),
 }
-IN_A_PIPELINE = {"fill-mask", "text-generation", "text-classification", "token-classification"}
+PIPELINE_TASKS = {"fill-mask", "text-generation", "text-classification", "token-classification"}
 """What ``transformers.pipeline`` (5.0) still does for text; the other heads are loaded by their class."""
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class DataSource:
     """A part of the training data."""
 
     name: str
-    licence: str = ""
+    license: str = ""
     size: str = ""
 
 
@@ -70,9 +70,9 @@ class Card:
     """A text that the model can be tried on."""
     example_pair: str = ""
     """The second text, where the model reads pairs."""
-    all_scores: bool = False
+    multi_label: bool = False
     """Does the model give every label a probability of its own?"""
-    sources: tuple[Source, ...] = ()
+    sources: tuple[DataSource, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
     scores: tuple[CardScore, ...] = ()
     limits: tuple[str, ...] = ()
@@ -88,7 +88,7 @@ def model_card(card: Card) -> str:
     Raises:
         ConfigError: pretune has no words in the language of the card.
     """
-    word = words(card.language)
+    word = translations(card.language)
     facts = [
         (word["family"], card.family),
         (word["head"], card.head),
@@ -96,12 +96,12 @@ def model_card(card: Card) -> str:
         (word["base_model"], card.base_model),
         (word["teacher"], card.teacher),
     ]
-    parts = [
-        f"---\n{_front_matter(card)}---\n\n# {_inline(card.name)}",
-        "\n>\n".join(f"> {_inline(warning)}" for warning in card.warnings),
+    blocks = [
+        f"---\n{_front_matter(card)}---\n\n# {_escape_inline(card.name)}",
+        "\n>\n".join(f"> {_escape_inline(warning)}" for warning in card.warnings),
         f"## {word['what_it_is']}",
-        _block(card.summary),
-        "\n".join(f"- {name}: {_inline(value)}" for name, value in facts if value),
+        _escape_paragraphs(card.summary),
+        "\n".join(f"- {name}: {_escape_inline(value)}" for name, value in facts if value),
         f"## {word['how_to_use']}",
         word["with_transformers"],
         _fence("python", _snippet(card)),
@@ -119,9 +119,9 @@ def model_card(card: Card) -> str:
         or word["no_scores"],
         _signatures(card, word["signature"], word["scores_note"]),
         f"## {word['limits']}",
-        "\n".join(f"- {_inline(limit)}" for limit in card.limits) or word["no_limits"],
+        "\n".join(f"- {_escape_inline(limit)}" for limit in card.limits) or word["no_limits"],
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(block for block in blocks if block) + "\n"
 
 
 def _front_matter(card: Card) -> str:
@@ -150,50 +150,60 @@ def _snippet(card: Card) -> str:
     text = json.dumps(card.example or card.name, ensure_ascii=False)  # a Python string too
     if card.example_pair:
         pair = json.dumps(card.example_pair, ensure_ascii=False)
-        text = f'{{"text": {text}, "text_pair": {pair}}}' if pipeline in IN_A_PIPELINE else f"{text}, {pair}"
-    if pipeline in IN_A_PIPELINE:
-        text += ", top_k=None" if card.all_scores else ""
+        text = f'{{"text": {text}, "text_pair": {pair}}}' if pipeline in PIPELINE_TASKS else f"{text}, {pair}"
+    if pipeline in PIPELINE_TASKS:
+        text += ", top_k=None" if card.multi_label else ""
         load = f'from transformers import pipeline\n\nmodel = pipeline("{pipeline}", model=".")'
         return f"{load}\nprint(model({text}))"
     inputs = f'tokenizer({text}, return_tensors="pt")'
-    said = f"print(model(**{inputs}))"
+    call = f"print(model(**{inputs}))"
     if card.head == "sequence_to_sequence":  # which says nothing before it is given what it has said
-        said = f"print(tokenizer.decode(model.generate(**{inputs})[0]))"
+        call = f"print(tokenizer.decode(model.generate(**{inputs})[0]))"
     return (
         f"from transformers import AutoTokenizer, {model}\n\n"
-        f'tokenizer = AutoTokenizer.from_pretrained(".")\nmodel = {model}.from_pretrained(".")\n{said}'
+        f'tokenizer = AutoTokenizer.from_pretrained(".")\nmodel = {model}.from_pretrained(".")\n{call}'
     )
 
 
-def _sources(card: Card, source: str, licence: str, size: str, unknown: str) -> str:
-    rows = [(one.name, one.licence or unknown, one.size) for one in card.sources]
-    return _table((source, licence, size), rows)
+def _sources(card: Card, source: str, license_header: str, size: str, unknown: str) -> str:
+    rows = [(one.name, one.license or unknown, one.size) for one in card.sources]
+    return _table((source, license_header, size), rows)
 
 
 def _scores(card: Card, header: Sequence[str]) -> str:
     rows = []
     for one in card.scores:
         low_high = one.score.interval
-        interval = f"{_figure(low_high[0])} – {_figure(low_high[1])}" if low_high else "–"
-        baselines = ", ".join(f"{name} {_figure(value)}" for name, value in one.baselines) or "–"
+        interval = f"{_format_value(low_high[0])} – {_format_value(low_high[1])}" if low_high else "–"
+        baselines = ", ".join(f"{name} {_format_value(value)}" for name, value in one.baselines) or "–"
         rows.append(
-            (one.dataset, one.score.name, _figure(one.score.value), interval, baselines, f"{one.score.n:,}")
+            (
+                one.dataset,
+                one.score.name,
+                _format_value(one.score.value),
+                interval,
+                baselines,
+                f"{one.score.n:,}",
+            )
         )
     return _table(header, rows)
 
 
 def _signatures(card: Card, name: str, note: str) -> str:
-    lines = [f"- {name} ({_inline(one.score.name)}): {_inline(one.score.signature)}" for one in card.scores]
+    lines = [
+        f"- {name} ({_escape_inline(one.score.name)}): {_escape_inline(one.score.signature)}"
+        for one in card.scores
+    ]
     return "\n".join([*dict.fromkeys(lines), "", note]) if lines else ""
 
 
-def _figure(value: float) -> str:
+def _format_value(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table; empty where there are no rows."""
-    lines = ["| " + " | ".join(_inline(cell) for cell in row) + " |" for row in rows]
+    lines = ["| " + " | ".join(_escape_inline(cell) for cell in row) + " |" for row in rows]
     if not lines:
         return ""
     return "\n".join(
@@ -201,12 +211,14 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-def _block(text: str) -> str:
+def _escape_paragraphs(text: str) -> str:
     """Paragraphs that hold nothing but text."""
-    return "\n\n".join(_inline(paragraph) for paragraph in re.split(r"\n\s*\n", text) if paragraph.strip())
+    return "\n\n".join(
+        _escape_inline(paragraph) for paragraph in re.split(r"\n\s*\n", text) if paragraph.strip()
+    )
 
 
-def _inline(text: str) -> str:
+def _escape_inline(text: str) -> str:
     """The text on one line, with all that Markdown or HTML would act on made harmless."""
     text = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", _one_line(text).replace("&", "&amp;").replace("<", "&lt;"))
     return re.sub(r"^([-+=>#])|^(\d+)([.)])(?=\s|$)", _escape_start, text)

@@ -21,16 +21,16 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from pretune.report.sections import Curve, Scores, Series
 
 COLOURS = ("#1f5fa8", "#c2571a", "#2f7d5b", "#7a4fa0", "#a83253", "#5b6b7f")
-GRID, QUIET = "#e6e8ec", "#667085"
-SETTINGS: Any = {"svg.fonttype": "none", "svg.hashsalt": "pretune", "path.simplify": True}
-MOST_POINTS = 800
+GRID_COLOUR, MUTED_COLOUR = "#e6e8ec", "#667085"
+RC_PARAMS: Any = {"svg.fonttype": "none", "svg.hashsalt": "pretune", "path.simplify": True}
+MAX_LINE_POINTS = 800
 """A line of more points than this is drawn as means with a band."""
-PER_LETTER, PER_CHINESE = 6.4, 12.0
+LATIN_WIDTH, CJK_WIDTH = 6.4, 12.0
 """Width of a letter of a label in pixels, enough to keep labels off the curves."""
 
 
 @dataclass(frozen=True, slots=True)
-class Label:
+class ChartLabel:
     """A word at a place of the drawing, in its pixels."""
 
     x: float
@@ -46,7 +46,7 @@ class Drawing:
     width: int
     height: int
     body: Markup
-    labels: tuple[Label, ...]
+    text_labels: tuple[ChartLabel, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +58,18 @@ class Axis:
     ticks: tuple[float, ...]
     digits: int
 
-    def at(self, value: float) -> str:
+    def to_percent(self, value: float) -> str:
         return f"{100 * (value - self.low) / (self.high - self.low):.2f}%"
 
-    def tick(self, value: float) -> str:
+    def format_tick(self, value: float) -> str:
         step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 else 1.0
         return f"{value:.{max(0, math.ceil(-math.log10(step) - 1e-9))}f}"
 
-    def text(self, value: float) -> str:
+    def format_value(self, value: float) -> str:
         return f"{value:.{self.digits}f}" if math.isfinite(value) else "–"
 
 
-def axis(scores: Scores) -> Axis:
+def build_axis(scores: Scores) -> Axis:
     """The axis that holds every value, interval and seed of ``scores``."""
     values = [value for row in scores.rows for value in row.values] or [0.0, 1.0]
     low, high = min(values), max(values)
@@ -81,12 +81,12 @@ def axis(scores: Scores) -> Axis:
                 digits=3 if largest <= 1 else 2 if largest < 10 else 1)  # fmt: skip
 
 
-def banded(section: Curve) -> bool:
+def has_band(section: Curve) -> bool:
     """Whether a line has so many points that it is drawn as means with a band."""
-    return any(len(series.points) > MOST_POINTS for series in section.series)
+    return any(len(series.points) > MAX_LINE_POINTS for series in section.series)
 
 
-def colours(series: Sequence[Series]) -> tuple[str, ...]:
+def series_colours(series: Sequence[Series]) -> tuple[str, ...]:
     """A colour a series; a dashed one shares that of the solid one before it."""
     number, result = -1, []
     for one in series:
@@ -95,31 +95,34 @@ def colours(series: Sequence[Series]) -> tuple[str, ...]:
     return tuple(result)
 
 
-def curve(section: Curve, name: str, width: int, height: int) -> Drawing:
+def draw_curve(section: Curve, name: str, width: int, height: int) -> Drawing:
     """The curve at one size; ``name`` makes its ids unique on the page."""
     figure = Figure(figsize=(width / 72, height / 72), dpi=72)
     canvas = FigureCanvasSVG(figure)
     axes = figure.add_axes((44 / width, 44 / height, 1 - 56 / width, 1 - 76 / height))
-    for _, value in section.finite_levels:
-        axes.axhline(value, color=QUIET, linewidth=1, dashes=(2, 3))
-    for series, colour in zip(section.series, colours(section.series), strict=True):
+    for _, value in section.finite_reference_lines:
+        axes.axhline(value, color=MUTED_COLOUR, linewidth=1, dashes=(2, 3))
+    for series, colour in zip(section.series, series_colours(section.series), strict=True):
         if series.points:
-            _line(axes, series, colour)
-    whole = all(x == int(x) for series in section.series for x, _ in series.points)
-    _style(axes, narrow=width < 600, whole=whole)
-    labels = (Label(0, 14, section.y_label, "start"), Label(width - 12, height - 6, section.x_label, "end"))
-    with matplotlib.rc_context(SETTINGS):
-        body = _body(canvas, name)
-    return Drawing(width, height, body, labels + tuple(_level_labels(section, axes, height)))
+            _draw_line(axes, series, colour)
+    integer_x = all(x == int(x) for series in section.series for x, _ in series.points)
+    _style_axes(axes, narrow=width < 600, integer_x=integer_x)
+    labels = (
+        ChartLabel(0, 14, section.y_label, "start"),
+        ChartLabel(width - 12, height - 6, section.x_label, "end"),
+    )
+    with matplotlib.rc_context(RC_PARAMS):
+        body = _svg_body(canvas, name)
+    return Drawing(width, height, body, labels + tuple(_reference_line_labels(section, axes, height)))
 
 
-def _line(axes: Axes, series: Series, colour: str) -> None:
+def _draw_line(axes: Axes, series: Series, colour: str) -> None:
     """The line and its end; of very many points the mean of each bucket, in a band from lowest to highest."""
     points = np.array(series.points)  # (points, 2)
     style = (0, (4, 2)) if series.dashed else "solid"
     width = 1.3 if series.dashed else 2
-    if len(points) > MOST_POINTS:
-        buckets = np.array_split(points, MOST_POINTS // 2)
+    if len(points) > MAX_LINE_POINTS:
+        buckets = np.array_split(points, MAX_LINE_POINTS // 2)
         x, mean = np.array([bucket.mean(axis=0) for bucket in buckets]).T
         low, high = np.array([(bucket[:, 1].min(), bucket[:, 1].max()) for bucket in buckets]).T
         axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
@@ -129,22 +132,24 @@ def _line(axes: Axes, series: Series, colour: str) -> None:
     axes.plot(*points[-1:].T, color=colour, marker="o", markersize=3 if series.dashed else 5.5)
 
 
-def _style(axes: Axes, *, narrow: bool, whole: bool) -> None:
+def _style_axes(axes: Axes, *, narrow: bool, integer_x: bool) -> None:
     axes.margins(x=0.015, y=0.07)
-    axes.grid(axis="y", color=GRID, linewidth=1)
+    axes.grid(axis="y", color=GRID_COLOUR, linewidth=1)
     axes.set_axisbelow(True)
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color("#b5bac3")
-    axes.tick_params(length=0, labelsize=12, labelcolor=QUIET, pad=6)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=4 if narrow else 7, steps=[1, 2, 5, 10], integer=whole))
+    axes.tick_params(length=0, labelsize=12, labelcolor=MUTED_COLOUR, pad=6)
+    axes.xaxis.set_major_locator(
+        MaxNLocator(nbins=4 if narrow else 7, steps=[1, 2, 5, 10], integer=integer_x)
+    )
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
     largest = max(map(abs, axes.get_xlim()))
     size, letter = next((pair for pair in ((1e9, "B"), (1e6, "M")) if largest >= pair[0]), (1, ""))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / size:,.7g}{letter if x else ''}"))
 
 
-def _body(canvas: FigureCanvasSVG, name: str) -> Markup:
+def _svg_body(canvas: FigureCanvasSVG, name: str) -> Markup:
     """The drawing without its frame; what would reach out into the page (ids, a style for all) is mended."""
     stream = io.StringIO()
     canvas.print_figure(stream, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
@@ -157,33 +162,35 @@ def _body(canvas: FigureCanvasSVG, name: str) -> Markup:
     return Markup(re.sub(r"\s*\n\s*", "\n", text))  # figures only: no word of a user is in it
 
 
-def _level_labels(section: Curve, axes: Axes, height: int) -> Iterable[Label]:
+def _reference_line_labels(section: Curve, axes: Axes, height: int) -> Iterable[ChartLabel]:
     """A label on each level, at the end and side of its line where it hides least."""
     box = axes.get_window_extent()
-    taken = [tuple(axes.transData.transform(p)) for series in section.series for p in _dense(series.points)]
-    for _, value in section.finite_levels:
+    occupied = [
+        tuple(axes.transData.transform(p)) for series in section.series for p in _interpolate(series.points)
+    ]
+    for _, value in section.finite_reference_lines:
         line = axes.transData.transform((0, value))[1]
-        taken += [(box.x0 + 20, line), (box.x1 - 20, line)]
-    for name, value in section.finite_levels:
+        occupied += [(box.x0 + 20, line), (box.x1 - 20, line)]
+    for name, value in section.finite_reference_lines:
         text = f"{name} {value:.2f}"
-        wide = sum(PER_CHINESE if ord(c) > 0x2E80 else PER_LETTER for c in text)
+        wide = sum(CJK_WIDTH if ord(c) > 0x2E80 else LATIN_WIDTH for c in text)
         line = float(axes.transData.transform((0, value))[1])
-        places = []
+        candidates = []
         for rank, (right, below) in enumerate(((True, False), (True, True), (False, False), (False, True))):
             left = box.x1 - wide if right else box.x0
             bottom = line - 17 if below else line + 2
-            beside = [y for x, y in taken if left - 4 <= x <= left + wide + 4]
-            hidden = sum(bottom <= y <= bottom + 15 and abs(y - line) > 0.5 for y in beside)
-            places.append((hidden, rank, left, bottom))
-        _, _, left, bottom = min(places)
-        taken += [(left + wide * part / 8, bottom + 7) for part in range(9)]
-        yield Label(round(left, 1), round(height - bottom - 3.5, 1), text, "start")
+            near = [y for x, y in occupied if left - 4 <= x <= left + wide + 4]
+            hidden = sum(bottom <= y <= bottom + 15 and abs(y - line) > 0.5 for y in near)
+            candidates.append((hidden, rank, left, bottom))
+        _, _, left, bottom = min(candidates)
+        occupied += [(left + wide * step / 8, bottom + 7) for step in range(9)]
+        yield ChartLabel(round(left, 1), round(height - bottom - 3.5, 1), text, "start")
 
 
-def _dense(points: Sequence[tuple[float, float]]) -> Iterable[tuple[float, float]]:
+def _interpolate(points: Sequence[tuple[float, float]]) -> Iterable[tuple[float, float]]:
     """The points with 8 more between neighbours where there are few of them."""
-    parts = 8 if len(points) < 200 else 1
+    steps = 8 if len(points) < 200 else 1
     for (x0, y0), (x1, y1) in pairwise(points):
-        for part in range(parts):
-            yield x0 + (x1 - x0) * part / parts, y0 + (y1 - y0) * part / parts
+        for step in range(steps):
+            yield x0 + (x1 - x0) * step / steps, y0 + (y1 - y0) * step / steps
     yield from points[-1:]

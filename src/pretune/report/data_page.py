@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pretune.config import Settings, dump
+from pretune.config import Settings, to_yaml
 from pretune.report import page as p
-from pretune.report.data_phrases import LANGUAGES, REASONS
+from pretune.report.data_phrases import PHRASES, REASONS
 
 Language = Literal["en", "zh"]
 Groups = Mapping[str, Mapping[str, Any]]
@@ -17,7 +17,7 @@ Groups = Mapping[str, Mapping[str, Any]]
 PAGES: dict[str, Language] = {"report.html": "en", "report.zh.html": "zh"}
 
 
-def prepared(
+def write_pages(
     folder: Path, report: Mapping[str, Any], settings: Settings, versions: Mapping[str, str]
 ) -> None:
     """Write the pages of a preparation from what ``report.json`` holds."""
@@ -32,24 +32,24 @@ def _page(
     versions: Mapping[str, str],
     language: Language,
 ) -> p.Page:
-    say, counts, timing = LANGUAGES[language], report["counts"], report["timing"]
+    say, counts, timing = PHRASES[language], report["counts"], report["timing"]
     sections: tuple[p.Section, ...] = (
         p.Verdict(str(say["verdict"]), tuple(_findings(report, language))),
         _reasons(counts, language),
         *_examples(counts["removed"], language),
-        _table(say, "languages", _sized(counts["languages"])),
+        _table(say, "languages", _rows_by_size(counts["languages"])),
         _table(say, "sources", _sources(counts["sources"])),
         _table(say, "lengths", _lengths(counts["lengths"], counts["documents"])),
-        _table(say, "redacted", tuple((kind, f"{n:,}") for kind, n in counts["redacted"].items())),
+        _table(say, "redacted", tuple((tag, f"{n:,}") for tag, n in counts["redacted"].items())),
         _stages(counts, timing, language),
         _reading(report["reading"], language),
-        p.Text(str(say["settings"]), tuple(dump(settings).splitlines())),
+        p.Text(str(say["settings"]), tuple(to_yaml(settings).splitlines())),
         p.Command(str(say["next"]), f"pretune pretrain {folder.name.removesuffix('.partial')}"),
     )
     title, subtitle = str(say["title"]), str(say["subtitle"])
     subtitle = subtitle.format(
         documents=f"{counts['documents']:,}", documents_in=f"{counts['documents_in']:,}",
-        bytes=_megabytes(counts["bytes"]), bytes_in=_megabytes(counts["bytes_in"]),
+        bytes=_format_megabytes(counts["bytes"]), bytes_in=_format_megabytes(counts["bytes_in"]),
     )  # fmt: skip
     return p.Page(title, subtitle, language, sections, tuple(versions.items()))
 
@@ -60,7 +60,7 @@ def reason_name(reason: str, language: Language) -> str:
 
 
 def _findings(report: Mapping[str, Any], language: Language) -> list[p.VerdictItem]:
-    say, counts = LANGUAGES[language], report["counts"]
+    say, counts = PHRASES[language], report["counts"]
     share = f"{100 * counts['bytes'] / max(1, counts['bytes_in']):.1f}%"
     kept = str(say["kept"]).format(
         share=share, documents=f"{counts['documents']:,}", characters=f"{counts['characters']:,}"
@@ -70,7 +70,7 @@ def _findings(report: Mapping[str, Any], language: Language) -> list[p.VerdictIt
         reason, most = max(counts["removed"].items(), key=lambda pair: pair[1]["bytes"])
         sentence = str(say["removed_most"]).format(
             reason=reason_name(reason, language), documents=f"{most['documents']:,}",
-            bytes=_megabytes(most["bytes"]),
+            bytes=_format_megabytes(most["bytes"]),
         )  # fmt: skip
         found.append(p.VerdictItem("neutral", sentence))
     if report["reading"]["bad"]:
@@ -84,16 +84,16 @@ def _reasons(counts: Mapping[str, Any], language: Language) -> p.Table:
         (
             reason_name(reason, language),
             f"{group['documents']:,}",
-            _megabytes(group["bytes"]),
+            _format_megabytes(group["bytes"]),
             f"{100 * group['bytes'] / max(1, counts['bytes_in']):.2f}%",
         )
         for reason, group in removed
     )
-    return _table(LANGUAGES[language], "reasons", rows)
+    return _table(PHRASES[language], "reasons", rows)
 
 
 def _examples(removed: Groups, language: Language) -> list[p.Table]:
-    say = LANGUAGES[language]
+    say = PHRASES[language]
     return [
         p.Table(
             str(say["examples"]).format(reason=reason_name(reason, language)),
@@ -104,9 +104,11 @@ def _examples(removed: Groups, language: Language) -> list[p.Table]:
     ]
 
 
-def _sized(groups: Groups) -> tuple[tuple[str, ...], ...]:
+def _rows_by_size(groups: Groups) -> tuple[tuple[str, ...], ...]:
     ordered = sorted(groups.items(), key=lambda pair: -pair[1]["bytes"])
-    return tuple((name, f"{group['documents']:,}", _megabytes(group["bytes"])) for name, group in ordered)
+    return tuple(
+        (name, f"{group['documents']:,}", _format_megabytes(group["bytes"])) for name, group in ordered
+    )
 
 
 def _sources(groups: Groups) -> tuple[tuple[str, ...], ...]:
@@ -114,9 +116,9 @@ def _sources(groups: Groups) -> tuple[tuple[str, ...], ...]:
         (
             name,
             f"{g['documents_in']:,}",
-            _megabytes(g["bytes_in"]),
+            _format_megabytes(g["bytes_in"]),
             f"{g['documents']:,}",
-            _megabytes(g["bytes"]),
+            _format_megabytes(g["bytes"]),
         )
         for name, g in groups.items()
     )
@@ -135,11 +137,11 @@ def _stages(counts: Mapping[str, Any], timing: Mapping[str, Any], language: Lang
         (stage, f"{seconds:.2f}", f"{size / seconds:,.1f}" if seconds else "–")
         for stage, seconds in timing["stages"].items()
     )
-    note = str(LANGUAGES[language]["stages_note"]).format(
+    note = str(PHRASES[language]["stages_note"]).format(
         processes=timing["processes"], seconds=f"{timing['seconds']:.1f}",
         speed=f"{size / max(1e-9, timing['seconds']):.1f}",
     )  # fmt: skip
-    return _table(LANGUAGES[language], "stages", rows, note)
+    return _table(PHRASES[language], "stages", rows, note)
 
 
 def _reading(reading: Mapping[str, Any], language: Language) -> p.Text:
@@ -150,19 +152,21 @@ def _reading(reading: Mapping[str, Any], language: Language) -> p.Text:
         *reading["notes"][:20],
     ]
     heading = "damage" if len(lines) > 1 else "reading"
-    return p.Text(str(LANGUAGES[language][heading]), tuple(lines))
+    return p.Text(str(PHRASES[language][heading]), tuple(lines))
 
 
-_COLUMNS = {
+_HEADER_KEYS = {
     "reasons": "reason_columns", "languages": "language_columns", "sources": "source_columns",
     "lengths": "length_columns", "redacted": "redacted_columns", "stages": "stage_columns",
 }  # fmt: skip
 
 
-def _table(say: Mapping[str, Any], name: str, rows: tuple[tuple[str, ...], ...], note: str = "") -> p.Table:
-    header = tuple(say[_COLUMNS[name]])
-    return p.Table(str(say[name]), header, rows, note or str(say.get(f"{name}_note", "")))
+def _table(
+    phrases: Mapping[str, Any], name: str, rows: tuple[tuple[str, ...], ...], note: str = ""
+) -> p.Table:
+    header = tuple(phrases[_HEADER_KEYS[name]])
+    return p.Table(str(phrases[name]), header, rows, note or str(phrases.get(f"{name}_note", "")))
 
 
-def _megabytes(size: int) -> str:
+def _format_megabytes(size: int) -> str:
     return f"{size / 1e6:,.2f}" if size < 1e8 else f"{size / 1e6:,.0f}"

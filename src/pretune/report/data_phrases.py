@@ -98,4 +98,4 @@ REASONS = {
     },
 }  # fmt: skip
 
-LANGUAGES = {"en": ENGLISH, "zh": CHINESE}
+PHRASES = {"en": ENGLISH, "zh": CHINESE}

@@ -15,57 +15,57 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal
 
-from pretune.training.budget import LEAST_STEPS as FEW_STEPS
+from pretune.training.budget import MIN_STEPS as MIN_STUDIED_STEPS
 
 Rows = Sequence[Mapping[str, Any]]
 Status = Literal["good", "bad", "neutral"]
-Kind = Literal[
+FindingType = Literal[
     "constant_prediction", "class_never_predicted",
     "too_short", "diverged", "learnt_nothing", "far_too_low", "rate_too_high", "overfitted", "not_begun",
     "spikes", "rate_too_low", "still_improving", "plateau", "dead_units", "stopped_early",
     "stopped_early_low",
 ]  # fmt: skip
 
-LEAST_STEPS, LEAST_CHECKS = 24, 4
+MIN_STEPS, MIN_EVALUATIONS = 24, 4
 """Shorter curves are not judged."""
-ANNEALED, HALF = 0.1, 0.5
+ANNEALED_LR, HIGH_LR = 0.1, 0.5
 """Shares of the peak: below the first a learning rate changes little more; from the second on it is high."""
-LEAST_AT_PEAK = 64
+MIN_STEPS_AT_PEAK = 64
 """Steps at a high learning rate from which on it can be judged."""
-SPAN, LEAST_LEVEL = 0.15, 3
+PLATEAU_STEPS, PLATEAU_EVALUATIONS = 0.15, 3
 """A level holds for this share of the steps, and so many evaluations, before the learning rate comes down."""
-READ = 0.5
+PLATEAU_EPOCHS = 0.5
 """Passes over the records before which no level is one, where the log counts them."""
-BY_CHANCE = 1.5
+CHANCE_ERRORS = 1.5
 """Standard errors of a score, over records, by which it may change from one evaluation to another by chance:
 about two of the difference, since the records are the same."""
-COARSE = 0.05
+MAX_SCORE_ERROR = 0.05
 """Standard error of a score, as a share of it, from which on its records are too few to show a level."""
-MUST_MOVE = 0.1
+MIN_DETECTABLE_FALL = 0.1
 """Share of a training loss that a fall must be smaller than, for sure, to be none."""
-LITTLE = 0.25
+SMALL_FALL = 0.25
 """Share of the training loss; one that fell by more has not been held back by its learning rate."""
-STRETCHES = 16
-SURE = 4.0
+NUM_SEGMENTS = 16
+SIGNIFICANT_ERRORS = 4.0
 """Standard errors by which two means differ for sure."""
-ROSE = 0.05
+DIVERGED_RISE = 0.05
 """Share of its whole fall by which a loss must rise again to have diverged, at least."""
-SPIKE_WINDOW, SPIKE = 25, 10.0
+SPIKE_STEPS, SPIKE_DEVIATIONS = 25, 10.0
 """A loss this many times the usual deviation above the median of the steps before it is a spike."""
-STILL = 0.04
+IMPROVING_FALL = 0.04
 """Share of the whole fall of the held-out loss in the last quarter of the run; with more, it still falls."""
-LEVEL = 0.005
+LEVEL_TOLERANCE = 0.005
 """Relative change of a held-out score that counts as none."""
-SLOW = 0.6
+SLOW_START_RATIO = 0.6
 """A training loss that falls in the second half at this share of its rate in the first has barely begun."""
-USUAL_RATIO = 5e-4
+USUAL_UPDATE_RATIO = 5e-4
 """Size of an update beside the weights from which on a learning rate is not called too low."""
-LOW_RATIO, HIGH_RATIO = 1e-4, 2e-2
+LOW_UPDATE_RATIO, HIGH_UPDATE_RATIO = 1e-4, 2e-2
 """Below the first an update does next to nothing; above the second it undoes what was learnt."""
-BEGUN = 0.1
+UNDERTRAINED_GAIN = 0.1
 """Share of the way from a unigram model's loss to a bigram model's; before it a model has learnt little more
 than how often each token occurs."""
-DEAD = 0.1
+DEAD_UNITS_SHARE = 0.1
 """Share of silent units in a layer that is worth a word."""
 
 
@@ -73,53 +73,55 @@ DEAD = 0.1
 class Finding:
     """One thing that a curve shows; ``figures`` are the numbers that it is known by."""
 
-    kind: Kind
+    type: FindingType
     status: Status
-    figures: Mapping[str, float | int | str] = field(default_factory=dict)
+    evidence: Mapping[str, float | int | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class LossSegment:
     """Equally many steps of the training loss."""
 
-    first: int
-    last: int
+    first_step: int
+    last_step: int
     mean: float
-    error: float
+    standard_error: float
 
 
-def judge(rows: Rows) -> tuple[Finding, ...]:
+def diagnose(rows: Rows) -> tuple[Finding, ...]:
     """Everything that can be said of a run, the gravest first."""
-    losses = [(r["step"], r["loss"]) for r in rows if r["kind"] == "step" and _finite(r["loss"])]
-    checks = [r for r in rows if r["kind"] == "evaluation" and _finite(next(iter(r["scores"].values())))]
-    if len(losses) < LEAST_STEPS:
-        return (Finding("too_short", "neutral", {"steps": len(losses), "least": LEAST_STEPS}),)
-    looks = [look(losses, checks, rows) for look in LOOKS]
-    found = [finding for finding in looks if finding is not None]
-    if len(losses) < FEW_STEPS and any(finding.kind in OF_THE_RATE for finding in found):
+    losses = [(r["step"], r["loss"]) for r in rows if r["kind"] == "step" and _is_finite(r["loss"])]
+    evaluations = [
+        r for r in rows if r["kind"] == "evaluation" and _is_finite(next(iter(r["scores"].values())))
+    ]
+    if len(losses) < MIN_STEPS:
+        return (Finding("too_short", "neutral", {"steps": len(losses), "least": MIN_STEPS}),)
+    results = [detector(losses, evaluations, rows) for detector in DETECTORS]
+    findings = [finding for finding in results if finding is not None]
+    if len(losses) < MIN_STUDIED_STEPS and any(finding.type in LOW_LR_FINDINGS for finding in findings):
         # Of so short a run the steps are the cause, and no learning rate is blamed.
-        found = [finding for finding in found if finding.kind not in OF_THE_RATE]
-        found.append(Finding("too_short", "neutral", {"steps": len(losses), "least": FEW_STEPS}))
-    return by_gravity(found)
+        findings = [finding for finding in findings if finding.type not in LOW_LR_FINDINGS]
+        findings.append(Finding("too_short", "neutral", {"steps": len(losses), "least": MIN_STUDIED_STEPS}))
+    return sort_by_severity(findings)
 
 
-def by_gravity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+def sort_by_severity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """The findings without those that another one makes pointless, the gravest first."""
-    found = tuple(findings)
-    moot = {kind for finding in found for kind in MOOT.get(finding.kind, ())}
-    kept = (finding for finding in found if finding.kind not in moot)
-    return tuple(sorted(kept, key=lambda f: (ORDER[f.status], _place(f.kind))))
+    all_findings = tuple(findings)
+    suppressed = {type_ for finding in all_findings for type_ in SUPPRESSES.get(finding.type, ())}
+    remaining = (finding for finding in all_findings if finding.type not in suppressed)
+    return tuple(sorted(remaining, key=lambda f: (STATUS_ORDER[f.status], _priority(f.type))))
 
 
-def _place(kind: Kind) -> int:
-    return FIRST.index(kind) if kind in FIRST else len(FIRST)
+def _priority(finding_type: FindingType) -> int:
+    return FIRST_FINDINGS.index(finding_type) if finding_type in FIRST_FINDINGS else len(FIRST_FINDINGS)
 
 
-FIRST: tuple[Kind, ...] = ("constant_prediction", "too_short")
+FIRST_FINDINGS: tuple[FindingType, ...] = ("constant_prediction", "too_short")
 """What stands above all else of its status."""
-OF_THE_RATE: tuple[Kind, ...] = ("learnt_nothing", "far_too_low", "rate_too_low")
-ORDER: dict[Status, int] = {"bad": 0, "neutral": 1, "good": 2}
-MOOT: dict[Kind, tuple[Kind, ...]] = {
+LOW_LR_FINDINGS: tuple[FindingType, ...] = ("learnt_nothing", "far_too_low", "rate_too_low")
+STATUS_ORDER: dict[Status, int] = {"bad": 0, "neutral": 1, "good": 2}
+SUPPRESSES: dict[FindingType, tuple[FindingType, ...]] = {
     "constant_prediction": (
         "learnt_nothing", "far_too_low", "overfitted", "not_begun", "rate_too_low", "still_improving",
         "plateau",
@@ -135,251 +137,297 @@ MOOT: dict[Kind, tuple[Kind, ...]] = {
 }  # fmt: skip
 """What there is no point in saying once the first is said."""
 Losses = Sequence[tuple[int, float]]
-Look = Callable[[Losses, Rows, Rows], Finding | None]
+Detector = Callable[[Losses, Rows, Rows], Finding | None]
 
 
-def diverged(losses: Losses, checks: Rows, rows: Rows) -> Finding | None:
+def detect_divergence(losses: Losses, evaluations: Rows, rows: Rows) -> Finding | None:
     """The training loss rose for good after its lowest stretch."""
-    parts = stretches(losses)
-    low = min(parts, key=lambda s: s.mean)
-    end, fall = parts[-1], max(0.0, parts[0].mean - low.mean)
+    segments = split_losses(losses)
+    low = min(segments, key=lambda s: s.mean)
+    end, fall = segments[-1], max(0.0, segments[0].mean - low.mean)
     rise = end.mean - low.mean
-    if rise <= max(SURE * math.hypot(end.error, low.error), ROSE * fall, LEVEL * abs(low.mean)):
+    if rise <= max(
+        SIGNIFICANT_ERRORS * math.hypot(end.standard_error, low.standard_error),
+        DIVERGED_RISE * fall,
+        LEVEL_TOLERANCE * abs(low.mean),
+    ):
         return None
     return Finding(
         "diverged",
         "bad",
-        {"low": low.mean, "at": low.last, "end": end.mean, "rate": _rate(rows), "step": end.last},
+        {
+            "low": low.mean,
+            "at": low.last_step,
+            "end": end.mean,
+            "rate": _peak_learning_rate(rows),
+            "step": end.last_step,
+        },
     )
 
 
-def spikes(losses: Losses, checks: Rows, rows: Rows) -> Finding | None:
+def detect_spikes(losses: Losses, evaluations: Rows, rows: Rows) -> Finding | None:
     """Single steps, or a few in a row, far above those before them."""
-    found: list[tuple[int, float]] = []
+    jumps: list[tuple[int, float]] = []
     values = [loss for _, loss in losses]
-    for i in range(SPIKE_WINDOW, len(values)):
-        before = values[i - SPIKE_WINDOW : i]
+    for i in range(SPIKE_STEPS, len(values)):
+        before = values[i - SPIKE_STEPS : i]
         middle = statistics.median(before)
-        usual = 1.4826 * statistics.median(abs(v - middle) for v in before)  # a normal's deviation
+        deviation = 1.4826 * statistics.median(abs(v - middle) for v in before)  # a normal's deviation
         jump = values[i] - middle
-        apart = not found or losses[i][0] - found[-1][0] > SPIKE_WINDOW
-        if apart and jump > max(SPIKE * usual, 0.05 * abs(middle)):
-            found.append((losses[i][0], jump))
-    if not found:
+        separate = not jumps or losses[i][0] - jumps[-1][0] > SPIKE_STEPS
+        if separate and jump > max(SPIKE_DEVIATIONS * deviation, 0.05 * abs(middle)):
+            jumps.append((losses[i][0], jump))
+    if not jumps:
         return None
-    step, jump = max(found, key=lambda pair: pair[1])
+    step, jump = max(jumps, key=lambda pair: pair[1])
     return Finding(
-        "spikes", "neutral", {"count": len(found), "step": step, "jump": jump, "rate": _rate(rows)}
+        "spikes",
+        "neutral",
+        {"count": len(jumps), "step": step, "jump": jump, "rate": _peak_learning_rate(rows)},
     )
 
 
-def overfitted(losses: Losses, checks: Rows, rows: Rows) -> Finding | None:
+def detect_overfitting(losses: Losses, evaluations: Rows, rows: Rows) -> Finding | None:
     """The held-out score got worse after its best while the training loss went on falling.
 
     Records that were read once at most cannot have been learnt by heart.
     """
-    if len(checks) < LEAST_CHECKS or _passes(rows, 2.0) <= 1:
+    if len(evaluations) < MIN_EVALUATIONS or _epochs(rows, 2.0) <= 1:
         return None
-    steps, values, sign = _held_out(checks)
+    steps, values, sign = _validation_curve(evaluations)
     best = min(range(len(values)), key=lambda i: sign * values[i])
     worse = sign * (values[-1] - values[best])
-    chance = max(2 * LEVEL * abs(values[best]), 2 * _wobble(values), BY_CHANCE * _error(checks))
+    chance = max(
+        2 * LEVEL_TOLERANCE * abs(values[best]),
+        2 * _fluctuation(values),
+        CHANCE_ERRORS * _score_error(evaluations),
+    )
     if best > len(values) - 3 or worse <= chance:
         return None
-    around, end = _mean_near(losses, steps[best]), stretches(losses)[-1]
-    if end.mean >= around.mean - 2 * math.hypot(end.error, around.error):
+    around, end = _segment_before(losses, steps[best]), split_losses(losses)[-1]
+    if end.mean >= around.mean - 2 * math.hypot(end.standard_error, around.standard_error):
         return None
-    name = next(iter(checks[0]["scores"]))
+    name = next(iter(evaluations[0]["scores"]))
     return Finding("overfitted", "bad", {
         "name": name, "best": values[best], "at": steps[best], "end": values[-1], "step": steps[-1],
         "training_then": around.mean, "training_now": end.mean,
     })  # fmt: skip
 
 
-def trend(losses: Losses, checks: Rows, rows: Rows) -> Finding | None:
+def detect_trend(losses: Losses, evaluations: Rows, rows: Rows) -> Finding | None:
     """Whether the held-out score was still getting better at the end, or had levelled off, and when."""
-    if len(checks) < LEAST_CHECKS:
+    if len(evaluations) < MIN_EVALUATIONS:
         return None
-    steps, values, sign = _held_out(checks)
+    steps, values, sign = _validation_curve(evaluations)
     begin = min(next(i for i, step in enumerate(steps) if step >= 0.7 * steps[-1]), len(values) - 2)
     late = sign * (values[begin] - values[-1])
     best = min(sign * value for value in values)
-    figures = {
-        "name": next(iter(checks[0]["scores"])), "from": values[begin], "since": steps[begin],
+    evidence = {
+        "name": next(iter(evaluations[0]["scores"])), "from": values[begin], "since": steps[begin],
         "end": values[-1], "step": steps[-1],
     }  # fmt: skip
-    wobble, near, error = _wobble(values), LEVEL * abs(values[-1]), _error(checks)
-    if late > max(STILL * (sign * values[0] - best), near, wobble, BY_CHANCE * error):
+    fluctuation, near, error = (
+        _fluctuation(values),
+        LEVEL_TOLERANCE * abs(values[-1]),
+        _score_error(evaluations),
+    )
+    if late > max(IMPROVING_FALL * (sign * values[0] - best), near, fluctuation, CHANCE_ERRORS * error):
         # an end beside the best: a score that only swings back is not still improving
-        return Finding("still_improving", "neutral", figures) if sign * values[-1] <= best + near else None
-    away = [i for i, value in enumerate(values) if abs(value - values[-1]) > near + wobble]
+        return Finding("still_improving", "neutral", evidence) if sign * values[-1] <= best + near else None
+    away = [i for i, value in enumerate(values) if abs(value - values[-1]) > near + fluctuation]
     level = away[-1] + 1 if away else 0
-    if level >= len(values) or error > COARSE * abs(values[-1]) or not _holds(rows, checks, steps[level]):
+    if (
+        level >= len(values)
+        or error > MAX_SCORE_ERROR * abs(values[-1])
+        or not _is_plateau(rows, evaluations, steps[level])
+    ):
         return None
-    figures |= {"since": steps[level], "from": values[level], "near": near + wobble}
-    return Finding("plateau", "neutral", figures)
+    evidence |= {"since": steps[level], "from": values[level], "near": near + fluctuation}
+    return Finding("plateau", "neutral", evidence)
 
 
-def _holds(rows: Rows, checks: Rows, since: int) -> bool:
+def _is_plateau(rows: Rows, evaluations: Rows, since: int) -> bool:
     """Whether a level from ``since`` on is the model's: it held while the learning rate could change it."""
-    rates, peak = _rates(rows), _rate(rows)
-    learning = [step for step, rate in rates.items() if rate >= ANNEALED * peak]
+    rates, peak = _learning_rates(rows), _peak_learning_rate(rows)
+    learning = [step for step, rate in rates.items() if rate >= ANNEALED_LR * peak]
     after = sum(step > since for step in learning)
-    judged = sum(since <= check["step"] <= learning[-1] for check in checks)
-    enough = after >= max(LEAST_STEPS, SPAN * len(rates)) and judged >= LEAST_LEVEL
-    return enough and _passes(rows, READ) >= READ
+    num_evaluations = sum(since <= check["step"] <= learning[-1] for check in evaluations)
+    enough = after >= max(MIN_STEPS, PLATEAU_STEPS * len(rates)) and num_evaluations >= PLATEAU_EVALUATIONS
+    return enough and _epochs(rows, PLATEAU_EPOCHS) >= PLATEAU_EPOCHS
 
 
-def rate_too_low(losses: Losses, checks: Rows, rows: Rows) -> Finding | None:
+def detect_low_lr(losses: Losses, evaluations: Rows, rows: Rows) -> Finding | None:
     """The loss falls as steadily late as early, and not by much: most learning curves bend at once.
 
     Only steps at a high learning rate are looked at: in warm-up and decay the schedule bends the curve.
     """
-    rates, peak = _rates(rows), _rate(rows)
-    high = [pair for pair in losses if rates[pair[0]] >= HALF * peak]
-    if len(high) < LEAST_AT_PEAK:
+    rates, peak = _learning_rates(rows), _peak_learning_rate(rows)
+    high = [pair for pair in losses if rates[pair[0]] >= HIGH_LR * peak]
+    if len(high) < MIN_STEPS_AT_PEAK:
         return None
-    parts = stretches(high)
-    middle = len(parts) // 2
-    first = parts[0].mean - parts[middle].mean
-    second = parts[middle].mean - parts[-1].mean
-    sure, moved = SURE * math.hypot(parts[0].error, parts[-1].error), _moved(rows)
-    fall = parts[0].mean - parts[-1].mean
-    if fall <= sure or fall > LITTLE * abs(parts[0].mean) or second <= 0 or second < SLOW * first:
+    segments = split_losses(high)
+    middle = len(segments) // 2
+    first = segments[0].mean - segments[middle].mean
+    second = segments[middle].mean - segments[-1].mean
+    sure, update_ratio = (
+        SIGNIFICANT_ERRORS * math.hypot(segments[0].standard_error, segments[-1].standard_error),
+        _update_ratio(rows),
+    )
+    fall = segments[0].mean - segments[-1].mean
+    if (
+        fall <= sure
+        or fall > SMALL_FALL * abs(segments[0].mean)
+        or second <= 0
+        or second < SLOW_START_RATIO * first
+    ):
         return None
-    unseen = not moved and any(row.get("update_ratio") for row in rows if row["kind"] == "health")
-    if unseen or moved.get("ratio", 0.0) >= USUAL_RATIO:
+    unseen = not update_ratio and any(row.get("update_ratio") for row in rows if row["kind"] == "health")
+    if unseen or update_ratio.get("ratio", 0.0) >= USUAL_UPDATE_RATIO:
         return None
-    figures = {"first": first, "second": second, "rate": peak}
-    return Finding("rate_too_low", "neutral", figures | moved)
+    evidence = {"first": first, "second": second, "rate": peak}
+    return Finding("rate_too_low", "neutral", evidence | update_ratio)
 
 
-def learnt_nothing(losses: Losses, checks: Rows, rows: Rows) -> Finding | None:
+def detect_no_learning(losses: Losses, evaluations: Rows, rows: Rows) -> Finding | None:
     """The training loss at the end is where it began, as far as its noise lets that be seen."""
-    parts = stretches(losses)
-    fall, sure = parts[0].mean - parts[-1].mean, SURE * math.hypot(parts[0].error, parts[-1].error)
-    start = abs(parts[0].mean)
-    if abs(fall) > max(sure, LEVEL * start) or sure > MUST_MOVE * start:
+    segments = split_losses(losses)
+    fall, sure = (
+        segments[0].mean - segments[-1].mean,
+        SIGNIFICANT_ERRORS * math.hypot(segments[0].standard_error, segments[-1].standard_error),
+    )
+    start = abs(segments[0].mean)
+    if abs(fall) > max(sure, LEVEL_TOLERANCE * start) or sure > MIN_DETECTABLE_FALL * start:
         return None
-    moved = _moved(rows)
-    kind: Kind = "far_too_low" if moved.get("ratio", 1.0) < LOW_RATIO else "learnt_nothing"
-    figures = {"start": parts[0].mean, "end": parts[-1].mean, "rate": _rate(rows)}
-    return Finding(kind, "bad", figures | moved)
+    update_ratio = _update_ratio(rows)
+    finding_type: FindingType = (
+        "far_too_low" if update_ratio.get("ratio", 1.0) < LOW_UPDATE_RATIO else "learnt_nothing"
+    )
+    evidence = {"start": segments[0].mean, "end": segments[-1].mean, "rate": _peak_learning_rate(rows)}
+    return Finding(finding_type, "bad", evidence | update_ratio)
 
 
-def rate_too_high(losses: Losses, checks: Rows, rows: Rows) -> Finding | None:
+def detect_high_lr(losses: Losses, evaluations: Rows, rows: Rows) -> Finding | None:
     """The held-out loss has not passed a unigram model's, and updates were as large as weights bear."""
-    level = checks[-1].get("levels", {}).get("unigram") if checks else None
-    name = next(iter(checks[-1]["scores"])) if checks else ""
-    largest = max((_middle(row) for row in rows if row["kind"] == "health"), default=0.0)
-    if level is None or checks[-1]["scores"][name] < level or largest < HIGH_RATIO:
+    unigram_loss = evaluations[-1].get("levels", {}).get("unigram") if evaluations else None
+    name = next(iter(evaluations[-1]["scores"])) if evaluations else ""
+    largest = max((_median_update_ratio(row) for row in rows if row["kind"] == "health"), default=0.0)
+    if unigram_loss is None or evaluations[-1]["scores"][name] < unigram_loss or largest < HIGH_UPDATE_RATIO:
         return None
-    figures = {"end": checks[-1]["scores"][name], "unigram": level, "rate": _rate(rows), "ratio": largest}
-    return Finding("rate_too_high", "bad", figures)
+    evidence = {
+        "end": evaluations[-1]["scores"][name],
+        "unigram": unigram_loss,
+        "rate": _peak_learning_rate(rows),
+        "ratio": largest,
+    }
+    return Finding("rate_too_high", "bad", evidence)
 
 
-def not_begun(losses: Losses, checks: Rows, rows: Rows) -> Finding | None:
+def detect_undertraining(losses: Losses, evaluations: Rows, rows: Rows) -> Finding | None:
     """The held-out loss never passed a unigram model's clearly: a level there is where learning begins."""
-    levels = checks[-1].get("levels", {}) if checks else {}
-    if not {"unigram", "bigram"} <= levels.keys():
+    reference_losses = evaluations[-1].get("levels", {}) if evaluations else {}
+    if not {"unigram", "bigram"} <= reference_losses.keys():
         return None
-    steps, values, _ = _held_out(checks)
-    if min(values) < levels["unigram"] - BEGUN * (levels["unigram"] - levels["bigram"]):
+    steps, values, _ = _validation_curve(evaluations)
+    if min(values) < reference_losses["unigram"] - UNDERTRAINED_GAIN * (
+        reference_losses["unigram"] - reference_losses["bigram"]
+    ):
         return None
-    figures = {
-        "name": next(iter(checks[0]["scores"])), "best": min(values), "step": steps[-1], "rate": _rate(rows),
+    evidence = {
+        "name": next(iter(evaluations[0]["scores"])), "best": min(values), "step": steps[-1],
+        "rate": _peak_learning_rate(rows),
     }  # fmt: skip
-    return Finding("not_begun", "bad", figures | {k: levels[k] for k in ("unigram", "bigram")})
+    return Finding("not_begun", "bad", evidence | {k: reference_losses[k] for k in ("unigram", "bigram")})
 
 
-def dead_units(losses: Losses, checks: Rows, rows: Rows) -> Finding | None:
+def detect_dead_units(losses: Losses, evaluations: Rows, rows: Rows) -> Finding | None:
     """Many feed-forward units of a layer say nothing at any place of a step."""
     health = [row for row in rows if row["kind"] == "health" and row.get("dead")]
     if not health:
         return None
     name, share = max(health[-1]["dead"].items(), key=lambda pair: pair[1])
-    if share <= DEAD:
+    if share <= DEAD_UNITS_SHARE:
         return None
     return Finding("dead_units", "neutral", {"layer": name, "dead": share, "step": health[-1]["step"]})
 
 
-LOOKS: tuple[Look, ...] = (
-    diverged, learnt_nothing, rate_too_high, overfitted, not_begun, spikes, rate_too_low, trend, dead_units,
+DETECTORS: tuple[Detector, ...] = (
+    detect_divergence, detect_no_learning, detect_high_lr, detect_overfitting, detect_undertraining,
+    detect_spikes, detect_low_lr, detect_trend, detect_dead_units,
 )  # fmt: skip
 
 
-def stretches(losses: Losses, count: int = STRETCHES) -> list[Stretch]:
+def split_losses(losses: Losses, count: int = NUM_SEGMENTS) -> list[LossSegment]:
     """The training loss as means over at most ``count`` stretches of at least 4 steps.
 
     An error is no smaller than the usual one of all: of 4 values that are alike by chance it says little.
     """
     count = max(1, min(count, len(losses) // 4))
     borders = [round(k * len(losses) / count) for k in range(count + 1)]
-    parts = [_stretch(losses[a:b]) for a, b in pairwise(borders)]
-    usual = statistics.median(part.error for part in parts)
-    return [replace(part, error=max(part.error, usual)) for part in parts]
+    segments = [_summarize_losses(losses[a:b]) for a, b in pairwise(borders)]
+    usual = statistics.median(part.standard_error for part in segments)
+    return [replace(segment, standard_error=max(segment.standard_error, usual)) for segment in segments]
 
 
-def _stretch(part: Losses) -> Stretch:
-    values = [loss for _, loss in part]
+def _summarize_losses(losses: Losses) -> LossSegment:
+    values = [loss for _, loss in losses]
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return Stretch(part[0][0], part[-1][0], statistics.fmean(values), error)
+    return LossSegment(losses[0][0], losses[-1][0], statistics.fmean(values), error)
 
 
-def _mean_near(losses: Losses, step: int) -> Stretch:
+def _segment_before(losses: Losses, step: int) -> LossSegment:
     """The training loss over the stretch of steps that ends at ``step``."""
-    wide = max(4, len(losses) // STRETCHES)
+    wide = max(4, len(losses) // NUM_SEGMENTS)
     before = [pair for pair in losses if pair[0] <= step][-wide:]
-    return _stretch(before or losses[:wide])
+    return _summarize_losses(before or losses[:wide])
 
 
-def _held_out(checks: Rows) -> tuple[list[int], list[float], int]:
+def _validation_curve(evaluations: Rows) -> tuple[list[int], list[float], int]:
     """Steps, values of the score that decides, and 1 where lower is better, else -1."""
-    name = next(iter(checks[0]["scores"]))
-    sign = -1 if checks[0].get("direction", "lower") == "higher" else 1
-    return [c["step"] for c in checks], [float(c["scores"][name]) for c in checks], sign
+    name = next(iter(evaluations[0]["scores"]))
+    sign = -1 if evaluations[0].get("direction", "lower") == "higher" else 1
+    return [c["step"] for c in evaluations], [float(c["scores"][name]) for c in evaluations], sign
 
 
-def _wobble(values: Sequence[float]) -> float:
+def _fluctuation(values: Sequence[float]) -> float:
     """How much a score jumps from one evaluation to the next, beyond its trend."""
     bends = [abs(a - 2 * b + c) / 2 for a, b, c in zip(values, values[1:], values[2:], strict=False)]
     return statistics.median(bends) if bends else 0.0
 
 
-def _error(checks: Rows) -> float:
+def _score_error(evaluations: Rows) -> float:
     """Standard error of the last score over the records that it was measured on; 0 where it is not known."""
-    low_high = checks[-1].get("interval")
+    low_high = evaluations[-1].get("interval")
     return (low_high[1] - low_high[0]) / (2 * 1.96) if low_high else 0.0
 
 
-def _passes(rows: Rows, unknown: float) -> float:
+def _epochs(rows: Rows, default: float) -> float:
     """How often the records were read; ``unknown`` where the log does not count it."""
-    counted = [row["epoch"] for row in rows if row["kind"] == "step" and "epoch" in row]
-    return float(counted[-1]) if counted else unknown
+    epochs = [row["epoch"] for row in rows if row["kind"] == "step" and "epoch" in row]
+    return float(epochs[-1]) if epochs else default
 
 
-def _rates(rows: Rows) -> dict[int, float]:
+def _learning_rates(rows: Rows) -> dict[int, float]:
     """The learning rate of each step."""
     return {row["step"]: float(row["learning_rate"]) for row in rows if row["kind"] == "step"}
 
 
-def _rate(rows: Rows) -> float:
+def _peak_learning_rate(rows: Rows) -> float:
     """The highest learning rate that was reached."""
-    return max(_rates(rows).values())
+    return max(_learning_rates(rows).values())
 
 
-def _moved(rows: Rows) -> dict[str, float]:
+def _update_ratio(rows: Rows) -> dict[str, float]:
     """The median size of an update beside the weights, where it was measured at a high learning rate."""
-    rates, least = _rates(rows), HALF * _rate(rows)
+    rates, min_rate = _learning_rates(rows), HIGH_LR * _peak_learning_rate(rows)
     health = [row for row in rows if row["kind"] == "health" and row.get("update_ratio")]
-    ratios = [_middle(row) for row in health if rates.get(row["step"], 0.0) >= least]
+    ratios = [_median_update_ratio(row) for row in health if rates.get(row["step"], 0.0) >= min_rate]
     return {"ratio": statistics.median(ratios)} if ratios else {}
 
 
-def _middle(health: Mapping[str, Any]) -> float:
+def _median_update_ratio(health: Mapping[str, Any]) -> float:
     ratios = health.get("update_ratio", {}).values()
     return statistics.median(ratios) if ratios else 0.0
 
 
-def _finite(value: Any) -> bool:
+def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)

@@ -7,59 +7,66 @@ from pathlib import Path
 from typing import Any
 
 from pretune.report import page as p
-from pretune.report.phrases import say
-from pretune.report.words import words
+from pretune.report.phrases import phrase
+from pretune.report.words import translations
 
 Summary = Mapping[str, Any]
 
 
-def summaries(summary: Summary) -> dict[str, Summary]:
+def component_summaries(summary: Summary) -> dict[str, Summary]:
     """What is to be judged: each part by its family and name, or the run by its family."""
     family = str(summary["family"])
-    parts = summary.get("mixture", {})
-    return {f"{family}, {name}": {**summary, **part} for name, part in parts.items()} or {family: summary}
+    components = summary.get("mixture", {})
+    return {f"{family}, {name}": {**summary, **component} for name, component in components.items()} or {
+        family: summary
+    }
 
 
-def objectives(summary: Summary) -> str:
+def objective_names(summary: Summary) -> str:
     """What the model was trained by: the objective, or those of the parts."""
-    parts = summary.get("mixture", {}).values()
-    return ", ".join(dict.fromkeys(str(part["objective"]) for part in parts)) or str(summary["objective"])
-
-
-def held_out_losses(
-    title: str, xs: tuple[float, ...], checks: Sequence[Mapping[str, Any]]
-) -> Iterator[p.Series]:
-    """The curve of the held-out loss, or of that of each part."""
-    names = [name for name in (checks[0]["scores"] if checks else ()) if name.partition("/")[0] == "loss"]
-    for name in names:
-        _, of_part, part = name.partition("/")
-        whose = f"{title}, {part}" if of_part else title
-        yield p.Series(whose, xs, tuple(check["scores"][name] for check in checks))
-
-
-def levels(language: str, summary: Summary) -> tuple[tuple[str, float], ...]:
-    """The losses of the n-gram models, or of those of each part."""
-    text, parts = words(language), summary.get("mixture", {})
-    if not parts:
-        return ((text["unigram"], summary["unigram"]), (text["bigram"], summary["bigram"]))
-    return tuple(
-        (f"{text[kind]}, {name}", part[kind])
-        for name, part in parts.items()
-        for kind in ("unigram", "bigram")
+    components = summary.get("mixture", {}).values()
+    return ", ".join(dict.fromkeys(str(component["objective"]) for component in components)) or str(
+        summary["objective"]
     )
 
 
-def parts_table(language: str, summary: Summary) -> tuple[p.Table, ...]:
+def held_out_series(
+    title: str, xs: tuple[float, ...], evaluations: Sequence[Mapping[str, Any]]
+) -> Iterator[p.Series]:
+    """The curve of the held-out loss, or of that of each part."""
+    names = [
+        name for name in (evaluations[0]["scores"] if evaluations else ()) if name.partition("/")[0] == "loss"
+    ]
+    for name in names:
+        _, separator, component = name.partition("/")
+        whose = f"{title}, {component}" if separator else title
+        yield p.Series(whose, xs, tuple(check["scores"][name] for check in evaluations))
+
+
+def reference_losses(language: str, summary: Summary) -> tuple[tuple[str, float], ...]:
+    """The losses of the n-gram models, or of those of each part."""
+    text, components = translations(language), summary.get("mixture", {})
+    if not components:
+        return ((text["unigram"], summary["unigram"]), (text["bigram"], summary["bigram"]))
+    return tuple(
+        (f"{text[model_name]}, {name}", component[model_name])
+        for name, component in components.items()
+        for model_name in ("unigram", "bigram")
+    )
+
+
+def components_table(language: str, summary: Summary) -> tuple[p.Table, ...]:
     """Each part of a mixture with its share, its text and its losses."""
-    text, parts = words(language), summary.get("mixture", {})
-    if not parts:
+    text, components = translations(language), summary.get("mixture", {})
+    if not components:
         return ()
-    heads = (*say(language, "mixture_columns").split("|"), text["loss"], text["unigram"], text["bigram"])
+    heads = (*phrase(language, "mixture_columns").split("|"), text["loss"], text["unigram"], text["bigram"])
     rows = tuple(
         (
-            name, f"{100 * part['share']:.3g} %", ", ".join(Path(source).name for source in part["corpus"]),
-            *(f"{part[key]:.3f}" for key in ("loss", "unigram", "bigram")),
+            name, f"{100 * component['share']:.3g} %",
+            ", ".join(Path(source).name for source in component["corpus"]),
+            *(f"{component[key]:.3f}" for key in ("loss", "unigram", "bigram")),
         )
-        for name, part in parts.items()
+        for name, component in components.items()
     )  # fmt: skip
-    return (p.Table(say(language, "mixture_heading"), heads, rows, say(language, "mixture_note")),)
+    return (p.Table(phrase(language, "mixture_heading"), heads, rows, phrase(language, "mixture_note")),)

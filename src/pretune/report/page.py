@@ -31,7 +31,7 @@ from pretune.report.sections import (
     Verdict,
     VerdictItem,
 )
-from pretune.report.words import words
+from pretune.report.words import translations
 
 __all__ = [
     "Command",
@@ -77,12 +77,12 @@ def render(page: Page) -> str:
     Raises:
         ConfigError: pretune has no words in the language of the page.
     """
-    template = _environment().get_template("page.html")
+    template = _template_environment().get_template("page.html")
     sections = [section for section in page.sections if not section.empty]
-    return template.render(page=page, sections=sections, words=words(page.language))
+    return template.render(page=page, sections=sections, words=translations(page.language))
 
 
-def is_page(path: Path) -> bool:
+def is_pretune_page(path: Path) -> bool:
     """Is a file a page that pretune wrote, and may write again?"""
     try:
         with path.open("rb") as file:
@@ -114,32 +114,32 @@ def write(page: Page, path: Path | str) -> Path:
     return path
 
 
-def _environment() -> jinja2.Environment:
+def _template_environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pretune.report", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_printable,
+        finalize=_replace_unprintable,
     )
     environment.globals.update(
-        axis=charts.axis,
-        banded=charts.banded,
-        curve=charts.curve,
-        colours=charts.colours,
-        finite=_finite,
+        axis=charts.build_axis,
+        banded=charts.has_band,
+        curve=charts.draw_curve,
+        colours=charts.series_colours,
+        finite=_filter_finite,
         zip=zip,
     )
-    environment.filters.update(percent=_percent, share=_share)
+    environment.filters.update(percent=_format_percent, share=_bar_width)
     return environment
 
 
-def _printable(value: Any) -> Any:
+def _replace_unprintable(value: Any) -> Any:
     return value.translate(UNPRINTABLE) if isinstance(value, str) else value
 
 
-def _percent(value: float | None) -> str:
+def _format_percent(value: float | None) -> str:
     """A probability as text."""
     if value is None or not math.isfinite(value):
         return "–"
@@ -148,11 +148,11 @@ def _percent(value: float | None) -> str:
     return f"{100 * value:.0f}%" if value >= 0.0995 else f"{100 * value:.1f}%"
 
 
-def _share(value: float | None) -> str:
+def _bar_width(value: float | None) -> str:
     """A probability as the length of a bar."""
     finite = value is not None and math.isfinite(value)
     return f"{100 * min(max(value or 0.0, 0.0), 1.0):.1f}%" if finite else "0%"
 
 
-def _finite(values: Iterable[float]) -> list[float]:
+def _filter_finite(values: Iterable[float]) -> list[float]:
     return [value for value in values if math.isfinite(value)]

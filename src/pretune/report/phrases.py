@@ -151,15 +151,15 @@ CHINESE = {
     "example_pair": "与之配对的另一段文本。",
 }
 
-LANGUAGES = {"en": ENGLISH, "zh": CHINESE}
+PHRASES = {"en": ENGLISH, "zh": CHINESE}
 
 
-def say(language: str, key: str, **values: object) -> str:
+def phrase(language: str, key: str, **values: object) -> str:
     """A sentence in ``language``."""
-    return LANGUAGES[language][key].format(**values)
+    return PHRASES[language][key].format(**values)
 
 
-def teacher_words(teacher: Mapping[str, Any]) -> dict[str, str]:
+def teacher_values(teacher: Mapping[str, Any]) -> dict[str, str]:
     """What sentences say of a teacher, as a summary names it."""
     figures = {key: f"{teacher[key]:g}" for key in ("weight", "temperature")}
     return {

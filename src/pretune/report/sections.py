@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
 Status = Literal["good", "bad", "neutral"]
-Kind = Literal["baseline", "ours", "reference"]
+ScoreRole = Literal["baseline", "ours", "reference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class VerdictItem:
 class Verdict:
     """The findings; the first section of a page."""
 
-    kind: ClassVar[str] = "verdict"
+    section_type: ClassVar[str] = "verdict"
     heading: str
     items: tuple[VerdictItem, ...]
     note: str = ""
@@ -52,10 +52,10 @@ class Series:
 class Curve:
     """Losses over steps, with the baselines that they must pass as horizontal lines."""
 
-    kind: ClassVar[str] = "curve"
+    section_type: ClassVar[str] = "curve"
     heading: str
     series: tuple[Series, ...]
-    levels: tuple[tuple[str, float], ...] = ()
+    reference_lines: tuple[tuple[str, float], ...] = ()
     x_label: str = ""
     y_label: str = ""
     note: str = ""
@@ -65,8 +65,8 @@ class Curve:
         return not any(series.points for series in self.series)
 
     @property
-    def finite_levels(self) -> tuple[tuple[str, float], ...]:
-        return tuple((name, value) for name, value in self.levels if math.isfinite(value))
+    def finite_reference_lines(self) -> tuple[tuple[str, float], ...]:
+        return tuple((name, value) for name, value in self.reference_lines if math.isfinite(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +77,9 @@ class ScoreRow:
     value: float
     low: float | None = None
     high: float | None = None
-    kind: Kind = "ours"
+    role: ScoreRole = "ours"
     detail: str = ""
-    points: tuple[float, ...] = ()
+    seed_values: tuple[float, ...] = ()
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -91,7 +91,7 @@ class ScoreRow:
     @property
     def values(self) -> tuple[float, ...]:
         """Every finite number that the row shows."""
-        numbers = (self.value, *(self.interval or ()), *self.points)
+        numbers = (self.value, *(self.interval or ()), *self.seed_values)
         return tuple(n for n in numbers if math.isfinite(n))
 
 
@@ -99,7 +99,7 @@ class ScoreRow:
 class Scores:
     """Scores of one metric side by side on one axis."""
 
-    kind: ClassVar[str] = "scores"
+    section_type: ClassVar[str] = "scores"
     heading: str
     rows: tuple[ScoreRow, ...]
     unit: str = ""
@@ -115,8 +115,8 @@ class MistakeRow:
     """A text that the model judged wrongly, and how sure it was (0 to 1)."""
 
     text: str
-    said: str
-    truth: str
+    predicted: str
+    reference: str
     confidence: float | None = None
 
 
@@ -124,7 +124,7 @@ class MistakeRow:
 class Mistakes:
     """The most confident mistakes."""
 
-    kind: ClassVar[str] = "mistakes"
+    section_type: ClassVar[str] = "mistakes"
     heading: str
     rows: tuple[MistakeRow, ...]
     note: str = ""
@@ -143,7 +143,7 @@ class SampleRow:
     note: str = ""
     alternatives: tuple[tuple[str, float], ...] = ()
     """(token, probability), best first, drawn as bars."""
-    rest: str = ""
+    suffix: str = ""
     """What follows the gap that ``output`` fills."""
 
 
@@ -151,7 +151,7 @@ class SampleRow:
 class Samples:
     """Filled and continued sentences."""
 
-    kind: ClassVar[str] = "samples"
+    section_type: ClassVar[str] = "samples"
     heading: str
     rows: tuple[SampleRow, ...]
     note: str = ""
@@ -165,7 +165,7 @@ class Samples:
 class Facts:
     """Names and values: the environment, the settings."""
 
-    kind: ClassVar[str] = "facts"
+    section_type: ClassVar[str] = "facts"
     heading: str
     pairs: tuple[tuple[str, str], ...]
     note: str = ""
@@ -179,7 +179,7 @@ class Facts:
 class Command:
     """The command that repeats what the page shows."""
 
-    kind: ClassVar[str] = "command"
+    section_type: ClassVar[str] = "command"
     heading: str
     command: str
     note: str = ""
@@ -193,7 +193,7 @@ class Command:
 class Table:
     """A plain table; a column of figures is set flush right."""
 
-    kind: ClassVar[str] = "table"
+    section_type: ClassVar[str] = "table"
     heading: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -204,16 +204,16 @@ class Table:
         return not self.rows
 
     @property
-    def figures(self) -> tuple[bool, ...]:
+    def numeric_columns(self) -> tuple[bool, ...]:
         """Whether each column holds figures only."""
-        return tuple(all(_is_figure(cell) for cell in column) for column in zip(*self.rows, strict=True))
+        return tuple(all(_is_numeric(cell) for cell in column) for column in zip(*self.rows, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
     """Paragraphs."""
 
-    kind: ClassVar[str] = "text"
+    section_type: ClassVar[str] = "text"
     heading: str
     paragraphs: tuple[str, ...]
     note: str = ""
@@ -226,5 +226,5 @@ class Text:
 Section: TypeAlias = Verdict | Curve | Scores | Mistakes | Samples | Facts | Command | Table | Text
 
 
-def _is_figure(cell: str) -> bool:
+def _is_numeric(cell: str) -> bool:
     return all(c.isdecimal() or c in "+-−–—.,%± []()×xeE" for c in cell)

@@ -183,15 +183,15 @@ CHINESE = {
     "scores_note": "区间为 95% 置信区间，n 为样本数。脱离基线谈得分没有意义。",
 }
 
-LANGUAGES = {"en": ENGLISH, "zh": CHINESE}
+TRANSLATIONS = {"en": ENGLISH, "zh": CHINESE}
 
 
-def words(language: str) -> Mapping[str, str]:
+def translations(language: str) -> Mapping[str, str]:
     """The fixed words in ``language``.
 
     Raises:
         ConfigError: no words in that language.
     """
-    if language not in LANGUAGES:
-        raise ConfigError(f"language = {language!r}: {suggestion(language, LANGUAGES)}")
-    return LANGUAGES[language]
+    if language not in TRANSLATIONS:
+        raise ConfigError(f"language = {language!r}: {suggestion(language, TRANSLATIONS)}")
+    return TRANSLATIONS[language]

@@ -23,10 +23,10 @@ from pretune.errors import CheckpointError, UsageError
 from pretune.runtime.json_files import read_json_object
 
 MANIFEST = "manifest.json"
-SCHEMA = 1
-_PARTIAL, _OLD = ".partial", ".old"
+SCHEMA_VERSION = 1
+_PARTIAL, _REPLACED = ".partial", ".old"
 """Ends of the hidden names of what is being written and of what it replaces."""
-_NAMED = 3
+_MAX_NAMES = 3
 """Files that a message names."""
 
 
@@ -47,16 +47,17 @@ def check_target(folder: Path, *, overwrite: bool = False) -> None:
         return
     try:
         verify_folder(folder)
-        known = _named(folder)
-        others = sorted(str(name) for name in _files(folder) if name.as_posix() not in known)
-        why = f"holds {_listed(others)}, which pretune did not write" if others else ""
+        known = _manifest_names(folder)
+        others = sorted(str(name) for name in _iter_files(folder) if name.as_posix() not in known)
+        reason = f"holds {_format_names(others)}, which pretune did not write" if others else ""
     except CheckpointError as error:
-        listed = _listed(sorted(path.name for path in folder.iterdir()))
-        ours = (folder / MANIFEST).is_file()
-        why = f"what pretune wrote there has changed ({error})" if ours else f"holds {listed}"
-    if why:
+        listed = _format_names(sorted(path.name for path in folder.iterdir()))
+        has_manifest = (folder / MANIFEST).is_file()
+        reason = f"what pretune wrote there has changed ({error})" if has_manifest else f"holds {listed}"
+    if reason:
         raise UsageError(
-            f"{folder}: is there already, and {why}; give another folder, or overwrite it (overwrite=True, "
+            f"{folder}: is there already, and {reason}; give another folder, or overwrite it "
+            "(overwrite=True, "
             "--overwrite): files of the same names are replaced then, and all others stay as they are"
         )
 
@@ -76,7 +77,9 @@ def check_file(path: Path, *, overwrite: bool = False) -> None:
         )
 
 
-def write_folder(folder: Path, fill: Callable[[Path], None], about: Mapping[str, Any] | None = None) -> None:
+def write_folder(
+    folder: Path, write_files: Callable[[Path], None], metadata: Mapping[str, Any] | None = None
+) -> None:
     """Write ``folder`` whole or not at all; ``fill(temporary)`` puts the files into it.
 
     An existing folder of that name is replaced only once the new one is complete; files in it that pretune
@@ -86,15 +89,15 @@ def write_folder(folder: Path, fill: Callable[[Path], None], about: Mapping[str,
         CheckpointError: the disk refused; names the folder, and nothing is left under its name.
     """
     folder = folder.resolve() if folder.is_symlink() or folder.name in ("", "..") else folder
-    partial = _hidden(folder, _PARTIAL)
+    partial = _temporary_path(folder, _PARTIAL)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _recover(folder)
+        _finish_replacement(folder)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        fill(partial)
-        _seal(partial, about or {})
-        _put_in_place(partial, folder)
+        write_files(partial)
+        _write_manifest(partial, metadata or {})
+        _replace_folder(partial, folder)
     except (OSError, SafetensorError) as error:  # safetensors has its own word for a full disk
         raise CheckpointError(
             f"{folder}: could not be saved: {error}; what was saved before is untouched"
@@ -103,7 +106,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None], about: Mapping[str,
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def verify_folder(folder: Path, but: Container[str] = ()) -> dict[str, Any]:
+def verify_folder(folder: Path, exclude: Container[str] = ()) -> dict[str, Any]:
     """The manifest's ``about`` mapping, after each file's size and SHA-256 were found as recorded.
 
     Files named in ``but`` may have been changed or removed.
@@ -112,13 +115,13 @@ def verify_folder(folder: Path, but: Container[str] = ()) -> dict[str, Any]:
         CheckpointError: names the first file that is missing, cut or changed.
     """
     path = folder / MANIFEST
-    about, expected = read_manifest(folder)
+    metadata, expected = read_manifest(folder)
     for name, (size, checksum) in expected.items():
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise CheckpointError(f"{path}: {name!r} lies outside the folder; it is not opened")
-        if name not in but:
+        if name not in exclude:
             verify_file(folder / name, size, checksum)
-    return about
+    return metadata
 
 
 def read_manifest(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[int, str]]]:
@@ -135,22 +138,22 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[int, st
     except CheckpointError as error:
         raise CheckpointError(f"{path}: damaged: {str(error).removeprefix(f'{path}: ')}") from None
     try:
-        files, schema, about = manifest["files"], manifest["schema"], dict(manifest["about"])
+        files, schema, metadata = manifest["files"], manifest["schema"], dict(manifest["about"])
         _check_manifest(manifest)
         expected = {str(name): (file["size"], file["sha256"]) for name, file in files.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from None
-    if schema != SCHEMA:
+    if schema != SCHEMA_VERSION:
         raise CheckpointError(
-            f"{path}: written by another version of pretune (schema {schema}, not {SCHEMA})"
+            f"{path}: written by another version of pretune (schema {schema}, not {SCHEMA_VERSION})"
         )
-    return about, expected
+    return metadata, expected
 
 
-def checkpoints(parent: Path) -> list[Path]:
+def list_checkpoints(parent: Path) -> list[Path]:
     """The complete checkpoint folders below ``parent``, newest (highest step) first."""
-    found = [p for p in parent.glob("step-*") if p.is_dir() and p.suffix == ""]
-    return sorted(found, key=lambda p: p.name, reverse=True)
+    folders = [p for p in parent.glob("step-*") if p.is_dir() and p.suffix == ""]
+    return sorted(folders, key=lambda p: p.name, reverse=True)
 
 
 def checkpoint_path(parent: Path, step: int) -> Path:
@@ -158,9 +161,9 @@ def checkpoint_path(parent: Path, step: int) -> Path:
     return parent / f"step-{step:08d}"
 
 
-def newest_good(parent: Path, warn: Callable[[str], None]) -> Path | None:
+def find_newest_valid(parent: Path, warn: Callable[[str], None]) -> Path | None:
     """The newest checkpoint that verifies; ``warn`` is told of each damaged one that was passed over."""
-    for folder in checkpoints(parent):
+    for folder in list_checkpoints(parent):
         try:
             verify_folder(folder)
         except CheckpointError as error:
@@ -175,31 +178,31 @@ def remove_folder(folder: Path) -> None:
 
     Files in it that pretune did not write move to a folder of its name that ends in ``.kept``.
     """
-    doomed = _hidden(folder, _PARTIAL)
-    shutil.rmtree(doomed, ignore_errors=True)
-    folder.rename(doomed)
-    known = _named(doomed)
+    hidden = _temporary_path(folder, _PARTIAL)
+    shutil.rmtree(hidden, ignore_errors=True)
+    folder.rename(hidden)
+    known = _manifest_names(hidden)
     if known:  # of a folder without a manifest nobody can say what is whose
-        others = [name for name in _files(doomed) if name.as_posix() not in known]
-        _move(others, doomed, folder.with_name(f"{folder.name}.kept"))
-    shutil.rmtree(doomed, ignore_errors=True)
+        others = [name for name in _iter_files(hidden) if name.as_posix() not in known]
+        _move_names(others, hidden, folder.with_name(f"{folder.name}.kept"))
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 def clear_partial(parent: Path) -> None:
     """Remove what a killed process left half-written or half-removed."""
     for leftover in parent.glob(f".*{_PARTIAL}"):
         shutil.rmtree(leftover, ignore_errors=True)
-    for leftover in parent.glob(f".*{_OLD}"):
-        _recover(parent / leftover.name[1 : -len(_OLD)])
+    for leftover in parent.glob(f".*{_REPLACED}"):
+        _finish_replacement(parent / leftover.name[1 : -len(_REPLACED)])
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    partial = _hidden(path, _PARTIAL)
+    partial = _temporary_path(path, _PARTIAL)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(text, encoding="utf-8")
-        _sync(partial)
+        _fsync(partial)
         partial.replace(path)
     except OSError as error:
         with suppress(OSError):
@@ -209,71 +212,75 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as readable JSON, whole or not at all."""
-    write_text(path, as_json(value))
+    write_text(path, to_json(value))
 
 
-def as_json(value: Any) -> str:
+def to_json(value: Any) -> str:
     """A value as readable JSON."""
     return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
 
 
-def _seal(folder: Path, about: Mapping[str, Any]) -> None:
+def _write_manifest(folder: Path, metadata: Mapping[str, Any]) -> None:
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        _sync(path)
+        _fsync(path)
         files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": sha256(path)}
     manifest = folder / MANIFEST
-    content = {"schema": SCHEMA, "about": dict(about), "files": files}
+    content = {"schema": SCHEMA_VERSION, "about": dict(metadata), "files": files}
     manifest.write_text(json.dumps(content | {"sha256": _digest(content)}, indent=1))
-    _sync(manifest)
-    _sync(folder)
+    _fsync(manifest)
+    _fsync(folder)
 
 
-def _put_in_place(partial: Path, folder: Path) -> None:
-    old = _hidden(folder, _OLD)
+def _replace_folder(partial: Path, folder: Path) -> None:
+    old = _temporary_path(folder, _REPLACED)
     if folder.exists():  # a folder cannot be renamed over a full one
         folder.rename(old)
     partial.rename(folder)
-    _sync(folder.parent)
-    _recover(folder)
+    _fsync(folder.parent)
+    _finish_replacement(folder)
 
 
-def _recover(folder: Path) -> None:
+def _finish_replacement(folder: Path) -> None:
     """Finish a replacement, here or after a kill: the old folder comes back, or leaves what is not ours."""
-    old = _hidden(folder, _OLD)
+    old = _temporary_path(folder, _REPLACED)
     if not old.is_dir():
         return
     if not folder.exists():
         old.rename(folder)
         return
-    _keep_others(old, folder)
+    _move_user_files(old, folder)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _hidden(path: Path, end: str) -> Path:
+def _temporary_path(path: Path, suffix: str) -> Path:
     """The temporary name of a file or folder, which nobody else uses."""
-    return path.with_name(f".{path.name}{end}")
+    return path.with_name(f".{path.name}{suffix}")
 
 
-def _keep_others(old: Path, place: Path) -> None:
+def _move_user_files(old: Path, target: Path) -> None:
     """Move to ``place`` the files of a folder that pretune did not write, but for those that are there."""
-    known = _named(old)
-    left = [name for name in _files(old) if not os.path.lexists(place / name)]
-    _move([name for name in left if name.as_posix() not in known or not _is_ours(old, name)], old, place)
+    known = _manifest_names(old)
+    missing = [name for name in _iter_files(old) if not os.path.lexists(target / name)]
+    _move_names(
+        [name for name in missing if name.as_posix() not in known or not _is_unmodified(old, name)],
+        old,
+        target,
+    )
 
 
-def _move(names: list[Path], old: Path, place: Path) -> None:
+def _move_names(names: list[Path], old: Path, target: Path) -> None:
     for name in names:
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (old / name).rename(place / name)
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (old / name).rename(target / name)
 
 
-def move_files(folder: Path, place: Path) -> None:
+def move_files(folder: Path, target: Path) -> None:
     """Move all files of a folder to where ``place`` has none of their names."""
-    _move([name for name in _files(folder) if not os.path.lexists(place / name)], folder, place)
+    _move_names([name for name in _iter_files(folder) if not os.path.lexists(target / name)], folder, target)
 
 
-def _is_ours(folder: Path, name: Path) -> bool:
+def _is_unmodified(folder: Path, name: Path) -> bool:
     """Is a file that the manifest names as it was written? The manifest itself is."""
     if name.name == MANIFEST and len(name.parts) == 1:
         return True
@@ -284,7 +291,7 @@ def _is_ours(folder: Path, name: Path) -> bool:
     return True
 
 
-def _named(folder: Path) -> set[str]:
+def _manifest_names(folder: Path) -> set[str]:
     """The files of a folder that its manifest names, and the manifest; none where that cannot be read."""
     try:
         return {MANIFEST, *read_manifest(folder)[1]}
@@ -292,17 +299,17 @@ def _named(folder: Path) -> set[str]:
         return set()
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _iter_files(folder: Path) -> Iterator[Path]:
     """All files and links below a folder, by their names within it."""
     for parent, folders, files in os.walk(folder):
-        place = Path(parent)
-        links = [name for name in folders if (place / name).is_symlink()]
-        yield from ((place / name).relative_to(folder) for name in (*files, *links))
+        parent_path = Path(parent)
+        links = [name for name in folders if (parent_path / name).is_symlink()]
+        yield from ((parent_path / name).relative_to(folder) for name in (*files, *links))
 
 
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(name[:60] for name in names[:_NAMED])
-    return f"{shown} ..." if len(names) > _NAMED else shown
+def _format_names(names: list[str]) -> str:
+    text = ", ".join(name[:60] for name in names[:_MAX_NAMES])
+    return f"{text} ..." if len(names) > _MAX_NAMES else text
 
 
 def _digest(content: Mapping[str, Any]) -> str:
@@ -337,7 +344,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
+def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

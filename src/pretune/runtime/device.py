@@ -10,7 +10,7 @@ from contextlib import suppress
 import torch
 
 
-def prepare() -> None:
+def configure() -> None:
     """Flush denormals, which cost a CPU up to 2.5 times, keep freed memory, and use the cores that are ours.
 
     ``OMP_NUM_THREADS`` is obeyed where it is set.
@@ -32,15 +32,15 @@ def _keep_freed_memory() -> None:
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
         if hasattr(library, "gnu_get_libc_version"):
-            library.mallopt(_MMAP_THRESHOLD, _MOST)
-            library.mallopt(_TRIM_THRESHOLD, _MOST)
+            library.mallopt(_MMAP_THRESHOLD, _INT_MAX)
+            library.mallopt(_TRIM_THRESHOLD, _INT_MAX)
 
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MOST = -1, -3, 2**31 - 1
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _INT_MAX = -1, -3, 2**31 - 1
 """Of glibc's malloc.h, and the most that its ``int`` takes."""
 
 
-def memory() -> int:
+def total_memory() -> int:
     """Bytes of main memory; 0 where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -24,13 +24,13 @@ import torch.distributed as dist
 from pretune.errors import ConfigError, PretuneError, RankError
 
 T = TypeVar("T")
-PATIENCE = timedelta(days=7)
+TIMEOUT = timedelta(days=7)
 """How long a rank waits for another that prepares data; one that has died is torchrun's to notice."""
-BUCKET = 1 << 24
+BUCKET_SIZE = 1 << 24
 """Numbers that are summed over the ranks at once: 64 MiB in fp32."""
 
 
-class Elsewhere(PretuneError):
+class OtherRankError(PretuneError):
     """Another rank ended, and has said why."""
 
 
@@ -39,20 +39,20 @@ class World:
     """All ranks, and which of them this process is."""
 
     rank: int = 0
-    size: int = 1
+    world_size: int = 1
     local_rank: int = 0
     """Which process of its own machine this is."""
 
     @classmethod
     @contextmanager
-    def opened(cls) -> Iterator[World]:
+    def init_process_group(cls) -> Iterator[World]:
         """The world that the environment says; within, its ranks can talk to each other.
 
         Raises:
             ConfigError: torchrun's variables are incomplete or say what cannot be.
         """
-        world = cls.of(os.environ)
-        if world.size == 1 or dist.is_initialized():
+        world = cls.from_environment(os.environ)
+        if world.world_size == 1 or dist.is_initialized():
             yield world
             return
         if world.device.type == "cuda":
@@ -62,7 +62,7 @@ class World:
         atexit.register(gc.collect)
         # Its functions keep, as a default, the group that exists when they are first imported, for good.
         importlib.import_module("torch.distributed.nn.functional")
-        dist.init_process_group(world.backend, timeout=PATIENCE)
+        dist.init_process_group(world.backend, timeout=TIMEOUT)
         try:
             yield world
         finally:
@@ -70,7 +70,7 @@ class World:
             gc.collect()
 
     @classmethod
-    def of(cls, environment: Mapping[str, str]) -> World:
+    def from_environment(cls, environment: Mapping[str, str]) -> World:
         """As torchrun's variables say; without them, a world of one."""
         if "WORLD_SIZE" not in environment:
             return cls()
@@ -86,7 +86,7 @@ class World:
         return cls(rank, size, local)
 
     @property
-    def main(self) -> bool:
+    def is_main(self) -> bool:
         """Does this process lead?"""
         return self.rank == 0
 
@@ -96,7 +96,7 @@ class World:
 
         A process alone trains on the CPU.
         """
-        if self.size > 1 and self.local_rank < torch.cuda.device_count():
+        if self.world_size > 1 and self.local_rank < torch.cuda.device_count():
             return torch.device("cuda", self.local_rank)
         return torch.device("cpu")
 
@@ -107,75 +107,75 @@ class World:
 
     # -- tensors --------------------------------------------------------------------------------
 
-    def add_up(self, tensors: list[torch.Tensor]) -> None:
+    def all_reduce_(self, tensors: list[torch.Tensor]) -> None:
         """Each tensor becomes its sum over the ranks, in place; small ones travel together."""
-        if self.size == 1:
+        if self.world_size == 1:
             return
         for bucket in _buckets(tensors):
             flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-            with _heard():
+            with _raise_other_rank_error():
                 dist.all_reduce(flat)
             totals = torch.split(flat, [tensor.numel() for tensor in bucket])
             for tensor, total in zip(bucket, totals, strict=True):
                 tensor.copy_(total.view_as(tensor))
 
-    def lay_down(self, tensors: list[torch.Tensor]) -> None:
+    def broadcast_(self, tensors: list[torch.Tensor]) -> None:
         """Each tensor becomes rank 0's."""
-        for tensor in tensors if self.size > 1 else ():
-            with _heard():
+        for tensor in tensors if self.world_size > 1 else ():
+            with _raise_other_rank_error():
                 dist.broadcast(tensor, src=0)
 
     # -- plain values ---------------------------------------------------------------------------
 
-    def agree(self, flag: bool) -> bool:
+    def any_rank(self, flag: bool) -> bool:
         """True everywhere if it is anywhere."""
-        return bool(self.sum({"flag": int(flag)})["flag"])
+        return bool(self.sum_counts({"flag": int(flag)})["flag"])
 
-    def sum(self, counts: Mapping[str, int]) -> dict[str, int]:
+    def sum_counts(self, counts: Mapping[str, int]) -> dict[str, int]:
         """The sum over the ranks of each count; a rank may lack a name that others have."""
         total: dict[str, int] = {}
-        for found in self.gather(dict(counts)):
-            for name, count in found.items():
+        for counts_of_rank in self.all_gather(dict(counts)):
+            for name, count in counts_of_rank.items():
                 total[name] = total.get(name, 0) + count
         return total
 
     def sum_values(self, values: Mapping[str, float]) -> dict[str, float]:
         """The sum over the ranks of each value, of names that all ranks have, in the order of the ranks."""
-        found = self.gather(dict(values))
-        return {name: sum(rank[name] for rank in found) for name in values}
+        gathered = self.all_gather(dict(values))
+        return {name: sum(rank[name] for rank in gathered) for name in values}
 
-    def gather(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         """The JSON value of each rank, in their order, on all of them."""
-        if self.size == 1:
+        if self.world_size == 1:
             return [value]
-        content = _content(value)
-        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-        with _heard():
+        content = _encode(value)
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
+        with _raise_other_rank_error():
             dist.all_gather(lengths, torch.tensor([len(content)]))
-            longest = max(int(length) for length in lengths)
-            padded = torch.zeros(longest, dtype=torch.uint8)
+            max_length = max(int(length) for length in lengths)
+            padded = torch.zeros(max_length, dtype=torch.uint8)
             padded[: len(content)] = content
-            found = [torch.zeros_like(padded) for _ in range(self.size)]
-            dist.all_gather(found, padded)
-        return [_value(f[: int(length)]) for f, length in zip(found, lengths, strict=True)]
+            gathered = [torch.zeros_like(padded) for _ in range(self.world_size)]
+            dist.all_gather(gathered, padded)
+        return [_decode(f[: int(length)]) for f, length in zip(gathered, lengths, strict=True)]
 
     def broadcast(self, value: T) -> T:
         """Rank 0's JSON value, on all ranks."""
-        if self.size == 1:
+        if self.world_size == 1:
             return value
-        content = _content(value) if self.main else torch.zeros(0, dtype=torch.uint8)
+        content = _encode(value) if self.is_main else torch.zeros(0, dtype=torch.uint8)
         length = torch.tensor([len(content)])
-        with _heard():
+        with _raise_other_rank_error():
             dist.broadcast(length, src=0)
-            content = content if self.main else torch.zeros(int(length), dtype=torch.uint8)
+            content = content if self.is_main else torch.zeros(int(length), dtype=torch.uint8)
             dist.broadcast(content, src=0)
-        found: T = _value(content)
-        return found
+        received: T = _decode(content)
+        return received
 
     # -- taking turns ---------------------------------------------------------------------------
 
     @contextmanager
-    def in_turn(self) -> Iterator[None]:
+    def main_first(self) -> Iterator[None]:
         """Rank 0 does what stands within, then the others, and waits for them.
 
         Where it fails, they end without a word. It waits, as what it undoes later they must not do again.
@@ -184,50 +184,50 @@ class World:
             Elsewhere: rank 0 failed.
             RankError: it did not, but this rank did.
         """
-        if self.main:
+        if self.is_main:
             failed = True
             try:
                 yield
                 failed = False
             finally:
                 self.broadcast(failed)
-            self.gather(True)
+            self.all_gather(True)
             return
         if self.broadcast(True):
-            raise Elsewhere("rank 0 failed, and has said why")
+            raise OtherRankError("rank 0 failed, and has said why")
         try:
             yield
         except PretuneError as error:
             raise RankError(f"rank {self.rank}, where rank 0 had no difficulty: {error}") from error
         finally:
-            self.gather(True)
+            self.all_gather(True)
 
-    def lead(self, work: Callable[[], T]) -> T:
+    def on_main(self, work: Callable[[], T]) -> T:
         """What ``work`` gives, a JSON value, on all ranks; rank 0 alone does it.
 
         Raises:
             Elsewhere: rank 0 failed.
         """
-        if self.size == 1:
+        if self.world_size == 1:
             return work()
-        found: list[T] = []
+        results: list[T] = []
         try:
-            if self.main:
-                found.append(work())
+            if self.is_main:
+                results.append(work())
         finally:
-            found = self.broadcast(found)
-        if not found:
-            raise Elsewhere("rank 0 failed, and has said why")
-        return found[0]
+            results = self.broadcast(results)
+        if not results:
+            raise OtherRankError("rank 0 failed, and has said why")
+        return results[0]
 
 
 @contextmanager
-def _heard() -> Iterator[None]:
+def _raise_other_rank_error() -> Iterator[None]:
     """A rank that ended has said why itself: those that were waiting for it need not."""
     try:
         yield
     except RuntimeError as error:
-        raise Elsewhere(
+        raise OtherRankError(
             "another rank has ended and says why; the same command goes on from the last checkpoint"
         ) from error
 
@@ -235,20 +235,20 @@ def _heard() -> Iterator[None]:
 def _buckets(tensors: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
     """The tensors in order, of one type and up to :data:`BUCKET` numbers together."""
     bucket: list[torch.Tensor] = []
-    held = 0
+    num_elements = 0
     for tensor in tensors:
-        if bucket and (held + tensor.numel() > BUCKET or tensor.dtype != bucket[0].dtype):
+        if bucket and (num_elements + tensor.numel() > BUCKET_SIZE or tensor.dtype != bucket[0].dtype):
             yield bucket
-            bucket, held = [], 0
+            bucket, num_elements = [], 0
         bucket.append(tensor)
-        held += tensor.numel()
+        num_elements += tensor.numel()
     if bucket:
         yield bucket
 
 
-def _content(value: Any) -> torch.Tensor:
+def _encode(value: Any) -> torch.Tensor:
     return torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
 
 
-def _value(content: torch.Tensor) -> Any:
+def _decode(content: torch.Tensor) -> Any:
     return json.loads(content.numpy().tobytes())

@@ -9,9 +9,9 @@ from typing import Any
 
 from pretune.errors import CheckpointError
 
-MOST_BYTES = 128 << 20
+MAX_BYTES = 128 << 20
 """Of a file; the largest published tokenizer.json has 35 MB."""
-DEEPEST = 64
+MAX_DEPTH = 64
 """Objects and lists within each other; published files have less than 12."""
 
 
@@ -22,12 +22,10 @@ def read_json(path: Path) -> Any:
         CheckpointError: it is missing, no regular file, too large or too deep, or no JSON in UTF-8.
     """
     try:
-        check_regular(path)
+        check_regular_file(path)
         size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise CheckpointError(
-                f"{path}: {size:,} bytes, where {MOST_BYTES:,} are the most; fetch it again"
-            )
+        if size > MAX_BYTES:
+            raise CheckpointError(f"{path}: {size:,} bytes, where {MAX_BYTES:,} are the most; fetch it again")
         value = json.loads(path.read_bytes().decode())
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; is this a model folder?") from None
@@ -51,7 +49,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def check_regular(path: Path) -> None:
+def check_regular_file(path: Path) -> None:
     """A pipe would be waited for without end, and a device read without end.
 
     Raises:
@@ -63,7 +61,7 @@ def check_regular(path: Path) -> None:
         raise CheckpointError(f"{path}: is a pipe or a device, and no file; it is not opened")
 
 
-def check_folder(folder: Path) -> None:
+def check_folder_entries(folder: Path) -> None:
     """No entry of a model folder is a pipe or a device.
 
     Raises:
@@ -71,20 +69,20 @@ def check_folder(folder: Path) -> None:
     """
     for entry in sorted(folder.iterdir()):
         if entry.exists():  # a link that leads nowhere is missed where it is needed
-            check_regular(entry)
+            check_regular_file(entry)
 
 
 def _check_depth(value: Any, path: Path) -> None:
     """Without recursion, level by level."""
     level = [value] if isinstance(value, dict | list) else []
-    for _ in range(DEEPEST):
-        inside: list[Any] = []
+    for _ in range(MAX_DEPTH):
+        children: list[Any] = []
         for holder in level:
             items = (
                 holder.values() if isinstance(holder, dict) else holder if isinstance(holder, list) else ()
             )
-            inside += [item for item in items if isinstance(item, dict | list)]
-        if not inside:
+            children += [item for item in items if isinstance(item, dict | list)]
+        if not children:
             return
-        level = inside
-    raise CheckpointError(f"{path}: nested more than {DEEPEST} levels deep; fetch it again")
+        level = children
+    raise CheckpointError(f"{path}: nested more than {MAX_DEPTH} levels deep; fetch it again")

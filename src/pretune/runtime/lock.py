@@ -22,12 +22,12 @@ from pretune.errors import CheckpointError, ConfigError, PretuneError
 if sys.platform != "win32":
     import fcntl
 
-_TRIES = 100
+_MAX_TRIES = 100
 """Times that the file may be gone between its opening and its locking, since whoever had it let go."""
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class LockHolder:
     """The process that writes."""
 
     pid: int
@@ -36,12 +36,12 @@ class Holder:
     """When it began, by its own clock."""
 
     @classmethod
-    def this(cls) -> Holder:
+    def current_process(cls) -> LockHolder:
         """The process that asks, from now on."""
         return cls(os.getpid(), socket.gethostname(), datetime.now().astimezone().isoformat(" ", "seconds"))
 
     @property
-    def lives(self) -> bool:
+    def is_alive(self) -> bool:
         """False where it is known to have ended."""
         if self.host != socket.gethostname():
             return True
@@ -54,14 +54,14 @@ class Holder:
         return True
 
 
-def beside(output: Path) -> Path:
+def lock_path(output: Path) -> Path:
     """The lock's file of an output that gets its name only when it is whole."""
     output = output if output.name not in ("", "..") else output.resolve()
     return output.with_name(f".{output.name}.lock")
 
 
 @contextmanager
-def held(path: Path, output: Path, unwritable: type[PretuneError] = CheckpointError) -> Iterator[None]:
+def acquire(path: Path, output: Path, error_class: type[PretuneError] = CheckpointError) -> Iterator[None]:
     """Within, this process alone writes ``output``; ``path`` is the lock's file, whose folder is made.
 
     Raises:
@@ -70,77 +70,79 @@ def held(path: Path, output: Path, unwritable: type[PretuneError] = CheckpointEr
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        number = _acquired(path)
+        descriptor = _open_and_lock(path)
     except OSError as error:
-        raise unwritable(
+        raise error_class(
             f"{output}: cannot be made: {error.strerror}; give another place with --out"
         ) from None
-    if number is None:
-        raise ConfigError(f"{output}: {told(path)}; wait for it to end, or give another place with --out")
+    if descriptor is None:
+        raise ConfigError(
+            f"{output}: {describe_holder(path)}; wait for it to end, or give another place with --out"
+        )
     try:
-        os.ftruncate(number, 0)
-        os.write(number, json.dumps(asdict(Holder.this())).encode())
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps(asdict(LockHolder.current_process())).encode())
         yield
     finally:
         # Gone before it is let go of: whoever opened it meanwhile sees that it is no longer the lock.
         with suppress(OSError):
-            if os.path.samestat(os.fstat(number), path.stat()):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
                 path.unlink()
-        os.close(number)
+        os.close(descriptor)
 
 
-def is_held(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Whether a process holds the lock now."""
     try:
-        number = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
     except OSError:
         return False
     try:
-        return not _locked(number, path, shared=True)
+        return not _try_lock(descriptor, path, shared=True)
     finally:
-        os.close(number)
+        os.close(descriptor)
 
 
-def told(path: Path) -> str:
+def describe_holder(path: Path) -> str:
     """Who holds the lock, in words."""
-    holder = _read(path)
+    holder = _read_holder(path)
     if holder is None:
         return "another process writes it"
     return f"another process writes it (process {holder.pid} on {holder.host}, since {holder.since})"
 
 
-def _acquired(path: Path) -> int | None:
+def _open_and_lock(path: Path) -> int | None:
     """The open file of the lock, which is now ours; None: another process has it."""
-    for _ in range(_TRIES):
-        number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        if not _locked(number, path, shared=False):
-            os.close(number)
+    for _ in range(_MAX_TRIES):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        if not _try_lock(descriptor, path, shared=False):
+            os.close(descriptor)
             return None
         with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(number), path.stat()):
-                return number
-        os.close(number)  # its holder let go of it, and took the file away
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        os.close(descriptor)  # its holder let go of it, and took the file away
     return None
 
 
-def _locked(number: int, path: Path, *, shared: bool) -> bool:
+def _try_lock(descriptor: int, path: Path, *, shared: bool) -> bool:
     """Whether the lock could be had."""
     if sys.platform == "win32":
         return True
     try:
-        fcntl.flock(number, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:  # a file system without locks
-        holder = _read(path)
-        return holder is None or not holder.lives
+        holder = _read_holder(path)
+        return holder is None or not holder.is_alive
     return True
 
 
-def _read(path: Path) -> Holder | None:
+def _read_holder(path: Path) -> LockHolder | None:
     """What the file says; None where it says nothing (yet)."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return Holder(int(found["pid"]), str(found["host"])[:100], str(found["since"])[:40])
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return LockHolder(int(values["pid"]), str(values["host"])[:100], str(values["since"])[:40])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -26,10 +26,10 @@ class MetricsLog:
         path: Path,
         tensorboard: Path | None,
         *,
-        position: int = 0,
+        offset: int = 0,
         step: int = 0,
         tokens: int = 0,
-        kept: bytes | None = None,
+        expected_content: bytes | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
         """``say`` is told where the curves for TensorBoard cannot be written; training goes on without.
@@ -38,65 +38,75 @@ class MetricsLog:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.tensorboard, self._say = path, tensorboard, say
-        if kept is not None:
-            self._mend(kept)
+        if expected_content is not None:
+            self._repair(expected_content)
         self._file = path.open("ab", buffering=0)  # what could not be written is not tried again on closing
-        self._board: SummaryWriter | None = None
-        self.back_to(position, step, tokens)
+        self._writer: SummaryWriter | None = None
+        self.truncate(offset, step, tokens)
 
-    def back_to(self, position: int, step: int, tokens: int) -> None:
+    def truncate(self, offset: int, step: int, tokens: int) -> None:
         """Forget what came after ``position``, where ``step`` steps and ``tokens`` tokens were done."""
-        if self.path.stat().st_size > position:
-            os.truncate(self.path, position)
-        self._tokens = tokens
-        self._close_board()
+        if self.path.stat().st_size > offset:
+            os.truncate(self.path, offset)
+        self._logged_tokens = tokens
+        self._close_writer()
         if self.tensorboard:
             try:
-                self._board = SummaryWriter(str(self.tensorboard), purge_step=step + 1)
+                self._writer = SummaryWriter(str(self.tensorboard), purge_step=step + 1)
             except OSError as error:
-                self._lose_board(error)
+                self._disable_tensorboard(error)
 
-    def _mend(self, kept: bytes) -> None:
-        there = self.path.read_bytes()[: len(kept)] if self.path.is_file() else b""
-        if there == kept:
+    def _repair(self, expected_content: bytes) -> None:
+        content = self.path.read_bytes()[: len(expected_content)] if self.path.is_file() else b""
+        if content == expected_content:
             return
         try:
-            self.path.write_bytes(kept)
+            self.path.write_bytes(expected_content)
         except OSError as error:
             raise CheckpointError(f"{self.path}: could not be written: {error}") from error
-        why = "is damaged" if len(there) == len(kept) else "is gone" if not there else "is cut short"
+        reason = (
+            "is damaged"
+            if len(content) == len(expected_content)
+            else "is gone"
+            if not content
+            else "is cut short"
+        )
         if self._say is not None:
-            self._say(f"{self.path}: {why}; put back as the checkpoint keeps it")
+            self._say(f"{self.path}: {reason}; put back as the checkpoint keeps it")
 
     def content(self) -> bytes:
         """All that is written so far."""
         return self.path.read_bytes()
 
-    def position(self) -> int:
+    def tell(self) -> int:
         """Bytes written so far, all of them on their way to the disk."""
         return self.path.stat().st_size
 
-    def step(self, step: int, values: dict[str, Any]) -> None:
+    def log_step(self, step: int, values: dict[str, Any]) -> None:
         """One optimiser step."""
-        self._write({"kind": "step", "step": step, **values})
+        self._write_row({"kind": "step", "step": step, **values})
         curves = {f"train/{name}": values[name] for name in ("loss", "learning_rate", "gradient_norm")}
-        speed = (values["tokens"] - self._tokens) / max(1e-9, values["seconds"])
-        self._draw(step, curves | {"train/tokens_per_second": speed})
-        self._tokens = values["tokens"]
+        speed = (values["tokens"] - self._logged_tokens) / max(1e-9, values["seconds"])
+        self._write_scalars(step, curves | {"train/tokens_per_second": speed})
+        self._logged_tokens = values["tokens"]
 
-    def skipped(self, step: int, tokens: int, found: Mapping[str, Any]) -> None:
+    def log_skipped_step(self, step: int, tokens: int, reason: Mapping[str, Any]) -> None:
         """A step that changed nothing; ``found`` is why, ``tokens`` are those read so far."""
-        self._write({"kind": "skipped", "step": step, "tokens": tokens, **found})
+        self._write_row({"kind": "skipped", "step": step, "tokens": tokens, **reason})
 
-    def health(self, step: int, findings: Mapping[str, Mapping[str, float]]) -> None:
+    def log_activation_stats(self, step: int, stats: Mapping[str, Mapping[str, float]]) -> None:
         """What a step showed within the network."""
-        self._write({"kind": "health", "step": step, **_round(findings)})
-        self._draw(
-            step, {f"{kind}/{name}": v for kind, found in findings.items() for name, v in found.items()}
+        self._write_row({"kind": "health", "step": step, **_round(stats)})
+        self._write_scalars(
+            step, {f"{stat}/{name}": v for stat, groups in stats.items() for name, v in groups.items()}
         )
 
-    def evaluation(
-        self, step: int, scores: list[Score], seconds: float, levels: Mapping[str, float] | None = None
+    def log_evaluation(
+        self,
+        step: int,
+        scores: list[Score],
+        seconds: float,
+        reference_losses: Mapping[str, float] | None = None,
     ) -> None:
         """One evaluation on held-out data, with the losses of simpler models on the same targets.
 
@@ -104,45 +114,45 @@ class MetricsLog:
         """
         rows = {score.name: score.value for score in scores}
         row = {"kind": "evaluation", "step": step, "scores": rows, "direction": scores[0].direction}
-        beside: dict[str, Any] = {"levels": dict(levels)} if levels else {}
+        extra: dict[str, Any] = {"levels": dict(reference_losses)} if reference_losses else {}
         if scores[0].interval is not None:
-            beside["interval"] = list(scores[0].interval)
-        self._write(row | beside | {"seconds": round(seconds, 3)})
-        curves = rows | dict(levels or {})
-        self._draw(step, {f"validation/{name}": value for name, value in curves.items()})
+            extra["interval"] = list(scores[0].interval)
+        self._write_row(row | extra | {"seconds": round(seconds, 3)})
+        curves = rows | dict(reference_losses or {})
+        self._write_scalars(step, {f"validation/{name}": value for name, value in curves.items()})
 
     def close(self) -> None:
         """Flush and close."""
         self._file.close()
-        self._close_board()
+        self._close_writer()
 
-    def _draw(self, step: int, values: Mapping[str, float]) -> None:
-        if self._board is None:
+    def _write_scalars(self, step: int, values: Mapping[str, float]) -> None:
+        if self._writer is None:
             return
         try:
             for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+                self._writer.add_scalar(name, value, step)
         except OSError as error:
-            self._lose_board(error)
+            self._disable_tensorboard(error)
 
-    def _close_board(self) -> None:
-        if self._board is None:
+    def _close_writer(self) -> None:
+        if self._writer is None:
             return
         try:
-            self._board.close()
+            self._writer.close()
         except OSError as error:
-            self._lose_board(error)
-        self._board = None
+            self._disable_tensorboard(error)
+        self._writer = None
 
-    def _lose_board(self, error: OSError) -> None:
+    def _disable_tensorboard(self, error: OSError) -> None:
         """Curves are a comfort, and ``metrics.jsonl`` has them all: no run ends for want of them."""
-        self._board = None
+        self._writer = None
         if self._say is not None:
             self._say(
                 f"{self.tensorboard}: cannot be written ({error}); going on without TensorBoard's curves"
             )
 
-    def _write(self, row: dict[str, Any]) -> None:
+    def _write_row(self, row: dict[str, Any]) -> None:
         clean = {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in row.items()}
         line = (json.dumps(clean) + "\n").encode()
         try:
@@ -155,31 +165,35 @@ class MetricsLog:
             ) from error
 
 
-class NoLog:
+class NullMetricsLog:
     """What the ranks write that do not lead: nothing."""
 
     def content(self) -> bytes:
         """Nothing is written."""
         return b""
 
-    def position(self) -> int:
+    def tell(self) -> int:
         """Nothing is written."""
         return 0
 
-    def back_to(self, position: int, step: int, tokens: int) -> None:
+    def truncate(self, offset: int, step: int, tokens: int) -> None:
         """There is nothing to forget."""
 
-    def step(self, step: int, values: dict[str, Any]) -> None:
+    def log_step(self, step: int, values: dict[str, Any]) -> None:
         """Write nothing."""
 
-    def skipped(self, step: int, tokens: int, found: Mapping[str, Any]) -> None:
+    def log_skipped_step(self, step: int, tokens: int, reason: Mapping[str, Any]) -> None:
         """Write nothing."""
 
-    def health(self, step: int, findings: Mapping[str, Mapping[str, float]]) -> None:
+    def log_activation_stats(self, step: int, stats: Mapping[str, Mapping[str, float]]) -> None:
         """Write nothing."""
 
-    def evaluation(
-        self, step: int, scores: list[Score], seconds: float, levels: Mapping[str, float] | None = None
+    def log_evaluation(
+        self,
+        step: int,
+        scores: list[Score],
+        seconds: float,
+        reference_losses: Mapping[str, float] | None = None,
     ) -> None:
         """Write nothing."""
 
@@ -187,7 +201,7 @@ class NoLog:
         """Nothing is open."""
 
 
-Log = MetricsLog | NoLog
+Log = MetricsLog | NullMetricsLog
 
 
 def _round(findings: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:

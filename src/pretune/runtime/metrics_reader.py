@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of a ``metrics.jsonl``, up to the first line that is not whole."""
     rows: list[dict[str, Any]] = []
     for line in path.read_bytes().split(b"\n") if path.is_file() else ():

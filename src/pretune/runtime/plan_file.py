@@ -6,33 +6,33 @@ from typing import Annotated, Any
 
 import pydantic
 
-from pretune.runtime.state_file import Form
+from pretune.runtime.state_file import StateSchema
 
-Steps = Annotated[int, pydantic.Field(ge=1)]
+PositiveStep = Annotated[int, pydantic.Field(ge=1)]
 Step = Annotated[int, pydantic.Field(ge=0)]
 Seconds = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
-Found = Annotated[list[float | str | None], pydantic.Field(min_length=2, max_length=2)]
+LossAndNorm = Annotated[list[float | str | None], pydantic.Field(min_length=2, max_length=2)]
 
 
-class Change(Form):
+class PlanChange(StateSchema):
     """One change in mid-run: of the length, of settings, or steps that are left out."""
 
     step: Step
-    steps: Annotated[list[Steps], pydantic.Field(min_length=2, max_length=2)] | None = None
+    steps: Annotated[list[PositiveStep], pydantic.Field(min_length=2, max_length=2)] | None = None
     set: dict[str, float] | None = None
     asked: int | None = None
     skip: list[Step] | None = None
-    found: dict[str, Found] | None = None
+    found: dict[str, LossAndNorm] | None = None
     rolled_back_at: Step | None = None
 
 
-class Plan(Form):
+class RunPlan(StateSchema):
     """What was decided by measurement, and what was changed on the way."""
 
-    steps: Steps | None = None
+    steps: PositiveStep | None = None
     machine: Any = None
     data: str | None = None
-    changes: list[Change] = pydantic.Field(default_factory=list)
+    changes: list[PlanChange] = pydantic.Field(default_factory=list)
     memory: dict[str, dict[str, list[Annotated[list[Step], pydantic.Field(min_length=2, max_length=2)]]]] = (
         pydantic.Field(default_factory=dict)
     )

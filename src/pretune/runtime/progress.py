@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-LINE_EVERY = 15.0
+LINE_INTERVAL = 15.0
 """Seconds between lines where there is no terminal."""
 
 
@@ -23,11 +23,11 @@ class Reporter(Protocol):
     def say(self, text: str) -> None:
         """A finding or a stage, once."""
 
-    def work(self, name: str, total: int) -> Work:
+    def start_progress(self, name: str, total: int) -> ProgressBar:
         """A stretch of ``total`` equal pieces begins."""
 
 
-class Work(Protocol):
+class ProgressBar(Protocol):
     """A stretch of work under way."""
 
     def update(self, done: int, detail: str = "", total: int | None = None) -> None:
@@ -37,13 +37,13 @@ class Work(Protocol):
         """It ended, or was stopped."""
 
 
-class Silent:
+class NullReporter:
     """Tells nobody; what Python callers and tests get unless they ask for more."""
 
     def say(self, text: str) -> None:
         """Say nothing."""
 
-    def work(self, name: str, total: int) -> Silent:
+    def start_progress(self, name: str, total: int) -> NullReporter:
         """Begin work in silence."""
         return self
 
@@ -55,7 +55,7 @@ class Silent:
 
 
 @dataclass
-class Terminal:
+class TerminalReporter:
     """Speaks on stderr. With a deadline, each line says how much time is left until it."""
 
     deadline: float | None = None
@@ -64,23 +64,23 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self.console.print(self.left() + text, markup=False)
+        self.console.print(self.format_time_left() + text, markup=False)
 
-    def work(self, name: str, total: int) -> Work:
+    def start_progress(self, name: str, total: int) -> ProgressBar:
         """A bar on a terminal, lines elsewhere."""
         if self.console.is_terminal:
             return _Bar(self, name, total)
-        return _Lines(self, name, total)
+        return _ProgressLines(self, name, total)
 
-    def left(self) -> str:
+    def format_time_left(self) -> str:
         """``[2:41 left] ``, where there is a deadline."""
         if self.deadline is None:
             return ""
-        return f"[{_clock(max(0.0, self.deadline - time.monotonic()))} left] "
+        return f"[{_format_seconds(max(0.0, self.deadline - time.monotonic()))} left] "
 
 
 class _Bar:
-    def __init__(self, terminal: Terminal, name: str, total: int) -> None:
+    def __init__(self, terminal: TerminalReporter, name: str, total: int) -> None:
         columns = [
             TextColumn("{task.description}"),
             BarColumn(),
@@ -91,49 +91,49 @@ class _Bar:
         ]
         self._terminal, self._name = terminal, name
         self._progress = Progress(*columns, console=terminal.console, transient=True)
-        self._task = self._progress.add_task(terminal.left() + name, total=total, detail="")
+        self._task = self._progress.add_task(terminal.format_time_left() + name, total=total, detail="")
         self._progress.start()
 
     def update(self, done: int, detail: str = "", total: int | None = None) -> None:
         self._progress.update(
             self._task, completed=done, total=total, detail=detail,
-            description=self._terminal.left() + self._name,
+            description=self._terminal.format_time_left() + self._name,
         )  # fmt: skip
 
     def close(self) -> None:
         self._progress.stop()
 
 
-class _Lines:
-    def __init__(self, terminal: Terminal, name: str, total: int) -> None:
+class _ProgressLines:
+    def __init__(self, terminal: TerminalReporter, name: str, total: int) -> None:
         self._terminal, self._name, self._total = terminal, name, total
         self._start = self._last = time.monotonic()
 
     def update(self, done: int, detail: str = "", total: int | None = None) -> None:
         now = time.monotonic()
         self._total = max(done, self._total if total is None else total)
-        if now - self._last < LINE_EVERY or done == 0:
+        if now - self._last < LINE_INTERVAL or done == 0:
             return
         self._last = now
         remaining = (now - self._start) / done * (self._total - done)
-        share = f"{done}/{self._total}, {_clock(remaining)} to go"
-        self._terminal.say("  " + ", ".join(part for part in (f"{self._name}: {share}", detail) if part))
+        share = f"{done}/{self._total}, {_format_seconds(remaining)} to go"
+        self._terminal.say("  " + ", ".join(text for text in (f"{self._name}: {share}", detail) if text))
 
     def close(self) -> None:
         pass
 
 
 @contextmanager
-def working(reporter: Reporter, name: str, total: int) -> Iterator[Work]:
+def track_progress(reporter: Reporter, name: str, total: int) -> Iterator[ProgressBar]:
     """A stretch of work that is closed however it ends."""
-    work = reporter.work(name, total)
+    bar = reporter.start_progress(name, total)
     try:
-        yield work
+        yield bar
     finally:
-        work.close()
+        bar.close()
 
 
-def _clock(seconds: float) -> str:
+def _format_seconds(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
@@ -141,4 +141,4 @@ def _clock(seconds: float) -> str:
 
 def default_reporter(quiet: bool = False) -> Reporter:
     """A terminal's voice, or none."""
-    return Silent() if quiet or sys.stderr is None else Terminal()
+    return NullReporter() if quiet or sys.stderr is None else TerminalReporter()

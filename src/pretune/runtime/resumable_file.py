@@ -16,7 +16,7 @@ from pretune.errors import CheckpointError, DataError, UsageError
 from pretune.runtime import atomic_files, state_file
 
 
-class _Sidecar(state_file.Form):
+class _Sidecar(state_file.StateSchema):
     """How far the output is, and of what it is one."""
 
     identity: dict[str, Any]
@@ -26,7 +26,7 @@ class _Sidecar(state_file.Form):
     state: dict[str, Any]
 
 
-class Growing:
+class ResumableFile:
     """A file that is written a piece at a time; after each piece a sidecar says how far it is, and of what.
 
     A process that ends at any moment leaves at most a tail beyond the sidecar's count of bytes; the next one
@@ -48,12 +48,12 @@ class Growing:
         self,
         path: Path,
         identity: Mapping[str, Any],
-        say: Callable[[str], None] = lambda _: None,
+        warn: Callable[[str], None] = lambda _: None,
         *,
         overwrite: bool = False,
     ) -> None:
         atomic_files.check_file(path, overwrite=overwrite)
-        self._say = say
+        self._warn = warn
         self.path, self.identity = path, dict(identity)
         self.partial = path.with_name(path.name + ".partial")
         self.sidecar = path.with_name(path.name + ".partial.json")
@@ -63,24 +63,24 @@ class Growing:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._open()
         except OSError as error:
-            raise self._refused(error) from None
+            raise self._write_error(error) from None
 
-    def write(self, piece: bytes, reached: Mapping[str, Any]) -> None:
+    def write(self, data: bytes, progress: Mapping[str, Any]) -> None:
         """Append a piece; once this returns it is safe from a kill, and so is ``reached``, its ``state``."""
         try:
-            self._file.write(piece)
+            self._file.write(data)
             self._file.flush()
             os.fsync(self._file.fileno())
             count = self._file.tell()
         except OSError as error:
-            raise self._refused(error) from None
-        self._content.update(piece)
-        self.state = dict(reached)
-        self._note(count)
+            raise self._write_error(error) from None
+        self._hash.update(data)
+        self.state = dict(progress)
+        self._write_sidecar(count)
 
-    def _note(self, count: int) -> None:
-        there = {"identity": self.identity, "bytes": count, "content": self._content.hexdigest()}
-        state_file.write(self.sidecar, {**there, "state": self.state})
+    def _write_sidecar(self, count: int) -> None:
+        sidecar = {"identity": self.identity, "bytes": count, "content": self._hash.hexdigest()}
+        state_file.write(self.sidecar, {**sidecar, "state": self.state})
 
     def finish(self) -> None:
         """Give the file its name."""
@@ -88,7 +88,7 @@ class Growing:
             self._file.close()
             self.partial.replace(self.path)
         except OSError as error:
-            raise self._refused(error) from None
+            raise self._write_error(error) from None
         self.sidecar.unlink(missing_ok=True)
 
     def discard(self) -> None:
@@ -103,53 +103,53 @@ class Growing:
             self.sidecar.unlink(missing_ok=True)
 
     def _open(self) -> BinaryIO:
-        self._content = hashlib.sha256()
-        there = self._there()
-        if there is None:
-            self._note(0)  # before the file: one without a sidecar was never ours
+        self._hash = hashlib.sha256()
+        sidecar = self._read_sidecar()
+        if sidecar is None:
+            self._write_sidecar(0)  # before the file: one without a sidecar was never ours
             return self.partial.open("wb")
-        changed = differences(there["identity"], self.identity)
+        changed = differences(sidecar["identity"], self.identity)
         if changed:
             raise UsageError(
                 f"{self.partial}: was begun with something else ({'; '.join(changed)}); give the same "
                 "again to go on with it, or remove it to begin anew"
             )
         file = self.partial.open("r+b")
-        file.truncate(there["bytes"])
+        file.truncate(sidecar["bytes"])
         file.seek(0, os.SEEK_END)
-        self.state = dict(there["state"])
+        self.state = dict(sidecar["state"])
         return file
 
-    def _there(self) -> dict[str, Any] | None:
+    def _read_sidecar(self) -> dict[str, Any] | None:
         """The sidecar, where it and all that it counts are there as they were written."""
         try:
-            there = state_file.read(self.sidecar, "the output is begun anew", _Sidecar)
+            sidecar = state_file.read(self.sidecar, "the output is begun anew", _Sidecar)
         except CheckpointError as error:
-            self._say(str(error))
+            self._warn(str(error))
             return None
-        if there is None:
+        if sidecar is None:
             if self.partial.is_file() and self.partial.stat().st_size:
                 raise UsageError(
                     f"{self.partial}: is there, and was not begun by pretune ({self.sidecar.name} is "
                     "missing); move it away, or give another --out"
                 )
             return None
-        if not there["bytes"]:
+        if not sidecar["bytes"]:
             return None
-        if not self.partial.is_file() or self._summed(there["bytes"]) != there["content"]:
-            self._say(f"{self.partial}: is gone or not what was written; the output is begun anew")
-            self._content = hashlib.sha256()
+        if not self.partial.is_file() or self._hash_prefix(sidecar["bytes"]) != sidecar["content"]:
+            self._warn(f"{self.partial}: is gone or not what was written; the output is begun anew")
+            self._hash = hashlib.sha256()
             return None
-        return there
+        return sidecar
 
-    def _summed(self, count: int) -> str:
+    def _hash_prefix(self, count: int) -> str:
         """SHA-256 of the first bytes of the output; empty where there are not so many."""
-        self._content = content = hashlib.sha256()
+        self._hash = digest = hashlib.sha256()
         with self.partial.open("rb") as file:
             while count and (block := file.read(min(count, 1 << 22))):
-                content.update(block)
+                digest.update(block)
                 count -= len(block)
-        return "" if count else content.hexdigest()
+        return "" if count else digest.hexdigest()
 
-    def _refused(self, error: OSError) -> DataError:
+    def _write_error(self, error: OSError) -> DataError:
         return DataError(f"{self.path}: cannot be written: {error}")

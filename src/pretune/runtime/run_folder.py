@@ -21,43 +21,43 @@ from typing import Any
 import torch
 import yaml
 
-from pretune.config import Settings, differences, digest, dump
+from pretune.config import Settings, differences, digest, to_yaml
 from pretune.errors import CheckpointError, ConfigError, PretuneError
 from pretune.runtime import run_lock, state_file
-from pretune.runtime.atomic_files import as_json, newest_good, sha256, write_json, write_text
+from pretune.runtime.atomic_files import find_newest_valid, sha256, to_json, write_json, write_text
 from pretune.runtime.distributed import World
-from pretune.runtime.plan_file import Plan
+from pretune.runtime.plan_file import RunPlan
 
-DATA = (
+DATA_FILES = (
     "prepared.json", "text.sha256", "manifest.json", "corpus.json", "documents.bin", "tokens-*.bin",
     "flags-*.bin", "text_fingerprints.safetensors", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "vocab.txt", ".partial",
 )  # fmt: skip
 """What a preparation of text writes."""
-BEGUN = (
+INITIAL_FILES = (
     "config.yaml", "environment.json", "plan.json", "before.json", "data.text.partial", "*.text.partial",
-    *(f"data*/*{name}" for name in DATA),
+    *(f"data*/*{name}" for name in DATA_FILES),
 )  # fmt: skip
 """What a run writes before it trains; all else in its folder is the user's."""
-MADE = (
-    *BEGUN, "metrics.jsonl", "summary.json", "checksums.json", "report.html", "predictions.jsonl",
+RUN_FILES = (
+    *INITIAL_FILES, "metrics.jsonl", "summary.json", "checksums.json", "report.html", "predictions.jsonl",
     "requests/*.json", "tensorboard/events.out.tfevents.*", "checkpoints/step-*/*", "checkpoints/.step-*",
     "model/*.json", "model/*.safetensors", "model/*.txt", "model/README.md",
 )  # fmt: skip
 """What a run writes from its first byte to its last."""
-PLAN, SUMMARY = "plan.json", "summary.json"
-CHECKSUMS = "checksums.json"
+PLAN_FILE, SUMMARY_FILE = "plan.json", "summary.json"
+CHECKSUMS_FILE = "checksums.json"
 """Of the summary, which is a person's to read and has no checksum of its own."""
-AGAIN = "remove it and run the command again"
-PLAN_AGAIN = f"{AGAIN}: the plan is then the one that the newest checkpoint keeps"
+RERUN_ADVICE = "remove it and run the command again"
+PLAN_ADVICE = f"{RERUN_ADVICE}: the plan is then the one that the newest checkpoint keeps"
 
 
 class Run:
     """One run's folder."""
 
-    def __init__(self, folder: Path, *, fresh: bool = False) -> None:
+    def __init__(self, folder: Path, *, is_new: bool = False) -> None:
         self.folder = folder
-        self.fresh = fresh
+        self.is_new = is_new
         """Was it begun by this process?"""
 
     @classmethod
@@ -69,9 +69,9 @@ class Run:
         """
         run = cls(folder)
         if run.config_path.exists():
-            run._same_config(settings)
+            run._check_config(settings)
             return run
-        run.fresh = True
+        run.is_new = True
         try:
             folder.mkdir(parents=True, exist_ok=True)
             names = [path.name for path in folder.iterdir()]
@@ -79,17 +79,17 @@ class Run:
             raise ConfigError(
                 f"{folder}: cannot be made: {error.strerror}; give another folder with --out"
             ) from None
-        others = [name for name in names if name != run_lock.NAME and not name.endswith(".partial")]
+        others = [name for name in names if name != run_lock.LOCK_FILE and not name.endswith(".partial")]
         if others:
             raise ConfigError(
                 f"{folder}: holds files ({min(others)} ...) but no run; give another folder with --out"
             )
-        write_text(run.config_path, dump(settings))
-        write_json(folder / "environment.json", environment())
+        write_text(run.config_path, to_yaml(settings))
+        write_json(folder / "environment.json", describe_environment())
         return run
 
     @contextmanager
-    def starting(self) -> Iterator[None]:
+    def discard_on_error(self) -> Iterator[None]:
         """Around what comes before training: where bad input ends it, what it wrote to begin a run is gone.
 
         So neither the mended command nor one with other settings finds its way blocked. Files that somebody
@@ -98,8 +98,8 @@ class Run:
         try:
             yield
         except PretuneError:
-            if self.fresh:
-                remove_files(self.folder, BEGUN)
+            if self.is_new:
+                remove_files(self.folder, INITIAL_FILES)
             raise
 
     @property
@@ -107,73 +107,78 @@ class Run:
         return self.folder / "config.yaml"
 
     @property
-    def checkpoints(self) -> Path:
+    def checkpoints_path(self) -> Path:
         return self.folder / "checkpoints"
 
     @property
-    def model(self) -> Path:
+    def model_path(self) -> Path:
         return self.folder / "model"
 
     @property
-    def metrics(self) -> Path:
+    def metrics_path(self) -> Path:
         return self.folder / "metrics.jsonl"
 
-    def summary(self, *, verified: bool = False) -> dict[str, Any] | None:
+    def read_summary(self, *, verify: bool = False) -> dict[str, Any] | None:
         """What came out, or None where the run has not ended.
 
         Raises:
             CheckpointError: the file is damaged; ``verified``: or is not what the run wrote there.
         """
-        path = self.folder / SUMMARY
-        found = state_file.read_any(path, AGAIN)
-        if verified and found is not None:
-            kept = (
-                state_file.read(self.folder / CHECKSUMS, f"remove {SUMMARY} and run the command again") or {}
+        path = self.folder / SUMMARY_FILE
+        summary = state_file.read_unverified(path, RERUN_ADVICE)
+        if verify and summary is not None:
+            checksums = (
+                state_file.read(
+                    self.folder / CHECKSUMS_FILE, f"remove {SUMMARY_FILE} and run the command again"
+                )
+                or {}
             )
-            if kept.get(SUMMARY) != sha256(path):
-                raise state_file.damaged(path, "not what the run wrote (SHA-256 differs)", AGAIN)
-        return found
+            if checksums.get(SUMMARY_FILE) != sha256(path):
+                raise state_file.damaged_error(path, "not what the run wrote (SHA-256 differs)", RERUN_ADVICE)
+        return summary
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary: its presence says that the run is complete."""
-        text = as_json(summary)
-        state_file.write(self.folder / CHECKSUMS, {SUMMARY: hashlib.sha256(text.encode()).hexdigest()})
-        write_text(self.folder / SUMMARY, text)
+        text = to_json(summary)
+        state_file.write(
+            self.folder / CHECKSUMS_FILE, {SUMMARY_FILE: hashlib.sha256(text.encode()).hexdigest()}
+        )
+        write_text(self.folder / SUMMARY_FILE, text)
 
-    def plan(self) -> dict[str, Any]:
+    def read_plan(self) -> dict[str, Any]:
         """The choices made by measurement, and changes in mid-run.
 
         Raises:
             CheckpointError: the file is damaged.
         """
-        return state_file.read(self.plan_path, PLAN_AGAIN, Plan) or {}
+        return state_file.read(self.plan_path, PLAN_ADVICE, RunPlan) or {}
 
     def write_plan(self, plan: dict[str, Any]) -> None:
         state_file.write(self.plan_path, plan)
 
-    def mend_plan(self, say: Callable[[str], None]) -> None:
+    def restore_plan(self, say: Callable[[str], None]) -> None:
         """Put a plan that is gone back as the newest good checkpoint keeps it."""
         if self.plan_path.exists():
             return
-        newest = newest_good(self.checkpoints, say)
-        if newest is not None and (newest / PLAN).exists():
-            write_text(self.plan_path, (newest / PLAN).read_text(encoding="utf-8"))
+        newest = find_newest_valid(self.checkpoints_path, say)
+        if newest is not None and (newest / PLAN_FILE).exists():
+            write_text(self.plan_path, (newest / PLAN_FILE).read_text(encoding="utf-8"))
             say(f"{self.plan_path}: was gone; put back as {newest} keeps it, without changes since then")
 
     @property
     def plan_path(self) -> Path:
-        return self.folder / PLAN
+        return self.folder / PLAN_FILE
 
-    def _same_config(self, settings: Settings) -> None:
+    def _check_config(self, settings: Settings) -> None:
         try:
-            there = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
-            if not isinstance(there, dict):
+            stored = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
+            if not isinstance(stored, dict):
                 raise ValueError("expected 'key: value' lines")
         except (OSError, yaml.YAMLError, ValueError) as error:
             raise CheckpointError(
                 f"{self.config_path}: damaged: {error}; give another folder with --out"
             ) from None
-        changed = differences(_deciding(there), _deciding(settings.model_dump(mode="json")))
+        changed = differences(_without_parallel(stored), _without_parallel(settings.model_dump(mode="json")))
         if changed:
             raise ConfigError(
                 f"{self.folder}: holds a run with other settings ({'; '.join(changed)}); "
@@ -188,31 +193,33 @@ def remove_files(folder: Path, patterns: tuple[str, ...]) -> None:
     """
     emptied: set[Path] = set()
     for parent, _, files in os.walk(folder, topdown=False):
-        place = Path(parent)
-        for path in (place / name for name in files):
+        parent_path = Path(parent)
+        for path in (parent_path / name for name in files):
             if any(fnmatch.fnmatch(path.relative_to(folder).as_posix(), pattern) for pattern in patterns):
                 path.unlink(missing_ok=True)
-                emptied.add(place)
-        if place in emptied and place != folder:
+                emptied.add(parent_path)
+        if parent_path in emptied and parent_path != folder:
             with suppress(OSError):  # it holds something
-                place.rmdir()
-                emptied.add(place.parent)
+                parent_path.rmdir()
+                emptied.add(parent_path.parent)
 
 
 def default_folder(verb: str, settings: Settings, data: list[str]) -> Path:
     """``runs/<verb>-<hash of settings and data>``: the same command finds its run again."""
     home = Path(os.environ.get("PRETUNE_HOME", "."))
-    return home / "runs" / f"{verb}-{digest([_deciding(settings.model_dump(mode='json')), data])[:10]}"
+    return (
+        home / "runs" / f"{verb}-{digest([_without_parallel(settings.model_dump(mode='json')), data])[:10]}"
+    )
 
 
-def _deciding(values: dict[str, Any]) -> dict[str, Any]:
+def _without_parallel(values: dict[str, Any]) -> dict[str, Any]:
     """The settings without those that say how several processes share the work, not what is learnt."""
-    kept = {key: value for key, value in values.items() if key != "parallel"}
-    training = kept.get("training")
-    return kept | {"training": _deciding(training)} if isinstance(training, dict) else kept
+    settings = {key: value for key, value in values.items() if key != "parallel"}
+    training = settings.get("training")
+    return settings | {"training": _without_parallel(training)} if isinstance(training, dict) else settings
 
 
-def environment() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """Where the run was made: what a repeat needs to know."""
     packages = ("pretune", "torch", "tokenizers", "numpy", "safetensors", "scikit-learn")
     return {
@@ -220,22 +227,22 @@ def environment() -> dict[str, Any]:
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": _processor_name(),
         "threads": torch.get_num_threads(),
-        "device": World.of(os.environ).device.type,
-        "processes": World.of(os.environ).size,
-        "packages": {name: _version(name) for name in packages},
+        "device": World.from_environment(os.environ).device.type,
+        "processes": World.from_environment(os.environ).world_size,
+        "packages": {name: _package_version(name) for name in packages},
     }
 
 
-def _version(name: str) -> str:
+def _package_version(name: str) -> str:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "unknown"
 
 
-def _processor() -> str:
+def _processor_name() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

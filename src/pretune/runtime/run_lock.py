@@ -8,18 +8,18 @@ from pathlib import Path
 from pretune.errors import ConfigError
 from pretune.runtime import lock
 
-NAME = "lock"
+LOCK_FILE = "lock"
 
 
-def held(folder: Path) -> AbstractContextManager[None]:
+def lock_run(folder: Path) -> AbstractContextManager[None]:
     """The run in ``folder`` is this process's own within, from before its first byte to its last.
 
     Raises:
         ConfigError: another process works on it, or nothing can be written there.
     """
-    return lock.held(folder / NAME, folder, ConfigError)
+    return lock.acquire(folder / LOCK_FILE, folder, ConfigError)
 
 
 def is_running(folder: Path) -> bool:
     """Whether a process works on the run in ``folder`` now."""
-    return lock.is_held(folder / NAME)
+    return lock.is_locked(folder / LOCK_FILE)

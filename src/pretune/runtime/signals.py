@@ -23,45 +23,45 @@ class StopRequest:
         insists: False: a second one only asks again. torchrun passes on what a terminal sent already.
     """
 
-    def __init__(self, *, insists: bool = True) -> None:
-        self.asked = False
-        self._insists = insists
+    def __init__(self, *, exit_on_second: bool = True) -> None:
+        self.should_stop = False
+        self._exit_on_second = exit_on_second
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {s: signal.signal(s, self._ask) for s in _SIGNALS}
+            self._previous = {s: signal.signal(s, self._handle_signal) for s in _SIGNALS}
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._restore()
+        self._restore_handlers()
 
     @contextmanager
-    def leaving(self, network: nn.Module, message: str) -> Iterator[None]:
+    def stop_between_batches(self, network: nn.Module, message: str) -> Iterator[None]:
         """Within, work that calls ``network`` batch by batch is left between two of them.
 
         Raises:
             Interrupted: with ``message``; a stop was asked for.
         """
 
-        def look(module: nn.Module, inputs: Any) -> None:
-            if self.asked:
+        def hook(module: nn.Module, inputs: Any) -> None:
+            if self.should_stop:
                 raise Interrupted(message)
 
-        handle = network.register_forward_pre_hook(look)
+        handle = network.register_forward_pre_hook(hook)
         try:
             yield
         finally:
             handle.remove()
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        if self._insists:
-            self._restore()
+    def _handle_signal(self, number: int, frame: FrameType | None) -> None:
+        self.should_stop = True
+        if self._exit_on_second:
+            self._restore_handlers()
 
-    def _restore(self) -> None:
+    def _restore_handlers(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}

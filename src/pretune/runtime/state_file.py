@@ -16,12 +16,12 @@ import pydantic
 from pretune.errors import CheckpointError
 from pretune.runtime import atomic_files
 
-CHECKSUM = "sha256"
+CHECKSUM_KEY = "sha256"
 """The key of the checksum, beside the content."""
-_SHOWN = 200
+_MAX_REASON = 200
 
 
-class Form(pydantic.BaseModel):
+class StateSchema(pydantic.BaseModel):
     """Base of the forms of state files: what is declared has its type, other keys are let through."""
 
     model_config = pydantic.ConfigDict(extra="allow", strict=True)
@@ -30,10 +30,10 @@ class Form(pydantic.BaseModel):
 def write(path: Path, content: Mapping[str, Any]) -> None:
     """Write ``content`` with its checksum, whole or not at all."""
     plain = json.loads(json.dumps(content, ensure_ascii=False))
-    atomic_files.write_json(path, {**plain, CHECKSUM: checksum(plain)})
+    atomic_files.write_json(path, {**plain, CHECKSUM_KEY: checksum(plain)})
 
 
-def read(path: Path, way_out: str, form: type[pydantic.BaseModel] | None = None) -> dict[str, Any] | None:
+def read(path: Path, advice: str, schema: type[pydantic.BaseModel] | None = None) -> dict[str, Any] | None:
     """The content of a file that :func:`write` wrote; None where there is none.
 
     Args:
@@ -42,49 +42,49 @@ def read(path: Path, way_out: str, form: type[pydantic.BaseModel] | None = None)
     Raises:
         CheckpointError: its content is not what was written, or not of the form; names the file.
     """
-    found = read_any(path, way_out)
-    if found is None:
+    content = read_unverified(path, advice)
+    if content is None:
         return None
-    kept = found.pop(CHECKSUM, None)
-    if kept is None:
-        raise damaged(path, "it has no checksum (sha256)", way_out)
-    if kept != checksum(found):
-        raise damaged(path, "its content changed after it was written (SHA-256 differs)", way_out)
-    if form is not None:
-        check(path, found, form, way_out)
-    return found
+    expected = content.pop(CHECKSUM_KEY, None)
+    if expected is None:
+        raise damaged_error(path, "it has no checksum (sha256)", advice)
+    if expected != checksum(content):
+        raise damaged_error(path, "its content changed after it was written (SHA-256 differs)", advice)
+    if schema is not None:
+        check_schema(path, content, schema, advice)
+    return content
 
 
-def read_any(path: Path, way_out: str) -> dict[str, Any] | None:
+def read_unverified(path: Path, advice: str) -> dict[str, Any] | None:
     """The object in a JSON file, whoever wrote it; None where there is none.
 
     Raises:
         CheckpointError: it is no JSON object; names the file.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        raise damaged(path, str(error) or "too deep", way_out) from None
-    if not isinstance(found, dict):
-        raise damaged(path, "expected an object", way_out)
-    return found
+        raise damaged_error(path, str(error) or "too deep", advice) from None
+    if not isinstance(content, dict):
+        raise damaged_error(path, "expected an object", advice)
+    return content
 
 
-def check(path: Path, content: Any, form: type[pydantic.BaseModel], way_out: str) -> None:
+def check_schema(path: Path, content: Any, schema: type[pydantic.BaseModel], advice: str) -> None:
     """See that ``content``, read from ``path``, is of a form.
 
     Raises:
         CheckpointError: names the file and the first key that is not.
     """
     try:
-        form.model_validate(content)
+        schema.model_validate(content)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "content"
         given = "" if first["type"] == "missing" else f" = {str(first['input'])[:50]!r}"
-        raise damaged(path, f"{where}{given}: {first['msg']}", way_out) from None
+        raise damaged_error(path, f"{where}{given}: {first['msg']}", advice) from None
 
 
 def checksum(content: Mapping[str, Any]) -> str:
@@ -92,6 +92,6 @@ def checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def damaged(path: Path, why: str, way_out: str) -> CheckpointError:
+def damaged_error(path: Path, reason: str, advice: str) -> CheckpointError:
     """The error of a file that cannot be believed."""
-    return CheckpointError(f"{path}: damaged: {why[:_SHOWN]}; {way_out}")
+    return CheckpointError(f"{path}: damaged: {reason[:_MAX_REASON]}; {advice}")

@@ -13,16 +13,16 @@ from pretune.config import Settings
 from pretune.data.sources.columns import Field
 from pretune.errors import DataError, quote
 from pretune.text.tokenizer import Tokenizer
-from pretune.types import IntArray, Record, Specials, framed
+from pretune.types import IntArray, Record, SpecialTokens, add_special_tokens
 
-TEXT_FIELDS = (Field("text"), Field("text_pair", needed=False, text=False))
+TEXT_FIELDS = (Field("text"), Field("text_pair", required=False, is_text=False))
 """A text, or a pair of them."""
 Sequences = tuple[IntArray, ...]
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
 
 
-class Cutting(Settings):
+class LongTextSettings(Settings):
     """How a text that is longer than the model is read."""
 
     long_texts: Literal["windows", "truncate", "longest_first"] = "windows"
@@ -33,14 +33,14 @@ class Cutting(Settings):
     """Tokens that neighbouring windows share."""
 
 
-def texts(record: Record) -> tuple[str, ...]:
+def get_texts(record: Record) -> tuple[str, ...]:
     """The text of a record, or its pair of texts."""
     pair = record.fields.get("text_pair")
     first = str(record.fields["text"])
     return (first,) if pair is None else (first, str(pair))
 
 
-def text_fields(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+def parse_text_pair(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     """The fields, with a number in ``text_pair`` read as text.
 
     Raises:
@@ -58,7 +58,7 @@ def text_fields(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     return fields
 
 
-def in_order(labels: Iterable[str]) -> list[str]:
+def sort_labels(labels: Iterable[str]) -> list[str]:
     """Labels sorted: as numbers where all are numbers (2 before 10), and else as text."""
     found = sorted(labels)
     if all(_NUMBER.fullmatch(label) for label in found):
@@ -66,60 +66,69 @@ def in_order(labels: Iterable[str]) -> list[str]:
     return found
 
 
-def features(
-    record: Record, tokenizer: Tokenizer, specials: Specials, max_length: int, cutting: Cutting
+def encode_windows(
+    record: Record,
+    tokenizer: Tokenizer,
+    specials: SpecialTokens,
+    max_length: int,
+    long_text_settings: LongTextSettings,
 ) -> list[Sequences]:
     """The ids of a text or a pair, without their frame: once, or once a window of a long text.
 
     Raises:
         DataError: the model would be handed no token at all, or has no room for one.
     """
-    sequences = tuple(tokenizer.encode(text).ids for text in texts(record))
-    frame = len(framed(specials, tuple(s[:0] for s in sequences))[0])
-    if not frame and not any(map(len, sequences)):
+    sequences = tuple(tokenizer.encode(text).ids for text in get_texts(record))
+    num_special_tokens = len(add_special_tokens(specials, tuple(s[:0] for s in sequences))[0])
+    if not num_special_tokens and not any(map(len, sequences)):
         raise DataError(
-            f"{record.where}: the tokenizer makes no token of {quote(texts(record)[-1])}, "
+            f"{record.location}: the tokenizer makes no token of {quote(get_texts(record)[-1])}, "
             "and puts none around a text"
         )
-    if max_length <= frame:
-        raise DataError(f"{record.where}: the model reads {max_length} tokens, and {frame} are special ones")
-    return _CUTS[cutting.long_texts](sequences, max_length - frame, cutting.overlap)
+    if max_length <= num_special_tokens:
+        raise DataError(
+            f"{record.location}: the model reads {max_length} tokens, and {num_special_tokens} are "
+            "special ones"
+        )
+    return _STRATEGIES[long_text_settings.long_texts](
+        sequences, max_length - num_special_tokens, long_text_settings.overlap
+    )
 
 
-def _windows(sequences: Sequences, room: int, overlap: int) -> list[Sequences]:
+def _split_windows(sequences: Sequences, max_tokens: int, overlap: int) -> list[Sequences]:
     """The last text is cut into windows; a first text takes at most half of the room."""
-    *fixed, last = _first_halved(sequences, room)
-    room -= sum(map(len, fixed))
-    if len(last) <= room:
+    *fixed, last = _shorten_first(sequences, max_tokens)
+    max_tokens -= sum(map(len, fixed))
+    if len(last) <= max_tokens:
         return [(*fixed, last)]
-    stride = max(1, room - min(overlap, room // 2))
-    count = 1 + -(-(len(last) - room) // stride)
-    return [(*fixed, last[k * stride : k * stride + room]) for k in range(count)]
+    stride = max(1, max_tokens - min(overlap, max_tokens // 2))
+    count = 1 + -(-(len(last) - max_tokens) // stride)
+    return [(*fixed, last[k * stride : k * stride + max_tokens]) for k in range(count)]
 
 
-def _beginning(sequences: Sequences, room: int, overlap: int) -> list[Sequences]:
-    *fixed, last = _first_halved(sequences, room)
-    return [(*fixed, last[: room - sum(map(len, fixed))])]
+def _truncate(sequences: Sequences, max_tokens: int, overlap: int) -> list[Sequences]:
+    *fixed, last = _shorten_first(sequences, max_tokens)
+    return [(*fixed, last[: max_tokens - sum(map(len, fixed))])]
 
 
-def _longest_first(sequences: Sequences, room: int, overlap: int) -> list[Sequences]:
+def _truncate_longest(sequences: Sequences, max_tokens: int, overlap: int) -> list[Sequences]:
     """As ``truncation="longest_first"`` of `tokenizers`: the longer one loses tokens until both are even."""
     if len(sequences) == 1:
-        return [(sequences[0][:room],)]
+        return [(sequences[0][:max_tokens],)]
     first, second = sequences
     short, long = sorted((len(first), len(second)))
-    if short + long > room:
-        short = min(short, room // 2)
-        long = room - short
+    if short + long > max_tokens:
+        short = min(short, max_tokens // 2)
+        long = max_tokens - short
     sizes = (short, long) if len(first) <= len(second) else (long, short)
     return [(first[: sizes[0]], second[: sizes[1]])]
 
 
-def _first_halved(sequences: Sequences, room: int) -> Sequences:
+def _shorten_first(sequences: Sequences, max_tokens: int) -> Sequences:
     if len(sequences) == 1:
         return sequences
     first, second = sequences
-    return first[: max(room // 2, room - len(second))], second
+    return first[: max(max_tokens // 2, max_tokens - len(second))], second
 
 
-_CUTS = {"windows": _windows, "truncate": _beginning, "longest_first": _longest_first}
+_STRATEGIES = {"windows": _split_windows, "truncate": _truncate, "longest_first": _truncate_longest}

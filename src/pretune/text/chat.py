@@ -13,13 +13,15 @@ from pretune.text import chat_process
 Message = Mapping[str, str]
 """``role`` and ``content``."""
 
-WAIT = 30.0
+TIMEOUT_SECONDS = 30.0
 """Seconds until a template is given up, its process not having had the time that it may take."""
-SHOWN = 300
+MAX_ERROR_CHARACTERS = 300
 """Characters of a template's error that are shown."""
 
 
-def asked(template: str | None, names: Mapping[str, str], prompts: Sequence[str]) -> list[str]:
+def render_prompts(
+    template: str | None, special_tokens: Mapping[str, str], prompts: Sequence[str]
+) -> list[str]:
     """Each prompt as what a user says first.
 
     Raises:
@@ -29,10 +31,14 @@ def asked(template: str | None, names: Mapping[str, str], prompts: Sequence[str]
     if template is None:
         raise UsageError("this model has no chat template: leave chat out, and give the prompt as it is")
     whole = [prompt.encode("utf-8", "replace").decode() for prompt in prompts]  # a lone surrogate is no text
-    return render(template, names, [[{"role": "user", "content": prompt}] for prompt in whole])
+    return apply_chat_template(
+        template, special_tokens, [[{"role": "user", "content": prompt}] for prompt in whole]
+    )
 
 
-def render(template: str, names: Mapping[str, str], conversations: Sequence[Sequence[Message]]) -> list[str]:
+def apply_chat_template(
+    template: str, special_tokens: Mapping[str, str], conversations: Sequence[Sequence[Message]]
+) -> list[str]:
     """Each conversation as the template writes it, up to where the assistant begins.
 
     The template is a program out of a model folder. It runs in Jinja's sandbox, in a process of its own that
@@ -44,21 +50,28 @@ def render(template: str, names: Mapping[str, str], conversations: Sequence[Sequ
     Raises:
         CheckpointError: the template is wrong, refuses the conversation, or does not end.
     """
-    task = {"template": template, "names": dict(names), "conversations": [list(one) for one in conversations]}
+    task = {
+        "template": template,
+        "names": dict(special_tokens),
+        "conversations": [list(one) for one in conversations],
+    }
     command = [sys.executable, "-P", chat_process.__file__]
     try:
         ended = subprocess.run(
-            command, input=json.dumps(task), capture_output=True, text=True, encoding="utf-8", timeout=WAIT,
+            command, input=json.dumps(task), capture_output=True, text=True, encoding="utf-8",
+            timeout=TIMEOUT_SECONDS,
             check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise CheckpointError(f"chat template: took more than {WAIT:.0f} s and was stopped") from None
+        raise CheckpointError(
+            f"chat template: took more than {TIMEOUT_SECONDS:.0f} s and was stopped"
+        ) from None
     if ended.returncode:
         raise CheckpointError(
-            f"chat template: its process took more than {chat_process.SECONDS} s or "
-            f"{chat_process.MEMORY >> 20} MiB and was stopped (exit status {ended.returncode})"
+            f"chat template: its process took more than {chat_process.MAX_CPU_SECONDS} s or "
+            f"{chat_process.MAX_MEMORY_BYTES >> 20} MiB and was stopped (exit status {ended.returncode})"
         )
     answer = json.loads(ended.stdout)
     if "error" in answer:
-        raise CheckpointError(f"chat template: {answer['error'][:SHOWN]}")
+        raise CheckpointError(f"chat template: {answer['error'][:MAX_ERROR_CHARACTERS]}")
     return list(answer["texts"])

@@ -17,15 +17,15 @@ import jinja2.nodes
 import jinja2.parser
 import jinja2.sandbox
 
-SECONDS = 5
+MAX_CPU_SECONDS = 5
 """Of the processor, at most."""
-MEMORY = 1 << 30
+MAX_MEMORY_BYTES = 1 << 30
 """Bytes of address space, at most."""
-CHARACTERS = 1 << 20
+MAX_CHARACTERS = 1 << 20
 """Of all that is rendered, at most."""
 
 
-class Generation(jinja2.ext.Extension):
+class GenerationTag(jinja2.ext.Extension):
     """``{% generation %}`` marks what an assistant wrote, for training: here it is text like other."""
 
     tags = {"generation"}  # noqa: RUF012 (jinja2 reads it from the class)
@@ -45,12 +45,12 @@ class Namespace(jinja2.utils.Namespace):
         super().__setitem__(name, value)
 
 
-def refuse(message: str) -> NoReturn:
+def raise_exception(message: str) -> NoReturn:
     """What a template calls ``raise_exception``."""
     raise jinja2.exceptions.TemplateError(message)
 
 
-def as_json(
+def to_json(
     value: Any,
     ensure_ascii: bool = False,
     indent: Any = None,
@@ -63,46 +63,50 @@ def as_json(
     )
 
 
-def now(form: str) -> str:
+def strftime_now(form: str) -> str:
     """What a template calls ``strftime_now``."""
     return datetime.now().strftime(form)
 
 
-def render(template: str, names: dict[str, str], conversations: list[Any]) -> list[str]:
+def render(template: str, special_tokens: dict[str, str], conversations: list[Any]) -> list[str]:
     """Each conversation as the template writes it, up to where the assistant begins.
 
     Raises:
         jinja2.exceptions.TemplateError: it is no template, refuses the conversation, or does what it may not.
     """
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
+        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, jinja2.ext.loopcontrols]
     )
-    environment.filters["tojson"] = as_json
-    environment.globals |= {"raise_exception": refuse, "strftime_now": now, "namespace": Namespace}
+    environment.filters["tojson"] = to_json
+    environment.globals |= {
+        "raise_exception": raise_exception,
+        "strftime_now": strftime_now,
+        "namespace": Namespace,
+    }
     compiled = environment.from_string(template)
-    given = {**names, "tools": None, "documents": None, "add_generation_prompt": True}
+    given = {**special_tokens, "tools": None, "documents": None, "add_generation_prompt": True}
     texts: list[str] = []
     for messages in conversations:
         texts.append(compiled.render(messages=messages, **given))
-        if sum(map(len, texts)) > CHARACTERS:
-            raise jinja2.exceptions.TemplateError(f"it writes more than {CHARACTERS:,} characters")
+        if sum(map(len, texts)) > MAX_CHARACTERS:
+            raise jinja2.exceptions.TemplateError(f"it writes more than {MAX_CHARACTERS:,} characters")
     return texts
 
 
-def bound() -> None:
+def limit_resources() -> None:
     """Take no more time and memory than is given, where the system can hold a process to it."""
     try:
         import resource
     except ImportError:  # Windows: there the caller's clock alone counts
         return
-    for limit, value in ((resource.RLIMIT_CPU, SECONDS), (resource.RLIMIT_AS, MEMORY)):
+    for limit, value in ((resource.RLIMIT_CPU, MAX_CPU_SECONDS), (resource.RLIMIT_AS, MAX_MEMORY_BYTES)):
         most = resource.getrlimit(limit)[1]
         resource.setrlimit(limit, (value if most < 0 else min(value, most), most))
 
 
 def main() -> None:
     """Read the task, render, write the texts or the error."""
-    bound()
+    limit_resources()
     task = json.load(sys.stdin)
     try:
         answer: dict[str, Any] = {"texts": render(task["template"], task["names"], task["conversations"])}

@@ -12,14 +12,18 @@ import tokenizers
 
 from pretune.errors import CheckpointError
 from pretune.runtime.json_files import read_json_object
-from pretune.text.limits import LONGEST_TOKENS
+from pretune.text.limits import MAX_VOCABULARY_CHARACTERS
 
-CONFIG, SPECIAL_MAP, CHAT_TEMPLATE = "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"
+TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, CHAT_TEMPLATE = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
 VOCABULARY = "vocab.txt"
-ADDED = "added_tokens.json"
+ADDED_TOKENS = "added_tokens.json"
 
 # The names that tokenizers give to a role where no config says which token has it.
-ROLES = {
+SPECIAL_TOKEN_NAMES = {
     "pad_token": ("[PAD]", "<pad>", "<|pad|>", "<|padding|>", "<|finetune_right_pad_id|>"),
     "eos_token": ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "[EOS]", "<|im_end|>"),
     "bos_token": ("<s>", "<|begin_of_text|>", "<bos>", "[BOS]", "<|startoftext|>"),
@@ -43,14 +47,14 @@ def rust_errors(what: str) -> Iterator[None]:
         raise CheckpointError(f"{what}: not a tokenizer that can be used: {error}") from None
 
 
-def check_text_size(path: Path) -> None:
+def check_file_size(path: Path) -> None:
     """A list of tokens or merges is no longer than any published one by far.
 
     Raises:
         CheckpointError: it is.
     """
-    if path.is_file() and path.stat().st_size > LONGEST_TOKENS:
-        raise CheckpointError(f"{path}: larger than {LONGEST_TOKENS:,} bytes; fetch it again")
+    if path.is_file() and path.stat().st_size > MAX_VOCABULARY_CHARACTERS:
+        raise CheckpointError(f"{path}: larger than {MAX_VOCABULARY_CHARACTERS:,} bytes; fetch it again")
 
 
 def read_object(path: Path) -> dict[str, Any]:

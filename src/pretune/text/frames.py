@@ -11,24 +11,26 @@ from pretune.types import IntArray
 
 
 @dataclass(frozen=True, slots=True)
-class Frames:
+class SpecialTokensTemplate:
     """The special tokens before, between and after the sequences, with their segments."""
 
-    outside: tuple[tuple[IntArray, IntArray], ...]
+    special_tokens: tuple[tuple[IntArray, IntArray], ...]
     """(ids, segments) before, (between,) and after the sequences."""
     segments: tuple[int, ...]
     """The segment of each sequence."""
 
     @property
     def ids(self) -> tuple[tuple[int, ...], ...]:
-        return tuple(tuple(ids.tolist()) for ids, _ in self.outside)
+        return tuple(tuple(ids.tolist()) for ids, _ in self.special_tokens)
 
     @classmethod
-    def of(cls, ids: list[int], types: list[int], sequences: Sequence[int | None], number: int) -> Frames:
-        outside: list[list[tuple[int, int]]] = [[] for _ in range(number + 1)]
-        segments = [0] * number
+    def from_encoding(
+        cls, ids: list[int], type_ids: list[int], sequence_ids: Sequence[int | None], num_sequences: int
+    ) -> SpecialTokensTemplate:
+        outside: list[list[tuple[int, int]]] = [[] for _ in range(num_sequences + 1)]
+        segments = [0] * num_sequences
         seen = 0
-        for id, segment, sequence in zip(ids, types, sequences, strict=True):
+        for id, segment, sequence in zip(ids, type_ids, sequence_ids, strict=True):
             if sequence is None:
                 outside[seen].append((id, segment))
             else:

@@ -9,20 +9,26 @@ from typing import Any
 
 import numpy as np
 
-from pretune.text.segmentation import SENTENCE, WORD, count_words, mostly_chinese, starts
-from pretune.text.tokenizer import Encoded, Tokenizer, well_formed
+from pretune.text.segmentation import (
+    SENTENCE_START,
+    WORD_START,
+    count_words,
+    find_word_starts,
+    is_mostly_chinese,
+)
+from pretune.text.tokenizer import Encoding, Tokenizer, replace_surrogates
 from pretune.types import BoolArray, IntArray
 
 LANGUAGES = ("zh", "other")
 """Texts of mostly Chinese characters, and all others."""
 _BATCH = 256
 _DIFFERENCES = 5
-_LISTED = 10
-_AROUND = 12  # characters shown on either side of a difference
+_MAX_LISTED = 10
+_CONTEXT_CHARACTERS = 12  # characters shown on either side of a difference
 
 
 @dataclass
-class _Tally:
+class _TextCounts:
     """Sums over the texts of one language."""
 
     texts: int = 0
@@ -30,9 +36,9 @@ class _Tally:
     bytes: int = 0
     words: int = 0
     tokens: int = 0
-    unknown: int = 0
+    unk_tokens: int = 0
     one_character: int = 0
-    same: int = 0
+    round_trips: int = 0
     differences: list[dict[str, str]] = field(default_factory=list)
     missing: Counter[str] = field(default_factory=Counter)
 
@@ -77,110 +83,112 @@ class Inspection:
     languages: tuple[Fertility, ...]
 
 
-def inspect(tokenizer: Tokenizer, texts: Iterable[str]) -> Inspection:
+def inspect_tokenizer(tokenizer: Tokenizer, texts: Iterable[str]) -> Inspection:
     """Measure ``tokenizer`` on ``texts``, which are read once; memory does not grow with them."""
-    tallies = {language: _Tally() for language in LANGUAGES}
+    tallies = {language: _TextCounts() for language in LANGUAGES}
     used = {language: np.zeros(tokenizer.vocabulary_size, np.int64) for language in LANGUAGES}
-    known = _Known(tokenizer)
-    for batch in _batches(texts):
+    known = _CharacterCoverage(tokenizer)
+    for batch in _iter_batches(texts):
         for text, encoded in zip(batch, tokenizer.encode_batch(batch), strict=True):
-            language = LANGUAGES[0] if mostly_chinese(text) else LANGUAGES[1]
+            language = LANGUAGES[0] if is_mostly_chinese(text) else LANGUAGES[1]
             used[language] += np.bincount(encoded.ids, minlength=tokenizer.vocabulary_size)
-            _add(tallies[language], tokenizer, known, text, encoded)
+            _count_text(tallies[language], tokenizer, known, text, encoded)
     seen: BoolArray = np.logical_or.reduce([counts > 0 for counts in used.values()])
-    seen[list(tokenizer.specials.all)] = True
+    seen[list(tokenizer.specials.all_ids)] = True
     found = tuple(_fertility(tokenizer, name, tallies[name], used[name]) for name in LANGUAGES)
-    unused = [id for id in np.flatnonzero(~seen).tolist() if tokenizer.token(id)]
-    examples = tuple(tokenizer.decode([id]) for id in unused[-_LISTED:])  # what was learnt last
+    unused = [id for id in np.flatnonzero(~seen).tolist() if tokenizer.id_to_token(id)]
+    examples = tuple(tokenizer.decode([id]) for id in unused[-_MAX_LISTED:])  # what was learnt last
     languages = tuple(item for item in found if item.texts)
     return Inspection(tokenizer.vocabulary_size, len(unused), examples, languages)
 
 
-class _Known:
+class _CharacterCoverage:
     """Which characters have a token that spells them whole."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._found: dict[str, bool] = {}
+        self._cache: dict[str, bool] = {}
 
     def __call__(self, character: str) -> bool:
-        if character not in self._found:
+        if character not in self._cache:
             ids = self._tokenizer.encode(character).ids
             # Two tokens: a space, or SentencePiece's mark of a word, and then the character.
             whole = len(ids) <= 1 or (len(ids) == 2 and "\ufffd" not in self._tokenizer.decode(ids[1:]))
-            unknown = self._tokenizer.specials.unknown
-            self._found[character] = character.isspace() or (whole and unknown not in ids.tolist())
-        return self._found[character]
+            unknown = self._tokenizer.specials.unk_id
+            self._cache[character] = character.isspace() or (whole and unknown not in ids.tolist())
+        return self._cache[character]
 
 
-def _add(tally: _Tally, tokenizer: Tokenizer, known: _Known, text: str, encoded: Encoded) -> None:
-    tally.texts += 1
-    tally.characters += len(text)
-    tally.bytes += len(text.encode())
-    tally.words += count_words(text)
-    tally.tokens += len(encoded.ids)
-    if tokenizer.specials.unknown is not None:
-        tally.unknown += int((encoded.ids == tokenizer.specials.unknown).sum())
-    tally.one_character += int((_visible(text, encoded.offsets) <= 1).sum())
-    back = tokenizer.decode(encoded.ids, skip_special=False)
-    tally.same += back == text
-    if back != text and len(tally.differences) < _DIFFERENCES:
-        tally.differences.append(_difference(text, back))
+def _count_text(
+    counts: _TextCounts, tokenizer: Tokenizer, coverage: _CharacterCoverage, text: str, encoded: Encoding
+) -> None:
+    counts.texts += 1
+    counts.characters += len(text)
+    counts.bytes += len(text.encode())
+    counts.words += count_words(text)
+    counts.tokens += len(encoded.ids)
+    if tokenizer.specials.unk_id is not None:
+        counts.unk_tokens += int((encoded.ids == tokenizer.specials.unk_id).sum())
+    counts.one_character += int((_count_visible(text, encoded.offsets) <= 1).sum())
+    back = tokenizer.decode(encoded.ids, skip_special_tokens=False)
+    counts.round_trips += back == text
+    if back != text and len(counts.differences) < _DIFFERENCES:
+        counts.differences.append(_first_difference(text, back))
     for character, count in Counter(text).items():
-        if not known(character):
-            tally.missing[character] += count
+        if not coverage(character):
+            counts.missing[character] += count
 
 
-def _visible(text: str, offsets: IntArray) -> IntArray:
+def _count_visible(text: str, offsets: IntArray) -> IntArray:
     """(T,) characters of each token that are no space."""
     shown = np.concatenate([[0], np.cumsum(np.array([not c.isspace() for c in text], np.int64))])
     counts: IntArray = shown[offsets[:, 1]] - shown[offsets[:, 0]]
     return counts
 
 
-def _difference(text: str, back: str) -> dict[str, str]:
+def _first_difference(text: str, back: str) -> dict[str, str]:
     at = next(
         (i for i, (a, b) in enumerate(zip(text, back, strict=False)) if a != b), min(len(text), len(back))
     )
-    low, high = max(at - _AROUND, 0), at + _AROUND
+    low, high = max(at - _CONTEXT_CHARACTERS, 0), at + _CONTEXT_CHARACTERS
     return {"text": text[low:high], "back": back[low:high]}
 
 
-def _fertility(tokenizer: Tokenizer, language: str, tally: _Tally, used: IntArray) -> Fertility:
-    used[list(tokenizer.specials.all)] = 0
+def _fertility(tokenizer: Tokenizer, language: str, counts: _TextCounts, used: IntArray) -> Fertility:
+    used[list(tokenizer.specials.all_ids)] = 0
     occurring = np.flatnonzero(used)
     lengths = tokenizer.byte_lengths()[occurring]
-    longest = occurring[np.lexsort((occurring, -lengths))][:_LISTED]
+    longest = occurring[np.lexsort((occurring, -lengths))][:_MAX_LISTED]
     return Fertility(
         language=language,
-        texts=tally.texts,
-        characters=tally.characters,
-        bytes=tally.bytes,
-        tokens=tally.tokens,
-        tokens_per_word=_share(tally.tokens, tally.words),
-        tokens_per_character=_share(tally.tokens, tally.characters),
-        bytes_per_token=_share(tally.bytes, tally.tokens),
-        unknown=_share(tally.unknown, tally.tokens),
-        missing=_share(tally.missing.total(), tally.characters),
+        texts=counts.texts,
+        characters=counts.characters,
+        bytes=counts.bytes,
+        tokens=counts.tokens,
+        tokens_per_word=_ratio(counts.tokens, counts.words),
+        tokens_per_character=_ratio(counts.tokens, counts.characters),
+        bytes_per_token=_ratio(counts.bytes, counts.tokens),
+        unknown=_ratio(counts.unk_tokens, counts.tokens),
+        missing=_ratio(counts.missing.total(), counts.characters),
         missing_examples=tuple(
-            c for c, _ in sorted(tally.missing.items(), key=lambda item: (-item[1], item[0]))[:_LISTED]
+            c for c, _ in sorted(counts.missing.items(), key=lambda item: (-item[1], item[0]))[:_MAX_LISTED]
         ),
-        round_trip=_share(tally.same, tally.texts),
-        differences=tuple(tally.differences),
-        one_character=_share(tally.one_character, tally.tokens),
+        round_trip=_ratio(counts.round_trips, counts.texts),
+        differences=tuple(counts.differences),
+        one_character=_ratio(counts.one_character, counts.tokens),
         used=len(occurring),
         longest=tuple(tokenizer.decode([id]) for id in longest.tolist()),
     )
 
 
-def _share(part: int, whole: int) -> float:
-    return round(part / whole, 4) if whole else 0.0
+def _ratio(numerator: int, denominator: int) -> float:
+    return round(numerator / denominator, 4) if denominator else 0.0
 
 
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+def _iter_batches(texts: Iterable[str]) -> Iterator[list[str]]:
     batch: list[str] = []
     for text in texts:
-        batch.append(well_formed(text))
+        batch.append(replace_surrogates(text))
         if len(batch) == _BATCH:
             yield batch
             batch = []
@@ -188,18 +196,18 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def show(tokenizer: Tokenizer, text: str) -> list[dict[str, Any]]:
+def describe_tokens(tokenizer: Tokenizer, text: str) -> list[dict[str, Any]]:
     """The tokens of ``text``: id, token as the vocabulary writes it, its characters, what starts at it."""
-    text = well_formed(text)
+    text = replace_surrogates(text)
     encoded = tokenizer.encode(text)
-    flags = starts(text, encoded.offsets)
+    flags = find_word_starts(text, encoded.offsets)
     return [
         {
             "id": id,
-            "token": tokenizer.token(id),
+            "token": tokenizer.id_to_token(id),
             "text": text[low:high],
-            "word": bool(flag & WORD),
-            "sentence": bool(flag & SENTENCE),
+            "word": bool(flag & WORD_START),
+            "sentence": bool(flag & SENTENCE_START),
         }
         for id, (low, high), flag in zip(
             encoded.ids.tolist(), encoded.offsets.tolist(), flags.tolist(), strict=True
@@ -207,11 +215,14 @@ def show(tokenizer: Tokenizer, text: str) -> list[dict[str, Any]]:
     ]
 
 
-def table(inspections: Sequence[tuple[str, Inspection]]) -> list[str]:
+def format_table(inspections: Sequence[tuple[str, Inspection]]) -> list[str]:
     """Lines for a terminal: one a tokenizer and language, side by side."""
     head = ("tokenizer", "vocabulary", "unused", "texts", "tokens/word", "tokens/char", "bytes/token",
             "unknown", "missing", "comes back", "1-char")  # fmt: skip
-    rows = [head, *(_row(name, whole, part) for name, whole in inspections for part in whole.languages)]
+    rows = [
+        head,
+        *(_format_row(name, whole, part) for name, whole in inspections for part in whole.languages),
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     return [
         "  ".join(
@@ -221,29 +232,32 @@ def table(inspections: Sequence[tuple[str, Inspection]]) -> list[str]:
     ]
 
 
-def _row(name: str, whole: Inspection, part: Fertility) -> tuple[str, ...]:
+def _format_row(name: str, inspection: Inspection, fertility: Fertility) -> tuple[str, ...]:
     return (
-        name, f"{whole.vocabulary:,}", f"{whole.unused:,}", f"{part.texts:,} {part.language}",
-        f"{part.tokens_per_word:.2f}", f"{part.tokens_per_character:.3f}", f"{part.bytes_per_token:.2f}",
-        f"{part.unknown:.2%}", f"{part.missing:.2%}", f"{part.round_trip:.1%}", f"{part.one_character:.1%}",
+        name, f"{inspection.vocabulary:,}", f"{inspection.unused:,}",
+        f"{fertility.texts:,} {fertility.language}",
+        f"{fertility.tokens_per_word:.2f}", f"{fertility.tokens_per_character:.3f}",
+        f"{fertility.bytes_per_token:.2f}",
+        f"{fertility.unknown:.2%}", f"{fertility.missing:.2%}", f"{fertility.round_trip:.1%}",
+        f"{fertility.one_character:.1%}",
     )  # fmt: skip
 
 
-def remarks(name: str, inspection: Inspection) -> list[str]:
+def format_remarks(name: str, inspection: Inspection) -> list[str]:
     """Lines for a terminal: the longest tokens, missing characters and first differences."""
     lines = []
     for part in inspection.languages:
-        lines.append(f"{name}, {part.language}: longest tokens {_listed(part.longest)}")
+        lines.append(f"{name}, {part.language}: longest tokens {_format_list(part.longest)}")
         if part.missing_examples:
-            lines.append(f"{name}, {part.language}: no token spells {_listed(part.missing_examples)}")
+            lines.append(f"{name}, {part.language}: no token spells {_format_list(part.missing_examples)}")
         lines += [
             f"{name}, {part.language}: {item['text']!r} comes back as {item['back']!r}"
             for item in part.differences[:2]
         ]
     if inspection.unused:
-        lines.append(f"{name}: never used here, for example {_listed(inspection.unused_examples)}")
+        lines.append(f"{name}: never used here, for example {_format_list(inspection.unused_examples)}")
     return lines
 
 
-def _listed(items: Sequence[str]) -> str:
+def _format_list(items: Sequence[str]) -> str:
     return " ".join(repr(item)[1:-1] for item in items)

@@ -14,7 +14,7 @@ import numpy as np
 from pretune.types import IntArray
 
 
-def keeps_bytes(description: Mapping[str, Any]) -> bool:
+def is_byte_preserving(description: Mapping[str, Any]) -> bool:
     """Do the ids of a text stand for exactly its bytes, in order, spaces included?
 
     True for byte-level BPE and for byte fallback without a normaliser, without a space put before the text
@@ -30,7 +30,7 @@ def keeps_bytes(description: Mapping[str, Any]) -> bool:
     if not steps:
         return False
     last, model = steps[-1], description["model"]
-    if trims or any(step["type"] not in _HARMLESS for step in steps[:-1]):
+    if trims or any(step["type"] not in _BYTE_PRESERVING_STEPS for step in steps[:-1]):
         return False
     if last["type"] == "ByteLevel":
         return model["type"] == "BPE" and not last["add_prefix_space"]
@@ -39,7 +39,7 @@ def keeps_bytes(description: Mapping[str, Any]) -> bool:
     )
 
 
-_HARMLESS = frozenset({"Split", "Digits", "Punctuation"})
+_BYTE_PRESERVING_STEPS = frozenset({"Split", "Digits", "Punctuation"})
 
 
 def byte_offsets(text: str, sizes: IntArray) -> IntArray | None:

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import rjieba
 
-from pretune.text.tokenizer import well_formed
+from pretune.text.tokenizer import replace_surrogates
 from pretune.types import BoolArray, IntArray
 
-WORD, SENTENCE = 1, 2
+WORD_START, SENTENCE_START = 1, 2
 
 _SPACE, _LETTER, _HAN, _OTHER = range(4)
-_KIND, _INSIDE, _ENDER = 3, 4, 8  # bits
+_CLASS_BITS, _JOINER_BIT, _TERMINATOR_BIT = 3, 4, 8  # bits
 _CLOSERS = "\"'”’」』）)\\]】》〉}"
 _SENTENCE_END = re.compile(
     rf"[。！？…｡]+[{_CLOSERS}]*"
@@ -26,14 +26,16 @@ _SENTENCE_END = re.compile(
     # A line ends a sentence unless the next goes on in lower case, as in text wrapped by hand.
     r"|\n(?=[^\S\n]*\n)|\n(?![^\S\n]*[a-z])"
 )
-_BEFORE_NAMES = "mr mrs ms dr prof rev gen col capt lt sgt hon messrs mme e.g i.e vs cf"
-_BEFORE_NUMBERS = "no nos vol fig figs eq sec ch p pp ed art jan feb mar apr jun jul aug sep sept oct nov dec"
-_NEVER_LAST, _NUMBERED = frozenset(_BEFORE_NAMES.split()), frozenset(_BEFORE_NUMBERS.split())
+_TITLE_ABBREVIATIONS = "mr mrs ms dr prof rev gen col capt lt sgt hon messrs mme e.g i.e vs cf"
+_NUMBER_ABBREVIATIONS = (
+    "no nos vol fig figs eq sec ch p pp ed art jan feb mar apr jun jul aug sep sept oct nov dec"
+)
+_TITLES, _NUMBER_PREFIXES = frozenset(_TITLE_ABBREVIATIONS.split()), frozenset(_NUMBER_ABBREVIATIONS.split())
 _LAST_WORD = re.compile(r"[^\W\d_]+(?:\.[^\W\d_]+)*$")
-_NEXT = re.compile(r"\s*[\"'“‘(\[]?(\S?)")
+_NEXT_CHARACTER = re.compile(r"\s*[\"'“‘(\[]?(\S?)")
 
 
-def starts(text: str, offsets: IntArray) -> npt.NDArray[np.uint8]:
+def find_word_starts(text: str, offsets: IntArray) -> npt.NDArray[np.uint8]:
     """(T,) flags of the tokens of ``text``: bit 1 where a word starts, bit 2 where a sentence starts.
 
     Words are runs of letters and digits, Chinese words by `rjieba`, single punctuation marks, and runs of
@@ -46,35 +48,35 @@ def starts(text: str, offsets: IntArray) -> npt.NDArray[np.uint8]:
     """
     if not len(offsets):
         return np.zeros(0, np.uint8)
-    text = well_formed(text)
+    text = replace_surrogates(text)
     size = len(text)
     if not size:
         return np.zeros(len(offsets), np.uint8)
-    kinds, enders = _kinds(text)
+    kinds, enders = _character_classes(text)
     visible = kinds != _SPACE
     begin, end = offsets[:, 0].clip(0, size - 1), offsets[:, 1].clip(0, size)
     following = np.where(visible, np.arange(size), size)
     following = np.minimum.accumulate(following[::-1])[::-1]
     first = np.where(following[begin] < end, following[begin], begin)
-    word = _word_starts(text, kinds)[first]
-    passed = np.concatenate([[0], np.cumsum(_sentence_starts(text, enders, following))])
+    word = _word_start_mask(text, kinds)[first]
+    passed = np.concatenate([[0], np.cumsum(_sentence_start_mask(text, enders, following))])
     sentence = passed[np.maximum(end, begin)] > passed[begin]
     fresh = np.ones(len(offsets), bool)
     fresh[1:] = begin[1:] != begin[:-1]
-    flags: npt.NDArray[np.uint8] = ((word * WORD + sentence * SENTENCE) * fresh).astype(np.uint8)
+    flags: npt.NDArray[np.uint8] = ((word * WORD_START + sentence * SENTENCE_START) * fresh).astype(np.uint8)
     return flags
 
 
 @cache
-def _table() -> npt.NDArray[np.uint8]:
+def _class_table() -> npt.NDArray[np.uint8]:
     """(65537,) kind of each character of the basic plane and what mark it is; the last is all others."""
-    kinds = np.array([*(_kind(chr(code)) for code in range(0x10000)), _OTHER], np.uint8)
-    kinds[[ord(c) for c in "'’.,"]] |= _INSIDE
-    kinds[[ord(c) for c in "。！？…｡.!?\n"]] |= _ENDER
+    kinds = np.array([*(_character_class(chr(code)) for code in range(0x10000)), _OTHER], np.uint8)
+    kinds[[ord(c) for c in "'’.,"]] |= _JOINER_BIT
+    kinds[[ord(c) for c in "。！？…｡.!?\n"]] |= _TERMINATOR_BIT
     return kinds
 
 
-def _kind(character: str) -> int:
+def _character_class(character: str) -> int:
     if character.isspace():
         return _SPACE
     if "㐀" <= character <= "䶿" or "一" <= character <= "鿿" or "豈" <= character <= "﫿":
@@ -84,30 +86,30 @@ def _kind(character: str) -> int:
     return _OTHER
 
 
-def _kinds(text: str) -> tuple[npt.NDArray[np.uint8], list[int]]:
+def _character_classes(text: str) -> tuple[npt.NDArray[np.uint8], list[int]]:
     """(kind of each character, the characters at which a sentence's end may begin)."""
     codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-    found: npt.NDArray[np.uint8] = _table()[np.minimum(codes, 0x10000)]
+    found: npt.NDArray[np.uint8] = _class_table()[np.minimum(codes, 0x10000)]
     if codes.max() > 0xFFFF:  # the planes above hold rare Han, and signs that stand for themselves
         found[(codes >= 0x20000) & (codes < 0x40000)] = _HAN
-    kinds = found & np.uint8(_KIND)
+    kinds = found & np.uint8(_CLASS_BITS)
     # An apostrophe, a full stop or a comma inside a word or number is a part of it: don't, 3.14, 1,000.
-    at = np.flatnonzero(found[1:-1] & _INSIDE) + 1
+    at = np.flatnonzero(found[1:-1] & _JOINER_BIT) + 1
     joins = (kinds[at - 1] == _LETTER) & (kinds[at + 1] == _LETTER)
     decimal = (codes[at] != ord("'")) & (codes[at] != ord("’"))
     joins &= ~decimal | (_is_digit(codes[at - 1]) & _is_digit(codes[at + 1]))
     kinds[at[joins]] = _LETTER
-    return kinds, np.flatnonzero(found & _ENDER).tolist()
+    return kinds, np.flatnonzero(found & _TERMINATOR_BIT).tolist()
 
 
 def _is_digit(codes: npt.NDArray[np.uint32]) -> BoolArray:
     return (codes >= ord("0")) & (codes <= ord("9"))
 
 
-def _word_starts(text: str, kinds: npt.NDArray[np.uint8]) -> BoolArray:
+def _word_start_mask(text: str, classes: npt.NDArray[np.uint8]) -> BoolArray:
     word = np.ones(len(text), bool)
-    word[1:] = (kinds[1:] != kinds[:-1]) | (kinds[1:] == _OTHER)
-    han = kinds == _HAN
+    word[1:] = (classes[1:] != classes[:-1]) | (classes[1:] == _OTHER)
+    han = classes == _HAN
     if han.any():
         words = rjieba.cut(text)
         lengths = np.fromiter(map(len, words), np.int64, len(words))
@@ -118,14 +120,14 @@ def _word_starts(text: str, kinds: npt.NDArray[np.uint8]) -> BoolArray:
     return word
 
 
-def _sentence_starts(text: str, enders: list[int], following: IntArray) -> BoolArray:
+def _sentence_start_mask(text: str, terminators: list[int], following: IntArray) -> BoolArray:
     found = np.zeros(len(text), bool)
     ends, passed = [], 0
-    for at in enders:  # in place of finditer, which tries every character
+    for at in terminators:  # in place of finditer, which tries every character
         match = _SENTENCE_END.match(text, at) if at >= passed else None
         if match:
             passed = match.end()
-            if not match["stop"] or _ends(text, match):
+            if not match["stop"] or _ends_sentence(text, match):
                 ends.append(passed)
     after = np.array([0, *ends], np.int64)
     after = following[after[after < len(text)]]
@@ -133,9 +135,9 @@ def _sentence_starts(text: str, enders: list[int], following: IntArray) -> BoolA
     return found
 
 
-def _ends(text: str, match: re.Match[str]) -> bool:
+def _ends_sentence(text: str, match: re.Match[str]) -> bool:
     """Do these ASCII marks end a sentence?"""
-    following = _NEXT.match(text, match.end())
+    following = _NEXT_CHARACTER.match(text, match.end())
     if following and following[1].islower():
         return False
     if match["stop"] != ".":
@@ -144,24 +146,24 @@ def _ends(text: str, match: re.Match[str]) -> bool:
     if not before:
         return True
     word = before[0]
-    if word.lower() in _NEVER_LAST or (len(word) == 1 and word.isupper() and word != "I"):
+    if word.lower() in _TITLES or (len(word) == 1 and word.isupper() and word != "I"):
         return False  # a title before a name, an initial
-    return not (word.lower() in _NUMBERED and following and following[1].isdigit())
+    return not (word.lower() in _NUMBER_PREFIXES and following and following[1].isdigit())
 
 
 def count_words(text: str) -> int:
     """How many words of letters, digits or Chinese characters ``text`` has; punctuation is none."""
-    text = well_formed(text)
+    text = replace_surrogates(text)
     if not text:
         return 0
-    kinds, _ = _kinds(text)
-    return int((_word_starts(text, kinds) & ((kinds == _LETTER) | (kinds == _HAN))).sum())
+    kinds, _ = _character_classes(text)
+    return int((_word_start_mask(text, kinds) & ((kinds == _LETTER) | (kinds == _HAN))).sum())
 
 
-def mostly_chinese(text: str) -> bool:
+def is_mostly_chinese(text: str) -> bool:
     """Is at least a third of the letters of ``text`` Chinese characters?"""
     if text.isascii():
         return False
-    kinds, _ = _kinds(well_formed(text))
+    kinds, _ = _character_classes(replace_surrogates(text))
     han = int((kinds == _HAN).sum())
     return han > 0 and 3 * han >= han + int((kinds == _LETTER).sum())

@@ -19,26 +19,28 @@ from scipy.special import digamma
 from pretune.types import BoolArray, IntArray
 
 FloatArray = npt.NDArray[np.float64]
-IntegerArray = npt.NDArray[np.int32]
+Int32Array = npt.NDArray[np.int32]
 
-LONGEST_WORD = 32  # characters: longer runs are cut, so that probabilities in a lattice stay above 1e-300
+MAX_WORD_CHARACTERS = (
+    32  # characters: longer runs are cut, so that probabilities in a lattice stay above 1e-300
+)
 _COVERAGE = 0.9995  # share of the characters that get a piece of their own, as SentencePiece has it
-_SEEDS = 12  # candidates a place in the vocabulary
+_SEED_FACTOR = 12  # candidates a place in the vocabulary
 _SHRINK = 0.7  # share of the candidates that outlives a round
 _ROUNDS = 2  # of expectation maximisation before each cut
-_LEAST = 1e-9  # probability of a character that no best segmentation uses
+_MIN_PROBABILITY = 1e-9  # probability of a character that no best segmentation uses
 
 
 @dataclass(frozen=True)
-class _Text:
+class _WordTable:
     """Distinct words laid end to end."""
 
     characters: tuple[str, ...]
     codes: IntArray
     """(N,) index into ``characters``."""
-    first: IntArray
+    word_start: IntArray
     """(N,) where the word of each place starts."""
-    left: IntArray
+    remaining: IntArray
     """(N,) characters from here to the end of the word."""
     counts: FloatArray
     """(N,) how often the word occurs."""
@@ -48,10 +50,10 @@ class _Text:
 class _Lattice:
     """Every place where a piece may lie, sorted by where it ends in its word."""
 
-    start: IntegerArray
+    start: Int32Array
     """(E,) nodes; a word of n characters has n + 1."""
-    end: IntegerArray
-    piece: IntegerArray
+    end: Int32Array
+    piece: Int32Array
     steps: tuple[slice, ...]
     """Edges of equal end within their words, in order."""
     roots: IntArray
@@ -75,21 +77,21 @@ def learn_pieces(
         max_bytes: longest piece, in UTF-8.
         min_frequency: how often a piece of two characters and more occurs at least.
     """
-    alphabet = _alphabet(words, size)
-    text = _lay_out(words, alphabet)
+    alphabet = _choose_alphabet(words, size)
+    text = _build_word_table(words, alphabet)
     if not len(text.codes):
         return []
-    pieces, start, length, piece, frequency = _candidates(text, max_bytes, min_frequency)
-    keep = _seeds(pieces, frequency, len(text.characters), _SEEDS * size)
-    pieces, piece = [pieces[i] for i in np.flatnonzero(keep)], _renumbered(keep)[piece]
-    lattice = _lattice(text, start, length, piece)
+    pieces, start, length, piece, frequency = _find_candidates(text, max_bytes, min_frequency)
+    keep = _select_seeds(pieces, frequency, len(text.characters), _SEED_FACTOR * size)
+    pieces, piece = [pieces[i] for i in np.flatnonzero(keep)], _new_indices(keep)[piece]
+    lattice = _build_lattice(text, start, length, piece)
     weights = frequency[keep] / frequency[keep].sum()
     single = np.array([len(p) == 1 for p in pieces])
     while True:
         for _ in range(_ROUNDS):
             expected = _expectation(lattice, weights)
             alive = single | (expected >= 0.5)
-            pieces, single, expected, lattice = _cut(pieces, single, expected, lattice, alive)
+            pieces, single, expected, lattice = _prune(pieces, single, expected, lattice, alive)
             weights = _maximisation(expected)
         if len(pieces) <= size:
             break
@@ -98,7 +100,7 @@ def learn_pieces(
         order = np.lexsort((np.arange(len(pieces)), -np.where(single, np.inf, loss)))
         alive = np.zeros(len(pieces), bool)
         alive[order[:wanted]] = True
-        pieces, single, expected, lattice = _cut(pieces, single, expected, lattice, alive)
+        pieces, single, expected, lattice = _prune(pieces, single, expected, lattice, alive)
         weights = _maximisation(expected)
         if wanted == int(single.sum()):
             break
@@ -106,7 +108,7 @@ def learn_pieces(
     return scored[:size]
 
 
-def _alphabet(words: Mapping[str, int], size: int) -> list[str]:
+def _choose_alphabet(words: Mapping[str, int], size: int) -> list[str]:
     """The characters that get a piece, the most frequent first; a third of the vocabulary at most."""
     found: dict[str, int] = {}
     for word, count in words.items():
@@ -119,9 +121,9 @@ def _alphabet(words: Mapping[str, int], size: int) -> list[str]:
     return [character for character, _ in ranked[: max(min(enough, size // 3), 1)]]
 
 
-def _lay_out(words: Mapping[str, int], alphabet: Sequence[str]) -> _Text:
+def _build_word_table(words: Mapping[str, int], alphabet: Sequence[str]) -> _WordTable:
     """The words, cut where a character has no piece: its bytes join nothing."""
-    known = re.compile(f"[{re.escape(''.join(alphabet))}]{{1,{LONGEST_WORD}}}") if alphabet else None
+    known = re.compile(f"[{re.escape(''.join(alphabet))}]{{1,{MAX_WORD_CHARACTERS}}}") if alphabet else None
     counts: dict[str, int] = {}
     for word, count in words.items():
         for part in known.findall(word) if known else ():
@@ -134,11 +136,11 @@ def _lay_out(words: Mapping[str, int], alphabet: Sequence[str]) -> _Text:
     first = np.repeat(ends - lengths, lengths)
     left = np.repeat(ends, lengths) - np.arange(len(codes))
     repeated = np.repeat(np.array([counts[part] for part in parts], np.float64), lengths)
-    return _Text(tuple(map(chr, characters.tolist())), index.astype(np.int64), first, left, repeated)
+    return _WordTable(tuple(map(chr, characters.tolist())), index.astype(np.int64), first, left, repeated)
 
 
-def _candidates(
-    text: _Text, max_bytes: int, min_frequency: int
+def _find_candidates(
+    text: _WordTable, max_bytes: int, min_frequency: int
 ) -> tuple[list[str], IntArray, IntArray, IntArray, FloatArray]:
     """(pieces, start, length and piece of every occurrence, frequencies), the shortest pieces first.
 
@@ -155,7 +157,7 @@ def _candidates(
     while len(here):
         there = np.full(len(text.codes) + 1, False)
         there[here] = True
-        longer = (text.left[here] > length) & there[np.minimum(here + 1, len(text.codes))]
+        longer = (text.remaining[here] > length) & there[np.minimum(here + 1, len(text.codes))]
         longer[longer] = ends[here[longer] + length + 1] - ends[here[longer]] <= max_bytes
         here, current = here[longer], current[longer]
         length += 1
@@ -165,7 +167,7 @@ def _candidates(
         keep = frequency >= min_frequency
         base = len(pieces)
         places = keep[inverse]
-        current = base + _renumbered(keep)[inverse][places]
+        current = base + _new_indices(keep)[inverse][places]
         examples = here[at][keep]
         pieces += ["".join(text.characters[c] for c in text.codes[i : i + length]) for i in examples.tolist()]
         here = here[places]
@@ -182,41 +184,43 @@ def _candidates(
     )
 
 
-def _seeds(pieces: Sequence[str], frequency: FloatArray, characters: int, most: int) -> BoolArray:
+def _select_seeds(
+    pieces: Sequence[str], frequency: FloatArray, characters: int, max_pieces: int
+) -> BoolArray:
     """The characters, and the longer pieces that cover most text."""
     covered = frequency * np.array([len(piece) for piece in pieces])
     covered[:characters] = np.inf
     keep = np.zeros(len(pieces), bool)
-    keep[np.lexsort((np.arange(len(pieces)), -covered))[: max(most, characters)]] = True
+    keep[np.lexsort((np.arange(len(pieces)), -covered))[: max(max_pieces, characters)]] = True
     return keep
 
 
-def _renumbered(keep: BoolArray) -> IntArray:
+def _new_indices(keep: BoolArray) -> IntArray:
     """(n,) new number of each kept item, -1 for the others."""
     return np.where(keep, np.cumsum(keep) - 1, -1)
 
 
-def _lattice(text: _Text, start: IntArray, length: IntArray, piece: IntArray) -> _Lattice:
+def _build_lattice(text: _WordTable, start: IntArray, length: IntArray, piece: IntArray) -> _Lattice:
     there = piece >= 0
     start, length, piece = start[there], length[there], piece[there]
-    head = text.first == np.arange(len(text.codes))
+    head = text.word_start == np.arange(len(text.codes))
     word = np.cumsum(head) - 1
-    relative = start - text.first[start] + length
+    relative = start - text.word_start[start] + length
     first = start + word[start]  # a word has one node more than it has characters
     last = first + length
     order = np.lexsort((start, last, relative))
-    bounds = np.searchsorted(relative[order], np.arange(1, LONGEST_WORD + 2))
+    bounds = np.searchsorted(relative[order], np.arange(1, MAX_WORD_CHARACTERS + 2))
     steps = tuple(slice(a, b) for a, b in pairwise(bounds.tolist()) if b > a)
     heads = np.flatnonzero(head)
     roots = heads + np.arange(len(heads))
-    leaves = roots + text.left[heads]
+    leaves = roots + text.remaining[heads]
     return _Lattice(
         first[order].astype(np.int32), last[order].astype(np.int32), piece[order].astype(np.int32),
         steps, roots, leaves, text.counts[heads],
     )  # fmt: skip
 
 
-def _groups(end: IntegerArray) -> IntArray:
+def _node_starts(end: Int32Array) -> IntArray:
     """Where a new node begins among edges sorted by their end."""
     return np.flatnonzero(np.concatenate([[True], end[1:] != end[:-1]]))
 
@@ -227,7 +231,7 @@ def _expectation(lattice: _Lattice, weights: FloatArray) -> FloatArray:
     forward[lattice.roots] = 1.0
     for step in lattice.steps:
         end = lattice.end[step]
-        groups = _groups(end)
+        groups = _node_starts(end)
         forward[end[groups]] = np.add.reduceat(
             forward[lattice.start[step]] * weights[lattice.piece[step]], groups
         )
@@ -246,24 +250,24 @@ def _expectation(lattice: _Lattice, weights: FloatArray) -> FloatArray:
 def _maximisation(expected: FloatArray) -> FloatArray:
     """Probabilities under a sparse prior: the digamma takes most from what is rare."""
     weights: FloatArray = np.exp(digamma(np.maximum(expected, 1e-2)) - digamma(expected.sum()))
-    return np.maximum(weights, _LEAST)
+    return np.maximum(weights, _MIN_PROBABILITY)
 
 
-def _cut(
-    pieces: list[str], single: BoolArray, expected: FloatArray, lattice: _Lattice, alive: BoolArray
+def _prune(
+    pieces: list[str], single: BoolArray, expected: FloatArray, lattice: _Lattice, keep: BoolArray
 ) -> tuple[list[str], BoolArray, FloatArray, _Lattice]:
     """Everything without the pieces that are not alive."""
-    if alive.all():
+    if keep.all():
         return pieces, single, expected, lattice
-    number = _renumbered(alive).astype(np.int32)
-    there = alive[lattice.piece]
+    number = _new_indices(keep).astype(np.int32)
+    there = keep[lattice.piece]
     kept = np.concatenate([[0], np.cumsum(there)])
     steps = tuple(slice(int(kept[s.start]), int(kept[s.stop])) for s in lattice.steps)
     smaller = _Lattice(
         lattice.start[there], lattice.end[there], number[lattice.piece[there]], steps,
         lattice.roots, lattice.leaves, lattice.counts,
     )  # fmt: skip
-    return [pieces[i] for i in np.flatnonzero(alive)], single[alive], expected[alive], smaller
+    return [pieces[i] for i in np.flatnonzero(keep)], single[keep], expected[keep], smaller
 
 
 def _losses(pieces: Sequence[str], weights: FloatArray, expected: FloatArray) -> FloatArray:

@@ -18,16 +18,16 @@ from pretune.text.sample import sample_texts
 from pretune.text.tokenizer import Tokenizer
 
 _BYTE_ALPHABET = frozenset(pre_tokenizers.ByteLevel.alphabet())
-SAMPLE = 20_000_000
+SAMPLE_CHARACTERS = 20_000_000
 """Characters that are looked at; of a larger text a sample."""
 
 
-Written = dict[str, list[Any]]
+Tokenizations = dict[str, list[Any]]
 """Word -> the tokens with which the old tokenizer writes it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Extended:
+class ExtendedTokenizer:
     """A tokenizer with more tokens; the ids of the old ones are what they were."""
 
     tokenizer: Tokenizer
@@ -35,9 +35,9 @@ class Extended:
     """New id -> the ids with which the old tokenizer wrote it, in the order of their making."""
 
 
-def extended(
-    tokenizer: Tokenizer, texts: Iterable[str], number: int, *, max_token_length: int = 16
-) -> Extended:
+def extend_tokenizer(
+    tokenizer: Tokenizer, texts: Iterable[str], num_tokens: int, *, max_token_length: int = 16
+) -> ExtendedTokenizer:
     """The tokenizer with up to ``number`` more tokens for ``texts``.
 
     BPE goes on learning merges where it stopped (Sennrich et al. 2016): they stand behind the old ones, so
@@ -51,30 +51,30 @@ def extended(
         UnsupportedError: Unigram (its scores hold together; train it anew), or no words to count.
         DataError: there is no text.
     """
-    if number < 1:
-        raise ConfigError(f"tokens = {number}: must be positive")
-    description = tokenizer.describe()
+    if num_tokens < 1:
+        raise ConfigError(f"tokens = {num_tokens}: must be positive")
+    description = tokenizer.to_dict()
     kind = description["model"]["type"]
-    if kind not in _WAYS:
+    if kind not in _EXTENDERS:
         raise UnsupportedError(
             f"a {kind} tokenizer cannot be extended, as its scores hold for all pieces together; "
-            f"train one anew, or extend one of: {', '.join(_WAYS)}"
+            f"train one anew, or extend one of: {', '.join(_EXTENDERS)}"
         )
-    sample = sample_texts(texts, SAMPLE)
+    sample = sample_texts(texts, SAMPLE_CHARACTERS)
     if not sample:
         raise DataError("no text to find new tokens in")
     backend = tokenizers.Tokenizer.from_str(json.dumps(description))
-    words = _words(backend, sample)
+    words = _count_words(backend, sample)
     written = {word: backend.model.tokenize(word) for word in words}
-    made = _WAYS[kind](
-        description["model"], words, written, number, max_token_length, tokenizer.vocabulary_size
+    new_tokens = _EXTENDERS[kind](
+        description["model"], words, written, num_tokens, max_token_length, tokenizer.vocabulary_size
     )
-    grown = tokenizers.Tokenizer.from_str(json.dumps(description))
-    pieces = {id: tuple(token.id for token in backend.model.tokenize(new)) for id, new in made.items()}
-    return Extended(tokenizer.with_backend(grown), pieces)
+    extended_backend = tokenizers.Tokenizer.from_str(json.dumps(description))
+    pieces = {id: tuple(token.id for token in backend.model.tokenize(new)) for id, new in new_tokens.items()}
+    return ExtendedTokenizer(tokenizer.with_backend(extended_backend), pieces)
 
 
-def _words(backend: tokenizers.Tokenizer, texts: Sequence[str]) -> Counter[str]:
+def _count_words(backend: tokenizers.Tokenizer, texts: Sequence[str]) -> Counter[str]:
     """The words that the tokenizer cuts text into before it looks for pieces, as its model sees them."""
     if backend.pre_tokenizer is None:
         raise UnsupportedError(
@@ -87,20 +87,27 @@ def _words(backend: tokenizers.Tokenizer, texts: Sequence[str]) -> Counter[str]:
     return found
 
 
-def _merges(
-    model: dict[str, Any], words: Counter[str], written: Written, number: int, longest: int, first: int
+def _extend_bpe(
+    model: dict[str, Any],
+    words: Counter[str],
+    tokenizations: Tokenizations,
+    num_tokens: int,
+    max_token_length: int,
+    first_id: int,
 ) -> dict[int, str]:
     """Append the next merges to ``model``; the tokens that they make."""
     plain = not model["merges"] or isinstance(model["merges"][0], str)
     vocabulary = model["vocab"]
     names = {id: name for name, id in vocabulary.items()}
     made: dict[int, str] = {}
-    pairs = _Pairs([([token.id for token in tokens], words[word]) for word, tokens in written.items()])
-    while len(made) < number and (pair := pairs.best()) is not None:
+    pairs = _PairCounts(
+        [([token.id for token in tokens], words[word]) for word, tokens in tokenizations.items()]
+    )
+    while len(made) < num_tokens and (pair := pairs.pop_most_frequent()) is not None:
         a, b = (names[id] for id in pair)
-        if a + b in vocabulary or _size(a + b) > longest:
+        if a + b in vocabulary or _byte_length(a + b) > max_token_length:
             continue
-        id = first + len(made)
+        id = first_id + len(made)
         model["merges"].append(f"{a} {b}" if plain else [a, b])
         names[id] = made[id] = a + b
         vocabulary[a + b] = id
@@ -108,24 +115,24 @@ def _merges(
     return made
 
 
-def _size(token: str) -> int:
+def _byte_length(token: str) -> int:
     """Bytes of text that a token stands for, whether it is written in the byte alphabet or as it is."""
     return len(token) if _BYTE_ALPHABET.issuperset(token) else len(token.encode())
 
 
-class _Pairs:
+class _PairCounts:
     """How often each pair of neighbours occurs, kept up while pairs are merged."""
 
     def __init__(self, words: Iterable[tuple[list[int], int]]) -> None:
         self.words = [(ids, count) for ids, count in words if len(ids) > 1]
         self.counts: Counter[tuple[int, int]] = Counter()
-        self.places: dict[tuple[int, int], set[int]] = defaultdict(set)
+        self.words_of_pair: dict[tuple[int, int], set[int]] = defaultdict(set)
         for number in range(len(self.words)):
             self._count(number, 1)
         self.heap = [(-count, pair) for pair, count in self.counts.items()]
         heapq.heapify(self.heap)
 
-    def best(self) -> tuple[int, int] | None:
+    def pop_most_frequent(self) -> tuple[int, int] | None:
         """The most frequent pair, taken out; of equals the one of smaller ids, as `tokenizers` has it."""
         while self.heap:
             count, pair = heapq.heappop(self.heap)
@@ -136,7 +143,7 @@ class _Pairs:
     def merge(self, pair: tuple[int, int], new: int) -> None:
         """Write the two as ``new`` wherever they meet."""
         changed: set[tuple[int, int]] = set()
-        for number in sorted(self.places[pair]):
+        for number in sorted(self.words_of_pair[pair]):
             changed |= self._count(number, -1)
             ids = self.words[number][0]
             at = 0
@@ -156,26 +163,31 @@ class _Pairs:
         for pair, often in found.items():
             self.counts[pair] += sign * times * often
             if sign > 0:
-                self.places[pair].add(number)
+                self.words_of_pair[pair].add(number)
             else:
-                self.places[pair].discard(number)
+                self.words_of_pair[pair].discard(number)
         return set(found)
 
 
-def _whole_words(
-    model: dict[str, Any], words: Counter[str], written: Written, number: int, longest: int, first: int
+def _extend_wordpiece(
+    model: dict[str, Any],
+    words: Counter[str],
+    tokenizations: Tokenizations,
+    num_tokens: int,
+    max_token_length: int,
+    first_id: int,
 ) -> dict[int, str]:
     """Put the words that save the most tokens into ``model``."""
     vocabulary, unknown = model["vocab"], model["unk_token"]
     saved = {}
     for word, count in words.items():
-        pieces = [token.value for token in written[word]]
-        if count > 1 and word not in vocabulary and len(word.encode()) <= longest:
+        pieces = [token.value for token in tokenizations[word]]
+        if count > 1 and word not in vocabulary and len(word.encode()) <= max_token_length:
             saved[word] = count * (2 if pieces == [unknown] else len(pieces) - 1)
-    best = sorted(saved, key=lambda word: (-saved[word], word))[:number]
-    made = dict(enumerate(best, first))
+    best = sorted(saved, key=lambda word: (-saved[word], word))[:num_tokens]
+    made = dict(enumerate(best, first_id))
     vocabulary |= {word: id for id, word in made.items()}
     return made
 
 
-_WAYS = {"BPE": _merges, "WordPiece": _whole_words}
+_EXTENDERS = {"BPE": _extend_bpe, "WordPiece": _extend_wordpiece}

@@ -14,7 +14,7 @@ from pretune.errors import DataError
 from pretune.text.sample import sample_texts
 from pretune.text.training import train_tokenizer
 
-SMALLEST, LARGEST = 1024, 65_536
+MIN_VOCABULARY_SIZE, MAX_VOCABULARY_SIZE = 1024, 65_536
 _HELD_OUT = 10  # every tenth piece of the sample is measured on, and not learnt from
 _TRAINED_CHARACTERS = 3_000_000
 
@@ -31,7 +31,11 @@ class Advice:
 
 
 def advise_vocabulary_size(
-    texts: Iterable[str], *, least_gain: float = 0.06, sightings: int = 100, most: int = LARGEST
+    texts: Iterable[str],
+    *,
+    min_gain: float = 0.06,
+    min_occurrences: int = 100,
+    max_size: int = MAX_VOCABULARY_SIZE,
 ) -> Advice:
     """The smallest power of two whose doubling would save less than ``least_gain`` of the tokens.
 
@@ -62,18 +66,22 @@ def advise_vocabulary_size(
         raise DataError("no text to measure a vocabulary on")
     held = sample[::_HELD_OUT]
     learnt = [piece for i, piece in enumerate(sample) if i % _HELD_OUT] or held
-    most = min(most, LARGEST, 2 * total // sightings)  # a byte is a token at most
-    largest = train_tokenizer(learnt, max(most, SMALLEST))
-    sizes = [SMALLEST << step for step in range(7) if SMALLEST << step <= min(most, largest.vocabulary_size)]
+    max_size = min(max_size, MAX_VOCABULARY_SIZE, 2 * total // min_occurrences)  # a byte is a token at most
+    largest = train_tokenizer(learnt, max(max_size, MIN_VOCABULARY_SIZE))
+    sizes = [
+        MIN_VOCABULARY_SIZE << step
+        for step in range(7)
+        if MIN_VOCABULARY_SIZE << step <= min(max_size, largest.vocabulary_size)
+    ]
     held_bytes = sum(len(piece.encode()) for piece in held)
     measured = [
-        (size, held_bytes / _tokens(_shortened(largest.describe(), size), held))
-        for size in sizes or [SMALLEST]
+        (size, held_bytes / _count_tokens(_truncate_bpe(largest.to_dict(), size), held))
+        for size in sizes or [MIN_VOCABULARY_SIZE]
     ]
-    return _decide(measured, total, least_gain, sightings)
+    return _choose_size(measured, total, min_gain, min_occurrences)
 
 
-def _shortened(description: dict[str, Any], size: int) -> tokenizers.Tokenizer:
+def _truncate_bpe(description: dict[str, Any], size: int) -> tokenizers.Tokenizer:
     """The BPE of the first ``size`` tokens."""
     model = description["model"]
     vocabulary = {token: id for token, id in model["vocab"].items() if id < size}
@@ -82,18 +90,20 @@ def _shortened(description: dict[str, Any], size: int) -> tokenizers.Tokenizer:
     return tokenizers.Tokenizer.from_str(json.dumps(shorter))
 
 
-def _tokens(backend: tokenizers.Tokenizer, texts: list[str]) -> int:
+def _count_tokens(backend: tokenizers.Tokenizer, texts: list[str]) -> int:
     return sum(len(encoding) for encoding in backend.encode_batch(texts, add_special_tokens=False))
 
 
-def _decide(measured: Sequence[tuple[int, float]], total: int, least_gain: float, sightings: int) -> Advice:
-    shown = tuple((size, round(ratio, 3)) for size, ratio in measured)
-    for (size, ratio), (double, doubled) in pairwise(measured):
+def _choose_size(
+    measurements: Sequence[tuple[int, float]], total: int, min_gain: float, min_occurrences: int
+) -> Advice:
+    shown = tuple((size, round(ratio, 3)) for size, ratio in measurements)
+    for (size, ratio), (double, doubled) in pairwise(measurements):
         gain = 1 - ratio / doubled
-        if gain < least_gain:
-            reason = f"{double:,} would save {gain:.1%} of the tokens, less than {least_gain:.0%}"
+        if gain < min_gain:
+            reason = f"{double:,} would save {gain:.1%} of the tokens, less than {min_gain:.0%}"
             return Advice(size, reason, shown)
-        if total / doubled < double * sightings:
-            reason = f"of {double:,} each would be seen less than {sightings} times on average"
+        if total / doubled < double * min_occurrences:
+            reason = f"of {double:,} each would be seen less than {min_occurrences} times on average"
             return Advice(size, reason, shown)
-    return Advice(measured[-1][0], "the largest that is allowed, or that this text fills", shown)
+    return Advice(measurements[-1][0], "the largest that is allowed, or that this text fills", shown)

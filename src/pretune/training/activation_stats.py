@@ -15,16 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from pretune.nn.feedforward import FeedForward, GatedFeedForward
-from pretune.training.sharding import whole_of
+from pretune.training.sharding import full_tensor
 
-QUIET = 0.01
+QUIET_THRESHOLD = 0.01
 """An activation below this share of its layer's root mean square says nothing."""
-_GROUP = re.compile(r"(.*?\blayers\.\d+)\.|([^.]+)")
+_LAYER_NAME = re.compile(r"(.*?\blayers\.\d+)\.|([^.]+)")
 
-Findings = dict[str, dict[str, float]]
+GroupStats = dict[str, dict[str, float]]
 
 
-class Health:
+class ActivationStats:
     """What a few steps are watched for, by group of parameters: each layer, and each part besides them."""
 
     def __init__(self, network: nn.Module, every: int | None) -> None:
@@ -32,20 +32,20 @@ class Health:
         self._groups: dict[str, list[nn.Parameter]] = {}
         for name, parameter in network.named_parameters():
             if parameter.requires_grad:
-                self._groups.setdefault(group_of(name), []).append(parameter)
-        self._before: dict[str, list[Tensor]] = {}
-        self._found: Findings = {}
-        self._layers: dict[str, _Activity] = {}
-        self._units: dict[str, _Activity] = {}
+                self._groups.setdefault(layer_name(name), []).append(parameter)
+        self._weights_before: dict[str, list[Tensor]] = {}
+        self._stats: GroupStats = {}
+        self._layers: dict[str, _ActivityCounter] = {}
+        self._units: dict[str, _ActivityCounter] = {}
 
-    def due(self, step: int) -> bool:
+    def is_due(self, step: int) -> bool:
         """Whether ``step`` (0-based) is one that is watched."""
         return self.every is not None and step % self.every == 0
 
     @contextmanager
-    def watching(self, step: int) -> Iterator[None]:
+    def record_activations(self, step: int) -> Iterator[None]:
         """Within, the activations of the forward passes are seen, if the step is due."""
-        if not self.due(step):
+        if not self.is_due(step):
             yield
             return
         self._layers, self._units = {}, {}
@@ -53,11 +53,11 @@ class Health:
         for name, module in self.network.named_modules():
             if isinstance(module, nn.ModuleList) and name.rpartition(".")[2] == "layers":
                 for number, layer in enumerate(module):
-                    activity = self._layers.setdefault(f"{name}.{number}", _Activity())
-                    handles.append(layer.register_forward_hook(_output_into(activity)))
+                    activity = self._layers.setdefault(f"{name}.{number}", _ActivityCounter())
+                    handles.append(layer.register_forward_hook(_output_hook(activity)))
             elif isinstance(module, FeedForward | GatedFeedForward):
-                activity = self._units.setdefault(group_of(f"{name}."), _Activity())
-                handles.append(module.down.register_forward_pre_hook(_input_into(activity)))
+                activity = self._units.setdefault(layer_name(f"{name}."), _ActivityCounter())
+                handles.append(module.down.register_forward_pre_hook(_input_hook(activity)))
         try:
             yield
         finally:
@@ -65,85 +65,87 @@ class Health:
                 handle.remove()
 
     @torch.no_grad()
-    def before_update(self, step: int) -> None:
+    def record_gradients(self, step: int) -> None:
         """Look at the gradients, not yet clipped, and remember the weights."""
-        if self.due(step):
+        if self.is_due(step):
             gradients = {
                 name: [p.grad for p in group if p.grad is not None] for name, group in self._groups.items()
             }
-            self._found = {"gradient_norm": {name: _norm(found) for name, found in gradients.items()}}
-            self._before = {name: [p.detach().clone() for p in g] for name, g in self._groups.items()}
+            self._stats = {"gradient_norm": {name: _norm(tensors) for name, tensors in gradients.items()}}
+            self._weights_before = {name: [p.detach().clone() for p in g] for name, g in self._groups.items()}
 
-    def forget(self) -> None:
+    def discard(self) -> None:
         """The step changed nothing: what was seen of it does not count."""
-        self._before, self._found = {}, {}
+        self._weights_before, self._stats = {}, {}
 
     @torch.no_grad()
-    def after_update(self, step: int) -> Findings | None:
+    def collect(self, step: int) -> GroupStats | None:
         """Everything that was seen in this step, or None where it was not watched."""
-        if not self.due(step):
+        if not self.is_due(step):
             return None
         ratios = {}
         for name, group in self._groups.items():
-            moved = [p - old for p, old in zip(group, self._before[name], strict=True)]
-            ratios[name] = _norm(moved) / max(1e-12, _norm(self._before[name]))
-        self._before = {}
-        return self._found | {
+            moved = [p - old for p, old in zip(group, self._weights_before[name], strict=True)]
+            ratios[name] = _norm(moved) / max(1e-12, _norm(self._weights_before[name]))
+        self._weights_before = {}
+        return self._stats | {
             "update_ratio": ratios,
-            "rms": {name: seen.rms for name, seen in self._layers.items() if seen.count},
-            "dead": {name: seen.dead for name, seen in self._units.items() if seen.count},
-            "quiet": {name: seen.quiet / seen.count for name, seen in self._units.items() if seen.count},
+            "rms": {name: activity.rms for name, activity in self._layers.items() if activity.count},
+            "dead": {name: seen.dead_share for name, seen in self._units.items() if seen.count},
+            "quiet": {
+                name: seen.quiet_count / seen.count for name, seen in self._units.items() if seen.count
+            },
         }
 
 
-class _Activity:
+class _ActivityCounter:
     """The activations of one place of the network, added up over the micro-batches of a step."""
 
     def __init__(self) -> None:
-        self.count, self.squares, self.quiet = 0, 0.0, 0.0
-        self.highest: Tensor | None = None
+        self.count, self.sum_of_squares, self.quiet_count = 0, 0.0, 0.0
+        self.max_abs: Tensor | None = None
 
     @torch.no_grad()
-    def see(self, values: Tensor) -> None:
+    def add(self, values: Tensor) -> None:
         """(..., F) activations of F units."""
         sizes = values.detach().float().flatten(0, -2).abs()  # (n, F)
         squares = float(sizes.square().sum())
-        self.squares, self.count = self.squares + squares, self.count + sizes.numel()
-        self.quiet += float((sizes < QUIET * (squares / max(1, sizes.numel())) ** 0.5).sum())
-        highest = sizes.amax(0)  # (F,)
-        self.highest = highest if self.highest is None else torch.maximum(self.highest, highest)
+        self.sum_of_squares, self.count = self.sum_of_squares + squares, self.count + sizes.numel()
+        self.quiet_count += float((sizes < QUIET_THRESHOLD * (squares / max(1, sizes.numel())) ** 0.5).sum())
+        max_abs = sizes.amax(0)  # (F,)
+        self.max_abs = max_abs if self.max_abs is None else torch.maximum(self.max_abs, max_abs)
 
     @property
     def rms(self) -> float:
-        return float((self.squares / max(1, self.count)) ** 0.5)
+        return float((self.sum_of_squares / max(1, self.count)) ** 0.5)
 
     @property
-    def dead(self) -> float:
+    def dead_share(self) -> float:
         """Share of the units that said nothing at any place."""
-        assert self.highest is not None, "asked of what was seen only"
-        return float((self.highest < QUIET * self.rms).float().mean())
+        assert self.max_abs is not None, "asked of what was seen only"
+        return float((self.max_abs < QUIET_THRESHOLD * self.rms).float().mean())
 
 
-def group_of(name: str) -> str:
+def layer_name(name: str) -> str:
     """The layer that a parameter lies in (``layers.3``), or the part of the network (``embeddings``)."""
-    match = _GROUP.match(name)
+    match = _LAYER_NAME.match(name)
     assert match is not None, "a parameter has a name"
     return match.group(1) or match.group(2)
 
 
-def _output_into(activity: _Activity) -> Callable[[nn.Module, Any, Any], None]:
+def _output_hook(activity: _ActivityCounter) -> Callable[[nn.Module, Any, Any], None]:
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-        activity.see(output[0] if isinstance(output, tuple) else output)
+        activity.add(output[0] if isinstance(output, tuple) else output)
 
     return hook
 
 
-def _input_into(activity: _Activity) -> Callable[[nn.Module, Any], None]:
+def _input_hook(activity: _ActivityCounter) -> Callable[[nn.Module, Any], None]:
     def hook(module: nn.Module, inputs: Any) -> None:
-        activity.see(inputs[0])
+        activity.add(inputs[0])
 
     return hook
 
 
 def _norm(tensors: list[Tensor]) -> float:
-    return float(sum(float(whole_of(t.float().square().sum())) for t in tensors) ** 0.5)
+    return float(sum(float(full_tensor(t.float().square().sum())) for t in tensors) ** 0.5)

@@ -15,81 +15,85 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pretune.config import build, override
+from pretune.config import apply_overrides, build_settings
 from pretune.errors import CheckpointError, ConfigError, suggestion
 from pretune.runtime import state_file
-from pretune.runtime.plan_file import Plan as PlanForm
+from pretune.runtime.plan_file import RunPlan as RunPlan
 from pretune.runtime.run_folder import Run
 from pretune.training.settings import TrainingSettings
 
-ADJUSTABLE = (
+ADJUSTABLE_KEYS = (
     "training.optimizer.learning_rate",
     "training.optimizer.muon_learning_rate",
     "training.optimizer.weight_decay",
     "training.clip",
 )
 """What may change: it enters an update as it stands, and nothing that was decided before depends on it."""
-REQUESTS = "requests"
+REQUESTS_FOLDER = "requests"
 
-Plan = Mapping[str, Any]
+PlanDict = Mapping[str, Any]
 
 
-def checked(settings: TrainingSettings, values: Mapping[str, Any]) -> TrainingSettings:
+def apply_changes(settings: TrainingSettings, values: Mapping[str, Any]) -> TrainingSettings:
     """The settings with the adjusted ``values`` in their place.
 
     Raises:
         ConfigError: a key that may not change in mid-run or does nothing here, or a value that cannot be.
     """
     for key in values:
-        if key not in ADJUSTABLE:
-            raise ConfigError(f"{key}: may not change in mid-run; {suggestion(key, ADJUSTABLE)}")
+        if key not in ADJUSTABLE_KEYS:
+            raise ConfigError(f"{key}: may not change in mid-run; {suggestion(key, ADJUSTABLE_KEYS)}")
         if key.endswith("muon_learning_rate") and settings.optimizer.name != "muon":
             raise ConfigError(
                 f"{key}: this run's optimiser is {settings.optimizer.name!r}; it has no such rate"
             )
     tree = {"training": settings.model_dump(mode="json")}
     # JSON of a number is YAML as well, and what is no number is refused as the settings refuse it.
-    tree = override(tree, [f"{key}={json.dumps(value)}" for key, value in values.items()])
-    return build(TrainingSettings, tree["training"], where="training")
+    tree = apply_overrides(tree, [f"{key}={json.dumps(value)}" for key, value in values.items()])
+    return build_settings(TrainingSettings, tree["training"], where="training")
 
 
-def made(plan: Plan, step: int) -> list[Mapping[str, Any]]:
+def active_changes(plan: PlanDict, step: int) -> list[Mapping[str, Any]]:
     """What was set up to ``step``, in the order in which it holds."""
     return [c["set"] for c in plan.get("changes", ()) if "set" in c and c["step"] <= step]
 
 
-def in_effect(settings: TrainingSettings, plan: Plan, step: int) -> TrainingSettings:
+def settings_at(settings: TrainingSettings, plan: PlanDict, step: int) -> TrainingSettings:
     """The settings that hold at ``step``: as the run began, with every change up to there."""
-    for values in made(plan, step):
-        settings = checked(settings, values)
+    for values in active_changes(plan, step):
+        settings = apply_changes(settings, values)
     return settings
 
 
-def request(run: Run, values: Mapping[str, Any]) -> None:
+def request_changes(run: Run, values: Mapping[str, Any]) -> None:
     """Leave a request for the process that trains this run, or for the one that will go on with it."""
-    asked = time.time_ns()
-    state_file.write(run.folder / REQUESTS / f"{asked}.json", {"set": dict(values), "asked": asked})
+    requested_at = time.time_ns()
+    state_file.write(
+        run.folder / REQUESTS_FOLDER / f"{requested_at}.json", {"set": dict(values), "asked": requested_at}
+    )
 
 
-def record(run: Run, values: Mapping[str, Any], step: int, asked: int | None = None) -> dict[str, Any]:
+def record_change(
+    run: Run, values: Mapping[str, Any], step: int, requested_at: int | None = None
+) -> dict[str, Any]:
     """Write a change that holds from ``step`` on into the run's plan, once."""
-    plan = run.plan()
-    asked = time.time_ns() if asked is None else asked
+    plan = run.read_plan()
+    requested_at = time.time_ns() if requested_at is None else requested_at
     changes = plan.setdefault("changes", [])
-    if all(change.get("asked") != asked for change in changes):
-        changes.append({"step": step, "set": dict(values), "asked": asked})
+    if all(change.get("asked") != requested_at for change in changes):
+        changes.append({"step": step, "set": dict(values), "asked": requested_at})
         run.write_plan(plan)
     return plan
 
 
-def take_up(run: Run, settings: TrainingSettings, step: int) -> tuple[list[str], list[str]]:
+def accept_requests(run: Run, settings: TrainingSettings, step: int) -> tuple[list[str], list[str]]:
     """Record the requests that lie in the run's folder as holding from ``step`` on: (done, refused)."""
     done, refused = [], []
-    for path in requests(run.folder):
+    for path in pending_requests(run.folder):
         try:
-            values, asked = _read_request(path)
-            checked(in_effect(settings, run.plan(), step), values)
-            record(run, values, step, asked)
+            values, requested_at = _read_request(path)
+            apply_changes(settings_at(settings, run.read_plan(), step), values)
+            record_change(run, values, step, requested_at)
             done += [f"{key} = {value:g} from step {step} on" for key, value in values.items()]
         except (CheckpointError, ConfigError) as error:
             refused.append(str(error) if str(path) in str(error) else f"{path}: {error}")
@@ -97,36 +101,38 @@ def take_up(run: Run, settings: TrainingSettings, step: int) -> tuple[list[str],
     return done, refused
 
 
-def requests(folder: Path) -> list[Path]:
+def pending_requests(folder: Path) -> list[Path]:
     """The requests that wait, oldest first."""
-    return sorted((folder / REQUESTS).glob("*.json"), key=lambda path: path.name)
+    return sorted((folder / REQUESTS_FOLDER).glob("*.json"), key=lambda path: path.name)
 
 
-def replay(run: Run, path: Path) -> None:
+def replay_plan(run: Run, path: Path) -> None:
     """Begin a run with the number of steps and the changes of another one's ``plan.json``.
 
     Raises:
         ConfigError: it is no plan, or the run has begun without it.
     """
     try:
-        source = state_file.read_any(path, "give RUN/plan.json") or {}
-        if state_file.CHECKSUM in source:  # one that a person wrote has none
+        source = state_file.read_unverified(path, "give RUN/plan.json") or {}
+        if state_file.CHECKSUM_KEY in source:  # one that a person wrote has none
             source = state_file.read(path, "give RUN/plan.json") or {}
-        state_file.check(path, source, PlanForm, "give RUN/plan.json")
-        kept = {key: source[key] for key in ("steps", "machine", "data", "changes")}
-        kept |= {key: source[key] for key in ("memory",) if key in source}
+        state_file.check_schema(path, source, RunPlan, "give RUN/plan.json")
+        replayed = {key: source[key] for key in ("steps", "machine", "data", "changes")}
+        replayed |= {key: source[key] for key in ("memory",) if key in source}
     except (KeyError, CheckpointError) as error:
         raise ConfigError(f"{path}: no plan of a run ({error}); give RUN/plan.json") from None
-    there = run.plan()
-    if not there:
-        run.write_plan(kept | {"replayed": True})
-    elif not there.get("replayed") or there["changes"][: len(kept["changes"])] != kept["changes"]:
+    existing = run.read_plan()
+    if not existing:
+        run.write_plan(replayed | {"replayed": True})
+    elif (
+        not existing.get("replayed") or existing["changes"][: len(replayed["changes"])] != replayed["changes"]
+    ):
         raise ConfigError(
             f"{run.folder}: has begun without the changes of {path}; give another folder with --out"
         )
 
 
-class Request(state_file.Form):
+class ChangeRequest(state_file.StateSchema):
     """A request for changes, as it waits in a file."""
 
     set: dict[str, float]
@@ -134,13 +140,13 @@ class Request(state_file.Form):
 
 
 def _read_request(path: Path) -> tuple[dict[str, float], int]:
-    content = state_file.read(path, "ask for the change again (pretune runs adjust)", Request)
+    content = state_file.read(path, "ask for the change again (pretune runs adjust)", ChangeRequest)
     if content is None:
         raise CheckpointError("no request for a change: it is gone")
     return {key: float(value) for key, value in content["set"].items()}, content["asked"]
 
 
-def described(changes: Iterable[Mapping[str, Any]]) -> list[str]:
+def describe_changes(changes: Iterable[Mapping[str, Any]]) -> list[str]:
     """Each change as a line, as ``runs show`` prints them."""
     lines = []
     for change in changes:

@@ -12,10 +12,10 @@ from typing import Protocol
 
 import numpy as np
 
-from pretune.data.order import StepPlan, rng
+from pretune.data.order import StepPlan, training_rng
 from pretune.data.packing import pack_tight
 from pretune.errors import ConfigError
-from pretune.objectives import at
+from pretune.objectives import at_progress
 from pretune.runtime.distributed import World
 from pretune.training.settings import TrainingSettings
 from pretune.types import Batch, Example, FeatureStore, IntArray, ObjectiveLike, Traits
@@ -23,7 +23,7 @@ from pretune.types import Batch, Example, FeatureStore, IntArray, ObjectiveLike,
 MICRO_BATCH_TOKENS = 4096
 
 
-class Batches(Protocol):
+class DataLoaderLike(Protocol):
     """What the trainer asks of its data."""
 
     steps_per_epoch: float
@@ -32,7 +32,7 @@ class Batches(Protocol):
     """Of the data, the tokenizer and the cutting."""
     micro_batch: int
     """Rows that go through the network at once; may change between two calls, where memory runs out."""
-    turns_at: float | None
+    cost_changes_at: float | None
     """Share of the run from which on a step costs something else than before; None: all cost the same."""
 
     def __call__(self, step: int, progress: float = 0.0) -> list[Batch]:
@@ -42,10 +42,10 @@ class Batches(Protocol):
         """
 
 
-class StepBatches:
+class DataLoader:
     """Builds the micro-batches of any step from nothing but its number."""
 
-    turns_at: float | None = None
+    cost_changes_at: float | None = None
 
     def __init__(
         self,
@@ -58,59 +58,63 @@ class StepBatches:
     ) -> None:
         self.world = world or World()
         self.store, self.objective, self.settings = store, objective, settings
-        self.bounds = objective.length_bounds(store.lengths)  # (n,)
-        if len(self.bounds) and int(self.bounds.max()) > max_length:
+        self.length_bounds = objective.length_bounds(store.lengths)  # (n,)
+        if len(self.length_bounds) and int(self.length_bounds.max()) > max_length:
             raise ConfigError(
-                f"a feature of {int(self.bounds.max())} tokens does not fit max_length {max_length}"
+                f"a feature of {int(self.length_bounds.max())} tokens does not fit max_length {max_length}"
             )
         self.max_length, self.fingerprint = max_length, store.fingerprint
-        self.packs = settings.packing and objective.packs and traits.packing
+        self.packing = settings.packing and objective.supports_packing and traits.supports_packing
         self.micro_batch = settings.micro_batch or max(1, MICRO_BATCH_TOKENS // max_length)
-        units = self.bounds if settings.batch_tokens else np.ones_like(self.bounds)
+        units = self.length_bounds if settings.batch_tokens else np.ones_like(self.length_bounds)
         size = settings.batch_tokens or settings.batch_examples
         assert size is not None, "TrainingSettings gives one of the two"
-        self.plan = StepPlan(units, size, settings.seed, store.fingerprint)
+        self.step_plan = StepPlan(units, size, settings.seed, store.fingerprint)
         self.steps_per_epoch = int(units.sum()) / size
-        self.tokens_per_step = int(self.bounds.sum()) / self.steps_per_epoch
+        self.tokens_per_step = int(self.length_bounds.sum()) / self.steps_per_epoch
 
     def __call__(self, step: int, progress: float = 0.0) -> list[Batch]:
         """The micro-batches of ``step``: its features, built with randomness keyed by feature and epoch."""
-        return self.of(self.plan.step(step), progress)
+        return self.build_micro_batches(self.step_plan.step(step), progress)
 
-    def of(self, members: Sequence[tuple[int, int]], progress: float) -> list[Batch]:
+    def build_micro_batches(self, members: Sequence[tuple[int, int]], progress: float) -> list[Batch]:
         """Micro-batches of these (epoch, feature), which are one step, or one part's share of it."""
-        objective = at(self.objective, progress)
-        bounds = self.bounds[[i for _, i in members]]
-        rows = arrange(bounds, self.max_length, packs=self.packs)
-        most = -(-len(rows) // self.world.size)  # rows of the rank that has the most
-        mine = rows[self.world.rank :: self.world.size]
-        built = [self._built(objective, [members[k] for k in row]) for row in mine]
-        starts = range(0, most, self.micro_batch)
-        batches = [objective.collate(built[k : k + self.micro_batch]) for k in starts if k < len(built)]
+        objective = at_progress(self.objective, progress)
+        bounds = self.length_bounds[[i for _, i in members]]
+        rows = assign_rows(bounds, self.max_length, packing=self.packing)
+        max_rows = -(-len(rows) // self.world.world_size)  # rows of the rank that has the most
+        rank_rows = rows[self.world.rank :: self.world.world_size]
+        row_examples = [self._build_row(objective, [members[k] for k in row]) for row in rank_rows]
+        starts = range(0, max_rows, self.micro_batch)
+        batches = [
+            objective.collate(row_examples[k : k + self.micro_batch]) for k in starts if k < len(row_examples)
+        ]
         if len(batches) < len(starts):
-            filler = built[0] if built else self._built(objective, [members[k] for k in rows[0]])
+            filler = (
+                row_examples[0] if row_examples else self._build_row(objective, [members[k] for k in rows[0]])
+            )
             batches += [replace(objective.collate([filler]), counts={})] * (len(starts) - len(batches))
         return batches
 
-    def _built(self, objective: ObjectiveLike, members: Sequence[tuple[int, int]]) -> list[Example]:
+    def _build_row(self, objective: ObjectiveLike, members: Sequence[tuple[int, int]]) -> list[Example]:
         """The examples of one row, of its (epoch, feature)."""
         seed = self.settings.seed
-        return [objective.build(self.store[i], rng(seed, epoch, i)) for epoch, i in members]
+        return [objective.build(self.store[i], training_rng(seed, epoch, i)) for epoch, i in members]
 
 
-def weighs(batch: Batch) -> bool:
+def has_targets(batch: Batch) -> bool:
     """Does the batch count? One without counts only keeps this rank in step with those that have more."""
     return bool(batch.counts)
 
 
-def tokens_read(batch: Batch) -> int:
+def count_tokens(batch: Batch) -> int:
     """Tokens without padding, of sources and targets alike."""
     grids = [batch.layout] if batch.source_layout is None else [batch.layout, batch.source_layout]
     return sum(int(layout.lengths.sum()) for layout in grids)
 
 
-def arrange(bounds: IntArray, capacity: int, *, packs: bool) -> list[list[int]]:
+def assign_rows(bounds: IntArray, capacity: int, *, packing: bool) -> list[list[int]]:
     """Which examples share a row: packed up to ``capacity``, or one each, similar lengths together."""
-    if packs:
+    if packing:
         return pack_tight(bounds, capacity)
     return [[int(i)] for i in np.argsort(-bounds, kind="stable")]

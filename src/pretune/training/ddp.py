@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from pretune.runtime.distributed import World
-from pretune.training.sharding import part_of, whole_of
+from pretune.training.sharding import full_tensor, shard_like
 
 
 class Parallel(Protocol):
@@ -33,63 +33,65 @@ class Parallel(Protocol):
     """What is trained on this rank."""
     world: World
 
-    def reduce(self) -> None:
+    def reduce_gradients(self) -> None:
         """After the last backward pass of a step: the gradients are those of all ranks."""
 
-    def gather(self) -> None:
+    def unshard_into(self) -> None:
         """The whole network takes the weights of the one that is trained."""
 
-    def spread(self) -> None:
+    def load_from(self) -> None:
         """The one that is trained takes the weights of the whole network."""
 
 
-class Replicated:
+class ReplicatedNetwork:
     """Every rank trains the whole network, or a copy of it on its GPU."""
 
-    def __init__(self, whole: nn.Module, world: World) -> None:
-        self.whole, self.world = whole, world
-        world.lay_down([p.detach() for p in whole.parameters()])
+    def __init__(self, full_network: nn.Module, world: World) -> None:
+        self.full_network, self.world = full_network, world
+        world.broadcast_([p.detach() for p in full_network.parameters()])
         on_gpu = world.device.type == "cuda"
-        self.network = copy.deepcopy(whole).to(world.device) if on_gpu else whole
+        self.network = copy.deepcopy(full_network).to(world.device) if on_gpu else full_network
 
-    def reduce(self) -> None:
+    def reduce_gradients(self) -> None:
         """Sum the gradients over the ranks; what no rank touched has none, as in a process alone."""
-        if self.world.size == 1:
+        if self.world.world_size == 1:
             return
         trained = [p for p in self.network.parameters() if p.requires_grad]
-        lacking = {i for i, p in enumerate(trained) if p.grad is None}
-        untouched = set.intersection(*map(set, self.world.gather(sorted(lacking))))
-        for number in lacking - untouched:
+        without_gradient = {i for i, p in enumerate(trained) if p.grad is None}
+        without_gradient_anywhere = set.intersection(
+            *map(set, self.world.all_gather(sorted(without_gradient)))
+        )
+        for number in without_gradient - without_gradient_anywhere:
             trained[number].grad = torch.zeros_like(trained[number])
-        self.world.add_up([p.grad for p in trained if p.grad is not None])
+        self.world.all_reduce_([p.grad for p in trained if p.grad is not None])
 
-    def gather(self) -> None:
+    def unshard_into(self) -> None:
         """From the GPU, if it was trained there."""
-        copy_weights(self.network, self.whole)
+        copy_weights(self.network, self.full_network)
 
-    def spread(self) -> None:
+    def load_from(self) -> None:
         """To the GPU, if it is trained there."""
-        copy_weights(self.whole, self.network)
+        copy_weights(self.full_network, self.network)
 
 
 @torch.no_grad()
 def copy_weights(source: nn.Module, target: nn.Module) -> None:
     """The weights of one network into another of its shape, whole or spread."""
     if source is not target:
-        for of, to in zip(source.parameters(), target.parameters(), strict=True):
-            to.copy_(part_of(whole_of(of), to))
+        for source_weight, target_weight in zip(source.parameters(), target.parameters(), strict=True):
+            target_weight.copy_(shard_like(full_tensor(source_weight), target_weight))
 
 
-def shared(whole: nn.Module, world: World, way: str) -> Parallel:
+def build_parallel(full_network: nn.Module, world: World, strategy: str) -> Parallel:
     """The network as ``world`` trains it; in a world of one there is nothing to share."""
-    if world.size == 1 or way == "ddp":
-        return Replicated(whole, world)
-    from pretune.training.fsdp import Sharded  # only here: what it imports takes a second
+    if world.world_size == 1 or strategy == "ddp":
+        return ReplicatedNetwork(full_network, world)
+    from pretune.training.fsdp import ShardedNetwork  # only here: what it imports takes a second
 
-    return Sharded(whole, world)
+    return ShardedNetwork(full_network, world)
 
 
-def layers(network: nn.Module) -> Iterator[nn.Module]:
+def iter_layers(network: nn.Module) -> Iterator[nn.Module]:
     """The blocks of a network: those of each list that is called ``layers``."""
     for name, module in network.named_modules():
         if isinstance(module, nn.ModuleList) and name.rpartition(".")[2] == "layers":
@@ -97,15 +99,15 @@ def layers(network: nn.Module) -> Iterator[nn.Module]:
 
 
 @torch.no_grad()
-def clip(network: nn.Module, limit: float) -> float:
+def clip_gradients(network: nn.Module, max_norm: float) -> float:
     """The L2 norm of all gradients, which are no longer than ``limit`` afterwards; 0: no limit."""
     parameters = [p for p in network.parameters() if p.grad is not None]
-    norm = whole_of(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+    norm = full_tensor(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
     length = float(norm)
-    if limit and not length + _TORCHS_OWN <= limit:  # else it would multiply all of them by one
-        nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    if max_norm and not length + _CLIP_EPSILON <= max_norm:  # else it would multiply all of them by one
+        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
     return length
 
 
-_TORCHS_OWN = 1e-6
+_CLIP_EPSILON = 1e-6
 """What torch adds to a norm before it divides by it."""

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from pretune.errors import CheckpointError
-from pretune.training.sharding import part_of
+from pretune.training.sharding import shard_like
 
 
-class WeightAverage:
+class EMA:
     """An exponential moving average of a network's trainable weights, kept beside them.
 
     The decay at update n is at most (1 + n) / (10 + n), so that the random weights at the beginning of a
@@ -25,25 +25,25 @@ class WeightAverage:
         self.decay = decay
 
     @torch.no_grad()
-    def update(self, number: int) -> None:
+    def update(self, step: int) -> None:
         """Take in the weights after update ``number``, counted from 1."""
-        new = 1 - min(self.decay, (1 + number) / (10 + number))
+        new = 1 - min(self.decay, (1 + step) / (10 + step))
         for name, weight in self._weights.items():
             self._average[name].lerp_(weight, new)
 
     @contextmanager
-    def shown(self) -> Iterator[dict[str, torch.Tensor]]:
+    def swapped_in(self) -> Iterator[dict[str, torch.Tensor]]:
         """Within, the network holds the average; yields the weights as trained, which come back."""
         trained = {name: weight.detach().clone() for name, weight in self._weights.items()}
-        self.apply()
+        self.copy_to_network()
         try:
             yield trained
         finally:
-            self._fill(trained)
+            self._load_weights(trained)
 
-    def apply(self) -> None:
+    def copy_to_network(self) -> None:
         """Put the average into the network for good."""
-        self._fill(self._average)
+        self._load_weights(self._average)
 
     def restore(self, trained: Mapping[str, torch.Tensor]) -> None:
         """Of a network that holds the average: take it over, and put the weights as trained into the network.
@@ -55,9 +55,9 @@ class WeightAverage:
         if {name: weight.shape for name, weight in trained.items()} != shapes:
             raise CheckpointError("trained.safetensors: holds the weights of another network")
         self._average = {name: weight.detach().clone() for name, weight in self._weights.items()}
-        self._fill(trained)
+        self._load_weights(trained)
 
     @torch.no_grad()
-    def _fill(self, values: Mapping[str, torch.Tensor]) -> None:
+    def _load_weights(self, values: Mapping[str, torch.Tensor]) -> None:
         for name, weight in self._weights.items():
-            weight.copy_(part_of(values[name], weight))
+            weight.copy_(shard_like(values[name], weight))

@@ -10,18 +10,18 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from pretune.runtime.distributed import World
-from pretune.training.ddp import copy_weights, layers
+from pretune.training.ddp import copy_weights, iter_layers
 
 
-class Sharded:
+class ShardedNetwork:
     """Every rank trains its part of each tensor."""
 
-    def __init__(self, whole: nn.Module, world: World) -> None:
-        self.whole, self.world = whole, world
-        world.lay_down([p.detach() for p in whole.parameters()])
-        self.network = copy.deepcopy(whole).to(world.device)
-        mesh = init_device_mesh(world.device.type, (world.size,))
-        for layer in layers(self.network):
+    def __init__(self, full_network: nn.Module, world: World) -> None:
+        self.full_network, self.world = full_network, world
+        world.broadcast_([p.detach() for p in full_network.parameters()])
+        self.network = copy.deepcopy(full_network).to(world.device)
+        mesh = init_device_mesh(world.device.type, (world.world_size,))
+        for layer in iter_layers(self.network):
             fully_shard(layer, mesh=mesh)
         fully_shard(self.network, mesh=mesh)
         for module in self.network.modules():
@@ -32,13 +32,13 @@ class Sharded:
         # must not hold the ranks' group, and gloo's threads, for longer than the network needs them.
         weakref.finalize(self, getattr(mesh, "_pg_registry", {}).clear)
 
-    def reduce(self) -> None:
+    def reduce_gradients(self) -> None:
         """Each backward pass has summed its own."""
 
-    def gather(self) -> None:
+    def unshard_into(self) -> None:
         """Tensor by tensor."""
-        copy_weights(self.network, self.whole)
+        copy_weights(self.network, self.full_network)
 
-    def spread(self) -> None:
+    def load_from(self) -> None:
         """Each rank takes its part of what it has whole."""
-        copy_weights(self.whole, self.network)
+        copy_weights(self.full_network, self.network)

@@ -19,83 +19,89 @@ from typing import Any
 from pretune.errors import CheckpointError, TrainingError
 from pretune.runtime import atomic_files
 from pretune.runtime.run_folder import Run
-from pretune.training.train_state import State
+from pretune.training.train_state import TrainState
 
-FOLD = 100.0
+SPIKE_FACTOR = 100.0
 """A loss of so many times the median of the last ones is bad."""
-FLOOR = 0.05
+MIN_MEDIAN = 0.05
 """Nats that the median counts for at least: a classifier that knows its records has losses near zero, and
 one hard record is no fault."""
-WINDOW, FEWEST = 32, 4
+MAX_LOSSES, MIN_LOSSES = 32, 4
 """Accepted losses that the median is taken of, at most and at least."""
-IN_A_ROW = 3
+MAX_BAD_STEPS = 3
 """Bad steps in a row after which the run goes back."""
-PROGRESS = 10
+MIN_PROGRESS = 10
 """Steps between two ways back from which on the first one counts as having helped."""
-ATTEMPTS = 3
+MAX_ROLLBACKS = 3
 """Ways back without progress after which the run gives up."""
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class SkippedStep:
     """A step that is left out, with what was found there; None where its turn never came to be judged."""
 
     loss: float | None = None
-    norm: float | None = None
-    back: bool = False
+    gradient_norm: float | None = None
+    rolled_back: bool = False
     """Was it left out on the way back from several bad steps?"""
 
-    def row(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As the log keeps it."""
-        found = {"loss": _plain(self.loss), "gradient_norm": _plain(self.norm)}
-        return {name: value for name, value in found.items() if value is not None} | (
-            {"rolled_back": True} if self.back else {}
+        values = {"loss": _to_json_number(self.loss), "gradient_norm": _to_json_number(self.gradient_norm)}
+        return {name: value for name, value in values.items() if value is not None} | (
+            {"rolled_back": True} if self.rolled_back else {}
         )
 
 
-class Recovery:
+class SpikeGuard:
     """Judges the steps of one run and finds the way back."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
 
-    def is_bad(self, state: State, loss: float, norm: float) -> bool:
+    def is_bad_step(self, state: TrainState, loss: float, gradient_norm: float) -> bool:
         """Whether a step of this loss and gradient norm must change nothing."""
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
             return True
-        usual = state.losses
-        return len(usual) >= FEWEST and loss > FOLD * max(FLOOR, statistics.median(usual))
+        losses = state.losses
+        return len(losses) >= MIN_LOSSES and loss > SPIKE_FACTOR * max(MIN_MEDIAN, statistics.median(losses))
 
-    def accept(self, state: State, loss: float) -> None:
+    def accept_loss(self, state: TrainState, loss: float) -> None:
         """Count a good step's loss among the usual ones."""
         state.bad = 0
-        state.losses = [*state.losses[1 - WINDOW :], loss]
+        state.losses = [*state.losses[1 - MAX_LOSSES :], loss]
 
-    def left_out(self, plan: Mapping[str, Any], step: int) -> Left | None:
+    def find_skipped_step(self, plan: Mapping[str, Any], step: int) -> SkippedStep | None:
         """What the plan says of ``step``, if it is to be left out."""
-        found = [c for c in _skips(plan) if step in c["skip"]]
-        if not found:
+        skips = [c for c in _skip_changes(plan) if step in c["skip"]]
+        if not skips:
             return None
-        change = next((c for c in found if _goes_back(c)), found[0])
-        seen = next((c["found"][str(step)] for c in found if str(step) in c["found"]), (None, None))
-        return Left(_number(seen[0]), _number(seen[1]), _goes_back(change))
-
-    def note(self, step: int, loss: float, norm: float) -> dict[str, Any]:
-        """Write a bad step into the plan, which is returned."""
-        return self._record(
-            {"step": step, "skip": [step], "found": {str(step): [_plain(loss), _plain(norm)]}}
+        change = next((c for c in skips if _is_rollback(c)), skips[0])
+        loss_and_norm = next((c["found"][str(step)] for c in skips if str(step) in c["found"]), (None, None))
+        return SkippedStep(
+            _from_json_number(loss_and_norm[0]), _from_json_number(loss_and_norm[1]), _is_rollback(change)
         )
 
-    def pass_over(self, state: State, left: Left) -> None:
+    def record_bad_step(self, step: int, loss: float, gradient_norm: float) -> dict[str, Any]:
+        """Write a bad step into the plan, which is returned."""
+        return self._append_change(
+            {
+                "step": step,
+                "skip": [step],
+                "found": {str(step): [_to_json_number(loss), _to_json_number(gradient_norm)]},
+            }
+        )
+
+    def skip_step(self, state: TrainState, skipped: SkippedStep) -> None:
         """Count a step that is left out; nothing else of the state changes."""
         state.step += 1
-        state.bad = 0 if left.back else state.bad + 1
+        state.bad = 0 if skipped.rolled_back else state.bad + 1
 
-    def goes_back(self, state: State) -> bool:
+    def should_roll_back(self, state: TrainState) -> bool:
         """Whether as many steps in a row were bad as the weights are to be doubted for."""
-        return state.bad >= IN_A_ROW
+        return state.bad >= MAX_BAD_STEPS
 
-    def go_back(self, state: State) -> tuple[str, dict[str, Any]]:
+    def roll_back(self, state: TrainState) -> tuple[str, dict[str, Any]]:
         """Find the checkpoint to go back to and write into the plan which steps are left out from there.
 
         Gives the checkpoint's name and the plan.
@@ -106,80 +112,87 @@ class Recovery:
         Raises:
             TrainingError: there is none, or the last ways back did not help.
         """
-        tries = attempts(self.run.plan(), state.step - IN_A_ROW)
-        bad = f"steps {state.step - IN_A_ROW} to {state.step - 1} had no usable loss or gradient"
-        if len(tries) >= ATTEMPTS:
-            raise self.hopeless(f"{bad}, {len(tries)} times in a row after going back to a checkpoint")
-        folder = self._target(tries)
+        rollbacks = failed_rollbacks(self.run.read_plan(), state.step - MAX_BAD_STEPS)
+        bad = f"steps {state.step - MAX_BAD_STEPS} to {state.step - 1} had no usable loss or gradient"
+        if len(rollbacks) >= MAX_ROLLBACKS:
+            raise self.unrecoverable_error(
+                f"{bad}, {len(rollbacks)} times in a row after going back to a checkpoint"
+            )
+        folder = self._rollback_target(rollbacks)
         if folder is None:
-            raise self.hopeless(f"{bad}, and no good checkpoint was saved before them")
-        start = _step_of(folder)
-        for later in atomic_files.checkpoints(self.run.checkpoints):
-            if _step_of(later) > start:
+            raise self.unrecoverable_error(f"{bad}, and no good checkpoint was saved before them")
+        start = _checkpoint_step(folder)
+        for later in atomic_files.list_checkpoints(self.run.checkpoints_path):
+            if _checkpoint_step(later) > start:
                 atomic_files.remove_folder(later)
         skip = list(range(start, state.step))
-        return folder.name, self._record(
+        return folder.name, self._append_change(
             {"step": start, "skip": skip, "found": {}, "rolled_back_at": state.step}
         )
 
-    def hopeless(self, why: str) -> TrainingError:
+    def unrecoverable_error(self, reason: str) -> TrainingError:
         """The error of a run that cannot be helped."""
         return TrainingError(
-            f"{why}: the weights would be lost. What was saved in {self.run.checkpoints} is intact; begin in "
+            f"{reason}: the weights would be lost. What was saved in {self.run.checkpoints_path} is "
+            "intact; begin in "
             "another folder (--out) with a lower training.optimizer.learning_rate"
         )
 
-    def _target(self, tries: Sequence[Mapping[str, Any]]) -> Path | None:
+    def _rollback_target(self, rollbacks: Sequence[Mapping[str, Any]]) -> Path | None:
         """The newest checkpoint without bad steps just before it, older than one that did not help."""
-        good = [folder for folder in atomic_files.checkpoints(self.run.checkpoints) if _is_good(folder)]
-        if not tries:
+        good = [
+            folder
+            for folder in atomic_files.list_checkpoints(self.run.checkpoints_path)
+            if _is_good_checkpoint(folder)
+        ]
+        if not rollbacks:
             return good[0] if good else None
-        last = int(tries[-1]["step"])
-        older = [folder for folder in good if _step_of(folder) < last]
-        same = [folder for folder in good if _step_of(folder) == last]
+        last = int(rollbacks[-1]["step"])
+        older = [folder for folder in good if _checkpoint_step(folder) < last]
+        same = [folder for folder in good if _checkpoint_step(folder) == last]
         return next(iter([*older, *same, *good]), None)
 
-    def _record(self, change: dict[str, Any]) -> dict[str, Any]:
-        plan = self.run.plan()
+    def _append_change(self, change: dict[str, Any]) -> dict[str, Any]:
+        plan = self.run.read_plan()
         plan.setdefault("changes", []).append(change)
         self.run.write_plan(plan)
         return plan
 
 
-def attempts(plan: Mapping[str, Any], first_bad: int) -> list[Mapping[str, Any]]:
+def failed_rollbacks(plan: Mapping[str, Any], first_bad: int) -> list[Mapping[str, Any]]:
     """The last ways back that did not help, oldest first: soon after each, bad steps came again."""
-    found: list[Mapping[str, Any]] = []
-    for change in reversed([c for c in _skips(plan) if _goes_back(c)]):
-        if first_bad - int(change["rolled_back_at"]) >= PROGRESS:
+    rollbacks: list[Mapping[str, Any]] = []
+    for change in reversed([c for c in _skip_changes(plan) if _is_rollback(c)]):
+        if first_bad - int(change["rolled_back_at"]) >= MIN_PROGRESS:
             break
-        found.insert(0, change)
-        first_bad = int(change["rolled_back_at"]) - IN_A_ROW
-    return found
+        rollbacks.insert(0, change)
+        first_bad = int(change["rolled_back_at"]) - MAX_BAD_STEPS
+    return rollbacks
 
 
-def _skips(plan: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _skip_changes(plan: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [change for change in plan.get("changes", ()) if "skip" in change]
 
 
-def _goes_back(change: Mapping[str, Any]) -> bool:
+def _is_rollback(change: Mapping[str, Any]) -> bool:
     return "rolled_back_at" in change
 
 
-def _is_good(folder: Path) -> bool:
+def _is_good_checkpoint(folder: Path) -> bool:
     try:
         return not atomic_files.verify_folder(folder).get("bad", 0)
     except CheckpointError:
         return False
 
 
-def _step_of(folder: Path) -> int:
+def _checkpoint_step(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
-def _plain(value: float | None) -> float | str | None:
+def _to_json_number(value: float | None) -> float | str | None:
     """A number as JSON can hold it: ``nan`` and ``inf`` are words there."""
     return value if value is None or math.isfinite(value) else str(value)
 
 
-def _number(value: float | str | None) -> float | None:
+def _from_json_number(value: float | str | None) -> float | None:
     return None if value is None else float(value)

@@ -12,19 +12,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pretune.config import digest
-from pretune.data.order import Draw
-from pretune.objectives import term_of
+from pretune.data.order import MixtureSampler
+from pretune.objectives import mixture_term
 from pretune.runtime.distributed import World
-from pretune.training.dataloader import StepBatches
+from pretune.training.dataloader import DataLoader
 from pretune.training.settings import TrainingSettings
 from pretune.types import Batch, FeatureStore, ObjectiveLike, Traits
 
-PIECES = 16
+MAX_PIECES = 16
 """Of a step, at most: with more of them its shares are nearer to the weights, and its batches smaller."""
 
 
 @dataclass(frozen=True)
-class Part:
+class MixtureComponent:
     """What is learnt from what, and how much it weighs beside the others."""
 
     name: str
@@ -32,19 +32,19 @@ class Part:
     store: FeatureStore
     objective: ObjectiveLike
 
-    def longest(self) -> int:
+    def longest_example(self) -> int:
         """Places of its longest example."""
         return int(self.objective.length_bounds(self.store.lengths).max(initial=1))
 
 
-class MixedBatches:
+class MixtureDataLoader:
     """Answers what `StepBatches` answers, of several parts; of one alone, the same batches."""
 
-    turns_at: float | None = None
+    cost_changes_at: float | None = None
 
     def __init__(
         self,
-        parts: Sequence[Part],
+        components: Sequence[MixtureComponent],
         traits: Traits,
         settings: TrainingSettings,
         max_length: int,
@@ -53,56 +53,64 @@ class MixedBatches:
         size = settings.batch_tokens or settings.batch_examples
         assert size is not None, "TrainingSettings gives one of the two"
         unit = "batch_tokens" if settings.batch_tokens else "batch_examples"
-        longest = max(part.longest() for part in parts) if settings.batch_tokens else 1
-        self.pieces = pieces(size, longest)
-        cut = settings.model_copy(update={unit: size // self.pieces})
-        self.parts = {
-            part.name: StepBatches(part.store, part.objective, traits, cut, max_length, world)
-            for part in parts
+        longest_example = max(part.longest_example() for part in components) if settings.batch_tokens else 1
+        self.pieces_per_step = count_pieces(size, longest_example)
+        piece_settings = settings.model_copy(update={unit: size // self.pieces_per_step})
+        self.dataloaders = {
+            component.name: DataLoader(
+                component.store, component.objective, traits, piece_settings, max_length, world
+            )
+            for component in components
         }
-        weights = [part.weight for part in parts]
-        self.draw = Draw(weights, settings.seed)
+        weights = [part.weight for part in components]
+        self.draw = MixtureSampler(weights, settings.seed)
         shares = [weight / sum(weights) for weight in weights]
-        of_parts = list(zip(shares, self.parts.values(), strict=True))
-        self.steps_per_epoch = sum(part.plan.units for _, part in of_parts) / size
+        shared_dataloaders = list(zip(shares, self.dataloaders.values(), strict=True))
+        self.steps_per_epoch = sum(part.step_plan.units for _, part in shared_dataloaders) / size
         self.tokens_per_step = sum(
-            share * (int(part.bounds.sum()) / (part.plan.units / size)) for share, part in of_parts
+            share * (int(part.length_bounds.sum()) / (part.step_plan.units / size))
+            for share, part in shared_dataloaders
         )
-        about = [
-            [part.name, share, known.fingerprint]
-            for part, (share, known) in zip(parts, of_parts, strict=True)
+        description = [
+            [part.name, share, dataloader.fingerprint]
+            for part, (share, dataloader) in zip(components, shared_dataloaders, strict=True)
         ]
-        self.fingerprint = digest(about) if len(parts) > 1 else of_parts[0][1].fingerprint
+        self.fingerprint = (
+            digest(description) if len(components) > 1 else shared_dataloaders[0][1].fingerprint
+        )
 
     @property
     def micro_batch(self) -> int:
         """Rows that go through the network at once, of any part."""
-        return next(iter(self.parts.values())).micro_batch
+        return next(iter(self.dataloaders.values())).micro_batch
 
     @micro_batch.setter
     def micro_batch(self, rows: int) -> None:
-        for part in self.parts.values():
+        for part in self.dataloaders.values():
             part.micro_batch = rows
 
     def __call__(self, step: int, progress: float = 0.0) -> list[Batch]:
         """The micro-batches of ``step``, each of one part; those of a part lie together."""
-        drawn = self.draw.pieces(step * self.pieces, (step + 1) * self.pieces)
-        found: list[Batch] = []
-        for place, (name, part) in enumerate(self.parts.items()):
-            own = [number for chosen, number in drawn if chosen == place]
-            if own:
-                members = [member for number in own for member in part.plan.step(number)]
-                share = len(own) / self.pieces
-                found += [_marked(batch, name, share) for batch in part.of(members, progress)]
-        return found
+        draws = self.draw.draw(step * self.pieces_per_step, (step + 1) * self.pieces_per_step)
+        batches: list[Batch] = []
+        for index, (name, dataloader) in enumerate(self.dataloaders.items()):
+            piece_numbers = [number for chosen, number in draws if chosen == index]
+            if piece_numbers:
+                members = [member for number in piece_numbers for member in dataloader.step_plan.step(number)]
+                share = len(piece_numbers) / self.pieces_per_step
+                batches += [
+                    _set_component(batch, name, share)
+                    for batch in dataloader.build_micro_batches(members, progress)
+                ]
+        return batches
 
 
-def pieces(size: int, longest: int) -> int:
+def count_pieces(size: int, longest_example: int) -> int:
     """Into how many equal pieces a step is cut: as many as divide it, none shorter than the longest text."""
-    most = max(1, min(PIECES, size // longest))
-    return max(count for count in range(1, most + 1) if size % count == 0)
+    max_pieces = max(1, min(MAX_PIECES, size // longest_example))
+    return max(count for count in range(1, max_pieces + 1) if size % count == 0)
 
 
-def _marked(batch: Batch, part: str, share: float) -> Batch:
-    counts = {term_of(part, name): count for name, count in batch.counts.items()}
-    return replace(batch, part=part, share=share, counts=counts)
+def _set_component(batch: Batch, component: str, loss_weight: float) -> Batch:
+    counts = {mixture_term(component, name): count for name, count in batch.counts.items()}
+    return replace(batch, component=component, loss_weight=loss_weight, counts=counts)

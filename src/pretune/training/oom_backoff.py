@@ -19,7 +19,7 @@ from pretune.runtime import device
 from pretune.runtime.run_folder import Run
 
 Result = TypeVar("Result")
-_SIGNS = (
+_OOM_MESSAGES = (
     "not enough memory",
     "can't allocate memory",
     "out of memory",
@@ -28,28 +28,34 @@ _SIGNS = (
 )
 """What a RuntimeError of torch says where memory ran out on a CPU. oneDNN's words have other causes, too:
 such an error comes at one row as well, and is said then."""
-SHORTER = "shorten max_length, or take a smaller model (see `pretune plan`)"
+OOM_ADVICE = "shorten max_length, or take a smaller model (see `pretune plan`)"
 
 
-class Memory:
+class OOMBackoff:
     """How many rows at once fit one kind of work (``training`` or ``evaluation``) of a run."""
 
     def __init__(
-        self, run: Run, work: str, rows: int, say: Callable[[str], None], *, alone: bool = True
+        self, run: Run, phase: str, max_rows: int, say: Callable[[str], None], *, single_process: bool = True
     ) -> None:
         """``rows``: as many as are tried first. ``alone``: False where ranks wait for each other within a
         step, so that one of them cannot begin it anew by itself.
         """
-        self.run, self.work, self.most, self.say, self.alone = run, work, rows, say, alone
-        self._found: list[tuple[int, int]] = []
-        self._read()
+        self.run, self.phase, self.max_rows, self.say, self.single_process = (
+            run,
+            phase,
+            max_rows,
+            say,
+            single_process,
+        )
+        self._limits: list[tuple[int, int]] = []
+        self._load_limits()
 
     def rows(self, step: int) -> int:
         """Rows at once in ``step``."""
-        return min([self.most, *(rows for start, rows in self._found if start <= step)])
+        return min([self.max_rows, *(rows for start, rows in self._limits if start <= step)])
 
-    def fitted(
-        self, step: int, attempt: Callable[[int], Result], drop: Callable[[], None] | None = None
+    def run_with_backoff(
+        self, step: int, attempt: Callable[[int], Result], clean_up: Callable[[], None] | None = None
     ) -> Result:
         """What ``attempt(rows)`` gives, with as many rows at once as fit.
 
@@ -63,55 +69,57 @@ class Memory:
             try:
                 return attempt(self.rows(step))
             except (MemoryError, RuntimeError) as error:
-                if not ran_out(error):
+                if not is_out_of_memory(error):
                     raise
-                said = first_line(error)
-            if not self.alone:
+                reason = first_line(error)
+            if not self.single_process:
                 raise TrainingError(
                     f"step {step}: {self.rows(step)} rows at once do not fit into the memory of a rank in "
-                    f"{self.work} ({said}); set training.micro_batch lower, or train with fewer ranks"
+                    f"{self.phase} ({reason}); set training.micro_batch lower, or train with fewer ranks"
                 )
             # Only here: the traceback of an error that is being handled holds on to all that was computed.
-            if drop is not None:
-                drop()
-            _release()
-            self._halve(step, said)
+            if clean_up is not None:
+                clean_up()
+            _free_memory()
+            self._halve(step, reason)
 
-    def _halve(self, step: int, said: str) -> None:
+    def _halve(self, step: int, reason: str) -> None:
         rows = self.rows(step)
         if rows <= 1:
             raise TrainingError(
-                f"step {step}: one row does not fit into memory in {self.work} ({said}); {SHORTER}"
+                f"step {step}: one row does not fit into memory in {self.phase} ({reason}); {OOM_ADVICE}"
             )
-        self._found.append((step, rows // 2))
-        plan = self.run.plan()
-        plan.setdefault("memory", {}).setdefault(device.describe(), {})[self.work] = self._found
+        self._limits.append((step, rows // 2))
+        plan = self.run.read_plan()
+        plan.setdefault("memory", {}).setdefault(device.describe(), {})[self.phase] = self._limits
         self.run.write_plan(plan)
         self.say(
-            f"step {step}: out of memory with {rows} rows at once in {self.work}; going on with {rows // 2}"
+            f"step {step}: out of memory with {rows} rows at once in {self.phase}; going on with {rows // 2}"
         )
 
-    def _read(self) -> None:
-        stored: dict[str, Any] = self.run.plan().get("memory", {}).get(device.describe(), {})
-        self._found = [(int(step), int(rows)) for step, rows in stored.get(self.work, ())]
+    def _load_limits(self) -> None:
+        stored: dict[str, Any] = self.run.read_plan().get("memory", {}).get(device.describe(), {})
+        self._limits = [(int(step), int(rows)) for step, rows in stored.get(self.phase, ())]
 
 
-def ran_out(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out: Python's, numpy's, a device's, or torch's on a CPU."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
+    return isinstance(error, RuntimeError) and any(message in str(error).lower() for message in _OOM_MESSAGES)
 
 
 @contextmanager
-def explained(doing: str) -> Iterator[None]:
+def explain_out_of_memory(activity: str) -> Iterator[None]:
     """Around what cannot be done in smaller parts: memory that runs out there is a clear error."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not ran_out(error):
+        if not is_out_of_memory(error):
             raise
-        raise TrainingError(f"{doing}: out of memory ({first_line(error)}); take a smaller model") from None
+        raise TrainingError(
+            f"{activity}: out of memory ({first_line(error)}); take a smaller model"
+        ) from None
 
 
 def first_line(error: BaseException) -> str:
@@ -119,7 +127,7 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _release() -> None:
+def _free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

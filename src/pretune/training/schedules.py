@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pretune.training.settings import ScheduleSettings
 
 
-def factor(step: float, total: int, settings: ScheduleSettings) -> float:
+def lr_factor(step: float, total: int, settings: ScheduleSettings) -> float:
     """Share of the peak learning rate at ``step`` (0-based) of ``total``: linear warm-up, then the shape.
 
     After a correction of the length, ``step`` is a place between steps (``budget.Course.place``).
@@ -20,10 +20,10 @@ def factor(step: float, total: int, settings: ScheduleSettings) -> float:
     warmup = settings.warmup if settings.warmup >= 1 else settings.warmup * total
     if step < warmup:
         return (step + 1) / (math.ceil(warmup) + 1)
-    return SHAPES[settings.name](step, total, warmup, settings)
+    return SCHEDULES[settings.name](step, total, warmup, settings)
 
 
-Shape = Callable[[float, int, float, ScheduleSettings], float]
+ScheduleFunction = Callable[[float, int, float, ScheduleSettings], float]
 
 
 def _progress(step: float, total: int, start: float) -> float:
@@ -42,8 +42,8 @@ def _linear(step: float, total: int, warmup: float, settings: ScheduleSettings) 
 def _wsd(step: float, total: int, warmup: float, settings: ScheduleSettings) -> float:
     start = max(warmup, total - settings.decay * total)
     progress = _progress(step, total, start) if step > start else 0.0
-    gone = math.sqrt(progress) if settings.shape == "1-sqrt" else progress
-    return settings.final + (1 - settings.final) * (1 - gone)
+    decayed = math.sqrt(progress) if settings.shape == "1-sqrt" else progress
+    return settings.final + (1 - settings.final) * (1 - decayed)
 
 
 def _inverse_sqrt(step: float, total: int, warmup: float, settings: ScheduleSettings) -> float:
@@ -54,7 +54,7 @@ def _constant(step: float, total: int, warmup: float, settings: ScheduleSettings
     return 1.0
 
 
-SHAPES: dict[str, Shape] = {
+SCHEDULES: dict[str, ScheduleFunction] = {
     "cosine": _cosine,
     "linear": _linear,
     "wsd": _wsd,

@@ -8,7 +8,7 @@ import pydantic
 
 from pretune.config import Settings
 
-Share = Annotated[float, pydantic.Field(ge=0, lt=1)]
+Fraction = Annotated[float, pydantic.Field(ge=0, lt=1)]
 
 
 class OptimizerSettings(Settings):
@@ -18,7 +18,7 @@ class OptimizerSettings(Settings):
     """AdamW (Loshchilov & Hutter 2019); Muon for hidden matrices with AdamW for the rest; SGD with momentum;
     Adafactor (Shazeer & Stern 2018), which keeps no matrix of second moments."""
     learning_rate: float = pydantic.Field(default=1e-3, gt=0)
-    betas: tuple[Share, Share] = (0.9, 0.98)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.98)
     epsilon: float = pydantic.Field(default=1e-8, gt=0)
     weight_decay: float = pydantic.Field(default=0.01, ge=0)
     """Decoupled from the gradient (a share of the learning rate), but with sgd, where it is added to it."""
@@ -27,13 +27,13 @@ class OptimizerSettings(Settings):
     muon_momentum: float = pydantic.Field(default=0.95, ge=0, lt=1)
     muon_every: int = pydantic.Field(default=1, ge=1)
     """Steps from one update of a matrix by Muon to the next, which is so many times as long."""
-    momentum: Share = 0.9
+    momentum: Fraction = 0.9
     """Of sgd."""
     nesterov: bool = True
     """Of sgd: look ahead along the momentum."""
 
     @pydantic.model_validator(mode="after")
-    def _nesterov_has_momentum(self) -> OptimizerSettings:
+    def _check_nesterov(self) -> OptimizerSettings:
         if self.name == "sgd" and self.nesterov and not self.momentum:
             raise ValueError("nesterov looks along the momentum, which is 0; set nesterov=false, too")
         return self
@@ -54,7 +54,7 @@ class ScheduleSettings(Settings):
     """Of wsd: how it goes down (1-sqrt: Hägele et al. 2024)."""
 
     @pydantic.model_validator(mode="after")
-    def _parts_fit(self) -> ScheduleSettings:
+    def _check_schedule(self) -> ScheduleSettings:
         if self.final and self.name in ("inverse_sqrt", "constant"):
             raise ValueError(f"schedule {self.name!r} has no final learning rate; leave final at 0")
         if self.name == "wsd" and self.warmup < 1 and self.warmup + self.decay > 1:
@@ -102,7 +102,7 @@ class TrainingSettings(Settings):
     """Checkpoints that stay on disk besides the best."""
 
     @pydantic.model_validator(mode="after")
-    def _one_size(self) -> TrainingSettings:
+    def _check_batch_size(self) -> TrainingSettings:
         if self.batch_tokens is not None and self.batch_examples is not None:
             raise ValueError("give the size of a step as one of batch_tokens and batch_examples")
         return self

@@ -9,17 +9,17 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def whole_of(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """The tensor with the parts of all ranks, who must all ask for it; one that is whole, as it is."""
-    if not is_spread(tensor):
+    if not is_sharded(tensor):
         return tensor
-    whole: Tensor = tensor.full_tensor()  # type: ignore[attr-defined]
-    return whole
+    full: Tensor = tensor.full_tensor()  # type: ignore[attr-defined]
+    return full
 
 
-def part_of(tensor: Tensor, like: Tensor) -> Tensor:
+def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
     """The rank's part of a tensor that all ranks have whole, spread as ``like``, if that is spread."""
-    if is_spread(tensor) or not is_spread(like):
+    if is_sharded(tensor) or not is_sharded(like):
         return tensor
     from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -27,6 +27,6 @@ def part_of(tensor: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
 
 
-def is_spread(tensor: Tensor) -> bool:
+def is_sharded(tensor: Tensor) -> bool:
     """Does this rank hold only a part of it?"""
     return hasattr(tensor, "full_tensor")

@@ -16,17 +16,17 @@ from pretune.runtime import device
 from pretune.runtime.distributed import World
 from pretune.runtime.run_folder import Run
 from pretune.training import budget
-from pretune.training.dataloader import Batches
-from pretune.training.duration import Length
+from pretune.training.dataloader import DataLoaderLike
+from pretune.training.duration import Duration
 
-LOOK_AFTER = 0.05
+CHECK_INTERVAL = 0.05
 """Share of a length in minutes after which to look at the clock, however few steps were made in it."""
-RESUMED_LOOK = 0.02
+RESUME_CHECK_PROGRESS = 0.02
 """Share of the schedule after which a resumed run looks at the clock."""
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class TimingTrial:
     """What is timed before a run is planned, on weights that are thrown away."""
 
     step: Callable[[int, float], None]
@@ -36,19 +36,19 @@ class Trial:
     """Write a checkpoint, and take it away."""
 
 
-class Timing:
+class TrainingBudget:
     """The course of a run and the clock that it is held against."""
 
     def __init__(
         self,
-        length: Length,
+        duration: Duration,
         run: Run,
         evaluations: int | None,
-        started: float,
+        start_time: float,
         *,
-        most: int = 10,
+        max_evaluations: int = 10,
         evaluation_tokens: float = 0.0,
-        after: budget.After | None = None,
+        post_training_seconds: budget.PostTrainingSeconds | None = None,
         world: World | None = None,
     ) -> None:
         """``started``: when the command began.
@@ -57,26 +57,31 @@ class Timing:
         measured by the ``evaluation_tokens`` of one. ``after``: what follows training in the time of the run.
         """
         self.world = world or World()
-        self.length, self.run, self.given, self.most = length, run, evaluations, most
-        self.started, self.evaluation_tokens = started, evaluation_tokens
-        self.after = after or (lambda evaluation: {})
-        self.evaluations, self.reserve = evaluations or most, 0.0
-        self.course = budget.Course((budget.Stretch(0, 0, 0.0),))
-        self.pace = budget.Pace(evaluation=0.0)
-        self._look, self._look_at = math.inf, math.inf
-        self._batches: Batches | None = None
+        self.duration, self.run, self.requested_evaluations, self.max_evaluations = (
+            duration,
+            run,
+            evaluations,
+            max_evaluations,
+        )
+        self.start_time, self.evaluation_tokens = start_time, evaluation_tokens
+        self.post_training_seconds = post_training_seconds or (lambda evaluation: {})
+        self.evaluations, self.reserved_seconds = evaluations or max_evaluations, 0.0
+        self.step_budget = budget.StepBudget((budget.Segment(0, 0, 0.0),))
+        self.step_timer = budget.StepTimer(evaluation_seconds=0.0)
+        self._next_check_progress, self._next_check_time = math.inf, math.inf
+        self._dataloader: DataLoaderLike | None = None
         self._plan: Mapping[str, Any] = {}
 
     @property
-    def timed(self) -> bool:
+    def is_time_limited(self) -> bool:
         """Is the length a time?"""
-        return self.length.unit == "seconds"
+        return self.duration.unit == "seconds"
 
-    def plan(
+    def load_or_create_plan(
         self,
-        batches: Batches,
+        dataloader: DataLoaderLike,
         step: int,
-        trial: Callable[[], Trial],
+        trial: Callable[[], TimingTrial],
         say: Callable[[str], None],
     ) -> dict[str, Any]:
         """The plan of a run that stands at ``step``: as the run has it, or decided now and stored there.
@@ -87,180 +92,192 @@ class Timing:
         Raises:
             ConfigError: the data are no longer those that the run began with.
         """
-        plan = self.world.lead(self.run.plan)
-        here = device.describe(self.world.size, self.world.device.type)
-        fresh = "steps" not in plan
-        if not fresh:
-            if plan.get("data") != batches.fingerprint:
+        plan = self.world.on_main(self.run.read_plan)
+        machine_name = device.describe(self.world.world_size, self.world.device.type)
+        is_new = "steps" not in plan
+        if not is_new:
+            if plan.get("data") != dataloader.fingerprint:
                 raise ConfigError(
                     f"{self.run.folder}: the data (or the tokenizer) are no longer those that this run began "
                     "with; put them back to go on, or give another folder with --out"
                 )
-            if plan.get("machine") != here:
-                say(f"planned on {plan.get('machine')}, going on with {here}")
-            self.started -= plan.get("spent", 0.0)  # the time that was used before counts, too
+            if plan.get("machine") != machine_name:
+                say(f"planned on {plan.get('machine')}, going on with {machine_name}")
+            self.start_time -= plan.get("spent", 0.0)  # the time that was used before counts, too
         else:
-            if self.timed:
-                measured = self._measure(trial(), batches.turns_at)
-                plan = self.world.lead(self.run.plan) | measured  # it may have learnt what fits into memory
+            if self.is_time_limited:
+                measurements = self._measure(trial(), dataloader.cost_changes_at)
+                plan = (
+                    self.world.on_main(self.run.read_plan) | measurements
+                )  # it may have learnt what fits into memory
             else:
-                plan |= self._counted(batches)
-            plan |= {"machine": here, "data": batches.fingerprint, "changes": []}
-            self._write(plan)
-        self._batches, self._plan = batches, plan
+                plan |= self._plan_by_tokens(dataloader)
+            plan |= {"machine": machine_name, "data": dataloader.fingerprint, "changes": []}
+            self._write_plan(plan)
+        self._dataloader, self._plan = dataloader, plan
         self.evaluations = plan.get("evaluations", self.evaluations)
-        self.reserve = sum(plan.get("seconds_after", {}).values())
-        self.course = budget.Course.of(plan)
-        self.pace = budget.Pace(evaluation=plan.get("seconds_per_evaluation", 0.0))
-        if fresh:
-            self._say_plan(plan, say)
-        if self.timed and not plan.get("replayed"):
-            done = self.course.share(step)
+        self.reserved_seconds = sum(plan.get("seconds_after", {}).values())
+        self.step_budget = budget.StepBudget.from_plan(plan)
+        self.step_timer = budget.StepTimer(evaluation_seconds=plan.get("seconds_per_evaluation", 0.0))
+        if is_new:
+            self._report_plan(plan, say)
+        if self.is_time_limited and not plan.get("replayed"):
+            progress = self.step_budget.progress(step)
             # A resumed run looks soon: the machine may be another, or busier.
-            self._look = min(budget.next_look(done), done + RESUMED_LOOK if step else math.inf)
-            self._look_at = time.monotonic() + LOOK_AFTER * self.length.amount
+            self._next_check_progress = min(
+                budget.next_correction(progress), progress + RESUME_CHECK_PROGRESS if step else math.inf
+            )
+            self._next_check_time = time.monotonic() + CHECK_INTERVAL * self.duration.amount
         return plan
 
-    def _counted(self, batches: Batches) -> dict[str, Any]:
+    def _plan_by_tokens(self, dataloader: DataLoaderLike) -> dict[str, Any]:
         """Steps and evaluations of a length that is no time, by numbers of tokens: alike on any machine."""
-        steps = self.length.steps(batches.steps_per_epoch, batches.tokens_per_step)
+        steps = self.duration.to_steps(dataloader.steps_per_epoch, dataloader.tokens_per_step)
         # An evaluation only goes forward: a third of the work of a training step.
         evaluation = self.evaluation_tokens / 3 + budget.CHECKPOINT_TOKENS
-        training = steps * batches.tokens_per_step
+        training = steps * dataloader.tokens_per_step
         return {
             "steps": steps,
-            "evaluations": self.given or budget.count_evaluations(self.most, training, evaluation),
+            "evaluations": self.requested_evaluations
+            or budget.count_evaluations(self.max_evaluations, training, evaluation),
         }
 
-    def _measure(self, trial: Trial, turns_at: float | None) -> dict[str, Any]:
-        patience, places = min(10.0, 0.05 * self.length.amount), budget.tried_at(turns_at)
+    def _measure(self, trial: TimingTrial, cost_changes_at: float | None) -> dict[str, Any]:
+        patience, points = min(10.0, 0.05 * self.duration.amount), budget.trial_points(cost_changes_at)
 
-        def tried(share: float) -> float:
-            return budget.measured(
+        def trial_seconds(share: float) -> float:
+            return budget.measure_step_seconds(
                 lambda number: trial.step(number, share),
-                patience=patience / len(places),
-                agreed=self.world.broadcast,
+                max_seconds=patience / len(points),
+                broadcast=self.world.broadcast,
             )
 
-        times = [tried(share) for _, share in places]
-        seconds = sum(part * spent for (part, _), spent in zip(places, times, strict=True))
-        turn = {"turn": [turns_at, times[1] / times[0]]} if len(times) > 1 else {}
-        evaluation = _timed(trial.evaluate)
-        after = dict(self.after(evaluation))
-        evaluation += _timed(trial.save)
-        self.reserve = sum(after.values())
-        left = self._left()
-        evaluations = self.given or budget.count_evaluations(self.most, left, evaluation)
-        decided = {
-            "steps": max(1, budget.affordable(left, seconds, evaluation, evaluations)),
+        times = [trial_seconds(share) for _, share in points]
+        seconds = sum(fraction * spent for (fraction, _), spent in zip(points, times, strict=True))
+        cost_change = {"turn": [cost_changes_at, times[1] / times[0]]} if len(times) > 1 else {}
+        evaluation = _measure_seconds(trial.evaluate)
+        after = dict(self.post_training_seconds(evaluation))
+        evaluation += _measure_seconds(trial.save)
+        self.reserved_seconds = sum(after.values())
+        seconds_left = self._seconds_left()
+        evaluations = self.requested_evaluations or budget.count_evaluations(
+            self.max_evaluations, seconds_left, evaluation
+        )
+        plan = {
+            "steps": max(1, budget.affordable_steps(seconds_left, seconds, evaluation, evaluations)),
             "evaluations": evaluations,
-            "seconds_before": time.monotonic() - self.started,
+            "seconds_before": time.monotonic() - self.start_time,
             "seconds_per_step": seconds,
             "seconds_per_evaluation": evaluation,
             "seconds_after": after,
-        } | turn
-        return self.world.broadcast(decided)
+        } | cost_change
+        return self.world.broadcast(plan)
 
-    def _say_plan(self, plan: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    def _report_plan(self, plan: Mapping[str, Any], say: Callable[[str], None]) -> None:
         """What the time is spent on, and whether the steps are too few."""
-        if self.timed:
+        if self.is_time_limited:
             step, evaluations = plan["seconds_per_step"], plan["evaluations"]
-            checks = f"{counted(evaluations, 'evaluation')} with checkpoints"
+            checks = f"{pluralize(evaluations, 'evaluation')} with checkpoints"
             shares = {
                 "preparation": plan["seconds_before"],
-                f"{counted(plan['steps'], 'step')} of {step:.3f} s": plan["steps"] * step,
+                f"{pluralize(plan['steps'], 'step')} of {step:.3f} s": plan["steps"] * step,
                 checks: evaluations * plan["seconds_per_evaluation"],
                 **plan["seconds_after"],
             }
-            parts = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in shares.items())
-            say(f"{self.length}: {parts}")
-        if plan["steps"] < budget.LEAST_STEPS:
+            breakdown = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in shares.items())
+            say(f"{self.duration}: {breakdown}")
+        if plan["steps"] < budget.MIN_STEPS:
             say(
-                f"only {counted(plan['steps'], 'step')} fit into {self.length}, too few to learn much; "
-                f"--budget {self.least_budget()} gives {budget.LEAST_STEPS}"
+                f"only {pluralize(plan['steps'], 'step')} fit into {self.duration}, too few to learn much; "
+                f"--budget {self.min_budget()} gives {budget.MIN_STEPS}"
             )
 
-    def least_budget(self) -> str:
+    def min_budget(self) -> str:
         """The budget in which ``budget.LEAST_STEPS`` steps fit."""
-        assert self._batches is not None, "the run is planned"
-        steps = budget.LEAST_STEPS
-        if self.length.unit == "steps":
+        assert self._dataloader is not None, "the run is planned"
+        steps = budget.MIN_STEPS
+        if self.duration.unit == "steps":
             return f"'{steps} steps'"
-        if self.length.unit == "tokens":
-            return f"'{math.ceil(steps * self._batches.tokens_per_step)} tokens'"
-        if self.length.unit == "epochs":
-            return f"'{math.ceil(steps / self._batches.steps_per_epoch)} epochs'"
+        if self.duration.unit == "tokens":
+            return f"'{math.ceil(steps * self._dataloader.tokens_per_step)} tokens'"
+        if self.duration.unit == "epochs":
+            return f"'{math.ceil(steps / self._dataloader.steps_per_epoch)} epochs'"
         # A run that repeats the steps of another has no times of its own in its plan.
-        step = self.pace.step() or self._plan.get("seconds_per_step", 0.0)
-        evaluations = self.evaluations * self.pace.evaluation
+        step = self.step_timer.seconds_per_step() or self._plan.get("seconds_per_step", 0.0)
+        evaluations = self.evaluations * self.step_timer.evaluation_seconds
         before = self._plan.get("seconds_before", 0.0)
-        return budget.rounded_up(before + steps * step + evaluations + self.reserve)
+        return budget.format_budget(before + steps * step + evaluations + self.reserved_seconds)
 
-    def _left(self) -> float:
+    def _seconds_left(self) -> float:
         """Seconds until training must end, of a length in minutes."""
-        return self.started + self.length.amount - time.monotonic() - self.reserve
+        return self.start_time + self.duration.amount - time.monotonic() - self.reserved_seconds
 
-    def keep(self, step: int) -> None:
+    def correct_steps(self, step: int) -> None:
         """Fit the number of steps to the time that is left, if it is time to look; the plan records it.
 
         Changes that a resumed run has yet to come to are made as they were.
         """
-        if math.isinf(self._look_at):
+        if math.isinf(self._next_check_time):
             return
-        due = self.course.share(step) >= self._look or time.monotonic() >= self._look_at
+        due = (
+            self.step_budget.progress(step) >= self._next_check_progress
+            or time.monotonic() >= self._next_check_time
+        )
         if not self.world.broadcast(due):
             return
-        course = self.course
-        self._look = budget.next_look(course.share(step))
-        self._look_at = time.monotonic() + LOOK_AFTER * self.length.amount
-        if step < course.last.start:
+        step_budget = self.step_budget
+        self._next_check_progress = budget.next_correction(step_budget.progress(step))
+        self._next_check_time = time.monotonic() + CHECK_INTERVAL * self.duration.amount
+        if step < step_budget.last_segment.start:
             return
         total = self.world.broadcast(
-            budget.corrected(course, step, self._left(), self.pace, self.evaluations)
+            budget.correct_total_steps(
+                step_budget, step, self._seconds_left(), self.step_timer, self.evaluations
+            )
         )
-        self.pace.again(course.share(step))
+        self.step_timer.restart(step_budget.progress(step))
         if total is None:
             return
-        plan = self.world.lead(self.run.plan)
-        plan["changes"].append({"step": step, "steps": [course.total(step), total]})
-        self._write(plan)
-        self.course = budget.Course.of(plan)
+        plan = self.world.on_main(self.run.read_plan)
+        plan["changes"].append({"step": step, "steps": [step_budget.total_steps(step), total]})
+        self._write_plan(plan)
+        self.step_budget = budget.StepBudget.from_plan(plan)
 
-    def note(self) -> None:
+    def record_spent_time(self) -> None:
         """Keep how much of a length in minutes is used, for a resume to go on with the rest."""
-        if self.timed and self.world.main:
-            self.run.write_plan(self.run.plan() | {"spent": time.monotonic() - self.started})
+        if self.is_time_limited and self.world.is_main:
+            self.run.write_plan(self.run.read_plan() | {"spent": time.monotonic() - self.start_time})
 
-    def _write(self, plan: dict[str, Any]) -> None:
-        if self.world.main:
+    def _write_plan(self, plan: dict[str, Any]) -> None:
+        if self.world.is_main:
             self.run.write_plan(plan)
 
 
-def _timed(work: Callable[[], None]) -> float:
+def _measure_seconds(work: Callable[[], None]) -> float:
     """Seconds that ``work`` takes."""
-    began = time.monotonic()
+    start = time.monotonic()
     work()
-    return time.monotonic() - began
+    return time.monotonic() - start
 
 
-def counted(number: int, noun: str) -> str:
+def pluralize(number: int, noun: str) -> str:
     """``1 step``, ``1,200 steps``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-class Speed:
+class Throughput:
     """Tokens a second, as a person is shown them."""
 
-    OVER = 10.0
+    INTERVAL = 10.0
     """Seconds after which they are counted anew."""
 
     def __init__(self, tokens: int) -> None:
-        self._tokens, self._at = tokens, time.monotonic()
+        self._tokens, self._start_time = tokens, time.monotonic()
 
-    def said(self, tokens: int) -> str:
+    def format(self, tokens: int) -> str:
         """``, 3,210 tokens/s``, with ``tokens`` read by now."""
         now = time.monotonic()
-        seconds, read = now - self._at, tokens - self._tokens
-        if seconds > self.OVER:
-            self._tokens, self._at = tokens, now
+        seconds, read = now - self._start_time, tokens - self._tokens
+        if seconds > self.INTERVAL:
+            self._tokens, self._start_time = tokens, now
         return f", {read / seconds:,.0f} tokens/s" if seconds > 1e-3 else ""

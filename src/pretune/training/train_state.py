@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 from torch import nn
 
 
-class Keeper(Protocol):
+class ModelIO(Protocol):
     """Writes the network as a model folder, and reads it back."""
 
     network: nn.Module
@@ -22,33 +22,37 @@ class Keeper(Protocol):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainResult:
     """How training ended."""
 
     steps: int
-    planned: int
+    planned_steps: int
     """Steps as they were planned before the first one; a length in minutes is corrected on the way."""
     tokens: int
     """Tokens without padding that were read, over the whole run."""
     seconds: float
     """Wall-clock time of this process from ``started`` on; a run that was resumed took longer."""
     best_step: int
-    scores: dict[str, float]
+    best_scores: dict[str, float]
     """Scores of the best checkpoint; the network holds its weights."""
-    ended: Literal["length", "patience"]
+    stop_reason: Literal["length", "patience"]
     """Why training ended: at its length, or early for want of improvement."""
-    last_factor: float
+    last_lr_factor: float
     """Learning rate of the last update, as a share of the peak."""
-    least_budget: str = ""
+    min_budget: str = ""
     """The budget in which ``budget.LEAST_STEPS`` fit, where fewer steps were made; else empty."""
 
-    def ending(self) -> dict[str, Any]:
+    def stop_summary(self) -> dict[str, Any]:
         """Why it ended, as it stands in summary.json."""
-        return {"ended": self.ended, "planned": self.planned, "last_factor": round(self.last_factor, 6)}
+        return {
+            "ended": self.stop_reason,
+            "planned": self.planned_steps,
+            "last_factor": round(self.last_lr_factor, 6),
+        }
 
 
 @dataclass
-class State:
+class TrainState:
     """What a checkpoint keeps besides weights and optimiser."""
 
     step: int = 0

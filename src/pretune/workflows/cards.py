@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pretune.data.corpus.build import Prepared
-from pretune.model.capabilities import BOTH_WAYS
-from pretune.objectives import objective_of
+from pretune.data.corpus.build import TokenizedCorpus
+from pretune.model.capabilities import PREFIX_OBJECTIVES
+from pretune.objectives import parse_objective
 from pretune.registry import find
-from pretune.report.card import Card, CardScore, Source, model_card
-from pretune.report.phrases import say, teacher_words
-from pretune.report.words import words
+from pretune.report.card import Card, CardScore, DataSource, model_card
+from pretune.report.phrases import phrase, teacher_values
+from pretune.report.words import translations
 from pretune.types import Score
-from pretune.workflows.findings import grave_findings
+from pretune.workflows.findings import severe_findings
 
 
-def pretrained(settings: Any, prepared: Sequence[Prepared], summary: dict[str, Any]) -> str:
+def pretraining_card(settings: Any, corpora: Sequence[TokenizedCorpus], summary: dict[str, Any]) -> str:
     """README.md of a pretrained model."""
     baselines = [("unigram", summary["unigram"]), ("bigram", summary["bigram"])]
     limits = ["Trained on no more than the text named above; it repeats its errors and prejudices."]
@@ -28,28 +28,31 @@ def pretrained(settings: Any, prepared: Sequence[Prepared], summary: dict[str, A
         ]
         if not summary["new_heads"]:
             baselines.insert(0, ("the model it starts from", summary["before"]["loss"]))
-    if settings.objective in BOTH_WAYS and find("families", settings.family).TRAITS.kind == "decoder":
-        limits.append(say(settings.language, "reads_both_ways"))
-    changed = [sentence for text in prepared for sentence in text.changed]
+    if (
+        settings.objective in PREFIX_OBJECTIVES
+        and find("families", settings.family).TRAITS.architecture == "decoder"
+    ):
+        limits.append(phrase(settings.language, "reads_both_ways"))
+    changed = [sentence for text in corpora for sentence in text.source_changes]
     if changed:
-        named = [Path(sentence.partition(": ")[0]).name for sentence in changed]
-        limits.append(say(settings.language, "sources_changed", files=", ".join(named)))
+        file_names = [Path(sentence.partition(": ")[0]).name for sentence in changed]
+        limits.append(phrase(settings.language, "sources_changed", files=", ".join(file_names)))
     loss = Score("loss", summary["loss"], summary["targets"], summary["signature"], "lower")
-    sources = dict.fromkeys(Path(source).name for text in prepared for source in text.sources)
+    sources = dict.fromkeys(Path(source).name for text in corpora for source in text.sources)
     card = Card(
         name=f"{summary['family']} pretrained with pretune",
-        summary=f"A {summary['family']} language model, pretrained by {_learnt(summary)}.",
+        summary=f"A {summary['family']} language model, pretrained by {_objective_phrase(summary)}.",
         head=_head(settings),
         family=str(summary["family"]),
         parameters=int(summary["parameters"]),
         base_model=Path(settings.start_from).name if settings.start_from else "",
         teacher=_teacher(summary, settings.language),
-        sources=tuple(map(Source, sources)),
+        sources=tuple(map(DataSource, sources)),
         settings=_settings(summary, settings),
         scores=(
             CardScore("held-out text", loss, tuple(baselines)),
-            *_others(summary),
-            *_accuracies(summary),
+            *_component_scores(summary),
+            *_accuracy_scores(summary),
         ),
         limits=tuple(limits),
         warnings=_warnings(summary),
@@ -60,31 +63,35 @@ def pretrained(settings: Any, prepared: Sequence[Prepared], summary: dict[str, A
 
 def _teacher(summary: dict[str, Any], language: str) -> str:
     """Whom a distilled model learnt from."""
-    return say(language, "teacher", **teacher_words(summary["teacher"])) if "teacher" in summary else ""
+    return phrase(language, "teacher", **teacher_values(summary["teacher"])) if "teacher" in summary else ""
 
 
 def _head(settings: Any) -> str:
     """The head that the model is used through."""
-    if find("families", settings.family).TRAITS.kind == "encoder-decoder":
+    if find("families", settings.family).TRAITS.architecture == "encoder-decoder":
         return "sequence_to_sequence"
-    return objective_of(settings.objective).heads[0]
+    return parse_objective(settings.objective).heads[0]
 
 
-def _learnt(summary: dict[str, Any]) -> str:
+def _objective_phrase(summary: dict[str, Any]) -> str:
     """The objective, or those of a mixture with their shares."""
-    parts = summary.get("mixture", {})
-    shares = ", ".join(f"{part['objective']} ({100 * part['share']:.3g} %)" for part in parts.values())
-    return f"a mixture of {shares}" if parts else str(summary["objective"])
+    components = summary.get("mixture", {})
+    shares = ", ".join(
+        f"{component['objective']} ({100 * component['share']:.3g} %)" for component in components.values()
+    )
+    return f"a mixture of {shares}" if components else str(summary["objective"])
 
 
-def _others(summary: dict[str, Any]) -> Iterator[CardScore]:
+def _component_scores(summary: dict[str, Any]) -> Iterator[CardScore]:
     """The losses of a mixture's parts but for the first."""
-    for name, part in list(summary.get("mixture", {}).items())[1:]:
-        loss = Score(f"loss/{name}", part["loss"], part["targets"], part["signature"], "lower")
-        yield CardScore("held-out text", loss, (("unigram", part["unigram"]), ("bigram", part["bigram"])))
+    for name, component in list(summary.get("mixture", {}).items())[1:]:
+        loss = Score(f"loss/{name}", component["loss"], component["targets"], component["signature"], "lower")
+        yield CardScore(
+            "held-out text", loss, (("unigram", component["unigram"]), ("bigram", component["bigram"]))
+        )
 
 
-def _accuracies(summary: dict[str, Any]) -> Iterator[CardScore]:
+def _accuracy_scores(summary: dict[str, Any]) -> Iterator[CardScore]:
     """Of heads that choose among classes, beside the share of the most frequent one."""
     for name in (key for key in summary if key.endswith("_accuracy")):
         score = Score(name, summary[name], summary[f"{name}_n"], summary["signature"])
@@ -93,7 +100,7 @@ def _accuracies(summary: dict[str, Any]) -> Iterator[CardScore]:
         )
 
 
-def finetuned(settings: Any, summary: dict[str, Any]) -> str:
+def finetuning_card(settings: Any, summary: dict[str, Any]) -> str:
     """README.md of a fine-tuned model."""
     scores = []
     for name, score in summary["scores"].items():
@@ -103,26 +110,26 @@ def finetuned(settings: Any, summary: dict[str, Any]) -> str:
             tuple(low_high) if low_high else None,
         )  # fmt: skip
         baselines = tuple((b, row[name]["value"]) for b, row in summary["baselines"].items())
-        scores.append(CardScore(words(settings.language)[summary["scored_on"]], value, baselines))
-    language, kind = settings.language, find("tasks", settings.task)
-    what = say(language, "two_texts" if summary["pairs"] else "one_text")
+        scores.append(CardScore(translations(settings.language)[summary["scored_on"]], value, baselines))
+    language, task = settings.language, find("tasks", settings.task)
+    what = phrase(language, "two_texts" if summary["pairs"] else "one_text")
     comma = "、" if language == "zh" else ", "
     card = Card(
-        name=say(language, "card_name", family=summary["family"]),
-        summary=kind.DESCRIPTION[language].format(text=what, labels=comma.join(summary["labels"])),
-        head=kind.HEAD,
+        name=phrase(language, "card_name", family=summary["family"]),
+        summary=task.DESCRIPTION[language].format(text=what, labels=comma.join(summary["labels"])),
+        head=task.HEAD,
         family=str(summary["family"]),
         parameters=int(summary["parameters"]),
         base_model="" if settings.from_random else Path(settings.model).name,
         teacher=_teacher(summary, settings.language),
-        sources=tuple(Source(Path(s).name) for s in settings.train),
+        sources=tuple(DataSource(Path(s).name) for s in settings.train),
         settings=_settings(summary, settings),
         scores=tuple(scores),
-        limits=(say(language, "card_limits", n=f"{summary['train']:,}"),),
+        limits=(phrase(language, "card_limits", n=f"{summary['train']:,}"),),
         warnings=_warnings(summary),
-        example=say(language, "example"),
-        example_pair=say(language, "example_pair") if summary["pairs"] else "",
-        all_scores=kind.PROBLEM_TYPE == "multi_label_classification",
+        example=phrase(language, "example"),
+        example_pair=phrase(language, "example_pair") if summary["pairs"] else "",
+        multi_label=task.PROBLEM_TYPE == "multi_label_classification",
         language=settings.language,
     )
     return model_card(card)
@@ -130,7 +137,7 @@ def finetuned(settings: Any, summary: dict[str, Any]) -> str:
 
 def _warnings(summary: dict[str, Any]) -> tuple[str, ...]:
     """What makes the model useless, as its verdicts say it."""
-    return tuple(item.text for item in grave_findings(summary))
+    return tuple(item.text for item in severe_findings(summary))
 
 
 def _settings(summary: dict[str, Any], settings: Any) -> tuple[tuple[str, str], ...]:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from pretune.errors import ConfigError, UnsupportedError
-from pretune.model.folder import outline
+from pretune.model.folder import read_folder_info
 from pretune.model.model import Model
-from pretune.objectives import DistillationSettings, Distilled, check_widths
+from pretune.objectives import DistillationObjective, DistillationSettings, check_hidden_sizes
 from pretune.runtime.distributed import World
 from pretune.runtime.progress import Reporter
 from pretune.runtime.run_folder import Run
@@ -19,12 +19,12 @@ from pretune.text.tokenizer import Tokenizer
 from pretune.training.settings import TrainingSettings
 from pretune.types import ObjectiveLike, Traits
 
-SPLITTING = ("normalizer", "pre_tokenizer", "model", "added_tokens")
+TOKENIZER_KEYS = ("normalizer", "pre_tokenizer", "model", "added_tokens")
 """What of a tokenizer decides which ids a text becomes, but for its frame."""
 
 
 @dataclass(frozen=True, slots=True)
-class Student:
+class StudentSpec:
     """What a teacher must fit."""
 
     tokenizer: Tokenizer
@@ -36,7 +36,7 @@ class Student:
     task: str | None = None
 
     @classmethod
-    def of(cls, model: Model, world: World) -> Student:
+    def from_model(cls, model: Model, world: World) -> StudentSpec:
         """A model that is there already."""
         return cls(
             model.tokenizer, model.family.TRAITS, model.heads, model.max_length, world.device, model.labels,
@@ -47,7 +47,7 @@ class Student:
 class Teacher:
     """A model to learn from, that reads what the student reads."""
 
-    def __init__(self, settings: DistillationSettings, student: Student) -> None:
+    def __init__(self, settings: DistillationSettings, student: StudentSpec) -> None:
         """
         Raises:
             CheckpointError: no model there, or a damaged one.
@@ -59,23 +59,23 @@ class Teacher:
         # Of a classifier its own labels are loaded: with others its head would begin anew.
         self.model = Model.load(Path(settings.teacher), head="+".join(student.heads))
         self._check_tokenizer(student.tokenizer)
-        self._check_answers(student)
-        self._check_reading(student.traits)
+        self._check_outputs(student)
+        self._check_traits(student.traits)
         self.model.network.to(student.device)
 
     @classmethod
-    def named(
-        cls, settings: DistillationSettings | None, student: Student, reporter: Reporter
+    def from_settings(
+        cls, settings: DistillationSettings | None, student: StudentSpec, reporter: Reporter
     ) -> Teacher | None:
         """The teacher that the settings name, if they do."""
         if settings is None:
             return None
         teacher = cls(settings, student)
-        reporter.say(f"  teacher: {settings.teacher}, {teacher.model.parameters:,} parameters")
+        reporter.say(f"  teacher: {settings.teacher}, {teacher.model.num_parameters:,} parameters")
         return teacher
 
-    def _check_head(self, student: Student) -> None:
-        own = outline(self.settings.teacher).head
+    def _check_head(self, student: StudentSpec) -> None:
+        own = read_folder_info(self.settings.teacher).head
         if not set(student.heads) <= set((own or "").split("+")):
             raise UnsupportedError(
                 f"distillation.teacher = {self.settings.teacher!r}: it has no trained "
@@ -85,8 +85,8 @@ class Teacher:
 
     def _check_tokenizer(self, tokenizer: Tokenizer) -> None:
         theirs = self.model.tokenizer
-        ours, others = tokenizer.describe(), theirs.describe()
-        differs = [part for part in SPLITTING if ours.get(part) != others.get(part)]
+        ours, others = tokenizer.to_dict(), theirs.to_dict()
+        differs = [key for key in TOKENIZER_KEYS if ours.get(key) != others.get(key)]
         if tokenizer.specials != theirs.specials:
             differs.append("special tokens")
         if differs:
@@ -96,7 +96,7 @@ class Teacher:
                 "student with the teacher's (tokenizer=TEACHER), or choose a teacher with the student's"
             )
 
-    def _check_answers(self, student: Student) -> None:
+    def _check_outputs(self, student: StudentSpec) -> None:
         where = f"distillation.teacher = {self.settings.teacher!r}"
         if self.model.task_name != student.task:
             raise UnsupportedError(
@@ -114,18 +114,19 @@ class Teacher:
                 f"{student.max_length}; set max_length={self.model.max_length} or less"
             )
 
-    def _check_reading(self, ours: Traits) -> None:
-        theirs: Traits = self.model.family.TRAITS
+    def _check_traits(self, student_traits: Traits) -> None:
+        teacher_traits: Traits = self.model.family.TRAITS
         for name in ("kind", "sentence", "segments"):
-            if getattr(ours, name) != getattr(theirs, name):
+            if getattr(student_traits, name) != getattr(teacher_traits, name):
                 raise UnsupportedError(
                     f"distillation.teacher = {self.settings.teacher!r}: its family reads a batch otherwise "
-                    f"than the student's ({name}: {getattr(theirs, name)!r} and {getattr(ours, name)!r}); "
+                    f"than the student's ({name}: {getattr(teacher_traits, name)!r} and "
+                    f"{getattr(student_traits, name)!r}); "
                     "choose a teacher of the student's family, or of one like it"
                 )
 
 
-def keep(teacher: Teacher | None, run: Run) -> None:
+def record_teacher(teacher: Teacher | None, run: Run) -> None:
     """Note in the run which teacher it has.
 
     Raises:
@@ -133,7 +134,7 @@ def keep(teacher: Teacher | None, run: Run) -> None:
     """
     if teacher is None:
         return
-    plan, fingerprint = run.plan(), teacher.model.fingerprint
+    plan, fingerprint = run.read_plan(), teacher.model.fingerprint
     if plan.get("teacher", fingerprint) != fingerprint:
         raise ConfigError(
             f"{run.folder}: the teacher in {teacher.settings.teacher} is no longer the one that this run "
@@ -142,7 +143,7 @@ def keep(teacher: Teacher | None, run: Run) -> None:
     run.write_plan(plan | {"teacher": fingerprint})
 
 
-def told(teacher: Teacher | None) -> dict[str, Any]:
+def teacher_summary(teacher: Teacher | None) -> dict[str, Any]:
     """What a run's summary says of its teacher; nothing where there is none."""
     if teacher is None:
         return {}
@@ -153,7 +154,7 @@ def told(teacher: Teacher | None) -> dict[str, Any]:
             "name": folder.parent.name if folder.name == "model" else folder.name,
             "path": settings.teacher,
             "family": model.family.__name__.rpartition(".")[2],
-            "parameters": model.parameters,
+            "parameters": model.num_parameters,
             "fingerprint": model.fingerprint,
             "weight": settings.weight,
             "temperature": settings.temperature,
@@ -162,17 +163,23 @@ def told(teacher: Teacher | None) -> dict[str, Any]:
     }
 
 
-def beside(teacher: Teacher | None, objective: ObjectiveLike) -> ObjectiveLike:
+def wrap_objective(teacher: Teacher | None, objective: ObjectiveLike) -> ObjectiveLike:
     """``objective``, with the teacher at its side, if there is one."""
     if teacher is None:
         return objective
     network, module = teacher.model.network, teacher.model.family
     vocabulary = teacher.model.tokenizer.vocabulary_size
-    return Distilled(objective, network, teacher.settings, vocabulary, packs=module.TRAITS.packing)
+    return DistillationObjective(
+        objective, network, teacher.settings, vocabulary, supports_packing=module.TRAITS.supports_packing
+    )
 
 
-def check(
-    settings: DistillationSettings | None, config: Any, training: TrainingSettings, *, decided: bool = True
+def check_distillation(
+    settings: DistillationSettings | None,
+    config: Any,
+    training: TrainingSettings,
+    *,
+    is_size_known: bool = True,
 ) -> None:
     """See, before any weight is read, that there is a teacher and that hidden states can be compared.
 
@@ -192,21 +199,21 @@ def check(
             "distillation reads heads outside of the network's own pass, and is not offered for weights that "
             "are spread over processes; set training.parallel=ddp"
         )
-    teacher = outline(settings.teacher).config.hidden_size
+    teacher = read_folder_info(settings.teacher).config.hidden_size
     if not settings.hidden_weight:
         return
-    if not decided:
+    if not is_size_known:
         raise ConfigError(
             "distillation.hidden_weight: the student must be as wide as the teacher, and its size was left "
             f"to the time; set model.hidden_size={teacher}, or leave hidden_weight at 0"
         )
-    check_widths(config.hidden_size, teacher)
+    check_hidden_sizes(config.hidden_size, teacher)
 
 
-def tokenizer_of(settings: DistillationSettings) -> str:
+def teacher_tokenizer(settings: DistillationSettings) -> str:
     """The folder of the tokenizer that a new student must have: the teacher's.
 
     Raises:
         CheckpointError: no model there.
     """
-    return str(outline(settings.teacher).folder)
+    return str(read_folder_info(settings.teacher).folder)

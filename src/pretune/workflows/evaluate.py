@@ -14,25 +14,25 @@ from typing import Any
 from pretune.arguments import FilePath, check_arguments
 from pretune.baselines.base import Baseline
 from pretune.config import Settings
-from pretune.data.corpus.pairs import joint_of
-from pretune.data.corpus.token_shards import joined, write_corpus
-from pretune.data.sources.read_options import Reading
+from pretune.data.corpus.pairs import pair_separator_id
+from pretune.data.corpus.token_shards import join_texts, write_corpus
+from pretune.data.sources.read_options import ReadOptions
 from pretune.data.sources.records import RecordLog, read_records
-from pretune.errors import CheckpointError, DataError, NotFiniteError, UnsupportedError
-from pretune.evaluation.language_model import HeldOut
-from pretune.evaluation.mistakes import Mistake, Slice, by_slice, most_confident
-from pretune.metrics.by_class import ByClass
+from pretune.errors import CheckpointError, DataError, NonFiniteError, UnsupportedError
+from pretune.evaluation.language_model import HeldOutSet
+from pretune.evaluation.mistakes import Mistake, Slice, accuracy_by_length, confident_mistakes
+from pretune.metrics.by_class import ClassReport
 from pretune.model.model import Model
-from pretune.model.nonfinite import naming
-from pretune.objectives import Kind, objective_of, usual
+from pretune.model.nonfinite import explain_non_finite
+from pretune.objectives import ObjectiveSpec, default_objective, parse_objective
 from pretune.registry import find
 from pretune.report.diagnostics import Finding
 from pretune.runtime import atomic_files, device, state_file
-from pretune.runtime.progress import Reporter, Silent
+from pretune.runtime.progress import NullReporter, Reporter
 from pretune.types import Prediction, Record, Score
 from pretune.workflows import verdicts
-from pretune.workflows.data_options import reading_of
-from pretune.workflows.prediction_findings import of_predictions
+from pretune.workflows.data_options import reading_for_model
+from pretune.workflows.prediction_findings import diagnose_predictions
 
 
 @dataclass(frozen=True)
@@ -42,69 +42,69 @@ class Evaluation:
     task: str
     records: Sequence[Record]
     predictions: Sequence[Prediction]
-    truth: Sequence[Any]
+    references: Sequence[Any]
     """The true value of each record."""
     scores: list[Score]
     """The first decides."""
     baselines: dict[str, tuple[Baseline, list[Score]]] = field(default_factory=dict)
-    classes: ByClass | None = None
+    class_report: ClassReport | None = None
     """Scores by class, of a task that has classes."""
     mistakes: list[Mistake] = field(default_factory=list)
     slices: list[Slice] = field(default_factory=list)
     overlap: int | None = None
     """Texts that stand in the model's pretraining text; None where that is not known."""
-    judged: int = 0
+    num_overlap_checked: int = 0
     """Texts that were long enough to be looked up there."""
 
     @property
     def correct(self) -> list[bool]:
         """Whether the model is wholly right about each record."""
-        return self.right(p.value for p in self.predictions)
+        return self.match(p.value for p in self.predictions)
 
-    def right(self, said: Iterable[Any]) -> list[bool]:
+    def match(self, predicted: Iterable[Any]) -> list[bool]:
         """Whether each of these values is the true one."""
-        return [value == true for value, true in zip(said, self.truth, strict=True)]
+        return [value == true for value, true in zip(predicted, self.references, strict=True)]
 
     @property
     def beats_majority(self) -> bool:
         """Whether more records are wholly right than one answer for all would get right."""
-        return sum(self.correct) > max(Counter(self.truth).values(), default=0)
+        return sum(self.correct) > max(Counter(self.references).values(), default=0)
 
-    def findings(self, scored_on: str = "") -> tuple[Finding, ...]:
+    def findings(self, split: str = "") -> tuple[Finding, ...]:
         """What the predictions show before all else; ``scored_on``: ``test`` or ``validation``, if known."""
         values = [p.value for p in self.predictions]
-        return of_predictions(self.task, values, self.truth, self.records, scored_on)
+        return diagnose_predictions(self.task, values, self.references, self.records, split)
 
     @property
-    def share(self) -> str:
+    def record_metric(self) -> str:
         """The name of the score that is the mean of :attr:`correct`."""
-        return str(find("tasks", self.task).PER_RECORD)
+        return str(find("tasks", self.task).RECORD_METRIC)
 
     def summary(self) -> dict[str, Any]:
         """Scores, baselines and overlap, as they stand in summary.json."""
         return {
             "n": len(self.records),
-            "scores": {s.name: s.as_dict() for s in self.scores},
-            **(self.classes.as_dict() if self.classes else {}),
+            "scores": {s.name: s.to_dict() for s in self.scores},
+            **(self.class_report.as_dict() if self.class_report else {}),
             "baselines": {
-                name: {"description": baseline.description, **{s.name: s.as_dict() for s in scores}}
+                name: {"description": baseline.description, **{s.name: s.to_dict() for s in scores}}
                 for name, (baseline, scores) in self.baselines.items()
             },
             "pretraining_overlap": self.overlap,
         }
 
-    def rows(self) -> list[dict[str, Any]]:
+    def prediction_rows(self) -> list[dict[str, Any]]:
         """One row a record: what was said, what is true, how sure, and the probability of every label."""
-        kind = find("tasks", self.task)
+        task = find("tasks", self.task)
         return [
             {
                 **{key: r.fields[key] for key in ("text", "text_pair") if r.fields.get(key) is not None},
-                kind.ANSWER: true,
+                task.PREDICTION_FIELD: true,
                 "said": p.value,
                 "confidence": p.confidence,
-                "probabilities": {label: round(x, 6) for label, x in kind.probabilities(p).items()},
+                "probabilities": {label: round(x, 6) for label, x in task.probabilities(p).items()},
             }
-            for r, true, p in zip(self.records, self.truth, self.predictions, strict=True)
+            for r, true, p in zip(self.records, self.references, self.predictions, strict=True)
         ]
 
 
@@ -113,7 +113,12 @@ BaselineScores = dict[str, tuple[Baseline, list[Score]]]
 
 
 def fit_baselines(
-    task: Any, name: str, train: Sequence[Record], records: Sequence[Record], *, seconds: float | None = None
+    task: Any,
+    task_name: str,
+    train: Sequence[Record],
+    records: Sequence[Record],
+    *,
+    max_seconds: float | None = None,
 ) -> BaselineScores:
     """The baselines of a task, fitted on ``train`` and scored on ``records``.
 
@@ -123,45 +128,47 @@ def fit_baselines(
         seconds: that fitting may take, about; training records evenly apart are left out for it, and the
             descriptions say so. None: as long as it takes.
     """
-    fit = find("evaluation", find("tasks", name).BASELINES).baselines
-    used = train if seconds is None else _that_fit(train, records, fit, seconds)
+    fit = find("evaluation", find("tasks", task_name).BASELINES).baselines
+    used = train if max_seconds is None else _subsample_for_time(train, records, fit, max_seconds)
     found: BaselineScores = {}
     for key, baseline in fit(used, records).items():
         if len(used) < len(train):
-            said = f"{baseline.description}, fitted on {len(used):,} of {len(train):,} training records"
-            baseline = replace(baseline, description=said)
+            description = (
+                f"{baseline.description}, fitted on {len(used):,} of {len(train):,} training records"
+            )
+            baseline = replace(baseline, description=description)
         predictions = [Prediction(number, value) for number, value in enumerate(baseline.predictions)]
         found[key] = (baseline, task.score(predictions, records))
     return found
 
 
-TRIED = 300
+TIMING_RECORDS = 300
 """Training records that the baselines are fitted on to see how long more of them take."""
 
 
-def _that_fit(
-    train: Sequence[Record], records: Sequence[Record], fit: Callable[..., Any], seconds: float
+def _subsample_for_time(
+    train: Sequence[Record], records: Sequence[Record], fit: Callable[..., Any], max_seconds: float
 ) -> Sequence[Record]:
     """As many of the training records as the baselines can be fitted on in ``seconds``."""
-    if len(train) <= TRIED:
+    if len(train) <= TIMING_RECORDS:
         return train
     began = time.monotonic()
     try:
-        fit(_evenly(train, TRIED), records[:1])
+        fit(_subsample_evenly(train, TIMING_RECORDS), records[:1])
     except DataError:  # so few records may hold one class only
         return train
     spent = time.monotonic() - began
-    return _evenly(train, max(TRIED, int(TRIED * (seconds - spent) / spent)))
+    return _subsample_evenly(train, max(TIMING_RECORDS, int(TIMING_RECORDS * (max_seconds - spent) / spent)))
 
 
-def _evenly(records: Sequence[Record], most: int) -> Sequence[Record]:
+def _subsample_evenly(records: Sequence[Record], max_records: int) -> Sequence[Record]:
     """At most so many of the records, evenly apart."""
-    if len(records) <= most:
+    if len(records) <= max_records:
         return records
-    return [records[i * len(records) // most] for i in range(most)]
+    return [records[i * len(records) // max_records] for i in range(max_records)]
 
 
-def assess(
+def evaluate_records(
     model: Model,
     records: Sequence[Record],
     baselines: BaselineScores,
@@ -173,17 +180,17 @@ def assess(
 
     ``predictions``: what it says of the records, if that is known.
     """
-    kind, task = model.task_module, model.task(options)
+    task_module, task = model.task_module, model.build_task(options)
     predictions = model.predict(records, options) if predictions is None else predictions
-    truth = [kind.truth(r) for r in records]
-    texts = ["\n".join(kind.texts(r)) for r in records]
+    truth = [task_module.reference(r) for r in records]
+    texts = ["\n".join(task_module.get_texts(r)) for r in records]
     correct = [p.value == t for p, t in zip(predictions, truth, strict=True)]
     return Evaluation(
         str(model.task_name), records, predictions, truth, task.score(predictions, records), baselines,
-        task.by_class(predictions, records), most_confident(records, predictions, truth, k=10),
-        by_slice(correct, [len(t) for t in texts]),
-        len(model.fingerprints.overlap(texts)) if model.fingerprints is not None else None,
-        model.fingerprints.judged(texts) if model.fingerprints is not None else 0,
+        task.by_class(predictions, records), confident_mistakes(records, predictions, truth, k=10),
+        accuracy_by_length(correct, [len(t) for t in texts]),
+        len(model.fingerprints.find_overlapping(texts)) if model.fingerprints is not None else None,
+        model.fingerprints.count_checkable(texts) if model.fingerprints is not None else 0,
     )  # fmt: skip
 
 
@@ -212,10 +219,10 @@ def evaluate(
         UsageError: ``out`` is there already and ``overwrite`` is not given.
         UnsupportedError: ``task`` is none that the model's head can do.
     """
-    device.prepare()
-    reporter = reporter or Silent()
+    device.configure()
+    reporter = reporter or NullReporter()
     if out is not None:
-        atomic_files.check_file(Path(out), overwrite=overwrite or _is_ours(Path(out)))
+        atomic_files.check_file(Path(out), overwrite=overwrite or _is_evaluation_file(Path(out)))
     loaded = model if isinstance(model, Model) else Model.load(model)
     if task is not None and task not in (loaded.head, loaded.task_name):
         raise UnsupportedError(
@@ -225,15 +232,17 @@ def evaluate(
     if loaded.task_name is not None:
         name = loaded.task_name
         fields = loaded.task_module.FIELDS
-        reading = reading_of(loaded, columns, encoding, [field.name for field in fields])
+        reading = reading_for_model(loaded, columns, encoding, [field.name for field in fields])
         records = read_labelled((data,), reporter, name, reading=reading)
-        loaded.task().check(records)
-        learnt = None if train is None else read_labelled((train,), reporter, name, reading=reading)
-        if learnt is not None:
-            loaded.task().check(learnt)
-        baselines = {} if learnt is None else fit_baselines(loaded.task(), name, learnt, records)
-        evaluation = assess(loaded, records, baselines)
-        found = verdicts.as_rows("en", evaluation.findings())
+        loaded.build_task().check_labels(records)
+        train_records = None if train is None else read_labelled((train,), reporter, name, reading=reading)
+        if train_records is not None:
+            loaded.build_task().check(train_records)
+        baselines = (
+            {} if train_records is None else fit_baselines(loaded.build_task(), name, train_records, records)
+        )
+        evaluation = evaluate_records(loaded, records, baselines)
+        found = verdicts.findings_to_dicts("en", evaluation.findings())
         summary = {"verb": "evaluate", "task": name, **evaluation.summary(), "verdicts": found}
         if evaluation.overlap:
             reporter.say(
@@ -241,66 +250,74 @@ def evaluate(
                 "pretrained on; the scores may flatter it"
             )
     else:
-        reading = reading_of(loaded, columns, encoding, _pretrained_by(loaded).columns)
-        scored = _language_model(loaded, str(data), reading, reporter)
+        reading = reading_for_model(loaded, columns, encoding, _pretraining_spec(loaded).columns)
+        scored = _evaluate_language_model(loaded, str(data), reading, reporter)
         summary = {"verb": "evaluate", "task": loaded.head, **scored}
-        with naming(loaded.path, loaded.network):
+        with explain_non_finite(loaded.path, loaded.network):
             if not math.isfinite(summary["scores"]["loss"]["value"]):
-                raise NotFiniteError("its loss is NaN or infinite")
+                raise NonFiniteError("its loss is NaN or infinite")
     if out is not None:
         atomic_files.write_json(Path(out), summary)
     return summary
 
 
-def _is_ours(path: Path) -> bool:
+def _is_evaluation_file(path: Path) -> bool:
     """Is a file what an evaluation wrote?"""
     try:
-        return (state_file.read_any(path, "") or {}).get("verb") == "evaluate"
+        return (state_file.read_unverified(path, "") or {}).get("verb") == "evaluate"
     except CheckpointError:
         return False
 
 
-def _language_model(model: Model, data: str, reading: Reading, reporter: Reporter) -> dict[str, Any]:
-    model.needs(model.head)
-    kind = _pretrained_by(model)
+def _evaluate_language_model(
+    model: Model, data: str, reading: ReadOptions, reporter: Reporter
+) -> dict[str, Any]:
+    model.require_head(model.head)
+    spec = _pretraining_spec(model)
     specials = model.tokenizer.specials
     log = RecordLog()
-    found = read_records((data,), columns=kind.columns, reading=reading, log=log)
-    records = [[str(record.fields[column]) for column in kind.columns] for record in found]
-    log.finish()
+    found = read_records((data,), columns=spec.columns, read_options=reading, log=log)
+    records = [[str(record.fields[column]) for column in spec.columns] for record in found]
+    log.raise_if_too_many_bad()
     texts = [text for record in records for text in record]
-    if log.remarkable:
+    if log.has_notes:
         reporter.say(f"  {log.summary()}")
     with tempfile.TemporaryDirectory() as scratch:
-        joint = joint_of(kind.columns, specials)
-        corpus = write_corpus(map(joined, records), model.tokenizer, Path(scratch) / "corpus", joint=joint)
-        windows = kind.store(corpus, specials, model.max_length)
+        joint = pair_separator_id(spec.columns, specials)
+        corpus = write_corpus(
+            map(join_texts, records), model.tokenizer, Path(scratch) / "corpus", separator_id=joint
+        )
+        windows = spec.feature_store(corpus, specials, model.max_length)
         scores: list[Score] = []
-        for name, objective in kind.scorings(model.family.TRAITS, specials, windows).items():
-            held = HeldOut(
-                windows, objective, kind.contexts, model.tokenizer,
-                max_tokens=2**62, max_length=model.max_length, every_token=kind.every_token,
-                packing=model.family.TRAITS.packing,
+        for name, objective in spec.evaluation_objectives(model.family.TRAITS, specials, windows).items():
+            held_out = HeldOutSet(
+                windows, objective, spec.ngram_contexts, model.tokenizer,
+                max_tokens=2**62, max_length=model.max_length, every_token=spec.predicts_every_token,
+                packing=model.family.TRAITS.supports_packing,
             )  # fmt: skip
-            these = held.scores(model.network)
+            these = held_out.evaluate(model.network)
             scores += [replace(s, name=f"{name}_{s.name}") for s in these] if name else these
-    seen = None if model.fingerprints is None else len(model.fingerprints.overlap(texts))
-    if seen:
+    overlap = None if model.fingerprints is None else len(model.fingerprints.find_overlapping(texts))
+    if overlap:
         reporter.say(
-            f"  mind: {seen} of {len(texts)} texts stand in the text that the model was pretrained on"
+            f"  mind: {overlap} of {len(texts)} texts stand in the text that the model was pretrained on"
         )
     return {
         "documents": len(records),
         "n": scores[0].n,
-        "scores": {s.name: s.as_dict() for s in scores},
-        "pretraining_overlap": seen,
+        "scores": {s.name: s.to_dict() for s in scores},
+        "pretraining_overlap": overlap,
     }
 
 
-def _pretrained_by(model: Model) -> Kind:
+def _pretraining_spec(model: Model) -> ObjectiveSpec:
     """The (first) objective of a language model: the one that it was pretrained by, if that is known."""
-    kind = objective_of(str(model.about.get("objective", model.head)).split("+")[0])
-    return kind if kind.suits(model.family.TRAITS) else objective_of(usual(model.family))
+    spec = parse_objective(str(model.metadata.get("objective", model.head)).split("+")[0])
+    return (
+        spec
+        if spec.is_supported_by(model.family.TRAITS)
+        else parse_objective(default_objective(model.family))
+    )
 
 
 def read_labelled(
@@ -308,28 +325,28 @@ def read_labelled(
     reporter: Reporter,
     task: str = "classification",
     *,
-    reading: Reading | None = None,
+    reading: ReadOptions | None = None,
     log: RecordLog | None = None,
 ) -> list[Record]:
     """All records of labelled files that a task can use; what was left out is said."""
-    kind = find("tasks", task)
+    task_module = find("tasks", task)
     log = RecordLog() if log is None else log
     records = []
-    padded = 0
-    for record in read_records(paths, columns=kind.FIELDS, reading=reading, log=log):
+    num_padded = 0
+    for record in read_records(paths, columns=task_module.FIELDS, read_options=reading, log=log):
         try:
-            records.append(kind.accepted(record))
-            padded += _is_padded(record.fields.get(kind.ANSWER))
+            records.append(task_module.parse(record))
+            num_padded += _has_outer_whitespace(record.fields.get(task_module.PREDICTION_FIELD))
         except DataError as error:
-            log.good -= 1
+            log.num_good -= 1
             log.reject(record.path, record.line, str(error))
-    log.finish()
-    if log.remarkable:
+    log.raise_if_too_many_bad()
+    if log.has_notes:
         reporter.say(f"  {log.summary()}")
-    if padded:
-        reporter.say(f"  {padded:,} labels had white space around them, which was taken off")
+    if num_padded:
+        reporter.say(f"  {num_padded:,} labels had white space around them, which was taken off")
     return records
 
 
-def _is_padded(label: Any) -> bool:
+def _has_outer_whitespace(label: Any) -> bool:
     return isinstance(label, str) and label != label.strip()

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from pretune.metrics.statistics import Difference, paired_difference
+from pretune.metrics.statistics import PairedDifference, paired_difference
 from pretune.report import page as p
-from pretune.report.diagnostics import FIRST, Finding
-from pretune.report.phrases import say, teacher_words
+from pretune.report.diagnostics import FIRST_FINDINGS, Finding
+from pretune.report.phrases import phrase, teacher_values
 from pretune.report.sections import Status
-from pretune.report.words import words
+from pretune.report.words import translations
 from pretune.workflows.evaluate import Evaluation
-from pretune.workflows.verdicts import sentence
+from pretune.workflows.verdicts import describe_finding
 
 Summary = Mapping[str, Any]
 
@@ -22,42 +22,42 @@ UNIGRAM_MARGIN = 0.3
 """Nats by which a masked model must be below a unigram model of the same text to have learnt something."""
 FEW_LABELS = 1000
 """Training records below which a simple classifier is hard to beat."""
-READ_BOTH_WAYS = ("masked_lm", "permutation_lm", "span_corruption", "denoising")
+BIDIRECTIONAL_OBJECTIVES = ("masked_lm", "permutation_lm", "span_corruption", "denoising")
 """They see both neighbours of what they predict."""
 
 
-def loss_finding(language: str, name: str, summary: Summary, *, advise: bool = True) -> p.VerdictItem:
+def loss_finding(language: str, name: str, summary: Summary, *, with_advice: bool = True) -> p.VerdictItem:
     """Is this loss normal? Against the n-gram models of the same text.
 
     ``advise``: say what to do about it, where the curves do not know better.
     """
     loss, unigram, bigram = summary["loss"], summary["unigram"], summary["bigram"]
-    if str(summary["objective"]).split("+")[0] in READ_BOTH_WAYS:  # the bigram is no measure of it
-        kind = "beats_unigram" if loss < unigram - UNIGRAM_MARGIN else "beats_nothing"
-        status = "good" if kind == "beats_unigram" else "bad"
+    if str(summary["objective"]).split("+")[0] in BIDIRECTIONAL_OBJECTIVES:  # the bigram is no measure of it
+        key = "beats_unigram" if loss < unigram - UNIGRAM_MARGIN else "beats_nothing"
+        status = "good" if key == "beats_unigram" else "bad"
     else:
-        kind = "beats_bigram" if loss < bigram else "beats_unigram" if loss < unigram else "beats_nothing"
-        status = "good" if kind == "beats_bigram" else "bad"
+        key = "beats_bigram" if loss < bigram else "beats_unigram" if loss < unigram else "beats_nothing"
+        status = "good" if key == "beats_bigram" else "bad"
     figures = {k: f"{v:.2f}" for k, v in (("loss", loss), ("unigram", unigram), ("bigram", bigram))}
-    advice = say(language, "train_longer") if advise and kind == "beats_nothing" else ""
-    return p.VerdictItem(cast(Status, status), say(language, kind, name=name, **figures) + advice)
+    advice = phrase(language, "train_longer") if with_advice and key == "beats_nothing" else ""
+    return p.VerdictItem(cast(Status, status), phrase(language, key, name=name, **figures) + advice)
 
 
-def origin_finding(language: str, summary: Summary) -> Iterator[p.VerdictItem]:
+def start_from_finding(language: str, summary: Summary) -> Iterator[p.VerdictItem]:
     """What continued pretraining gave, against the model that it started from."""
     if "before" not in summary:
         return
     start, loss, before = Path(summary["start_from"]).name, summary["loss"], summary["before"]["loss"]
     if summary["new_heads"]:
-        yield p.VerdictItem("neutral", say(language, "started_with_new_head", start=start))
+        yield p.VerdictItem("neutral", phrase(language, "started_with_new_head", start=start))
         return
     key, status = ("went_down", "good") if loss < before else ("did_not_go_down", "bad")
     figures = {"loss": f"{loss:.3f}", "before": f"{before:.3f}"}
-    advice = say(language, "lower_rate") if status == "bad" and may_advise(summary) else ""
-    yield p.VerdictItem(cast(Status, status), say(language, key, start=start, **figures) + advice)
+    advice = phrase(language, "lower_rate") if status == "bad" and should_advise(summary) else ""
+    yield p.VerdictItem(cast(Status, status), phrase(language, key, start=start, **figures) + advice)
 
 
-def may_advise(summary: Summary) -> bool:
+def should_advise(summary: Summary) -> bool:
     """Whether no verdict on curves and predictions names a cause, against which other advice would stand."""
     return not any(row["status"] == "bad" for row in summary.get("verdicts", ()))
 
@@ -65,7 +65,7 @@ def may_advise(summary: Summary) -> bool:
 def teacher_finding(language: str, summary: Summary) -> Iterator[p.VerdictItem]:
     """Whom a distilled model learnt from."""
     if "teacher" in summary:
-        yield p.VerdictItem("neutral", say(language, "taught", **teacher_words(summary["teacher"])))
+        yield p.VerdictItem("neutral", phrase(language, "taught", **teacher_values(summary["teacher"])))
 
 
 def curve_findings(summary: Summary) -> tuple[p.VerdictItem, ...]:
@@ -73,99 +73,103 @@ def curve_findings(summary: Summary) -> tuple[p.VerdictItem, ...]:
     return tuple(p.VerdictItem(row["status"], row["text"]) for row in summary.get("verdicts", ()))
 
 
-def grave_findings(summary: Summary) -> tuple[p.VerdictItem, ...]:
+def severe_findings(summary: Summary) -> tuple[p.VerdictItem, ...]:
     """Those of them that stand above all else: what makes a model useless, with its cause."""
-    rows = [row for row in summary.get("verdicts", ()) if row["status"] == "bad" and row["kind"] in FIRST]
+    rows = [
+        row for row in summary.get("verdicts", ()) if row["status"] == "bad" and row["kind"] in FIRST_FINDINGS
+    ]
     return tuple(p.VerdictItem(row["status"], row["text"]) for row in rows)
 
 
-def grave_of(language: str, name: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[p.VerdictItem]:
+def severe_findings_of_run(
+    language: str, name: str, rows: Iterable[Mapping[str, Any]]
+) -> Iterator[p.VerdictItem]:
     """What makes a model useless, of the verdicts in a run's summary, said anew in ``language``."""
     for row in rows:
-        if row["status"] == "bad" and row["kind"] in FIRST:
+        if row["status"] == "bad" and row["kind"] in FIRST_FINDINGS:
             finding = Finding(row["kind"], row["status"], row["figures"])
-            yield p.VerdictItem(finding.status, f"{name}: {sentence(language, finding)}")
+            yield p.VerdictItem(finding.status, f"{name}: {describe_finding(language, finding)}")
 
 
-def gravest_first(items: Iterable[p.VerdictItem]) -> tuple[p.VerdictItem, ...]:
+def sort_by_severity(items: Iterable[p.VerdictItem]) -> tuple[p.VerdictItem, ...]:
     """What is bad before all else; otherwise in their order."""
     return tuple(sorted(items, key=lambda item: item.status != "bad"))
 
 
-def comparison(
-    language: str, keys: tuple[str, str, str], difference: Difference, name: str, **values: object
+def comparison_finding(
+    language: str, keys: tuple[str, str, str], difference: PairedDifference, name: str, **values: object
 ) -> p.VerdictItem:
     """A paired difference in words: ``keys`` are the phrases for above, below and cannot be told."""
     low, high = difference.interval
     above, below, level = keys
     key, status = (above, "good") if low > 0 else (below, "bad") if high < 0 else (level, "neutral")
     gap = f"{100 * difference.mean:+.1f}" if key == level else f"{100 * abs(difference.mean):.1f}"
-    figures = {"difference": gap, "low": _points(low), "high": _points(high)}
-    text = say(language, key, name=name, n=difference.n, **figures, **values)
+    figures = {"difference": gap, "low": _format_points(low), "high": _format_points(high)}
+    text = phrase(language, key, name=name, n=difference.n, **figures, **values)
     return p.VerdictItem(cast(Status, status), text)
 
 
 def metric_name(language: str, metric: str) -> str:
     """What a metric is called on a page; its own name where there is no word for it."""
-    return words(language).get(metric, metric)
+    return translations(language).get(metric, metric)
 
 
-def against_baseline(
+def baseline_finding(
     language: str,
     name: str,
-    difference: Difference,
+    difference: PairedDifference,
     value: float,
     baseline: str,
-    other: float,
+    baseline_value: float,
     *,
     metric: str = "accuracy",
-    train: int,
-    advise: bool = True,
+    num_train: int,
+    with_advice: bool = True,
 ) -> p.VerdictItem:
     """Whether a model, of so many training records, beats a baseline on the same texts.
 
     ``advise``: say what to do about it, where no graver fault stands above.
     """
     keys = ("beats_baseline", "below_baseline", "level_with_baseline")
-    item = comparison(
+    item = comparison_finding(
         language, keys, difference, name,
-        value=f"{value:.3f}", baseline=words(language)[baseline], other=f"{other:.3f}",
+        value=f"{value:.3f}", baseline=translations(language)[baseline], other=f"{baseline_value:.3f}",
         metric=metric_name(language, metric),
     )  # fmt: skip
-    if item.status != "bad" or not advise:
+    if item.status != "bad" or not with_advice:
         return item
-    key = "few_labels" if train < FEW_LABELS else "many_labels"
-    return replace(item, text=item.text + say(language, key, train=f"{train:,}"))
+    key = "few_labels" if num_train < FEW_LABELS else "many_labels"
+    return replace(item, text=item.text + phrase(language, key, train=f"{num_train:,}"))
 
 
-def overlap_finding(language: str, overlap: int, judged: int, n: int) -> p.VerdictItem:
+def overlap_finding(language: str, overlap: int, num_checked: int, n: int) -> p.VerdictItem:
     """Whether the model has read its test texts before, of those long enough to be judged."""
-    key, status = ("overlap", "bad") if overlap else ("no_overlap", "good" if judged == n else "neutral")
-    return p.VerdictItem(cast(Status, status), say(language, key, count=overlap, judged=judged, n=n))
+    key, status = ("overlap", "bad") if overlap else ("no_overlap", "good" if num_checked == n else "neutral")
+    return p.VerdictItem(cast(Status, status), phrase(language, key, count=overlap, judged=num_checked, n=n))
 
 
-def against_baselines(
+def baseline_findings(
     language: str, evaluation: Evaluation, summary: Mapping[str, Any]
 ) -> list[p.VerdictItem]:
     """Whether the model beats each baseline, by a paired bootstrap over the records."""
-    name = evaluation.share
+    name = evaluation.record_metric
     ours = next(s.value for s in evaluation.scores if s.name == name)
-    grave = {row["kind"] for row in summary["verdicts"] if row["status"] == "bad"}
+    severe = {row["kind"] for row in summary["verdicts"] if row["status"] == "bad"}
     found = []
-    for baseline, (made, scores) in evaluation.baselines.items():
-        if baseline == "majority" and "constant_prediction" in grave:
+    for baseline, (baseline_predictions, scores) in evaluation.baselines.items():
+        if baseline == "majority" and "constant_prediction" in severe:
             continue  # it says the same, and would name no cause
-        theirs = evaluation.right(made.predictions)
+        theirs = evaluation.match(baseline_predictions.predictions)
         difference = paired_difference([evaluation.correct], [theirs])
         other = next(s.value for s in scores if s.name == name)
         found.append(
-            against_baseline(
-                language, words(language)["ours"], difference, ours, baseline, other, metric=name,
-                train=summary["train"], advise=not grave & set(FIRST),
+            baseline_finding(
+                language, translations(language)["ours"], difference, ours, baseline, other, metric=name,
+                num_train=summary["train"], with_advice=not severe & set(FIRST_FINDINGS),
             )
         )  # fmt: skip
     return found
 
 
-def _points(value: float) -> str:
+def _format_points(value: float) -> str:
     return f"{100 * value:+.1f}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pretune.config import Settings
-from pretune.data.cleaning.fingerprints import FILE as FINGERPRINTS
+from pretune.data.cleaning.fingerprints import FINGERPRINTS_FILE as FINGERPRINTS
 from pretune.errors import CheckpointError, PretuneError
 from pretune.runtime import atomic_files
 from pretune.runtime.run_folder import Run
@@ -16,47 +16,47 @@ from pretune.runtime.run_folder import Run
 CARD = "README.md"
 
 
-def is_whole(run: Run, settings: Settings) -> bool:
+def is_complete(run: Run, settings: Settings) -> bool:
     """Is it a run of these settings that has ended, with nothing left to write?"""
     if not run.config_path.exists():
         return False
     try:
         Run.open(run.folder, settings)
-        return run.summary(verified=True) is not None and not _damaged(run.model)
+        return run.read_summary(verify=True) is not None and not _find_damage(run.model_path)
     except PretuneError:
         return False
 
 
-def summary(run: Run, say: Callable[[str], None]) -> Mapping[str, Any] | None:
+def load_summary(run: Run, say: Callable[[str], None]) -> Mapping[str, Any] | None:
     """The summary of a run that has ended; None: it has not, or its model must be made again.
 
     A file of the model that is gone or damaged is put back from the best checkpoint, where that holds it.
     """
-    found = run.summary(verified=True)
+    found = run.read_summary(verify=True)
     if found is None:
         return None
-    damaged = _damaged(run.model)
+    damaged = _find_damage(run.model_path)
     if not damaged:
         return found
-    say(f"{run.model}: {'; '.join(damaged)}")
-    best = atomic_files.checkpoint_path(run.checkpoints, int(found["best_step"]))
-    if _put_back(run.model, best):
-        say(f"{run.model}: put back from {best}")
+    say(f"{run.model_path}: {'; '.join(damaged)}")
+    best = atomic_files.checkpoint_path(run.checkpoints_path, int(found["best_step"]))
+    if _restore_files(run.model_path, best):
+        say(f"{run.model_path}: put back from {best}")
         return found
-    say(f"{run.model}: is made again from the checkpoints")
+    say(f"{run.model_path}: is made again from the checkpoints")
     return None
 
 
-def _damaged(folder: Path) -> list[str]:
+def _find_damage(folder: Path) -> list[str]:
     """What is wrong with a model folder. The card may be edited, and the fingerprints may be taken out."""
     try:
         _, expected = atomic_files.read_manifest(folder)
     except CheckpointError as error:
         return [str(error)]
-    return [told for name in expected if (told := _fault(folder, name, expected[name]))]
+    return [fault for name in expected if (fault := _file_damage(folder, name, expected[name]))]
 
 
-def _fault(folder: Path, name: str, expected: tuple[int, str]) -> str:
+def _file_damage(folder: Path, name: str, expected: tuple[int, str]) -> str:
     if name == CARD or (name == FINGERPRINTS and not (folder / name).exists()):
         return ""
     try:
@@ -66,13 +66,13 @@ def _fault(folder: Path, name: str, expected: tuple[int, str]) -> str:
     return ""
 
 
-def _put_back(model: Path, checkpoint: Path) -> bool:
+def _restore_files(model: Path, checkpoint: Path) -> bool:
     """Whether all damaged files could be copied from a checkpoint that holds them as they were."""
     try:
         _, expected = atomic_files.read_manifest(model)
-        _, kept = atomic_files.read_manifest(checkpoint)
-        names = [name for name in expected if _fault(model, name, expected[name])]
-        if any(kept.get(name) != expected[name] for name in names):
+        _, available = atomic_files.read_manifest(checkpoint)
+        names = [name for name in expected if _file_damage(model, name, expected[name])]
+        if any(available.get(name) != expected[name] for name in names):
             return False
         for name in names:
             atomic_files.verify_file(checkpoint / name, *expected[name])

@@ -8,25 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from pretune.arguments import FilePath, check_arguments
-from pretune.config import build
+from pretune.config import build_settings
 from pretune.errors import UsageError
 from pretune.generation.sampling import Sampling
 from pretune.generation.sampling_loop import Continuation
-from pretune.generation.settings import Decoding, check
+from pretune.generation.settings import Decoding, check_decoding
 from pretune.model.model import Model
 from pretune.runtime import device
-from pretune.runtime.progress import Reporter, Silent
+from pretune.runtime.progress import NullReporter, Reporter
 from pretune.types import Record
-from pretune.workflows.data_options import reading_of
-from pretune.workflows.predict.output import answer_file, given
+from pretune.workflows.data_options import reading_for_model
+from pretune.workflows.predict.output import echo_fields, process_file
 
-TEMPLATE = "this model has a chat template: --chat puts the prompt into it (in Python: chat=True)"
-ENDED = "the model ended at once (0 tokens)"
-CHUNK = 64
+CHAT_TEMPLATE_HINT = "this model has a chat template: --chat puts the prompt into it (in Python: chat=True)"
+EMPTY_OUTPUT_NOTE = "the model ended at once (0 tokens)"
+CHUNK_SIZE = 64
 """Prompts of a file that are read and answered at once."""
 
 
-def resolve(model: Model, options: Mapping[str, Any]) -> Decoding:
+def build_decoding(model: Model, options: Mapping[str, Any]) -> Decoding:
     """How to decode, as far as it is given (not None); the rest is the model's own way.
 
     ``options`` are the fields of `Decoding` and of `Sampling` side by side.
@@ -35,19 +35,27 @@ def resolve(model: Model, options: Mapping[str, Any]) -> Decoding:
         ConfigError: an unknown or wrong value.
         UsageError: values that exclude each other.
     """
-    told = {key: value for key, value in options.items() if value is not None}
-    drawing = {key: told.pop(key) for key in Sampling.model_fields if key in told}
-    drawn = [key for key in ("temperature", "top_k", "top_p", "min_p") if drawing.get(key)]
-    own = model.defaults.sampling.model_dump()
-    if told.get("num_beams", 1) > 1 and drawn:
-        raise UsageError(f"num_beams searches and draws nothing; leave {drawn[0]} out, or num_beams")
-    beams = told.get("num_beams", 1 if drawn else model.defaults.decoding.get("num_beams", 1))
-    told |= {"num_beams": 1} if drawn and beams == 1 else {}
-    if drawing:
-        own |= {"temperature": 0.0} if beams > 1 else {}
-        told["sampling"] = build(Sampling, {**own, **drawing}, where="generate")
-    decoding = build(Decoding, told, where="generate")
-    check(model.defaults.complete(decoding), decoding.sampling or model.defaults.sampling)
+    decoding_values = {key: value for key, value in options.items() if value is not None}
+    sampling_values = {
+        key: decoding_values.pop(key) for key in Sampling.model_fields if key in decoding_values
+    }
+    sampling_keys = [key for key in ("temperature", "top_k", "top_p", "min_p") if sampling_values.get(key)]
+    defaults = model.generation_config.sampling.model_dump()
+    if decoding_values.get("num_beams", 1) > 1 and sampling_keys:
+        raise UsageError(f"num_beams searches and draws nothing; leave {sampling_keys[0]} out, or num_beams")
+    beams = decoding_values.get(
+        "num_beams", 1 if sampling_keys else model.generation_config.decoding.get("num_beams", 1)
+    )
+    decoding_values |= {"num_beams": 1} if sampling_keys and beams == 1 else {}
+    if sampling_values:
+        defaults |= {"temperature": 0.0} if beams > 1 else {}
+        decoding_values["sampling"] = build_settings(
+            Sampling, {**defaults, **sampling_values}, where="generate"
+        )
+    decoding = build_settings(Decoding, decoding_values, where="generate")
+    check_decoding(
+        model.generation_config.fill_in(decoding), decoding.sampling or model.generation_config.sampling
+    )
     return decoding
 
 
@@ -59,8 +67,8 @@ def generate(
     reporter: Reporter | None = None,
 ) -> list[list[Continuation]]:
     """The continuations of each prompt; ``options`` as in `resolve`."""
-    loaded = prepared(model, reporter)
-    return loaded.generate_all(prompts, resolve(loaded, options or {}))
+    loaded = load_generator(model, reporter)
+    return loaded.generate_batch(prompts, build_decoding(loaded, options or {}))
 
 
 @check_arguments
@@ -86,42 +94,52 @@ def generate_file(
         UsageError: ``out`` is there already and ``overwrite`` is not given.
         CheckpointError: no model there, or a damaged one.
     """
-    reporter = reporter or Silent()
+    reporter = reporter or NullReporter()
     options = options or {}
-    loaded = prepared(model, reporter, chat=bool(options.get("chat") or options.get("literal")))
-    decoding = resolve(loaded, options)
+    loaded = load_generator(model, reporter, chat=bool(options.get("chat") or options.get("literal")))
+    decoding = build_decoding(loaded, options)
     counts: Counter[str] = Counter()
 
     def answer(records: Sequence[Record]) -> Iterable[dict[str, Any]]:
-        found = loaded.generate_all([str(record.fields["text"]) for record in records], decoding)
-        for record, said in zip(records, found, strict=True):
-            counts.update(every=len(said), empty=sum(map(is_empty, said)))
-            yield {**given(record), "continuations": [described(one) for one in said]}
+        found = loaded.generate_batch([str(record.fields["text"]) for record in records], decoding)
+        for record, continuations in zip(records, found, strict=True):
+            counts.update(every=len(continuations), empty=sum(map(is_empty, continuations)))
+            yield {
+                **echo_fields(record),
+                "continuations": [continuation_to_dict(one) for one in continuations],
+            }
 
-    reading = reading_of(loaded, columns, encoding, ("text",))
-    count, log = answer_file(data, out, answer, reading=reading, chunk=CHUNK, overwrite=overwrite)
-    if log.remarkable:
+    reading = reading_for_model(loaded, columns, encoding, ("text",))
+    count, log = process_file(data, out, answer, reading=reading, chunk_size=CHUNK_SIZE, overwrite=overwrite)
+    if log.has_notes:
         reporter.say(f"  {log.summary()}")
     if counts["empty"]:
-        reporter.say(f"  {ended_at_once(counts['empty'], counts['every'])}")
+        reporter.say(f"  {empty_output_note(counts['empty'], counts['every'])}")
     return {
-        "verb": "generate", "records": count, "bad": log.bad, "ended_at_once": counts["empty"],
+        "verb": "generate", "records": count, "bad": log.num_bad, "ended_at_once": counts["empty"],
         "out": str(out),
     }  # fmt: skip
 
 
-def described(said: Continuation) -> dict[str, Any]:
+def continuation_to_dict(continuation: Continuation) -> dict[str, Any]:
     """A continuation as JSON holds it."""
-    score = {} if said.score is None else {"score": round(said.score, 6)}
-    return {"text": said.text, "tokens": len(said.tokens), "reason": said.reason, **score}
+    score = {} if continuation.score is None else {"score": round(continuation.score, 6)}
+    return {
+        "text": continuation.text,
+        "tokens": len(continuation.tokens),
+        "reason": continuation.finish_reason,
+        **score,
+    }
 
 
-def follows(model: Model) -> bool:
+def continues_prompt(model: Model) -> bool:
     """Does what the model writes follow on its prompt? What an encoder-decoder writes stands by itself."""
-    return str(model.family.TRAITS.kind) == "decoder"
+    return str(model.family.TRAITS.architecture) == "decoder"
 
 
-def prepared(model: Model | str | Path, reporter: Reporter | None = None, *, chat: bool = True) -> Model:
+def load_generator(
+    model: Model | str | Path, reporter: Reporter | None = None, *, chat: bool = True
+) -> Model:
     """The model, loaded, on a machine that is set up.
 
     Args:
@@ -131,9 +149,9 @@ def prepared(model: Model | str | Path, reporter: Reporter | None = None, *, cha
     Raises:
         UsageError: it writes no text.
     """
-    device.prepare()
+    device.configure()
     loaded = model if isinstance(model, Model) else Model.load(model)
-    loaded.needs("causal_lm")
+    loaded.require_head("causal_lm")
     if reporter is not None:
         for note in notes(loaded, chat=chat):
             reporter.say(f"  {note}")
@@ -146,16 +164,16 @@ def notes(model: Model, *, chat: bool = False) -> list[str]:
     Args:
         chat: the template is used, or the user has said that it is not to be.
     """
-    unused = model.unused_settings()
-    offered = [] if chat or model.tokenizer.chat_template is None else [TEMPLATE]
+    unused = model.take_unused_settings()
+    offered = [] if chat or model.tokenizer.chat_template is None else [CHAT_TEMPLATE_HINT]
     return [*([unused] if unused else []), *offered]
 
 
-def is_empty(said: Continuation) -> bool:
+def is_empty(continuation: Continuation) -> bool:
     """Did the model end the text before its first token?"""
-    return not said.tokens and said.reason == "end"
+    return not continuation.tokens and continuation.finish_reason == "end"
 
 
-def ended_at_once(empty: int, every: int) -> str:
+def empty_output_note(num_empty: int, total: int) -> str:
     """What to say of ``empty`` continuations of ``every`` that hold nothing."""
-    return ENDED if every == 1 else f"{ENDED} in {empty:,} of {every:,} texts"
+    return EMPTY_OUTPUT_NOTE if total == 1 else f"{EMPTY_OUTPUT_NOTE} in {num_empty:,} of {total:,} texts"

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from pretune.config import Settings
-from pretune.data.sources.records import identities
+from pretune.data.sources.records import source_identities
 from pretune.runtime import device, run_lock
 from pretune.runtime.distributed import World
-from pretune.runtime.progress import Reporter, Silent
+from pretune.runtime.progress import NullReporter, Reporter
 from pretune.runtime.run_folder import Run, default_folder
-from pretune.training.adjustments import replay
+from pretune.training.adjustments import replay_plan
 from pretune.workflows import finished_run
 
 
@@ -36,11 +36,11 @@ class RunResult:
         return self.folder / "report.html"
 
 
-def carried_out(
-    work: Callable[[Run, World, Reporter], Mapping[str, Any]],
+def start_or_resume(
+    execute: Callable[[Run, World, Reporter], Mapping[str, Any]],
     verb: str,
     settings: Settings,
-    data: Sequence[str],
+    sources: Sequence[str],
     *,
     out: str | Path | None,
     changes: str | Path | None,
@@ -56,40 +56,40 @@ def carried_out(
         ConfigError: the folder holds a run of other settings, or other files, or another process works on
             it; or ``changes`` is no plan.
     """
-    device.prepare()
-    with World.opened() as world, ExitStack() as held:
-        heard = reporter if reporter and world.main else Silent()
-        with world.in_turn():
-            folder = Path(out) if out else default_folder(verb, settings, identities(data))
-            if world.main and not finished_run.is_whole(Run(folder), settings):
-                held.enter_context(_held(folder))
-            run, finished = _opened(folder, settings, changes=changes, reporter=heard)
-        return RunResult(run.folder, work(run, world, heard) if finished is None else finished)
+    device.configure()
+    with World.init_process_group() as world, ExitStack() as held:
+        main_reporter = reporter if reporter and world.is_main else NullReporter()
+        with world.main_first():
+            folder = Path(out) if out else default_folder(verb, settings, source_identities(sources))
+            if world.is_main and not finished_run.is_complete(Run(folder), settings):
+                held.enter_context(_lock_run(folder))
+            run, finished = _open_run(folder, settings, changes=changes, reporter=main_reporter)
+        return RunResult(run.folder, execute(run, world, main_reporter) if finished is None else finished)
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
+def _lock_run(folder: Path) -> Iterator[None]:
     """The run is this process's own; a folder that was made for it and is empty at the end goes again."""
-    made = not folder.exists()
+    created = not folder.exists()
     try:
-        with run_lock.held(folder):
+        with run_lock.lock_run(folder):
             yield
     finally:
-        if made:
+        if created:
             with suppress(OSError):  # it holds something
                 folder.rmdir()
 
 
-def _opened(
+def _open_run(
     folder: Path, settings: Settings, *, changes: str | Path | None, reporter: Reporter
 ) -> tuple[Run, Mapping[str, Any] | None]:
     """The run in ``folder``, and its summary if it has ended."""
     run = Run.open(folder, settings)
     if changes is not None:
-        with run.starting():
-            replay(run, Path(changes))
-    run.mend_plan(reporter.say)
-    finished = finished_run.summary(run, reporter.say)
+        with run.discard_on_error():
+            replay_plan(run, Path(changes))
+    run.restore_plan(reporter.say)
+    finished = finished_run.load_summary(run, reporter.say)
     ended = "" if finished is None else ": this run is complete"
     reporter.say(f"{run.folder}{ended}")
     return run, finished

@@ -11,24 +11,24 @@ import yaml
 
 from pretune.config import Settings
 from pretune.evaluation.mistakes import Mistake
-from pretune.objectives import objective_of
+from pretune.objectives import parse_objective
 from pretune.report import mixture
 from pretune.report import page as p
-from pretune.report.phrases import say
-from pretune.report.words import words
+from pretune.report.phrases import phrase
+from pretune.report.words import translations
 from pretune.workflows.evaluate import Evaluation
 from pretune.workflows.findings import (
-    against_baseline,
-    comparison,
+    baseline_finding,
+    comparison_finding,
     curve_findings,
-    grave_findings,
-    grave_of,
-    gravest_first,
     loss_finding,
-    may_advise,
     metric_name,
-    origin_finding,
     overlap_finding,
+    severe_findings,
+    severe_findings_of_run,
+    should_advise,
+    sort_by_severity,
+    start_from_finding,
     teacher_finding,
 )
 from pretune.workflows.pretrain.samples import Sample
@@ -36,7 +36,7 @@ from pretune.workflows.pretrain.samples import Sample
 Language = Literal["en", "zh"]
 Summary = Mapping[str, Any]
 Rows = Sequence[Mapping[str, Any]]
-SMALL = 20_000_000
+SMALL_MODEL_PARAMETERS = 20_000_000
 """Parameters below which a model writes grammar before sense."""
 
 
@@ -46,11 +46,11 @@ def check_language(language: str) -> Language:
     Raises:
         ConfigError: they cannot.
     """
-    words(language)
+    translations(language)
     return cast(Language, language)
 
 
-def pretraining(
+def write_pretraining_page(
     path: Path,
     settings: Settings,
     summary: Summary,
@@ -61,42 +61,42 @@ def pretraining(
     language: str,
 ) -> Path:
     """The page of a pretraining run."""
-    text = words(language)
+    text = translations(language)
     name = str(summary["family"])
     sections = (
         p.Verdict(
             text["verdict"],
-            gravest_first(
+            sort_by_severity(
                 (
-                    *grave_findings(summary),
-                    *origin_finding(language, summary),
+                    *severe_findings(summary),
+                    *start_from_finding(language, summary),
                     *teacher_finding(language, summary),
                     *(
-                        loss_finding(language, *of, advise=may_advise(summary))
-                        for of in mixture.summaries(summary).items()
+                        loss_finding(language, *of, with_advice=should_advise(summary))
+                        for of in mixture.component_summaries(summary).items()
                     ),
-                    *(item for item in curve_findings(summary) if item not in grave_findings(summary)),
+                    *(item for item in curve_findings(summary) if item not in severe_findings(summary)),
                 )
             ),
         ),
         loss_curve(language, {name: rows}, summary, text["is_loss_normal"]),
-        *mixture.parts_table(language, summary),
+        *mixture.components_table(language, summary),
         sample_section(language, samples, summary["parameters"]),
-        p.Facts(text["settings"], _flat(settings)),
-        *_closing(language, environment),
+        p.Facts(text["settings"], _flatten_settings(settings)),
+        *_environment_sections(language, environment),
     )
-    subtitle = say(
+    subtitle = phrase(
         language, "pretraining_subtitle",
         parameters=f"{summary['parameters']:,}", tokens=f"{summary['tokens']:,}",
-        time=_time(summary["seconds"], language), objective=mixture.objectives(summary),
+        time=_format_duration(summary["seconds"], language), objective=mixture.objective_names(summary),
     )  # fmt: skip
-    title = say(language, "pretraining_title", family=name)
+    title = phrase(language, "pretraining_title", family=name)
     return p.write(
-        p.Page(title, subtitle, check_language(language), sections, _foot(language, environment)), path
+        p.Page(title, subtitle, check_language(language), sections, _footer(language, environment)), path
     )
 
 
-def finetuning(
+def write_finetuning_page(
     path: Path,
     settings: Settings,
     summary: Summary,
@@ -108,43 +108,46 @@ def finetuning(
     language: str,
 ) -> Path:
     """The page of a fine-tuning run."""
-    text = words(language)
-    grave = grave_findings(summary)
-    items = [*grave, *findings, *teacher_finding(language, summary)]
+    text = translations(language)
+    severe = severe_findings(summary)
+    items = [*severe, *findings, *teacher_finding(language, summary)]
     if summary["scored_on"] == "validation":
-        items.append(p.VerdictItem("neutral", say(language, "scored_on_validation")))
+        items.append(p.VerdictItem("neutral", phrase(language, "scored_on_validation")))
     if evaluation.overlap is not None:
         items.append(
-            overlap_finding(language, evaluation.overlap, evaluation.judged, len(evaluation.records))
+            overlap_finding(
+                language, evaluation.overlap, evaluation.num_overlap_checked, len(evaluation.records)
+            )
         )
-    items += [item for item in curve_findings(summary) if item not in grave]
+    items += [item for item in curve_findings(summary) if item not in severe]
     steps = [row for row in rows if row["kind"] == "step"]
     checks = [row for row in rows if row["kind"] == "evaluation"]
     sections = (
-        p.Verdict(text["verdict"], gravest_first(items)),
+        p.Verdict(text["verdict"], sort_by_severity(items)),
         p.Scores(f"{text['scores']}: {text[summary['scored_on']]}", _score_rows(language, evaluation),
                  metric_name(language, evaluation.scores[0].name),
-                 say(language, "scores_note_one", n=len(evaluation.records))),
+                 phrase(language, "scores_note_one", n=len(evaluation.records))),
         mistake_section(language, evaluation.mistakes),
-        p.Curve(text["loss"], (_smooth(text["training"], steps),), (), text["steps"], "nats"),
+        p.Curve(text["loss"], (_mean_series(text["training"], steps),), (), text["steps"], "nats"),
         p.Table(text["validation"], (text["steps"], *(metric_name(language, n) for n in checks[0]["scores"])),
                 tuple((f"{c['step']:,}", *(f"{v:.3f}" for v in c["scores"].values())) for c in checks)),
-        p.Table(metric_name(language, evaluation.share), (text["length"], "n", text["value"]),
+        p.Table(metric_name(language, evaluation.record_metric), (text["length"], "n", text["value"]),
                 _slice_rows(evaluation)),
-        p.Facts(text["settings"], _flat(settings)),
-        *_closing(language, environment),
+        p.Facts(text["settings"], _flatten_settings(settings)),
+        *_environment_sections(language, environment),
     )  # fmt: skip
-    subtitle = say(
+    subtitle = phrase(
         language, "finetuning_subtitle",
-        n=f"{summary['train']:,}", labels=len(summary["labels"]), time=_time(summary["seconds"], language),
+        n=f"{summary['train']:,}", labels=len(summary["labels"]),
+        time=_format_duration(summary["seconds"], language),
     )  # fmt: skip
-    title = say(language, "finetuning_title")
+    title = phrase(language, "finetuning_title")
     return p.write(
-        p.Page(title, subtitle, check_language(language), sections, _foot(language, environment)), path
+        p.Page(title, subtitle, check_language(language), sections, _footer(language, environment)), path
     )
 
 
-def quickstart(
+def write_quickstart_page(
     path: Path,
     summary: Summary,
     runs: Mapping[str, Summary],
@@ -156,7 +159,7 @@ def quickstart(
     language: str,
 ) -> Path:
     """The page of the quickstart: two pretrained models, a classifier a language, what they write."""
-    text = words(language)
+    text = translations(language)
     names = {"en": text["english"], "zh": text["chinese"]}
     sections: list[p.Section] = [
         p.Verdict(text["verdict"], _quickstart_findings(language, runs, classification, names))
@@ -165,36 +168,43 @@ def quickstart(
         heading = f"{text['is_loss_normal']} {run['family']} ({name})"
         sections.append(loss_curve(language, {str(run["family"]): logs[name]}, run, heading))
     for key, found in classification.items():
-        note = say(
-            language, "scores_note_seeds", seeds=len(found.arms["random"]), n=found.test, train=found.train
+        note = phrase(
+            language,
+            "scores_note_seeds",
+            seeds=len(found.seed_results["random"]),
+            n=found.test,
+            train=found.train,
         )
-        note = f"{note} {say(language, 'intervals_note')}"
+        note = f"{note} {phrase(language, 'intervals_note')}"
         heading = f"{text['scores']}: {names[key]}"
-        sections.append(p.Scores(heading, _arm_rows(language, found), text["accuracy"], note))
+        sections.append(p.Scores(heading, _classifier_rows(language, found), text["accuracy"], note))
     for name, found_samples in samples.items():
         section = sample_section(language, found_samples, runs[name]["parameters"])
         sections.append(replace(section, heading=f"{section.heading}: {runs[name]['family']}"))
     for key, found in classification.items():
         sections.append(mistake_section(language, found.mistakes, f"{text['mistakes']}: {names[key]}"))
     sections.append(
-        p.Text(say(language, "next_heading"), tuple(say(language, "next_steps", **NEXT).splitlines()))
+        p.Text(
+            phrase(language, "next_heading"),
+            tuple(phrase(language, "next_steps", **NEXT_COMMANDS).splitlines()),
+        )
     )
-    subtitle = say(language, "quickstart_subtitle", time=_time(summary["seconds"], language))
+    subtitle = phrase(language, "quickstart_subtitle", time=_format_duration(summary["seconds"], language))
     page = p.Page(
-        say(language, "quickstart_title"), subtitle, check_language(language),
-        (*sections, *_closing(language, environment)), _foot(language, environment),
+        phrase(language, "quickstart_title"), subtitle, check_language(language),
+        (*sections, *_environment_sections(language, environment)), _footer(language, environment),
     )  # fmt: skip
     return p.write(page, path)
 
 
-NEXT = {
+NEXT_COMMANDS = {
     "pretrain": "pretune pretrain YOUR_FOLDER --budget 30min",
     "finetune": "pretune finetune RUN --train train.jsonl --test test.jsonl",
     "predict": 'pretune predict RUN --text "..."',
 }
 
 
-STARTS = {"random": "random_init", "pretrained": "pretrained"}
+START_LABELS = {"random": "random_init", "pretrained": "pretrained"}
 """What a classifier starts from, as pages call it."""
 
 
@@ -203,38 +213,40 @@ def _quickstart_findings(
 ) -> tuple[p.VerdictItem, ...]:
     items: list[p.VerdictItem] = []
     for name, run in runs.items():
-        items += grave_of(language, f"{run['family']} ({name})", run["verdicts"])
+        items += severe_findings_of_run(language, f"{run['family']} ({name})", run["verdicts"])
     for key, found in classification.items():
-        for start, rows in found.arms.items():
-            wrong = next((row["verdicts"] for row in rows if row["verdicts"]), ())
-            items += grave_of(language, f"{names[key]}, {words(language)[STARTS[start]]}", wrong)
+        for start, rows in found.seed_results.items():
+            verdict_rows = next((row["verdicts"] for row in rows if row["verdicts"]), ())
+            items += severe_findings_of_run(
+                language, f"{names[key]}, {translations(language)[START_LABELS[start]]}", verdict_rows
+            )
     for name, run in runs.items():
-        items.append(loss_finding(language, f"{run['family']} ({name})", run, advise=may_advise(run)))
+        items.append(loss_finding(language, f"{run['family']} ({name})", run, with_advice=should_advise(run)))
     keys = ("pretraining_helped", "pretraining_hurt", "pretraining_unclear")
     for key, found in classification.items():
-        means = {start: f"{found.mean(start):.3f}" for start in found.arms}
-        items.append(comparison(language, keys, found.difference, names[key], **means))
+        means = {start: f"{found.mean(start):.3f}" for start in found.seed_results}
+        items.append(comparison_finding(language, keys, found.difference, names[key], **means))
         score = found.scores["tfidf"].value
         value = found.mean("pretrained")
         items.append(
-            against_baseline(
-                language, names[key], found.against["tfidf"], value, "tfidf", score, train=found.train
+            baseline_finding(
+                language, names[key], found.against["tfidf"], value, "tfidf", score, num_train=found.train
             )
         )
-    return gravest_first(items)
+    return sort_by_severity(items)
 
 
-def _arm_rows(language: str, found: Any) -> tuple[p.ScoreRow, ...]:
-    text = words(language)
+def _classifier_rows(language: str, comparison: Any) -> tuple[p.ScoreRow, ...]:
+    text = translations(language)
     rows = []
-    for name, score in found.scores.items():
+    for name, score in comparison.scores.items():
         low, high = score.interval or (None, None)
         rows.append(p.ScoreRow(text[name], score.value, low, high, "baseline"))
-    for name, key in STARTS.items():
-        points = tuple(row["accuracy"] for row in found.arms[name])
-        kind: Literal["ours", "reference"] = "ours" if name == "pretrained" else "reference"
-        low, high = found.intervals[name]
-        rows.append(p.ScoreRow(text[key], found.mean(name), low, high, kind, points=points))
+    for name, key in START_LABELS.items():
+        points = tuple(row["accuracy"] for row in comparison.seed_results[name])
+        role: Literal["ours", "reference"] = "ours" if name == "pretrained" else "reference"
+        low, high = comparison.intervals[name]
+        rows.append(p.ScoreRow(text[key], comparison.mean(name), low, high, role, seed_values=points))
     return tuple(rows)
 
 
@@ -243,51 +255,54 @@ def _arm_rows(language: str, found: Any) -> tuple[p.ScoreRow, ...]:
 
 def loss_curve(language: str, runs: Mapping[str, Rows], summary: Summary, heading: str) -> p.Curve:
     """Held-out (solid) and training loss of runs over tokens, with the n-gram baselines as lines."""
-    text = words(language)
+    text = translations(language)
     series: list[p.Series] = []
     for name, rows in runs.items():
         steps = [row for row in rows if row["kind"] == "step"]
         tokens = {row["step"]: row["tokens"] for row in rows if row["kind"] in ("step", "skipped")}
         checks = [row for row in rows if row["kind"] == "evaluation"]
         xs = tuple(float(tokens[c["step"]]) for c in checks)
-        series += mixture.held_out_losses(f"{name}, {text['validation']}", xs, checks)
-        series.append(_smooth(f"{name}, {text['training']}", steps, dashed=True, x="tokens"))
-    levels = mixture.levels(language, summary)
-    hidden = objective_of(str(summary["objective"])).scores_hidden_only
-    note = say(language, "curve_note") + (say(language, "curve_note_hidden") if hidden else "")
+        series += mixture.held_out_series(f"{name}, {text['validation']}", xs, checks)
+        series.append(_mean_series(f"{name}, {text['training']}", steps, dashed=True, x="tokens"))
+    levels = mixture.reference_losses(language, summary)
+    hidden = parse_objective(str(summary["objective"])).evaluates_hidden_only
+    note = phrase(language, "curve_note") + (phrase(language, "curve_note_hidden") if hidden else "")
     return p.Curve(heading, tuple(series), levels, text["tokens"], text["nats_per_token"], note)
 
 
 def sample_section(language: str, samples: Sequence[Sample], parameters: int) -> p.Samples:
     """Filled masks and continued sentences, of a model of so many parameters."""
-    note = say(language, "samples_note")
-    note += say(language, "samples_note_small") if parameters < SMALL else ""
+    note = phrase(language, "samples_note")
+    note += phrase(language, "samples_note_small") if parameters < SMALL_MODEL_PARAMETERS else ""
     rows = tuple(
         p.SampleRow(
             s.prompt,
             s.output,
-            say(language, s.kind, word=s.truth) if s.truth else "",
+            phrase(language, s.reference_phrase, word=s.reference) if s.reference else "",
             s.alternatives,
-            s.rest,
+            s.suffix,
         )
         for s in samples
     )
-    return p.Samples(words(language)["samples"], rows, note)
+    return p.Samples(translations(language)["samples"], rows, note)
 
 
 def mistake_section(language: str, mistakes: Sequence[Mistake], heading: str | None = None) -> p.Mistakes:
     """The most confident mistakes."""
-    rows = tuple(p.MistakeRow(m.text, _shown(m.said), _shown(m.truth), m.confidence) for m in mistakes)
-    return p.Mistakes(heading or words(language)["mistakes"], rows, say(language, "mistakes_note"))
+    rows = tuple(
+        p.MistakeRow(m.text, _format_value(m.predicted), _format_value(m.reference), m.confidence)
+        for m in mistakes
+    )
+    return p.Mistakes(heading or translations(language)["mistakes"], rows, phrase(language, "mistakes_note"))
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """A predicted or true value: several labels with commas between, none as a dash."""
     return (", ".join(map(str, value)) or "–") if isinstance(value, tuple | list) else str(value)
 
 
 def _score_rows(language: str, evaluation: Evaluation) -> tuple[p.ScoreRow, ...]:
-    text = words(language)
+    text = translations(language)
     rows = []
     for name, (_, scores) in evaluation.baselines.items():
         low, high = scores[0].interval or (None, None)
@@ -302,8 +317,8 @@ def _slice_rows(evaluation: Evaluation) -> tuple[tuple[str, ...], ...]:
     return tuple((f"{s.shortest}-{s.longest}", str(s.n), f"{s.accuracy:.3f}") for s in evaluation.slices)
 
 
-def _closing(language: str, environment: Summary) -> tuple[p.Section, ...]:
-    text = words(language)
+def _environment_sections(language: str, environment: Summary) -> tuple[p.Section, ...]:
+    text = translations(language)
     facts = tuple((k, str(v)) for k, v in environment.items() if k not in ("packages", "command"))
     packages = tuple((k, str(v)) for k, v in environment["packages"].items())
     return (
@@ -312,14 +327,16 @@ def _closing(language: str, environment: Summary) -> tuple[p.Section, ...]:
     )
 
 
-def _foot(language: str, environment: Summary) -> tuple[tuple[str, str], ...]:
-    text = words(language)
+def _footer(language: str, environment: Summary) -> tuple[tuple[str, str], ...]:
+    text = translations(language)
     return ((text["made_by"], environment["packages"]["pretune"]), (text["date"], environment["time"]))
 
 
-def _smooth(name: str, steps: Rows, *, dashed: bool = False, x: str = "step", points: int = 200) -> p.Series:
+def _mean_series(
+    name: str, steps: Rows, *, dashed: bool = False, x: str = "step", max_points: int = 200
+) -> p.Series:
     """The training loss as means over equal stretches, so that it can be read."""
-    size = max(1, len(steps) // points)
+    size = max(1, len(steps) // max_points)
     stretches = [steps[i : i + size] for i in range(0, len(steps), size)]
     mean: Callable[[Rows, str], float] = lambda rows, key: sum(r[key] for r in rows) / len(rows)  # noqa: E731
     return p.Series(
@@ -327,7 +344,7 @@ def _smooth(name: str, steps: Rows, *, dashed: bool = False, x: str = "step", po
     )
 
 
-def _flat(settings: Settings) -> tuple[tuple[str, str], ...]:
+def _flatten_settings(settings: Settings) -> tuple[tuple[str, str], ...]:
     pairs: list[tuple[str, str]] = []
 
     def walk(value: Any, name: str) -> None:
@@ -342,7 +359,7 @@ def _flat(settings: Settings) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
-def _time(seconds: float, language: str) -> str:
+def _format_duration(seconds: float, language: str) -> str:
     if seconds >= 60:
-        return say(language, "minutes", n=f"{seconds / 60:.1f}")
-    return say(language, "seconds", n=f"{seconds:.0f}")
+        return phrase(language, "minutes", n=f"{seconds / 60:.1f}")
+    return phrase(language, "seconds", n=f"{seconds:.0f}")

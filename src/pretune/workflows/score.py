@@ -9,12 +9,12 @@ from pretune.arguments import FilePath, check_arguments
 from pretune.inference.scoring import TextScore
 from pretune.model.model import Model
 from pretune.runtime import device
-from pretune.runtime.progress import Reporter, Silent
+from pretune.runtime.progress import NullReporter, Reporter
 from pretune.types import Record
-from pretune.workflows.data_options import reading_of
-from pretune.workflows.predict.output import answer_file, given
+from pretune.workflows.data_options import reading_for_model
+from pretune.workflows.predict.output import echo_fields, process_file
 
-CHUNK = 64
+CHUNK_SIZE = 64
 """Records that are read and scored at once."""
 
 
@@ -27,9 +27,9 @@ def score_texts(
     within_word: bool = False,
 ) -> list[TextScore]:
     """The score of each text: see `Model.score`."""
-    device.prepare()
+    device.configure()
     loaded = model if isinstance(model, Model) else Model.load(model)
-    return loaded.score_all(texts, stride=stride, within_word=within_word)
+    return loaded.score_batch(texts, stride=stride, within_word=within_word)
 
 
 @check_arguments
@@ -58,34 +58,34 @@ def score_file(
         UsageError: ``out`` is there already and ``overwrite`` is not given.
         CheckpointError: no model there, or a damaged one.
     """
-    reporter = reporter or Silent()
-    device.prepare()
+    reporter = reporter or NullReporter()
+    device.configure()
     loaded = model if isinstance(model, Model) else Model.load(model)
-    loaded.score_all([], stride=stride, within_word=within_word)  # what is wrong for all is said at once
+    loaded.score_batch([], stride=stride, within_word=within_word)  # what is wrong for all is said at once
     total = [0.0, 0]
 
     def answer(records: Sequence[Record]) -> Iterable[dict[str, Any]]:
         texts = [str(record.fields["text"]) for record in records]
-        scores = loaded.score_all(texts, stride=stride, within_word=within_word)
+        scores = loaded.score_batch(texts, stride=stride, within_word=within_word)
         for record, score in zip(records, scores, strict=True):
-            total[0], total[1] = total[0] + score.nats, total[1] + len(score.tokens)
-            yield {**given(record), **described(score, tokens=tokens)}
+            total[0], total[1] = total[0] + score.nll, total[1] + len(score.tokens)
+            yield {**echo_fields(record), **score_to_dict(score, tokens=tokens)}
 
-    reading = reading_of(loaded, columns, encoding, ("text",))
-    count, log = answer_file(data, out, answer, reading=reading, chunk=CHUNK, overwrite=overwrite)
-    if log.remarkable:
+    reading = reading_for_model(loaded, columns, encoding, ("text",))
+    count, log = process_file(data, out, answer, reading=reading, chunk_size=CHUNK_SIZE, overwrite=overwrite)
+    if log.has_notes:
         reporter.say(f"  {log.summary()}")
     return {
-        "verb": "score", "records": count, "bad": log.bad, "nats": total[0], "tokens": total[1],
+        "verb": "score", "records": count, "bad": log.num_bad, "nats": total[0], "tokens": total[1],
         "nats_per_token": total[0] / max(1, total[1]), "out": str(out),
     }  # fmt: skip
 
 
-def described(score: TextScore, *, tokens: bool = False) -> dict[str, Any]:
+def score_to_dict(score: TextScore, *, tokens: bool = False) -> dict[str, Any]:
     """A score as JSON holds it."""
     found: dict[str, Any] = {
         "measure": "pseudo-log-likelihood" if score.pseudo else "log-probability",
-        "nats": round(score.nats, 6), "tokens": len(score.tokens), "perplexity": round(score.perplexity, 6),
+        "nats": round(score.nll, 6), "tokens": len(score.tokens), "perplexity": round(score.perplexity, 6),
         "bits_per_byte": round(score.bits_per_byte, 6),
     }  # fmt: skip
     if tokens:

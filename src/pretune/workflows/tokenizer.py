@@ -7,16 +7,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pretune.arguments import Count, FilePath, Whole, check_arguments
-from pretune.data.sources.read_options import Reading
+from pretune.arguments import FilePath, NonNegativeInt, PositiveInt, check_arguments
+from pretune.data.sources.read_options import ReadOptions
 from pretune.data.sources.records import read_texts
 from pretune.errors import ConfigError, DataError
 from pretune.runtime import atomic_files, lock
-from pretune.runtime.progress import Reporter, Silent
-from pretune.text.inspection import Inspection, inspect, remarks, show, table
+from pretune.runtime.progress import NullReporter, Reporter
+from pretune.text.inspection import (
+    Inspection,
+    describe_tokens,
+    format_remarks,
+    format_table,
+    inspect_tokenizer,
+)
 from pretune.text.sample import sample_texts
 from pretune.text.tokenizer import Tokenizer
-from pretune.text.training import Kind, parse_kind
+from pretune.text.training import TokenizerAlgorithm, parse_algorithm
 from pretune.text.training import train_tokenizer as train
 from pretune.text.vocabulary_size import Advice, advise_vocabulary_size
 from pretune.workflows.data_options import text_reading
@@ -31,7 +37,7 @@ class TrainedTokenizer:
 
     folder: Path
     tokenizer: Tokenizer
-    kind: str
+    algorithm: str
     inspection: Inspection
     advice: Advice | None
     """How the size was chosen, where it was ``auto``."""
@@ -40,7 +46,7 @@ class TrainedTokenizer:
         """What stands in the JSON object of the command line."""
         return {
             "folder": str(self.folder),
-            "kind": self.kind,
+            "kind": self.algorithm,
             "vocabulary_size": self.tokenizer.vocabulary_size,
             "fingerprint": self.tokenizer.fingerprint,
             "advice": None if self.advice is None else asdict(self.advice),
@@ -53,12 +59,12 @@ def train_tokenizer(
     sources: FilePath | Sequence[FilePath],
     out: FilePath,
     *,
-    kind: str = "bpe",
-    vocabulary_size: Count | Literal["auto"] = 8192,
-    max_token_length: Count = 16,
+    algorithm: str = "bpe",
+    vocabulary_size: PositiveInt | Literal["auto"] = 8192,
+    max_token_length: PositiveInt = 16,
     lowercase: bool = False,
     strip_accents: bool = False,
-    sentinels: Whole = 0,
+    sentinels: NonNegativeInt = 0,
     columns: Mapping[str, str] | None = None,
     encoding: str | None = None,
     reporter: Reporter | None = None,
@@ -79,26 +85,31 @@ def train_tokenizer(
     """
     if sentinels < 0:
         raise ConfigError(f"sentinels = {sentinels}: must not be negative")
-    folder, heard, known = Path(out), reporter or Silent(), parse_kind(kind)
-    with lock.held(lock.beside(folder), folder, DataError):
-        return _trained(
-            [sources] if isinstance(sources, str | Path) else list(sources), folder, known, vocabulary_size,
+    folder, progress_reporter, parsed_type = (
+        Path(out),
+        reporter or NullReporter(),
+        parse_algorithm(algorithm),
+    )
+    with lock.acquire(lock.lock_path(folder), folder, DataError):
+        return _train(
+            [sources] if isinstance(sources, str | Path) else list(sources), folder, parsed_type,
+            vocabulary_size,
             max_token_length=max_token_length, lowercase=lowercase, strip_accents=strip_accents,
-            sentinels=sentinels, reading=text_reading(columns, encoding), reporter=heard,
+            sentinels=sentinels, reading=text_reading(columns, encoding), reporter=progress_reporter,
         )  # fmt: skip
 
 
-def _trained(
+def _train(
     paths: Sequence[str | Path],
     folder: Path,
-    kind: Kind,
+    algorithm: TokenizerAlgorithm,
     vocabulary_size: int | Literal["auto"],
     *,
     max_token_length: int,
     lowercase: bool,
     strip_accents: bool,
     sentinels: int,
-    reading: Reading,
+    reading: ReadOptions,
     reporter: Reporter,
 ) -> TrainedTokenizer:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -106,18 +117,20 @@ def _trained(
     advice = None
     if vocabulary_size == AUTO:
         reporter.say("measuring what size of vocabulary the text wants")
-        advice = advise_vocabulary_size(read_texts(paths, reading=reading))
+        advice = advise_vocabulary_size(read_texts(paths, read_options=reading))
         reporter.say(f"  {advice.size:,} tokens: {advice.reason}")
     size = vocabulary_size if advice is None else advice.size
     assert isinstance(size, int)
-    reporter.say(f"training a {kind} tokenizer of {size:,} tokens")
+    reporter.say(f"training a {algorithm} tokenizer of {size:,} tokens")
     tokenizer = train(
-        read_texts(paths, reading=reading, say=reporter.say), size, kind=kind,
+        read_texts(paths, read_options=reading, say=reporter.say), size, algorithm=algorithm,
         max_token_length=max_token_length, lowercase=lowercase, strip_accents=strip_accents,
     ).with_sentinels(sentinels)  # fmt: skip
-    inspection = inspect(tokenizer, sample_texts(read_texts(paths, reading=reading), _MEASURED_CHARACTERS))
-    atomic_files.write_folder(folder, tokenizer.save, about={"kind": "tokenizer"})
-    return TrainedTokenizer(folder, tokenizer, kind, inspection, advice)
+    inspection = inspect_tokenizer(
+        tokenizer, sample_texts(read_texts(paths, read_options=reading), _MEASURED_CHARACTERS)
+    )
+    atomic_files.write_folder(folder, tokenizer.save, metadata={"kind": "tokenizer"})
+    return TrainedTokenizer(folder, tokenizer, algorithm, inspection, advice)
 
 
 @check_arguments
@@ -125,7 +138,7 @@ def inspect_tokenizers(
     tokenizers: Sequence[FilePath],
     data: Sequence[FilePath],
     *,
-    max_characters: Count = _MEASURED_CHARACTERS,
+    max_characters: PositiveInt = _MEASURED_CHARACTERS,
     columns: Mapping[str, str] | None = None,
     encoding: str | None = None,
     reporter: Reporter | None = None,
@@ -144,9 +157,11 @@ def inspect_tokenizers(
     if not tokenizers:
         raise ConfigError("inspect: no tokenizer given: name a tokenizer.json or a folder with one")
     loaded = [Tokenizer.load(path) for path in tokenizers]
-    texts = read_texts(data, reading=text_reading(columns, encoding), say=(reporter or Silent()).say)
+    texts = read_texts(
+        data, read_options=text_reading(columns, encoding), say=(reporter or NullReporter()).say
+    )
     sample = sample_texts(texts, max_characters)
-    return {str(path): inspect(item, sample) for path, item in zip(tokenizers, loaded, strict=True)}
+    return {str(path): inspect_tokenizer(item, sample) for path, item in zip(tokenizers, loaded, strict=True)}
 
 
 def show_tokens(tokenizers: Sequence[str | Path], text: str) -> dict[str, list[dict[str, Any]]]:
@@ -155,22 +170,24 @@ def show_tokens(tokenizers: Sequence[str | Path], text: str) -> dict[str, list[d
     Raises:
         CheckpointError: no tokenizer is there.
     """
-    return {str(path): show(Tokenizer.load(path), text) for path in tokenizers}
+    return {str(path): describe_tokens(Tokenizer.load(path), text) for path in tokenizers}
 
 
 def inspection_lines(inspections: dict[str, Inspection]) -> list[str]:
     """An aligned table, and remarks on each tokenizer."""
-    lines = table(list(inspections.items()))
+    lines = format_table(list(inspections.items()))
     for name, inspection in inspections.items():
-        lines += ["", *remarks(name, inspection)]
+        lines += ["", *format_remarks(name, inspection)]
     return lines
 
 
-def token_lines(shown: dict[str, list[dict[str, Any]]]) -> list[str]:
+def token_lines(tokens_by_tokenizer: dict[str, list[dict[str, Any]]]) -> list[str]:
     """The tokens of a text, words apart by ``|`` and their further tokens by ``·``, and the ids below."""
     lines = []
-    for name, tokens in shown.items():
-        text = "".join(("|" if token["word"] else "·") + _spelt(token["text"]) for token in tokens)
+    for name, tokens in tokens_by_tokenizer.items():
+        text = "".join(
+            ("|" if token["word"] else "·") + _escape_whitespace(token["text"]) for token in tokens
+        )
         lines += [
             f"{name}: {len(tokens)} tokens, {sum(token['word'] for token in tokens)} words",
             f"  {text}|",
@@ -179,18 +196,18 @@ def token_lines(shown: dict[str, list[dict[str, Any]]]) -> list[str]:
     return lines
 
 
-def parse_size(words: str) -> int | Literal["auto"]:
+def parse_vocabulary_size(text: str) -> int | Literal["auto"]:
     """A vocabulary size as it is typed.
 
     Raises:
         ConfigError: neither a number nor ``auto``.
     """
-    if words == AUTO:
+    if text == AUTO:
         return AUTO
-    if not words.isdecimal():
-        raise ConfigError(f"vocabulary_size = {words!r}: give a number of tokens, or auto")
-    return int(words)
+    if not text.isdecimal():
+        raise ConfigError(f"vocabulary_size = {text!r}: give a number of tokens, or auto")
+    return int(text)
 
 
-def _spelt(text: str) -> str:
+def _escape_whitespace(text: str) -> str:
     return text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")

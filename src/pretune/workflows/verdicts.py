@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pretune.report.diagnostics import ANNEALED, Finding, Kind, Rows, by_gravity, judge
+from pretune.report.diagnostics import ANNEALED_LR, Finding, FindingType, Rows, diagnose, sort_by_severity
 from pretune.report.sections import VerdictItem
-from pretune.runtime.metrics_reader import read_log
+from pretune.runtime.metrics_reader import read_metrics
 from pretune.runtime.progress import Reporter
 from pretune.runtime.run_folder import Run
-from pretune.training.step_timer import counted
-from pretune.training.train_state import Outcome
-from pretune.workflows.prediction_findings import FACTOR, Final, with_cause
+from pretune.training.step_timer import pluralize
+from pretune.training.train_state import TrainResult
+from pretune.workflows.prediction_findings import RATE_FACTOR, FinalPredictions, add_cause
 
 ENGLISH = {
     "constant_prediction_text": "One answer for every text: {value} is predicted for {count} of the {n} {scored_on}, "
@@ -126,12 +126,12 @@ CHINESE = {
     "ratio": "，每次更新只改变权重大小的 {ratio:.1e}（通常在 1e-4 到 1e-2 之间）",
 }
 
-LANGUAGES = {"en": ENGLISH, "zh": CHINESE}
-NAMES = {
+PHRASES = {"en": ENGLISH, "zh": CHINESE}
+METRIC_NAMES = {
     "en": {"macro_f1": "macro F1"},
     "zh": {"loss": "损失", "accuracy": "准确率", "macro_f1": "宏平均 F1"},
 }
-RECORDS = {
+SPLIT_NAMES = {
     "en": {"test": "test texts", "validation": "validation texts", "": "texts"},
     "zh": {"test": "测试文本", "validation": "验证文本", "": "文本"},
 }
@@ -139,104 +139,112 @@ MANY_STEPS = 2000
 """From here on a model that has not begun to learn was not simply stopped too early."""
 
 
-def verdicts(
-    rows: Rows, outcome: Outcome | None = None, patience: int | None = None, final: Final | None = None
+def diagnose_run(
+    rows: Rows,
+    result: TrainResult | None = None,
+    patience: int | None = None,
+    final: FinalPredictions | None = None,
 ) -> tuple[Finding, ...]:
     """What the curves of a run and its predictions say, and why it ended where it ended early."""
-    found = judge(rows)
-    if outcome is not None and outcome.ended == "patience":
-        share = outcome.last_factor
-        kind: Kind = "stopped_early" if share > ANNEALED else "stopped_early_low"
+    found = diagnose(rows)
+    if result is not None and result.stop_reason == "patience":
+        share = result.last_lr_factor
+        finding_type: FindingType = "stopped_early" if share > ANNEALED_LR else "stopped_early_low"
         figures = {
-            "step": outcome.steps, "planned": outcome.planned, "patience": patience or 0, "share": share,
+            "step": result.steps, "planned": result.planned_steps, "patience": patience or 0, "share": share,
         }  # fmt: skip
-        found = (Finding(kind, "neutral", figures), *found)
+        found = (Finding(finding_type, "neutral", figures), *found)
     if final is None:
         return found
-    if not final.learnt:
-        found = tuple(replace(f, status="bad") if f.kind == "too_short" else f for f in found)
-    return by_gravity((*with_cause(final.findings, found, rows, final.origin), *found))
+    if not final.beats_trivial_baseline:
+        found = tuple(replace(f, status="bad") if f.type == "too_short" else f for f in found)
+    return sort_by_severity((*add_cause(final.findings, found, rows, final.context), *found))
 
 
-def concluded(
+def conclude_run(
     run: Run,
-    outcome: Outcome,
+    result: TrainResult,
     patience: int | None,
     language: str,
     reporter: Reporter,
-    final: Final | None = None,
+    final: FinalPredictions | None = None,
 ) -> dict[str, Any]:
     """Why a run ended, what its curves say and how it was changed, for its summary; said on the way.
 
     ``final``: what the finished model's predictions show.
     """
-    found = verdicts(read_log(run.metrics), outcome, patience, final)
+    found = diagnose_run(read_metrics(run.metrics_path), result, patience, final)
     for finding in found:
-        reporter.say(f"  {sentence(language, finding)}")
-    warnings = [few_steps(language, outcome)] if outcome.least_budget else []
-    changes = [change for change in run.plan().get("changes", ()) if "set" in change]
+        reporter.say(f"  {describe_finding(language, finding)}")
+    warnings = [few_steps_warning(language, result)] if result.min_budget else []
+    changes = [change for change in run.read_plan().get("changes", ()) if "set" in change]
     return {
-        **outcome.ending(),
-        "verdicts": as_rows(language, found),
+        **result.stop_summary(),
+        "verdicts": findings_to_dicts(language, found),
         "warnings": warnings,
         **({"changes": changes} if changes else {}),
     }
 
 
-FEW_STEPS = {
+FEW_STEPS_WARNING = {
     "en": "only {steps}: too few for a model to learn much from; give --budget {budget} or more",
     "zh": "只训练了 {steps}，模型几乎学不到东西；请至少使用 --budget {budget}",
 }
 
 
-def few_steps(language: str, outcome: Outcome) -> dict[str, Any]:
+def few_steps_warning(language: str, result: TrainResult) -> dict[str, Any]:
     """The warning that a run made fewer steps than a model needs to learn anything, with the way out."""
-    steps = counted(outcome.steps, "step") if language == "en" else f"{outcome.steps:,} 步"
-    text = FEW_STEPS[language].format(steps=steps, budget=outcome.least_budget)
-    return {"kind": "few_steps", "text": text, "steps": outcome.steps, "budget": outcome.least_budget}
+    steps = pluralize(result.steps, "step") if language == "en" else f"{result.steps:,} 步"
+    text = FEW_STEPS_WARNING[language].format(steps=steps, budget=result.min_budget)
+    return {"kind": "few_steps", "text": text, "steps": result.steps, "budget": result.min_budget}
 
 
-def sentence(language: str, finding: Finding) -> str:
+def describe_finding(language: str, finding: Finding) -> str:
     """A finding in words."""
-    phrases, figures = LANGUAGES[language], dict(finding.figures)
+    phrases, figures = PHRASES[language], dict(finding.evidence)
     if "rate" in figures:
         rate = float(figures["rate"])
-        figures |= {"lower": rate / FACTOR, "higher": rate * FACTOR}
+        figures |= {"lower": rate / RATE_FACTOR, "higher": rate * RATE_FACTOR}
     if "name" in figures:
-        figures["name"] = NAMES[language].get(str(figures["name"]), figures["name"])
+        figures["name"] = METRIC_NAMES[language].get(str(figures["name"]), figures["name"])
     if "scored_on" in figures:
-        figures["scored_on"] = RECORDS[language][str(figures["scored_on"])]
+        figures["scored_on"] = SPLIT_NAMES[language][str(figures["scored_on"])]
     figures["ratio"] = phrases["ratio"].format(ratio=figures["ratio"]) if "ratio" in figures else ""
     cause = figures.get("cause")
     figures["advice"] = phrases[str(cause)].format(**figures) if cause else ""
-    return phrases[_phrase(finding)].format(**figures)
+    return phrases[_phrase_key(finding)].format(**figures)
 
 
-def _phrase(finding: Finding) -> str:
+def _phrase_key(finding: Finding) -> str:
     """The key of the sentence that fits the case."""
-    figures = finding.figures
+    figures = finding.evidence
     fits = {
         "spikes": ("spike", figures.get("count") == 1),
         "too_short": ("too_short_bad", finding.status == "bad"),
         "not_begun": ("not_begun_long", float(figures.get("step", 0)) >= MANY_STEPS),
         "constant_prediction": (f"constant_prediction_{figures.get('of')}", True),
     }
-    key, suits = fits.get(finding.kind, ("", False))
-    return key if suits else finding.kind
+    key, suits = fits.get(finding.type, ("", False))
+    return key if suits else finding.type
 
 
-def items(language: str, findings: Sequence[Finding]) -> tuple[VerdictItem, ...]:
+def verdict_items(language: str, findings: Sequence[Finding]) -> tuple[VerdictItem, ...]:
     """The findings as a page shows them."""
-    return tuple(VerdictItem(finding.status, sentence(language, finding)) for finding in findings)
+    return tuple(VerdictItem(finding.status, describe_finding(language, finding)) for finding in findings)
 
 
-def as_rows(language: str, findings: Sequence[Finding]) -> list[dict[str, Any]]:
+def findings_to_dicts(language: str, findings: Sequence[Finding]) -> list[dict[str, Any]]:
     """The findings as summary.json holds them, with their numbers."""
     return [
-        {"kind": f.kind, "status": f.status, "text": sentence(language, f), "figures": _plain(f.figures)}
+        {
+            "kind": f.type,
+            "status": f.status,
+            "text": describe_finding(language, f),
+            "figures": _round_figures(f.evidence),
+        }
         for f in findings
     ]
 
 
-def _plain(figures: Mapping[str, Any]) -> dict[str, Any]:
+def _round_figures(figures: Mapping[str, Any]) -> dict[str, Any]:
     return {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in figures.items()}

@@ -11,12 +11,12 @@ import pytest
 
 from pretune.data.cleaning import exact_duplicates
 from pretune.data.cleaning.exact_duplicates import ExactDuplicates
-from pretune.data.cleaning.fingerprints import _BASE, _MIX, RUN, run_hashes
+from pretune.data.cleaning.fingerprints import _BASE, _MIX, NGRAM_CHARACTERS, char_ngram_hashes
 from pretune.data.cleaning.near_duplicates import (
     PERMUTATIONS,
     NearDuplicates,
-    bands,
-    grams,
+    choose_bands,
+    shingle_hashes,
     signatures,
     similarity,
 )
@@ -47,7 +47,7 @@ def jaccard(one: np.ndarray, other: np.ndarray) -> float:
 @pytest.mark.parametrize("kind", ["words", "characters"])
 def test_signatures_estimate_similarity_as_well_as_datasketch(kind: str) -> None:
     texts = families(kind, 40)
-    shingles = [grams(text, characters=kind == "characters") for text in texts]
+    shingles = [shingle_hashes(text, characters=kind == "characters") for text in texts]
     ours = signatures(shingles)
     theirs = []
     for hashes in shingles:
@@ -65,9 +65,9 @@ def test_signatures_estimate_similarity_as_well_as_datasketch(kind: str) -> None
 @pytest.mark.parametrize("kind", ["words", "characters"])
 def test_decisions_agree_with_datasketch_and_with_the_truth(kind: str) -> None:
     texts = families(kind, 40)
-    shingles = [grams(text, characters=kind == "characters") for text in texts]
-    found = NearDuplicates(0.8).seen(signatures(shingles))
-    index = datasketch.MinHashLSH(threshold=0.8, num_perm=PERMUTATIONS, params=bands(0.8))
+    shingles = [shingle_hashes(text, characters=kind == "characters") for text in texts]
+    found = NearDuplicates(0.8).find_duplicates(signatures(shingles))
+    index = datasketch.MinHashLSH(threshold=0.8, num_perm=PERMUTATIONS, params=choose_bands(0.8))
     sketches: dict[str, datasketch.MinHash] = {}
     reference, truth, kept = [], [], []
     for number, hashes in enumerate(shingles):
@@ -89,60 +89,62 @@ def test_decisions_agree_with_datasketch_and_with_the_truth(kind: str) -> None:
 
 
 def test_what_is_seen_does_not_depend_on_batches_or_restarts() -> None:
-    rows = signatures([grams(text, characters=False) for text in families("words", 60)])
-    whole = NearDuplicates().seen(rows)
+    rows = signatures([shingle_hashes(text, characters=False) for text in families("words", 60)])
+    whole = NearDuplicates().find_duplicates(rows)
     pieces, index = [], NearDuplicates()
     for start in range(0, len(rows), 7):
         if start == 70 or start == 210:
             restarted = NearDuplicates()
-            restarted.restore(index.since(0)[:20])
-            restarted.restore(index.since(20))
+            restarted.restore(index.signatures_since(0)[:20])
+            restarted.restore(index.signatures_since(20))
             assert len(restarted) == len(index)
             index = restarted
-        pieces += index.seen(rows[start : start + 7])
+        pieces += index.find_duplicates(rows[start : start + 7])
     assert pieces == whole
 
 
 def test_short_texts_are_alike_only_where_they_are_equal() -> None:
-    rows = signatures([grams(text, characters=False) for text in ("one two", "one two", "one three", "", "")])
-    assert NearDuplicates().seen(rows) == [False, True, False, False, True]
+    rows = signatures(
+        [shingle_hashes(text, characters=False) for text in ("one two", "one two", "one three", "", "")]
+    )
+    assert NearDuplicates().find_duplicates(rows) == [False, True, False, False, True]
 
 
 def test_a_million_documents_take_a_third_of_a_gigabyte() -> None:
     draw = np.random.default_rng(0)
     index = NearDuplicates()
     for _ in range(20):
-        index.seen(draw.integers(0, 256, (1000, PERMUTATIONS), dtype=np.uint8))
+        index.find_duplicates(draw.integers(0, 256, (1000, PERMUTATIONS), dtype=np.uint8))
     assert len(index) == 20_000
     assert index.memory / len(index) < 128 * 1.25 + 16 * 4 / 0.3 + 1
 
 
 def test_exact_duplicates_are_found_in_eight_bytes_a_document(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exact_duplicates, "_NEWEST", 1000)
+    monkeypatch.setattr(exact_duplicates, "_BUFFER_SIZE", 1000)
     draw = np.random.default_rng(0)
     values = draw.integers(1, 1 << 63, 50_000).tolist()
     seen = ExactDuplicates()
     tracemalloc.start()
-    assert sum(map(seen.seen_hash, values)) == 0
+    assert sum(map(seen.is_duplicate_hash, values)) == 0
     held = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    assert sum(map(seen.seen_hash, values[::50])) == 1000
+    assert sum(map(seen.is_duplicate_hash, values[::50])) == 1000
     assert len(seen) == 50_000
     assert held < 8 * 50_000 + 200_000
     again = ExactDuplicates()
-    again.remember(np.array(values[:100], np.uint64))
-    assert [again.seen_hash(value) for value in values[99:101]] == [True, False]
+    again.add_hashes(np.array(values[:100], np.uint64))
+    assert [again.is_duplicate_hash(value) for value in values[99:101]] == [True, False]
 
 
 def test_runs_are_hashed_as_their_definition_says() -> None:
     text = "The ship, 渡船; left Ünder 𠮷 the 1,000 bridges! " * 4
     kept = [c for c in text if c.isalnum()]
-    hashes, places = run_hashes(text)
+    hashes, places = char_ngram_hashes(text)
     assert "".join(text[place] for place in places.tolist()) == "".join(kept)
     expected = []
-    for start in range(len(kept) - RUN + 1):
+    for start in range(len(kept) - NGRAM_CHARACTERS + 1):
         value = 0
-        for character in kept[start : start + RUN]:
+        for character in kept[start : start + NGRAM_CHARACTERS]:
             value = (value * int(_BASE) + ord(character.lower())) % (1 << 64)
         value ^= value >> 32
         value = value * int(_MIX) % (1 << 64)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pretune.data.cleaning import fingerprints
-from pretune.data.cleaning.fingerprints import RUN, Fingerprints, distinct, run_hashes
+from pretune.data.cleaning.fingerprints import NGRAM_CHARACTERS, Fingerprints, char_ngram_hashes, sort_unique
 
 LETTERS = "abcdefgh 渡船离开港口。"
 
@@ -22,33 +22,33 @@ def texts(count: int, seed: int, length: int = 400) -> list[str]:
 
 
 def kept(found: list[str], stride: int) -> set[int]:
-    return {value for text in found for value in run_hashes(text)[0].tolist() if value % stride == 0}
+    return {value for text in found for value in char_ngram_hashes(text)[0].tolist() if value % stride == 0}
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=50).map(lambda values: values + values[::3]))
 def test_distinct_is_a_sorted_set(values: list[int]) -> None:
-    assert distinct(np.array(values, np.uint64)).tolist() == sorted(set(values))
+    assert sort_unique(np.array(values, np.uint64)).tolist() == sorted(set(values))
 
 
 @pytest.mark.parametrize("limit", [50, 400, 1_000_000])
 def test_the_runs_that_the_stride_keeps(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fingerprints, "LIMIT", limit)
+    monkeypatch.setattr(fingerprints, "MAX_HASHES", limit)
     found = texts(12, seed=1)
-    made = Fingerprints.of(found)
+    made = Fingerprints.from_texts(found)
     assert set(made.hashes.tolist()) == kept(found, made.stride)
     assert len(made.hashes) <= limit
     assert made.stride == 8 or len(kept(found, made.stride // 2)) > limit
-    assert Fingerprints.of(reversed(found)).hashes.tolist() == made.hashes.tolist()
-    apart = Fingerprints.of(found[:5]).merged(Fingerprints.of(found[5:]))
+    assert Fingerprints.from_texts(reversed(found)).hashes.tolist() == made.hashes.tolist()
+    apart = Fingerprints.from_texts(found[:5]).merge(Fingerprints.from_texts(found[5:]))
     assert (apart.stride, apart.hashes.tolist()) == (made.stride, made.hashes.tolist())
 
 
 def test_a_passage_is_found_and_other_text_is_not(tmp_path: Path) -> None:
     read, unread = texts(30, seed=2), texts(30, seed=3)
-    Fingerprints.of(read).save(tmp_path)
+    Fingerprints.from_texts(read).save(tmp_path)
     known = Fingerprints.load(tmp_path)
     assert known is not None
     asked = [read[7][100:250], unread[0], "short", read[8].upper()]
-    assert known.overlap(asked) == [0, 3]
-    assert known.judged(asked) == 3
-    assert len(run_hashes("a" * (RUN - 1))[0]) == 0
+    assert known.find_overlapping(asked) == [0, 3]
+    assert known.count_checkable(asked) == 3
+    assert len(char_ngram_hashes("a" * (NGRAM_CHARACTERS - 1))[0]) == 0

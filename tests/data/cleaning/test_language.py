@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pretune.data.cleaning.language import UNKNOWN, detect
+from pretune.data.cleaning.language import UNKNOWN, detect_language
 
 
 @pytest.mark.parametrize(
@@ -33,9 +33,9 @@ from pretune.data.cleaning.language import UNKNOWN, detect
     ],
 )
 def test_languages(text: str, language: str) -> None:
-    assert detect(text) == language
+    assert detect_language(text) == language
 
 
 def test_a_long_text_is_judged_by_its_middle() -> None:
     masthead = "Project Gutenberg licence in English, to be found at the end of the book. " * 20
-    assert detect(masthead + "渡船在日出之前离开了港口。" * 2000) == "zh"
+    assert detect_language(masthead + "渡船在日出之前离开了港口。" * 2000) == "zh"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pretune.data.cleaning.redaction import TAGS, chinese_identity, luhn, redact
+from pretune.data.cleaning.redaction import TAGS, is_valid_chinese_id, is_valid_luhn, redact
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_kinds_and_tags_are_chosen_and_counted() -> None:
 
 
 def test_check_digits() -> None:
-    assert luhn("79927398713")  # the example of ISO/IEC 7812-1
-    assert not luhn("79927398710")
-    assert chinese_identity("11010519491231002X")  # the example of GB 11643-1999
-    assert chinese_identity("440524188001010014")
-    assert not chinese_identity("11010519491331002X")
+    assert is_valid_luhn("79927398713")  # the example of ISO/IEC 7812-1
+    assert not is_valid_luhn("79927398710")
+    assert is_valid_chinese_id("11010519491231002X")  # the example of GB 11643-1999
+    assert is_valid_chinese_id("440524188001010014")
+    assert not is_valid_chinese_id("11010519491331002X")

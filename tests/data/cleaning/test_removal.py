@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from pretune.data.cleaning import boilerplate
-from pretune.data.cleaning.boilerplate import LineCounts, line_hashes, without_lines
-from pretune.data.cleaning.contamination import Evaluations
+from pretune.data.cleaning.boilerplate import LineCounts, line_hashes, remove_lines
+from pretune.data.cleaning.contamination import ContaminationIndex
 from pretune.data.cleaning.steps import Drop
-from pretune.data.cleaning.stop_words import without_stop_words
+from pretune.data.cleaning.stop_words import remove_stop_words
 
 
 def test_lines_of_many_documents_go() -> None:
@@ -20,16 +20,16 @@ def test_lines_of_many_documents_go() -> None:
     ]
     counts = LineCounts()
     counts.add([line_hashes(document) for document in documents])
-    recurring = counts.recurring(5)
-    assert without_lines(documents[3], recurring) == "Story 3 is told here.\n}"
-    assert without_lines("untouched\n\ntext ", recurring) == "untouched\n\ntext "
-    assert counts.recurring(10) == frozenset()
+    recurring = counts.frequent_lines(5)
+    assert remove_lines(documents[3], recurring) == "Story 3 is told here.\n}"
+    assert remove_lines("untouched\n\ntext ", recurring) == "untouched\n\ntext "
+    assert counts.frequent_lines(10) == frozenset()
 
 
 def test_a_line_counts_once_a_document() -> None:
     counts = LineCounts()
     counts.add([line_hashes("the very same refrain\n" * 50)])
-    assert counts.recurring(2) == frozenset()
+    assert counts.frequent_lines(2) == frozenset()
 
 
 def test_counting_stays_bounded_and_keeps_what_is_frequent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,14 +38,14 @@ def test_counting_stays_bounded_and_keeps_what_is_frequent(monkeypatch: pytest.M
     for n in range(3000):
         counts.add([line_hashes(f"unique line number {n} {draw.random()}\nthe line of every page")])
     assert len(counts._hashes) <= 1000 + 250
-    assert len(counts.recurring(2500)) == 1
+    assert len(counts.frequent_lines(2500)) == 1
 
 
 def test_stop_words_go_and_text_stays_readable() -> None:
     text = "The cat sat on the mat, and it was happy.\nDon't go!"
-    assert without_stop_words(text) == "cat sat mat, happy." + "\n!"
-    assert without_stop_words("中国的首都是北京，目的明确。") == "中国首都北京，目的明确。"
-    assert without_stop_words("2024 x_the_y 3.5") == "2024 x_the_y 3.5"
+    assert remove_stop_words(text) == "cat sat mat, happy." + "\n!"
+    assert remove_stop_words("中国的首都是北京，目的明确。") == "中国首都北京，目的明确。"
+    assert remove_stop_words("2024 x_the_y 3.5") == "2024 x_the_y 3.5"
 
 
 QUESTION = (
@@ -57,36 +57,36 @@ PASSAGE = "沛公军霸上，未得与项羽相见。沛公左司马曹无伤使
 
 @pytest.mark.parametrize("evaluation", [QUESTION, PASSAGE])
 def test_evaluation_text_is_found_wherever_it_stands(evaluation: str) -> None:
-    known = Evaluations.of([evaluation, "too short"])
+    known = ContaminationIndex.from_texts([evaluation, "too short"])
     around = "Some other words before it, 前面的文字。"
     text = f"{around}\n{evaluation.upper()}\n{around}"
-    dropped = known.clean(text, "drop")
+    dropped = known.decontaminate(text, "drop")
     assert isinstance(dropped, Drop)
     assert dropped.reason == "evaluation_text"
-    cut = known.clean(text, "cut")
+    cut = known.decontaminate(text, "cut")
     assert isinstance(cut, str)
     assert cut.startswith(around + "\n")
     assert cut.endswith("\n" + around)
     assert len(cut) <= 2 * len(around) + 4
-    assert known.clean("Too short. " + around, "drop") == "Too short. " + around
+    assert known.decontaminate("Too short. " + around, "drop") == "Too short. " + around
 
 
 def test_a_common_phrase_is_no_contamination() -> None:
-    known = Evaluations.of([QUESTION, PASSAGE])
+    known = ContaminationIndex.from_texts([QUESTION, PASSAGE])
     text = "He was built in the fourteenth century, as they say. 使人言于项羽曰：沛公欲王关中，如此而已。"
-    assert known.clean(text, "drop") == text
+    assert known.decontaminate(text, "drop") == text
 
 
 def test_a_passage_across_two_pieces_is_found_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pretune.data.cleaning.contamination._PIECE", 300)
-    known = Evaluations.of([QUESTION])
+    monkeypatch.setattr("pretune.data.cleaning.contamination._CHUNK_CHARACTERS", 300)
+    known = ContaminationIndex.from_texts([QUESTION])
     for before in range(200, 320, 7):
         text = "x " * (before // 2) + QUESTION + " y" * 400
-        assert known.clean(text, "cut").replace("x ", "").replace(" y", "") in ("", "?", " ?")
+        assert known.decontaminate(text, "cut").replace("x ", "").replace(" y", "") in ("", "?", " ?")
 
 
 def test_hashes_of_lines_are_the_same_in_every_process() -> None:
     hashes = line_hashes("第一行文字够长了\n第一行文字够长了\nshort")
     assert len(hashes) == 1
     assert hashes.dtype == np.uint64
-    assert boilerplate.SHORTEST == 12
+    assert boilerplate.MIN_LINE_WIDTH == 12

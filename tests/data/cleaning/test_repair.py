@@ -5,7 +5,7 @@ from __future__ import annotations
 import ftfy
 import pytest
 
-from pretune.data.cleaning.conversion import chinese_width, half_width, simplified, traditional
+from pretune.data.cleaning.conversion import to_chinese_width, to_half_width, to_simplified, to_traditional
 from pretune.data.cleaning.repair import repair
 
 MEANT = (
@@ -64,13 +64,13 @@ def test_the_cheap_tests_skip_nothing_that_ftfy_would_mend() -> None:
 
 
 def test_widths_leave_chinese_punctuation() -> None:
-    assert half_width("ＡＢＣ１２３，。！？（全角）：“”") == "ABC123，。！？（全角）：“”"
-    assert chinese_width("你好,世界!(对)吗?好.价格3,000.50元 e.g. this, that.") == (
+    assert to_half_width("ＡＢＣ１２３，。！？（全角）：“”") == "ABC123，。！？（全角）：“”"
+    assert to_chinese_width("你好,世界!(对)吗?好.价格3,000.50元 e.g. this, that.") == (
         "你好，世界！（对）吗？好。价格3,000.50元 e.g. this, that."
     )
 
 
 def test_scripts_convert_by_phrases() -> None:
-    assert simplified("頭髮乾燥，皇后在後面發現") == "头发干燥，皇后在后面发现"
-    assert traditional("头发干燥") == "頭髮乾燥"
-    assert simplified("plain ASCII") == "plain ASCII"
+    assert to_simplified("頭髮乾燥，皇后在後面發現") == "头发干燥，皇后在后面发现"
+    assert to_traditional("头发干燥") == "頭髮乾燥"
+    assert to_simplified("plain ASCII") == "plain ASCII"

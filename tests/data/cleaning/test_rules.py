@@ -15,10 +15,10 @@ import pretune
 from pretune.data.cleaning import rules
 from pretune.data.cleaning.limits import Limits
 from pretune.data.cleaning.steps import Drop
-from pretune.data.cleaning.text_stats import Document, repeated_grams, repeats
+from pretune.data.cleaning.text_stats import TextStats, duplicate_fractions, repeated_ngram_fractions
 
 SHIPPED = Path(pretune.__file__).parent / "shipped"
-LIGHT, WEB = (rules.judges(preset, Limits(), Limits()) for preset in ("light", "web"))
+LIGHT, WEB = (rules.build_quality_filters(preset, Limits(), Limits()) for preset in ("light", "web"))
 
 POEMS = (
     "床前明月光，\n疑是地上霜。\n举头望明月，\n低头思故乡。",
@@ -39,12 +39,12 @@ ENGLISH = (
 
 @pytest.mark.parametrize("text", [*POEMS, STATUTE, DIALOGUE])
 def test_light_keeps_chinese_poems_statutes_and_dialogue(text: str) -> None:
-    assert LIGHT[1].judge(text, "zh") == text
+    assert LIGHT[1].check(text, "zh") == text
 
 
 @pytest.mark.parametrize("text", ENGLISH)
 def test_light_keeps_english_poems_plays_and_clauses(text: str) -> None:
-    assert LIGHT[0].judge(text, "en") == text
+    assert LIGHT[0].check(text, "en") == text
 
 
 @pytest.mark.parametrize("name", ["pretrain_en", "pretrain_zh"])
@@ -52,7 +52,7 @@ def test_light_keeps_the_shipped_books_and_statutes(name: str) -> None:
     with (SHIPPED / f"{name}.jsonl").open("rb") as file:
         texts = [orjson.loads(line)["text"] for line in file]
     judge = LIGHT[name.endswith("zh")]
-    dropped = [outcome for text in texts if isinstance(outcome := judge.judge(text, name[-2:]), Drop)]
+    dropped = [outcome for text in texts if isinstance(outcome := judge.check(text, name[-2:]), Drop)]
     assert dropped == []
 
 
@@ -70,7 +70,7 @@ def test_light_keeps_the_shipped_books_and_statutes(name: str) -> None:
     ],
 )
 def test_light_drops_what_is_no_language(text: str, language: str, rule: str) -> None:
-    outcome = LIGHT[language == "zh"].judge(text, language)
+    outcome = LIGHT[language == "zh"].check(text, language)
     assert isinstance(outcome, Drop)
     assert outcome.reason == rule
 
@@ -119,7 +119,7 @@ def prose(seed: int, sentences: int = 12) -> str:
     ],
 )  # fmt: skip
 def test_web_rules_of_english(change: object, rule: str | None) -> None:
-    outcome = WEB[0].judge(change(prose(0)), "en")  # type: ignore[operator]
+    outcome = WEB[0].check(change(prose(0)), "en")  # type: ignore[operator]
     assert (outcome.reason if isinstance(outcome, Drop) else None) == rule
 
 
@@ -130,10 +130,10 @@ def test_web_rules_of_chinese_know_their_marks() -> None:
         "在" + "".join(draw.sample(han, 14)) + "的" + "".join(draw.sample(han, 6)) + "。" for _ in range(10)
     ]
     text = "\n".join(lines)
-    assert WEB[1].judge(text, "zh") == text
+    assert WEB[1].check(text, "zh") == text
 
     def reason(changed: str) -> str:
-        outcome = WEB[1].judge(changed, "zh")
+        outcome = WEB[1].check(changed, "zh")
         assert isinstance(outcome, Drop)
         return outcome.reason
 
@@ -144,10 +144,10 @@ def test_web_rules_of_chinese_know_their_marks() -> None:
 
 
 def test_limits_of_the_user_come_first() -> None:
-    own = rules.judges("light", Limits(min_units=100), Limits(min_units=0))
-    assert isinstance(own[0].judge(prose(0, 3), "en"), Drop)
-    assert own[1].judge("好", "zh") == "好"
-    assert not rules.judges("off", Limits(), Limits())[0].asks
+    own = rules.build_quality_filters("light", Limits(min_units=100), Limits(min_units=0))
+    assert isinstance(own[0].check(prose(0, 3), "en"), Drop)
+    assert own[1].check("好", "zh") == "好"
+    assert not rules.build_quality_filters("off", Limits(), Limits())[0].has_rules
 
 
 def test_every_limit_has_its_rule() -> None:
@@ -182,33 +182,33 @@ def test_repeated_ngrams_are_those_of_the_definition() -> None:
         names = {unit: number + 7 for number, unit in enumerate(sorted(set(units)))}
         hashes = np.array([names[unit] for unit in units], np.uint64)
         lengths = np.array([len(unit) for unit in units], np.int64)
-        found = repeated_grams(hashes, lengths, 1)
+        found = repeated_ngram_fractions(hashes, lengths, 1)
         for n, (top, again) in found.items():
             expected = brute(units, n)
             assert again == pytest.approx(expected[1])
             assert top <= expected[0] + 1e-9  # of equally common and long ones, one or the other
             assert (top > 0) == (expected[0] > 0)
-        later = repeated_grams(hashes, lengths, 1, first=5)
+        later = repeated_ngram_fractions(hashes, lengths, 1, min_ngram=5)
         assert all(later[n][1] == pytest.approx(found[n][1]) for n in later)
 
 
 def test_measures_agree_on_short_texts_and_long_ones() -> None:
     text = "one two three four one two three four five six"
-    assert Document(text, False).grams[4] == pytest.approx((30 / 37, 15 / 37))
-    assert Document("one two three", False).grams[2] == (0.0, 0.0)
-    assert repeats(["a", "b", "a", "cc"]) == pytest.approx((0.25, 1 / 5))
-    assert repeats([]) == (0.0, 0.0)
+    assert TextStats(text, False).ngram_fractions[4] == pytest.approx((30 / 37, 15 / 37))
+    assert TextStats("one two three", False).ngram_fractions[2] == (0.0, 0.0)
+    assert duplicate_fractions(["a", "b", "a", "cc"]) == pytest.approx((0.25, 1 / 5))
+    assert duplicate_fractions([]) == (0.0, 0.0)
 
 
 def test_page_lines_and_listed_words() -> None:
     text = "A story.\nPlease enable JavaScript to read on.\n京ICP备12345号-1\n正文。"
-    assert rules.page_lines(text) == "A story.\n正文。"
+    assert rules.remove_page_lines(text) == "A story.\n正文。"
     assert (
-        rules.ended_lines("Menu\nA sentence.\n\n首页\n一句话。\n“引语。”")
+        rules.keep_terminated_lines("Menu\nA sentence.\n\n首页\n一句话。\n“引语。”")
         == "A sentence.\n\n一句话。\n“引语。”"
     )
-    listed = rules.word_list(["ass", "赌博"])
+    listed = rules.compile_word_list(["ass", "赌博"])
     assert listed is not None
-    assert rules.without_listed("a classic assessment", listed) == "a classic assessment"
-    assert rules.without_listed("an Ass.", listed) == Drop("listed_word", "Ass")
-    assert rules.without_listed("网络赌博网站", listed) == Drop("listed_word", "赌博")
+    assert rules.filter_bad_words("a classic assessment", listed) == "a classic assessment"
+    assert rules.filter_bad_words("an Ass.", listed) == Drop("listed_word", "Ass")
+    assert rules.filter_bad_words("网络赌博网站", listed) == Drop("listed_word", "赌博")

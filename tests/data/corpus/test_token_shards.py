@@ -9,11 +9,18 @@ import numpy as np
 import pytest
 
 from pretune.data.corpus import token_shards
-from pretune.data.corpus.token_shards import Corpus, cut, held_out, piece_size, split, write_corpus
+from pretune.data.corpus.token_shards import (
+    Corpus,
+    held_out_mask,
+    is_held_out,
+    piece_size,
+    split_document,
+    write_corpus,
+)
 from pretune.data.corpus.windows import EncodedRecords, Windows
 from pretune.data.sources.text_hash import text_hash
 from pretune.errors import ConfigError, DataError
-from pretune.text.segmentation import starts
+from pretune.text.segmentation import find_word_starts
 from pretune.text.tokenizer import Tokenizer
 from pretune.text.training import train_byte_bpe
 from pretune.types import Feature
@@ -44,11 +51,11 @@ def test_documents_come_back(corpus: Corpus, tokenizer: Tokenizer) -> None:
     for i, text in enumerate(texts):
         encoded = tokenizer.encode(text)
         np.testing.assert_array_equal(corpus.document(i), encoded.ids)
-        np.testing.assert_array_equal(corpus.flags(i), starts(text, encoded.offsets))
-        assert corpus.bytes(i) == len(text.encode())
+        np.testing.assert_array_equal(corpus.word_starts(i), find_word_starts(text, encoded.offsets))
+        assert corpus.document_bytes(i) == len(text.encode())
         assert int(corpus.hashes[i]) == text_hash(text)
-        assert not set(corpus.document(i).tolist()) & set(tokenizer.specials.all)
-    assert corpus.tokens == sum(len(corpus.document(i)) for i in range(len(corpus)))
+        assert not set(corpus.document(i).tolist()) & set(tokenizer.specials.all_ids)
+    assert corpus.num_tokens == sum(len(corpus.document(i)) for i in range(len(corpus)))
     corpus.verify()
 
 
@@ -66,7 +73,7 @@ def test_an_enormous_document_is_one_document(
     monkeypatch.setattr(token_shards, "_PIECE_CHARACTERS", 1000)
     pieces = write_corpus([text], tokenizer, tmp_path / "pieces")
     np.testing.assert_array_equal(whole.document(0), pieces.document(0))
-    np.testing.assert_array_equal(whole.flags(0), pieces.flags(0))
+    np.testing.assert_array_equal(whole.word_starts(0), pieces.word_starts(0))
 
 
 def test_nothing_is_left_under_the_name_when_writing_fails(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -116,38 +123,38 @@ def test_a_wide_vocabulary_is_stored_wide(tokenizer: Tokenizer, tmp_path: Path) 
     tokenizer.vocabulary_size = (1 << 16) + 1
     corpus = write_corpus(["The ferry"], tokenizer, tmp_path / "wide")
     np.testing.assert_array_equal(corpus.document(0), tokenizer.encode("The ferry").ids)
-    assert (corpus.folder / "tokens-00000.bin").stat().st_size == 4 * corpus.tokens
+    assert (corpus.folder / "tokens-00000.bin").stat().st_size == 4 * corpus.num_tokens
 
 
 def test_a_text_is_held_out_by_itself_alone() -> None:
     hashes = np.array([text_hash(f"text {i}") for i in range(4000)], np.uint64)
-    chosen = split(hashes, 0.1, seed=1)
+    chosen = held_out_mask(hashes, 0.1, seed=1)
     assert 300 < chosen.sum() < 500
-    assert all(held_out(int(h), 0.1, 1) == c for h, c in zip(hashes[:50], chosen, strict=False))
-    assert (chosen != split(hashes, 0.1, seed=2)).any()
+    assert all(is_held_out(int(h), 0.1, 1) == c for h, c in zip(hashes[:50], chosen, strict=False))
+    assert (chosen != held_out_mask(hashes, 0.1, seed=2)).any()
 
 
 @pytest.mark.parametrize("n", [2, 3, 19])
 def test_a_small_corpus_has_both_sides(n: int) -> None:
     hashes = np.array([text_hash(f"text {i}") for i in range(n)], np.uint64)
     for seed in range(20):
-        assert 1 <= split(hashes, 0.01, seed).sum() < n
-        assert 1 <= split(hashes, 0.99, seed).sum() < n
+        assert 1 <= held_out_mask(hashes, 0.01, seed).sum() < n
+        assert 1 <= held_out_mask(hashes, 0.99, seed).sum() < n
     with pytest.raises(DataError, match="two different"):
-        split(hashes[:1].repeat(n), 0.1, 0)
+        held_out_mask(hashes[:1].repeat(n), 0.1, 0)
 
 
 def test_few_documents_are_cut_and_many_are_not() -> None:
     book = "One sentence of the book.\n" * 1000
     size = piece_size(2, 2 * len(book))
     assert size is not None
-    pieces = [piece for text in (book, book) for piece in cut(text, size)]
+    pieces = [piece for text in (book, book) for piece in split_document(text, size)]
     assert 20 <= len(pieces) <= 45
     assert "".join(pieces) == book + book
     assert piece_size(1000, 10**9) is None
     assert piece_size(153, 8_000_000) == 8_000  # books among web pages
     assert piece_size(60, 9_000) == 450  # sentences
-    assert "".join(cut("渡船。" * 50, 40)) == "渡船。" * 50
+    assert "".join(split_document("渡船。" * 50, 40)) == "渡船。" * 50
 
 
 @pytest.mark.parametrize("overlap", [0, 1])
@@ -161,13 +168,13 @@ def test_windows_are_slices_of_the_framed_documents(
     for d in chosen:
         first, last = [] if start is None else [start], [] if end is None else [end]
         ids = [*first, *corpus.document(d), *last]
-        flags = [*[3 for _ in first], *corpus.flags(d), *[3 for _ in last]]
+        flags = [*[3 for _ in first], *corpus.word_starts(d), *[3 for _ in last]]
         for part, low in enumerate(range(0, max(len(ids) - overlap, 0), 7 - overlap)):
             expected.append((d, part, ids[low : low + 7]))
             marks.append(flags[low : low + 7])
     found = [windows[i] for i in range(len(windows))]
-    assert [(f.record, f.part, f.sequences[0].tolist()) for f in found] == expected
-    assert [windows.flags(i).tolist() for i in range(len(windows))] == marks
+    assert [(f.record, f.window, f.sequences[0].tolist()) for f in found] == expected
+    assert [windows.word_starts(i).tolist() for i in range(len(windows))] == marks
     assert windows.lengths[:, 0].tolist() == [len(ids) for _, _, ids in expected]
     assert windows.text_bytes == corpus.byte_counts[chosen].sum()
 
@@ -183,11 +190,11 @@ def test_a_window_with_nothing_new_is_not_made(corpus: Corpus) -> None:
 
 
 def test_documents_are_told_whole_or_evenly_apart(corpus: Corpus, tokenizer: Tokenizer) -> None:
-    windows = Windows(corpus, 8, end=0)
-    every = [part.tolist() for part in windows.told(tokenizer.specials)]
+    windows = Windows(corpus, 8, eos_id=0)
+    every = [part.tolist() for part in windows.iter_targets(tokenizer.specials)]
     assert every == [[*corpus.document(i), 0] for i in range(len(corpus))]
-    assert [part.tolist() for part in windows.told(tokenizer.specials, 3)] == every[::3]
-    assert len(list(windows.told(tokenizer.specials, 10**6))) == 1
+    assert [part.tolist() for part in windows.iter_targets(tokenizer.specials, 3)] == every[::3]
+    assert len(list(windows.iter_targets(tokenizer.specials, 10**6))) == 1
 
 
 def test_fingerprints_of_stores_cover_what_they_hold(corpus: Corpus) -> None:

@@ -10,15 +10,22 @@ import pytest
 import typer
 
 from pretune.cli.main import app
-from pretune.data.sources.columns import ALIASES, PAIRS, Field, check_names, option, wanted
-from pretune.data.sources.read_options import Reading
+from pretune.data.sources.columns import (
+    ALIASES,
+    PAIR_ALIASES,
+    Field,
+    build_column_spec,
+    check_column_names,
+    column_option,
+)
+from pretune.data.sources.read_options import ReadOptions
 from pretune.data.sources.records import RecordLog, read_records
 from pretune.errors import ConfigError, DataError
-from pretune.objectives import objective_of
-from pretune.registry import find, names
+from pretune.objectives import parse_objective
+from pretune.registry import find, list_names
 
-CLASSIFIED = (Field("text"), Field("text_pair", needed=False, text=False), Field("label", label=True))
-LABELLED = (*CLASSIFIED[:2], Field("labels", text=False, label=True))
+CLASSIFIED = (Field("text"), Field("text_pair", required=False, is_text=False), Field("label", is_label=True))
+LABELLED = (*CLASSIFIED[:2], Field("labels", is_text=False, is_label=True))
 PAIRED = ("source", "target")
 
 
@@ -26,9 +33,9 @@ def read(
     path: Path, fields: tuple = CLASSIFIED, *, usual: dict[str, str] | None = None, **columns: str
 ) -> tuple[list[dict], RecordLog]:
     log = RecordLog()
-    reading = Reading(columns, usual=usual or {})
-    found = [dict(r.fields) for r in read_records([path], columns=fields, reading=reading, log=log)]
-    log.finish()
+    reading = ReadOptions(columns, usual=usual or {})
+    found = [dict(r.fields) for r in read_records([path], columns=fields, read_options=reading, log=log)]
+    log.raise_if_too_many_bad()
     return found, log
 
 
@@ -65,13 +72,13 @@ def test_a_field_is_found_by_its_name_or_the_only_usual_one(
         assert records == [found, found]
         assert (said is None) == (not any("column" in note for note in log.notes))
         assert said is None or any(said in note for note in log.notes)
-        assert log.remarkable == (said is not None or delimiter != ",")
+        assert log.has_notes == (said is not None or delimiter != ",")
     lines = tmp_path / "x.jsonl"
     lines.write_text(json.dumps(dict(zip(header, "ab", strict=True)), ensure_ascii=False))
     assert read(lines, fields)[0] == [found]
 
 
-@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("pair", PAIR_ALIASES)
 def test_the_two_texts_of_a_pair_are_found_together(pair: tuple[str, str], tmp_path: Path) -> None:
     records, log = read(table(tmp_path / "x.csv", [*pair, "label"], ["a", "b", "c"]))
     assert records == [{"text": "a", "text_pair": "b", "label": "c"}]
@@ -124,27 +131,34 @@ def test_a_named_column_is_all_that_counts(tmp_path: Path) -> None:
 
 
 def test_aliases_are_of_fields_that_there_are_and_each_stands_once() -> None:
-    fields = {field.name for task in names("tasks") for field in find("tasks", task).FIELDS}
-    fields |= set(objective_of("sequence_to_sequence").columns)
+    fields = {field.name for task in list_names("tasks") for field in find("tasks", task).FIELDS}
+    fields |= set(parse_objective("sequence_to_sequence").columns)
     assert ALIASES.keys() <= fields
     for field, aliases in ALIASES.items():
         assert len(set(aliases)) == len(aliases)
         assert field not in aliases
-    assert wanted(CLASSIFIED, {}, {}).fits(["text", "label"])
+    assert build_column_spec(CLASSIFIED, {}, {}).matches(["text", "label"])
 
 
 def test_every_field_has_its_option(cli_options: dict[str, set[str]]) -> None:
-    labelled = {option(f.name) for task in names("tasks") for f in find("tasks", task).FIELDS}
-    asked = {option(f.name) for task in names("tasks") for f in find("tasks", task).FIELDS if not f.label}
+    labelled = {column_option(f.name) for task in list_names("tasks") for f in find("tasks", task).FIELDS}
+    asked = {
+        column_option(f.name)
+        for task in list_names("tasks")
+        for f in find("tasks", task).FIELDS
+        if not f.is_label
+    }
     corpora = {
-        option(c) for name in ("causal_lm", "sequence_to_sequence") for c in objective_of(name).columns
+        column_option(c)
+        for name in ("causal_lm", "sequence_to_sequence")
+        for c in parse_objective(name).columns
     }
     assert labelled <= cli_options["finetune"]
     assert labelled | corpora <= cli_options["evaluate"]
     assert asked <= cli_options["predict"]
     assert corpora <= cli_options["pretrain"]
     for verb in ("score", "generate", "tokenizer train", "tokenizer inspect", "data prepare", "data inspect"):
-        assert option("text") in cli_options[verb]
+        assert column_option("text") in cli_options[verb]
     readers = [verb for verb in cli_options if not verb.startswith(("export", "quickstart", "runs"))]
     assert all("--encoding" in cli_options[verb] for verb in readers)
 
@@ -170,7 +184,7 @@ def cli_options() -> dict[str, set[str]]:
 )
 def test_columns_of_no_field_are_refused(columns: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        check_names(columns, ("text", "label"), "finetune")
+        check_column_names(columns, ("text", "label"), "finetune")
 
 
 def test_an_object_that_lacks_a_field_does_not_decide_for_the_file(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
-from pretune.data.sources.records import RecordLog, listing, read_records
+from pretune.data.sources.records import RecordLog, list_files, read_records
 
 
 def test_patterns_folders_and_packed_files_are_listed_as_they_are_read(tmp_path: Path) -> None:
@@ -18,6 +18,6 @@ def test_patterns_folders_and_packed_files_are_listed_as_they_are_read(tmp_path:
     sources = [tmp_path / "a", f"{tmp_path}/*.jsonl*"]
     log = RecordLog()
     read = [record.path for record in read_records(sources, log=log)]
-    found = listing(sources)
+    found = list_files(sources)
     assert [name for name, _, _ in found] == read
     assert sum(size for _, size, _ in found) == log.bytes_total == log.bytes_read

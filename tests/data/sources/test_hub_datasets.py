@@ -100,7 +100,7 @@ def test_what_came_before_a_lost_connection_is_kept(
     monkeypatch.setattr(Rows, "fails", True)
     found, log = read("datasets:some/set")
     assert found == ["one", "三"]
-    assert log.damaged == ["datasets:some/set: cannot be read on after row 3: the hub went away"]
+    assert log.corrupt_files == ["datasets:some/set: cannot be read on after row 3: the hub went away"]
 
 
 def test_without_the_library_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pretune.data.sources.charsets import check_encoding, keeps_ascii, likely
-from pretune.data.sources.read_options import Reading
+from pretune.data.sources.charsets import check_encoding, guess_encoding, is_ascii_compatible
+from pretune.data.sources.read_options import ReadOptions
 from pretune.data.sources.records import RecordLog, read_records
 from pretune.errors import ConfigError, DataError
 
@@ -28,9 +28,9 @@ SAMPLES = {
 
 def read(path: Path, encoding: str | None = None) -> tuple[list[str], RecordLog]:
     log = RecordLog()
-    records = read_records([path], reading=Reading(encoding=encoding), log=log)
+    records = read_records([path], read_options=ReadOptions(encoding=encoding), log=log)
     texts = [str(record.fields["text"]) for record in records]
-    log.finish()
+    log.raise_if_too_many_bad()
     return texts, log
 
 
@@ -77,8 +77,8 @@ def test_what_is_no_encoding_of_text_is_refused(name: str) -> None:
 
 
 def test_codecs_in_which_ascii_stands_for_itself() -> None:
-    assert all(map(keeps_ascii, ("cp1252", "gb18030", "shift_jis", "koi8-r", "utf-8")))
-    assert not any(map(keeps_ascii, ("utf-7", "hz", "iso2022_jp", "utf-16-le", "cp037")))
+    assert all(map(is_ascii_compatible, ("cp1252", "gb18030", "shift_jis", "koi8-r", "utf-8")))
+    assert not any(map(is_ascii_compatible, ("utf-7", "hz", "iso2022_jp", "utf-16-le", "cp037")))
 
 
 @pytest.mark.parametrize("share", [0.001, 0.02, 0.3])
@@ -91,8 +91,8 @@ def test_a_table_in_another_encoding_is_one_bad_file(share: float, tmp_path: Pat
     (tmp_path / "x.csv").write_bytes(("text,label\n" + "".join(rows)).encode("cp1252"))
     (tmp_path / "y.jsonl").write_text('{"text": "good"}\n' * 200)
     texts, log = read(tmp_path)
-    assert log.bad == 1
-    assert "no UTF-8; convert it from CP1252" in log.damaged[0]
+    assert log.num_bad == 1
+    assert "no UTF-8; convert it from CP1252" in log.corrupt_files[0]
     assert texts.count("good") == 200
     assert len(read(tmp_path, "cp1252")[0]) == 600
 
@@ -109,7 +109,7 @@ def test_one_broken_byte_is_damage_and_no_other_encoding(tmp_path: Path) -> None
     lines[7] = lines[7].replace(b"Number", b"N\xfcmber")
     (tmp_path / "x.jsonl").write_bytes(b"\n".join(lines))
     texts, log = read(tmp_path / "x.jsonl")
-    assert (len(texts), log.bad) == (299, 1)
+    assert (len(texts), log.num_bad) == (299, 1)
     assert "x.jsonl:8: byte 11 of the line is no UTF-8" in log.examples[0]
 
 
@@ -148,9 +148,9 @@ def test_the_files_beside_a_short_text_tell_its_encoding(tmp_path: Path) -> None
     # UTF-8 neighbours decide nothing, and a neighbour in GB18030 makes no French Chinese.
     (tmp_path / "z.txt").write_bytes(SAMPLES["latin-1"].encode("latin-1"))
     texts, log = read(tmp_path)
-    assert (len(texts), log.bad) == (len(POEMS), 1)
+    assert (len(texts), log.num_bad) == (len(POEMS), 1)
 
 
 def test_a_guess_of_little_is_none() -> None:
-    assert likely(b'{"text": "\xd3\xef\xc1\xcf"}') is None
-    assert likely(bytes(range(128, 256)) * 3) is None
+    assert guess_encoding(b'{"text": "\xd3\xef\xc1\xcf"}') is None
+    assert guess_encoding(bytes(range(128, 256)) * 3) is None

@@ -35,16 +35,16 @@ def test_a_folder_is_read_sorted_with_what_is_below(tmp_path: Path) -> None:
     records, log = read(tmp_path)
     assert [r["text"] for r in records] == ["one\n", "two", "三", "four, or\nmore", "five"]
     assert (records[1]["n"], records[4]["label"]) == (1, "y")
-    assert (log.good, log.files, len(log.skipped)) == (5, 3, 4)
-    assert log.skipped[0] == f"{tmp_path / '.git'}: hidden"
-    log.finish()
+    assert (log.num_good, log.num_files, len(log.skipped_files)) == (5, 3, 4)
+    assert log.skipped_files[0] == f"{tmp_path / '.git'}: hidden"
+    log.raise_if_too_many_bad()
     assert log.summary() == "5 records from 3 files; 4 other files left out\n  not read: 1 .png"
 
 
 def test_a_record_says_where_it_came_from(tmp_path: Path) -> None:
     file = write(tmp_path / "x.csv", "text\na\nb\n")
     log = RecordLog()
-    assert [r.where for r in read_records([file, file], log=log)] == [f"{file}:2", f"{file}:3"]
+    assert [r.location for r in read_records([file, file], log=log)] == [f"{file}:2", f"{file}:3"]
 
 
 def test_a_long_text_comes_in_pieces_that_are_the_text(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_an_unusable_file_is_an_error_with_its_place(
 ) -> None:
     file = write(tmp_path / name, content)
     with pytest.raises(DataError, match=message):
-        read(file.parent if "/" in name else file)[1].finish()
+        read(file.parent if "/" in name else file)[1].raise_if_too_many_bad()
 
 
 def test_a_missing_path_is_named(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_bad_records_are_skipped_by_name(tmp_path: Path) -> None:
     file = write(tmp_path / "x.jsonl", b"\n".join([b'{"text": "good"}', *bad]))
     records, log = read(file)
     assert len(records) == 1
-    assert log.bad == len(bad)
+    assert log.num_bad == len(bad)
     reasons = [example.split(": ", 1)[1] for example in log.examples]
     assert reasons[1:5] == [
         "expected an object, found list",
@@ -105,26 +105,26 @@ def test_bad_records_are_skipped_by_name(tmp_path: Path) -> None:
     ]
     assert reasons[5].startswith("byte 10 of the line is no UTF-8")
     assert log.examples[0].startswith(f"{file}:2: no JSON")
-    log.finish()  # ten bad ones are forgiven
+    log.raise_if_too_many_bad()  # ten bad ones are forgiven
 
 
 def test_too_many_bad_records_are_fatal(tmp_path: Path) -> None:
     lines = [json.dumps({"text": "good"})] * 500 + ["{"] * 11
     _, log = read(write(tmp_path / "x.jsonl", "\n".join(lines)))
     with pytest.raises(DataError, match=r"11 of 511 records cannot be used:\n.*:501: no JSON"):
-        log.finish()
+        log.raise_if_too_many_bad()
     _, log = read(write(tmp_path / "y.jsonl", "{\n"))
     with pytest.raises(DataError, match="1 of 1"):
-        log.finish()
+        log.raise_if_too_many_bad()
     _, log = read(write(tmp_path / "z.txt", " \n"))
     with pytest.raises(DataError, match="no records"):
-        log.finish()
+        log.raise_if_too_many_bad()
 
 
 def test_a_row_with_too_many_values_is_bad(tmp_path: Path) -> None:
     records, log = read(write(tmp_path / "x.csv", "text,label\na,b\nc,d,e\nf\n"), columns=("text", "label"))
     assert records == [{"text": "a", "label": "b"}]
-    assert log.bad == 2
+    assert log.num_bad == 2
 
 
 def test_a_line_beyond_the_limit_is_never_held_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +146,7 @@ def test_a_line_beyond_the_limit_is_never_held_whole(tmp_path: Path, monkeypatch
 
 def test_duplicates_are_seen_whatever_their_white_space() -> None:
     seen = ExactDuplicates()
-    assert [seen.seen(text) for text in ("a b", "a  b\n", "A b", "\ud800", "a b")] == [
+    assert [seen.is_duplicate(text) for text in ("a b", "a  b\n", "A b", "\ud800", "a b")] == [
         False, True, False, False, True,
     ]  # fmt: skip
     assert len(seen) == 3

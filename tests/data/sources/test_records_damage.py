@@ -153,12 +153,12 @@ def test_a_damaged_file_costs_nothing_but_itself(case: str, tmp_path: Path) -> N
     assert texts[-1] == "after"
     assert len(texts) - 2 >= (kept or 0)
     assert kept is not None or len(texts) == 2
-    assert 1 <= log.bad <= 3
-    named = "\n".join([*log.damaged, *log.examples])
+    assert 1 <= log.num_bad <= 3
+    named = "\n".join([*log.corrupt_files, *log.examples])
     assert str(tmp_path / name) in named
     assert re.search(reason, named), named
-    log.finish()
-    assert all(sentence in log.summary() for sentence in (*log.damaged, *log.examples))
+    log.raise_if_too_many_bad()
+    assert all(sentence in log.summary() for sentence in (*log.corrupt_files, *log.examples))
     assert log.bytes_read == log.bytes_total == sum(p.stat().st_size for p in tmp_path.iterdir())
 
 
@@ -167,7 +167,7 @@ def test_the_only_file_that_cannot_be_read_is_an_error(case: str, tmp_path: Path
     name, content, reason, _ = DAMAGED[case]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=rf"(?s){name}.*{reason}"):
-        read(tmp_path / name)[1].finish()
+        read(tmp_path / name)[1].raise_if_too_many_bad()
 
 
 def test_more_damaged_files_than_a_share_are_fatal(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_more_damaged_files_than_a_share_are_fatal(tmp_path: Path) -> None:
     texts, log = read(tmp_path)
     assert texts == ["good"]
     with pytest.raises(DataError, match=r"(?s)12 of 13 records.*00\.parquet: no Parquet.*and 2 more"):
-        log.finish()
+        log.raise_if_too_many_bad()
 
 
 # -- text with a few broken places ----------------------------------------------------------------
@@ -192,10 +192,10 @@ def test_a_few_broken_characters_of_a_text_are_replaced_and_said(tmp_path: Path)
     assert text.count("�") == 2  # a run of zeros is one hole
     assert text.replace("�", "") == good
     assert log.notes == [f"{file}: 2 broken characters replaced, the first at byte 2,920"]
-    assert log.bad == 0
+    assert log.num_bad == 0
     file.write_bytes(content[:292] + b"\xff" + content[292:584] + b"\xff\xfe")
     with pytest.raises(DataError, match=r"byte 292 is no UTF-8.*3 broken characters in 203"):
-        read(file)[1].finish()
+        read(file)[1].raise_if_too_many_bad()
 
 
 @pytest.mark.parametrize("encoding", ["gb18030", "utf-16"])
@@ -253,7 +253,7 @@ def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (tmp_path / "b.txt.zst").write_bytes(zstandard.ZstdCompressor().compress(zeros))
     (tmp_path / "c.zip").write_bytes(zipped({"c.txt": zeros}))
     _, log = read(tmp_path)
-    assert [line.rpartition(": ")[2] for line in log.damaged] == ["no text is packed so tightly"] * 3
+    assert [line.rpartition(": ")[2] for line in log.corrupt_files] == ["no text is packed so tightly"] * 3
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
@@ -283,8 +283,8 @@ def test_of_a_cut_archive_the_members_before_the_cut_are_read(
     texts, log = read(tmp_path / "x.zip")
     assert texts[:2] == ["two", "three"]
     assert len(texts) > 2000
-    assert [line.partition(": ")[0] for line in log.damaged][-1] == str(tmp_path / "x.zip")
-    assert log.bad <= 2
+    assert [line.partition(": ")[0] for line in log.corrupt_files][-1] == str(tmp_path / "x.zip")
+    assert log.num_bad <= 2
 
 
 def test_an_encrypted_member_is_named(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_an_encrypted_member_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(content)
     texts, log = read(tmp_path)
     assert texts == ["open"]
-    assert log.damaged == [f"{tmp_path / 'x.zip'}/a.txt: it is encrypted: unpack the archive first"]
+    assert log.corrupt_files == [f"{tmp_path / 'x.zip'}/a.txt: it is encrypted: unpack the archive first"]
 
 
 # -- folders --------------------------------------------------------------------------------------
@@ -336,11 +336,11 @@ def test_what_may_not_be_read_is_named(open_folder: Path) -> None:
             with pytest.raises(DataError, match=r"b\.txt: cannot be read: Permission denied"):
                 read(open_folder / "b.txt")
             with pytest.raises(DataError, match=r"d: cannot be listed: Permission denied"):
-                read(open_folder / "d")[1].finish()
+                read(open_folder / "d")[1].raise_if_too_many_bad()
     finally:
         (open_folder / "d").chmod(0o755)
     assert texts == ["good"]
-    assert [line.rpartition("/")[2] for line in log.damaged] == [
+    assert [line.rpartition("/")[2] for line in log.corrupt_files] == [
         "d: cannot be listed: Permission denied", "b.txt: cannot be read: Permission denied",
         "c.parquet: cannot be read: Permission denied",
     ]  # fmt: skip
@@ -358,11 +358,11 @@ def test_links_are_followed_once_and_broken_ones_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.txt")
     texts, log = read(tmp_path)
     assert texts == ["good"]
-    assert [line.rpartition("/")[2] for line in log.damaged] == [
+    assert [line.rpartition("/")[2] for line in log.corrupt_files] == [
         "broken.txt: a broken link to nowhere.txt",
         "chase.txt: cannot be read: Too many levels of symbolic links",
     ]
-    assert sorted(line.rpartition("/")[2].partition(":")[0] for line in log.skipped) == [
+    assert sorted(line.rpartition("/")[2].partition(":")[0] for line in log.skipped_files) == [
         "gone.png", "loop", "pipe.txt", "up",
     ]  # fmt: skip
     with pytest.raises(DataError, match="a broken link to nowhere"):
@@ -378,8 +378,8 @@ def test_a_file_that_vanishes_is_named(tmp_path: Path) -> None:
     for name in ("b.jsonl", "c.parquet", "d.zip", "e.html"):
         (tmp_path / name).unlink()
     assert [first.fields["text"], *(r.fields["text"] for r in records)] == ["a.txt", "f.txt"]
-    assert len(log.damaged) == 4
-    assert all("No such file" in line for line in log.damaged)
+    assert len(log.corrupt_files) == 4
+    assert all("No such file" in line for line in log.corrupt_files)
 
 
 def test_a_fault_of_the_disk_ends_one_file_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -402,4 +402,4 @@ def test_a_fault_of_the_disk_ends_one_file_only(tmp_path: Path, monkeypatch: pyt
     texts, log = read(tmp_path)
     assert texts[-1] == "good"
     assert len(texts) == 1 + content[:200_000].count(b"\n")
-    assert log.damaged == [f"{tmp_path / 'a.jsonl'}: cannot be read: Input/output error"]
+    assert log.corrupt_files == [f"{tmp_path / 'a.jsonl'}: cannot be read: Input/output error"]

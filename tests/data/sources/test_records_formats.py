@@ -76,7 +76,7 @@ def zipped(members: dict[str, bytes]) -> bytes:
 def read(*paths: Path | str, columns: tuple[str, ...] = ("text",)) -> tuple[list[str], RecordLog]:
     log = RecordLog()
     texts = [str(record.fields["text"]) for record in read_records(paths, columns=columns, log=log)]
-    log.finish()
+    log.raise_if_too_many_bad()
     assert log.bytes_read == log.bytes_total
     return texts, log
 
@@ -93,7 +93,7 @@ def test_a_kind_says_the_same_however_it_is_packed_and_encoded(
     file.write_bytes(PACKINGS[packing](content.encode(encoding), f"x{kind}"))
     found, log = read(file)
     assert found == ([content] if kind in (".txt", ".md") else list(texts))
-    assert (log.bad, log.files) == (0, 1)
+    assert (log.num_bad, log.num_files) == (0, 1)
     if encoding.startswith("utf-8"):
         assert (dict(log.encodings), log.notes) == ({"utf-8": 1}, [])
     else:
@@ -178,7 +178,7 @@ def test_values_of_many_lines_are_one_record_each(tmp_path: Path) -> None:
             csv.writer(out).writerows([columns, *([text, "a"][: len(columns)] for text in texts)])
         found, log = read(file, columns=columns)
         assert found == texts
-        assert (log.bad, log.notes) == (0, [])
+        assert (log.num_bad, log.notes) == (0, [])
 
 
 def test_json_that_is_really_lines_is_read_as_lines(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_json_is_read_however_its_objects_lie(content: str, suffix: str, tmp_pat
     file.write_text(content, encoding="utf-8")
     found, log = read(file, columns=("text", "label"))
     assert found == [*TEXTS]
-    assert log.bad == 0
+    assert log.num_bad == 0
 
 
 def test_a_damaged_first_line_makes_no_other_kind_of_json(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_a_damaged_first_line_makes_no_other_kind_of_json(tmp_path: Path) -> Non
         file.write_text(first + "\n" + '{"text": "good"}\n' * 3)
         found, log = read(file)
         assert found == ["good"] * 3
-        assert (log.bad, log.notes) == (1, [])
+        assert (log.num_bad, log.notes) == (1, [])
 
 
 def test_a_long_json_list_is_read_object_by_object(tmp_path: Path) -> None:
@@ -296,14 +296,14 @@ def test_of_a_folder_of_prepared_text_only_the_text_is_read(tmp_path: Path) -> N
     packed = zstandard.ZstdCompressor().compress(b'{"text": "kept"}\n')
     (tmp_path / "text" / "part-00000.jsonl.zst").write_bytes(packed)
     found, log = read(tmp_path)
-    assert (found, log.left_out) == (["kept"], 0)
+    assert (found, log.num_skipped) == (["kept"], 0)
 
 
 def test_documents_beside_labelled_records_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("about the set")
     (tmp_path / "train.csv").write_text("text,label\na,b\n")
     found, log = read(tmp_path, columns=("text", "label"))
-    assert (found, log.left_out, log.bad) == (["a"], 1, 0)
+    assert (found, log.num_skipped, log.num_bad) == (["a"], 1, 0)
 
 
 def test_an_archive_of_several_members_and_a_chinese_name(tmp_path: Path) -> None:
@@ -314,19 +314,19 @@ def test_an_archive_of_several_members_and_a_chinese_name(tmp_path: Path) -> Non
     }  # fmt: skip
     file.write_bytes(zipped(members))
     found, log = read(file)
-    assert (found, log.left_out, log.files) == (["one", "two"], 3, 2)
+    assert (found, log.num_skipped, log.num_files) == (["one", "two"], 3, 2)
     # as Windows writes a Chinese name: the bytes of GBK, and no sign of the encoding
     name = "文本.txt".encode("gb18030")
     file.write_bytes(zipped({"n" * (len(name) - 4) + ".txt": b"three"}).replace(b"nnnn.txt", name))
-    assert [r.where for r in read_records([file], log=RecordLog())] == [f"{file}/文本.txt"]
+    assert [r.location for r in read_records([file], log=RecordLog())] == [f"{file}/文本.txt"]
 
 
 TWICE = """
 from pretune.data.sources.records import *
 for _ in range(2):
     log = RecordLog()
-    print([(r.where, r.fields["text"]) for r in read_records(["-"], log=log)])
-print(*identities(["-"]))
+    print([(r.location, r.fields["text"]) for r in read_records(["-"], log=log)])
+print(*source_identities(["-"]))
 """
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 Hashes = npt.NDArray[np.uint64]
-LIMIT = 4_000_000
+MAX_LINES = 4_000_000
 """Lines that are counted at once: 16 bytes each, and as much again while they are merged."""
-SHORTEST = 12
+MIN_LINE_WIDTH = 12
 """Width below which a line is never boilerplate: }, 答：, * * *; a wide character counts two."""
 
 
@@ -24,7 +24,7 @@ def line_hashes(text: str) -> Hashes:
     return np.sort(np.fromiter(found, np.uint64, len(found)))
 
 
-def without_lines(text: str, recurring: frozenset[int]) -> str:
+def remove_lines(text: str, recurring: frozenset[int]) -> str:
     """The text without the lines whose hash is among the recurring ones."""
     lines = text.split("\n")
     kept = [line for line in lines if _hash(line) not in recurring]
@@ -38,7 +38,7 @@ class LineCounts:
     counted too low by at most as many documents as that happened with its count or above, never too high.
     """
 
-    def __init__(self, limit: int = LIMIT) -> None:
+    def __init__(self, limit: int = MAX_LINES) -> None:
         self._hashes, self._counts = np.zeros(0, np.uint64), np.zeros(0, np.int64)
         self._fresh: list[Hashes] = []
         self._pending = 0
@@ -52,10 +52,10 @@ class LineCounts:
         if self._pending > self._limit // 4:
             self._merge()
 
-    def recurring(self, documents: int) -> frozenset[int]:
+    def frequent_lines(self, min_documents: int) -> frozenset[int]:
         """Hashes of the lines that stand in so many documents or more."""
         self._merge()
-        return frozenset(self._hashes[self._counts >= documents].tolist())
+        return frozenset(self._hashes[self._counts >= min_documents].tolist())
 
     def _merge(self) -> None:
         fresh, counts = np.unique(np.concatenate([np.zeros(0, np.uint64), *self._fresh]), return_counts=True)
@@ -73,8 +73,8 @@ class LineCounts:
 
 def _hash(line: str) -> int:
     line = line.strip()
-    wide = len(line) + sum(map(_is_wide, line)) if len(line) < SHORTEST else SHORTEST
-    if wide < SHORTEST:
+    wide = len(line) + sum(map(_is_wide, line)) if len(line) < MIN_LINE_WIDTH else MIN_LINE_WIDTH
+    if wide < MIN_LINE_WIDTH:
         return 0
     digest = hashlib.blake2b(line.encode("utf-8", "replace"), digest_size=8).digest()
     return int.from_bytes(digest, "big") or 1

@@ -11,46 +11,46 @@ import numpy.typing as npt
 OTHER, SPACE, LATIN, HAN, KANA, HANGUL, LETTER, DIGIT, PUNCTUATION, SYMBOL, BROKEN = range(11)
 """Kinds: LATIN to LETTER are letters; BROKEN is a control character or the sign of a lost character."""
 
-Codes = npt.NDArray[np.uint32]
-Kinds = npt.NDArray[np.uint8]
+CodePoints = npt.NDArray[np.uint32]
+CharacterClasses = npt.NDArray[np.uint8]
 
 _BY_CATEGORY = {"Z": SPACE, "L": LETTER, "M": LETTER, "N": DIGIT, "P": PUNCTUATION, "S": SYMBOL}
 _SCRIPTS = (("CJK", HAN), ("LATIN", LATIN), ("HIRAGANA", KANA), ("KATAKANA", KANA), ("HANGUL", HANGUL))
 
 
-def codes(text: str) -> Codes:
+def code_points(text: str) -> CodePoints:
     """(n,) code points."""
     return np.frombuffer(text.encode("utf-32-le", "replace"), np.uint32)
 
 
-def kinds(points: Codes) -> Kinds:
+def character_classes(points: CodePoints) -> CharacterClasses:
     """(n,) kind of each code point."""
     if not len(points) or points.max() < 0x10000:
-        return _table()[points]
-    found = _table()[np.minimum(points, 0xFFFF)]
+        return _class_table()[points]
+    found = _class_table()[np.minimum(points, 0xFFFF)]
     beyond = points > 0xFFFF
     rare_han = (points >= 0x20000) & (points < 0x40000)
     return np.where(beyond, np.where(rare_han, HAN, SYMBOL), found).astype(np.uint8)
 
 
-def shares(text: str) -> npt.NDArray[np.int64]:
+def count_classes(text: str) -> npt.NDArray[np.int64]:
     """(11,) how many characters of each kind there are."""
-    return np.bincount(kinds(codes(text)), minlength=11)
+    return np.bincount(character_classes(code_points(text)), minlength=11)
 
 
 def is_han(character: str) -> bool:
     """Is it a Chinese character?"""
     code = ord(character)
-    return bool(_table()[code] == HAN) if code < 0x10000 else 0x20000 <= code < 0x40000
+    return bool(_class_table()[code] == HAN) if code < 0x10000 else 0x20000 <= code < 0x40000
 
 
 @cache
-def _table() -> Kinds:
+def _class_table() -> CharacterClasses:
     """(65536,) the basic plane."""
-    return np.array([_kind(chr(code)) for code in range(0x10000)], np.uint8)
+    return np.array([_character_class(chr(code)) for code in range(0x10000)], np.uint8)
 
 
-def _kind(character: str) -> int:
+def _character_class(character: str) -> int:
     category = unicodedata.category(character)
     if character in "\t\n\r\u3000":
         return SPACE

@@ -11,31 +11,31 @@ from pathlib import Path
 import orjson
 
 from pretune.data.cleaning import conversion, rules
-from pretune.data.cleaning.boilerplate import without_lines
-from pretune.data.cleaning.contamination import Evaluations, Hashes
-from pretune.data.cleaning.language import UNKNOWN, detect
-from pretune.data.cleaning.near_duplicates import Signatures, grams, signatures
+from pretune.data.cleaning.boilerplate import remove_lines
+from pretune.data.cleaning.contamination import ContaminationIndex, Hashes
+from pretune.data.cleaning.language import UNKNOWN, detect_language
+from pretune.data.cleaning.near_duplicates import Signatures, shingle_hashes, signatures
 from pretune.data.cleaning.redaction import TAGS, redact
 from pretune.data.cleaning.repair import repair
 from pretune.data.cleaning.settings import CleaningSettings
-from pretune.data.cleaning.steps import Drop, Outcome
-from pretune.data.cleaning.stop_words import without_stop_words
+from pretune.data.cleaning.steps import Drop, StepResult
+from pretune.data.cleaning.stop_words import remove_stop_words
 from pretune.data.sources.text_hash import text_hash
 from pretune.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
-class Knowledge:
+class CleanerResources:
     """What the steps know besides the text; goes to every process."""
 
-    recurring: frozenset[int] = frozenset()
+    boilerplate_hashes: frozenset[int] = frozenset()
     """Hashes of boilerplate lines."""
-    evaluations: Hashes | None = None
+    evaluation_hashes: Hashes | None = None
     bad_words: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
-class Cleaned:
+class CleaningResult:
     """A text with what the steps found."""
 
     text: str
@@ -45,24 +45,30 @@ class Cleaned:
     redacted: Counter[str] = field(default_factory=Counter)
 
 
-Step = Callable[[Cleaned], Outcome]
+CleaningStep = Callable[[CleaningResult], StepResult]
 
 
 class Cleaner:
     """Cleans texts; the same text always in the same way, in whichever process."""
 
-    def __init__(self, settings: CleaningSettings, knowledge: Knowledge) -> None:
-        self.settings, self._knowledge = settings, knowledge
-        self._evaluations = Evaluations(knowledge.evaluations) if knowledge.evaluations is not None else None
-        self._listed = rules.word_list(knowledge.bad_words)
-        self._judges = rules.judges(settings.rules, settings.words, settings.characters)
+    def __init__(self, settings: CleaningSettings, resources: CleanerResources) -> None:
+        self.settings, self._resources = settings, resources
+        self._contamination = (
+            ContaminationIndex(resources.evaluation_hashes)
+            if resources.evaluation_hashes is not None
+            else None
+        )
+        self._bad_words = rules.compile_word_list(resources.bad_words)
+        self._quality_filters = rules.build_quality_filters(
+            settings.rules, settings.words, settings.characters
+        )
         self.seconds: dict[str, float] = {}
         """Time spent in each step."""
-        self._steps = [(name, step) for name, step, wanted in self._all() if wanted]
+        self._steps = [(name, step) for name, step, wanted in self._all_steps() if wanted]
 
-    def clean(self, text: str) -> Cleaned:
+    def clean(self, text: str) -> CleaningResult:
         """Take the steps until one of them drops the text."""
-        cleaned = Cleaned(text)
+        cleaned = CleaningResult(text)
         before = time.process_time()
         for name, step in self._steps:
             outcome = step(cleaned)
@@ -77,62 +83,66 @@ class Cleaner:
             cleaned.drop = Drop("nothing_left")
         return cleaned
 
-    def _all(self) -> list[tuple[str, Step, bool]]:
+    def _all_steps(self) -> list[tuple[str, CleaningStep, bool]]:
         """(name, step, is it wanted?), in order."""
         s = self.settings
         paged = s.rules == "web" if s.page_lines is None else s.page_lines
         return [
-            ("boilerplate", lambda c: without_lines(c.text, self._knowledge.recurring), bool(s.boilerplate)),
+            (
+                "boilerplate",
+                lambda c: remove_lines(c.text, self._resources.boilerplate_hashes),
+                bool(s.boilerplate),
+            ),
             ("unicode", lambda c: repair(c.text), s.unicode),
             ("width", lambda c: conversion.WIDTHS[s.width](c.text), s.width != "keep"),
             ("script", lambda c: conversion.SCRIPTS[s.script](c.text), s.script != "keep"),
-            ("page_lines", lambda c: rules.page_lines(c.text), paged),
-            ("ended_lines", lambda c: rules.ended_lines(c.text), s.ended_lines),
-            ("language", self._language, True),
-            ("rules", self._judge, any(judge.asks for judge in self._judges)),
-            ("bad_words", self._without_listed, self._listed is not None),
-            ("against", self._decontaminate, self._evaluations is not None),
+            ("page_lines", lambda c: rules.remove_page_lines(c.text), paged),
+            ("ended_lines", lambda c: rules.keep_terminated_lines(c.text), s.ended_lines),
+            ("language", self._filter_language, True),
+            ("rules", self._filter_quality, any(judge.has_rules for judge in self._quality_filters)),
+            ("bad_words", self._filter_bad_words, self._bad_words is not None),
+            ("against", self._decontaminate, self._contamination is not None),
             ("redact", self._redact, bool(s.redact)),
-            ("stop_words", lambda c: without_stop_words(c.text), s.remove_stop_words),
+            ("stop_words", lambda c: remove_stop_words(c.text), s.remove_stop_words),
         ]
 
-    def _language(self, cleaned: Cleaned) -> Outcome:
-        cleaned.language = detect(cleaned.text)
-        if self.settings.languages and cleaned.language not in (*self.settings.languages, UNKNOWN):
-            return Drop("language", cleaned.language)
-        return cleaned.text
+    def _filter_language(self, result: CleaningResult) -> StepResult:
+        result.language = detect_language(result.text)
+        if self.settings.languages and result.language not in (*self.settings.languages, UNKNOWN):
+            return Drop("language", result.language)
+        return result.text
 
-    def _judge(self, cleaned: Cleaned) -> Outcome:
-        judge = self._judges[cleaned.language in rules.UNSPACED]
-        return judge.judge(cleaned.text, cleaned.language)
+    def _filter_quality(self, result: CleaningResult) -> StepResult:
+        judge = self._quality_filters[result.language in rules.UNSPACED_LANGUAGES]
+        return judge.check(result.text, result.language)
 
-    def _without_listed(self, cleaned: Cleaned) -> Outcome:
-        assert self._listed is not None
-        return rules.without_listed(cleaned.text, self._listed)
+    def _filter_bad_words(self, result: CleaningResult) -> StepResult:
+        assert self._bad_words is not None
+        return rules.filter_bad_words(result.text, self._bad_words)
 
-    def _decontaminate(self, cleaned: Cleaned) -> Outcome:
-        assert self._evaluations is not None
-        return self._evaluations.clean(cleaned.text, self.settings.contaminated)
+    def _decontaminate(self, result: CleaningResult) -> StepResult:
+        assert self._contamination is not None
+        return self._contamination.decontaminate(result.text, self.settings.contaminated)
 
-    def _redact(self, cleaned: Cleaned) -> Outcome:
+    def _redact(self, result: CleaningResult) -> StepResult:
         tags = {kind: self.settings.tags.get(kind, TAGS[kind]) for kind in self.settings.redact}
-        text, counts = redact(cleaned.text, tags)
-        cleaned.redacted.update(counts)
+        text, counts = redact(result.text, tags)
+        result.redacted.update(counts)
         return text
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class RawDocument:
     """A text on its way to a worker."""
 
     text: str
-    where: str
+    location: str
     source: str
     """Which of the sources that were asked for it is from."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptDocument:
     """A text that no step dropped, as it will be written."""
 
     line: bytes
@@ -141,78 +151,82 @@ class Kept:
     """Bytes of the text."""
     language: str
     hash: int
-    head: str
+    preview: str
     """Its beginning, to be shown should it be a duplicate."""
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
+class DroppedDocument:
     """A text that goes."""
 
     reason: str
     detail: str
     language: str
-    head: str
+    preview: str
 
 
 @dataclass(frozen=True, slots=True)
 class CleanedBatch:
     """What a worker hands back: an item a text, in order."""
 
-    items: tuple[Kept | Dropped, ...]
+    items: tuple[KeptDocument | DroppedDocument, ...]
     signatures: Signatures | None
     """(kept, PERMUTATIONS), of those that were kept."""
     seconds: Mapping[str, float]
     redacted: Mapping[str, int]
 
 
-HEAD = 160
+PREVIEW_CHARACTERS = 160
 """Characters that are shown of a text."""
 
 
-def clean_batch(cleaner: Cleaner, drafts: Sequence[Draft]) -> CleanedBatch:
+def clean_batch(cleaner: Cleaner, documents: Sequence[RawDocument]) -> CleanedBatch:
     """Clean texts, and hash those that stay as far as finding duplicates asks for it."""
     cleaner.seconds = {}
-    items: list[Kept | Dropped] = []
+    items: list[KeptDocument | DroppedDocument] = []
     shingles: list[Hashes] = []
     redacted: Counter[str] = Counter()
     near = cleaner.settings.duplicates == "near"
-    for draft in drafts:
+    for draft in documents:
         cleaned = cleaner.clean(draft.text)
-        head = cleaned.text.strip()[:HEAD]
+        head = cleaned.text.strip()[:PREVIEW_CHARACTERS]
         if cleaned.drop is not None:
-            items.append(Dropped(cleaned.drop.reason, cleaned.drop.detail, cleaned.language, head))
+            items.append(DroppedDocument(cleaned.drop.reason, cleaned.drop.detail, cleaned.language, head))
             continue
         redacted.update(cleaned.redacted)
         began = time.process_time()
-        items.append(_kept(cleaned, draft, head, cleaner.settings))
+        items.append(_build_kept_document(cleaned, draft, head, cleaner.settings))
         hashed = time.process_time()
         if near:
-            shingles.append(grams(cleaned.text, characters=cleaned.language in rules.UNSPACED))
-        _spend(cleaner.seconds, "exact_duplicates", hashed - began)
-        _spend(cleaner.seconds, "near_duplicates", time.process_time() - hashed)
+            shingles.append(
+                shingle_hashes(cleaned.text, characters=cleaned.language in rules.UNSPACED_LANGUAGES)
+            )
+        _add_seconds(cleaner.seconds, "exact_duplicates", hashed - began)
+        _add_seconds(cleaner.seconds, "near_duplicates", time.process_time() - hashed)
     began = time.process_time()
     found = signatures(shingles) if near else None
-    _spend(cleaner.seconds, "near_duplicates", time.process_time() - began)
+    _add_seconds(cleaner.seconds, "near_duplicates", time.process_time() - began)
     return CleanedBatch(tuple(items), found, cleaner.seconds, redacted)
 
 
-def _kept(cleaned: Cleaned, draft: Draft, head: str, settings: CleaningSettings) -> Kept:
-    text = cleaned.text
-    fields = {"text": text, "source": draft.where, "language": cleaned.language}
+def _build_kept_document(
+    result: CleaningResult, document: RawDocument, preview: str, settings: CleaningSettings
+) -> KeptDocument:
+    text = result.text
+    fields = {"text": text, "source": document.location, "language": result.language}
     try:
         line = orjson.dumps(fields)
     except orjson.JSONEncodeError:  # half a surrogate pair, where Unicode is not to be mended
         text = text.encode("utf-8", "replace").decode()
         line = orjson.dumps(
-            {**fields, "text": text, "source": draft.where.encode("utf-8", "replace").decode()}
+            {**fields, "text": text, "source": document.location.encode("utf-8", "replace").decode()}
         )
     value = text_hash(text) if settings.duplicates != "keep" else 0
-    return Kept(line, len(text), len(text.encode()), cleaned.language, value, head)
+    return KeptDocument(line, len(text), len(text.encode()), result.language, value, preview)
 
 
-def _spend(seconds: dict[str, float], name: str, more: float) -> None:
-    seconds[name] = seconds.get(name, 0.0) + more
+def _add_seconds(seconds: dict[str, float], name: str, elapsed: float) -> None:
+    seconds[name] = seconds.get(name, 0.0) + elapsed
 
 
 def read_word_list(path: str | None) -> tuple[str, ...]:

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pretune.data.sources.read_options import Reading
+from pretune.data.sources.read_options import ReadOptions
 from pretune.data.sources.records import RecordLog, read_records
 
 _DOCUMENTS = (".txt", ".md", ".html", ".htm")
 
 
-def evaluation_texts(paths: Sequence[str], encoding: str | None = None) -> Iterator[str]:
+def iter_evaluation_texts(paths: Sequence[str], encoding: str | None = None) -> Iterator[str]:
     """Every text in any field of the evaluation files; ``encoding``: of those that are not UTF-8.
 
     Raises:
@@ -22,10 +22,10 @@ def evaluation_texts(paths: Sequence[str], encoding: str | None = None) -> Itera
     for path in paths:
         plain = Path(path.lower().removesuffix(".gz").removesuffix(".zst")).suffix in _DOCUMENTS
         for record in read_records(
-            [path], columns=("text",) if plain else (), reading=Reading(encoding=encoding), log=log
+            [path], columns=("text",) if plain else (), read_options=ReadOptions(encoding=encoding), log=log
         ):
             yield from _strings(record.fields)
-    log.finish()
+    log.raise_if_too_many_bad()
 
 
 def _strings(value: Any) -> Iterator[str]:

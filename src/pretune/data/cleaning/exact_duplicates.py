@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from pretune.data.sources.text_hash import text_hash
 
-_NEWEST = 1 << 17
+_BUFFER_SIZE = 1 << 17
 """Hashes that wait to be sorted in among the others."""
 
 
@@ -16,29 +16,29 @@ class ExactDuplicates:
 
     def __init__(self) -> None:
         self._sorted = np.zeros(0, np.uint64)
-        self._newest: dict[int, None] = {}
+        self._buffer: dict[int, None] = {}
 
-    def seen(self, text: str) -> bool:
+    def is_duplicate(self, text: str) -> bool:
         """Was this text (up to white space) asked about before?"""
-        return self.seen_hash(text_hash(text))
+        return self.is_duplicate_hash(text_hash(text))
 
-    def seen_hash(self, value: int) -> bool:
+    def is_duplicate_hash(self, value: int) -> bool:
         """Was the text with this :func:`text_hash` asked about before?"""
-        if value in self._newest:
+        if value in self._buffer:
             return True
         place = int(np.searchsorted(self._sorted, np.uint64(value)))
         if place < len(self._sorted) and int(self._sorted[place]) == value:
             return True
-        self._newest[value] = None
-        if len(self._newest) >= _NEWEST:
-            self.remember(np.zeros(0, np.uint64))
+        self._buffer[value] = None
+        if len(self._buffer) >= _BUFFER_SIZE:
+            self.add_hashes(np.zeros(0, np.uint64))
         return False
 
-    def remember(self, hashes: npt.NDArray[np.uint64]) -> None:
+    def add_hashes(self, hashes: npt.NDArray[np.uint64]) -> None:
         """Take up hashes that a run before this one remembered."""
-        newest = np.fromiter(self._newest, np.uint64, len(self._newest))
+        newest = np.fromiter(self._buffer, np.uint64, len(self._buffer))
         self._sorted = np.sort(np.concatenate([self._sorted, newest, hashes]), kind="stable")
-        self._newest = {}
+        self._buffer = {}
 
     def __len__(self) -> int:
-        return len(self._sorted) + len(self._newest)
+        return len(self._sorted) + len(self._buffer)

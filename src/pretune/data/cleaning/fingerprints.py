@@ -20,9 +20,9 @@ from safetensors.numpy import load_file, save_file
 from pretune.errors import CheckpointError
 from pretune.types import IntArray
 
-RUN = 24
-FILE = "text_fingerprints.safetensors"
-LIMIT = 1_000_000
+NGRAM_CHARACTERS = 24
+FINGERPRINTS_FILE = "text_fingerprints.safetensors"
+MAX_HASHES = 1_000_000
 """Hashes that are kept at most; the stride doubles whenever they exceed it."""
 
 _BASE = np.uint64(0x9E3779B97F4A7C15)
@@ -38,36 +38,36 @@ class Fingerprints:
         """Sorted unique hashes, each a multiple of ``stride`` (a power of two)."""
 
     @classmethod
-    def of(cls, texts: Iterable[str], stride: int = 8) -> Fingerprints:
+    def from_texts(cls, texts: Iterable[str], stride: int = 8) -> Fingerprints:
         """Fingerprints of all texts together, in bounded memory."""
         kept = cls(np.zeros(0, np.uint64), stride)
-        fresh, used = np.empty(LIMIT, np.uint64), 0
+        fresh, used = np.empty(MAX_HASHES, np.uint64), 0
         for text in texts:
             found = _sample(_hashes(text), kept.stride)
             while len(found):
-                fits = found[: LIMIT - used]
+                fits = found[: MAX_HASHES - used]
                 fresh[used : used + len(fits)] = fits
                 found, used = found[len(fits) :], used + len(fits)
-                if used == LIMIT:
-                    kept, used = kept._with(fresh), 0
-        return kept._with(fresh[:used])
+                if used == MAX_HASHES:
+                    kept, used = kept._add_hashes(fresh), 0
+        return kept._add_hashes(fresh[:used])
 
-    def merged(self, other: Fingerprints | None) -> Fingerprints:
+    def merge(self, other: Fingerprints | None) -> Fingerprints:
         """Of both texts; a hash is kept if both strides keep it."""
         if other is None:
             return self
-        return Fingerprints(self.hashes, max(self.stride, other.stride))._with(other.hashes)
+        return Fingerprints(self.hashes, max(self.stride, other.stride))._add_hashes(other.hashes)
 
-    def _with(self, hashes: Hashes) -> Fingerprints:
+    def _add_hashes(self, hashes: Hashes) -> Fingerprints:
         """Of these hashes, too."""
         stride = self.stride
-        kept = distinct(_sample(np.concatenate([self.hashes, hashes]), stride))
-        while len(kept) > LIMIT:
+        kept = sort_unique(_sample(np.concatenate([self.hashes, hashes]), stride))
+        while len(kept) > MAX_HASHES:
             stride *= 2
             kept = _sample(kept, stride)
         return Fingerprints(kept, stride)
 
-    def overlap(self, texts: Sequence[str]) -> list[int]:
+    def find_overlapping(self, texts: Sequence[str]) -> list[int]:
         """The numbers of the texts of which half or more of the sampled runs were in the corpus.
 
         A shared phrase does not count; a shared passage does. Texts shorter than a run are not judged.
@@ -79,18 +79,18 @@ class Fingerprints:
                 found.append(number)
         return found
 
-    def judged(self, texts: Sequence[str]) -> int:
+    def count_checkable(self, texts: Sequence[str]) -> int:
         """How many of the texts are long enough to be looked up: they have a hash that is kept."""
         return sum(len(_sample(_hashes(text), self.stride)) > 0 for text in texts)
 
     def save(self, folder: Path) -> None:
         """Write :data:`FILE` into a folder."""
-        save_file({"hashes": self.hashes, "stride": np.array([self.stride])}, folder / FILE)
+        save_file({"hashes": self.hashes, "stride": np.array([self.stride])}, folder / FINGERPRINTS_FILE)
 
     @classmethod
     def load(cls, folder: Path) -> Fingerprints | None:
         """What :meth:`save` wrote, or None where there is none."""
-        path = folder / FILE
+        path = folder / FINGERPRINTS_FILE
         if not path.exists():
             return None
         try:
@@ -100,26 +100,26 @@ class Fingerprints:
             raise CheckpointError(f"{path}: damaged: {error}") from None
 
 
-def distinct(hashes: Hashes) -> Hashes:
+def sort_unique(hashes: Hashes) -> Hashes:
     """The hashes, sorted, each once; of two million ninety times as fast as ``np.unique`` of NumPy 2.4."""
     found = np.sort(hashes)
     first: npt.NDArray[np.bool_] = np.diff(found, prepend=~found[:1]) != 0
     return np.asarray(found[first])
 
 
-def run_hashes(text: str) -> tuple[Hashes, IntArray]:
+def char_ngram_hashes(text: str) -> tuple[Hashes, IntArray]:
     """A hash of each run of :data:`RUN` letters and digits, (n,), and the place of each, (n + RUN - 1,).
 
     A polynomial over code points, then mixed. A run of 24 is one of 16 and one of 8, and these are two of 4
     ... each: so all runs together cost five passes.
     """
     codes = np.frombuffer(text.encode("utf-32-le", "replace"), np.uint32)
-    lowered = _lowered()[np.minimum(codes, 0xFFFF)].astype(np.uint64)
+    lowered = _lowercase_table()[np.minimum(codes, 0xFFFF)].astype(np.uint64)
     beyond = np.flatnonzero(codes > 0xFFFF)
     lowered[beyond] = [code if chr(code).isalnum() else 0 for code in codes[beyond].tolist()]
     places = np.flatnonzero(lowered)
     hashes = lowered[places]
-    if len(hashes) < RUN:
+    if len(hashes) < NGRAM_CHARACTERS:
         return np.zeros(0, np.uint64), places
     eight = hashes
     for size in (1, 2, 4):
@@ -133,7 +133,7 @@ def run_hashes(text: str) -> tuple[Hashes, IntArray]:
 
 
 def _hashes(text: str) -> Hashes:
-    return run_hashes(text)[0]
+    return char_ngram_hashes(text)[0]
 
 
 def _power(exponent: int) -> np.uint64:
@@ -141,7 +141,7 @@ def _power(exponent: int) -> np.uint64:
 
 
 @cache
-def _lowered() -> npt.NDArray[np.uint32]:
+def _lowercase_table() -> npt.NDArray[np.uint32]:
     """(65536,) each letter or digit of the basic plane in lower case, 0 for the rest."""
     lowered = [chr(code).lower() if chr(code).isalnum() else "" for code in range(0x10000)]
     return np.array(

@@ -108,7 +108,7 @@ PRESETS: dict[str, tuple[Preset, Preset]] = {
 """(text in words, text in characters) of each preset."""
 
 
-def limits(preset: str, own: Limits, *, characters: bool) -> Limits:
+def resolve_limits(preset: str, overrides: Limits, *, characters: bool) -> Limits:
     """The limits of a preset, with those that the user set in their place; what is then None is not asked."""
-    given = own.model_dump(exclude_none=True)
+    given = overrides.model_dump(exclude_none=True)
     return Limits.model_validate({**PRESETS[preset][characters], **given})

@@ -14,29 +14,29 @@ import numpy.typing as npt
 import rensa
 
 PERMUTATIONS = 128
-GRAM = 5
+SHINGLE_SIZE = 5
 _SEED = 42
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _MIX = np.uint64(0xD6E8FEB86659FD93)
-_CHANCE = 1 / 256
+_COLLISION_PROBABILITY = 1 / 256
 """Chance that the bytes of two different minima agree."""
 
 _BLOCK = 1 << 14
-_FULL = 0.6
+_MAX_LOAD_FACTOR = 0.6
 """Share of the table that may be filled."""
 
 Hashes = npt.NDArray[np.uint64]
 Signatures = npt.NDArray[np.uint8]
 
 
-def grams(text: str, *, characters: bool) -> Hashes:
+def shingle_hashes(text: str, *, characters: bool) -> Hashes:
     """(n,) hashes of the n-grams of five units, lower-cased; of a shorter text one hash."""
     if characters:
         letters = "".join(text.lower().split())
         units = np.frombuffer(letters.encode("utf-32-le", "replace"), np.uint32).astype(np.uint64)
     else:
-        units = _words(text)
-    size = min(GRAM, len(units))
+        units = _word_hashes(text)
+    size = min(SHINGLE_SIZE, len(units))
     if not size:
         return np.zeros(1, np.uint64)
     count = len(units) - size + 1
@@ -48,7 +48,7 @@ def grams(text: str, *, characters: bool) -> Hashes:
     return hashes ^ (hashes >> np.uint64(29))
 
 
-def _words(text: str) -> Hashes:
+def _word_hashes(text: str) -> Hashes:
     """(words,) a polynomial over the letters of each word, the same in every process."""
     points = np.frombuffer(text.lower().encode("utf-32-le", "replace"), np.uint32)
     space = (points <= 32) | (points == 0xA0) | (points == 0x3000)
@@ -84,10 +84,10 @@ def signatures(documents: Sequence[Hashes]) -> Signatures:
 def similarity(one: Signatures, other: Signatures) -> npt.NDArray[np.float64]:
     """Estimated Jaccard similarity of two signatures, or of the rows of two arrays of them."""
     agree = (one == other).mean(axis=-1)
-    return np.asarray((agree - _CHANCE) / (1 - _CHANCE))
+    return np.asarray((agree - _COLLISION_PROBABILITY) / (1 - _COLLISION_PROBABILITY))
 
 
-def bands(threshold: float) -> tuple[int, int]:
+def choose_bands(threshold: float) -> tuple[int, int]:
     """(bands, rows of each): the longest rows that still find nine of ten pairs at the threshold."""
     for rows in range(32, 1, -1):
         number = PERMUTATIONS // rows
@@ -105,7 +105,7 @@ class NearDuplicates:
 
     def __init__(self, threshold: float = 0.8) -> None:
         self.threshold = threshold
-        self._bands, self._rows = bands(threshold)
+        self._bands, self._rows = choose_bands(threshold)
         self._signatures = np.zeros((1 << 12, PERMUTATIONS), np.uint8)
         self._count = 0
         self._table = np.zeros(1 << 16, np.uint32)
@@ -119,7 +119,7 @@ class NearDuplicates:
         """Bytes held."""
         return self._signatures.nbytes + self._table.nbytes
 
-    def since(self, count: int) -> Signatures:
+    def signatures_since(self, count: int) -> Signatures:
         """(new, PERMUTATIONS) signatures remembered after the first ``count``, for :meth:`restore`."""
         return self._signatures[count : self._count].copy()
 
@@ -128,12 +128,12 @@ class NearDuplicates:
         self._grow(len(remembered))
         self._signatures[self._count : self._count + len(remembered)] = remembered
         self._count += len(remembered)
-        self._reserve(0, anew=True)
+        self._reserve_table(0, rebuild=True)
 
-    def seen(self, batch: Signatures) -> list[bool]:
+    def find_duplicates(self, batch: Signatures) -> list[bool]:
         """Whether each is similar to one before it; those that are not are remembered."""
         self._grow(len(batch))
-        self._reserve(len(batch))
+        self._reserve_table(len(batch))
         keys = self._keys(batch)
         before = self._find(batch, keys).tolist()
         fresh: dict[int, int] = {}  # what this batch adds: band to number + 1
@@ -150,7 +150,7 @@ class NearDuplicates:
                 for key, number in zip(own, there, strict=True):
                     if not number:
                         fresh.setdefault(key, self._count)
-        self._put(
+        self._insert(
             np.fromiter(fresh, np.uint64, len(fresh)), np.fromiter(fresh.values(), np.uint32, len(fresh))
         )
         return found
@@ -184,7 +184,7 @@ class NearDuplicates:
             asked, places = asked[~same], (places[~same] + np.uint64(1)) & mask
         return found.reshape(keys.shape)
 
-    def _put(self, keys: Hashes, numbers: npt.NDArray[np.uint32]) -> None:
+    def _insert(self, keys: Hashes, numbers: npt.NDArray[np.uint32]) -> None:
         """Keep documents under keys that are not there yet, all at once."""
         mask = np.uint64(len(self._table) - 1)
         places = keys & mask
@@ -196,18 +196,18 @@ class NearDuplicates:
             lost[won] = False
             places, numbers = (places[lost] + np.uint64(1)) & mask, numbers[lost]
 
-    def _grow(self, more: int) -> None:
+    def _grow(self, count: int) -> None:
         """Make room for signatures, in place where the system can."""
-        if self._count + more > len(self._signatures):
-            size = max(self._count + more, len(self._signatures) * 5 // 4)
+        if self._count + count > len(self._signatures):
+            size = max(self._count + count, len(self._signatures) * 5 // 4)
             self._signatures.resize((size, PERMUTATIONS), refcheck=False)
 
-    def _reserve(self, more: int, *, anew: bool = False) -> None:
+    def _reserve_table(self, count: int, *, rebuild: bool = False) -> None:
         """Make room in the table, which is built again from the signatures."""
         size = len(self._table)
-        while (self._count + more) * self._bands > _FULL * size:
+        while (self._count + count) * self._bands > _MAX_LOAD_FACTOR * size:
             size *= 2
-        if size == len(self._table) and not anew:
+        if size == len(self._table) and not rebuild:
             return
         self._table = np.zeros(0, np.uint32)  # the old one is given back before the new one is taken
         self._table = np.zeros(size, np.uint32)
@@ -218,4 +218,4 @@ class NearDuplicates:
                 [np.zeros(0, np.uint64), *(self._keys(block)[:, band] for block in blocks)]
             )
             keys, firsts = np.unique(every, return_index=True)
-            self._put(keys, (firsts + 1).astype(np.uint32))
+            self._insert(keys, (firsts + 1).astype(np.uint32))

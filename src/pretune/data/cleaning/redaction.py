@@ -8,38 +8,39 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-Kind = Literal["email", "identity", "card", "phone", "ip"]
-TAGS: dict[Kind, str] = {
+PiiType = Literal["email", "identity", "card", "phone", "ip"]
+TAGS: dict[PiiType, str] = {
     "email": "[EMAIL]", "identity": "[ID]", "card": "[CARD]", "phone": "[PHONE]", "ip": "[IP]",
 }  # fmt: skip
 
 # Python's \w holds Chinese characters, and 电话13812345678 must be found: so bounds name ASCII only.
-_START, _END = r"(?<![A-Za-z0-9_.+-])", r"(?![A-Za-z0-9_]|\.[0-9])"
+_LEFT_BOUNDARY, _RIGHT_BOUNDARY = r"(?<![A-Za-z0-9_.+-])", r"(?![A-Za-z0-9_]|\.[0-9])"
 _EMAIL = re.compile(
     r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@"
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9-])"
 )
 _IDENTITY = re.compile(
-    rf"{_START}(?:[1-8]\d{{16}}[\dXx]|(?!000|666|9)\d{{3}}-(?!00)\d{{2}}-(?!0000)\d{{4}}){_END}(?!-\d)"
+    rf"{_LEFT_BOUNDARY}(?:[1-8]\d{{16}}[\dXx]|(?!000|666|9)\d{{3}}-(?!00)\d{{2}}-(?!0000)\d{{4}}){_RIGHT_BOUNDARY}(?!-\d)"
 )
 _CARD = re.compile(
-    rf"{_START}(?:[3-6]\d{{12,18}}"
+    rf"{_LEFT_BOUNDARY}(?:[3-6]\d{{12,18}}"
     rf"|[3-6]\d{{3}}([ -])\d{{4}}\1\d{{4}}\1\d{{1,4}}(?:\1\d{{1,3}})?"
     rf"|3[47]\d\d([ -])\d{{6}}\2\d{{5}})"
-    rf"{_END}(?![ -]\d)"
+    rf"{_RIGHT_BOUNDARY}(?![ -]\d)"
 )
 _PHONE = re.compile(
-    rf"(?<![A-Za-z0-9_.-])(?:\+|00)86[ -]?1[3-9]\d[ -]?\d{{4}}[ -]?\d{{4}}{_END}"
-    rf"|{_START}1[3-9]\d([ -]?)\d{{4}}\1\d{{4}}{_END}(?!号(?!码))(?!-\d)"
-    rf"|{_START}0(?:10|2\d|[3-9]\d\d)[ -]\d{{7,8}}{_END}(?!-\d{{6}})"
-    rf"|[(（]0(?:10|2\d|[3-9]\d\d)[)）] ?\d{{4}}[ -]?\d{{3,4}}{_END}"
-    rf"|(?<![A-Za-z0-9_.+-])\+(?!86)[1-9]\d{{0,2}}(?:[ .-]?\(?\d{{1,4}}\)?){{2,5}}{_END}"
-    rf"|{_START}(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[ .-])[2-9]\d\d[.-]\d{{4}}{_END}(?!-\d)"
+    rf"(?<![A-Za-z0-9_.-])(?:\+|00)86[ -]?1[3-9]\d[ -]?\d{{4}}[ -]?\d{{4}}{_RIGHT_BOUNDARY}"
+    rf"|{_LEFT_BOUNDARY}1[3-9]\d([ -]?)\d{{4}}\1\d{{4}}{_RIGHT_BOUNDARY}(?!号(?!码))(?!-\d)"
+    rf"|{_LEFT_BOUNDARY}0(?:10|2\d|[3-9]\d\d)[ -]\d{{7,8}}{_RIGHT_BOUNDARY}(?!-\d{{6}})"
+    rf"|[(（]0(?:10|2\d|[3-9]\d\d)[)）] ?\d{{4}}[ -]?\d{{3,4}}{_RIGHT_BOUNDARY}"
+    rf"|(?<![A-Za-z0-9_.+-])\+(?!86)[1-9]\d{{0,2}}(?:[ .-]?\(?\d{{1,4}}\)?){{2,5}}{_RIGHT_BOUNDARY}"
+    rf"|{_LEFT_BOUNDARY}(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[ .-])[2-9]\d\d[.-]\d{{4}}"
+    rf"{_RIGHT_BOUNDARY}(?!-\d)"
 )
-_IP4 = rf"(?<![A-Za-z0-9_.-])(?:\d{{1,3}}\.){{3}}\d{{1,3}}{_END}(?!-\d)"
+_IP4 = rf"(?<![A-Za-z0-9_.-])(?:\d{{1,3}}\.){{3}}\d{{1,3}}{_RIGHT_BOUNDARY}(?!-\d)"
 _IP6 = r"(?<![A-Za-z0-9_:.])(?:[0-9A-Fa-f]{0,4}:){3,7}[0-9A-Fa-f]{1,4}(?![A-Za-z0-9_:])"
 _IP = re.compile(f"{_IP4}|{_IP6}")
-_BEFORE_VERSION = re.compile(r"(?:\b[Vv](?:er(?:sion)?)?\.? ?|版本|§ ?|第|[Ss]ection |[Cc]hapter )$")
+_VERSION_PREFIX = re.compile(r"(?:\b[Vv](?:er(?:sion)?)?\.? ?|版本|§ ?|第|[Ss]ection |[Cc]hapter )$")
 
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 _REGIONS = frozenset(
@@ -49,14 +50,14 @@ _REGIONS = frozenset(
 )
 
 
-def redact(text: str, tags: Mapping[Kind, str]) -> tuple[str, Counter[str]]:
+def redact(text: str, tags: Mapping[PiiType, str]) -> tuple[str, Counter[str]]:
     """The text with the kinds that ``tags`` names replaced by their tags, and how many of each there were."""
     counts: Counter[str] = Counter()
-    for kind, (worth, pattern, holds) in _KINDS.items():
-        if kind not in tags or not worth.search(text):
+    for kind, (prefilter, pattern, is_valid) in _DETECTORS.items():
+        if kind not in tags or not prefilter.search(text):
             continue
 
-        def replace(match: re.Match[str], kind: Kind = kind, holds: _Holds = holds) -> str:
+        def replace(match: re.Match[str], kind: PiiType = kind, holds: _MatchValidator = is_valid) -> str:
             if not holds(match):
                 return match[0]
             counts[kind] += 1
@@ -66,7 +67,7 @@ def redact(text: str, tags: Mapping[Kind, str]) -> tuple[str, Counter[str]]:
     return text, counts
 
 
-def luhn(digits: str) -> bool:
+def is_valid_luhn(digits: str) -> bool:
     """The check digit of ISO/IEC 7812-1, annex B."""
     total = 0
     for place, digit in enumerate(reversed(digits)):
@@ -75,7 +76,7 @@ def luhn(digits: str) -> bool:
     return total % 10 == 0
 
 
-def chinese_identity(number: str) -> bool:
+def is_valid_chinese_id(number: str) -> bool:
     """Region, date of birth and check digit of GB 11643-1999 (ISO 7064, MOD 11-2)."""
     year, month, day = int(number[6:10]), int(number[10:12]), int(number[12:14])
     if number[:2] not in _REGIONS or not (1850 <= year <= 2099 and 1 <= month <= 12 and 1 <= day <= 31):
@@ -84,21 +85,21 @@ def chinese_identity(number: str) -> bool:
     return number[17].upper() == "10X98765432"[rest]
 
 
-def _identity(match: re.Match[str]) -> bool:
-    return "-" in match[0] or chinese_identity(match[0])
+def _is_identity(match: re.Match[str]) -> bool:
+    return "-" in match[0] or is_valid_chinese_id(match[0])
 
 
-def _card(match: re.Match[str]) -> bool:
+def _is_card(match: re.Match[str]) -> bool:
     digits = re.sub(r"\D", "", match[0])
     lengths = {"3": (14, 15, 16), "4": (13, 16, 19), "5": (16,), "6": (16, 17, 18, 19)}[digits[0]]
-    return len(digits) in lengths and len(set(digits)) > 1 and luhn(digits)
+    return len(digits) in lengths and len(set(digits)) > 1 and is_valid_luhn(digits)
 
 
-def _phone(match: re.Match[str]) -> bool:
+def _is_phone(match: re.Match[str]) -> bool:
     return 7 <= sum(c.isdigit() for c in match[0]) <= 15
 
 
-def _address(match: re.Match[str]) -> bool:
+def _is_ip_address(match: re.Match[str]) -> bool:
     """A valid address; four small numbers are a section or a version."""
     try:
         ipaddress.ip_address(match[0])
@@ -107,19 +108,19 @@ def _address(match: re.Match[str]) -> bool:
     if ":" in match[0]:
         return True
     before = match.string[max(0, match.start() - 10) : match.start()]
-    return max(map(int, match[0].split("."))) >= 20 and not _BEFORE_VERSION.search(before)
+    return max(map(int, match[0].split("."))) >= 20 and not _VERSION_PREFIX.search(before)
 
 
-def _always(match: re.Match[str]) -> bool:
+def _accept_any(match: re.Match[str]) -> bool:
     return True
 
 
-_Holds = Callable[[re.Match[str]], bool]
-_KINDS: dict[Kind, tuple[re.Pattern[str], re.Pattern[str], _Holds]] = {
-    "email": (re.compile("@"), _EMAIL, _always),
-    "identity": (re.compile(r"\d{17}|\d{3}-\d\d-\d{4}"), _IDENTITY, _identity),
-    "card": (re.compile(r"\d{4}[ -]?\d{4}"), _CARD, _card),
-    "phone": (re.compile(r"\d{4}"), _PHONE, _phone),
-    "ip": (re.compile(r"\d\.\d{1,3}\.|:[0-9A-Fa-f]{0,4}:"), _IP, _address),
+_MatchValidator = Callable[[re.Match[str]], bool]
+_DETECTORS: dict[PiiType, tuple[re.Pattern[str], re.Pattern[str], _MatchValidator]] = {
+    "email": (re.compile("@"), _EMAIL, _accept_any),
+    "identity": (re.compile(r"\d{17}|\d{3}-\d\d-\d{4}"), _IDENTITY, _is_identity),
+    "card": (re.compile(r"\d{4}[ -]?\d{4}"), _CARD, _is_card),
+    "phone": (re.compile(r"\d{4}"), _PHONE, _is_phone),
+    "ip": (re.compile(r"\d\.\d{1,3}\.|:[0-9A-Fa-f]{0,4}:"), _IP, _is_ip_address),
 }
 """For each kind a cheap test, the pattern, and what a match must hold; longer numbers before shorter ones."""

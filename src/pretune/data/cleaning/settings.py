@@ -8,7 +8,7 @@ from pydantic import Field
 
 from pretune.config import Settings
 from pretune.data.cleaning.limits import Limits
-from pretune.data.cleaning.redaction import Kind
+from pretune.data.cleaning.redaction import PiiType
 
 
 class CleaningSettings(Settings):
@@ -39,9 +39,9 @@ class CleaningSettings(Settings):
     """Evaluation files; what stands in them goes."""
     contaminated: Literal["drop", "cut"] = "drop"
     """The whole document, or the shared passage."""
-    redact: tuple[Kind, ...] = ()
+    redact: tuple[PiiType, ...] = ()
     """email, identity, card, phone, ip."""
-    tags: dict[Kind, str] = Field(default_factory=dict)
+    tags: dict[PiiType, str] = Field(default_factory=dict)
     """In place of [EMAIL], [ID], [CARD], [PHONE], [IP]."""
     remove_stop_words: bool = False
     duplicates: Literal["keep", "exact", "near"] = "exact"

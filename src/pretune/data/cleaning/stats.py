@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pretune.data.cleaning.cleaner import Draft, Dropped, Kept
+from pretune.data.cleaning.cleaner import DroppedDocument, KeptDocument, RawDocument
 
-EXAMPLES = 5
+MAX_EXAMPLES = 5
 """Texts that are shown for each reason."""
-SOURCES = 100
+MAX_SOURCES = 100
 """Sources that are counted by name; the rest together."""
 
 
 @dataclass(slots=True)
-class Tally:
+class CleaningStats:
     """Counts of documents and bytes of UTF-8; a group is a name with its counts."""
 
     documents_in: int = 0
@@ -34,7 +34,7 @@ class Tally:
     """Processor time of each stage, added up over processes."""
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Tally:
+    def from_dict(cls, values: Mapping[str, Any]) -> CleaningStats:
         """What :meth:`as_dict` gave."""
         return cls(**values)
 
@@ -42,48 +42,48 @@ class Tally:
         """As JSON holds it."""
         return asdict(self)
 
-    def enter(self, draft: Draft, size: int) -> None:
+    def count_input(self, document: RawDocument, size: int) -> None:
         """A document of ``size`` bytes came in."""
         self.documents_in += 1
         self.bytes_in += size
-        group = self._source(draft.source)
+        group = self._source_counts(document.source)
         group["documents_in"] += 1
         group["bytes_in"] += size
 
-    def keep(self, draft: Draft, item: Kept) -> None:
+    def count_kept(self, document: RawDocument, result: KeptDocument) -> None:
         """A document goes out."""
         self.documents += 1
-        self.bytes += item.size
-        self.characters += item.characters
-        group = self._source(draft.source)
+        self.bytes += result.size
+        self.characters += result.characters
+        group = self._source_counts(document.source)
         group["documents"] += 1
-        group["bytes"] += item.size
-        language = self.languages.setdefault(item.language, {"documents": 0, "bytes": 0})
+        group["bytes"] += result.size
+        language = self.languages.setdefault(result.language, {"documents": 0, "bytes": 0})
         language["documents"] += 1
-        language["bytes"] += item.size
-        bucket = str(1 << (item.characters.bit_length() - 1))
+        language["bytes"] += result.size
+        bucket = str(1 << (result.characters.bit_length() - 1))
         self.lengths[bucket] = self.lengths.get(bucket, 0) + 1
 
-    def remove(self, draft: Draft, item: Dropped, size: int) -> None:
+    def count_dropped(self, document: RawDocument, result: DroppedDocument, size: int) -> None:
         """A document of ``size`` bytes goes, and why."""
-        group = self.removed.setdefault(item.reason, {"documents": 0, "bytes": 0, "examples": []})
+        group = self.removed.setdefault(result.reason, {"documents": 0, "bytes": 0, "examples": []})
         group["documents"] += 1
         group["bytes"] += size
-        if len(group["examples"]) < EXAMPLES:
+        if len(group["examples"]) < MAX_EXAMPLES:
             example = {
-                "where": draft.where,
-                "detail": item.detail,
-                "language": item.language,
-                "text": item.head,
+                "where": document.location,
+                "detail": result.detail,
+                "language": result.language,
+                "text": result.preview,
             }
             group["examples"].append(example)
 
-    def spend(self, stage: str, seconds: float) -> None:
+    def add_seconds(self, stage: str, seconds: float) -> None:
         """Time went into a stage."""
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
-    def _source(self, name: str) -> dict[str, int]:
-        if name not in self.sources and len(self.sources) >= SOURCES:
+    def _source_counts(self, name: str) -> dict[str, int]:
+        if name not in self.sources and len(self.sources) >= MAX_SOURCES:
             name = "..."
         empty = {"documents_in": 0, "bytes_in": 0, "documents": 0, "bytes": 0}
         return self.sources.setdefault(name, empty)

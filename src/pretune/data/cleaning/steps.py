@@ -16,4 +16,4 @@ class Drop:
     """What was measured, beside the limit."""
 
 
-Outcome: TypeAlias = str | Drop
+StepResult: TypeAlias = str | Drop

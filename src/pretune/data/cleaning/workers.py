@@ -14,26 +14,26 @@ from types import TracebackType
 from typing import TypeVar
 
 from pretune.data.cleaning.boilerplate import Hashes, line_hashes
-from pretune.data.cleaning.cleaner import CleanedBatch, Cleaner, Draft, Knowledge, clean_batch
+from pretune.data.cleaning.cleaner import CleanedBatch, Cleaner, CleanerResources, RawDocument, clean_batch
 from pretune.data.cleaning.settings import CleaningSettings
 from pretune.errors import DataError
 
 BATCH_BYTES = 1 << 20
 BATCH_DOCUMENTS = 4096
-_AHEAD = 2
+_PREFETCH_BATCHES = 2
 """Batches that wait for each process; more would only fill memory."""
 
-Batch = Sequence[Draft]
-Answer = TypeVar("Answer")
+DocumentBatch = Sequence[RawDocument]
+Result = TypeVar("Result")
 _cleaner: Cleaner | None = None
 """Of this process, where it is a worker."""
 
 
-def batches(drafts: Iterable[tuple[Draft, int]]) -> Iterator[list[tuple[Draft, int]]]:
+def iter_batches(documents: Iterable[tuple[RawDocument, int]]) -> Iterator[list[tuple[RawDocument, int]]]:
     """Drafts with their sizes in batches of about a megabyte: where one ends depends on the drafts alone."""
-    batch: list[tuple[Draft, int]] = []
+    batch: list[tuple[RawDocument, int]] = []
     total = 0
-    for draft, size in drafts:
+    for draft, size in documents:
         batch.append((draft, size))
         total += size
         if total >= BATCH_BYTES or len(batch) >= BATCH_DOCUMENTS:
@@ -43,53 +43,53 @@ def batches(drafts: Iterable[tuple[Draft, int]]) -> Iterator[list[tuple[Draft, i
         yield batch
 
 
-class Workers:
+class CleaningPool:
     """Processes that clean, or this one where there is to be one; a context manager."""
 
-    def __init__(self, settings: CleaningSettings, knowledge: Knowledge, processes: int) -> None:
-        self._cleaner = Cleaner(settings, knowledge)
-        self._ahead = processes * _AHEAD
+    def __init__(self, settings: CleaningSettings, resources: CleanerResources, processes: int) -> None:
+        self._cleaner = Cleaner(settings, resources)
+        self._max_pending = processes * _PREFETCH_BATCHES
         self._pool: ProcessPoolExecutor | None = None
         if processes > 1:
             self._pool = ProcessPoolExecutor(
                 processes,
                 mp_context=multiprocessing.get_context("spawn"),  # a fork would copy the parent's threads
-                initializer=_begin,
-                initargs=(settings, knowledge),
+                initializer=_init_worker,
+                initargs=(settings, resources),
             )
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> CleaningPool:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def cleaned(
-        self, given: Iterable[list[tuple[Draft, int]]]
-    ) -> Iterator[tuple[list[tuple[Draft, int]], CleanedBatch]]:
+    def clean(
+        self, batches: Iterable[list[tuple[RawDocument, int]]]
+    ) -> Iterator[tuple[list[tuple[RawDocument, int]], CleanedBatch]]:
         """Each batch with what became of it, in order."""
         if self._pool is None:
-            return ((batch, clean_batch(self._cleaner, _drafts(batch))) for batch in given)
-        return self._answers(given, _clean)
+            return ((batch, clean_batch(self._cleaner, _without_sizes(batch))) for batch in batches)
+        return self._map_batches(batches, _clean_in_worker)
 
-    def lines(self, given: Iterable[list[tuple[Draft, int]]]) -> Iterator[list[Hashes]]:
+    def hash_lines(self, batches: Iterable[list[tuple[RawDocument, int]]]) -> Iterator[list[Hashes]]:
         """The hashes of the lines of each document, a batch after the other."""
         if self._pool is None:
-            return (_lines(_drafts(batch)) for batch in given)
-        return (answer for _, answer in self._answers(given, _lines))
+            return (_hash_lines(_without_sizes(batch)) for batch in batches)
+        return (answer for _, answer in self._map_batches(batches, _hash_lines))
 
-    def _answers(
-        self, given: Iterable[list[tuple[Draft, int]]], work: Callable[[Batch], Answer]
-    ) -> Iterator[tuple[list[tuple[Draft, int]], Answer]]:
+    def _map_batches(
+        self, batches: Iterable[list[tuple[RawDocument, int]]], work: Callable[[DocumentBatch], Result]
+    ) -> Iterator[tuple[list[tuple[RawDocument, int]], Result]]:
         assert self._pool is not None
-        waiting: deque[tuple[list[tuple[Draft, int]], Future[Answer]]] = deque()
+        waiting: deque[tuple[list[tuple[RawDocument, int]], Future[Result]]] = deque()
         try:
-            for batch in given:
-                waiting.append((batch, self._pool.submit(work, _drafts(batch))))
-                if len(waiting) > self._ahead:
+            for batch in batches:
+                waiting.append((batch, self._pool.submit(work, _without_sizes(batch))))
+                if len(waiting) > self._max_pending:
                     asked, answer = waiting.popleft()
                     yield asked, answer.result()
             while waiting:
@@ -101,29 +101,29 @@ class Workers:
             ) from None
 
 
-def _drafts(batch: list[tuple[Draft, int]]) -> list[Draft]:
+def _without_sizes(batch: list[tuple[RawDocument, int]]) -> list[RawDocument]:
     return [draft for draft, _ in batch]
 
 
-def _begin(settings: CleaningSettings, knowledge: Knowledge) -> None:
+def _init_worker(settings: CleaningSettings, resources: CleanerResources) -> None:
     """Prepare this process: the parent alone answers to Ctrl-C, and without it there is nothing to do."""
     global _cleaner
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _cleaner = Cleaner(settings, knowledge)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    _cleaner = Cleaner(settings, resources)
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
 
 
-def _clean(drafts: Batch) -> CleanedBatch:
+def _clean_in_worker(documents: DocumentBatch) -> CleanedBatch:
     assert _cleaner is not None
-    return clean_batch(_cleaner, drafts)
+    return clean_batch(_cleaner, documents)
 
 
-def _lines(drafts: Batch) -> list[Hashes]:
-    return [line_hashes(draft.text) for draft in drafts]
+def _hash_lines(documents: DocumentBatch) -> list[Hashes]:
+    return [line_hashes(draft.text) for draft in documents]

@@ -18,7 +18,7 @@ CHUNK = 1 << 20
 """Bytes of a checksum: CRC-32 takes a quarter of a millisecond of each, once."""
 
 
-def checksums(path: Path) -> list[int]:
+def chunk_checksums(path: Path) -> list[int]:
     """The CRC-32 of each chunk of a file."""
     found = []
     with path.open("rb") as file:
@@ -27,7 +27,7 @@ def checksums(path: Path) -> list[int]:
     return found
 
 
-class Slices:
+class ArrayFile:
     """The numbers of a file, read where they are asked for.
 
     A memory map would do, but the pages that were read count as the process's memory until the system wants
@@ -35,10 +35,10 @@ class Slices:
     the file that another depends on.
     """
 
-    def __init__(self, path: Path, dtype: np.dtype[Any], expected: Sequence[int] = ()) -> None:
+    def __init__(self, path: Path, dtype: np.dtype[Any], checksums: Sequence[int] = ()) -> None:
         """``expected``: :func:`checksums` of the file as it was written; without them nothing is verified."""
         self.path, self.dtype = path, dtype
-        self._expected, self._verified = expected, bytearray(len(expected))
+        self._checksums, self._verified_chunks = checksums, bytearray(len(checksums))
         self._file = path.open("rb", buffering=0)
         self._size = path.stat().st_size // dtype.itemsize
         self._lock = Lock()
@@ -59,20 +59,20 @@ class Slices:
         size = self.dtype.itemsize
         start, count = size * low, size * max(high - low, 0)
         chunks = range(start // CHUNK, -(-(start + count) // CHUNK))
-        if count and not all(self._verified[chunks.start : chunks.stop]):
+        if count and not all(self._verified_chunks[chunks.start : chunks.stop]):
             self._verify(chunks)
-        data = self._bytes(start, count)
+        data = self._read_bytes(start, count)
         return np.frombuffer(data, self.dtype, len(data) // size)
 
     def _verify(self, chunks: range) -> None:
-        for chunk in chunks[: len(self._expected) - chunks.start]:
-            if zlib.crc32(self._bytes(chunk * CHUNK, CHUNK)) != self._expected[chunk]:
+        for chunk in chunks[: len(self._checksums) - chunks.start]:
+            if zlib.crc32(self._read_bytes(chunk * CHUNK, CHUNK)) != self._checksums[chunk]:
                 raise ChecksumError(
                     self.path, f"tokens are not what was written (CRC-32 differs at byte {chunk * CHUNK:,})"
                 )
-            self._verified[chunk] = 1
+            self._verified_chunks[chunk] = 1
 
-    def _bytes(self, start: int, count: int) -> bytes:
+    def _read_bytes(self, start: int, count: int) -> bytes:
         if hasattr(os, "pread"):
             return os.pread(self._file.fileno(), count, start)
         with self._lock:

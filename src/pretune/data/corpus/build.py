@@ -16,37 +16,37 @@ import numpy as np
 import pydantic
 from safetensors import SafetensorError
 
-from pretune.data.cleaning.fingerprints import FILE as FINGERPRINTS
+from pretune.data.cleaning.fingerprints import FINGERPRINTS_FILE as FINGERPRINTS
 from pretune.data.cleaning.fingerprints import Fingerprints
-from pretune.data.corpus.documents import Documents, cut_up
-from pretune.data.corpus.pairs import joint_of
+from pretune.data.corpus.documents import DocumentSplit, pieces_path
+from pretune.data.corpus.pairs import pair_separator_id
 from pretune.data.corpus.token_shards import Corpus, write_corpus
-from pretune.data.sources.provenance import Origins, changes, origins
-from pretune.data.sources.read_options import Reading
+from pretune.data.sources.provenance import FileStates, file_states, find_changes
+from pretune.data.sources.read_options import ReadOptions
 from pretune.errors import CheckpointError, ChecksumError, DataError
 from pretune.runtime import atomic_files, state_file
 from pretune.runtime.progress import Reporter
-from pretune.runtime.run_folder import DATA, remove_files
+from pretune.runtime.run_folder import DATA_FILES, remove_files
 from pretune.text.tokenizer import Tokenizer
-from pretune.text.training import Kind, train_tokenizer
-from pretune.text.vocabulary_size import LARGEST, advise_vocabulary_size
+from pretune.text.training import TokenizerAlgorithm, train_tokenizer
+from pretune.text.vocabulary_size import MAX_VOCABULARY_SIZE, advise_vocabulary_size
 from pretune.types import IntArray
 
-PREPARED, TOKENIZER = "prepared.json", "tokenizer"
-TEXT = "text.sha256"
+CORPUS_FILE, TOKENIZER_FOLDER = "prepared.json", "tokenizer"
+DIGEST_FILE = "text.sha256"
 """In a preparation that is under way: of what it is one."""
-AGAIN = "prepare the text again"
-WRITTEN = tuple(f"*{name}" for name in DATA)
+REBUILD_HINT = "prepare the text again"
+CORPUS_FILE_PATTERNS = tuple(f"*{name}" for name in DATA_FILES)
 """What a preparation writes."""
-SAMPLE = 600
+CHARACTERS_PER_TOKEN = 600
 """Characters that a tokenizer learns from, for each of its tokens: four times as many make texts 0.5 %
 shorter, and take two and a half times as long (vocabulary 8,192)."""
-NAMED = 10
+MAX_CHANGES_SHOWN = 10
 """Files that have changed which are named on the terminal; summary.json has them all."""
 
 
 @dataclass(frozen=True)
-class Prepared:
+class TokenizedCorpus:
     """A prepared text."""
 
     tokenizer: Tokenizer
@@ -56,27 +56,27 @@ class Prepared:
     sources: tuple[str, ...]
     columns: tuple[str, ...] = ("text",)
     """The fields of a record that a document is made of."""
-    changed: tuple[str, ...] = ()
+    source_changes: tuple[str, ...] = ()
     """What has happened to the files of the sources since they were read, a sentence a file."""
 
-    def sizes(self) -> str:
+    def describe_size(self) -> str:
         """How much there is to train on, and how much is held out."""
         train, held = self.train, self.validation
         return (
-            f"{len(train):,} documents, {train.tokens:,} tokens to train on; "
-            f"{len(held):,} documents, {held.tokens:,} tokens held out"
+            f"{len(train):,} documents, {train.num_tokens:,} tokens to train on; "
+            f"{len(held):,} documents, {held.num_tokens:,} tokens held out"
         )
 
-    def parts_of(self, document: IntArray) -> list[IntArray]:
+    def split_pair(self, document: IntArray) -> list[IntArray]:
         """A document's ids, those of a pair apart."""
-        joint = joint_of(self.columns, self.tokenizer.specials)
+        joint = pair_separator_id(self.columns, self.tokenizer.specials)
         if joint is None:
             return [document]
-        parts = np.split(document, np.flatnonzero(document == joint))
-        return [part[part != joint] for part in parts]
+        segments = np.split(document, np.flatnonzero(document == joint))
+        return [ids[ids != joint] for ids in segments]
 
 
-def prepare(
+def build_corpus(
     sources: tuple[str, ...],
     folder: Path,
     *,
@@ -85,12 +85,12 @@ def prepare(
     held_out: float,
     validation: tuple[str, ...],
     reporter: Reporter,
-    tokenizer_kind: Kind = "bpe",
-    largest_vocabulary: int | None = None,
+    algorithm: TokenizerAlgorithm = "bpe",
+    max_vocabulary_size: int | None = None,
     columns: tuple[str, ...] = ("text",),
-    anew: bool = False,
-    reading: Reading | None = None,
-) -> Prepared:
+    rebuild: bool = False,
+    reading: ReadOptions | None = None,
+) -> TokenizedCorpus:
     """Read, deduplicate, split and tokenize ``sources`` into ``folder``, or open what lies there.
 
     Where ``sources`` is one folder that was prepared before, it is opened as it is. Without ``tokenizer``
@@ -102,79 +102,82 @@ def prepare(
     Raises:
         DataError: nothing usable in the sources, or too many bad records.
     """
-    if is_prepared(sources):
-        return open_prepared(Path(sources[0]), tokenizer, columns)
-    if (folder / PREPARED).exists() and not anew:
+    if is_tokenized_corpus(sources):
+        return open_corpus(Path(sources[0]), tokenizer, columns)
+    if (folder / CORPUS_FILE).exists() and not rebuild:
         try:
-            return _reopened(folder, tokenizer, (*sources, *validation), reporter)
+            return _open_existing(folder, tokenizer, (*sources, *validation), reporter)
         except (CheckpointError, ChecksumError) as error:
             reporter.say(f"  {error}; the text is prepared anew")
     # It gets its name when it is whole: what a killed process left half-made never stands in the way.
     partial = folder.with_name(f"{folder.name}.partial")
-    spool = folder.with_name(f"{folder.name}.text.partial")
-    kept = False
+    text_cache_path = folder.with_name(f"{folder.name}.text.partial")
+    interrupted = False
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        files = origins((*sources, *validation), columns)
-        documents = Documents(sources, validation, held_out, spool, columns, reading)
-        given = None if tokenizer is None else tokenizer.fingerprint
-        _begin(partial, documents.digest(vocabulary_size, tokenizer_kind, largest_vocabulary, given))
+        files = file_states((*sources, *validation), columns)
+        documents = DocumentSplit(sources, validation, held_out, text_cache_path, columns, reading)
+        tokenizer_fingerprint = None if tokenizer is None else tokenizer.fingerprint
+        _discard_stale(
+            partial,
+            documents.digest(vocabulary_size, algorithm, max_vocabulary_size, tokenizer_fingerprint),
+        )
         tokenizer = (
             tokenizer
-            or _kept_tokenizer(partial, reporter)
-            or _trained(
-                documents.training_texts, vocabulary_size, tokenizer_kind, largest_vocabulary, reporter
+            or _load_finished_tokenizer(partial, reporter)
+            or _train_tokenizer(
+                documents.train_texts, vocabulary_size, algorithm, max_vocabulary_size, reporter
             )
         )
         _write(documents, tokenizer, partial, sources, files)
-        _replace(partial, folder)
+        _move_into_place(partial, folder)
     except (OSError, SafetensorError) as error:
         raise DataError(f"{folder}: the prepared text could not be written: {error}") from error
     except KeyboardInterrupt:
-        kept = True  # the same command goes on from the parts that are finished
+        interrupted = True  # the same command goes on from the parts that are finished
         raise
     finally:
-        for path in (spool, cut_up(spool)):
+        for path in (text_cache_path, pieces_path(text_cache_path)):
             path.unlink(missing_ok=True)
-        if not kept:
+        if not interrupted:
             shutil.rmtree(partial, ignore_errors=True)
-    prepared = open_prepared(folder, tokenizer)
-    reporter.say(f"  {prepared.sizes()}{documents.remark()}")
-    return prepared
+    corpus = open_corpus(folder, tokenizer)
+    reporter.say(f"  {corpus.describe_size()}{documents.left_out_summary()}")
+    return corpus
 
 
-def _reopened(
+def _open_existing(
     folder: Path, tokenizer: Tokenizer | None, paths: tuple[str, ...], reporter: Reporter
-) -> Prepared:
+) -> TokenizedCorpus:
     """What a run prepared before; which of its files have changed since is said."""
-    prepared = open_prepared(folder, tokenizer)
-    known = (state_file.read(folder / PREPARED, AGAIN, _Form) or {})["files"]
-    changed = tuple(changes(paths, prepared.columns, known))
-    for sentence in changed[:NAMED]:
+    corpus = open_corpus(folder, tokenizer)
+    known = (state_file.read(folder / CORPUS_FILE, REBUILD_HINT, _CorpusFile) or {})["files"]
+    changed = tuple(find_changes(paths, corpus.columns, known))
+    for sentence in changed[:MAX_CHANGES_SHOWN]:
         reporter.say(f"  {sentence} since this run read it; it goes on with the text as it was")
-    if len(changed) > NAMED:
-        reporter.say(f"  and {len(changed) - NAMED:,} more files have changed")
-    return replace(prepared, changed=changed)
+    if len(changed) > MAX_CHANGES_SHOWN:
+        reporter.say(f"  and {len(changed) - MAX_CHANGES_SHOWN:,} more files have changed")
+    return replace(corpus, source_changes=changed)
 
 
-def _replace(partial: Path, folder: Path) -> None:
+def _move_into_place(partial: Path, folder: Path) -> None:
     """Give a preparation its name. What lies there is of no use; files of the user's stay."""
-    remove_files(folder, WRITTEN)
+    remove_files(folder, CORPUS_FILE_PATTERNS)
     if folder.exists():
         atomic_files.move_files(folder, partial)
         shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
 
 
-def _kept_tokenizer(folder: Path, reporter: Reporter) -> Tokenizer | None:
+def _load_finished_tokenizer(folder: Path, reporter: Reporter) -> Tokenizer | None:
     """The tokenizer that an earlier start has finished, if it is there and whole."""
-    if not (folder / TOKENIZER / atomic_files.MANIFEST).exists():
+    if not (folder / TOKENIZER_FOLDER / atomic_files.MANIFEST).exists():
         return None
     try:
-        tokenizer = load_tokenizer(folder / TOKENIZER)
+        tokenizer = load_tokenizer(folder / TOKENIZER_FOLDER)
     except CheckpointError as error:
         reporter.say(f"  {error}; it is trained anew")
-        remove_files(folder / TOKENIZER, WRITTEN)
+        remove_files(folder / TOKENIZER_FOLDER, CORPUS_FILE_PATTERNS)
         return None
     reporter.say("  the tokenizer is there already, from before this was stopped")
     return tokenizer
@@ -197,20 +200,20 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         DataError: the disk refused.
     """
     try:
-        atomic_files.write_folder(folder, tokenizer.save, about={"kind": "tokenizer"})
+        atomic_files.write_folder(folder, tokenizer.save, metadata={"kind": "tokenizer"})
     except CheckpointError as error:
         raise DataError(f"{folder}: the tokenizer could not be written: {error.__cause__}") from error
 
 
-def shared_tokenizer(
-    texts: Sequence[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], Reading]],
+def train_shared_tokenizer(
+    texts: Sequence[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], ReadOptions]],
     folder: Path,
     *,
     vocabulary_size: int | Literal["auto"],
     held_out: float,
     reporter: Reporter,
-    tokenizer_kind: Kind = "bpe",
-    largest_vocabulary: int | None = None,
+    algorithm: TokenizerAlgorithm = "bpe",
+    max_vocabulary_size: int | None = None,
 ) -> Tokenizer:
     """A tokenizer of the text of several (sources, validation, columns, reading), each document once in each.
 
@@ -220,68 +223,74 @@ def shared_tokenizer(
         DataError: nothing usable in the sources, or too many bad records.
     """
     for sources, *_ in texts:
-        if is_prepared(sources):
-            return load_tokenizer(Path(sources[0]) / TOKENIZER)
-    kept = _kept_tokenizer(folder, reporter)
-    if kept is not None:
-        return kept
+        if is_tokenized_corpus(sources):
+            return load_tokenizer(Path(sources[0]) / TOKENIZER_FOLDER)
+    tokenizer_on_disk = _load_finished_tokenizer(folder, reporter)
+    if tokenizer_on_disk is not None:
+        return tokenizer_on_disk
     spools = [folder / f"{number}.text.partial" for number in range(len(texts))]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        parts = [
-            Documents(sources, held, held_out, spool, columns, reading)
-            for (sources, held, columns, reading), spool in zip(texts, spools, strict=True)
+        document_splits = [
+            DocumentSplit(sources, held, held_out, text_cache_path, columns, reading)
+            for (sources, held, columns, reading), text_cache_path in zip(texts, spools, strict=True)
         ]
-        tokenizer = _trained(
-            lambda: itertools.chain.from_iterable(part.training_texts() for part in parts),
-            vocabulary_size, tokenizer_kind, largest_vocabulary, reporter,
+        tokenizer = _train_tokenizer(
+            lambda: itertools.chain.from_iterable(documents.train_texts() for documents in document_splits),
+            vocabulary_size, algorithm, max_vocabulary_size, reporter,
         )  # fmt: skip
-        save_tokenizer(tokenizer, folder / TOKENIZER)
+        save_tokenizer(tokenizer, folder / TOKENIZER_FOLDER)
     except OSError as error:
         raise DataError(f"{folder}: the tokenizer could not be written: {error}") from error
     finally:
         for path in spools:
             path.unlink(missing_ok=True)
-            cut_up(path).unlink(missing_ok=True)
+            pieces_path(path).unlink(missing_ok=True)
     return tokenizer
 
 
-Texts = Callable[[], Iterator[str]]
+IterTexts = Callable[[], Iterator[str]]
 """Reads the documents from the first on."""
 
 
-def _trained(
-    texts: Texts, size: int | Literal["auto"], kind: Kind, largest: int | None, reporter: Reporter
+def _train_tokenizer(
+    texts: IterTexts,
+    size: int | Literal["auto"],
+    algorithm: TokenizerAlgorithm,
+    max_vocabulary_size: int | None,
+    reporter: Reporter,
 ) -> Tokenizer:
     """A tokenizer of the training text, of the size that is asked for or advised."""
     if size == "auto":
-        size = _advised(texts, largest, reporter)
+        size = _choose_vocabulary_size(texts, max_vocabulary_size, reporter)
     reporter.say(f"  training a tokenizer of {size:,} tokens")
-    return train_tokenizer(texts(), size, kind=kind, max_characters=SAMPLE * size)
+    return train_tokenizer(texts(), size, algorithm=algorithm, max_characters=CHARACTERS_PER_TOKEN * size)
 
 
-def _advised(texts: Texts, largest: int | None, reporter: Reporter) -> int:
+def _choose_vocabulary_size(texts: IterTexts, max_vocabulary_size: int | None, reporter: Reporter) -> int:
     """A vocabulary's size as measured on the text."""
-    advice = advise_vocabulary_size(texts(), most=largest or LARGEST)
+    advice = advise_vocabulary_size(texts(), max_size=max_vocabulary_size or MAX_VOCABULARY_SIZE)
     reporter.say(f"  a vocabulary of {advice.size:,} tokens: {advice.reason}")
     return advice.size
 
 
 def _write(
-    documents: Documents, tokenizer: Tokenizer, folder: Path, sources: tuple[str, ...], files: Origins
+    documents: DocumentSplit, tokenizer: Tokenizer, folder: Path, sources: tuple[str, ...], files: FileStates
 ) -> None:
     """Training text, held-out text, fingerprints; each in bounded memory. Finished parts stay as they are."""
-    if not (folder / TOKENIZER / atomic_files.MANIFEST).exists():
-        save_tokenizer(tokenizer, folder / TOKENIZER)
-    joint = joint_of(documents.columns, tokenizer.specials)
+    if not (folder / TOKENIZER_FOLDER / atomic_files.MANIFEST).exists():
+        save_tokenizer(tokenizer, folder / TOKENIZER_FOLDER)
+    joint = pair_separator_id(documents.columns, tokenizer.specials)
     try:
         train = Corpus.open(folder / "train")
     except ChecksumError:  # not there yet, or damaged
         shutil.rmtree(folder / "train", ignore_errors=True)
-        train = write_corpus(documents.training(), tokenizer, folder / "train", joint=joint)
+        train = write_corpus(documents.train_documents(), tokenizer, folder / "train", separator_id=joint)
     shutil.rmtree(folder / "validation", ignore_errors=True)  # its files may have changed
-    held = write_corpus(documents.validation(), tokenizer, folder / "validation", joint=joint)
-    Fingerprints.of(documents.training_texts()).save(folder)
+    held = write_corpus(
+        documents.validation_documents(), tokenizer, folder / "validation", separator_id=joint
+    )
+    Fingerprints.from_texts(documents.train_texts()).save(folder)
     about = {
         "sources": list(sources),
         "train": train.fingerprint,
@@ -290,61 +299,62 @@ def _write(
         "files": files,
         "fingerprints": atomic_files.sha256(folder / FINGERPRINTS),
     }
-    state_file.write(folder / PREPARED, about)
-    (folder / TEXT).unlink()
+    state_file.write(folder / CORPUS_FILE, about)
+    (folder / DIGEST_FILE).unlink()
 
 
-def _begin(folder: Path, text: str) -> None:
+def _discard_stale(folder: Path, text_digest: str) -> None:
     """Leave in ``folder`` only what a preparation of the same text that was stopped has finished."""
-    mark = folder / TEXT
-    if not mark.exists() or mark.read_bytes() != text.encode():
+    mark = folder / DIGEST_FILE
+    if not mark.exists() or mark.read_bytes() != text_digest.encode():
         shutil.rmtree(folder)
         folder.mkdir()
-        atomic_files.write_text(mark, text)
+        atomic_files.write_text(mark, text_digest)
     for pattern in ("*.partial", ".*.partial-*"):
         for leftover in folder.glob(pattern):
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def is_prepared(sources: tuple[str, ...]) -> bool:
+def is_tokenized_corpus(sources: tuple[str, ...]) -> bool:
     """Are the sources one folder that was prepared before?"""
-    return len(sources) == 1 and (Path(sources[0]) / PREPARED).exists()
+    return len(sources) == 1 and (Path(sources[0]) / CORPUS_FILE).exists()
 
 
-def open_prepared(
-    folder: Path, tokenizer: Tokenizer | None = None, wanted: tuple[str, ...] | None = None
-) -> Prepared:
+def open_corpus(
+    folder: Path, tokenizer: Tokenizer | None = None, expected_columns: tuple[str, ...] | None = None
+) -> TokenizedCorpus:
     """Open a folder that :func:`prepare` wrote.
 
     Raises:
         CheckpointError: the folder is damaged.
         DataError: it was prepared with another tokenizer, or from other fields than those ``wanted``.
     """
-    about = state_file.read(folder / PREPARED, AGAIN, _Form) or {}
+    about = state_file.read(folder / CORPUS_FILE, REBUILD_HINT, _CorpusFile) or {}
     sources, columns = tuple(about["sources"]), tuple(about["columns"])
-    own = load_tokenizer(folder / TOKENIZER)
-    if tokenizer is not None and tokenizer.fingerprint != own.fingerprint:
+    corpus_tokenizer = load_tokenizer(folder / TOKENIZER_FOLDER)
+    if tokenizer is not None and tokenizer.fingerprint != corpus_tokenizer.fingerprint:
         raise DataError(
             f"{folder}: was prepared with another tokenizer; prepare the text again with this one"
         )
-    if wanted is not None and wanted != columns:
+    if expected_columns is not None and expected_columns != columns:
         raise DataError(
-            f"{folder}: was prepared from the fields {', '.join(columns)}, not {', '.join(wanted)}; give the "
+            f"{folder}: was prepared from the fields {', '.join(columns)}, not "
+            f"{', '.join(expected_columns)}; give the "
             "records themselves"
         )
     path = folder / FINGERPRINTS
     if not path.is_file() or atomic_files.sha256(path) != about["fingerprints"]:
-        raise CheckpointError(f"{path}: is missing or not what was written; {AGAIN}")
+        raise CheckpointError(f"{path}: is missing or not what was written; {REBUILD_HINT}")
     fingerprints = Fingerprints.load(folder)
     assert fingerprints is not None, "it is there, as it was written"
     train, held = Corpus.open(folder / "train"), Corpus.open(folder / "validation")
     for corpus, name in ((train, "train"), (held, "validation")):
-        if corpus.fingerprint != about[name] or corpus.tokenizer != own.fingerprint:
-            raise CheckpointError(f"{corpus.folder}: is the text of another preparation; {AGAIN}")
-    return Prepared(own, train, held, fingerprints, sources, columns)
+        if corpus.fingerprint != about[name] or corpus.tokenizer_fingerprint != corpus_tokenizer.fingerprint:
+            raise CheckpointError(f"{corpus.folder}: is the text of another preparation; {REBUILD_HINT}")
+    return TokenizedCorpus(corpus_tokenizer, train, held, fingerprints, sources, columns)
 
 
-class _Form(state_file.Form):
+class _CorpusFile(state_file.StateSchema):
     """The form of prepared.json."""
 
     sources: list[str]

@@ -16,20 +16,20 @@ import numpy as np
 import numpy.typing as npt
 
 from pretune.config import digest
-from pretune.data.corpus.array_file import Slices, checksums
+from pretune.data.corpus.array_file import ArrayFile, chunk_checksums
 from pretune.data.sources.text_hash import text_hash
 from pretune.errors import ChecksumError, DataError
-from pretune.text.segmentation import SENTENCE, WORD, starts
-from pretune.text.tokenizer import Encoded, Tokenizer, well_formed
+from pretune.text.segmentation import SENTENCE_START, WORD_START, find_word_starts
+from pretune.text.tokenizer import Encoding, Tokenizer, replace_surrogates
 from pretune.types import BoolArray, IntArray
 
 SCHEMA = 2
-INDEX = "corpus.json"
-ENOUGH_DOCUMENTS = 1000
-SHORTEST_PIECE = 4000
+INDEX_FILE = "corpus.json"
+MIN_DOCUMENTS = 1000
+MIN_PIECE_CHARACTERS = 4000
 _BATCH_CHARACTERS = 1 << 20  # what is tokenised at once: enough for the tokenizer's threads
 _PIECE_CHARACTERS = 1 << 18
-_VERIFIED = 1 << 22  # numbers that are read at once
+_VERIFY_BLOCK = 1 << 22  # numbers that are read at once
 _MIX = (1 << 64) - 1
 
 
@@ -38,18 +38,18 @@ class Corpus:
 
     def __init__(self, folder: Path, index: dict[str, Any]) -> None:
         self.folder = folder
-        self.tokens: int = index["tokens"]
+        self.num_tokens: int = index["tokens"]
         self.fingerprint: str = index["fingerprint"]
-        self.tokenizer: str = index["tokenizer"]
+        self.tokenizer_fingerprint: str = index["tokenizer"]
         """Fingerprint of the tokenizer that wrote it."""
         dtype = np.dtype(index["dtype"])
         sizes = np.array(index["shards"], np.int64)
         self._shard_ends = np.cumsum(sizes)
-        self._ids, self._flags = (
-            [Slices(folder / name, of, index["checksums"][name]) for name in names]
+        self._token_files, self._word_start_files = (
+            [ArrayFile(folder / name, of, index["checksums"][name]) for name in names]
             for of, names in (
-                (dtype, [_name("tokens", shard) for shard in range(len(sizes))]),
-                (np.dtype(np.uint8), [_name("flags", shard) for shard in range(len(sizes))]),
+                (dtype, [_shard_name("tokens", shard) for shard in range(len(sizes))]),
+                (np.dtype(np.uint8), [_shard_name("flags", shard) for shard in range(len(sizes))]),
             )
         )
         documents = np.fromfile(folder / "documents.bin", "<i8").reshape(3, -1)
@@ -71,15 +71,15 @@ class Corpus:
         """
         folder = Path(folder)
         try:
-            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+            index = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
             seal = index.pop("seal")
             sizes = index["files"]
         except FileNotFoundError:
-            raise ChecksumError(folder / INDEX, "is missing: no corpus is there") from None
+            raise ChecksumError(folder / INDEX_FILE, "is missing: no corpus is there") from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ChecksumError(folder / INDEX, f"damaged ({error}); write the corpus again") from None
+            raise ChecksumError(folder / INDEX_FILE, f"damaged ({error}); write the corpus again") from None
         if seal != digest(index) or index["schema"] != SCHEMA:
-            raise ChecksumError(folder / INDEX, "damaged or of another version; write the corpus again")
+            raise ChecksumError(folder / INDEX_FILE, "damaged or of another version; write the corpus again")
         for name, size in sizes.items():
             path = folder / name
             found = path.stat().st_size if path.is_file() else 0
@@ -97,11 +97,11 @@ class Corpus:
             ChecksumError: a token or flag is not what was written.
         """
         content = hashlib.sha256()
-        for ids, flags in zip(self._ids, self._flags, strict=True):
+        for ids, flags in zip(self._token_files, self._word_start_files, strict=True):
             for values in (ids, flags):
-                for low in range(0, len(values), _VERIFIED):
-                    content.update(values.read(low, low + _VERIFIED).tobytes())
-        if _fingerprint(content, self.ends, self.tokenizer) != self.fingerprint:
+                for low in range(0, len(values), _VERIFY_BLOCK):
+                    content.update(values.read(low, low + _VERIFY_BLOCK).tobytes())
+        if _fingerprint(content, self.ends, self.tokenizer_fingerprint) != self.fingerprint:
             raise ChecksumError(self.folder, "tokens are not what was written; write the corpus again")
 
     def __len__(self) -> int:
@@ -109,17 +109,17 @@ class Corpus:
 
     def document(self, i: int, start: int = 0, end: int | None = None) -> IntArray:
         """(T,) ids of document ``i``, or of its tokens [start, end)."""
-        return self._read(self._ids, i, start, end).astype(np.int64)
+        return self._read(self._token_files, i, start, end).astype(np.int64)
 
-    def flags(self, i: int, start: int = 0, end: int | None = None) -> npt.NDArray[np.uint8]:
+    def word_starts(self, i: int, start: int = 0, end: int | None = None) -> npt.NDArray[np.uint8]:
         """(T,) bit 1: a word starts here; bit 2: a sentence starts here."""
-        return self._read(self._flags, i, start, end).astype(np.uint8)
+        return self._read(self._word_start_files, i, start, end).astype(np.uint8)
 
-    def bytes(self, i: int) -> int:
+    def document_bytes(self, i: int) -> int:
         """UTF-8 bytes of document ``i``."""
         return int(self.byte_counts[i])
 
-    def _read(self, shards: list[Slices], i: int, start: int, end: int | None) -> npt.NDArray[Any]:
+    def _read(self, shards: list[ArrayFile], i: int, start: int, end: int | None) -> npt.NDArray[Any]:
         first = int(self.ends[i - 1]) if i > 0 else 0
         size = int(self.ends[i]) - first
         low, high = first + min(start, size), first + (size if end is None else min(end, size))
@@ -129,7 +129,7 @@ class Corpus:
 
 
 @dataclass
-class _Writer:
+class _CorpusWriter:
     """The open files of a corpus that is being written."""
 
     folder: Path
@@ -139,14 +139,16 @@ class _Writer:
     content: Any
     files: list[BinaryIO]
 
-    def add(self, ids: IntArray, flags: npt.NDArray[np.uint8]) -> None:
+    def add(self, ids: IntArray, word_starts: npt.NDArray[np.uint8]) -> None:
         """Append a document; it lies in one shard whole, so that reading it is one slice."""
         if not self.sizes or (self.sizes[-1] and self.sizes[-1] + len(ids) > self.shard_tokens):
             self.close()
             number = len(self.sizes)
-            self.files = [(self.folder / _name(kind, number)).open("wb") for kind in ("tokens", "flags")]
+            self.files = [
+                (self.folder / _shard_name(kind, number)).open("wb") for kind in ("tokens", "flags")
+            ]
             self.sizes.append(0)
-        for file, values in zip(self.files, (ids.astype(self.dtype), flags), strict=True):
+        for file, values in zip(self.files, (ids.astype(self.dtype), word_starts), strict=True):
             file.write(values.tobytes())
         self.sizes[-1] += len(ids)
 
@@ -158,13 +160,17 @@ class _Writer:
         self.files = []
 
 
-BETWEEN = "\x1e"
+TEXT_SEPARATOR = "\x1e"
 """Stands between the two texts of a pair that is one document (the record separator of ASCII)."""
 
 
-def joined(texts: Sequence[str]) -> str:
+def join_texts(texts: Sequence[str]) -> str:
     """Several texts as one document."""
-    return BETWEEN.join(text.replace(BETWEEN, " ") for text in texts) if len(texts) > 1 else texts[0]
+    return (
+        TEXT_SEPARATOR.join(text.replace(TEXT_SEPARATOR, " ") for text in texts)
+        if len(texts) > 1
+        else texts[0]
+    )
 
 
 def write_corpus(
@@ -172,7 +178,7 @@ def write_corpus(
     tokenizer: Tokenizer,
     folder: str | Path,
     *,
-    joint: int | None = None,
+    separator_id: int | None = None,
     shard_tokens: int = 1 << 27,
 ) -> Corpus:
     """Tokenise ``documents`` as they come and open the corpus that they make.
@@ -198,21 +204,21 @@ def write_corpus(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        _fill(partial, documents, tokenizer, joint, shard_tokens)
+        _write_shards(partial, documents, tokenizer, separator_id, shard_tokens)
         partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Corpus.open(folder)
 
 
-def _fill(
-    folder: Path, documents: Iterable[str], tokenizer: Tokenizer, joint: int | None, shard_tokens: int
+def _write_shards(
+    folder: Path, documents: Iterable[str], tokenizer: Tokenizer, separator_id: int | None, shard_tokens: int
 ) -> None:
     dtype = np.dtype("<u2" if tokenizer.vocabulary_size <= 1 << 16 else "<u4")
-    writer = _Writer(folder, dtype, shard_tokens, [], None, [])
+    writer = _CorpusWriter(folder, dtype, shard_tokens, [], None, [])
     lengths, byte_counts, hashes = [], [], []
     try:
-        for text, ids, flags in _tokenised(documents, tokenizer, joint):
+        for text, ids, flags in _tokenize(documents, tokenizer, separator_id):
             if len(ids):
                 writer.add(ids, flags)
                 lengths.append(len(ids))
@@ -228,7 +234,7 @@ def _fill(
     content = hashlib.sha256()
     for shard in range(len(writer.sizes)):
         for kind in ("tokens", "flags"):
-            with (folder / _name(kind, shard)).open("rb") as file:
+            with (folder / _shard_name(kind, shard)).open("rb") as file:
                 while block := file.read(1 << 22):
                     content.update(block)
     index = {
@@ -243,12 +249,12 @@ def _fill(
         "documents_sha256": hashlib.sha256(table.tobytes()).hexdigest(),
         "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir())},
         "checksums": {
-            name: checksums(folder / name)
+            name: chunk_checksums(folder / name)
             for shard in range(len(writer.sizes))
-            for name in (_name("tokens", shard), _name("flags", shard))
+            for name in (_shard_name("tokens", shard), _shard_name("flags", shard))
         },
     }
-    with (folder / INDEX).open("w", encoding="utf-8") as file:
+    with (folder / INDEX_FILE).open("w", encoding="utf-8") as file:
         json.dump({**index, "seal": digest(index)}, file)
         file.flush()
         os.fsync(file.fileno())
@@ -258,35 +264,40 @@ def _fingerprint(content: Any, ends: IntArray, tokenizer: str) -> str:
     return digest([content.hexdigest(), hashlib.sha256(ends.tobytes()).hexdigest(), tokenizer])
 
 
-def _name(kind: str, shard: int) -> str:
-    return f"{kind}-{shard:05d}.bin"
+def _shard_name(prefix: str, shard: int) -> str:
+    return f"{prefix}-{shard:05d}.bin"
 
 
-def _tokenised(
-    documents: Iterable[str], tokenizer: Tokenizer, joint: int | None
+def _tokenize(
+    documents: Iterable[str], tokenizer: Tokenizer, separator_id: int | None
 ) -> Iterator[tuple[str, IntArray, npt.NDArray[np.uint8]]]:
-    for batch, pieces, found_pieces in _encoded(documents, tokenizer, pairs=joint is not None):
+    for batch, pieces, found_pieces in _iter_encoded(
+        documents, tokenizer, split_pairs=separator_id is not None
+    ):
         encoded = iter(found_pieces)
         for text, parts in zip(batch, pieces, strict=True):
             ids, flags = [np.zeros(0, np.int64)], [np.zeros(0, np.uint8)]
             for number, piece in enumerate(parts):
-                if number and joint is not None:
-                    ids.append(np.array([joint]))
-                    flags.append(np.array([WORD | SENTENCE], np.uint8))
+                if number and separator_id is not None:
+                    ids.append(np.array([separator_id]))
+                    flags.append(np.array([WORD_START | SENTENCE_START], np.uint8))
                 found = next(encoded)
                 ids.append(found.ids)
-                flags.append(starts(piece, found.offsets))
+                flags.append(find_word_starts(piece, found.offsets))
             yield text, np.concatenate(ids), np.concatenate(flags)
 
 
-def _encoded(
-    documents: Iterable[str], tokenizer: Tokenizer, *, pairs: bool
-) -> Iterator[tuple[list[str], list[list[str]], list[Encoded]]]:
+def _iter_encoded(
+    documents: Iterable[str], tokenizer: Tokenizer, *, split_pairs: bool
+) -> Iterator[tuple[list[str], list[list[str]], list[Encoding]]]:
     """(texts, their pieces, all pieces encoded), a batch at a time; the next is encoded meanwhile."""
     with ThreadPoolExecutor(1) as thread:
-        waiting: tuple[list[str], list[list[str]], Future[list[Encoded]]] | None = None
-        for batch in _batches(documents):
-            pieces = [text.split(BETWEEN) if pairs else list(cut(text, _PIECE_CHARACTERS)) for text in batch]
+        waiting: tuple[list[str], list[list[str]], Future[list[Encoding]]] | None = None
+        for batch in _iter_batches(documents):
+            pieces = [
+                text.split(TEXT_SEPARATOR) if split_pairs else list(split_document(text, _PIECE_CHARACTERS))
+                for text in batch
+            ]
             flat = [piece for parts in pieces for piece in parts]
             ready, waiting = waiting, (batch, pieces, thread.submit(tokenizer.encode_batch, flat))
             if ready:
@@ -295,11 +306,11 @@ def _encoded(
             yield waiting[0], waiting[1], waiting[2].result()
 
 
-def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
+def _iter_batches(documents: Iterable[str]) -> Iterator[list[str]]:
     batch: list[str] = []
     size = 0
     for text in documents:
-        batch.append(well_formed(text))
+        batch.append(replace_surrogates(text))
         size += len(text)
         if size >= _BATCH_CHARACTERS:
             yield batch
@@ -308,13 +319,13 @@ def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def cut(text: str, characters: int) -> Iterator[str]:
+def split_document(text: str, max_characters: int) -> Iterator[str]:
     """Pieces of at most ``characters``, ended at a blank line, a line, or a sentence where there is one."""
     start = 0
-    while len(text) - start > characters:
-        end = start + characters
+    while len(text) - start > max_characters:
+        end = start + max_characters
         for mark in ("\n\n", "\n", "。", ". ", " "):
-            at = text.rfind(mark, start + characters // 2, end)
+            at = text.rfind(mark, start + max_characters // 2, end)
             if at >= 0:
                 # White space goes with the next piece for a mark that ends in it, as pre-tokenizers have it.
                 end = at + len(mark.rstrip(" "))
@@ -325,12 +336,14 @@ def cut(text: str, characters: int) -> Iterator[str]:
         yield text[start:]
 
 
-def held_out(text_hash: int, fraction: float, seed: int) -> bool:
+def is_held_out(text_hash: int, fraction: float, seed: int) -> bool:
     """Is the document with this hash in the held-out part? The same text is on the same side, always."""
-    return _rank(text_hash, seed) < fraction * 2.0**64
+    return _mix_hash(text_hash, seed) < fraction * 2.0**64
 
 
-def split(hashes: npt.NDArray[np.uint64], fraction: float, seed: int, least: int = 1) -> BoolArray:
+def held_out_mask(
+    hashes: npt.NDArray[np.uint64], fraction: float, seed: int, min_count: int = 1
+) -> BoolArray:
     """(documents,) True where held out: ``least`` different ones at least, and never all of them.
 
     Chosen by ``held_out``; where that leaves too few, the documents nearest to the border change sides.
@@ -339,13 +352,13 @@ def split(hashes: npt.NDArray[np.uint64], fraction: float, seed: int, least: int
     Raises:
         DataError: all documents are the same text, or there is only one.
     """
-    ranks = np.array([_rank(int(value), seed) for value in hashes], np.uint64)
-    chosen = np.array([held_out(int(value), fraction, seed) for value in hashes], bool)
+    ranks = np.array([_mix_hash(int(value), seed) for value in hashes], np.uint64)
+    chosen = np.array([is_held_out(int(value), fraction, seed) for value in hashes], bool)
     different = np.unique(ranks)
     if len(different) < 2:
         raise DataError("a held-out part needs at least two different documents")
-    if fraction > 0 and len(np.unique(ranks[chosen])) < least:
-        chosen = ranks <= different[min(least, len(different) - 1) - 1]
+    if fraction > 0 and len(np.unique(ranks[chosen])) < min_count:
+        chosen = ranks <= different[min(min_count, len(different) - 1) - 1]
     elif chosen.all():
         chosen = ranks != ranks.max()
     return chosen
@@ -357,14 +370,14 @@ def piece_size(documents: int, characters: int) -> int | None:
     Of few documents, or of some long among many short ones, a share of whole documents is no sample. None
     where there are enough: a thousand.
     """
-    if documents >= ENOUGH_DOCUMENTS:
+    if documents >= MIN_DOCUMENTS:
         return None
-    size = max(characters // ENOUGH_DOCUMENTS, SHORTEST_PIECE)
+    size = max(characters // MIN_DOCUMENTS, MIN_PIECE_CHARACTERS)
     # A handful of short texts still gives twenty pieces, if each is as long as a paragraph.
     return size if characters // size >= 20 else max(characters // 20, 200)
 
 
-def _rank(text_hash: int, seed: int) -> int:
+def _mix_hash(text_hash: int, seed: int) -> int:
     """64 mixed bits of (hash, seed): splitmix64's finaliser (Steele et al. 2014)."""
     x = (text_hash + (seed + 1) * 0x9E3779B97F4A7C15) & _MIX
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MIX

@@ -9,19 +9,27 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from pretune.data.sources import zip_recovery
-from pretune.data.sources.compression import BLOCK_BYTES, refuse_bomb
-from pretune.data.sources.corrupt import Damage, told
+from pretune.data.sources.compression import BLOCK_BYTES, check_zip_bomb
+from pretune.data.sources.corrupt import CorruptFileError, error_reason
 from pretune.data.sources.discovery import is_hidden
-from pretune.data.sources.input_file import Item
+from pretune.data.sources.input_file import InputFile
 from pretune.data.sources.record_log import RecordLog
 
-_SAYS_UTF8 = 0x800
+_UTF8_FLAG = 0x800
 _ENCRYPTED = 0x1
-_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    OSError,
+)
 """What ``zipfile`` raises for damage, encryption and methods that it does not know."""
 
 
-def members(path: Path, said: str, log: RecordLog) -> Iterator[Item]:
+def iter_members(path: Path, archive_name: str, log: RecordLog) -> Iterator[InputFile]:
     """The files in an archive, sorted by name; each is to be read before the next is asked for.
 
     ``said`` is what errors call the archive. Of one that is cut off, the members that are left come in the
@@ -32,37 +40,37 @@ def members(path: Path, said: str, log: RecordLog) -> Iterator[Item]:
     """
     try:
         archive = zipfile.ZipFile(path)
-    except _FAULTS as error:
-        for left in zip_recovery.found(path):
+    except _ZIP_ERRORS as error:
+        for left in zip_recovery.recover_members(path):
             if not left.name.endswith("/"):
-                yield from _item(left.name, left.flags, left.blocks, said, log)
-        raise Damage(told(error, "no zip archive, or cut off: ")) from None
+                yield from _build_member(left.name, left.flags, left.blocks, archive_name, log)
+        raise CorruptFileError(error_reason(error, "no zip archive, or cut off: ")) from None
     with archive:
         for info in sorted(archive.infolist(), key=lambda one: one.filename):
             if not info.is_dir():
-                blocks = partial(_blocks, archive, info)
-                yield from _item(info.filename, info.flag_bits, blocks, said, log)
+                blocks = partial(_iter_member_blocks, archive, info)
+                yield from _build_member(info.filename, info.flag_bits, blocks, archive_name, log)
             log.bytes_read += info.compress_size
 
 
-def _item(
-    member: str, flags: int, blocks: Callable[[], Iterator[bytes]], said: str, log: RecordLog
-) -> Iterator[Item]:
-    inner = PurePosixPath(_readable(member, flags).replace("\\", "/"))
-    name = f"{said}/{inner}"
+def _build_member(
+    member: str, flags: int, blocks: Callable[[], Iterator[bytes]], archive_name: str, log: RecordLog
+) -> Iterator[InputFile]:
+    inner = PurePosixPath(_decode_name(member, flags).replace("\\", "/"))
+    name = f"{archive_name}/{inner}"
     if inner.is_absolute() or ".." in inner.parts or ":" in inner.parts[0]:
         log.reject_file(name, "its name leads out of the archive")
     elif any(map(is_hidden, inner.parts)):
-        log.leave_out(name, "hidden")
+        log.skip_file(name, "hidden")
     elif flags & _ENCRYPTED:
         log.reject_file(name, "it is encrypted: unpack the archive first")
     else:
-        yield Item(name, inner.suffix.lower(), blocks)
+        yield InputFile(name, inner.suffix.lower(), blocks)
 
 
-def _readable(name: str, flags: int) -> str:
+def _decode_name(name: str, flags: int) -> str:
     """The name of a member; Windows writes Chinese ones in GBK and does not say so."""
-    if flags & _SAYS_UTF8:
+    if flags & _UTF8_FLAG:
         return name
     try:
         raw = name.encode("cp437")
@@ -76,14 +84,14 @@ def _readable(name: str, flags: int) -> str:
     return name
 
 
-def _blocks(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
+def _iter_member_blocks(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
     written = 0
     try:
         with archive.open(info) as member:
             assert isinstance(member, zipfile.ZipExtFile)
             while block := member.read1(BLOCK_BYTES):
                 written += len(block)
-                refuse_bomb(info.compress_size, written)
+                check_zip_bomb(info.compress_size, written)
                 yield block
-    except _FAULTS as error:
-        raise Damage(f"damaged after {written:,} bytes: {told(error)}") from None
+    except _ZIP_ERRORS as error:
+        raise CorruptFileError(f"damaged after {written:,} bytes: {error_reason(error)}") from None

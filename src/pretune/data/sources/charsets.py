@@ -8,9 +8,9 @@ import charset_normalizer
 
 from pretune.errors import ConfigError
 
-MARKING = "pretune-marking"
+MARK_ERRORS = "pretune-marking"
 """The error handler under which a broken character becomes :data:`MARK`."""
-MARK = "\udcff"
+BROKEN_MARK = "\udcff"
 """Unlike U+FFFD, which people do write, no text decodes to it."""
 _COMMON = [
     "cp1252", "cp1250", "cp1251", "koi8_r", "cp1253", "cp1255", "cp1256", "cp932", "euc_jp", "cp949",
@@ -18,7 +18,7 @@ _COMMON = [
 ]  # fmt: skip
 """Encodings that text files are really found in, besides UTF-8 and UTF-16."""
 _EAST_ASIAN = ("cp932", "euc_jp", "cp949", "gb18030", "big5")
-_TELLING_BYTES = 12
+_MIN_EAST_ASIAN_BYTES = 12
 """Fewer of them read as some Han characters in most East Asian encodings."""
 _NAMES = {"cp949": "euc-kr", "cp932": "shift_jis", "koi8_r": "koi8-r"}
 _ASCII = "".join(map(chr, range(32, 127))) + "\t\n +AGE- ~{VPND~} \x1b$B"
@@ -35,7 +35,7 @@ def check_encoding(name: str) -> None:
     """
     try:
         b"a".decode(name, "ignore")  # refuses what is no encoding of text, as base64
-        codecs.getincrementaldecoder(name)(MARKING).decode(b"abcd", True)
+        codecs.getincrementaldecoder(name)(MARK_ERRORS).decode(b"abcd", True)
     except (LookupError, ValueError):
         raise ConfigError(
             f"encoding = {name[:60]!r}: Python reads no text in it; there are cp1252, latin-1, gb18030, "
@@ -43,12 +43,12 @@ def check_encoding(name: str) -> None:
         ) from None
 
 
-def keeps_ascii(name: str) -> bool:
+def is_ascii_compatible(name: str) -> bool:
     """Do the bytes of ASCII stand for themselves in an encoding?"""
     return _ASCII.encode("ascii").decode(name, "replace") == _ASCII
 
 
-def likely(sample: bytes) -> str | None:
+def guess_encoding(sample: bytes) -> str | None:
     """The encoding that bytes are probably in that are no UTF-8, as Python names it; None: no idea.
 
     Nothing is ever read by this guess alone: encodings of one byte a character take any bytes. A Western text
@@ -66,7 +66,7 @@ def likely(sample: bytes) -> str | None:
         if is_western(sample) and not worse:
             return "cp1252"
     beyond = sum(byte > 0x7F for byte in sample)
-    if best is None or (best.encoding in _EAST_ASIAN and beyond < _TELLING_BYTES):
+    if best is None or (best.encoding in _EAST_ASIAN and beyond < _MIN_EAST_ASIAN_BYTES):
         return None
     return _NAMES.get(best.encoding, best.encoding)
 
@@ -87,20 +87,20 @@ def is_western(sample: bytes) -> bool:
     )
 
 
-def name_of(encoding: str) -> str:
+def display_name(encoding: str) -> str:
     """An encoding as `iconv` and people call it."""
     return encoding.upper().replace("_", "-")
 
 
-def way_out(sample: bytes) -> str:
+def utf8_hint(sample: bytes) -> str:
     """What to do about bytes that are no UTF-8."""
-    guess = likely(sample)
+    guess = guess_encoding(sample)
     if guess is None:
         return (
             "convert it, for example with `iconv -f GB18030 -t UTF-8`, name its encoding with --encoding, "
             "or leave it out"
         )
-    name = name_of(guess)
+    name = display_name(guess)
     also = " (Windows-1252, or Latin-1)" if guess == "cp1252" else ""
     return (
         f"convert it from {name}{also}, which it seems to be in, with `iconv -f {name} -t UTF-8`, "
@@ -110,7 +110,7 @@ def way_out(sample: bytes) -> str:
 
 def _mark(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeDecodeError)
-    return MARK, error.end
+    return BROKEN_MARK, error.end
 
 
-codecs.register_error(MARKING, _mark)
+codecs.register_error(MARK_ERRORS, _mark)

@@ -36,7 +36,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 """Names that files give to a field; one is taken where exactly one of them is there, and that is said."""
-PAIRS = (
+PAIR_ALIASES = (
     ("sentence1", "sentence2"), ("sentence_1", "sentence_2"), ("sentence_a", "sentence_b"),
     ("premise", "hypothesis"), ("question1", "question2"), ("text1", "text2"), ("text_a", "text_b"),
     ("question", "sentence"), ("question", "passage"), ("question", "answer"), ("query", "passage"),
@@ -44,7 +44,7 @@ PAIRS = (
     ("问题1", "问题2"), ("问题", "答案"),
 )  # fmt: skip
 """Names of the two texts of a pair."""
-_SHOWN = 20
+_MAX_LISTED = 20
 _SHOWN_CHARACTERS = 60
 _NO_LETTERS = re.compile(r"[\W_]+")
 
@@ -54,25 +54,25 @@ class Field:
     """A field that a record should have."""
 
     name: str
-    needed: bool = True
+    required: bool = True
     """Is a file without it refused?"""
-    text: bool = True
+    is_text: bool = True
     """Must its value be text that is not empty? Of other fields who reads the record judges the value."""
-    label: bool = False
+    is_label: bool = False
     """Is it known of labelled records only?"""
 
 
-def unlabelled(fields: Iterable[Field]) -> tuple[Field, ...]:
+def input_fields(fields: Iterable[Field]) -> tuple[Field, ...]:
     """The fields of a record of which the label is asked."""
-    return tuple(field for field in fields if not field.label)
+    return tuple(field for field in fields if not field.is_label)
 
 
-def option(field: str) -> str:
+def column_option(field: str) -> str:
     """The option of the command line that names the column of a field."""
     return f"--{field.replace('_', '-')}-column"
 
 
-def check_names(columns: Mapping[str, str], fields: Iterable[str], where: str) -> None:
+def check_column_names(columns: Mapping[str, str], fields: Iterable[str], where: str) -> None:
     """See that columns are named for fields that there are.
 
     Raises:
@@ -90,14 +90,14 @@ def check_names(columns: Mapping[str, str], fields: Iterable[str], where: str) -
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class ColumnMatch:
     """What was found in one file: the column of each field."""
 
     fields: tuple[Field, ...]
     columns: Mapping[str, str]
     """Field to column; a field that need not be there may be missing."""
 
-    def record(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def to_fields(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """A row by its fields; what else it holds comes along under its own names."""
         moved = {field: column for field, column in self.columns.items() if field != column}
         if not moved:
@@ -106,53 +106,53 @@ class Match:
         kept = {name: value for name, value in values.items() if name not in gone}
         return kept | {field: values[column] for field, column in moved.items() if column in values}
 
-    def said(self, field: str) -> str:
+    def describe_field(self, field: str) -> str:
         """A field as a message names it: by the column, and the field where that is called otherwise."""
         column = self.columns.get(field, field)
         return repr(field) if column == field else f"{column!r} ({field})"
 
-    def remark(self, given: Mapping[str, str]) -> str | None:
+    def describe_renames(self, user_columns: Mapping[str, str]) -> str | None:
         """Which fields are read from a column that is neither called so nor was ``given``; None: none."""
         moved = [
             (field, column) for field, column in self.columns.items()
-            if column not in (field, given.get(field))
+            if column not in (field, user_columns.get(field))
         ]  # fmt: skip
         if not moved:
             return None
         (field, column), *others = moved
-        return f"{field} is read from column {_cut(column)!r}" + "".join(
-            f", {name} from {_cut(other)!r}" for name, other in others
+        return f"{field} is read from column {_truncate(column)!r}" + "".join(
+            f", {name} from {_truncate(other)!r}" for name, other in others
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class ColumnSpec:
     """The fields that are wanted of a file, and the columns that were named for them."""
 
     fields: tuple[Field, ...]
-    given: Mapping[str, str]
+    user_columns: Mapping[str, str]
     """Field to column, as the user says; it must be there."""
-    usual: Mapping[str, str]
+    trained_columns: Mapping[str, str]
     """Field to column, as a model was trained; it counts where the file has it."""
 
     @property
-    def document(self) -> bool:
+    def is_document(self) -> bool:
         """Is a document without columns, which is one text, all that is needed?"""
-        return [field.name for field in self.fields if field.needed] == ["text"]
+        return [field.name for field in self.fields if field.required] == ["text"]
 
-    def needed(self) -> str:
+    def required_names(self) -> str:
         """The fields that a file must have, for a message."""
-        return ", ".join(field.name for field in self.fields if field.needed)
+        return ", ".join(field.name for field in self.fields if field.required)
 
-    def fits(self, there: Sequence[str]) -> bool:
+    def matches(self, available: Sequence[str]) -> bool:
         """Do columns of these names have all that is needed?"""
         try:
-            self.match("", there)
+            self.match("", available)
         except DataError:
             return False
         return True
 
-    def match(self, file: str, there: Sequence[str]) -> Match:
+    def match(self, file: str, available: Sequence[str]) -> ColumnMatch:
         """The column of each field among those that are ``there``.
 
         What the user names comes first, then what the model was trained by, the field's own name, that name
@@ -164,93 +164,113 @@ class Columns:
         """
         found: dict[str, str] = {}
         for field in self.fields:
-            asked = self.given.get(field.name)
+            asked = self.user_columns.get(field.name)
             if asked is not None:
-                same = [asked] if asked in there else _alike((asked,), there)
+                same = [asked] if asked in available else _find_normalized((asked,), available)
                 if len(same) != 1:
-                    raise DataError(_missing(file, field.name, there, asked=asked))
+                    raise DataError(_missing_column_message(file, field.name, available, requested=asked))
                 found[field.name] = same[0]
-        for known in (self._usual, self._exact, self._other_letters):
+        for known in (self._match_trained, self._match_exact, self._match_normalized):
             for field in self.fields:
-                free = [name for name in there if name not in found.values()]
+                free = [name for name in available if name not in found.values()]
                 if field.name not in found and len(same := known(field.name, free)) == 1:
                     found[field.name] = same[0]
-        return Match(self.fields, self._completed(file, found, there))
+        return ColumnMatch(self.fields, self._fill_from_aliases(file, found, available))
 
-    def _usual(self, field: str, free: Sequence[str]) -> list[str]:
-        return [name for name in free if name == self.usual.get(field)]
+    def _match_trained(self, field: str, free: Sequence[str]) -> list[str]:
+        return [name for name in free if name == self.trained_columns.get(field)]
 
-    def _exact(self, field: str, free: Sequence[str]) -> list[str]:
+    def _match_exact(self, field: str, free: Sequence[str]) -> list[str]:
         return [field] if field in free else []
 
-    def _other_letters(self, field: str, free: Sequence[str]) -> list[str]:
-        return _alike((field,), free)
+    def _match_normalized(self, field: str, free: Sequence[str]) -> list[str]:
+        return _find_normalized((field,), free)
 
-    def _completed(self, file: str, found: dict[str, str], there: Sequence[str]) -> dict[str, str]:
+    def _fill_from_aliases(
+        self, file: str, matched: dict[str, str], available: Sequence[str]
+    ) -> dict[str, str]:
         """What was found, with usual names for what is still missing."""
         names = {field.name for field in self.fields}
-        missing = [field for field in self.fields if field.needed and field.name not in found]
+        missing = [field for field in self.fields if field.required and field.name not in matched]
         for field in missing:
-            free = [name for name in there if name not in found.values()]
-            several = _alike((field.name,), free) or _alike(ALIASES.get(field.name, ()), free)
-            pairs = _pairs(free) if field.name == "text" and "text_pair" in names - found.keys() else []
+            free = [name for name in available if name not in matched.values()]
+            several = _find_normalized((field.name,), free) or _find_normalized(
+                ALIASES.get(field.name, ()), free
+            )
+            pairs = (
+                _find_pairs(free) if field.name == "text" and "text_pair" in names - matched.keys() else []
+            )
             parts = {name for pair in pairs for name in pair}
             alone = [name for name in several if name not in parts]
             if len(pairs) == 1 and not alone:
-                found["text"], found["text_pair"] = pairs[0]
+                matched["text"], matched["text_pair"] = pairs[0]
             elif len(several) == 1 and not pairs:
-                found[field.name] = several[0]
+                matched[field.name] = several[0]
             else:
-                raise DataError(_missing(file, field.name, there, several=[*several, *parts]))
-        return found
+                raise DataError(
+                    _missing_column_message(file, field.name, available, candidates=[*several, *parts])
+                )
+        return matched
 
 
-def wanted(fields: Sequence[str | Field], given: Mapping[str, str], usual: Mapping[str, str]) -> Columns:
+def build_column_spec(
+    fields: Sequence[str | Field], user_columns: Mapping[str, str], trained_columns: Mapping[str, str]
+) -> ColumnSpec:
     """The columns of some fields; a name alone is a field of text that is needed."""
-    return Columns(tuple(Field(f) if isinstance(f, str) else f for f in fields), given, usual)
+    return ColumnSpec(
+        tuple(Field(f) if isinstance(f, str) else f for f in fields), user_columns, trained_columns
+    )
 
 
-def optional(field: Field) -> Field:
+def as_optional(field: Field) -> Field:
     """The same field where a file may lack it."""
-    return replace(field, needed=False)
+    return replace(field, required=False)
 
 
-def _alike(names: Sequence[str], there: Sequence[str]) -> list[str]:
+def _find_normalized(names: Sequence[str], available: Sequence[str]) -> list[str]:
     """The columns that are called by one of the names, whatever the case, white space and hyphens."""
-    known = {_letters(name) for name in names}
-    return [name for name in there if _letters(name) in known]
+    known = {_normalize_name(name) for name in names}
+    return [name for name in available if _normalize_name(name) in known]
 
 
-def _letters(name: str) -> str:
+def _normalize_name(name: str) -> str:
     return _NO_LETTERS.sub("", name.casefold())
 
 
-def _pairs(there: Sequence[str]) -> list[tuple[str, str]]:
+def _find_pairs(available: Sequence[str]) -> list[tuple[str, str]]:
     found: dict[tuple[str, str], None] = {}
-    for first, second in PAIRS:
-        firsts, seconds = _alike((first,), there), _alike((second,), there)
+    for first, second in PAIR_ALIASES:
+        firsts, seconds = _find_normalized((first,), available), _find_normalized((second,), available)
         if len(firsts) == len(seconds) == 1:
             found[firsts[0], seconds[0]] = None
     return list(found)
 
 
-def _missing(
-    file: str, field: str, there: Sequence[str], *, asked: str | None = None, several: Sequence[str] = ()
+def _missing_column_message(
+    file: str,
+    field: str,
+    available: Sequence[str],
+    *,
+    requested: str | None = None,
+    candidates: Sequence[str] = (),
 ) -> str:
     """Why no column can be taken for a field, what there is, and how to name one."""
-    listed = ", ".join(_cut(name) for name in there[:_SHOWN]) or "none"
-    listed += f" and {len(there) - _SHOWN:,} more" if len(there) > _SHOWN else ""
-    way_out = f"name it with {option(field)} (as a setting: columns.{field}=NAME)"
-    near = suggestion(asked or field, there) if there else ""
+    listed = ", ".join(_truncate(name) for name in available[:_MAX_LISTED]) or "none"
+    listed += f" and {len(available) - _MAX_LISTED:,} more" if len(available) > _MAX_LISTED else ""
+    way_out = f"name it with {column_option(field)} (as a setting: columns.{field}=NAME)"
+    near = suggestion(requested or field, available) if available else ""
     near = f"; {near}" if near.startswith("did") else ";"
-    if asked is not None:
-        named = f"which {option(field)} (or columns.{field}) names"
-        return f"{file}: no column {_cut(asked)!r}, {named}; there are: {listed}{near.removesuffix(';')}"
-    if len(several) > 1:
-        could = " or ".join(repr(_cut(name)) for name in dict.fromkeys(several))
+    if requested is not None:
+        named = f"which {column_option(field)} (or columns.{field}) names"
+        return (
+            f"{file}: no column {_truncate(requested)!r}, {named}; there are: "
+            f"{listed}{near.removesuffix(';')}"
+        )
+    if len(candidates) > 1:
+        could = " or ".join(repr(_truncate(name)) for name in dict.fromkeys(candidates))
         return f"{file}: no column {field!r}, and {could} could be it; there are: {listed}; {way_out}"
     return f"{file}: no column {field!r}; there are: {listed}{near} {way_out}"
 
 
-def _cut(name: str) -> str:
+def _truncate(name: str) -> str:
     return name if len(name) <= _SHOWN_CHARACTERS else name[:_SHOWN_CHARACTERS] + "..."

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import zstandard
 
-from pretune.data.sources.corrupt import Damage, told
+from pretune.data.sources.corrupt import CorruptFileError, error_reason
 from pretune.data.sources.record_log import RecordLog
 
 BLOCK_BYTES = 1 << 18
-_FED_BYTES = 1 << 12
+_INPUT_BYTES = 1 << 12
 """Compressed bytes handed to Zstandard at once: even a bomb (1 to 32,768) stays below 128 MiB."""
 _BOMB_RATIO = 250
 _BOMB_BYTES = 256 << 20
@@ -31,10 +31,10 @@ def file_blocks(path: Path, log: RecordLog) -> Iterator[bytes]:
                 log.bytes_read += len(block)
                 yield block
     except OSError as error:
-        raise Damage(told(error)) from None
+        raise CorruptFileError(error_reason(error)) from None
 
 
-def gunzipped(blocks: Iterator[bytes]) -> Iterator[bytes]:
+def gunzip(blocks: Iterator[bytes]) -> Iterator[bytes]:
     """What gzip packed, of one member or several.
 
     Raises:
@@ -53,19 +53,21 @@ def gunzipped(blocks: Iterator[bytes]) -> Iterator[bytes]:
             try:
                 piece = decoder.decompress(block, BLOCK_BYTES)
             except zlib.error as error:
-                raise Damage(f"the gzip data are broken before byte {read:,}: {_told(error)}") from None
+                raise CorruptFileError(
+                    f"the gzip data are broken before byte {read:,}: {_zlib_reason(error)}"
+                ) from None
             if piece:
                 written += len(piece)
                 yield piece
-            refuse_bomb(read, written)
+            check_zip_bomb(read, written)
             block = decoder.unconsumed_tail or decoder.unused_data
     while piece := decoder.flush(BLOCK_BYTES) if read and not decoder.eof else b"":
         yield piece
     if not decoder.eof:
-        raise Damage(f"cut off: the gzip data end at byte {read:,} before their end")
+        raise CorruptFileError(f"cut off: the gzip data end at byte {read:,} before their end")
 
 
-def _told(error: zlib.error) -> str:
+def _zlib_reason(error: zlib.error) -> str:
     return str(error).rpartition(": ")[2]
 
 
@@ -76,33 +78,37 @@ def unzstd(blocks: Iterator[bytes]) -> Iterator[bytes]:
         Damage: no Zstandard, cut off, or broken.
     """
     read = written = 0
-    whole = False
+    is_complete = False
     decoder = zstandard.ZstdDecompressor().decompressobj()
     for block in blocks:
-        for start in range(0, len(block), _FED_BYTES):
-            fed = block[start : start + _FED_BYTES]
-            read += len(fed)
-            while fed:
+        for start in range(0, len(block), _INPUT_BYTES):
+            chunk = block[start : start + _INPUT_BYTES]
+            read += len(chunk)
+            while chunk:
                 if decoder.eof:
                     decoder = zstandard.ZstdDecompressor().decompressobj()
                 try:
-                    piece = decoder.decompress(fed)
+                    piece = decoder.decompress(chunk)
                 except zstandard.ZstdError as error:
-                    raise Damage(f"the Zstandard data are broken before byte {read:,}: {error}") from None
+                    raise CorruptFileError(
+                        f"the Zstandard data are broken before byte {read:,}: {error}"
+                    ) from None
                 if piece:
                     written += len(piece)
                     yield piece
-                whole, fed = decoder.eof, decoder.unused_data if decoder.eof else b""
-            refuse_bomb(read, written)
-    if not whole:
-        raise Damage(f"cut off: the Zstandard data end at byte {read:,} before their end")
+                is_complete, chunk = decoder.eof, decoder.unused_data if decoder.eof else b""
+            check_zip_bomb(read, written)
+    if not is_complete:
+        raise CorruptFileError(f"cut off: the Zstandard data end at byte {read:,} before their end")
 
 
-def refuse_bomb(read: int, written: int) -> None:
+def check_zip_bomb(read: int, written: int) -> None:
     """Stop at what fills a disk or a night from a small file.
 
     Raises:
         Damage: it expands beyond what text does.
     """
     if written > _BOMB_BYTES and written > _BOMB_RATIO * read:
-        raise Damage(f"{read:,} bytes expand to more than {written:,}: no text is packed so tightly")
+        raise CorruptFileError(
+            f"{read:,} bytes expand to more than {written:,}: no text is packed so tightly"
+        )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 
 
-class Damage(Exception):
+class CorruptFileError(Exception):
     """A file cannot be read on from here; what came before is good, and the reason is a sentence."""
 
 
-def told(error: BaseException, otherwise: str = "") -> str:
+def error_reason(error: BaseException, prefix: str = "") -> str:
     """What another library's error says, in one line: the system's reason, or its own after ``otherwise``."""
     if isinstance(error, OSError) and error.errno:
         return f"cannot be read: {os.strerror(error.errno)}"
-    return otherwise + str(error).partition("\n")[0].strip().rstrip(".")
+    return prefix + str(error).partition("\n")[0].strip().rstrip(".")

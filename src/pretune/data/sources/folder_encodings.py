@@ -7,63 +7,63 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from pretune.data.sources.corrupt import Damage
-from pretune.data.sources.encodings import sampled
-from pretune.data.sources.input_file import Item
+from pretune.data.sources.corrupt import CorruptFileError
+from pretune.data.sources.encodings import detect_blocks_encoding
+from pretune.data.sources.input_file import InputFile
 
-_ASKED = 32
+_MAX_FILES = 32
 """Files of a folder that are looked at, spread evenly."""
-_AGREEING = 2
-_UNICODE = ("utf-8", "utf-8-sig", None)
+_MIN_FILES = 2
+_UTF8_NAMES = ("utf-8", "utf-8-sig", None)
 
 
-class Neighbours:
+class FolderEncodings:
     """The files of each folder; they are looked at when one among them cannot tell its encoding itself."""
 
-    def __init__(self, paths: Iterable[Path], item: Callable[[Path], Item | None]) -> None:
-        self._item = item
+    def __init__(self, paths: Iterable[Path], open_file: Callable[[Path], InputFile | None]) -> None:
+        self._open_file = open_file
         self._paths: dict[Path, list[Path]] = {}
-        self._known: dict[Path, tuple[str, ...]] = {}
+        self._encodings: dict[Path, tuple[str, ...]] = {}
         for path in paths:
             self._paths.setdefault(path.parent, []).append(path)
 
     def encodings(self, path: Path) -> Sequence[str]:
         """What at least half of the files of its folder are in, of those that are not plain ASCII."""
         folder = path.parent
-        if folder not in self._known:
-            self._known[folder] = self._looked_up(self._paths.get(folder, []))
-        return self._known[folder]
+        if folder not in self._encodings:
+            self._encodings[folder] = self._detect(self._paths.get(folder, []))
+        return self._encodings[folder]
 
-    def _looked_up(self, paths: Sequence[Path]) -> tuple[str, ...]:
-        items = map(self._item, paths[:: max(1, len(paths) // _ASKED)])
-        return agreed(item for item in items if item is not None)
+    def _detect(self, paths: Sequence[Path]) -> tuple[str, ...]:
+        items = map(self._open_file, paths[:: max(1, len(paths) // _MAX_FILES)])
+        return common_encodings(item for item in items if item is not None)
 
 
-def agreed(items: Iterable[Item]) -> tuple[str, ...]:
+def common_encodings(files: Iterable[InputFile]) -> tuple[str, ...]:
     """What at least half of some texts are in, of those that are not plain ASCII, and that is not UTF-8."""
     found: Counter[str | None] = Counter()
-    for item in items:
+    for item in files:
         try:
-            found[sampled(item.blocks())] += 1
-        except Damage:
+            found[detect_blocks_encoding(item.blocks())] += 1
+        except CorruptFileError:
             continue
     told = sum(count for encoding, count in found.items() if encoding is not None)
     return tuple(
         encoding
         for encoding, count in found.most_common()
-        if encoding not in _UNICODE and encoding is not None and count >= max(_AGREEING, 0.5 * told)
+        if encoding not in _UTF8_NAMES and encoding is not None and count >= max(_MIN_FILES, 0.5 * told)
     )
 
 
-class Members:
+class ArchiveEncodings:
     """The members of an archive, in which encodings most of them are; they are looked at once, when asked."""
 
-    def __init__(self, items: Callable[[], Iterable[Item]]) -> None:
-        self._items = items
-        self._known: tuple[str, ...] | None = None
+    def __init__(self, iter_files: Callable[[], Iterable[InputFile]]) -> None:
+        self._iter_files = iter_files
+        self._encodings: tuple[str, ...] | None = None
 
     def encodings(self) -> Sequence[str]:
         """As :meth:`Neighbours.encodings`, of the first members."""
-        if self._known is None:
-            self._known = agreed(itertools.islice(self._items(), _ASKED))
-        return self._known
+        if self._encodings is None:
+            self._encodings = common_encodings(itertools.islice(self._iter_files(), _MAX_FILES))
+        return self._encodings

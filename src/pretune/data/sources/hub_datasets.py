@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pretune.data.sources.columns import Columns
-from pretune.data.sources.corrupt import Damage, told
-from pretune.data.sources.readers.checks import checked, match_columns
+from pretune.data.sources.columns import ColumnSpec
+from pretune.data.sources.corrupt import CorruptFileError, error_reason
+from pretune.data.sources.readers.checks import check_record, match_columns
 from pretune.data.sources.record_log import RecordLog
 from pretune.errors import DataError
 from pretune.types import Record
@@ -18,7 +18,7 @@ _SAVED = ("dataset_dict.json", "state.json")
 """Files of a folder that the library's ``save_to_disk`` wrote."""
 
 
-def read(name: str, columns: Columns, log: RecordLog) -> Iterator[Record]:
+def read(name: str, columns: ColumnSpec, log: RecordLog) -> Iterator[Record]:
     """The rows of ``datasets:NAME[:CONFIG][:SPLIT]``; without a split it is ``train``, or the only one.
 
     A Record's line is its row, from 1.
@@ -27,26 +27,26 @@ def read(name: str, columns: Columns, log: RecordLog) -> Iterator[Record]:
         DataError: the library is not installed, or there is no such set, configuration, split or column.
         Damage: the rows cannot be read on.
     """
-    library = _library(name)
+    library = _import_datasets(name)
     faults = (OSError, ValueError, RuntimeError, KeyError, library.exceptions.DatasetsError)
     try:
-        rows = iter(_chosen(name, library))
+        rows = iter(_load_split(name, library))
     except faults as error:
-        raise DataError(f"{name}: cannot be loaded: {told(error)}") from None
+        raise DataError(f"{name}: cannot be loaded: {error_reason(error)}") from None
     number, match = 0, None
     while True:
         try:
             fields: Mapping[str, Any] | None = next(rows, None)
         except faults as error:
-            raise Damage(f"cannot be read on after row {number:,}: {told(error)}") from None
+            raise CorruptFileError(f"cannot be read on after row {number:,}: {error_reason(error)}") from None
         if fields is None:
             return
         number += 1
         match = match or match_columns(name, columns, list(fields), log)
-        yield from checked(fields, name, number, match, log)
+        yield from check_record(fields, name, number, match, log)
 
 
-def _library(name: str) -> Any:
+def _import_datasets(name: str) -> Any:
     try:
         import datasets
     except ImportError:
@@ -57,7 +57,7 @@ def _library(name: str) -> Any:
     return datasets
 
 
-def _chosen(name: str, library: Any) -> Any:
+def _load_split(name: str, library: Any) -> Any:
     place, *rest = name.removeprefix(PREFIX).split(":")
     if not place or len(rest) > 2:
         raise DataError(f"{name}: write datasets:NAME, datasets:NAME:SPLIT or datasets:NAME:CONFIG:SPLIT")

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pretune.data.sources.corrupt import Damage
-from pretune.data.sources.encodings import Beside, as_utf8, nothing_beside
+from pretune.data.sources.corrupt import CorruptFileError
+from pretune.data.sources.encodings import EncodingHints, as_utf8, no_hints
 from pretune.data.sources.record_log import RecordLog
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ MAX_LINE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class InputFile:
     """A file, or a member of an archive, without its compression."""
 
     name: str
@@ -33,43 +33,45 @@ class Item:
     """The file itself where it lies on disk without compression."""
     encoding: str | None = None
     """As the user says it; None: it is recognised."""
-    beside: Beside = nothing_beside
+    encoding_hints: EncodingHints = no_hints
     """The encodings of the files beside it."""
 
-    def utf8(self, log: RecordLog) -> Iterator[bytes]:
+    def iter_utf8(self, log: RecordLog) -> Iterator[bytes]:
         """Its text in UTF-8; the encoding goes to the log.
 
         Raises:
             Damage: it is no text, in an encoding that is not read unasked, or damaged.
         """
-        return as_utf8(self.blocks(), partial(log.recognised, self.name), self.encoding, self.beside)
+        return as_utf8(
+            self.blocks(), partial(log.count_encoding, self.name), self.encoding, self.encoding_hints
+        )
 
 
-class Text:
+class TextFile:
     """The text of an item in UTF-8; damage looks like its end, until it is asked for.
 
     A text whose lines end in CR alone, as old Macs and some programs of today write them, gets LF instead.
     """
 
-    def __init__(self, item: Item, log: RecordLog) -> None:
-        self._name, self._log = item.name, log
-        self._raw = _Raw(_line_feeds(item.utf8(log)))
+    def __init__(self, input_file: InputFile, log: RecordLog) -> None:
+        self._name, self._log = input_file.name, log
+        self._raw = _BlockStream(_normalize_line_ends(input_file.iter_utf8(log)))
         self._file = io.BufferedReader(self._raw, 1 << 20)
 
     def read(self, size: int) -> bytes:
         """The next bytes; fewer only at the end."""
         return self._file.read(size)
 
-    def check(self) -> None:
+    def raise_if_corrupt(self) -> None:
         """To be called at the end.
 
         Raises:
             Damage: it was no end.
         """
-        if self._raw.damage is not None:
-            raise self._raw.damage
+        if self._raw.error is not None:
+            raise self._raw.error
 
-    def lines(self) -> Iterator[tuple[int, bytes]]:
+    def iter_lines(self) -> Iterator[tuple[int, bytes]]:
         """Lines with their numbers; one that is too long is rejected without ever being held whole.
 
         Raises:
@@ -81,16 +83,16 @@ class Text:
             if len(line) > MAX_LINE_BYTES:
                 self._skip(line)
                 self._log.reject(self._name, number, f"longer than {MAX_LINE_BYTES >> 20} MiB")
-            elif self._raw.damage is None or line.endswith(b"\n"):
+            elif self._raw.error is None or line.endswith(b"\n"):
                 yield number, line
-        self.check()
+        self.raise_if_corrupt()
 
     def _skip(self, line: bytes) -> None:
         while line and not line.endswith(b"\n"):
             line = self._file.readline(1 << 20)
 
 
-def _line_feeds(blocks: Iterator[bytes]) -> Iterator[bytes]:
+def _normalize_line_ends(blocks: Iterator[bytes]) -> Iterator[bytes]:
     """The blocks; with LF for CR where the first that has either holds CR alone."""
     for block in blocks:
         if b"\r" not in block.removesuffix(b"\r") and b"\n" not in block:
@@ -105,13 +107,13 @@ def _line_feeds(blocks: Iterator[bytes]) -> Iterator[bytes]:
             yield later.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
-class _Raw(io.RawIOBase):
+class _BlockStream(io.RawIOBase):
     """Blocks as a file that can be buffered."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
         self._rest = memoryview(b"")
-        self.damage: Damage | None = None
+        self.error: CorruptFileError | None = None
 
     def readable(self) -> bool:
         return True
@@ -121,8 +123,8 @@ class _Raw(io.RawIOBase):
         while not self._rest:
             try:
                 block = next(self._blocks, None)
-            except Damage as damage:
-                self.damage = damage
+            except CorruptFileError as damage:
+                self.error = damage
                 return 0
             if block is None:
                 return 0

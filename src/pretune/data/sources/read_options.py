@@ -9,7 +9,7 @@ from pretune.data.sources.charsets import check_encoding
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """What a user says of the files, and what is known from a model.
 
     Raises:

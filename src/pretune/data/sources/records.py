@@ -10,23 +10,23 @@ from functools import partial
 from pathlib import Path, PurePath
 
 from pretune.data.sources import hub_datasets, stdin
-from pretune.data.sources.archives import members
-from pretune.data.sources.columns import Columns, Field, wanted
-from pretune.data.sources.compression import file_blocks, gunzipped, unzstd
-from pretune.data.sources.corrupt import Damage
-from pretune.data.sources.discovery import Unfit, find
-from pretune.data.sources.encodings import Beside
-from pretune.data.sources.folder_encodings import Members, Neighbours
-from pretune.data.sources.input_file import Item
-from pretune.data.sources.read_options import Reading
+from pretune.data.sources.archives import iter_members
+from pretune.data.sources.columns import ColumnSpec, Field, build_column_spec
+from pretune.data.sources.compression import file_blocks, gunzip, unzstd
+from pretune.data.sources.corrupt import CorruptFileError
+from pretune.data.sources.discovery import SkipReason, find_files
+from pretune.data.sources.encodings import EncodingHints
+from pretune.data.sources.folder_encodings import ArchiveEncodings, FolderEncodings
+from pretune.data.sources.input_file import InputFile
+from pretune.data.sources.read_options import ReadOptions
 from pretune.data.sources.record_log import RecordLog
-from pretune.data.sources.text_shards import check_text
-from pretune.data.sources.unsupported_files import way_out
+from pretune.data.sources.text_shards import check_shard_file
+from pretune.data.sources.unsupported_files import conversion_hint
 from pretune.errors import DataError
-from pretune.registry import load
+from pretune.registry import load_module
 from pretune.types import Record
 
-__all__ = ["RecordLog", "identities", "read_records"]
+__all__ = ["RecordLog", "read_records", "source_identities"]
 
 _READERS = {
     ".txt": "plain",
@@ -41,16 +41,16 @@ _READERS = {
     ".parquet": "parquet",
 }
 """Suffix to module of ``readers``; a module is imported when a file needs it, since some take a second."""
-_DOCUMENTS = (".txt", ".md", ".html", ".htm")
+_DOCUMENT_SUFFIXES = (".txt", ".md", ".html", ".htm")
 """Kinds without columns: beside labelled records they are read-me files."""
-_IN_ENCODINGS = (".txt", ".md", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+_TEXT_SUFFIXES = (".txt", ".md", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 """Kinds whose text may be in any encoding, without saying so."""
-_UNPACKERS: dict[str, Callable[[Iterator[bytes]], Iterator[bytes]]] = {".gz": gunzipped, ".zst": unzstd}
-_ARCHIVE = ".zip"
+_DECOMPRESSORS: dict[str, Callable[[Iterator[bytes]], Iterator[bytes]]] = {".gz": gunzip, ".zst": unzstd}
+_ARCHIVE_SUFFIX = ".zip"
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _Source:
     """One file or set to read."""
 
     name: str
@@ -59,7 +59,10 @@ class _Job:
 
 
 def read_texts(
-    paths: Iterable[str | Path], *, reading: Reading | None = None, say: Callable[[str], None] | None = None
+    paths: Iterable[str | Path],
+    *,
+    read_options: ReadOptions | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Iterator[str]:
     """The texts of :func:`read_records`; a bad record is passed over, and at the end ``say`` is told of it.
 
@@ -67,10 +70,10 @@ def read_texts(
         DataError: no good one is left, or too many are bad.
     """
     log = RecordLog()
-    for record in read_records(paths, reading=reading, log=log):
+    for record in read_records(paths, read_options=read_options, log=log):
         yield str(record.fields["text"])
-    log.finish()
-    if say is not None and log.remarkable:
+    log.raise_if_too_many_bad()
+    if say is not None and log.has_notes:
         say(f"  {log.summary()}")
 
 
@@ -78,9 +81,9 @@ def read_records(
     paths: Iterable[str | Path],
     *,
     columns: Sequence[str | Field] = ("text",),
-    reading: Reading | None = None,
+    read_options: ReadOptions | None = None,
     log: RecordLog,
-    refuse: bool = True,
+    raise_if_only: bool = True,
 ) -> Iterator[Record]:
     """Every record of files, folders, patterns (``texts/**/*.txt``), ``-`` and ``datasets:NAME``.
 
@@ -99,25 +102,27 @@ def read_records(
     """
     asked = [str(path) for path in paths]
     log.paths += asked
-    reading = reading or Reading()
-    sought = wanted(columns, reading.columns, reading.usual)
-    jobs = _jobs(asked, sought, log)
-    neighbours = Neighbours([job.path for job in jobs if job.path is not None], _plain_item)
+    read_options = read_options or ReadOptions()
+    column_spec = build_column_spec(columns, read_options.columns, read_options.usual)
+    jobs = _list_sources(asked, column_spec, log)
+    neighbours = FolderEncodings([job.path for job in jobs if job.path is not None], _text_input_file)
     log.bytes_total += sum(_size(job.path) for job in jobs if job.path is not None)
-    alone = refuse and len(jobs) == 1 and not log.bad
+    is_only = raise_if_only and len(jobs) == 1 and not log.num_bad
     for job in jobs:
         if job.path is None:
-            log.files += 1
-            yield from _survived(hub_datasets.read(job.name, sought, log), job.name, log, alone)
+            log.num_files += 1
+            yield from _log_corruption(hub_datasets.read(job.name, column_spec, log), job.name, log, is_only)
             continue
         after = log.bytes_read + _size(job.path)
-        look = _Look(sought, log, reading.encoding, partial(neighbours.encodings, job.path))
-        read = _archive if job.path.suffix.lower() == _ARCHIVE else _file
-        yield from _survived(read(job, job.path, look), job.name, log, alone)
+        look = _ReadContext(column_spec, log, read_options.encoding, partial(neighbours.encodings, job.path))
+        read = _read_archive if job.path.suffix.lower() == _ARCHIVE_SUFFIX else _read_file
+        yield from _log_corruption(read(job, job.path, look), job.name, log, is_only)
         log.bytes_read = after
 
 
-def listing(paths: Iterable[str | Path], columns: tuple[str, ...] = ("text",)) -> list[tuple[str, int, int]]:
+def list_files(
+    paths: Iterable[str | Path], columns: tuple[str, ...] = ("text",)
+) -> list[tuple[str, int, int]]:
     """(file, size, time of its last change) of what :func:`read_records` will read, in its order.
 
     Standard input is named by its content. A ``datasets`` name has no files here.
@@ -126,7 +131,7 @@ def listing(paths: Iterable[str | Path], columns: tuple[str, ...] = ("text",)) -
         DataError: as :func:`read_records`.
     """
     found = []
-    for job in _jobs([str(path) for path in paths], wanted(columns, {}, {}), RecordLog()):
+    for job in _list_sources([str(path) for path in paths], build_column_spec(columns, {}, {}), RecordLog()):
         if job.path is None:
             continue
         try:
@@ -134,28 +139,29 @@ def listing(paths: Iterable[str | Path], columns: tuple[str, ...] = ("text",)) -
         except OSError:
             continue  # it vanished; reading it will say so
         piped = job.name == stdin.NAME
-        name, changed = (identities(["-"])[0], 0) if piped else (str(job.path), about.st_mtime_ns)
+        name, changed = (source_identities(["-"])[0], 0) if piped else (str(job.path), about.st_mtime_ns)
         found.append((name, about.st_size, changed))
     return found
 
 
-def identities(paths: Iterable[str | Path]) -> list[str]:
+def source_identities(paths: Iterable[str | Path]) -> list[str]:
     """What tells one reading from another: the names, and for standard input its content."""
     return [
-        f"{path}{stdin.spooled(sys.stdin.buffer).digest}" if str(path) == "-" else str(path) for path in paths
+        f"{path}{stdin.read_stdin(sys.stdin.buffer).digest}" if str(path) == "-" else str(path)
+        for path in paths
     ]
 
 
-def _jobs(asked: list[str], columns: Columns, log: RecordLog) -> list[_Job]:
-    jobs: dict[str, _Job] = {}  # by where it really lies: a file that is named twice is read once
-    for name in asked:
+def _list_sources(paths: list[str], columns: ColumnSpec, log: RecordLog) -> list[_Source]:
+    jobs: dict[str, _Source] = {}  # by where it really lies: a file that is named twice is read once
+    for name in paths:
         if name.startswith(hub_datasets.PREFIX):
-            jobs.setdefault(name, _Job(name, None))
+            jobs.setdefault(name, _Source(name, None))
         elif name == "-":
-            jobs.setdefault(name, _Job(stdin.NAME, stdin.spooled(sys.stdin.buffer).path))
+            jobs.setdefault(name, _Source(stdin.NAME, stdin.read_stdin(sys.stdin.buffer).path))
         else:
-            for path in find(name, partial(_misfit, columns), ", ".join(sorted(_READERS)), log):
-                jobs.setdefault(os.path.realpath(path), _Job(str(path), path))
+            for path in find_files(name, partial(_skip_reason, columns), ", ".join(sorted(_READERS)), log):
+                jobs.setdefault(os.path.realpath(path), _Source(str(path), path))
     return list(jobs.values())
 
 
@@ -166,109 +172,111 @@ def _size(path: Path) -> int:
         return 0  # it vanished; reading it will say so
 
 
-def _survived(records: Iterator[Record], name: str, log: RecordLog, alone: bool) -> Iterator[Record]:
+def _log_corruption(records: Iterator[Record], name: str, log: RecordLog, is_only: bool) -> Iterator[Record]:
     """The records up to damage, which goes to the log; if there is nothing else to read, it is an error."""
-    before = log.good
+    before = log.num_good
     try:
         yield from records
-    except Damage as damage:
-        if alone and log.good == before:
+    except CorruptFileError as damage:
+        if is_only and log.num_good == before:
             raise DataError(f"{name}: {damage}") from None
         log.reject_file(name, str(damage))
     except DataError as error:
-        if alone:
+        if is_only:
             raise
         log.reject_file(name, str(error).removeprefix(f"{name}: "))
 
 
 @dataclass(frozen=True)
-class _Look:
+class _ReadContext:
     """What is looked for in a file, and where what is found goes."""
 
-    columns: Columns
+    columns: ColumnSpec
     log: RecordLog
     encoding: str | None
-    beside: Beside
+    encoding_hints: EncodingHints
 
-    def records(self, item: Item) -> Iterator[Record]:
+    def read_file(self, input_file: InputFile) -> Iterator[Record]:
         """Those of an item."""
-        told = replace(item, encoding=self.encoding, beside=self.beside)
-        return _reader(item.suffix)(told, self.columns, self.log)
+        told = replace(input_file, encoding=self.encoding, encoding_hints=self.encoding_hints)
+        return _load_reader(input_file.suffix)(told, self.columns, self.log)
 
 
-def _file(job: _Job, path: Path, look: _Look) -> Iterator[Record]:
-    look.log.files += 1
-    check_text(path)
+def _read_file(source: _Source, path: Path, context: _ReadContext) -> Iterator[Record]:
+    context.log.num_files += 1
+    check_shard_file(path)
     if os.path.exists(path) and not _size(path):
-        raise Damage("the file is empty")
-    yield from look.records(_item(job.name, path, look.log))
+        raise CorruptFileError("the file is empty")
+    yield from context.read_file(_input_file(source.name, path, context.log))
 
 
-def _plain_item(path: Path) -> Item | None:
+def _text_input_file(path: Path) -> InputFile | None:
     """A file of text as it is read, apart from all counts; None: it is of another kind."""
-    return _item(str(path), path, RecordLog()) if _kind(path.name) in _IN_ENCODINGS else None
+    return _input_file(str(path), path, RecordLog()) if _inner_suffix(path.name) in _TEXT_SUFFIXES else None
 
 
-def _item(name: str, path: Path, log: RecordLog) -> Item:
-    blocks, kind = partial(file_blocks, path, log), _kind(path.name)
-    if path.suffix.lower() in _UNPACKERS:
-        return Item(name, kind, _unpacked(blocks, _UNPACKERS[path.suffix.lower()]))
-    return Item(name, kind, blocks, path)
+def _input_file(name: str, path: Path, log: RecordLog) -> InputFile:
+    blocks, kind = partial(file_blocks, path, log), _inner_suffix(path.name)
+    if path.suffix.lower() in _DECOMPRESSORS:
+        return InputFile(name, kind, _decompress(blocks, _DECOMPRESSORS[path.suffix.lower()]))
+    return InputFile(name, kind, blocks, path)
 
 
-def _unpacked(
-    blocks: Callable[[], Iterator[bytes]], unpack: Callable[[Iterator[bytes]], Iterator[bytes]]
+def _decompress(
+    blocks: Callable[[], Iterator[bytes]], decompress: Callable[[Iterator[bytes]], Iterator[bytes]]
 ) -> Callable[[], Iterator[bytes]]:
-    return lambda: unpack(blocks())
+    return lambda: decompress(blocks())
 
 
-def _archive(job: _Job, path: Path, look: _Look) -> Iterator[Record]:
-    log = look.log
-    found = log.files, log.bad
-    look = replace(look, beside=Members(partial(_texts_of, path, job.name)).encodings)
-    for item in members(path, job.name, log):
+def _read_archive(source: _Source, path: Path, context: _ReadContext) -> Iterator[Record]:
+    log = context.log
+    found = log.num_files, log.num_bad
+    context = replace(
+        context, encoding_hints=ArchiveEncodings(partial(_iter_text_members, path, source.name)).encodings
+    )
+    for item in iter_members(path, source.name, log):
         name = PurePath(item.name).name
-        if PurePath(name).suffix.lower() in (_ARCHIVE, *_UNPACKERS):
+        if PurePath(name).suffix.lower() in (_ARCHIVE_SUFFIX, *_DECOMPRESSORS):
             log.reject_file(item.name, "packed within an archive: unpack it first")
-        elif (unfit := _misfit(look.columns, name)) is not None:
-            log.leave_out(item.name, unfit.reason, unfit.kind)
+        elif (unfit := _skip_reason(context.columns, name)) is not None:
+            log.skip_file(item.name, unfit.reason, unfit.suffix)
         else:
-            log.files += 1
-            yield from _survived(look.records(item), item.name, log, alone=False)
-    if found == (log.files, log.bad):
-        raise Damage(f"the archive holds no {', '.join(sorted(_READERS))} file")
+            log.num_files += 1
+            yield from _log_corruption(context.read_file(item), item.name, log, is_only=False)
+    if found == (log.num_files, log.num_bad):
+        raise CorruptFileError(f"the archive holds no {', '.join(sorted(_READERS))} file")
 
 
-def _texts_of(path: Path, name: str) -> Iterator[Item]:
+def _iter_text_members(path: Path, name: str) -> Iterator[InputFile]:
     """The members of an archive whose text may be in any encoding, up to where it is damaged."""
     try:
-        yield from (item for item in members(path, name, RecordLog()) if item.suffix in _IN_ENCODINGS)
-    except Damage:
+        yield from (item for item in iter_members(path, name, RecordLog()) if item.suffix in _TEXT_SUFFIXES)
+    except CorruptFileError:
         return
 
 
-def _kind(name: str) -> str:
+def _inner_suffix(name: str) -> str:
     """The suffix of a file, or of what is packed in it."""
     path = PurePath(name.lower())
-    return PurePath(path.stem).suffix if path.suffix in _UNPACKERS else path.suffix
+    return PurePath(path.stem).suffix if path.suffix in _DECOMPRESSORS else path.suffix
 
 
-def _misfit(columns: Columns, name: str) -> Unfit | None:
+def _skip_reason(columns: ColumnSpec, name: str) -> SkipReason | None:
     """Why a file of this name cannot be read; None: it can."""
-    kind = _kind(name)
-    if kind in _DOCUMENTS and not columns.document:
-        return Unfit(f"plain text has only the field 'text', not {columns.needed()}", None)
-    if kind in _READERS or PurePath(name).suffix.lower() == _ARCHIVE:
+    kind = _inner_suffix(name)
+    if kind in _DOCUMENT_SUFFIXES and not columns.is_document:
+        return SkipReason(f"plain text has only the field 'text', not {columns.required_names()}", None)
+    if kind in _READERS or PurePath(name).suffix.lower() == _ARCHIVE_SUFFIX:
         return None
-    known, way = ", ".join(sorted(_READERS)), way_out(kind)
-    return Unfit(
+    known, way = ", ".join(sorted(_READERS)), conversion_hint(kind)
+    return SkipReason(
         f"{''.join(PurePath(name).suffixes[-2:]) or 'no suffix'}: a file must be one of {known}, "
         f"or one of them packed as .gz, .zst or .zip{f'; {way}' if way else ''}",
         kind,
     )
 
 
-def _reader(kind: str) -> Callable[[Item, Columns, RecordLog], Iterator[Record]]:
-    module = load(f"pretune.data.sources.readers.{_READERS[kind]}")
-    read: Callable[[Item, Columns, RecordLog], Iterator[Record]] = module.read
+def _load_reader(suffix: str) -> Callable[[InputFile, ColumnSpec, RecordLog], Iterator[Record]]:
+    module = load_module(f"pretune.data.sources.readers.{_READERS[suffix]}")
+    read: Callable[[InputFile, ColumnSpec, RecordLog], Iterator[Record]] = module.read
     return read

@@ -12,24 +12,24 @@ from typing import BinaryIO
 
 import orjson
 
-from pretune.data.sources.compression import file_blocks, gunzipped, unzstd
-from pretune.data.sources.corrupt import Damage
+from pretune.data.sources.compression import file_blocks, gunzip, unzstd
+from pretune.data.sources.corrupt import CorruptFileError
 from pretune.data.sources.encodings import as_utf8
 from pretune.data.sources.record_log import RecordLog
 from pretune.errors import DataError
 
 NAME = "standard input"
-_PACKED: dict[bytes, tuple[str, Callable[[Iterator[bytes]], Iterator[bytes]]]] = {
-    b"\x1f\x8b": (".gz", gunzipped),
+_COMPRESSIONS: dict[bytes, tuple[str, Callable[[Iterator[bytes]], Iterator[bytes]]]] = {
+    b"\x1f\x8b": (".gz", gunzip),
     b"\x28\xb5\x2f\xfd": (".zst", unzstd),
 }
-_KINDS = {b"PK\x03\x04": ".zip", b"PAR1": ".parquet"}
-_LOOKED_AT = 5
+_SIGNATURES = {b"PK\x03\x04": ".zip", b"PAR1": ".parquet"}
+_SAMPLE_LINES = 5
 """Lines that must all be objects for the text to be taken as JSON lines."""
 
 
 @dataclass(frozen=True, slots=True)
-class Spool:
+class StdinFile:
     """What came in; the folder is removed with the process."""
 
     path: Path
@@ -38,7 +38,7 @@ class Spool:
 
 
 @functools.lru_cache(maxsize=1)  # the stream cannot be read again, so the spool lasts as long as it
-def spooled(stream: BinaryIO) -> Spool:
+def read_stdin(stream: BinaryIO) -> StdinFile:
     """All of a stream in a file whose suffix says what it is: packed, Parquet, JSON lines, else plain text.
 
     Raises:
@@ -53,34 +53,35 @@ def spooled(stream: BinaryIO) -> Spool:
             while block := stream.read(1 << 20):
                 content.update(block)
                 file.write(block)
-        path = raw.rename(raw.with_name(raw.name + _kind(raw)))
+        path = raw.rename(raw.with_name(raw.name + _detect_suffix(raw)))
     except OSError as error:
         raise DataError(f"{NAME}: cannot be kept in {folder.name}: {error.strerror}; set TMPDIR") from None
-    return Spool(path, content.hexdigest(), folder)
+    return StdinFile(path, content.hexdigest(), folder)
 
 
-def _kind(path: Path) -> str:
+def _detect_suffix(path: Path) -> str:
     blocks, packing = file_blocks(path, RecordLog()), ""
     start = next(blocks, b"")
-    for mark, kind in _KINDS.items():
+    for mark, kind in _SIGNATURES.items():
         if start.startswith(mark):
             return kind
-    for mark, (suffix, unpack) in _PACKED.items():
+    for mark, (suffix, unpack) in _COMPRESSIONS.items():
         if start.startswith(mark):
             packing = suffix
             try:
                 start = next(unpack(iter((start,))), b"")
-            except Damage:
+            except CorruptFileError:
                 start = b""
-    return (".jsonl" if _are_objects(start) else ".txt") + packing
+    return (".jsonl" if _is_json_lines(start) else ".txt") + packing
 
 
-def _are_objects(start: bytes) -> bool:
+def _is_json_lines(start: bytes) -> bool:
     try:
         text = b"".join(as_utf8(iter((start,)), lambda encoding: None))
         lines = [line for line in text.split(b"\n") if line.strip()]
         return bool(lines) and all(
-            isinstance(orjson.loads(line), dict) for line in lines[: max(1, min(_LOOKED_AT, len(lines) - 1))]
+            isinstance(orjson.loads(line), dict)
+            for line in lines[: max(1, min(_SAMPLE_LINES, len(lines) - 1))]
         )
-    except (orjson.JSONDecodeError, Damage):
+    except (orjson.JSONDecodeError, CorruptFileError):
         return False

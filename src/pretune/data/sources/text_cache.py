@@ -16,14 +16,14 @@ import orjson
 import zstandard
 
 from pretune.data.sources.text_hash import text_hash
-from pretune.text.tokenizer import well_formed
+from pretune.text.tokenizer import replace_surrogates
 from pretune.types import BoolArray
 
 LEVEL = 1
 """Of zstd: half a gigabyte a second, to a third of the size."""
 
 
-class Spool:
+class TextCache:
     """Documents in a file, in order; memory holds 8 bytes a document.
 
     Args:
@@ -34,30 +34,30 @@ class Spool:
     def __init__(self, documents: Iterable[str], path: Path) -> None:
         self.path = path
         hashes = array("Q")
-        self.characters = 0
+        self.num_characters = 0
         with path.open("wb") as file, zstandard.ZstdCompressor(LEVEL).stream_writer(file) as packed:
             for text in documents:
-                packed.write(orjson.dumps(well_formed(text)) + b"\n")
+                packed.write(orjson.dumps(replace_surrogates(text)) + b"\n")
                 hashes.append(text_hash(text))
-                self.characters += len(text)
+                self.num_characters += len(text)
         self.hashes: npt.NDArray[np.uint64] = np.frombuffer(hashes, np.uint64)
         """(documents,)"""
 
     def __len__(self) -> int:
         return len(self.hashes)
 
-    def texts(self, chosen: BoolArray | None = None) -> Iterator[str]:
+    def iter_texts(self, mask: BoolArray | None = None) -> Iterator[str]:
         """The documents that are ``chosen``, (documents,); all of them where None."""
         with (
             self.path.open("rb") as file,
             zstandard.ZstdDecompressor().stream_reader(file, read_size=1 << 20) as packed,
         ):
-            for number, line in enumerate(_lines(packed)):
-                if chosen is None or chosen[number]:
+            for number, line in enumerate(_iter_lines(packed)):
+                if mask is None or mask[number]:
                     yield orjson.loads(line)
 
 
-def _lines(packed: zstandard.ZstdDecompressionReader) -> Iterator[bytes]:
+def _iter_lines(packed: zstandard.ZstdDecompressionReader) -> Iterator[bytes]:
     rest = b""
     while block := packed.read(1 << 22):
         *whole, rest = (rest + block).split(b"\n")

@@ -22,16 +22,16 @@ from pretune.errors import CheckpointError
 from pretune.runtime import atomic_files, state_file
 
 LEVEL = 6
-PREPARED, TEXT = "prepare.json", "text"
+MANIFEST, TEXT_FOLDER = "prepare.json", "text"
 """A folder with this file is a prepared text, and whole; and the folder of its parts."""
-_WAY_OUT = f"prepare the text again, or, where the change is yours, remove {PREPARED}"
-NOTES = "progress"
+_REPAIR_HINT = f"prepare the text again, or, where the change is yours, remove {MANIFEST}"
+PROGRESS_FOLDER = "progress"
 """The folder of what a restart needs; it goes when all is done."""
-AGAIN = "this part and those after it are written again"
+REWRITE_HINT = "this part and those after it are written again"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Shard:
     """A finished part."""
 
     name: str
@@ -43,7 +43,7 @@ class Part:
     sha256: str
 
 
-class PartWriter:
+class ShardWriter:
     """Writes one part."""
 
     def __init__(self, folder: Path, number: int) -> None:
@@ -53,48 +53,48 @@ class PartWriter:
         self._partial = self.path.with_name(f"{self.path.name}.partial")
         self._file = self._partial.open("wb")
         self._digest = hashlib.sha256()
-        self._packer = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
+        self._compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
 
     def write(self, line: bytes, size: int) -> None:
         """Add a line that holds a text of ``size`` bytes."""
-        self._put(self._packer.compress(line + b"\n"))
+        self._write_bytes(self._compressor.compress(line + b"\n"))
         self.documents += 1
         self.bytes += size
 
-    def finish(self) -> Part:
+    def finish(self) -> Shard:
         """Give the part its name."""
-        self._put(self._packer.flush())
+        self._write_bytes(self._compressor.flush())
         self._file.flush()
         os.fsync(self._file.fileno())
         size = self._file.tell()
         self._file.close()
         self._partial.replace(self.path)
-        return Part(self.path.name, self.documents, self.bytes, size, self._digest.hexdigest())
+        return Shard(self.path.name, self.documents, self.bytes, size, self._digest.hexdigest())
 
     def close(self) -> None:
         """Give up what is not finished."""
         self._file.close()
         self._partial.unlink(missing_ok=True)
 
-    def _put(self, data: bytes) -> None:
+    def _write_bytes(self, data: bytes) -> None:
         self._file.write(data)
         self._digest.update(data)
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class ShardProgress:
     """How far a preparation had come when a part was finished."""
 
     records: int
     """Records that were read by then."""
-    part: Part
+    part: Shard
     tally: Mapping[str, Any]
 
 
-Memory = dict[str, npt.NDArray[Any]]
+Arrays = dict[str, npt.NDArray[Any]]
 
 
-class _PartForm(state_file.Form):
+class _ShardForm(state_file.StateSchema):
     name: str
     documents: int
     bytes: int
@@ -102,34 +102,34 @@ class _PartForm(state_file.Form):
     sha256: str
 
 
-class _NoteForm(state_file.Form):
+class _ShardProgressForm(state_file.StateSchema):
     records: int
-    part: _PartForm
+    part: _ShardForm
     tally: dict[str, Any]
 
 
-class Finished(state_file.Form):
+class CleanedTextForm(state_file.StateSchema):
     """The form of the file that says that a prepared text is whole."""
 
     settings: dict[str, Any]
     sources: list[Any]
     summary: dict[str, Any]
-    parts: list[_PartForm]
+    parts: list[_ShardForm]
 
 
-def verify_part(path: Path, part: Mapping[str, Any], way_out: str) -> None:
+def verify_shard(path: Path, shard: Mapping[str, Any], hint: str) -> None:
     """See that the file of a finished part is what was written.
 
     Raises:
         CheckpointError: it is missing, cut or changed; names it.
     """
     try:
-        atomic_files.verify_file(path, part["size"], part["sha256"])
+        atomic_files.verify_file(path, shard["size"], shard["sha256"])
     except CheckpointError as error:
-        raise CheckpointError(f"{error}; {way_out}") from None
+        raise CheckpointError(f"{error}; {hint}") from None
 
 
-def check_text(path: Path) -> None:
+def check_shard_file(path: Path) -> None:
     """See that a file that is read as text is what ``data prepare`` wrote, where it is a part of that.
 
     A flipped bit would end its reading there, and the corpus would be shorter than it says.
@@ -138,40 +138,40 @@ def check_text(path: Path) -> None:
         CheckpointError: it is missing, cut or changed; or the folder's own file is damaged.
     """
     folder = path.parent.parent
-    if path.parent.name != TEXT or not (folder / PREPARED).is_file():
+    if path.parent.name != TEXT_FOLDER or not (folder / MANIFEST).is_file():
         return
-    for part in _listed(folder):
+    for part in _list_shards(folder):
         if part["name"] == path.name:
-            verify_part(path, part, _WAY_OUT)
+            verify_shard(path, part, _REPAIR_HINT)
 
 
-def check_parts(folder: Path) -> None:
+def check_shards(folder: Path) -> None:
     """See that no part of a prepared text is missing.
 
     Raises:
         CheckpointError: one is; names it.
     """
-    for part in _listed(folder):
-        if not (folder / TEXT / part["name"]).is_file():
-            raise CheckpointError(f"{folder / TEXT / part['name']}: missing; {_WAY_OUT}")
+    for part in _list_shards(folder):
+        if not (folder / TEXT_FOLDER / part["name"]).is_file():
+            raise CheckpointError(f"{folder / TEXT_FOLDER / part['name']}: missing; {_REPAIR_HINT}")
 
 
-def _listed(folder: Path) -> list[dict[str, Any]]:
-    path = folder / PREPARED
-    if not {"parts", state_file.CHECKSUM} & (state_file.read_any(path, _WAY_OUT) or {}).keys():
+def _list_shards(folder: Path) -> list[dict[str, Any]]:
+    path = folder / MANIFEST
+    if not {"parts", state_file.CHECKSUM_KEY} & (state_file.read_unverified(path, _REPAIR_HINT) or {}).keys():
         return []  # another program's file of that name
-    found: list[dict[str, Any]] = (state_file.read(path, _WAY_OUT, Finished) or {})["parts"]
+    found: list[dict[str, Any]] = (state_file.read(path, _REPAIR_HINT, CleanedTextForm) or {})["parts"]
     return found
 
 
-def write_memory(path: Path, memory: Memory) -> None:
+def write_arrays(path: Path, arrays: Arrays) -> None:
     """Write arrays with a checksum, whole or not at all."""
     partial = path.with_name(f"{path.name}.partial")
-    save_file(memory, partial, metadata={state_file.CHECKSUM: _summed(memory)})
+    save_file(arrays, partial, metadata={state_file.CHECKSUM_KEY: _checksum(arrays)})
     partial.replace(path)
 
 
-def read_memory(path: Path) -> Memory:
+def read_arrays(path: Path) -> Arrays:
     """What :func:`write_memory` wrote.
 
     Raises:
@@ -180,45 +180,45 @@ def read_memory(path: Path) -> Memory:
     try:
         with safe_open(path, "np") as file:
             memory = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it has no __iter__
-            kept = (file.metadata() or {}).get(state_file.CHECKSUM)
+            kept = (file.metadata() or {}).get(state_file.CHECKSUM_KEY)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise CheckpointError(f"{path}: damaged: {error}; remove it and run the command again") from None
-    if kept != _summed(memory):
+    if kept != _checksum(memory):
         raise CheckpointError(
             f"{path}: damaged: not what was written (SHA-256 differs); remove it and run the command again"
         )
     return memory
 
 
-def _summed(memory: Memory) -> str:
+def _checksum(arrays: Arrays) -> str:
     content = hashlib.sha256()
-    for name in sorted(memory):
-        content.update(f"{name} {memory[name].dtype.str} {memory[name].shape}".encode())
-        content.update(memory[name].tobytes())
+    for name in sorted(arrays):
+        content.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
+        content.update(arrays[name].tobytes())
     return content.hexdigest()
 
 
-def write_note(folder: Path, number: int, note: Note, memory: Memory) -> None:
+def write_progress(folder: Path, number: int, progress: ShardProgress, arrays: Arrays) -> None:
     """Keep what a restart needs after part ``number``; the note itself comes last."""
-    notes = folder / NOTES
+    notes = folder / PROGRESS_FOLDER
     notes.mkdir(parents=True, exist_ok=True)
-    write_memory(notes / f"part-{number:05d}.safetensors", memory)
-    state_file.write(notes / f"part-{number:05d}.json", asdict(note))
+    write_arrays(notes / f"part-{number:05d}.safetensors", arrays)
+    state_file.write(notes / f"part-{number:05d}.json", asdict(progress))
 
 
-def read_notes(folder: Path, say: Callable[[str], None]) -> list[tuple[Note, Memory]]:
+def read_progress(folder: Path, say: Callable[[str], None]) -> list[tuple[ShardProgress, Arrays]]:
     """The notes of the finished parts, in order, up to the first that is damaged; ``say`` is told of it.
 
     The damaged part and those after it are written again: a part depends on those before it alone.
     """
-    found: list[tuple[Note, Memory]] = []
-    while (path := folder / NOTES / f"part-{len(found):05d}.json").exists():
+    found: list[tuple[ShardProgress, Arrays]] = []
+    while (path := folder / PROGRESS_FOLDER / f"part-{len(found):05d}.json").exists():
         try:
-            values = state_file.read(path, AGAIN, _NoteForm) or {}
-            memory = read_memory(path.with_suffix(".safetensors"))
-            verify_part(folder / "text" / values["part"]["name"], values["part"], AGAIN)
+            values = state_file.read(path, REWRITE_HINT, _ShardProgressForm) or {}
+            memory = read_arrays(path.with_suffix(".safetensors"))
+            verify_shard(folder / "text" / values["part"]["name"], values["part"], REWRITE_HINT)
         except CheckpointError as error:
             say(str(error))
             break
-        found.append((Note(values["records"], Part(**values["part"]), values["tally"]), memory))
+        found.append((ShardProgress(values["records"], Shard(**values["part"]), values["tally"]), memory))
     return found

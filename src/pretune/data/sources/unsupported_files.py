@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 _PANDOC = "pandoc FILE -t plain -o FILE.txt"
 _OFFICE = "libreoffice --headless --convert-to txt:Text FILE"
-TOOLS = {
+CONVERTERS = {
     ".docx": _PANDOC, ".odt": _PANDOC, ".epub": _PANDOC, ".rtf": _PANDOC, ".tex": _PANDOC, ".rst": _PANDOC,
     ".org": _PANDOC, ".fb2": _PANDOC, ".ipynb": _PANDOC, ".pdf": "pdftotext FILE FILE.txt",
     ".doc": _OFFICE, ".wps": _OFFICE, ".ppt": _OFFICE, ".pptx": _OFFICE,
@@ -22,28 +22,32 @@ TOOLS = {
     ".7z": "7z x FILE", ".rar": "unrar x FILE", ".lz4": "unlz4 FILE",
 }  # fmt: skip
 """Suffix to a command line, or to what to do."""
-_SHOWN = 12
+_MAX_LISTED = 12
 
 
-def way_out(suffix: str) -> str:
+def conversion_hint(suffix: str) -> str:
     """How a file of this kind can be used after all; empty where nothing is known."""
-    tool = TOOLS.get(suffix.lower())
+    tool = CONVERTERS.get(suffix.lower())
     if tool is None:
         return ""
     return f"convert it first: `{tool}`" if "FILE" in tool else tool
 
 
-def unread_files(counts: Mapping[str, int]) -> str:
+def describe_unsupported(counts: Mapping[str, int]) -> str:
     """The files that were not read, counted by suffix, those that hold text first, with their tools."""
-    ranked = sorted(counts.items(), key=lambda item: (item[0] not in TOOLS, -item[1], item[0]))
-    shown = [f"{count:,} {suffix or 'without a suffix'}" + _tool(suffix) for suffix, count in ranked[:_SHOWN]]
-    if len(ranked) > _SHOWN:
+    ranked = sorted(counts.items(), key=lambda item: (item[0] not in CONVERTERS, -item[1], item[0]))
+    shown = [
+        f"{count:,} {suffix or 'without a suffix'}" + _converter_note(suffix)
+        for suffix, count in ranked[:_MAX_LISTED]
+    ]
+    if len(ranked) > _MAX_LISTED:
         shown.append(
-            f"{sum(count for _, count in ranked[_SHOWN:]):,} of {len(ranked) - _SHOWN:,} other kinds"
+            f"{sum(count for _, count in ranked[_MAX_LISTED:]):,} of {len(ranked) - _MAX_LISTED:,} other "
+            "kinds"
         )
     return f"not read: {', '.join(shown)}"
 
 
-def _tool(suffix: str) -> str:
-    tool = TOOLS.get(suffix)
+def _converter_note(suffix: str) -> str:
+    tool = CONVERTERS.get(suffix)
     return f" ({tool})" if tool is not None else ""

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pretune.data.sources.compression import BLOCK_BYTES, refuse_bomb
-from pretune.data.sources.corrupt import Damage, told
+from pretune.data.sources.compression import BLOCK_BYTES, check_zip_bomb
+from pretune.data.sources.corrupt import CorruptFileError, error_reason
 
 _HEADER = struct.Struct("<4s5H3I2H")  # PKWARE APPNOTE 6.3.10, section 4.3.7
-_MARK, _DESCRIPTOR_MARK = b"PK\3\4", b"PK\7\x08"
-_ENCRYPTED, _SIZES_FOLLOW = 0x1, 0x8
+_SIGNATURE, _DESCRIPTOR_SIGNATURE = b"PK\3\4", b"PK\7\x08"
+_ENCRYPTED, _DATA_DESCRIPTOR_FLAG = 0x1, 0x8
 _STORED, _DEFLATED = 0, 8
 _IN_EXTRA = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class RecoveredMember:
     """A member by its own header."""
 
     path: Path
@@ -38,18 +38,20 @@ class Found:
             Damage: it is encrypted, packed by a rare method, broken, or cut off.
         """
         if self.flags & _ENCRYPTED or self.method not in (_STORED, _DEFLATED):
-            raise Damage("it is encrypted or packed by a rare method, in an archive that is cut off")
+            raise CorruptFileError(
+                "it is encrypted or packed by a rare method, in an archive that is cut off"
+            )
         if self.method == _STORED and self.size is None:
-            raise Damage("its size stood at the end of the archive, which is cut off")
+            raise CorruptFileError("its size stood at the end of the archive, which is cut off")
         try:
             with self.path.open("rb") as file:
                 file.seek(self.start)
-                yield from _inflated(file) if self.method == _DEFLATED else _stored(file, self.size or 0)
+                yield from _inflate(file) if self.method == _DEFLATED else _read_stored(file, self.size or 0)
         except OSError as error:
-            raise Damage(told(error)) from None
+            raise CorruptFileError(error_reason(error)) from None
 
 
-def found(path: Path) -> Iterator[Found]:
+def recover_members(path: Path) -> Iterator[RecoveredMember]:
     """The members up to where the archive is cut or anything else begins.
 
     Raises:
@@ -59,20 +61,20 @@ def found(path: Path) -> Iterator[Found]:
         with path.open("rb") as file:
             while len(raw := file.read(_HEADER.size)) == _HEADER.size:
                 mark, _, flags, method, _, _, _, size, _, name_size, extra_size = _HEADER.unpack(raw)
-                if mark != _MARK:
+                if mark != _SIGNATURE:
                     return
                 name = file.read(name_size).decode("utf-8" if flags & 0x800 else "cp437", "replace")
                 file.seek(extra_size, 1)
-                known = None if flags & _SIZES_FOLLOW or size == _IN_EXTRA else size
-                member = Found(path, name, flags, method, file.tell(), known)
+                known = None if flags & _DATA_DESCRIPTOR_FLAG or size == _IN_EXTRA else size
+                member = RecoveredMember(path, name, flags, method, file.tell(), known)
                 yield member
-                if not _skipped(file, member):
+                if not _skip_member(file, member):
                     return
     except OSError as error:
-        raise Damage(told(error)) from None
+        raise CorruptFileError(error_reason(error)) from None
 
 
-def _skipped(file: BinaryIO, member: Found) -> bool:
+def _skip_member(file: BinaryIO, member: RecoveredMember) -> bool:
     """Go to the header of the next member; False where its place cannot be known."""
     if member.size is not None:
         file.seek(member.start + member.size)
@@ -80,38 +82,38 @@ def _skipped(file: BinaryIO, member: Found) -> bool:
     if member.method != _DEFLATED or member.flags & _ENCRYPTED:
         return False
     try:
-        for _ in _inflated(file):
+        for _ in _inflate(file):
             pass
-    except Damage:
+    except CorruptFileError:
         return False
-    if member.flags & _SIZES_FOLLOW:
+    if member.flags & _DATA_DESCRIPTOR_FLAG:
         mark = file.read(4)
-        file.seek(12 if mark == _DESCRIPTOR_MARK else 8, 1)
+        file.seek(12 if mark == _DESCRIPTOR_SIGNATURE else 8, 1)
     return True
 
 
-def _stored(file: BinaryIO, size: int) -> Iterator[bytes]:
+def _read_stored(file: BinaryIO, size: int) -> Iterator[bytes]:
     while size:
         block = file.read(min(BLOCK_BYTES, size))
         if not block:
-            raise Damage("cut off with the archive")
+            raise CorruptFileError("cut off with the archive")
         size -= len(block)
         yield block
 
 
-def _inflated(file: BinaryIO) -> Iterator[bytes]:
+def _inflate(file: BinaryIO) -> Iterator[bytes]:
     """Unpack to the end of the data, and leave the file there."""
     decoder, read, written = zlib.decompressobj(wbits=-15), 0, 0
     while not decoder.eof:
         fed = decoder.unconsumed_tail or file.read(BLOCK_BYTES)
         if not fed:
-            raise Damage("cut off with the archive")
+            raise CorruptFileError("cut off with the archive")
         read += 0 if decoder.unconsumed_tail else len(fed)
         try:
             piece = decoder.decompress(fed, BLOCK_BYTES)
         except zlib.error as error:
-            raise Damage(f"broken after {written:,} bytes: {told(error)}") from None
+            raise CorruptFileError(f"broken after {written:,} bytes: {error_reason(error)}") from None
         written += len(piece)
-        refuse_bomb(read, written)
+        check_zip_bomb(read, written)
         yield piece
     file.seek(-len(decoder.unused_data), 1)

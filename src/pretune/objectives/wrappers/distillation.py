@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from pretune.config import Settings
 from pretune.errors import UnsupportedError
-from pretune.nn import heads as reading
-from pretune.nn.distillation_loss import divergence, turned_away, vocabulary_divergence
-from pretune.objectives.wrappers.scheduled import at
+from pretune.nn import heads as nn_heads
+from pretune.nn.distillation_loss import cosine_distance, kl_divergence, vocabulary_kl_divergence
+from pretune.objectives.wrappers.scheduled import at_progress
 from pretune.types import (
-    IGNORED,
+    IGNORE_INDEX,
     Batch,
     Example,
     Feature,
@@ -36,7 +36,7 @@ from pretune.types import (
     Outputs,
 )
 
-HIDDEN = "hidden_distillation"
+HIDDEN_TERM = "hidden_distillation"
 
 
 class DistillationSettings(Settings):
@@ -52,7 +52,7 @@ class DistillationSettings(Settings):
     """Of one less the cosine of the last hidden states, added to the loss; needs a teacher of one's width."""
 
 
-class Distilled:
+class DistillationObjective:
     """An objective with a teacher at its side.
 
     The teacher is frozen and runs once a batch, without dropout: it draws nothing at random.
@@ -63,28 +63,28 @@ class Distilled:
         inner: ObjectiveLike,
         teacher: nn.Module,
         settings: DistillationSettings,
-        vocabulary: int,
+        vocab_size: int,
         *,
-        packs: bool = True,
+        supports_packing: bool = True,
     ) -> None:
         """``vocabulary``: ids of the shared tokenizer; ``packs``: can the teacher read packed rows?
 
         Raises:
             UnsupportedError: the targets of ``inner`` are no distribution over a head's logits.
         """
-        if not getattr(inner, "distils", False):
+        if not getattr(inner, "distillable", False):
             raise UnsupportedError(
                 f"distillation: the loss of {' and '.join(inner.heads)} cannot be compared with a teacher's; "
                 "masked_lm, causal_lm and classification can; leave distillation out, or train by one of them"
             )
-        self.inner, self.settings, self.vocabulary = inner, settings, vocabulary
+        self.inner, self.settings, self.vocab_size = inner, settings, vocab_size
         self.teacher = teacher.eval().requires_grad_(False)
-        self.heads, self.packs = inner.heads, inner.packs and packs
+        self.heads, self.supports_packing = inner.heads, inner.supports_packing and supports_packing
 
-    def at(self, progress: float) -> Self:
+    def at_progress(self, progress: float) -> Self:
         """With the objective as it is where this share of a run is done."""
         moved = copy.copy(self)
-        moved.inner = at(self.inner, progress)
+        moved.inner = at_progress(self.inner, progress)
         return moved
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
@@ -98,8 +98,11 @@ class Distilled:
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """A group of examples a row of the grid."""
         batch = self.inner.collate(groups)
-        counts = {**batch.counts, **{term(h): batch.counts[h] for h in self.heads if h in batch.counts}}
-        return replace(batch, counts={**counts, HIDDEN: int(batch.layout.lengths.sum())})
+        counts = {
+            **batch.counts,
+            **{distillation_term(h): batch.counts[h] for h in self.heads if h in batch.counts},
+        }
+        return replace(batch, counts={**counts, HIDDEN_TERM: int(batch.layout.lengths.sum())})
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """The objective's terms and those that compare with the teacher, of one pass through each network.
@@ -107,47 +110,57 @@ class Distilled:
         Raises:
             UnsupportedError: hidden states are compared, and the two networks differ in width.
         """
-        student = _Ran(network, batch)
-        share, terms = self.settings.weight, {}
-        [asked] = self.inner.loss(student, batch)
-        for name, (total, weight) in asked.terms.items():
-            terms[name] = (total, (1 - share) * weight)
-        yield Loss({**terms, **self._comparisons(student, _taught(self.teacher, batch), batch)})
+        student = _EncodedNetwork(network, batch)
+        teacher_weight, terms = self.settings.weight, {}
+        [inner_loss] = self.inner.loss(student, batch)
+        for name, (total, weight) in inner_loss.terms.items():
+            terms[name] = (total, (1 - teacher_weight) * weight)
+        yield Loss(
+            {**terms, **self._distillation_terms(student, _teacher_hidden(self.teacher, batch), batch)}
+        )
 
-    def _comparisons(self, student: _Ran, told: Tensor, batch: Batch) -> LossTerms:
+    def _distillation_terms(
+        self, student: _EncodedNetwork, teacher_hidden: Tensor, batch: Batch
+    ) -> LossTerms:
         terms = {
-            term(h): (self._divergence(h, student, told, batch), self.settings.weight) for h in self.heads
+            distillation_term(h): (
+                self._head_divergence(h, student, teacher_hidden, batch),
+                self.settings.weight,
+            )
+            for h in self.heads
         }
         if self.settings.hidden_weight:
-            check_widths(student.hidden.shape[-1], told.shape[-1])
-            apart = turned_away(student.hidden, told, batch.layout.lengths)
-            terms[HIDDEN] = (apart, self.settings.hidden_weight)
+            check_hidden_sizes(student.hidden.shape[-1], teacher_hidden.shape[-1])
+            distance = cosine_distance(student.hidden, teacher_hidden, batch.layout.lengths)
+            terms[HIDDEN_TERM] = (distance, self.settings.hidden_weight)
         return terms
 
-    def _divergence(self, head: str, student: _Ran, told: Tensor, batch: Batch) -> Tensor:
+    def _head_divergence(
+        self, head: str, student: _EncodedNetwork, teacher_hidden: Tensor, batch: Batch
+    ) -> Tensor:
         teacher: Any = self.teacher
-        kept = batch.targets[head] != IGNORED  # (N,)
-        theirs = reading.states(teacher.heads, told, batch, head)[kept]  # (n, E)
+        counted = batch.targets[head] != IGNORE_INDEX  # (N,)
+        teacher_inputs = nn_heads.head_inputs(teacher.heads, teacher_hidden, batch, head)[counted]  # (n, E)
         if head in student.logits:  # those that the objective has seen, dropout and all
             with torch.no_grad():
-                answers = teacher.heads[head](theirs)  # (n, C)
-            return divergence(student.logits[head][kept], answers, self.settings.temperature)
-        return vocabulary_divergence(
+                teacher_logits = teacher.heads[head](teacher_inputs)  # (n, C)
+            return kl_divergence(student.logits[head][counted], teacher_logits, self.settings.temperature)
+        return vocabulary_kl_divergence(
             student.heads[head],
-            reading.states(student.heads, student.hidden, batch, head)[kept],
+            nn_heads.head_inputs(student.heads, student.hidden, batch, head)[counted],
             teacher.heads[head],
-            theirs,
-            vocabulary=self.vocabulary,
+            teacher_inputs,
+            vocab_size=self.vocab_size,
             temperature=self.settings.temperature,
         )
 
 
-def term(head: str) -> str:
+def distillation_term(head: str) -> str:
     """The name of the term that compares a head with the teacher's."""
     return f"{head}_distillation"
 
 
-def check_widths(student: int, teacher: int) -> None:
+def check_hidden_sizes(student: int, teacher: int) -> None:
     """See that hidden states can be compared.
 
     Raises:
@@ -161,7 +174,7 @@ def check_widths(student: int, teacher: int) -> None:
         )
 
 
-class _Ran:
+class _EncodedNetwork:
     """A network whose body has run over a batch: heads are read off the hidden states at hand."""
 
     def __init__(self, network: Any, batch: Batch) -> None:
@@ -176,13 +189,13 @@ class _Ran:
         targets: Mapping[str, Tensor] | None = None,
         cache: Any = None,
     ) -> Outputs:
-        outputs = reading.read(self.heads, self.hidden, batch, heads, targets)
+        outputs = nn_heads.run_heads(self.heads, self.hidden, batch, heads, targets)
         self.logits |= outputs.logits
         return outputs
 
 
 @torch.no_grad()
-def _taught(teacher: nn.Module, batch: Batch) -> Tensor:
+def _teacher_hidden(teacher: nn.Module, batch: Batch) -> Tensor:
     """The teacher's hidden states, (B, T, E)."""
     hidden: Tensor = teacher(batch, heads=()).hidden
     return hidden

@@ -10,24 +10,24 @@ from collections.abc import Iterator, Mapping
 from pretune.types import Batch, Loss, NetworkLike, ObjectiveLike
 
 
-class Mixture:
+class MixtureObjective:
     """The objectives of a mixture's parts, by the parts' names."""
 
-    def __init__(self, parts: Mapping[str, ObjectiveLike]) -> None:
-        self.parts = dict(parts)
+    def __init__(self, components: Mapping[str, ObjectiveLike]) -> None:
+        self.components = dict(components)
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """The losses of the batch's part, which count for that part's share of the step."""
-        assert batch.part is not None, "a mixture's batches say of which part they are"
-        for loss in self.parts[batch.part].loss(network, batch):
+        assert batch.component is not None, "a mixture's batches say of which part they are"
+        for loss in self.components[batch.component].loss(network, batch):
             yield Loss(
                 {
-                    term_of(batch.part, name): (total, batch.share * weight)
+                    mixture_term(batch.component, name): (total, batch.loss_weight * weight)
                     for name, (total, weight) in loss.terms.items()
                 }
             )
 
 
-def term_of(part: str, name: str) -> str:
+def mixture_term(component: str, name: str) -> str:
     """What a term of a part's loss is called beside those of the others."""
-    return f"{part}/{name}"
+    return f"{component}/{name}"

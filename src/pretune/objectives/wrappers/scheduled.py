@@ -11,10 +11,10 @@ T = TypeVar("T")
 class Scheduled(Protocol):
     """An objective that is told how far the run is, and by nothing else: so a resume is exact."""
 
-    def at(self, progress: float) -> Self:
+    def at_progress(self, progress: float) -> Self:
         """The objective as it is where the share ``progress`` of the run is done, 0 to 1."""
 
 
-def at(objective: T, progress: float) -> T:
+def at_progress(objective: T, progress: float) -> T:
     """``objective`` where the share ``progress`` of the run is done; most are the same all along."""
-    return objective.at(progress) if isinstance(objective, Scheduled) else objective
+    return objective.at_progress(progress) if isinstance(objective, Scheduled) else objective

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pretune.training.sharding import part_of, whole_of
+from pretune.training.sharding import full_tensor, shard_like
 
-DECAY = 0.8
+DECAY_EXPONENT = 0.8
 """Of the second moments: at step t the old ones keep 1 - t ** -DECAY (section 7.2)."""
-FLOOR = 1e-30
+EPSILON = 1e-30
 """Added to each squared gradient, so that no moment is 0."""
-CLIP = 1.0
+CLIP_THRESHOLD = 1.0
 """Largest root mean square of an update (section 6)."""
 
 
@@ -35,28 +35,28 @@ class Adafactor(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    update = part_of(self._update(parameter, parameter.grad), parameter)
+                    update = shard_like(self._compute_update(parameter, parameter.grad), parameter)
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.add_(update, alpha=-group["lr"])
 
-    def _update(self, parameter: nn.Parameter, gradient: Tensor) -> Tensor:
+    def _compute_update(self, parameter: nn.Parameter, gradient: Tensor) -> Tensor:
         state = self.state[parameter]
         if gradient.ndim >= 2:
-            gradient = whole_of(gradient)  # where ranks hold parts of it: rows and columns are of all
-        squares = gradient.square() + FLOOR
+            gradient = full_tensor(gradient)  # where ranks hold parts of it: rows and columns are of all
+        squares = gradient.square() + EPSILON
         state["step"] = state.get("step", torch.zeros(())) + 1
-        new = float(state["step"]) ** -DECAY
+        new = float(state["step"]) ** -DECAY_EXPONENT
         if gradient.ndim < 2:
-            update = gradient * _average(state, "squares", squares, new).rsqrt()
+            update = gradient * _update_average(state, "squares", squares, new).rsqrt()
         else:
-            rows = _average(state, "rows", squares.mean(-1), new)  # (..., R)
-            columns = _average(state, "columns", squares.mean(-2), new)  # (..., C)
+            rows = _update_average(state, "rows", squares.mean(-1), new)  # (..., R)
+            columns = _update_average(state, "columns", squares.mean(-2), new)  # (..., C)
             scale = (rows / rows.mean(-1, keepdim=True)).rsqrt()[..., None] * columns.rsqrt()[..., None, :]
             update = gradient * scale
-        return update / (whole_of(update.square().mean()).sqrt() / CLIP).clamp(min=1.0)
+        return update / (full_tensor(update.square().mean()).sqrt() / CLIP_THRESHOLD).clamp(min=1.0)
 
 
-def _average(state: dict[str, Tensor], name: str, value: Tensor, new: float) -> Tensor:
+def _update_average(state: dict[str, Tensor], name: str, value: Tensor, weight: float) -> Tensor:
     """The running average of ``value``, of which ``new`` is the share of the new one; all of the first."""
-    state[name] = state[name].mul_(1 - new).add_(value, alpha=new) if name in state else value * new
+    state[name] = state[name].mul_(1 - weight).add_(value, alpha=weight) if name in state else value * weight
     return state[name]

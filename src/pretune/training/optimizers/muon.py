@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pretune.training.sharding import part_of, whole_of
+from pretune.training.sharding import full_tensor, shard_like
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic iteration: they push singular values to about 1 fast rather than exactly."""
 ITERATIONS = 5
-LONG = 2
+MIN_ASPECT_RATIO = 2
 """From this ratio of sides on, products among small matrices save operations: 4 of 9 at 4 to 1."""
 
 
@@ -47,32 +47,32 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         every: int = 1,
     ) -> None:
-        given = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "every": every, "number": 0}
-        super().__init__(parameters, given)
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "every": every, "number": 0}
+        super().__init__(parameters, defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Go on with every matrix that has a gradient, and move those whose turn it is."""
         assert closure is None, "the trainer computes the gradients"
         for group in self.param_groups:
-            alike: dict[torch.Size, list[nn.Parameter]] = {}  # of those whose turn it is
-            for place, parameter in enumerate(group["params"]):
+            by_shape: dict[torch.Size, list[nn.Parameter]] = {}  # of those whose turn it is
+            for index, parameter in enumerate(group["params"]):
                 if parameter.grad is None:
                     continue
-                self._remember(parameter, parameter.grad, group)
-                if (group["number"] + place) % group["every"] == 0:
-                    alike.setdefault(parameter.shape, []).append(parameter)
-            far = group["lr"] * group["every"]
-            for shape, parameters in alike.items():
-                updates = orthogonalised(
-                    torch.stack([whole_of(self._direction(p, group)) for p in parameters])
+                self._update_momentum(parameter, parameter.grad, group)
+                if (group["number"] + index) % group["every"] == 0:
+                    by_shape.setdefault(parameter.shape, []).append(parameter)
+            learning_rate = group["lr"] * group["every"]
+            for shape, parameters in by_shape.items():
+                updates = newton_schulz(
+                    torch.stack([full_tensor(self._direction(p, group)) for p in parameters])
                 )
-                length = far * max(1.0, shape[0] / shape[1]) ** 0.5
+                length = learning_rate * max(1.0, shape[0] / shape[1]) ** 0.5
                 for parameter, update in zip(parameters, updates, strict=True):
-                    parameter.mul_(1 - far * group["weight_decay"])
-                    parameter.add_(part_of(update, parameter), alpha=-length)
+                    parameter.mul_(1 - learning_rate * group["weight_decay"])
+                    parameter.add_(shard_like(update, parameter), alpha=-length)
 
-    def _remember(self, parameter: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> None:
+    def _update_momentum(self, parameter: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
@@ -84,23 +84,23 @@ class Muon(torch.optim.Optimizer):
         return gradient.lerp(momentum, group["momentum"])
 
 
-def orthogonalised(matrices: Tensor) -> Tensor:
+def newton_schulz(matrices: Tensor) -> Tensor:
     """The nearest orthogonal matrix, about, of each of (n, R, C) matrices, by a Newton-Schulz iteration."""
     wide = matrices.shape[-2] <= matrices.shape[-1]
     x: Tensor = matrices if wide else matrices.mT
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # largest singular value at most 1
-    x = _by_products(x) if x.shape[-1] >= LONG * x.shape[-2] else _step_by_step(x)
+    x = _newton_schulz_gram(x) if x.shape[-1] >= MIN_ASPECT_RATIO * x.shape[-2] else _newton_schulz_direct(x)
     return x if wide else x.mT
 
 
-def _step_by_step(x: Tensor) -> Tensor:
+def _newton_schulz_direct(x: Tensor) -> Tensor:
     """Each iteration turns x into p(x x') x with the polynomial p, whose constant is `COEFFICIENTS[0]`."""
     for _ in range(ITERATIONS):
         x = torch.baddbmm(x, _polynomial(x @ x.mT), x, beta=COEFFICIENTS[0])
     return x
 
 
-def _by_products(x: Tensor) -> Tensor:
+def _newton_schulz_gram(x: Tensor) -> Tensor:
     """The same, all but the first and the last product among small (R, R) matrices.
 
     All polynomials of G = x x' commute, so that a step p multiplies x by p and turns G into p G p.

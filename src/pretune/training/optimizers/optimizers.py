@@ -12,47 +12,53 @@ from pretune.errors import CheckpointError
 from pretune.training.optimizers.adafactor import Adafactor
 from pretune.training.optimizers.muon import Muon
 from pretune.training.settings import OptimizerSettings
-from pretune.training.sharding import part_of, whole_of
+from pretune.training.sharding import full_tensor, shard_like
 
 
 class Optimizers:
     """One optimiser or two side by side, on one schedule, each with the peak learning rate of its setting."""
 
-    def __init__(self, network: nn.Module, parts: Mapping[str, torch.optim.Optimizer]) -> None:
+    def __init__(self, network: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
         """``parts``: each under the name of the setting that holds its peak learning rate."""
         self._names: dict[torch.Tensor, str] = {p: name for name, p in network.named_parameters()}
-        self.parts = list(parts.values())
-        self._peaks = {name: float(part.param_groups[0]["lr"]) for name, part in parts.items()}
+        self.optimizers = list(optimizers.values())
+        self._peak_learning_rates = {
+            name: float(optimizer.param_groups[0]["lr"]) for name, optimizer in optimizers.items()
+        }
 
-    def step(self, factor: float, number: int) -> None:
+    def step(self, lr_factor: float, step_number: int) -> None:
         """Update ``number`` at this share of the peak learning rates; the gradients are gone afterwards."""
-        for part, peak in zip(self.parts, self._peaks.values(), strict=True):
-            for group in part.param_groups:
-                group["lr"], group["number"] = peak * factor, number
-            part.step()
-        self.forget()
+        for optimizer, peak in zip(self.optimizers, self._peak_learning_rates.values(), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"], group["number"] = peak * lr_factor, step_number
+            optimizer.step()
+        self.zero_grad()
 
-    def adopt(self, settings: OptimizerSettings) -> None:
+    def update_hyperparameters(self, settings: OptimizerSettings) -> None:
         """Take over what a change in mid-run may change: the peaks and the weight decay."""
-        self._peaks = {name: float(getattr(settings, name)) for name in self._peaks}
-        for group in self._groups():
+        self._peak_learning_rates = {
+            name: float(getattr(settings, name)) for name in self._peak_learning_rates
+        }
+        for group in self._param_groups():
             group["weight_decay"] = settings.weight_decay if group["decays"] else 0.0
 
-    def forget(self) -> None:
+    def zero_grad(self) -> None:
         """Drop the gradients."""
-        for part in self.parts:
-            part.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
         """The state as ``<parameter>/<name>`` tensors, whole: all ranks must ask for it."""
         return {
-            f"{self._names[parameter]}/{key}": whole_of(torch.as_tensor(value).detach()).clone().contiguous()
-            for part in self.parts
-            for parameter, state in part.state.items()
+            f"{self._names[parameter]}/{key}": full_tensor(torch.as_tensor(value).detach())
+            .clone()
+            .contiguous()
+            for optimizer in self.optimizers
+            for parameter, state in optimizer.state.items()
             for key, value in state.items()
         }
 
-    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+    def load_state_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Put back what :meth:`state_tensors` gave.
 
         Raises:
@@ -62,43 +68,45 @@ class Optimizers:
         for key, tensor in tensors.items():
             name, _, slot = key.rpartition("/")
             states.setdefault(name, {})[slot] = tensor.clone()
-        for part in self.parts:
-            part.state.clear()
-            for group in part.param_groups:
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
+            for group in optimizer.param_groups:
                 for parameter in group["params"]:
-                    found = states.pop(self._names[parameter], None)
-                    if found is not None:
-                        part.state[parameter] = {key: _placed(t, parameter) for key, t in found.items()}
+                    state = states.pop(self._names[parameter], None)
+                    if state is not None:
+                        optimizer.state[parameter] = {
+                            key: _place_state(t, parameter) for key, t in state.items()
+                        }
         if states:
             raise CheckpointError(f"optimizer.safetensors: the network has no parameter {min(states)!r}")
 
-    def _groups(self) -> Iterator[dict[str, Any]]:
-        for part in self.parts:
-            yield from part.param_groups
+    def _param_groups(self) -> Iterator[dict[str, Any]]:
+        for optimizer in self.optimizers:
+            yield from optimizer.param_groups
 
 
-def _placed(tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+def _place_state(tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     """State as the optimisers keep it: where its parameter is; what is shaped like it, spread like it."""
     tensor = tensor.to(parameter.device)
-    return part_of(tensor, parameter) if tensor.shape == parameter.shape else tensor
+    return shard_like(tensor, parameter) if tensor.shape == parameter.shape else tensor
 
 
-def build(network: nn.Module, settings: OptimizerSettings) -> Optimizers:
+def build_optimizers(network: nn.Module, settings: OptimizerSettings) -> Optimizers:
     """The optimisers of a network's trainable parameters.
 
     Vectors (norms, biases) do not decay, nor do embeddings where the settings say so.
     """
-    return Optimizers(network, PARTS[settings.name](network, settings))
+    return Optimizers(network, BUILDERS[settings.name](network, settings))
 
 
-Parts = dict[str, torch.optim.Optimizer]
+OptimizersBySetting = dict[str, torch.optim.Optimizer]
 
 
 def _adamw(
-    network: nn.Module, settings: OptimizerSettings, but: Container[nn.Parameter] = frozenset()
-) -> Parts:
+    network: nn.Module, settings: OptimizerSettings, exclude: Container[nn.Parameter] = frozenset()
+) -> OptimizersBySetting:
     optimizer = torch.optim.AdamW(
-        _groups(network, settings, but),
+        _parameter_groups(network, settings, exclude),
         lr=settings.learning_rate,
         betas=settings.betas,
         eps=settings.epsilon,
@@ -107,7 +115,7 @@ def _adamw(
     return {"learning_rate": optimizer}
 
 
-def _muon(network: nn.Module, settings: OptimizerSettings) -> Parts:
+def _muon(network: nn.Module, settings: OptimizerSettings) -> OptimizersBySetting:
     hidden = _hidden_matrices(network)
     matrices = [p for p in network.parameters() if p.requires_grad and p in hidden]
     if not matrices:
@@ -121,9 +129,9 @@ def _muon(network: nn.Module, settings: OptimizerSettings) -> Parts:
     return {"muon_learning_rate": muon, **_adamw(network, settings, hidden)}
 
 
-def _sgd(network: nn.Module, settings: OptimizerSettings) -> Parts:
+def _sgd(network: nn.Module, settings: OptimizerSettings) -> OptimizersBySetting:
     optimizer = torch.optim.SGD(
-        _groups(network, settings),
+        _parameter_groups(network, settings),
         lr=settings.learning_rate,
         momentum=settings.momentum,
         nesterov=settings.nesterov,
@@ -131,11 +139,11 @@ def _sgd(network: nn.Module, settings: OptimizerSettings) -> Parts:
     return {"learning_rate": optimizer}
 
 
-def _adafactor(network: nn.Module, settings: OptimizerSettings) -> Parts:
-    return {"learning_rate": Adafactor(_groups(network, settings), lr=settings.learning_rate)}
+def _adafactor(network: nn.Module, settings: OptimizerSettings) -> OptimizersBySetting:
+    return {"learning_rate": Adafactor(_parameter_groups(network, settings), lr=settings.learning_rate)}
 
 
-PARTS: dict[str, Callable[[nn.Module, OptimizerSettings], Parts]] = {
+BUILDERS: dict[str, Callable[[nn.Module, OptimizerSettings], OptimizersBySetting]] = {
     "adamw": _adamw,
     "muon": _muon,
     "sgd": _sgd,
@@ -144,33 +152,33 @@ PARTS: dict[str, Callable[[nn.Module, OptimizerSettings], Parts]] = {
 """By the name in the settings."""
 
 
-def _groups(
-    network: nn.Module, settings: OptimizerSettings, but: Container[nn.Parameter] = frozenset()
+def _parameter_groups(
+    network: nn.Module, settings: OptimizerSettings, exclude: Container[nn.Parameter] = frozenset()
 ) -> list[dict[str, Any]]:
     """The trainable parameters without ``but``: those that decay, then those that do not."""
-    kept = [p for p in network.parameters() if p.requires_grad and p not in but]
-    spared = set() if settings.decay_embeddings else _embeddings(network)
-    decays = [p.ndim >= 2 and p not in spared for p in kept]
+    parameters = [p for p in network.parameters() if p.requires_grad and p not in exclude]
+    without_decay = set() if settings.decay_embeddings else _embedding_parameters(network)
+    decays = [p.ndim >= 2 and p not in without_decay for p in parameters]
     groups = [
         {
-            "params": [p for p, with_decay in zip(kept, decays, strict=True) if with_decay is wanted],
-            "weight_decay": settings.weight_decay if wanted else 0.0,
-            "decays": wanted,
+            "params": [p for p, with_decay in zip(parameters, decays, strict=True) if with_decay is decay],
+            "weight_decay": settings.weight_decay if decay else 0.0,
+            "decays": decay,
         }
-        for wanted in (True, False)
+        for decay in (True, False)
     ]
     return [group for group in groups if group["params"]]
 
 
 def _hidden_matrices(network: nn.Module) -> set[nn.Parameter]:
     """Matrices from hidden states to hidden states: no embedding, and nothing that a head holds."""
-    outer = _embeddings(network)
+    outer = _embedding_parameters(network)
     heads = getattr(network, "heads", None)
     outer |= set(heads.parameters()) if isinstance(heads, nn.Module) else set()
     return {p for p in network.parameters() if p.ndim == 2 and p not in outer}
 
 
-def _embeddings(network: nn.Module) -> set[nn.Parameter]:
+def _embedding_parameters(network: nn.Module) -> set[nn.Parameter]:
     return {
         p for module in network.modules() if isinstance(module, nn.Embedding) for p in module.parameters()
     }

@@ -11,28 +11,28 @@ from typing import Any
 
 from pretune.arguments import FilePath, check_arguments
 from pretune.errors import ConfigError
-from pretune.inference.heads import BATCH_TOKENS
-from pretune.model.folder import outline
+from pretune.inference.heads import MAX_BATCH_TOKENS
+from pretune.model.folder import read_folder_info
 from pretune.model.model import Model
 from pretune.runtime import atomic_files
 from pretune.runtime.distributed import World
-from pretune.runtime.metrics_reader import read_log
-from pretune.runtime.progress import Reporter, Silent
-from pretune.runtime.run_folder import Run, environment
-from pretune.training.oom_backoff import Memory
-from pretune.training.train_state import Outcome
+from pretune.runtime.metrics_reader import read_metrics
+from pretune.runtime.progress import NullReporter, Reporter
+from pretune.runtime.run_folder import Run, describe_environment
+from pretune.training.oom_backoff import OOMBackoff
+from pretune.training.train_state import TrainResult
 from pretune.training.trainer import Trainer
 from pretune.workflows import cards, distillation, findings, run_page, verdicts
-from pretune.workflows.evaluate import Evaluation, assess
+from pretune.workflows.evaluate import Evaluation, evaluate_records
 from pretune.workflows.finetune import recipe
-from pretune.workflows.finetune.components import Finetuning
+from pretune.workflows.finetune.components import FinetuneSetup
 from pretune.workflows.finetune.settings import AUTO as AUTO
 from pretune.workflows.finetune.settings import FinetuneSettings as FinetuneSettings
 from pretune.workflows.finetune.settings import resolve as resolve
-from pretune.workflows.prediction_findings import Final, Origin
-from pretune.workflows.run_lifecycle import RunResult, carried_out
+from pretune.workflows.prediction_findings import DiagnosisContext, FinalPredictions
+from pretune.workflows.run_lifecycle import RunResult, start_or_resume
 
-EVALUATIONS = 4
+MAX_EVALUATIONS = 4
 """At most, where their number is not given: of more, one would be best by chance."""
 
 
@@ -56,7 +56,7 @@ def finetune(
     out: FilePath | None = None,
     changes: FilePath | None = None,
     reporter: Reporter | None = None,
-    started: float | None = None,
+    start_time: float | None = None,
 ) -> RunResult:
     """Fine-tune ``model``; the same call goes on where a stopped one ended.
 
@@ -68,139 +68,145 @@ def finetune(
         CheckpointError: no model there, or a damaged one.
         Interrupted: a signal came; a checkpoint is saved and the same call goes on.
     """
-    started = time.monotonic() if started is None else started
+    start_time = time.monotonic() if start_time is None else start_time
     given = {
-        "model": _where(model), "task": task, "task_options": task_options,
-        "objective_options": objective_options, "train": _paths(train), "validation": _paths(validation),
-        "test": _paths(test), "budget": budget, "training": training, "max_length": max_length,
+        "model": _model_path(model), "task": task, "task_options": task_options,
+        "objective_options": objective_options, "train": _to_paths(train),
+        "validation": _to_paths(validation),
+        "test": _to_paths(test), "budget": budget, "training": training, "max_length": max_length,
         "language": language, "columns": columns, "encoding": encoding,
     }  # fmt: skip
     resolved = resolve(settings, {k: v for k, v in given.items() if v is not None})
-    work = partial(_finetuned, resolved, started)
-    return carried_out(
+    work = partial(_train, resolved, start_time)
+    return start_or_resume(
         work, "finetune", resolved, resolved.train, out=out, changes=changes, reporter=reporter
     )
 
 
-def _finetuned(
-    resolved: FinetuneSettings, started: float, run: Run, world: World, reporter: Reporter
+def _train(
+    settings: FinetuneSettings, start_time: float, run: Run, world: World, reporter: Reporter
 ) -> Mapping[str, Any]:
-    with world.in_turn(), run.starting():
-        parts = Finetuning(resolved, reporter, world)
-        distillation.keep(parts.teacher, run)
-    length = parts.length
+    with world.main_first(), run.discard_on_error():
+        setup = FinetuneSetup(settings, reporter, world)
+        distillation.record_teacher(setup.teacher, run)
+    length = setup.duration
     # Before training: what they take is then known, and a budget in minutes leaves the rest to the steps.
-    world.lead(lambda: parts.fit_baselines(length))
-    rows = min(BATCH_TOKENS, len(parts.validation))
-    memory = Memory(run, "evaluation", rows, reporter.say, alone=world.size == 1)
-    outcome = Trainer(
-        keeper=parts.model,
-        objective=parts.objective,
-        batches=parts.batches,
-        evaluate=lambda network, step: memory.fitted(step, partial(parts.evaluate, step)),
-        settings=parts.training,
-        length=length,
+    world.on_main(lambda: setup.fit_baselines(length))
+    rows = min(MAX_BATCH_TOKENS, len(setup.validation))
+    oom_backoff = OOMBackoff(run, "evaluation", rows, reporter.say, single_process=world.world_size == 1)
+    result = Trainer(
+        model_io=setup.model,
+        objective=setup.objective,
+        dataloader=setup.dataloader,
+        evaluate=lambda network, step: oom_backoff.run_with_backoff(step, partial(setup.evaluate, step)),
+        settings=setup.training,
+        duration=length,
         run=run,
         reporter=reporter,
-        started=started,
-        most_evaluations=EVALUATIONS,
-        evaluation_tokens=parts.validation_tokens,
-        after=parts.after,
+        start_time=start_time,
+        max_evaluations=MAX_EVALUATIONS,
+        evaluation_tokens=setup.num_validation_tokens,
+        post_training_seconds=setup.seconds_after_training,
         name="finetune",
         world=world,
     ).train()
-    rows = memory.rows(outcome.best_step)
-    return world.lead(lambda: _concluded(run, resolved, parts, outcome, rows, reporter))
+    rows = oom_backoff.rows(result.best_step)
+    return world.on_main(lambda: _evaluate_and_finish(run, settings, setup, result, rows, reporter))
 
 
-def _concluded(
-    run: Run, resolved: FinetuneSettings, parts: Finetuning, outcome: Outcome, rows: int, reporter: Reporter
+def _evaluate_and_finish(
+    run: Run,
+    settings: FinetuneSettings,
+    setup: FinetuneSetup,
+    result: TrainResult,
+    rows: int,
+    reporter: Reporter,
 ) -> dict[str, Any]:
     """Test, and everything that is written once training has ended; the summary."""
-    held_out = parts.settle(outcome.best_step, rows)
-    evaluation = assess(
-        parts.model,
-        parts.scored,
-        parts.baselines,
-        predictions=None if parts.test else held_out,
+    held_out = setup.tune_predictions(result.best_step, rows)
+    evaluation = evaluate_records(
+        setup.model,
+        setup.evaluation_records,
+        setup.baselines,
+        predictions=None if setup.test else held_out,
     )
     summary = {
         "verb": "finetune",
-        "task": resolved.task,
-        "family": parts.model.family.__name__.rsplit(".", 1)[-1],
-        "from_random": resolved.from_random,
-        **distillation.told(parts.teacher),
-        "labels": list(parts.model.labels),
-        "pairs": any(len(parts.kind.texts(record)) > 1 for record in parts.train),
-        "task_options": parts.model.about["task_options"],
-        "parameters": parts.model.parameters,
-        "steps": outcome.steps,
-        "best_step": outcome.best_step,
-        "seconds": round(outcome.seconds, 1),
-        "batch_examples": parts.training.batch_examples,
-        "train": len(parts.train),
-        "validation": {"n": len(parts.validation), **outcome.scores},
-        "scored_on": "test" if parts.test else "validation",
+        "task": settings.task,
+        "family": setup.model.family.__name__.rsplit(".", 1)[-1],
+        "from_random": settings.from_random,
+        **distillation.teacher_summary(setup.teacher),
+        "labels": list(setup.model.labels),
+        "pairs": any(len(setup.task_module.get_texts(record)) > 1 for record in setup.train),
+        "task_options": setup.model.metadata["task_options"],
+        "parameters": setup.model.num_parameters,
+        "steps": result.steps,
+        "best_step": result.best_step,
+        "seconds": round(result.seconds, 1),
+        "batch_examples": setup.training.batch_examples,
+        "train": len(setup.train),
+        "validation": {"n": len(setup.validation), **result.best_scores},
+        "scored_on": "test" if setup.test else "validation",
         **evaluation.summary(),
-        **verdicts.concluded(
-            run, outcome, resolved.training.patience, resolved.language, reporter,
-            Final(
-                evaluation.findings("test" if parts.test else "validation"), evaluation.beats_majority,
-                _origin(resolved),
+        **verdicts.conclude_run(
+            run, result, settings.training.patience, settings.language, reporter,
+            FinalPredictions(
+                evaluation.findings("test" if setup.test else "validation"), evaluation.beats_majority,
+                _diagnosis_context(settings),
             ),
         ),
     }  # fmt: skip
-    _finish(run, resolved, parts.model, evaluation, summary)
+    _write_outputs(run, settings, setup.model, evaluation, summary)
     return summary
 
 
-def _origin(settings: FinetuneSettings) -> Origin:
+def _diagnosis_context(settings: FinetuneSettings) -> DiagnosisContext:
     """How the model was trained, for the cause of a constant prediction."""
-    usual = recipe.training(outline(settings.model), from_random=settings.from_random)
-    return Origin(usual["optimizer"]["learning_rate"], settings.task_options.get("threshold"))
+    defaults = recipe.training_defaults(read_folder_info(settings.model), from_random=settings.from_random)
+    return DiagnosisContext(defaults["optimizer"]["learning_rate"], settings.task_options.get("threshold"))
 
 
-def rehearse(settings: FinetuneSettings, reporter: Reporter | None = None) -> dict[str, Any]:
+def dry_run(settings: FinetuneSettings, reporter: Reporter | None = None) -> dict[str, Any]:
     """Read the model and the records, check them, and say what would be done; nothing is written.
 
     What was skipped and what the columns are goes to ``reporter``.
     """
-    parts = Finetuning(settings, reporter or Silent(), World())
-    length, batches = parts.length, parts.batches
+    setup = FinetuneSetup(settings, reporter or NullReporter(), World())
+    length, batches = setup.duration, setup.dataloader
     steps = {}
     if length.unit != "seconds":
-        steps = {"steps": length.steps(batches.steps_per_epoch, batches.tokens_per_step)}
+        steps = {"steps": length.to_steps(batches.steps_per_epoch, batches.tokens_per_step)}
     return {
         "model": settings.model,
-        "parameters": parts.model.parameters,
-        "labels": ", ".join(parts.model.labels),
-        "train": len(parts.train),
-        "validation": len(parts.validation),
-        "test": len(parts.test),
+        "parameters": setup.model.num_parameters,
+        "labels": ", ".join(setup.model.labels),
+        "train": len(setup.train),
+        "validation": len(setup.validation),
+        "test": len(setup.test),
         "length": str(length),
         **steps,
     }
 
 
-def _finish(
+def _write_outputs(
     run: Run, settings: FinetuneSettings, model: Model, evaluation: Evaluation, summary: dict[str, Any]
 ) -> None:
     def fill(folder: Path) -> None:
         model.write(folder)
-        (folder / "README.md").write_text(cards.finetuned(settings, summary), encoding="utf-8")
+        (folder / "README.md").write_text(cards.finetuning_card(settings, summary), encoding="utf-8")
 
-    atomic_files.write_folder(run.model, fill, about={"kind": "model"})
-    lines = [json.dumps(row, ensure_ascii=False) for row in evaluation.rows()]
+    atomic_files.write_folder(run.model_path, fill, metadata={"kind": "model"})
+    lines = [json.dumps(row, ensure_ascii=False) for row in evaluation.prediction_rows()]
     atomic_files.write_text(run.folder / "predictions.jsonl", "\n".join(lines) + "\n")
-    run_page.finetuning(
-        run.folder / "report.html", settings, summary, read_log(run.metrics), evaluation,
-        findings.against_baselines(settings.language, evaluation, summary), environment(),
+    run_page.write_finetuning_page(
+        run.folder / "report.html", settings, summary, read_metrics(run.metrics_path), evaluation,
+        findings.baseline_findings(settings.language, evaluation, summary), describe_environment(),
         language=settings.language,
     )  # fmt: skip
     run.finish(summary)
 
 
-def _where(model: Model | str | Path | None) -> str | None:
+def _model_path(model: Model | str | Path | None) -> str | None:
     if isinstance(model, Model):
         if model.path is None:
             raise ConfigError("finetune: save the model first (model.save(folder)) and give the folder")
@@ -208,7 +214,7 @@ def _where(model: Model | str | Path | None) -> str | None:
     return None if model is None else str(model)
 
 
-def _paths(paths: FilePath | Sequence[FilePath] | None) -> tuple[str, ...] | None:
+def _to_paths(paths: FilePath | Sequence[FilePath] | None) -> tuple[str, ...] | None:
     if paths is None:
         return None
     return (str(paths),) if isinstance(paths, str | Path) else tuple(str(p) for p in paths)

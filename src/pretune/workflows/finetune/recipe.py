@@ -9,30 +9,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pretune.model.folder import Outline
+from pretune.model.folder import FolderInfo
 
-READ = 128
+DEFAULT_MAX_LENGTH = 128
 """Tokens of a text that are read: as many as stock's example reads. More take longer, and seldom help."""
-PUBLISHED_RATE, PUBLISHED_WIDTH = 1e-4, 384
+PUBLISHED_LEARNING_RATE, PUBLISHED_HIDDEN_SIZE = 1e-4, 384
 """Peak learning rate of a published checkpoint of that width; others in inverse proportion to theirs, which
 at 768 is the 5e-5 that stock's example has for all."""
-OWN_RATE, OWN_WIDTH = 2e-3, 128
+PRETUNE_LEARNING_RATE, PRETUNE_HIDDEN_SIZE = 2e-3, 128
 """The same of a model that pretune pretrained, in minutes or hours: it knows less that could be lost."""
-TOKENS_A_RECORD = 256
+TOKENS_PER_RECORD = 256
 """Tokens that are read of each record over all epochs, about: two epochs of texts cut at ``READ``."""
-EPOCHS = (2, 6)
+EPOCH_RANGE = (2, 6)
 """The least and the most: short texts are read more often, in the time that stock's padding takes."""
-MANY = 10_000
+LARGE_BATCH_FROM_RECORDS = 10_000
 """From so many records on a step has ``LARGE`` of them, else ``SMALL``: few records want many steps."""
-SMALL, LARGE = 8, 16
+SMALL_BATCH_EXAMPLES, LARGE_BATCH_EXAMPLES = 8, 16
 
 ADAMW: dict[str, Any] = {"name": "adamw", "betas": (0.9, 0.999), "weight_decay": 0.01}
 
 
-def training(start: Outline, *, from_random: bool) -> dict[str, Any]:
+def training_defaults(start: FolderInfo, *, from_random: bool) -> dict[str, Any]:
     """Settings of training for a model as its folder describes it."""
-    own = is_own(start, from_random=from_random)
-    rate, width = (OWN_RATE, OWN_WIDTH) if own else (PUBLISHED_RATE, PUBLISHED_WIDTH)
+    own = is_pretune_model(start, from_random=from_random)
+    rate, width = (
+        (PRETUNE_LEARNING_RATE, PRETUNE_HIDDEN_SIZE)
+        if own
+        else (PUBLISHED_LEARNING_RATE, PUBLISHED_HIDDEN_SIZE)
+    )
     learning_rate = rate * width / start.config.hidden_size
     return {
         "optimizer": {**ADAMW, "learning_rate": float(f"{learning_rate:.2g}")},
@@ -40,42 +44,44 @@ def training(start: Outline, *, from_random: bool) -> dict[str, Any]:
     }
 
 
-def is_own(start: Outline, *, from_random: bool) -> bool:
+def is_pretune_model(start: FolderInfo, *, from_random: bool) -> bool:
     """Was the model pretrained by pretune, or has it learnt nothing yet?"""
     return start.objective is not None or from_random
 
 
-def batch_examples(records: int, *, own: bool) -> int:
+def batch_examples(records: int, *, pretune_model: bool) -> int:
     """Records of a step; ``own``: as :func:`is_own` has it."""
-    return LARGE if own or records >= MANY else SMALL
+    return (
+        LARGE_BATCH_EXAMPLES if pretune_model or records >= LARGE_BATCH_FROM_RECORDS else SMALL_BATCH_EXAMPLES
+    )
 
 
-def cutting(start: Outline) -> dict[str, Any]:
+def truncation_defaults(start: FolderInfo) -> dict[str, Any]:
     """How much of a text is read: ``READ`` tokens, in windows by a model that reads fewer at once."""
-    if start.max_length < READ:
+    if start.max_length < DEFAULT_MAX_LENGTH:
         return {"task_options": {"long_texts": "windows"}}
-    return {"max_length": READ, "task_options": {"long_texts": "longest_first"}}
+    return {"max_length": DEFAULT_MAX_LENGTH, "task_options": {"long_texts": "longest_first"}}
 
 
-def epochs(records: int, tokens: float) -> float:
+def epochs(records: int, tokens_per_epoch: float) -> float:
     """How often the records are read, by the ``tokens`` of one epoch; in halves."""
-    least, most = EPOCHS
-    return min(most, max(least, round(2 * TOKENS_A_RECORD * records / max(1.0, tokens)) / 2))
+    least, most = EPOCH_RANGE
+    return min(most, max(least, round(2 * TOKENS_PER_RECORD * records / max(1.0, tokens_per_epoch)) / 2))
 
 
-def completed(given: Mapping[str, Any], start: Outline) -> dict[str, Any]:
+def apply_recipe(user_settings: Mapping[str, Any], start: FolderInfo) -> dict[str, Any]:
     """The settings ``given``, with those of the recipe where there are none."""
-    values = dict(given)
+    values = dict(user_settings)
     if values.get("max_length") is None and "long_texts" not in (values.get("task_options") or {}):
-        chosen = cutting(start)
+        chosen = truncation_defaults(start)
         values["task_options"] = chosen.pop("task_options") | dict(values.get("task_options") or {})
         values |= chosen
-    own = training(start, from_random=bool(values.get("from_random")))
-    asked = dict(values.get("training") or {})
-    for part in ("optimizer", "schedule"):
-        section = dict(asked.get(part) or {})
+    defaults = training_defaults(start, from_random=bool(values.get("from_random")))
+    training = dict(values.get("training") or {})
+    for name in ("optimizer", "schedule"):
+        section = dict(training.get(name) or {})
         # What is given of another optimiser or schedule is completed by its own defaults.
-        same = section.get("name", own[part]["name"]) == own[part]["name"]
-        asked[part] = (own[part] if same else {}) | section
-    values["training"] = own | asked
+        same = section.get("name", defaults[name]["name"]) == defaults[name]["name"]
+        training[name] = (defaults[name] if same else {}) | section
+    values["training"] = defaults | training
     return values

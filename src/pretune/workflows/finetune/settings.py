@@ -8,14 +8,14 @@ from typing import Any
 
 import pydantic
 
-from pretune.config import Settings, build
-from pretune.data.sources.columns import check_names
-from pretune.data.sources.read_options import Reading
+from pretune.config import Settings, build_settings
+from pretune.data.sources.columns import check_column_names
+from pretune.data.sources.read_options import ReadOptions
 from pretune.errors import ConfigError
-from pretune.model.folder import outline
+from pretune.model.folder import read_folder_info
 from pretune.objectives import DistillationSettings
 from pretune.registry import find
-from pretune.training.duration import parse_length
+from pretune.training.duration import parse_duration
 from pretune.training.settings import TrainingSettings
 from pretune.workflows import distillation, run_page
 from pretune.workflows.finetune import recipe
@@ -64,7 +64,7 @@ class FinetuneSettings(Settings):
 
 
 def resolve(
-    settings: FinetuneSettings | Mapping[str, Any] | None, given: Mapping[str, Any]
+    settings: FinetuneSettings | Mapping[str, Any] | None, overrides: Mapping[str, Any]
 ) -> FinetuneSettings:
     """The settings with keywords laid over them, checked.
 
@@ -74,32 +74,34 @@ def resolve(
     # What was left out is not given: the model decides it.
     if isinstance(settings, FinetuneSettings):
         settings = settings.model_dump(exclude_unset=True)
-    values = dict(settings or {}) | dict(given)
+    values = dict(settings or {}) | dict(overrides)
     if isinstance(values.get("training"), TrainingSettings):
         values["training"] = values["training"].model_dump(exclude_unset=True)
     # A key that is missing is named before the model is opened.
     if values.get("model") and values.get("train") and isinstance(values.get("training", {}), Mapping):
-        values = recipe.completed(values, outline(str(values["model"])))
+        values = recipe.apply_recipe(values, read_folder_info(str(values["model"])))
     for key in ("train", "validation", "test"):
         if isinstance(values.get(key), str | Path):
             values[key] = (str(values[key]),)
-    resolved = build(FinetuneSettings, values, where="finetune")
+    resolved = build_settings(FinetuneSettings, values, where="finetune")
     if not resolved.train:
         raise ConfigError("finetune: train is empty: give files of labelled records")
     run_page.check_language(resolved.language)
     if resolved.budget != AUTO:
-        parse_length(resolved.budget)
-    kind = find("tasks", resolved.task)
-    check_names(resolved.columns, [field.name for field in kind.FIELDS], "finetune")
-    Reading(resolved.columns, resolved.encoding)  # refuses an encoding that there is none of
-    options = build(kind.Options, resolved.task_options, where="finetune: task_options")
-    objective = build(
-        find("objectives", kind.OBJECTIVE).Options,
+        parse_duration(resolved.budget)
+    task_module = find("tasks", resolved.task)
+    check_column_names(resolved.columns, [field.name for field in task_module.FIELDS], "finetune")
+    ReadOptions(resolved.columns, resolved.encoding)  # refuses an encoding that there is none of
+    options = build_settings(task_module.Options, resolved.task_options, where="finetune: task_options")
+    objective = build_settings(
+        find("objectives", task_module.OBJECTIVE).Options,
         resolved.objective_options,
         where="finetune: objective_options",
     )
     if resolved.distillation is not None:
-        distillation.check(resolved.distillation, outline(resolved.model).config, resolved.training)
+        distillation.check_distillation(
+            resolved.distillation, read_folder_info(resolved.model).config, resolved.training
+        )
     return resolved.model_copy(
         update={"task_options": options.model_dump(), "objective_options": objective.model_dump()}
     )

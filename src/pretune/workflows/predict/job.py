@@ -10,33 +10,33 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pretune.config import build, digest
-from pretune.data.sources.columns import unlabelled
-from pretune.data.sources.read_options import Reading
+from pretune.config import build_settings, digest
+from pretune.data.sources.columns import input_fields
+from pretune.data.sources.read_options import ReadOptions
 from pretune.data.sources.records import RecordLog, read_records
 from pretune.errors import DataError, UsageError
 from pretune.generation.sampling import Sampling
-from pretune.inference.fill_mask import Filled
-from pretune.inference.output_format import FORMATS, Format
+from pretune.inference.fill_mask import MaskPrediction
+from pretune.inference.output_format import FORMATS, OutputFormat
 from pretune.model.model import Model
-from pretune.runtime.progress import Reporter, working
-from pretune.text.tokenizer import well_formed
+from pretune.runtime.progress import Reporter, track_progress
+from pretune.text.tokenizer import replace_surrogates
 from pretune.types import Record
 
-CHUNK = 512
+CHUNK_SIZE = 512
 """Rows that are read, answered and written at once: what bounds memory, and what a kill may cost."""
-CHUNK_WRITTEN = 8
+GENERATION_CHUNK_SIZE = 8
 """The same of a language model, whose answers take longer."""
-FIELDS = ("id", "text", "text_pair")
+ECHOED_FIELDS = ("id", "text", "text_pair")
 """What is repeated of a record beside its answer."""
-ANSWERS = {"masked_lm": ("masks",), "permutation_lm": ("masks",), "causal_lm": ("continuation",)}
+OUTPUT_FIELDS = {"masked_lm": ("masks",), "permutation_lm": ("masks",), "causal_lm": ("continuation",)}
 """The fields of a language model's answers."""
 
 OnBad = Literal["skip", "keep"]
 
 
 @dataclass(frozen=True, slots=True)
-class Writing:
+class GenerationOptions:
     """How a causal model continues a text; what is None is decided by the model."""
 
     max_new_tokens: int | None = None
@@ -45,7 +45,7 @@ class Writing:
 
 
 @dataclass(frozen=True, slots=True)
-class Bad:
+class RejectedRow:
     """A row that cannot be used."""
 
     path: str
@@ -54,20 +54,20 @@ class Bad:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class Progress:
     """How far it is."""
 
     rows: int = 0
     """Rows of the data that are dealt with, bad ones among them."""
-    answered: int = 0
-    unanswered: int = 0
+    num_predictions: int = 0
+    num_failed: int = 0
     """Records that could be read, but that the model has no answer to."""
-    examples: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
     """The first of these."""
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class InputScan:
     """What a first reading of the data finds, before any work is spent on it."""
 
     log: RecordLog
@@ -77,84 +77,88 @@ class Survey:
     fingerprint: str
 
 
-class Listening(RecordLog):
+class RejectedRowLog(RecordLog):
     """A log that also hands each rejected row on, where it stands among the others."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._heard: list[Bad] = []
+        self._rejected: list[RejectedRow] = []
 
     def reject(self, path: Path | str, line: int, reason: str) -> None:
         """Count a bad record, and keep it for :meth:`heard`."""
         super().reject(path, line, reason)
-        self._heard.append(Bad(str(path), line, reason))
+        self._rejected.append(RejectedRow(str(path), line, reason))
 
-    def heard(self) -> list[Bad]:
+    def pop_rejected(self) -> list[RejectedRow]:
         """What was rejected since the last call."""
-        heard, self._heard = self._heard, []
-        return heard
+        rejected, self._rejected = self._rejected, []
+        return rejected
 
 
 @dataclass(frozen=True)
-class Job:
+class PredictionJob:
     """A model on a file of records."""
 
     model: Model
     data: str
-    form: Format
+    file_format: OutputFormat
     on_bad: OnBad
     batch_size: int | None
-    writing: Writing
-    reading: Reading = field(default_factory=Reading)
+    generation_options: GenerationOptions
+    reading: ReadOptions = field(default_factory=ReadOptions)
 
-    def rows(self, log: Listening) -> Iterator[Record | Bad]:
+    def iter_rows(self, log: RejectedRowLog) -> Iterator[Record | RejectedRow]:
         """The rows of the data in their order, bad ones in their places."""
         task = None if self.model.task_name is None else self.model.task_module
-        fields = ("text",) if task is None else unlabelled(task.FIELDS)
-        for record in read_records((self.data,), columns=fields, reading=self.reading, log=log):
-            yield from log.heard()
+        fields = ("text",) if task is None else input_fields(task.FIELDS)
+        for record in read_records((self.data,), columns=fields, read_options=self.reading, log=log):
+            yield from log.pop_rejected()
             try:
-                yield record if task is None else task.accepted(record, labelled=False)
+                yield record if task is None else task.parse(record, labelled=False)
             except DataError as error:
-                log.good -= 1
+                log.num_good -= 1
                 log.reject(record.path, record.line, str(error))
-        yield from log.heard()
+        yield from log.pop_rejected()
 
-    def survey(self) -> Survey:
+    def scan_input(self) -> InputScan:
         """Read the data once.
 
         Raises:
             DataError: no good record, or, where bad ones are left out, too many of them.
         """
-        log, content, rows = Listening(), hashlib.sha256(), 0
+        log, content, rows = RejectedRowLog(), hashlib.sha256(), 0
         found: dict[str, None] = {}
-        for row in self.rows(log):
+        for row in self.iter_rows(log):
             rows += 1
-            given = asdict(row) if isinstance(row, Bad) else _given(row)
+            given = asdict(row) if isinstance(row, RejectedRow) else _echo_fields(row)
             content.update(digest(given).encode())
-            found |= dict.fromkeys(() if isinstance(row, Bad) else given)
-        self._finish(log)
-        return Survey(log, rows, tuple(f for f in FIELDS if f in found), content.hexdigest())
+            found |= dict.fromkeys(() if isinstance(row, RejectedRow) else given)
+        self._check_log(log)
+        return InputScan(log, rows, tuple(f for f in ECHOED_FIELDS if f in found), content.hexdigest())
 
-    def judge(self, survey: Survey, tally: Tally) -> None:
+    def check_failures(self, scan: InputScan, progress: Progress) -> None:
         """Whether enough records were answered.
 
         Raises:
             DataError: none, or, where bad ones are left out, too few.
         """
-        if tally.unanswered:
+        if progress.num_failed:
             log = RecordLog()
-            log.paths, log.good, log.bad = [self.data], tally.answered, survey.log.bad + tally.unanswered
-            log.examples = tally.examples
-            self._finish(log)
+            log.paths, log.num_good, log.num_bad = (
+                [self.data],
+                progress.num_predictions,
+                scan.log.num_bad + progress.num_failed,
+            )
+            log.examples = progress.failures
+            self._check_log(log)
 
-    def _finish(self, log: RecordLog) -> None:
-        if self.on_bad == "keep" and log.good:
+    def _check_log(self, log: RecordLog) -> None:
+        if self.on_bad == "keep" and log.num_good:
             return
         try:
-            log.finish()
+            log.raise_if_too_many_bad()
         except DataError as error:
-            hint = "\nto answer the rest all the same: --on-bad keep" if log.good else ""
+            hint = "\nto answer the rest all the same: --on-bad keep" if log.num_good else ""
             raise DataError(f"{error}{hint}") from None
 
     def identity(self) -> dict[str, Any]:
@@ -164,107 +168,137 @@ class Job:
             "on_bad": self.on_bad,
             "batch_size": self.batch_size,
             "reading": asdict(self.reading),
-            "writing": asdict(self.writing) if self.model.task_name is None else None,
-            "format": next(suffix for suffix, form in FORMATS.items() if form is self.form),
+            "writing": asdict(self.generation_options) if self.model.task_name is None else None,
+            "format": next(suffix for suffix, form in FORMATS.items() if form is self.file_format),
         }
 
-    def pieces(self, survey: Survey, tally: Tally, reporter: Reporter) -> Iterator[tuple[bytes, Tally]]:
+    def iter_chunks(
+        self, scan: InputScan, progress: Progress, reporter: Reporter
+    ) -> Iterator[tuple[bytes, Progress]]:
         """The output from ``tally`` on, a chunk at a time, with how far it then is."""
-        columns = (*survey.fields, *self._fields(), *(("error", "file", "line") * (self.on_bad == "keep")))
-        size = CHUNK_WRITTEN if self.model.task_name is None else CHUNK
-        stream = itertools.islice(self.rows(Listening()), tally.rows, None)
-        before, began = tally.rows, time.monotonic()
-        head = b"" if tally.rows else self.form.head(columns)
-        with working(reporter, "predict", survey.rows) as work:
+        columns = (
+            *scan.fields,
+            *self._output_fields(),
+            *(("error", "file", "line") * (self.on_bad == "keep")),
+        )
+        size = GENERATION_CHUNK_SIZE if self.model.task_name is None else CHUNK_SIZE
+        stream = itertools.islice(self.iter_rows(RejectedRowLog()), progress.rows, None)
+        before, began = progress.rows, time.monotonic()
+        head = b"" if progress.rows else self.file_format.format_header(columns)
+        with track_progress(reporter, "predict", scan.rows) as work:
             while chunk := list(itertools.islice(stream, size)):
-                answers, tally = self._answered(chunk, tally)
-                yield head + self.form.body(answers, columns), tally
+                answers, progress = self._predict_chunk(chunk, progress)
+                yield head + self.file_format.format_rows(answers, columns), progress
                 head = b""
-                rate = (tally.rows - before) / max(time.monotonic() - began, 1e-9)
-                work.update(tally.rows, f"{rate:,.0f} records/s")
+                rate = (progress.rows - before) / max(time.monotonic() - began, 1e-9)
+                work.update(progress.rows, f"{rate:,.0f} records/s")
 
-    def _fields(self) -> tuple[str, ...]:
+    def _output_fields(self) -> tuple[str, ...]:
         name = self.model.task_name
-        return ANSWERS[self.model.head] if name is None else tuple(self.model.task_module.ANSWER_FIELDS)
+        return (
+            OUTPUT_FIELDS[self.model.head]
+            if name is None
+            else tuple(self.model.task_module.PREDICTION_FIELDS)
+        )
 
-    def _answered(self, chunk: Sequence[Record | Bad], tally: Tally) -> tuple[list[dict[str, Any]], Tally]:
+    def _predict_chunk(
+        self, chunk: Sequence[Record | RejectedRow], progress: Progress
+    ) -> tuple[list[dict[str, Any]], Progress]:
         """What is written for some rows, and how far it then is."""
         records = [row for row in chunk if isinstance(row, Record)]
-        said = answers(self.model, records, self.writing, self.batch_size)
+        predictions = iter_predictions(self.model, records, self.generation_options, self.batch_size)
         written: list[dict[str, Any]] = []
         faults: list[str] = []
         for row in chunk:
-            found = row if isinstance(row, Bad) else next(said)
-            if not isinstance(found, Bad):
+            found = row if isinstance(row, RejectedRow) else next(predictions)
+            if not isinstance(found, RejectedRow):
                 written.append(found)
                 continue
             if isinstance(row, Record):
-                faults.append(f"{row.where}: {found.reason}")
+                faults.append(f"{row.location}: {found.reason}")
             if self.on_bad == "keep":
-                given = {} if isinstance(row, Bad) else _given(row)
-                written.append({**given, "error": found.reason, "file": found.path, "line": found.line})
+                echoed = {} if isinstance(row, RejectedRow) else _echo_fields(row)
+                written.append({**echoed, "error": found.reason, "file": found.path, "line": found.line})
         return written, replace(
-            tally,
-            rows=tally.rows + len(chunk),
-            answered=tally.answered + len(records) - len(faults),
-            unanswered=tally.unanswered + len(faults),
-            examples=[*tally.examples, *faults][: RecordLog.EXAMPLES],
+            progress,
+            rows=progress.rows + len(chunk),
+            num_predictions=progress.num_predictions + len(records) - len(faults),
+            num_failed=progress.num_failed + len(faults),
+            failures=[*progress.failures, *faults][: RecordLog.MAX_EXAMPLES],
         )
 
 
-def answers(
-    model: Model, records: Sequence[Record], writing: Writing, batch_size: int | None = None
-) -> Iterator[dict[str, Any] | Bad]:
+def iter_predictions(
+    model: Model,
+    records: Sequence[Record],
+    generation_options: GenerationOptions,
+    batch_size: int | None = None,
+) -> Iterator[dict[str, Any] | RejectedRow]:
     """What the model says of each record, in order; where it has no answer to a text, why."""
     if model.task_name is not None:
-        yield from _labelled(model, records, batch_size)
+        yield from _predict_task(model, records, batch_size)
         return
     for record in records:
         try:
-            yield {**_given(record), **_USES[model.head](model, str(record.fields["text"]), writing)}
+            yield {
+                **_echo_fields(record),
+                **_PREDICT_BY_HEAD[model.head](model, str(record.fields["text"]), generation_options),
+            }
         except UsageError as error:
-            yield Bad(record.path, record.line, str(error))
+            yield RejectedRow(record.path, record.line, str(error))
 
 
-def _labelled(
+def _predict_task(
     model: Model, records: Sequence[Record], batch_size: int | None
-) -> Iterator[dict[str, Any] | Bad]:
-    answer = model.task_module.answer
+) -> Iterator[dict[str, Any] | RejectedRow]:
+    answer = model.task_module.to_row
     try:
         found = model.predict(records, batch_size=batch_size)
     except DataError as error:
         if len(records) == 1:
-            yield Bad(records[0].path, records[0].line, str(error))
+            yield RejectedRow(records[0].path, records[0].line, str(error))
         else:  # one of them: they are asked again, each alone
             for record in records:
-                yield from _labelled(model, [record], batch_size)
+                yield from _predict_task(model, [record], batch_size)
         return
-    for record, said in zip(records, found, strict=True):
-        yield {**_given(record), **answer(said)}
+    for record, prediction in zip(records, found, strict=True):
+        yield {**_echo_fields(record), **answer(prediction)}
 
 
-def _filled(model: Model, text: str, writing: Writing) -> dict[str, Any]:
-    return {"masks": [[_guess(guess) for guess in mask] for mask in model.fill(text)]}
+def _fill_masks(model: Model, text: str, generation_options: GenerationOptions) -> dict[str, Any]:
+    return {"masks": [[_filled_to_dict(guess) for guess in mask] for mask in model.fill(text)]}
 
 
-def _guess(guess: Filled) -> dict[str, Any]:
-    return {"token": guess.token, "probability": round(guess.probability, 6)}
+def _filled_to_dict(filled: MaskPrediction) -> dict[str, Any]:
+    return {"token": filled.token, "probability": round(filled.probability, 6)}
 
 
-def _continued(model: Model, text: str, writing: Writing) -> dict[str, Any]:
+def _generate_continuation(model: Model, text: str, generation_options: GenerationOptions) -> dict[str, Any]:
     sampling = None
-    if writing.temperature is not None:
-        values = {**model.defaults.sampling.model_dump(), "temperature": writing.temperature}
-        sampling = build(Sampling, values, where="predict")
+    if generation_options.temperature is not None:
+        values = {
+            **model.generation_config.sampling.model_dump(),
+            "temperature": generation_options.temperature,
+        }
+        sampling = build_settings(Sampling, values, where="predict")
     written = model.generate(
-        text, max_new_tokens=writing.max_new_tokens, sampling=sampling, seed=writing.seed
+        text,
+        max_new_tokens=generation_options.max_new_tokens,
+        sampling=sampling,
+        seed=generation_options.seed,
     )
     return {"continuation": written}
 
 
-_USES = {"masked_lm": _filled, "permutation_lm": _filled, "causal_lm": _continued}
+_PREDICT_BY_HEAD = {
+    "masked_lm": _fill_masks,
+    "permutation_lm": _fill_masks,
+    "causal_lm": _generate_continuation,
+}
 
 
-def _given(record: Record) -> dict[str, Any]:
-    given = {key: record.fields[key] for key in FIELDS if record.fields.get(key) is not None}
-    return {key: well_formed(value) if isinstance(value, str) else value for key, value in given.items()}
+def _echo_fields(record: Record) -> dict[str, Any]:
+    given = {key: record.fields[key] for key in ECHOED_FIELDS if record.fields.get(key) is not None}
+    return {
+        key: replace_surrogates(value) if isinstance(value, str) else value for key, value in given.items()
+    }

@@ -8,23 +8,23 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pretune.data.sources.read_options import Reading
+from pretune.data.sources.read_options import ReadOptions
 from pretune.data.sources.records import RecordLog, read_records
 from pretune.errors import DataError, UsageError
 from pretune.runtime import atomic_files, lock
-from pretune.text.tokenizer import well_formed
+from pretune.text.tokenizer import replace_surrogates
 from pretune.types import Record
 
-Answer = Callable[[Sequence[Record]], Iterable[dict[str, Any]]]
+ProcessRecords = Callable[[Sequence[Record]], Iterable[dict[str, Any]]]
 
 
-def answer_file(
+def process_file(
     data: str | Path,
     out: str | Path,
-    answer: Answer,
+    process: ProcessRecords,
     *,
-    reading: Reading,
-    chunk: int,
+    reading: ReadOptions,
+    chunk_size: int,
     overwrite: bool = False,
 ) -> tuple[int, RecordLog]:
     """Answer the records of ``data``, ``chunk`` at a time, into the JSON lines of ``out``: (answers, log).
@@ -38,49 +38,53 @@ def answer_file(
         ConfigError: another process writes ``out``.
     """
     path = Path(out)
-    with lock.held(lock.beside(path), path, DataError):
+    with lock.acquire(lock.lock_path(path), path, DataError):
         atomic_files.check_file(path, overwrite=overwrite)
-        return _written(str(data), path, answer, reading, chunk)
+        return _write_lines(str(data), path, process, reading, chunk_size)
 
 
-def _written(data: str, path: Path, answer: Answer, reading: Reading, chunk: int) -> tuple[int, RecordLog]:
+def _write_lines(
+    data: str, path: Path, process: ProcessRecords, reading: ReadOptions, chunk_size: int
+) -> tuple[int, RecordLog]:
     log = RecordLog()
-    records = read_records((data,), reading=reading, log=log)
-    growing, count = path.with_name(f".{path.name}.partial"), 0
+    records = read_records((data,), read_options=reading, log=log)
+    partial, count = path.with_name(f".{path.name}.partial"), 0
     try:
-        with growing.open("w", encoding="utf-8") as file:
-            for said in _answers(records, answer, chunk, log):
-                file.write(json.dumps(said, ensure_ascii=False) + "\n")
+        with partial.open("w", encoding="utf-8") as file:
+            for row in _process_chunks(records, process, chunk_size, log):
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 count += 1
-        log.finish()
-        growing.replace(path)
+        log.raise_if_too_many_bad()
+        partial.replace(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error}") from None
     finally:
-        growing.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
     return count, log
 
 
-def _answers(
-    records: Iterator[Record], answer: Answer, chunk: int, log: RecordLog
+def _process_chunks(
+    records: Iterator[Record], process: ProcessRecords, chunk_size: int, log: RecordLog
 ) -> Iterator[dict[str, Any]]:
-    while some := list(itertools.islice(records, chunk)):
+    while some := list(itertools.islice(records, chunk_size)):
         try:
-            said = list(answer(some))
+            rows = list(process(some))
         except (DataError, UsageError):  # one of them: they are asked again, each alone
-            said = [one for record in some for one in _alone(record, answer, log)]
-        yield from said
+            rows = [one for record in some for one in _process_one(record, process, log)]
+        yield from rows
 
 
-def _alone(record: Record, answer: Answer, log: RecordLog) -> Iterator[dict[str, Any]]:
+def _process_one(record: Record, process: ProcessRecords, log: RecordLog) -> Iterator[dict[str, Any]]:
     try:
-        yield from answer([record])
+        yield from process([record])
     except (DataError, UsageError) as error:
-        log.good -= 1
+        log.num_good -= 1
         log.reject(record.path, record.line, str(error))
 
 
-def given(record: Record) -> dict[str, Any]:
+def echo_fields(record: Record) -> dict[str, Any]:
     """What of a record is repeated in its answer."""
     given = {key: record.fields[key] for key in ("id", "text") if key in record.fields}
-    return {key: well_formed(value) if isinstance(value, str) else value for key, value in given.items()}
+    return {
+        key: replace_surrogates(value) if isinstance(value, str) else value for key, value in given.items()
+    }

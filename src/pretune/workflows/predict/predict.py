@@ -10,22 +10,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pretune.arguments import Count, FilePath, check_arguments
-from pretune.data.sources.columns import unlabelled
+from pretune.arguments import FilePath, PositiveInt, check_arguments
+from pretune.data.sources.columns import input_fields
 from pretune.errors import DataError, UsageError
-from pretune.inference.output_format import FORMATS, Format
+from pretune.inference.output_format import FORMATS, OutputFormat
 from pretune.model.model import Model
 from pretune.runtime import atomic_files, device, lock
-from pretune.runtime.progress import Reporter, Silent
-from pretune.runtime.resumable_file import Growing
+from pretune.runtime.progress import NullReporter, Reporter
+from pretune.runtime.resumable_file import ResumableFile
 from pretune.types import Record
-from pretune.workflows.data_options import reading_of
-from pretune.workflows.predict.job import Bad, Job, OnBad, Survey, Tally, Writing, answers
+from pretune.workflows.data_options import reading_for_model
+from pretune.workflows.predict.job import (
+    GenerationOptions,
+    InputScan,
+    OnBad,
+    PredictionJob,
+    Progress,
+    RejectedRow,
+    iter_predictions,
+)
 
-STREAM = "-"
+STDIO = "-"
 """As data: standard input. As out: standard output."""
 
-__all__ = ["Writing", "predict", "predict_texts"]
+__all__ = ["GenerationOptions", "predict", "predict_texts"]
 
 
 @check_arguments
@@ -35,8 +43,8 @@ def predict(
     data: FilePath,
     out: FilePath,
     on_bad: OnBad = "skip",
-    batch_size: Count | None = None,
-    writing: Writing | None = None,
+    batch_size: PositiveInt | None = None,
+    generation_options: GenerationOptions | None = None,
     overwrite: bool = False,
     columns: Mapping[str, str] | None = None,
     encoding: str | None = None,
@@ -67,87 +75,92 @@ def predict(
         ConfigError: another process writes ``out``.
         CheckpointError: no model there, or a damaged one.
     """
-    device.prepare()
-    reporter = reporter or Silent()
-    form = _format(str(out))
+    device.configure()
+    reporter = reporter or NullReporter()
+    file_format = _output_format(str(out))
     answer = partial(
-        _predicted, model, data, str(out), form, on_bad=on_bad, batch_size=batch_size, writing=writing,
+        _predict, model, data, str(out), file_format, on_bad=on_bad, batch_size=batch_size,
+        generation_options=generation_options,
         columns=columns, encoding=encoding, overwrite=overwrite, reporter=reporter,
     )  # fmt: skip
-    if str(out) == STREAM:
+    if str(out) == STDIO:
         return answer()
-    with lock.held(lock.beside(Path(out)), Path(out), DataError):
+    with lock.acquire(lock.lock_path(Path(out)), Path(out), DataError):
         atomic_files.check_file(Path(out), overwrite=overwrite)
         return answer()
 
 
-def _predicted(
+def _predict(
     model: Model | str | Path,
     data: str | Path,
     out: str,
-    form: Format,
+    file_format: OutputFormat,
     *,
     on_bad: OnBad,
     batch_size: int | None,
-    writing: Writing | None,
+    generation_options: GenerationOptions | None,
     columns: Mapping[str, str] | None,
     encoding: str | None,
     overwrite: bool,
     reporter: Reporter,
 ) -> dict[str, Any]:
     loaded = model if isinstance(model, Model) else Model.load(model)
-    _say_unused(loaded, reporter)
+    _report_unused_settings(loaded, reporter)
     fields = (
         ["text"]
         if loaded.task_name is None
-        else [field.name for field in unlabelled(loaded.task_module.FIELDS)]
+        else [field.name for field in input_fields(loaded.task_module.FIELDS)]
     )
-    reading = reading_of(loaded, columns, encoding, fields)
-    job = Job(loaded, str(data), form, on_bad, batch_size, writing or Writing(), reading)
-    survey = job.survey()
-    if survey.log.remarkable:
-        reporter.say(f"  {survey.log.summary()}")
-    if out == STREAM:
-        tally = Tally()
-        for piece, reached in job.pieces(survey, Tally(), reporter):
-            tally = reached
+    reading = reading_for_model(loaded, columns, encoding, fields)
+    job = PredictionJob(
+        loaded, str(data), file_format, on_bad, batch_size, generation_options or GenerationOptions(), reading
+    )
+    scan = job.scan_input()
+    if scan.log.has_notes:
+        reporter.say(f"  {scan.log.summary()}")
+    if out == STDIO:
+        progress = Progress()
+        for piece, reached in job.iter_chunks(scan, Progress(), reporter):
+            progress = reached
             sys.stdout.buffer.write(piece)
             sys.stdout.buffer.flush()
-        job.judge(survey, tally)
+        job.check_failures(scan, progress)
     else:
-        tally = _into(Path(out), job, survey, overwrite, reporter)
-    if tally.unanswered:
-        reporter.say(f"  {tally.unanswered:,} records without an answer ({tally.examples[0]})")
-    bad = survey.log.bad + tally.unanswered
-    return {"verb": "predict", "records": tally.answered, "bad": bad, "out": out}
+        progress = _write_file(Path(out), job, scan, overwrite, reporter)
+    if progress.num_failed:
+        reporter.say(f"  {progress.num_failed:,} records without an answer ({progress.failures[0]})")
+    bad = scan.log.num_bad + progress.num_failed
+    return {"verb": "predict", "records": progress.num_predictions, "bad": bad, "out": out}
 
 
-def _say_unused(model: Model, reporter: Reporter) -> None:
-    unused = model.unused_settings() if model.head == "causal_lm" else ""
+def _report_unused_settings(model: Model, reporter: Reporter) -> None:
+    unused = model.take_unused_settings() if model.head == "causal_lm" else ""
     if unused:
         reporter.say(f"  {unused}")
 
 
-def _into(out: Path, job: Job, survey: Survey, overwrite: bool, reporter: Reporter) -> Tally:
-    identity = {**job.identity(), "data": survey.fingerprint}
-    with closing(Growing(out, identity, reporter.say, overwrite=overwrite)) as file:
-        tally = Tally(**file.state)
-        if tally.rows:
-            reporter.say(f"  going on after {tally.rows:,} rows that are answered already")
-        for piece, reached in job.pieces(survey, tally, reporter):
+def _write_file(
+    out: Path, job: PredictionJob, scan: InputScan, overwrite: bool, reporter: Reporter
+) -> Progress:
+    identity = {**job.identity(), "data": scan.fingerprint}
+    with closing(ResumableFile(out, identity, reporter.say, overwrite=overwrite)) as file:
+        progress = Progress(**file.state)
+        if progress.rows:
+            reporter.say(f"  going on after {progress.rows:,} rows that are answered already")
+        for piece, reached in job.iter_chunks(scan, progress, reporter):
             file.write(piece, asdict(reached))
-            tally = reached
+            progress = reached
         try:
-            job.judge(survey, tally)
+            job.check_failures(scan, progress)
         except DataError:
             file.discard()
             raise
         file.finish()
-    return tally
+    return progress
 
 
-def _format(out: str) -> Format:
-    suffix = ".jsonl" if out == STREAM else Path(out).suffix.lower()
+def _output_format(out: str) -> OutputFormat:
+    suffix = ".jsonl" if out == STDIO else Path(out).suffix.lower()
     if Path(out).is_dir():
         raise UsageError(f"{out}: is a folder; give the file that the answers go to")
     if suffix not in FORMATS:
@@ -161,7 +174,7 @@ def predict_texts(
     texts: Iterable[str],
     *,
     pairs: Iterable[str] | None = None,
-    writing: Writing | None = None,
+    generation_options: GenerationOptions | None = None,
     reporter: Reporter | None = None,
 ) -> list[dict[str, Any]]:
     """What ``model`` says of each text, or of each pair.
@@ -172,10 +185,10 @@ def predict_texts(
     Raises:
         UsageError: it has no answer to one, or texts and pairs do not pair up.
     """
-    device.prepare()
+    device.configure()
     loaded = model if isinstance(model, Model) else Model.load(model)
     if reporter is not None:
-        _say_unused(loaded, reporter)
+        _report_unused_settings(loaded, reporter)
     firsts = list(texts)
     seconds = [None] * len(firsts) if pairs is None else list(pairs)
     if len(seconds) != len(firsts):
@@ -184,8 +197,8 @@ def predict_texts(
     fields = [{"text": a} if b is None else {"text": a, "text_pair": b} for a, b in both]
     found = []
     records = [Record(row, "text", number) for number, row in enumerate(fields, 1)]
-    for answer in answers(loaded, records, writing or Writing()):
-        if isinstance(answer, Bad):
+    for answer in iter_predictions(loaded, records, generation_options or GenerationOptions()):
+        if isinstance(answer, RejectedRow):
             raise UsageError(answer.reason)
         found.append(answer)
     empty = sum(answer.get("continuation") == "" for answer in found)

@@ -10,42 +10,42 @@ import numpy as np
 import torch
 
 from pretune.baselines.ngrams import NgramBaselines
-from pretune.data.corpus.build import Prepared
+from pretune.data.corpus.build import TokenizedCorpus
 from pretune.data.corpus.pairs import CorpusPairs
 from pretune.data.corpus.windows import Windows
-from pretune.evaluation.language_model import ROWS, HeldOut
+from pretune.evaluation.language_model import DEFAULT_ROWS, HeldOutSet
 from pretune.model.model import Model
-from pretune.objectives import Kind, Mixture
+from pretune.objectives import MixtureObjective, ObjectiveSpec
 from pretune.registry import find
 from pretune.runtime.distributed import World
 from pretune.runtime.progress import Reporter
 from pretune.runtime.run_folder import Run
-from pretune.text.tokenizer import Tokenizer, frame_for
-from pretune.training.dataloader import Batches, StepBatches
-from pretune.training.mixture import MixedBatches, Part
-from pretune.training.oom_backoff import Memory
-from pretune.training.sampled_softmax import SampledBatches
-from pretune.training.train_state import Outcome
-from pretune.types import Learning, Score, Specials, Traits
+from pretune.text.tokenizer import Tokenizer, template_for
+from pretune.training.dataloader import DataLoader, DataLoaderLike
+from pretune.training.mixture import MixtureComponent, MixtureDataLoader
+from pretune.training.oom_backoff import OOMBackoff
+from pretune.training.sampled_softmax import SampledSoftmaxDataLoader
+from pretune.training.train_state import TrainResult
+from pretune.types import Score, SpecialTokens, SupportsLoss, Traits
 from pretune.workflows import distillation
 from pretune.workflows.pretrain import model_size
-from pretune.workflows.pretrain.continue_from import load, tokenizer_of
-from pretune.workflows.pretrain.mixture import heads_of
+from pretune.workflows.pretrain.continue_from import load_start_model, start_tokenizer
+from pretune.workflows.pretrain.mixture import merge_heads
 from pretune.workflows.pretrain.settings import PretrainSettings
 
-Store = Windows | CorpusPairs
+CorpusFeatures = Windows | CorpusPairs
 """The features of a corpus, as an objective learns from them."""
-COUNTED = 1 << 25
+MAX_NGRAM_TOKENS = 1 << 25
 """Tokens that the n-gram models are fitted on at most, about: their pairs lie in memory."""
 
 
-class Pretraining:
+class PretrainSetup:
     """The parts of one pretraining run, made from settings and prepared text alone."""
 
     def __init__(
         self,
         settings: PretrainSettings,
-        prepared: Sequence[Prepared],
+        corpora: Sequence[TokenizedCorpus],
         run: Run,
         seconds: float | None,
         reporter: Reporter,
@@ -55,108 +55,135 @@ class Pretraining:
         self.settings, self.run, self.reporter, self.world = settings, run, reporter, world
         self.signatures: dict[str, str] = {}
         self.traits: Traits = find("families", settings.family).TRAITS
-        kinds, heads = settings.kinds, heads_of(settings.kinds)
+        specs, heads = settings.objective_specs, merge_heads(settings.objective_specs)
         started_from = settings.start_from
-        self.tokenizer = tokenizer_of(started_from) if started_from else self._framed(prepared[0].tokenizer)
-        self.prepared = tuple(prepared)
+        self.tokenizer = (
+            start_tokenizer(started_from) if started_from else self._configure_tokenizer(corpora[0].tokenizer)
+        )
+        self.corpora = tuple(corpora)
         specials = self.tokenizer.specials
         stores = [
-            kind.store(text.train, specials, settings.max_length)
-            for kind, text in zip(kinds, prepared, strict=True)
+            spec.feature_store(text.train, specials, settings.max_length)
+            for spec, text in zip(specs, corpora, strict=True)
         ]
-        self.parts = self._parts(kinds, heads, stores)
-        self.objective: Learning = self.parts[0].objective
-        ngrams = [_ngrams(store, specials) for store in stores]
-        self.batches: Batches = self._sampled(self._batches(), ngrams)
-        if len(self.parts) > 1:
-            self.objective = Mixture({part.name: part.objective for part in self.parts})
+        self.components = self._build_components(specs, heads, stores)
+        self.objective: SupportsLoss = self.components[0].objective
+        ngrams = [_fit_ngrams(store, specials) for store in stores]
+        self.dataloader: DataLoaderLike = self._with_negative_samples(self._build_dataloader(), ngrams)
+        if len(self.components) > 1:
+            self.objective = MixtureObjective({part.name: part.objective for part in self.components})
         self.new_heads: tuple[str, ...] = ()
         if started_from:
             seed = settings.training.seed
-            self.model, self.new_heads = load(started_from, heads, seed, reporter)
+            self.model, self.new_heads = load_start_model(started_from, heads, seed, reporter)
         else:
-            self.model = self._new_model(heads, seconds)
-        self.model.about["objective"] = kinds[0].name
-        if settings.parts[0].columns:
-            self.model.about["columns"] = dict(settings.parts[0].columns)
-        for text in prepared:
-            self.model.fingerprints = text.fingerprints.merged(self.model.fingerprints)
-        self.memory = Memory(run, "evaluation", ROWS, reporter.say, alone=world.size == 1)
+            self.model = self._create_model(heads, seconds)
+        self.model.metadata["objective"] = specs[0].name
+        if settings.components[0].columns:
+            self.model.metadata["columns"] = dict(settings.components[0].columns)
+        for text in corpora:
+            self.model.fingerprints = text.fingerprints.merge(self.model.fingerprints)
+        self.oom_backoff = OOMBackoff(
+            run, "evaluation", DEFAULT_ROWS, reporter.say, single_process=world.world_size == 1
+        )
         self.held_out = {
-            part.name: self._held_out(kind, text, known)
-            for part, kind, text, known in zip(self.parts, kinds, prepared, ngrams, strict=True)
+            component.name: self._build_held_out(kind, text, known)
+            for component, kind, text, known in zip(self.components, specs, corpora, ngrams, strict=True)
         }
 
     @property
-    def first(self) -> HeldOut:
+    def primary_held_out(self) -> HeldOutSet:
         """What decides which checkpoint is best: the held-out text of the first part."""
-        return self.held_out[self.parts[0].name]
+        return self.held_out[self.components[0].name]
 
-    def _parts(
-        self, kinds: Sequence[Kind], heads: tuple[str, ...], stores: Sequence[Store]
-    ) -> tuple[Part, ...]:
+    def _build_components(
+        self, specs: Sequence[ObjectiveSpec], heads: tuple[str, ...], stores: Sequence[CorpusFeatures]
+    ) -> tuple[MixtureComponent, ...]:
         """What is learnt from the text of each part; one alone may have a teacher at its side."""
         settings, specials = self.settings, self.tokenizer.specials
-        student = distillation.Student(
+        student = distillation.StudentSpec(
             self.tokenizer, self.traits, heads, settings.max_length, self.world.device
         )
-        teacher = distillation.Teacher.named(settings.distillation, student, self.reporter)
-        distillation.keep(teacher, self.run)
-        self.teacher = distillation.told(teacher)
+        teacher = distillation.Teacher.from_settings(settings.distillation, student, self.reporter)
+        distillation.record_teacher(teacher, self.run)
+        self.teacher_summary = distillation.teacher_summary(teacher)
         found = []
-        for part, kind, store in zip(settings.parts, kinds, stores, strict=True):
-            made = kind.make(self.traits, specials, part.objective_options, store)
-            name = str(part.name)
-            found.append(Part(name, part.weight, store, distillation.beside(teacher, made)))
-            self._say_what_is_cut(name, store)
+        for component, spec, store in zip(settings.components, specs, stores, strict=True):
+            inner_objective = spec.build_objective(self.traits, specials, component.objective_options, store)
+            name = str(component.name)
+            found.append(
+                MixtureComponent(
+                    name, component.weight, store, distillation.wrap_objective(teacher, inner_objective)
+                )
+            )
+            self._report_truncation(name, store)
         return tuple(found)
 
-    def _say_what_is_cut(self, name: str, store: Store) -> None:
-        if isinstance(store, CorpusPairs) and store.cut:
+    def _report_truncation(self, name: str, store: CorpusFeatures) -> None:
+        if isinstance(store, CorpusPairs) and store.num_truncated:
             self.reporter.say(
-                f"  {name}: {store.cut:,} of {len(store):,} pairs have a source or a target of more than "
-                f"{store.length} tokens, and are cut there (max_length = {self.settings.max_length})"
+                f"  {name}: {store.num_truncated:,} of {len(store):,} pairs have a source or a target of "
+                "more than "
+                f"{store.max_length} tokens, and are cut there (max_length = {self.settings.max_length})"
             )
 
-    def _batches(self) -> Batches:
-        settings, [part, *others] = self.settings, self.parts
+    def _build_dataloader(self) -> DataLoaderLike:
+        settings, [component, *others] = self.settings, self.components
         if others:
-            return MixedBatches(self.parts, self.traits, settings.training, settings.max_length, self.world)
-        return StepBatches(
-            part.store, part.objective, self.traits, settings.training, settings.max_length, self.world
+            return MixtureDataLoader(
+                self.components, self.traits, settings.training, settings.max_length, self.world
+            )
+        return DataLoader(
+            component.store,
+            component.objective,
+            self.traits,
+            settings.training,
+            settings.max_length,
+            self.world,
         )
 
-    def _sampled(self, batches: Batches, ngrams: Sequence[NgramBaselines]) -> Batches:
+    def _with_negative_samples(
+        self, dataloader: DataLoaderLike, ngrams: Sequence[NgramBaselines]
+    ) -> DataLoaderLike:
         """The batches, with words to estimate losses from where that is asked for and saves something."""
         sampled, size = self.settings.sampled_softmax, self.tokenizer.specials.vocabulary_size
-        if sampled is None or sampled.drawn_of(size) == size:
-            return batches
-        weighed = [part.weight * known.unigram for part, known in zip(self.parts, ngrams, strict=True)]
-        return SampledBatches(batches, sampled, np.sum(weighed, 0), self.settings.training.seed)
+        if sampled is None or sampled.resolve_num_sampled(size) == size:
+            return dataloader
+        weighted_unigrams = [
+            component.weight * known.unigram_probabilities
+            for component, known in zip(self.components, ngrams, strict=True)
+        ]
+        return SampledSoftmaxDataLoader(
+            dataloader, sampled, np.sum(weighted_unigrams, 0), self.settings.training.seed
+        )
 
-    def _held_out(self, kind: Kind, text: Prepared, ngrams: NgramBaselines) -> HeldOut:
+    def _build_held_out(
+        self, spec: ObjectiveSpec, corpus: TokenizedCorpus, ngrams: NgramBaselines
+    ) -> HeldOutSet:
         """The held-out text of a part, with the n-gram models of its training text."""
         settings, specials = self.settings, self.tokenizer.specials
-        held = kind.store(text.validation, specials, settings.max_length)
-        found = HeldOut(
-            held, kind.scoring(self.traits, specials, held), kind.contexts, self.tokenizer,
+        held = spec.feature_store(corpus.validation, specials, settings.max_length)
+        found = HeldOutSet(
+            held, spec.evaluation_objective(self.traits, specials, held), spec.ngram_contexts, self.tokenizer,
             max_tokens=settings.evaluation_tokens, max_length=settings.max_length,
-            every_token=kind.every_token, packing=self.traits.packing, world=self.world,
+            every_token=spec.predicts_every_token, packing=self.traits.supports_packing, world=self.world,
         )  # fmt: skip
         found.measure_baselines(ngrams)
         return found
 
-    def _framed(self, tokenizer: Tokenizer) -> Tokenizer:
+    def _configure_tokenizer(self, tokenizer: Tokenizer) -> Tokenizer:
         """A tokenizer that was given stays as it is; one that was trained gets the family's frame.
 
         And it gets the sentinels that the objectives need.
         """
         if self.settings.tokenizer:
             return tokenizer
-        framed = tokenizer.with_frame(frame_for(self.traits), segments=self.traits.segments)
-        return framed.with_sentinels(self.settings.sentinels)
+        configured = tokenizer.with_template(
+            template_for(self.traits), segments=self.traits.has_segment_embeddings
+        )
+        return configured.with_sentinels(self.settings.num_sentinels)
 
-    def _new_model(self, heads: tuple[str, ...], seconds: float | None) -> Model:
+    def _create_model(self, heads: tuple[str, ...], seconds: float | None) -> Model:
         settings = self.settings
 
         def create(shape: Mapping[str, Any]) -> Model:
@@ -165,108 +192,116 @@ class Pretraining:
                 max_length=settings.max_length, seed=settings.training.seed,
             )  # fmt: skip
 
-        if seconds is None or model_size.decided(settings.model):
+        if seconds is None or model_size.is_size_given(settings.model):
             return create({})
-        plan = self.run.plan()
+        plan = self.run.read_plan()
         if "model" not in plan:
-            trial = model_size.fitted(
-                lambda shape: create(shape.settings()).network, self.objective, self.batches,
+            trial = model_size.choose_size(
+                lambda shape: create(shape.to_settings()).network, self.objective, self.dataloader,
                 settings.training.optimizer, seconds=seconds,
-                corpus_tokens=sum(text.train.tokens for text in self.prepared),
+                corpus_tokens=sum(text.train.num_tokens for text in self.corpora),
             )  # fmt: skip
             self.reporter.say(
                 f"  {trial.shape}: {trial.tokens_per_second:,.0f} tokens/s here; the largest size that the "
                 "time and the text repay (model.hidden_size=... decides it yourself)"
             )
-            plan |= {"model": trial.shape.settings()}
+            plan |= {"model": trial.shape.to_settings()}
             self.run.write_plan(plan)
         return create(plan["model"])
 
-    def levels_in_training(self) -> dict[str, float]:
+    def training_reference_losses(self) -> dict[str, float]:
         """The losses of the n-gram models, those of several parts added up by their shares."""
-        whole = sum(part.weight for part in self.parts)
-        held = [(part.weight / whole, self.held_out[part.name]) for part in self.parts]
+        total_weight = sum(part.weight for part in self.components)
+        held = [
+            (component.weight / total_weight, self.held_out[component.name]) for component in self.components
+        ]
         return {
-            "unigram": sum(share * found.unigram for share, found in held),
-            "bigram": sum(share * found.bigram for share, found in held),
+            "unigram": sum(share * found.unigram_loss for share, found in held),
+            "bigram": sum(share * found.bigram_loss for share, found in held),
         }
 
     def evaluate(self, network: torch.nn.Module, step: int) -> list[Score]:
         """Held-out losses; the first part's decides which checkpoint is best."""
-        found = self.memory.fitted(
-            step, lambda rows: {part: held.scores(network, rows) for part, held in self.held_out.items()}
+        found = self.oom_backoff.run_with_backoff(
+            step, lambda rows: {part: held.evaluate(network, rows) for part, held in self.held_out.items()}
         )
-        self.signatures = {part: scores[0].signature for part, scores in found.items()}
+        self.signatures = {component: scores[0].signature for component, scores in found.items()}
         return [
-            replace(score, name=self._called(score.name, part))
+            replace(score, name=self._score_name(score.name, part))
             for part, scores in found.items()
             for score in scores
         ]
 
-    def _called(self, score: str, part: str) -> str:
+    def _score_name(self, score: str, component: str) -> str:
         """The name of a part's score beside those of the others: ``loss/prefix_lm``."""
-        return f"{score}/{part}" if len(self.parts) > 1 else score
+        return f"{score}/{component}" if len(self.components) > 1 else score
 
-    def of_part(self, scores: Mapping[str, float], part: str) -> dict[str, float]:
+    def component_scores(self, scores: Mapping[str, float], component: str) -> dict[str, float]:
         """The scores of one part, by the names that they have without a mixture."""
-        end = self._called("", part)
+        end = self._score_name("", component)
         return {name.removesuffix(end): value for name, value in scores.items() if name.endswith(end)}
 
-    def summary(self, outcome: Outcome, before: Mapping[str, float] | None) -> dict[str, Any]:
+    def summary(self, result: TrainResult, initial_scores: Mapping[str, float] | None) -> dict[str, Any]:
         """What came out, as it stands in summary.json."""
         [first, *others] = self.held_out
         return {
             "verb": "pretrain",
             "family": self.settings.family,
             "objective": self.settings.objective,
-            **self.teacher,
-            "parameters": self.model.parameters,
-            "steps": outcome.steps,
-            "best_step": outcome.best_step,
-            "tokens": outcome.tokens,
-            "seconds": round(outcome.seconds, 1),
-            **self._measured(first, outcome),
-            **({} if before is None else self._origin(self.of_part(before, first))),
-            **({"mixture": self._mixture(outcome)} if others else {}),
+            **self.teacher_summary,
+            "parameters": self.model.num_parameters,
+            "steps": result.steps,
+            "best_step": result.best_step,
+            "tokens": result.tokens,
+            "seconds": round(result.seconds, 1),
+            **self._component_summary(first, result),
+            **(
+                {}
+                if initial_scores is None
+                else self._start_summary(self.component_scores(initial_scores, first))
+            ),
+            **({"mixture": self._mixture_summary(result)} if others else {}),
         }
 
-    def _measured(self, part: str, outcome: Outcome) -> dict[str, Any]:
+    def _component_summary(self, component: str, result: TrainResult) -> dict[str, Any]:
         """A part's scores and what stands beside them."""
-        held, scores = self.held_out[part], self.of_part(outcome.scores, part)
+        held, scores = self.held_out[component], self.component_scores(result.best_scores, component)
         return {
             "loss": scores["loss"],
-            "unigram": held.unigram,
-            "bigram": held.bigram,
-            "targets": held.targets,
+            "unigram": held.unigram_loss,
+            "bigram": held.bigram_loss,
+            "targets": held.num_targets,
             "held_out": held.fingerprint,
             **{name: value for name, value in scores.items() if name not in ("loss", "perplexity")},
-            **held.majorities,
-            "signature": self.signatures.get(part, ""),
+            **held.majority_shares,
+            "signature": self.signatures.get(component, ""),
         }
 
-    def _mixture(self, outcome: Outcome) -> dict[str, Any]:
+    def _mixture_summary(self, result: TrainResult) -> dict[str, Any]:
         """Each part by its name: what it was, its share of the run, its scores."""
-        whole = sum(part.weight for part in self.parts)
+        total_weight = sum(component.weight for component in self.components)
         return {
             str(part.name): {
                 "objective": part.objective,
                 "corpus": list(text.sources),
-                "share": round(part.weight / whole, 6),
-                **self._measured(str(part.name), outcome),
+                "share": round(part.weight / total_weight, 6),
+                **self._component_summary(str(part.name), result),
             }
-            for part, text in zip(self.settings.parts, self.prepared, strict=True)
+            for part, text in zip(self.settings.components, self.corpora, strict=True)
         }
 
-    def _origin(self, before: Mapping[str, float]) -> dict[str, Any]:
+    def _start_summary(self, initial_scores: Mapping[str, float]) -> dict[str, Any]:
         """Where it started from, and what that was worth on the held-out text."""
         return {
             "start_from": self.settings.start_from,
             "new_heads": list(self.new_heads),
-            "before": dict(before),
+            "before": dict(initial_scores),
         }
 
 
-def _ngrams(store: Store, specials: Specials) -> NgramBaselines:
+def _fit_ngrams(store: CorpusFeatures, specials: SpecialTokens) -> NgramBaselines:
     """Fitted on what a store tells; of very much, on documents evenly apart."""
-    apart = max(1, -(-int(store.lengths[:, -1].sum()) // COUNTED))
-    return NgramBaselines.fit(store.told(specials, apart), specials.vocabulary_size, start=store.start)
+    every = max(1, -(-int(store.lengths[:, -1].sum()) // MAX_NGRAM_TOKENS))
+    return NgramBaselines.fit(
+        store.iter_targets(specials, every), specials.vocabulary_size, bos_id=store.bos_id
+    )

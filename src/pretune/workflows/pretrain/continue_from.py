@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from pretune.errors import ConfigError
-from pretune.model.folder import Outline, outline
+from pretune.model.folder import FolderInfo, read_folder_info
 from pretune.model.model import Model
-from pretune.objectives import objective_of
+from pretune.objectives import parse_objective
 from pretune.registry import find
 from pretune.runtime.progress import Reporter
 from pretune.text.tokenizer import Tokenizer
@@ -20,7 +20,7 @@ on for 100 steps on text of another kind gained 0.34 nats there and lost 0.08 on
 gained 0.76 and lost 0.40."""
 
 
-def adopt(values: Mapping[str, Any], *, max_length: int) -> dict[str, Any]:
+def settings_from_checkpoint(values: Mapping[str, Any], *, max_length: int) -> dict[str, Any]:
     """Settings with ``start_from``, completed by what its folder says.
 
     Args:
@@ -30,9 +30,9 @@ def adopt(values: Mapping[str, Any], *, max_length: int) -> dict[str, Any]:
         CheckpointError: no model there, or a damaged one.
         ConfigError: a setting that would make it another model.
     """
-    start = outline(str(values["start_from"]))
+    start = read_folder_info(str(values["start_from"]))
     fixed = {"family": start.family, "vocabulary_size": start.config.vocab_size}
-    _refuse_changes(values, start, fixed)
+    _check_fixed_settings(values, start, fixed)
     longest = values.get("max_length")
     if longest is None:
         longest = min(max_length, start.max_length)
@@ -47,16 +47,18 @@ def adopt(values: Mapping[str, Any], *, max_length: int) -> dict[str, Any]:
         "start_from": str(values["start_from"]),
         "tokenizer": None,
         "max_length": longest,
-        "objective": values.get("objective") or (None if values.get("mixture") else _objective(start)),
-        "training": _training(values.get("training")),
+        "objective": values.get("objective") or (None if values.get("mixture") else _start_objective(start)),
+        "training": _training_values(values.get("training")),
     }
 
 
-def load(folder: str, heads: tuple[str, ...], seed: int, reporter: Reporter) -> tuple[Model, tuple[str, ...]]:
+def load_start_model(
+    folder: str, heads: tuple[str, ...], seed: int, reporter: Reporter
+) -> tuple[Model, tuple[str, ...]]:
     """The model to go on with, and the heads that the folder lacks: they begin anew, and that is said."""
     model = Model.load(folder, head="+".join(heads), seed=seed)
-    if model.dropped:
-        reporter.say(f"  {folder}: {model.dropped}")
+    if model.dropped_head:
+        reporter.say(f"  {folder}: {model.dropped_head}")
     new = tuple(sorted({name.split(".")[1] for name in model.untrained}))
     if new:
         reporter.say(
@@ -64,44 +66,44 @@ def load(folder: str, heads: tuple[str, ...], seed: int, reporter: Reporter) -> 
             "values, so the loss before training says little"
         )
     model.untrained, model.path = (), None  # it is trained now, and this is no longer the model in the folder
-    model.about = {"max_length": model.max_length}  # nor what that was fine-tuned for
+    model.metadata = {"max_length": model.max_length}  # nor what that was fine-tuned for
     return model, new
 
 
-def tokenizer_of(folder: str) -> Tokenizer:
+def start_tokenizer(folder: str) -> Tokenizer:
     """The tokenizer that a model goes on with: its own."""
-    return Tokenizer.load(outline(folder).folder)
+    return Tokenizer.load(read_folder_info(folder).folder)
 
 
-def _refuse_changes(values: Mapping[str, Any], start: Outline, fixed: Mapping[str, Any]) -> None:
+def _check_fixed_settings(values: Mapping[str, Any], start: FolderInfo, fixed: Mapping[str, Any]) -> None:
     own = {**fixed, "tokenizer": None}
-    asked = {key: values.get(key) for key in own if values.get(key) is not None}
-    if "family" in asked:
-        asked["family"] = find("families", str(asked["family"])).__name__.rpartition(".")[2]
+    requested = {key: values.get(key) for key in own if values.get(key) is not None}
+    if "family" in requested:
+        requested["family"] = find("families", str(requested["family"])).__name__.rpartition(".")[2]
     for key, value in dict(values.get("model") or {}).items():
-        own[f"model.{key}"], asked[f"model.{key}"] = getattr(start.config, key, None), value
-    for key, value in asked.items():
+        own[f"model.{key}"], requested[f"model.{key}"] = getattr(start.config, key, None), value
+    for key, value in requested.items():
         if value != own[key]:
-            kept = "its own" if own[key] is None else repr(own[key])
+            current = "its own" if own[key] is None else repr(own[key])
             raise ConfigError(
                 f"pretrain: {key} = {value!r}: start_from goes on with the model in {start.folder} as it is, "
-                f"{key} {kept}; leave {key} out, or leave start_from out to begin a new model"
+                f"{key} {current}; leave {key} out, or leave start_from out to begin a new model"
             )
 
 
-def _objective(start: Outline) -> str | None:
+def _start_objective(start: FolderInfo) -> str | None:
     """What it was pretrained by, if that is pretraining; None: what its family usually is."""
     if start.head is None or start.head == "classification":
         return None
-    kind = objective_of(start.objective or start.head)
-    return kind.name if kind.suits(find("families", start.family).TRAITS) else None
+    spec = parse_objective(start.objective or start.head)
+    return spec.name if spec.is_supported_by(find("families", start.family).TRAITS) else None
 
 
-def _training(given: Any) -> Any:
+def _training_values(user_training: Any) -> Any:
     """The training settings, with the learning rate of a model that knows something already."""
-    if isinstance(given, TrainingSettings):
-        return given
-    training = dict(given or {})
+    if isinstance(user_training, TrainingSettings):
+        return user_training
+    training = dict(user_training or {})
     optimizer = training.get("optimizer") or {}
     if isinstance(optimizer, Mapping):
         training["optimizer"] = {"learning_rate": LEARNING_RATE, **optimizer}

@@ -10,14 +10,14 @@ import pydantic
 
 from pretune.config import Settings
 from pretune.errors import ConfigError, UnsupportedError
-from pretune.objectives import DistillationSettings, Kind, objective_of
+from pretune.objectives import DistillationSettings, ObjectiveSpec, parse_objective
 from pretune.training.settings import TrainingSettings
 
-ELSEWHERE = ("corpus", "validation", "columns", "objective_options")
+COMPONENT_KEYS = ("corpus", "validation", "columns", "objective_options")
 """Settings that stand with each part of a mixture, and not beside it."""
 
 
-class PartSettings(Settings):
+class ComponentSettings(Settings):
     """What is learnt from what, and how much of it there is in a step."""
 
     objective: str | None = None
@@ -34,7 +34,7 @@ class PartSettings(Settings):
 
     @pydantic.field_validator("corpus", "validation", mode="before")
     @classmethod
-    def _several(cls, value: object) -> object:
+    def _to_tuple(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
 
     @pydantic.field_validator("corpus")
@@ -45,58 +45,60 @@ class PartSettings(Settings):
         return value
 
 
-def unmixed(values: Mapping[str, Any]) -> dict[str, Any]:
+def unwrap_single_component(values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings whose mixture has one part, as the same settings without a mixture; others as they are.
 
     Raises:
         ConfigError: what stands with the parts of a mixture is given beside it, too.
     """
     found = dict(values)
-    parts = found.get("mixture")
-    if not isinstance(parts, Sequence) or isinstance(parts, str) or not parts:
+    components = found.get("mixture")
+    if not isinstance(components, Sequence) or isinstance(components, str) or not components:
         return found
-    for key in ELSEWHERE:
+    for key in COMPONENT_KEYS:
         if found.get(key):
             raise ConfigError(
                 f"pretrain: {key} = {found[key]!r}: with a mixture it stands with each part; leave it out, "
                 f"or set mixture.0.{key}"
             )
-    [part, *others] = (p.model_dump() if isinstance(p, PartSettings) else p for p in parts)
-    if others or not isinstance(part, Mapping):
+    [component, *others] = (p.model_dump() if isinstance(p, ComponentSettings) else p for p in components)
+    if others or not isinstance(component, Mapping):
         return found
-    kept = {key: value for key, value in part.items() if key not in ("weight", "name")}
+    kept = {key: value for key, value in component.items() if key not in ("weight", "name")}
     return {key: value for key, value in found.items() if key != "mixture"} | kept
 
 
-def settled(parts: Sequence[PartSettings], kinds: Sequence[Kind]) -> tuple[PartSettings, ...]:
+def name_components(
+    components: Sequence[ComponentSettings], specs: Sequence[ObjectiveSpec]
+) -> tuple[ComponentSettings, ...]:
     """The parts with the full names of their objectives, each with a name of its own.
 
     Raises:
         ConfigError: two parts were given one name.
     """
-    given = Counter(part.name for part in parts if part.name)
+    given = Counter(part.name for part in components if part.name)
     for name, times in given.items():
         if times > 1:
             raise ConfigError(f"pretrain: mixture: {times} parts have name = {name!r}; give each its own")
     names: list[str] = []
-    for part, kind in zip(parts, kinds, strict=True):
+    for component, spec in zip(components, specs, strict=True):
         taken = {*names, *given}
-        free = (f"{kind.name}_{number}" for number in range(2, len(parts) + 2 + len(given)))
-        names.append(part.name or next(n for n in (kind.name, *free) if n not in taken))
+        free = (f"{spec.name}_{number}" for number in range(2, len(components) + 2 + len(given)))
+        names.append(component.name or next(n for n in (spec.name, *free) if n not in taken))
     return tuple(
         part.model_copy(update={"objective": kind.name, "name": name})
-        for part, kind, name in zip(parts, kinds, names, strict=True)
+        for part, kind, name in zip(components, specs, names, strict=True)
     )
 
 
-def heads_of(kinds: Sequence[Kind]) -> tuple[str, ...]:
+def merge_heads(specs: Sequence[ObjectiveSpec]) -> tuple[str, ...]:
     """The heads that the objectives train together, each once, the first one's first."""
-    return tuple(dict.fromkeys(head for kind in kinds for head in kind.heads))
+    return tuple(dict.fromkeys(head for spec in specs for head in spec.heads))
 
 
-def check_alone(
+def check_mixture(
     objective: str | None,
-    first: Kind,
+    first_spec: ObjectiveSpec,
     distillation: DistillationSettings | None,
     training: TrainingSettings,
 ) -> None:
@@ -106,7 +108,7 @@ def check_alone(
         ConfigError: an objective that is not the first part's.
         UnsupportedError: a teacher, or weights that are spread over processes.
     """
-    if objective is not None and objective_of(objective).name != first.name:
+    if objective is not None and parse_objective(objective).name != first_spec.name:
         raise ConfigError(
             f"pretrain: objective = {objective!r}: with a mixture it stands with each part; leave it out"
         )

@@ -10,80 +10,84 @@ import torch
 from torch import nn
 
 from pretune.errors import TrainingError
-from pretune.planning.size import LADDER, Shape, Trial, largest
-from pretune.training.budget import tried_at
-from pretune.training.dataloader import Batches
-from pretune.training.oom_backoff import first_line, ran_out
+from pretune.planning.size import SHAPES, Shape, ShapeTrial, choose_shape
+from pretune.training.budget import trial_points
+from pretune.training.dataloader import DataLoaderLike
+from pretune.training.oom_backoff import first_line, is_out_of_memory
 from pretune.training.optimizers import optimizers
 from pretune.training.settings import OptimizerSettings
-from pretune.types import Learning
+from pretune.types import SupportsLoss
 
-ROWS = "shorten max_length, or set training.micro_batch (rows at once) to less"
-STEPS = 3
+MEMORY_HINT = "shorten max_length, or set training.micro_batch (rows at once) to less"
+STEPS_PER_TRIAL = 3
 """Measured a shape, after one that warms up."""
 
-Create = Callable[[Shape], nn.Module]
+CreateNetwork = Callable[[Shape], nn.Module]
 """A network of that shape, on weights that are thrown away."""
 
 
-def decided(model: Mapping[str, Any]) -> bool:
+def is_size_given(model: Mapping[str, Any]) -> bool:
     """Do the model's settings say how large it is?"""
-    return not model.keys().isdisjoint(LADDER[0].settings())
+    return not model.keys().isdisjoint(SHAPES[0].to_settings())
 
 
-def fitted(
-    create: Create,
-    objective: Learning,
-    batches: Batches,
+def choose_size(
+    create: CreateNetwork,
+    objective: SupportsLoss,
+    dataloader: DataLoaderLike,
     optimizer: OptimizerSettings,
     *,
     seconds: float,
     corpus_tokens: int,
-) -> Trial:
+) -> ShapeTrial:
     """The shape to train for ``seconds``: the largest that reads enough text in that time.
 
     Raises:
         TrainingError: the smallest does not fit into memory.
     """
-    trials = those_that_fit(lambda shape: tried(shape, create(shape), objective, batches, optimizer))
-    return largest(trials, seconds, corpus_tokens)
+    trials = iter_trials(lambda shape: time_shape(shape, create(shape), objective, dataloader, optimizer))
+    return choose_shape(trials, seconds, corpus_tokens)
 
 
-def those_that_fit(trial: Callable[[Shape], Trial]) -> Iterator[Trial]:
+def iter_trials(run_trial: Callable[[Shape], ShapeTrial]) -> Iterator[ShapeTrial]:
     """The trial of each shape, up to the first that does not fit into memory: no larger one would."""
-    for shape in LADDER:
+    for shape in SHAPES:
         try:
-            found = trial(shape)
+            found = run_trial(shape)
         except (MemoryError, RuntimeError) as error:
-            if not ran_out(error):
+            if not is_out_of_memory(error):
                 raise
-            if shape == LADDER[0]:
+            if shape == SHAPES[0]:
                 raise TrainingError(
-                    f"{shape}: does not fit into memory ({first_line(error)}); {ROWS}"
+                    f"{shape}: does not fit into memory ({first_line(error)}); {MEMORY_HINT}"
                 ) from None
             return
         yield found
 
 
-def tried(
-    shape: Shape, network: nn.Module, objective: Learning, batches: Batches, settings: OptimizerSettings
-) -> Trial:
+def time_shape(
+    shape: Shape,
+    network: nn.Module,
+    objective: SupportsLoss,
+    dataloader: DataLoaderLike,
+    settings: OptimizerSettings,
+) -> ShapeTrial:
     """What a step of this shape costs here, its optimiser included."""
-    optimizer = optimizers.build(network, settings)
+    optimizer = optimizers.build_optimizers(network, settings)
     network.train()
     seconds = 0.0
-    for part, place in tried_at(batches.turns_at):
+    for share, position in trial_points(dataloader.cost_changes_at):
         began = 0.0
-        for step in range(1 + STEPS):
+        for step in range(1 + STEPS_PER_TRIAL):
             if step == 1:
                 began = time.monotonic()
-            for batch in batches(step, place):
+            for batch in dataloader(step, position):
                 for loss in objective.loss(network, batch):
                     total = torch.stack([weight * value for value, weight in loss.terms.values()]).sum()
                     (total / max(1, sum(batch.counts.values()))).backward()  # type: ignore[no-untyped-call]
             optimizer.step(1.0, step)
-        seconds += part * (time.monotonic() - began) / STEPS
-    return Trial(shape, _hidden_parameters(network), batches.tokens_per_step / seconds)
+        seconds += share * (time.monotonic() - began) / STEPS_PER_TRIAL
+    return ShapeTrial(shape, _hidden_parameters(network), dataloader.tokens_per_step / seconds)
 
 
 def _hidden_parameters(network: nn.Module) -> int:

@@ -8,43 +8,55 @@ from typing import Any, Literal
 
 import pydantic
 
-from pretune.config import Settings, build
-from pretune.data.sources.columns import check_names
-from pretune.data.sources.read_options import Reading
+from pretune.config import Settings, build_settings
+from pretune.data.sources.columns import check_column_names
+from pretune.data.sources.read_options import ReadOptions
 from pretune.errors import ConfigError, UnsupportedError
-from pretune.families._hf import PREFIX
-from pretune.model.folder import outline
-from pretune.objectives import DistillationSettings, Kind, objective_of, objectives_of, usual
-from pretune.registry import find, names
-from pretune.text.training import Kind as TokenizerKind
-from pretune.training.duration import parse_length
+from pretune.families._hf import HF_PREFIX
+from pretune.model.folder import read_folder_info
+from pretune.objectives import (
+    DistillationSettings,
+    ObjectiveSpec,
+    default_objective,
+    objectives_for_heads,
+    parse_objective,
+)
+from pretune.registry import find, list_names
+from pretune.text.training import TokenizerAlgorithm
+from pretune.training.duration import parse_duration
 from pretune.training.sampled_softmax import SampledSoftmaxSettings
 from pretune.training.settings import OptimizerSettings, TrainingSettings
 from pretune.workflows import distillation, run_page
 from pretune.workflows.pretrain import model_size
-from pretune.workflows.pretrain.continue_from import adopt
-from pretune.workflows.pretrain.mixture import PartSettings, check_alone, heads_of, settled, unmixed
+from pretune.workflows.pretrain.continue_from import settings_from_checkpoint
+from pretune.workflows.pretrain.mixture import (
+    ComponentSettings,
+    check_mixture,
+    merge_heads,
+    name_components,
+    unwrap_single_component,
+)
 
-ASSUMED = 8192
+ASSUMED_VOCABULARY_SIZE = 8192
 """Tokens of a vocabulary that is not measured yet."""
 BATCH_TOKENS = 1024
-OPTIMIZER: dict[str, Any] = {
+DEFAULT_OPTIMIZER: dict[str, Any] = {
     "name": "muon", "learning_rate": 5e-3, "muon_learning_rate": 0.01, "weight_decay": 0.1,
 }  # fmt: skip
 """From random weights; docs/lab-notes.md has the comparison. A checkpoint goes on with AdamW."""
-LEARNT: dict[str, dict[str, Any]] = {
+OPTIMIZER_BY_OBJECTIVE: dict[str, dict[str, Any]] = {
     "masked_lm": {"learning_rate": 2e-3, "betas": (0.9, 0.995), "muon_every": 2},
     "causal_lm": {"betas": (0.9, 0.995), "muon_every": 4},
 }
 """What differs by objective. Most words of the vocabulary are in few steps, so Adam's squares have to reach
 back far (docs/lab-notes.md, "A longer memory for Adam"). Other objectives were not tried."""
-HIDDEN: dict[str, dict[str, Any]] = {"masked_lm": {"rate": 0.3}}
+OPTIONS_BY_OBJECTIVE: dict[str, dict[str, Any]] = {"masked_lm": {"rate": 0.3}}
 """Options from random weights: a masked model hides twice the share of the paper, and so stays for less long
 at how often each token comes (docs/lab-notes.md). A checkpoint goes on with the paper's."""
-SAMPLED = ("causal_lm", "masked_lm")
+SAMPLED_SOFTMAX_OBJECTIVES = ("causal_lm", "masked_lm")
 """Objectives whose loss is estimated from some words of the vocabulary, from random weights
 (docs/lab-notes.md)."""
-FAMILIES = ("modernbert", "llama", "bert", "t5", "xlnet")
+DEFAULT_FAMILIES = ("modernbert", "llama", "bert", "t5", "xlnet")
 """In this order, where none is named."""
 
 
@@ -57,11 +69,11 @@ class PretrainSettings(Settings):
     """Field to the column that it is read from, where that is called otherwise: ``{text: article}``."""
     encoding: str | None = None
     """Of files that are neither UTF-8 nor marked otherwise; None: it is recognised."""
-    mixture: tuple[PartSettings, ...] = ()
+    mixture: tuple[ComponentSettings, ...] = ()
     """In place of a corpus and an objective: several of them, with what each weighs."""
     start_from: str | None = None
     """A run or model folder to go on from, with its own tokenizer; None: begin with random weights."""
-    family: str = FAMILIES[0]
+    family: str = DEFAULT_FAMILIES[0]
     """Where only an objective is named, the first of ``FAMILIES`` that has it."""
     objective: str | None = None
     """masked_lm, causal_lm, permutation_lm, span_corruption, denoising, prefix_lm, masked_lm+next_sentence or
@@ -78,7 +90,7 @@ class PretrainSettings(Settings):
     """The family's own settings: hidden_size, num_hidden_layers ..."""
     tokenizer: str | None = None
     """A tokenizer.json or a folder with one; None: one is trained on the text."""
-    tokenizer_kind: TokenizerKind = "bpe"
+    tokenizer_algorithm: TokenizerAlgorithm = "bpe"
     """Of the one that is trained: bpe, wordpiece or unigram."""
     vocabulary_size: int | Literal["auto"] = 8192
     """Of the one that is trained, 300 at least; auto: as many tokens as the text and the model repay."""
@@ -92,43 +104,43 @@ class PretrainSettings(Settings):
     evaluation_tokens: int = pydantic.Field(50_000, ge=1)
     """Held-out tokens that an evaluation reads at most."""
     training: TrainingSettings = TrainingSettings(
-        batch_tokens=BATCH_TOKENS, optimizer=OptimizerSettings(**OPTIMIZER)
+        batch_tokens=BATCH_TOKENS, optimizer=OptimizerSettings(**DEFAULT_OPTIMIZER)
     )
     language: str = "en"
     """Of the report: en or zh."""
 
     @pydantic.field_validator("vocabulary_size", mode="before")
     @classmethod
-    def _a_size(cls, value: object) -> object:
+    def _check_vocabulary_size(cls, value: object) -> object:
         if value == "auto" or (isinstance(value, int) and value >= 300):
             return value
         raise ValueError("should be a number of tokens, 300 at least, or auto")
 
     @property
-    def parts(self) -> tuple[PartSettings, ...]:
+    def components(self) -> tuple[ComponentSettings, ...]:
         """Of the mixture; without one, the run's own objective and text."""
         if self.mixture:
             return self.mixture
-        alone = PartSettings.model_construct(
+        component = ComponentSettings.model_construct(
             objective=self.objective, objective_options=self.objective_options, corpus=self.corpus,
             validation=self.validation, columns=self.columns, name=self.objective,
         )  # fmt: skip
-        return (alone,)
+        return (component,)
 
     @property
-    def kinds(self) -> tuple[Kind, ...]:
+    def objective_specs(self) -> tuple[ObjectiveSpec, ...]:
         """The objective of each part."""
-        usually = usual(find("families", self.family))
-        return tuple(objective_of(part.objective or usually) for part in self.parts)
+        default = default_objective(find("families", self.family))
+        return tuple(parse_objective(component.objective or default) for component in self.components)
 
     @property
-    def sentinels(self) -> int:
+    def num_sentinels(self) -> int:
         """How many tokens for hidden spans a tokenizer needs."""
-        return max(kind.sentinels for kind in self.kinds)
+        return max(spec.num_sentinels for spec in self.objective_specs)
 
 
 def resolve(
-    settings: PretrainSettings | Mapping[str, Any] | None, given: Mapping[str, Any]
+    settings: PretrainSettings | Mapping[str, Any] | None, overrides: Mapping[str, Any]
 ) -> PretrainSettings:
     """The settings with keywords laid over them, checked.
 
@@ -138,149 +150,176 @@ def resolve(
     # What was left out is not given: a checkpoint may say otherwise.
     if isinstance(settings, PretrainSettings):
         settings = settings.model_dump(exclude_unset=True)
-    values = unmixed(dict(settings or {}) | dict(given))
+    values = unwrap_single_component(dict(settings or {}) | dict(overrides))
     if values.get("start_from"):
-        values = adopt(values, max_length=PretrainSettings.model_fields["max_length"].default)
-    rates, chosen = _rates_given(values.get("training")), "sampled_softmax" in values
+        values = settings_from_checkpoint(
+            values, max_length=PretrainSettings.model_fields["max_length"].default
+        )
+    rates, chosen = _given_optimizer_keys(values.get("training")), "sampled_softmax" in values
     if isinstance(values.get("training"), Mapping):
-        values["training"] = _completed(dict(values["training"]), fresh=not values.get("start_from"))
+        values["training"] = _complete_training(
+            dict(values["training"]), from_random=not values.get("start_from")
+        )
     if isinstance(values.get("corpus"), str | Path):
         values["corpus"] = (str(values["corpus"]),)
-    resolved = build(PretrainSettings, values, where="pretrain")
+    resolved = build_settings(PretrainSettings, values, where="pretrain")
     if not resolved.corpus and not resolved.mixture:
         raise ConfigError("pretrain: corpus is empty: give files or folders of text")
     run_page.check_language(resolved.language)
-    Reading(encoding=resolved.encoding)  # refuses an encoding that there is none of
-    parse_length(resolved.budget)
-    asked = [objective_of(part.objective) for part in resolved.parts if part.objective]
-    if asked and "family" not in values:
-        resolved = resolved.model_copy(update={"family": _family_of(asked)})
-    resolved = _learning(resolved)
+    ReadOptions(encoding=resolved.encoding)  # refuses an encoding that there is none of
+    parse_duration(resolved.budget)
+    requested_specs = [
+        parse_objective(component.objective) for component in resolved.components if component.objective
+    ]
+    if requested_specs and "family" not in values:
+        resolved = resolved.model_copy(update={"family": _default_family(requested_specs)})
+    resolved = _resolve_objectives(resolved)
     if not resolved.start_from:
-        resolved = _at_its_rates(resolved, rates)
-    resolved = _sampled(resolved, chosen=chosen)
-    return _taught(resolved, shape(resolved))
+        resolved = _apply_optimizer_recipe(resolved, rates)
+    resolved = _resolve_sampled_softmax(resolved, is_given=chosen)
+    return _resolve_distillation(resolved, family_config(resolved))
 
 
-def _learning(resolved: PretrainSettings) -> PretrainSettings:
+def _resolve_objectives(resolved: PretrainSettings) -> PretrainSettings:
     """The settings with the full names of what is learnt, which the family has and can be saved with."""
-    kinds = resolved.kinds
-    for number, (part, kind) in enumerate(zip(resolved.parts, kinds, strict=True)):
+    specs = resolved.objective_specs
+    for number, (component, spec) in enumerate(zip(resolved.components, specs, strict=True)):
         where = f"mixture.{number}." if resolved.mixture else ""
-        check_names(part.columns, kind.columns, f"pretrain: {where}".removesuffix(".").rstrip(": "))
-        if not kind.pretrains or not _saves(resolved.family, [kind]):
-            raise UnsupportedError(_other_ways(resolved.family, kind, f"pretrain: {where}objective"))
-        kind.check(part.objective_options, f"pretrain: {where}objective_options")
-    if not _saves(resolved.family, kinds):
+        check_column_names(
+            component.columns, spec.columns, f"pretrain: {where}".removesuffix(".").rstrip(": ")
+        )
+        if not spec.is_pretraining or not _can_save(resolved.family, [spec]):
+            raise UnsupportedError(_objective_hint(resolved.family, spec, f"pretrain: {where}objective"))
+        spec.check_options(component.objective_options, f"pretrain: {where}objective_options")
+    if not _can_save(resolved.family, specs):
         raise UnsupportedError(
             f"pretrain: mixture: no model of family {resolved.family!r} is saved with the heads "
-            f"{' and '.join(heads_of(kinds))} together; leave out a part"
+            f"{' and '.join(merge_heads(specs))} together; leave out a part"
         )
     if resolved.mixture:
-        check_alone(resolved.objective, kinds[0], resolved.distillation, resolved.training)
-        resolved = resolved.model_copy(update={"mixture": settled(resolved.mixture, kinds)})
-    resolved = resolved.model_copy(update={"objective": kinds[0].name})
-    return resolved if resolved.start_from else _recommended(resolved)
+        check_mixture(resolved.objective, specs[0], resolved.distillation, resolved.training)
+        resolved = resolved.model_copy(update={"mixture": name_components(resolved.mixture, specs)})
+    resolved = resolved.model_copy(update={"objective": specs[0].name})
+    return resolved if resolved.start_from else _apply_recipe_options(resolved)
 
 
-def _leading(part: PretrainSettings | PartSettings) -> str:
+def _first_objective(component: PretrainSettings | ComponentSettings) -> str:
     """The first of the objectives that a part is learnt by together."""
-    return str(part.objective).partition("+")[0]
+    return str(component.objective).partition("+")[0]
 
 
-def _recommended(resolved: PretrainSettings) -> PretrainSettings:
+def _apply_recipe_options(resolved: PretrainSettings) -> PretrainSettings:
     """The settings with the recipe's options for what is learnt, where none are given."""
 
-    def options(of: PretrainSettings | PartSettings) -> dict[str, Any]:
-        return HIDDEN.get(_leading(of), {}) | of.objective_options
+    def options(of: PretrainSettings | ComponentSettings) -> dict[str, Any]:
+        return OPTIONS_BY_OBJECTIVE.get(_first_objective(of), {}) | of.objective_options
 
     if not resolved.mixture:
         return resolved.model_copy(update={"objective_options": options(resolved)})
-    parts = [part.model_copy(update={"objective_options": options(part)}) for part in resolved.mixture]
-    return resolved.model_copy(update={"mixture": tuple(parts)})
+    components = [
+        component.model_copy(update={"objective_options": options(component)})
+        for component in resolved.mixture
+    ]
+    return resolved.model_copy(update={"mixture": tuple(components)})
 
 
-def _sampled(resolved: PretrainSettings, *, chosen: bool) -> PretrainSettings:
+def _resolve_sampled_softmax(resolved: PretrainSettings, *, is_given: bool) -> PretrainSettings:
     """The settings with the loss estimated: as ``chosen``, or where it has been seen to pay.
 
     Raises:
         ConfigError: it is asked for where all words are computed in any case.
     """
-    whole = _needs_all_words(resolved)
-    if chosen:
-        if resolved.sampled_softmax is not None and whole:
-            raise ConfigError(f"pretrain: sampled_softmax: {whole}, which computes all words; leave it out")
+    full_softmax_reason = _full_softmax_reason(resolved)
+    if is_given:
+        if resolved.sampled_softmax is not None and full_softmax_reason:
+            raise ConfigError(
+                f"pretrain: sampled_softmax: {full_softmax_reason}, which computes all words; leave it out"
+            )
         return resolved
-    learnt = {kind.name for kind in resolved.kinds}
-    if whole or resolved.start_from or not learnt <= set(SAMPLED):
+    objective_names = {spec.name for spec in resolved.objective_specs}
+    if full_softmax_reason or resolved.start_from or not objective_names <= set(SAMPLED_SOFTMAX_OBJECTIVES):
         return resolved
     return resolved.model_copy(update={"sampled_softmax": SampledSoftmaxSettings()})
 
 
-def _needs_all_words(resolved: PretrainSettings) -> str:
+def _full_softmax_reason(resolved: PretrainSettings) -> str:
     """What in the settings needs the logits of all words; empty: nothing."""
-    if resolved.family.startswith(PREFIX):
+    if resolved.family.startswith(HF_PREFIX):
         return f"family {resolved.family!r} is computed by transformers"
     if resolved.distillation:
         return "distillation compares whole distributions"
-    smoothed = any(part.objective_options.get("label_smoothing") for part in resolved.parts)
+    smoothed = any(component.objective_options.get("label_smoothing") for component in resolved.components)
     return "objective_options.label_smoothing spreads a target over the vocabulary" if smoothed else ""
 
 
-def _taught(resolved: PretrainSettings, config: Any) -> PretrainSettings:
+def _resolve_distillation(resolved: PretrainSettings, config: Any) -> PretrainSettings:
     """The settings with what a teacher decides: a new student has its tokenizer."""
-    given = resolved.distillation
-    timed = parse_length(resolved.budget).unit == "seconds"
-    settled = bool(resolved.start_from) or model_size.decided(resolved.model) or not timed
-    distillation.check(given, config, resolved.training, decided=settled)
-    if given is None or resolved.start_from or resolved.tokenizer:
+    teacher = resolved.distillation
+    has_time_budget = parse_duration(resolved.budget).unit == "seconds"
+    is_size_known = (
+        bool(resolved.start_from) or model_size.is_size_given(resolved.model) or not has_time_budget
+    )
+    distillation.check_distillation(teacher, config, resolved.training, is_size_known=is_size_known)
+    if teacher is None or resolved.start_from or resolved.tokenizer:
         return resolved
-    return resolved.model_copy(update={"tokenizer": distillation.tokenizer_of(given)})
+    return resolved.model_copy(update={"tokenizer": distillation.teacher_tokenizer(teacher)})
 
 
-def _family_of(kinds: Sequence[Kind]) -> str:
+def _default_family(specs: Sequence[ObjectiveSpec]) -> str:
     """The family to train by these objectives, where none is named."""
-    return next((name for name in FAMILIES if _saves(name, kinds)), FAMILIES[0])
+    return next((name for name in DEFAULT_FAMILIES if _can_save(name, specs)), DEFAULT_FAMILIES[0])
 
 
-def _saves(family: str, kinds: Sequence[Kind]) -> bool:
+def _can_save(family: str, specs: Sequence[ObjectiveSpec]) -> bool:
     """Can it be trained so, and is there a stock class that a network with these heads can be saved as?"""
     module = find("families", family)
     types: Mapping[str, Mapping[str, str]] = module.HF_TYPES
-    suits = all(kind.suits(module.TRAITS) for kind in kinds)
-    return suits and any("+".join(heads_of(kinds)) in heads for heads in types.values())
+    suits = all(spec.is_supported_by(module.TRAITS) for spec in specs)
+    return suits and any("+".join(merge_heads(specs)) in heads for heads in types.values())
 
 
-def _other_ways(family: str, kind: Kind, where: str) -> str:
+def _objective_hint(family: str, spec: ObjectiveSpec, where: str) -> str:
     """Why ``family`` is not pretrained by ``kind``, and what can be done in its place."""
-    ways = {name: _ways(name) for name in dict.fromkeys([*names("families"), family])}
-    said = f"{where} = {kind.name!r}: family {family!r} pretrains by {_listed(ways[family])}"
-    others = [name for name in ways if kind.name in ways[name]]
+    objectives_by_family = {
+        name: _family_objectives(name) for name in dict.fromkeys([*list_names("families"), family])
+    }
+    message = (
+        f"{where} = {spec.name!r}: family {family!r} pretrains by "
+        f"{_join_quoted(objectives_by_family[family])}"
+    )
+    others = [name for name in objectives_by_family if spec.name in objectives_by_family[name]]
     if others:
-        return f"{said}; by this {', '.join(others)}"
-    combined = sorted({way for own in ways.values() for way in own if kind.name in way.split("+")})
+        return f"{message}; by this {', '.join(others)}"
+    combined = sorted(
+        {way for own in objectives_by_family.values() for way in own if spec.name in way.split("+")}
+    )
     if combined:
-        able = [name for name in ways if set(combined) & set(ways[name])]
-        return f"{said}; {kind.name} is learnt beside another: {_listed(combined)} ({', '.join(able)})"
-    if any(kind.name == find("tasks", task).OBJECTIVE for task in names("tasks")):
-        return f"{said}; {kind.name} is learnt from labelled records: pretune finetune MODEL --train ..."
-    return said
+        capable_families = [
+            name for name in objectives_by_family if set(combined) & set(objectives_by_family[name])
+        ]
+        return (
+            f"{message}; {spec.name} is learnt beside another: {_join_quoted(combined)} "
+            f"({', '.join(capable_families)})"
+        )
+    if any(spec.name == find("tasks", task).OBJECTIVE for task in list_names("tasks")):
+        return f"{message}; {spec.name} is learnt from labelled records: pretune finetune MODEL --train ..."
+    return message
 
 
-def _ways(family: str) -> list[str]:
+def _family_objectives(family: str) -> list[str]:
     """The objectives that a family is pretrained by, the usual one first."""
     module = find("families", family)
     heads = {way for types in module.HF_TYPES.values() for way in types}
-    kinds = [objective_of(way) for known in heads for way in objectives_of(known)]
-    found = {kind.name for kind in kinds if kind.pretrains and kind.suits(module.TRAITS)}
-    return sorted(found, key=lambda way: (way != usual(module), way.count("+"), way))
+    specs = [parse_objective(way) for known in heads for way in objectives_for_heads(known)]
+    found = {spec.name for spec in specs if spec.is_pretraining and spec.is_supported_by(module.TRAITS)}
+    return sorted(found, key=lambda way: (way != default_objective(module), way.count("+"), way))
 
 
-def _listed(ways: Sequence[str]) -> str:
-    return " or ".join(repr(way) for way in ways)
+def _join_quoted(objectives: Sequence[str]) -> str:
+    return " or ".join(repr(way) for way in objectives)
 
 
-def _rates_given(training: object) -> set[str]:
+def _given_optimizer_keys(training: object) -> set[str]:
     """The optimiser's settings that were given, and so are no family's to choose."""
     if isinstance(training, TrainingSettings):
         return set(OptimizerSettings.model_fields)
@@ -288,32 +327,34 @@ def _rates_given(training: object) -> set[str]:
     return set(optimizer) if isinstance(optimizer, Mapping) else set()
 
 
-def _at_its_rates(resolved: PretrainSettings, given: set[str]) -> PretrainSettings:
+def _apply_optimizer_recipe(resolved: PretrainSettings, given_keys: set[str]) -> PretrainSettings:
     """The settings with what suits the objective, and the family's first values, but for those ``given``."""
-    training, rates = resolved.training, getattr(find("families", resolved.family), "RATES", {})
-    if training.optimizer.name != OPTIMIZER["name"]:
+    training, rates = resolved.training, getattr(find("families", resolved.family), "LEARNING_RATES", {})
+    if training.optimizer.name != DEFAULT_OPTIMIZER["name"]:
         return resolved
-    suited = LEARNT.get(_leading(resolved.parts[0]), {}) | rates
-    own = {key: value for key, value in suited.items() if key not in given}
+    recipe = OPTIMIZER_BY_OBJECTIVE.get(_first_objective(resolved.components[0]), {}) | rates
+    own = {key: value for key, value in recipe.items() if key not in given_keys}
     optimizer = training.optimizer.model_copy(update=own)
     return resolved.model_copy(update={"training": training.model_copy(update={"optimizer": optimizer})})
 
 
-def _completed(training: dict[str, Any], *, fresh: bool) -> dict[str, Any]:
+def _complete_training(training: dict[str, Any], *, from_random: bool) -> dict[str, Any]:
     """Settings of training that were given in part, with the recipe for the rest."""
     if "batch_tokens" not in training and "batch_examples" not in training:
         training["batch_tokens"] = BATCH_TOKENS
     optimizer = training.get("optimizer") or {}
-    if fresh and isinstance(optimizer, Mapping) and optimizer.get("name", "muon") == "muon":
-        training["optimizer"] = {**OPTIMIZER, **optimizer}
+    if from_random and isinstance(optimizer, Mapping) and optimizer.get("name", "muon") == "muon":
+        training["optimizer"] = {**DEFAULT_OPTIMIZER, **optimizer}
     return training
 
 
-def shape(settings: PretrainSettings) -> Any:
+def family_config(settings: PretrainSettings) -> Any:
     """The family's config, as far as it is known before the tokenizer is."""
     if settings.start_from:
-        return outline(settings.start_from).config
-    size = ASSUMED if settings.vocabulary_size == "auto" else settings.vocabulary_size
-    size += settings.sentinels
+        return read_folder_info(settings.start_from).config
+    size = ASSUMED_VOCABULARY_SIZE if settings.vocabulary_size == "auto" else settings.vocabulary_size
+    size += settings.num_sentinels
     values = {"vocab_size": size, "max_position_embeddings": settings.max_length}
-    return build(find("families", settings.family).Config, values | settings.model, where="pretrain: model")
+    return build_settings(
+        find("families", settings.family).Config, values | settings.model, where="pretrain: model"
+    )

@@ -22,38 +22,38 @@ from typing import Any
 
 import numpy as np
 
-from pretune.arguments import FilePath, Positive, check_arguments
+from pretune.arguments import FilePath, PositiveFloat, check_arguments
 from pretune.baselines.tfidf import majority, tfidf
 from pretune.config import digest
-from pretune.data.corpus.build import Prepared, prepare
+from pretune.data.corpus.build import TokenizedCorpus, build_corpus
 from pretune.errors import ConfigError
-from pretune.evaluation.mistakes import Mistake, most_confident
+from pretune.evaluation.mistakes import Mistake, confident_mistakes
 from pretune.metrics.accuracy import accuracy
-from pretune.metrics.statistics import Difference, mean_interval, paired_difference
+from pretune.metrics.statistics import PairedDifference, mean_interval, paired_difference
 from pretune.model.model import Model
 from pretune.runtime import device, run_lock, state_file
-from pretune.runtime.metrics_reader import read_log
-from pretune.runtime.progress import Reporter, Silent, Terminal
-from pretune.runtime.run_folder import BEGUN, MADE, environment, remove_files
+from pretune.runtime.metrics_reader import read_metrics
+from pretune.runtime.progress import NullReporter, Reporter, TerminalReporter
+from pretune.runtime.run_folder import INITIAL_FILES, RUN_FILES, describe_environment, remove_files
 from pretune.types import Prediction
 from pretune.workflows import run_page
 from pretune.workflows.evaluate import read_labelled
-from pretune.workflows.findings import grave_findings, grave_of
+from pretune.workflows.findings import severe_findings, severe_findings_of_run
 from pretune.workflows.finetune.finetune import finetune
 from pretune.workflows.pretrain.pretrain import pretrain
-from pretune.workflows.pretrain.samples import Sample, samples, sentences
+from pretune.workflows.pretrain.samples import Sample, generate_samples, select_sentences
 from pretune.workflows.run_lifecycle import RunResult
 
 LANGUAGES = ("zh", "en")
-MARKER = "quickstart.json"
+PLAN_FILE = "quickstart.json"
 SEEDS = (0, 1, 2)
-VOCABULARY = 4096
-OTHER_STAGES = 115.0
+VOCABULARY_SIZE = 4096
+OTHER_STAGES_SECONDS = 115.0
 """Seconds of five minutes, on two cores, that all but pretraining takes, with a margin."""
-SHARES = {"masked": 0.53, "causal": 1.0}
+TIME_SHARES = {"masked": 0.53, "causal": 1.0}
 """Of the time that is left for pretraining when each begins."""
 
-MASKED: dict[str, Any] = {
+MASKED_SETTINGS: dict[str, Any] = {
     "family": "modernbert",
     "model": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2},
     "max_length": 64,
@@ -69,7 +69,7 @@ MASKED: dict[str, Any] = {
         "schedule": {"warmup": 0.1},
     },
 }
-CAUSAL: dict[str, Any] = {
+CAUSAL_SETTINGS: dict[str, Any] = {
     "family": "llama",
     "model": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2},
     "max_length": 128,
@@ -84,7 +84,7 @@ CAUSAL: dict[str, Any] = {
         },
     },
 }
-FINETUNE: dict[str, Any] = {
+FINETUNE_SETTINGS: dict[str, Any] = {
     "baselines": False,
     "budget": "8 epochs",
     "task_options": {"long_texts": "truncate"},
@@ -95,7 +95,7 @@ LEARNING_RATES = {"pretrained": 2e-3, "random": 3e-3}
 
 
 @dataclass(frozen=True)
-class _Arm:
+class _SeedResults:
     """The test predictions of one start (pretrained or random), a row a seed."""
 
     accuracies: list[dict[str, Any]]
@@ -109,8 +109,8 @@ class _Arm:
 def quickstart(
     *,
     out: FilePath = "runs/quickstart",
-    minutes: Positive = 5.0,
-    started: float | None = None,
+    minutes: PositiveFloat = 5.0,
+    start_time: float | None = None,
     quiet: bool = False,
 ) -> RunResult:
     """Run the main job within ``minutes``; begins anew where pretune or the shipped text has changed.
@@ -118,16 +118,16 @@ def quickstart(
     Raises:
         Interrupted: a signal came; the same call goes on.
     """
-    started = time.monotonic() if started is None else started
-    reporter: Reporter = Silent() if quiet else Terminal(deadline=started + 60 * minutes)
-    device.prepare()
+    start_time = time.monotonic() if start_time is None else start_time
+    reporter: Reporter = NullReporter() if quiet else TerminalReporter(deadline=start_time + 60 * minutes)
+    device.configure()
     folder = Path(out)
-    with run_lock.held(folder):
-        return _carried_out(folder, minutes, started, reporter)
+    with run_lock.lock_run(folder):
+        return _run_stages(folder, minutes, start_time, reporter)
 
 
-def _carried_out(folder: Path, minutes: float, started: float, reporter: Reporter) -> RunResult:
-    plan = _begin(folder, minutes)
+def _run_stages(folder: Path, minutes: float, start_time: float, reporter: Reporter) -> RunResult:
+    plan = _prepare_folder(folder, minutes)
     finished = folder / "summary.json"
     if finished.exists():
         reporter.say(f"{folder}: this run is complete; remove the folder to run it again")
@@ -135,17 +135,19 @@ def _carried_out(folder: Path, minutes: float, started: float, reporter: Reporte
 
     texts = folder / "texts"
     reporter.say("1/5 text: one tokenizer for English and Chinese, shards of tokens")
-    prepared = prepare(
+    corpus = build_corpus(
         tuple(str(texts / f"pretrain_{language}.jsonl") for language in LANGUAGES),
         folder / "data",
-        tokenizer=None, vocabulary_size=VOCABULARY, held_out=0.05, validation=(), reporter=reporter,
+        tokenizer=None, vocabulary_size=VOCABULARY_SIZE, held_out=0.05, validation=(), reporter=reporter,
     )  # fmt: skip
     runs = {}
-    for number, (name, settings) in enumerate({"masked": MASKED, "causal": CAUSAL}.items(), 2):
+    for number, (name, settings) in enumerate(
+        {"masked": MASKED_SETTINGS, "causal": CAUSAL_SETTINGS}.items(), 2
+    ):
         if name not in plan:  # decided here, so that what ran over before is taken off
-            left = started + 60 * minutes - time.monotonic() - OTHER_STAGES * minutes / 5
-            plan[name] = round(max(20.0, left * SHARES[name]))
-            state_file.write(folder / MARKER, plan)
+            seconds_left = start_time + 60 * minutes - time.monotonic() - OTHER_STAGES_SECONDS * minutes / 5
+            plan[name] = round(max(20.0, seconds_left * TIME_SHARES[name]))
+            state_file.write(folder / PLAN_FILE, plan)
         reporter.say(f"{number}/5 pretraining: {settings['family']} ({name}), {plan[name]} s")
         runs[name] = pretrain(
             settings,
@@ -157,21 +159,21 @@ def _carried_out(folder: Path, minutes: float, started: float, reporter: Reporte
     reporter.say(
         "4/5 fine-tuning: a classifier a language, from pretrained and from random weights, three seeds"
     )
-    arms = {
-        (language, start): _finetune(folder, language, start, reporter)
+    seed_results = {
+        (language, start): _finetune_seeds(folder, language, start, reporter)
         for language in LANGUAGES
         for start in LEARNING_RATES
     }
     reporter.say("5/5 baselines, samples, report")
-    report = _Report(folder, prepared, runs, arms)
-    summary = report.summary() | {"seconds": round(time.monotonic() - started, 1)}
+    report = _Report(folder, corpus, runs, seed_results)
+    summary = report.summary() | {"seconds": round(time.monotonic() - start_time, 1)}
     for language in ("en", "zh"):
         report.write(folder / ("report.html" if language == "en" else "report.zh.html"), language, summary)
     state_file.write(finished, summary)
     return RunResult(folder, summary)
 
 
-def closing_words(result: RunResult) -> list[str]:
+def summary_lines(result: RunResult) -> list[str]:
     """What the command line says at the end: the figures, and what to try next."""
     lines = []
     for name, row in result.summary["pretraining"].items():
@@ -190,7 +192,7 @@ def closing_words(result: RunResult) -> list[str]:
         )
     folder = result.folder
     return [
-        *(f"! {item.text}" for item in grave_findings(result.summary)),
+        *(f"! {item.text}" for item in severe_findings(result.summary)),
         *lines,
         f"report: {folder / 'report.html'} (English), {folder / 'report.zh.html'} (Chinese)",
         "try next:",
@@ -201,22 +203,22 @@ def closing_words(result: RunResult) -> list[str]:
     ]
 
 
-def _begin(folder: Path, minutes: float) -> dict[str, Any]:
+def _prepare_folder(folder: Path, minutes: float) -> dict[str, Any]:
     """The plan of the run in ``folder``, which is emptied first if it is another version's."""
     shipped = importlib.resources.files("pretune") / "shipped"
     with importlib.resources.as_file(shipped) as source:
         files = sorted(p for p in source.rglob("*") if p.suffix in (".jsonl", ".md"))
         content = digest([[str(p.relative_to(source)), p.read_text(encoding="utf-8")] for p in files])
         identity = {"version": metadata.version("pretune"), "texts": content, "minutes": minutes}
-        marker = folder / MARKER
+        marker = folder / PLAN_FILE
         plan = state_file.read(marker, f"remove {folder} and run the command again") or {}
         if plan and identity.items() <= plan.items():
             return plan
-        if not plan and any(path.name != run_lock.NAME for path in folder.iterdir()):
+        if not plan and any(path.name != run_lock.LOCK_FILE for path in folder.iterdir()):
             raise ConfigError(
                 f"{folder}: holds files but no quickstart; give an empty or new folder with --out"
             )
-        _empty(folder)
+        _clear_folder(folder)
         for path in files:
             target = folder / "texts" / path.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -225,22 +227,24 @@ def _begin(folder: Path, minutes: float) -> dict[str, Any]:
     return identity
 
 
-def _empty(folder: Path) -> None:
+def _clear_folder(folder: Path) -> None:
     """Remove what an earlier quickstart made, and nothing else that may lie there."""
-    arms = [f"classify-{language}-{start}-{seed}" for language, start, seed in _arms()]
-    for name in ("masked", "causal", *arms):
-        remove_files(folder / name, MADE)
-    remove_files(folder, (*BEGUN, "texts/*.jsonl", "texts/*.md", "report*.html", "summary.json", MARKER))
-    for name in ("masked", "causal", *arms):
+    classifiers = [f"classify-{language}-{start}-{seed}" for language, start, seed in _iter_classifiers()]
+    for name in ("masked", "causal", *classifiers):
+        remove_files(folder / name, RUN_FILES)
+    remove_files(
+        folder, (*INITIAL_FILES, "texts/*.jsonl", "texts/*.md", "report*.html", "summary.json", PLAN_FILE)
+    )
+    for name in ("masked", "causal", *classifiers):
         with suppress(OSError):  # it is not there, or holds something of the user's
             (folder / name).rmdir()
 
 
-def _arms() -> Iterator[tuple[str, str, int]]:
+def _iter_classifiers() -> Iterator[tuple[str, str, int]]:
     return itertools.product(LANGUAGES, LEARNING_RATES, SEEDS)
 
 
-def _finetune(folder: Path, language: str, start: str, reporter: Reporter) -> _Arm:
+def _finetune_seeds(folder: Path, language: str, start: str, reporter: Reporter) -> _SeedResults:
     """Fine-tune ``start`` with each seed, and read the test predictions that the runs wrote."""
     texts = folder / "texts" / f"topic_{language}"
     accuracies, correct = [], []
@@ -248,10 +252,10 @@ def _finetune(folder: Path, language: str, start: str, reporter: Reporter) -> _A
     for seed in SEEDS:
         run = finetune(
             folder / "masked",
-            settings={**FINETUNE, "from_random": start == "random", "language": language},
+            settings={**FINETUNE_SETTINGS, "from_random": start == "random", "language": language},
             train=texts / "train.jsonl", validation=texts / "validation.jsonl", test=texts / "test.jsonl",
             training={"evaluations": 2, "seed": seed, "optimizer": {"learning_rate": LEARNING_RATES[start]}},
-            out=folder / f"classify-{language}-{start}-{seed}", reporter=Silent(),
+            out=folder / f"classify-{language}-{start}-{seed}", reporter=NullReporter(),
         )  # fmt: skip
         score = run.summary["scores"]["accuracy"]
         reporter.say(f"  {language}, {start}, seed {seed}: accuracy {score['value']:.3f}")
@@ -261,11 +265,11 @@ def _finetune(folder: Path, language: str, start: str, reporter: Reporter) -> _A
                 "verdicts": [row for row in run.summary["verdicts"] if row["kind"] == "constant_prediction"],
             }
         )  # fmt: skip
-        rows = read_log(run.folder / "predictions.jsonl")
+        rows = read_metrics(run.folder / "predictions.jsonl")
         correct.append([row["said"] == row["label"] for row in rows])
         if seed == SEEDS[0]:
             predictions = [Prediction(i, row["said"], row["confidence"]) for i, row in enumerate(rows)]
-    return _Arm(accuracies, np.array(correct), predictions)
+    return _SeedResults(accuracies, np.array(correct), predictions)
 
 
 class _Report:
@@ -274,13 +278,13 @@ class _Report:
     def __init__(
         self,
         folder: Path,
-        prepared: Prepared,
+        corpus: TokenizedCorpus,
         runs: Mapping[str, RunResult],
-        arms: Mapping[tuple[str, str], _Arm],
+        seed_results: Mapping[tuple[str, str], _SeedResults],
     ) -> None:
-        self.folder, self.runs, self.arms = folder, runs, arms
-        self.classification = {language: self._classify(language) for language in LANGUAGES}
-        self.samples = {name: _samples(run.model, prepared) for name, run in runs.items()}
+        self.folder, self.runs, self.seed_results = folder, runs, seed_results
+        self.classification = {language: self._compare_classifiers(language) for language in LANGUAGES}
+        self.samples = {name: _generate_samples(run.model, corpus) for name, run in runs.items()}
 
     def summary(self) -> dict[str, Any]:
         """What summary.json holds."""
@@ -302,97 +306,103 @@ class _Report:
                 for name, run in self.runs.items()
             },
             "classification": {language: found.summary() for language, found in self.classification.items()},
-            "verdicts": self._verdicts(),
+            "verdicts": self._severe_verdicts(),
         }
 
-    def _verdicts(self) -> list[dict[str, Any]]:
+    def _severe_verdicts(self) -> list[dict[str, Any]]:
         """What makes one of the models useless, with its name."""
         named = {name: run.summary["verdicts"] for name, run in self.runs.items()}
-        for (language, start), arm in self.arms.items():
+        for (language, start), arm in self.seed_results.items():
             for row in arm.accuracies:
                 named[f"{language} classifier, {start}, seed {row['seed']}"] = row["verdicts"]
         return [
             {**row, "text": item.text}
             for name, rows in named.items()
             for row in rows
-            for item in grave_of("en", name, [row])
+            for item in severe_findings_of_run("en", name, [row])
         ]
 
     def write(self, path: Path, language: str, summary: Mapping[str, Any]) -> None:
         """The page in one language."""
-        logs = {name: read_log(run.folder / "metrics.jsonl") for name, run in self.runs.items()}
-        run_page.quickstart(
+        logs = {name: read_metrics(run.folder / "metrics.jsonl") for name, run in self.runs.items()}
+        run_page.write_quickstart_page(
             path, summary, {name: run.summary for name, run in self.runs.items()}, logs,
-            self.classification, self.samples, environment(), language=language,
+            self.classification, self.samples, describe_environment(), language=language,
         )  # fmt: skip
 
-    def _classify(self, language: str) -> Classified:
+    def _compare_classifiers(self, language: str) -> ClassifierComparison:
         texts = self.folder / "texts" / f"topic_{language}"
-        train, test = (read_labelled((texts / f"{part}.jsonl",), Silent()) for part in ("train", "test"))
+        train, test = (
+            read_labelled((texts / f"{split}.jsonl",), NullReporter()) for split in ("train", "test")
+        )
         truth = [str(r.fields["label"]) for r in test]
-        labelled = [str(r.fields["label"]) for r in train]
-        unlabelled = [str(r.fields["text"]) for r in test]
+        train_labels = [str(r.fields["label"]) for r in train]
+        test_texts = [str(r.fields["text"]) for r in test]
         baselines = {
-            "majority": majority(labelled, unlabelled),
-            "tfidf": tfidf([str(r.fields["text"]) for r in train], labelled, unlabelled, seed=0),
+            "majority": majority(train_labels, test_texts),
+            "tfidf": tfidf([str(r.fields["text"]) for r in train], train_labels, test_texts, seed=0),
         }
-        right = {
+        correct = {
             name: np.array([[p == t for p, t in zip(b.predictions, truth, strict=True)]])
             for name, b in baselines.items()
         }
-        pretrained, random = self.arms[language, "pretrained"], self.arms[language, "random"]
-        return Classified(
+        pretrained, random = self.seed_results[language, "pretrained"], self.seed_results[language, "random"]
+        return ClassifierComparison(
             train=len(train),
             test=len(test),
-            scores={name: accuracy(list(b.predictions), truth) for name, b in baselines.items()},
-            arms={"pretrained": pretrained.accuracies, "random": random.accuracies},
+            baseline_scores={name: accuracy(list(b.predictions), truth) for name, b in baselines.items()},
+            accuracies={"pretrained": pretrained.accuracies, "random": random.accuracies},
             intervals={
                 "pretrained": mean_interval(pretrained.correct.mean(0)),
                 "random": mean_interval(random.correct.mean(0)),
             },
             difference=paired_difference(pretrained.correct, random.correct),
-            against={name: paired_difference(pretrained.correct, row) for name, row in right.items()},
-            mistakes=most_confident(test, pretrained.predictions, truth, k=4),
+            baseline_differences={
+                name: paired_difference(pretrained.correct, row) for name, row in correct.items()
+            },
+            mistakes=confident_mistakes(test, pretrained.predictions, truth, k=4),
         )
 
 
 @dataclass(frozen=True)
-class Classified:
+class ClassifierComparison:
     """One language's classifiers and baselines on its test set."""
 
     train: int
     test: int
-    scores: Mapping[str, Any]
-    arms: Mapping[str, list[dict[str, Any]]]
+    baseline_scores: Mapping[str, Any]
+    accuracies: Mapping[str, list[dict[str, Any]]]
     intervals: Mapping[str, tuple[float, float]]
-    difference: Difference
-    against: Mapping[str, Difference]
+    difference: PairedDifference
+    baseline_differences: Mapping[str, PairedDifference]
     mistakes: Sequence[Mistake]
 
-    def mean(self, start: str) -> float:
+    def mean_accuracy(self, start: str) -> float:
         """Accuracy averaged over seeds."""
-        return float(np.mean([row["accuracy"] for row in self.arms[start]]))
+        return float(np.mean([row["accuracy"] for row in self.accuracies[start]]))
 
     def summary(self) -> dict[str, Any]:
         """What summary.json holds of it."""
         return {
             "train": self.train,
             "test": self.test,
-            **{name: score.value for name, score in self.scores.items()},
-            "baseline_intervals": {name: list(score.interval) for name, score in self.scores.items()},
-            **self.arms,
+            **{name: score.value for name, score in self.baseline_scores.items()},
+            "baseline_intervals": {
+                name: list(score.interval) for name, score in self.baseline_scores.items()
+            },
+            **self.accuracies,
             "difference": {"mean": self.difference.mean, "interval": list(self.difference.interval)},
             "against_tfidf": {
-                "mean": self.against["tfidf"].mean,
-                "interval": list(self.against["tfidf"].interval),
+                "mean": self.baseline_differences["tfidf"].mean,
+                "interval": list(self.baseline_differences["tfidf"].interval),
             },
         }
 
 
-def _samples(path: Path, prepared: Prepared) -> list[Sample]:
+def _generate_samples(path: Path, corpus: TokenizedCorpus) -> list[Sample]:
     """Two samples in each language, of held-out sentences."""
     model = Model.load(path)
-    found = sentences(prepared.validation, prepared.tokenizer, 40, model.max_length)
+    found = select_sentences(corpus.validation, corpus.tokenizer, 40, model.max_length)
     chinese = [text for text in found if any("\u4e00" <= c <= "\u9fff" for c in text)]
     english = [text for text in found if text not in chinese]
-    return samples(model, [*english[:2], *chinese[:2]])
+    return generate_samples(model, [*english[:2], *chinese[:2]])

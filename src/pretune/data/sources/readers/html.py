@@ -13,9 +13,9 @@ from types import FrameType
 
 import trafilatura
 
-from pretune.data.sources.columns import Columns
-from pretune.data.sources.corrupt import Damage
-from pretune.data.sources.input_file import Item
+from pretune.data.sources.columns import ColumnSpec
+from pretune.data.sources.corrupt import CorruptFileError
+from pretune.data.sources.input_file import InputFile
 from pretune.data.sources.readers.checks import check_text_only
 from pretune.data.sources.record_log import RecordLog
 from pretune.types import Record
@@ -23,8 +23,8 @@ from pretune.types import Record
 MAX_PAGE_BYTES = 16 << 20
 MAX_PAGE_SECONDS = 10.0
 _LONGEST_TITLE = 300
-_DECLARED = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_:-]+)", re.IGNORECASE)
-_WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "x-gbk": "gb18030", "big5": "big5hkscs",
+_META_CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_:-]+)", re.IGNORECASE)
+_WHATWG_ENCODINGS = {"gb2312": "gb18030", "gbk": "gb18030", "x-gbk": "gb18030", "big5": "big5hkscs",
           "iso-8859-1": "windows-1252", "latin-1": "windows-1252", "ascii": "windows-1252"}  # fmt: skip
 """What browsers read under a declared name (WHATWG Encoding Standard)."""
 
@@ -32,11 +32,11 @@ _WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "x-gbk": "gb18030", "big5": "bi
 logging.getLogger("trafilatura").addHandler(logging.NullHandler())  # our log says what it says
 
 
-class _TooLong(BaseException):
+class _TimeLimitExceeded(BaseException):
     """A page took too long; no Exception, since the extraction catches those."""
 
 
-def read(item: Item, columns: Columns, log: RecordLog) -> Iterator[Record]:
+def read(input_file: InputFile, columns: ColumnSpec, log: RecordLog) -> Iterator[Record]:
     """The main text of the page, one record, its title as the first line where the text lacks it.
 
     The encoding is that of the byte order mark, else the declared one, else what is recognised.
@@ -45,49 +45,49 @@ def read(item: Item, columns: Columns, log: RecordLog) -> Iterator[Record]:
         DataError: other columns than the text are wanted.
         Damage: the file is damaged, too large, or takes too long; a cut page is read as far as it goes.
     """
-    check_text_only(item.name, columns)
-    data, damage = _whole(item)
-    page = _decoded(data, item, log)
-    with _time_limit(MAX_PAGE_SECONDS, item.name):
+    check_text_only(input_file.name, columns)
+    data, damage = _read_page(input_file)
+    page = _decode_page(data, input_file, log)
+    with _time_limit(MAX_PAGE_SECONDS, input_file.name):
         text = _main_text(page)
     if text:
-        log.good += 1
-        yield Record({"text": text}, item.name, 0)
+        log.num_good += 1
+        yield Record({"text": text}, input_file.name, 0)
     elif damage is None:
-        log.reject(item.name, 0, "the page holds no main text")
+        log.reject(input_file.name, 0, "the page holds no main text")
     if damage is not None:
         raise damage
 
 
-def _whole(item: Item) -> tuple[bytes, Damage | None]:
+def _read_page(input_file: InputFile) -> tuple[bytes, CorruptFileError | None]:
     data = bytearray()
     try:
-        for block in item.blocks():
+        for block in input_file.blocks():
             data += block
             if len(data) > MAX_PAGE_BYTES:
-                raise Damage(f"the page is larger than {MAX_PAGE_BYTES >> 20} MiB")
-    except Damage as damage:
+                raise CorruptFileError(f"the page is larger than {MAX_PAGE_BYTES >> 20} MiB")
+    except CorruptFileError as damage:
         if len(data) > MAX_PAGE_BYTES:
             raise
         return bytes(data), damage
     return bytes(data), None
 
 
-def _decoded(data: bytes, item: Item, log: RecordLog) -> str:
-    declared = _DECLARED.search(data, 0, 4096)
+def _decode_page(data: bytes, input_file: InputFile, log: RecordLog) -> str:
+    declared = _META_CHARSET.search(data, 0, 4096)
     marked = data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff"))
     if declared is not None and not marked:
         name = declared.group(1).decode("ascii").lower()
-        encoding = _WIDER.get(name, name)
+        encoding = _WHATWG_ENCODINGS.get(name, name)
         try:
             text = data.decode(encoding)
         except (LookupError, UnicodeDecodeError):
             pass  # the page says what it is not: look at the bytes
         else:
-            log.recognised(item.name, encoding)
+            log.count_encoding(input_file.name, encoding)
             return text
-    whole = replace(item, blocks=lambda: iter((data,)))
-    return b"".join(whole.utf8(log)).decode("utf-8", "replace")
+    whole = replace(input_file, blocks=lambda: iter((data,)))
+    return b"".join(whole.iter_utf8(log)).decode("utf-8", "replace")
 
 
 def _main_text(page: str) -> str:
@@ -111,14 +111,14 @@ def _time_limit(seconds: float, name: str) -> Iterator[None]:
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise _TooLong
+        raise _TimeLimitExceeded
 
     before = signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
         yield
-    except _TooLong:
-        raise Damage(f"the page takes longer than {seconds:g} seconds") from None
+    except _TimeLimitExceeded:
+        raise CorruptFileError(f"the page takes longer than {seconds:g} seconds") from None
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)

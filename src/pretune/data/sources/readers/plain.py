@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pretune.data.sources.charsets import way_out
-from pretune.data.sources.columns import Columns
+from pretune.data.sources.charsets import utf8_hint
+from pretune.data.sources.columns import ColumnSpec
 from pretune.data.sources.encodings import BROKEN_SHARE
-from pretune.data.sources.input_file import Item, Text
+from pretune.data.sources.input_file import InputFile, TextFile
 from pretune.data.sources.readers.checks import check_text_only
 from pretune.data.sources.record_log import RecordLog
 from pretune.types import Record
@@ -17,7 +17,7 @@ PIECE_BYTES = 1 << 20
 _ZEROS = re.compile("\0+")
 
 
-def read(item: Item, columns: Columns, log: RecordLog) -> Iterator[Record]:
+def read(input_file: InputFile, columns: ColumnSpec, log: RecordLog) -> Iterator[Record]:
     """The text, cut at paragraph or line ends into pieces of about 1 MiB.
 
     Characters that are broken become U+FFFD; a piece with more than 0.1 % of them is a bad record.
@@ -26,24 +26,24 @@ def read(item: Item, columns: Columns, log: RecordLog) -> Iterator[Record]:
         DataError: other columns than the text are wanted.
         Damage: the file is damaged.
     """
-    check_text_only(item.name, columns)
-    source = Text(item, log)
-    offset, rest, whole = 0, b"", False
-    while not whole:
+    check_text_only(input_file.name, columns)
+    source = TextFile(input_file, log)
+    offset, rest, at_end = 0, b"", False
+    while not at_end:
         block = source.read(PIECE_BYTES)
-        whole = not block
+        at_end = not block
         data = rest + block
-        cut = len(data) if whole else _cut(data)
+        cut = len(data) if at_end else _find_piece_end(data)
         piece, rest = data[:cut], data[cut:]
-        text = _decode(piece, item.name, offset, log)
+        text = _decode(piece, input_file.name, offset, log)
         offset += len(piece)
         if text.strip():
-            log.good += 1
-            yield Record({"text": text}, item.name, 0)
-    source.check()
+            log.num_good += 1
+            yield Record({"text": text}, input_file.name, 0)
+    source.raise_if_corrupt()
 
 
-def _cut(data: bytes) -> int:
+def _find_piece_end(data: bytes) -> int:
     """Where to end a piece: at the last paragraph, else line, else character end."""
     if len(data) < PIECE_BYTES:
         return 0  # read on: more may follow
@@ -71,10 +71,10 @@ def _decode(piece: bytes, name: str, offset: int, log: RecordLog) -> str:
         broken += zeros
     if broken > BROKEN_SHARE * len(text):
         zero = piece[first] == 0
-        fault, hint = ("zero", "leave the file out") if zero else ("no UTF-8", way_out(piece))
+        fault, hint = ("zero", "leave the file out") if zero else ("no UTF-8", utf8_hint(piece))
         share = f" ({broken:,} broken characters in {len(text):,})" if broken > 1 else ""
         log.reject(name, 0, f"byte {offset + first} is {fault}; {hint}{share}")
         return ""
     if broken:
-        log.note(name, f"{broken:,} broken characters replaced, the first at byte {offset + first:,}")
+        log.add_note(name, f"{broken:,} broken characters replaced, the first at byte {offset + first:,}")
     return text
