@@ -1,7 +1,7 @@
 """Names are the words that engineers of the field search for: words that are none stand in no name.
 
-Names here are those of functions, classes, fields, attributes, parameters and constants, taken apart at underscores
-and capitals. Local variables are left alone.
+Names here are those of functions, classes, fields, attributes, parameters and constants, taken apart at
+underscores and capitals. Local variables are left alone.
 """
 
 from __future__ import annotations
