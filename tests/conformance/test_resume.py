@@ -13,8 +13,8 @@ import torch
 
 from pretune.errors import ConfigError, Interrupted
 from pretune.runtime import device
-from pretune.training import adjustments
 from pretune.training import trainer as trainer_module
+from pretune.training.callbacks import adjustments
 from pretune.training.duration import parse_duration
 from pretune.training.gradients import never_stop
 
@@ -188,14 +188,15 @@ def test_adjusted_while_it_runs_and_then_killed(tmp_path: Path, monkeypatch: pyt
 
     def trained(name: str, last: int) -> Any:
         made = small.trainer(tmp_path / name, "masked_lm", family="bert")
-        step = made._train_step
+        step = made.train_step
 
         def stepped(*arguments: Any) -> bool:
             if made.state.step == last:
                 raise Killed
-            if made.state.step == 4 and not made.run.read_plan()["changes"]:
+            went_on = bool(step(*arguments))
+            if made.state.step == 5 and not made.run.read_plan()["changes"]:
                 adjustments.request_changes(made.run, RATE)  # taken up before step 5
-            return bool(step(*arguments))
+            return went_on
 
         monkeypatch.setattr(made, "_step", stepped)
         return made
@@ -204,7 +205,7 @@ def test_adjusted_while_it_runs_and_then_killed(tmp_path: Path, monkeypatch: pyt
     whole.train()
     with pytest.raises(Killed):
         trained("killed", 5).train()
-    assert [change["step"] for change in whole.run.plan()["changes"]] == [5]
+    assert [change["step"] for change in whole.run.read_plan()["changes"]] == [5]
     resumed = small.trainer(tmp_path / "killed", "masked_lm", family="bert")
     resumed.train()
     assert_same(small.state(whole), small.state(resumed))
@@ -308,14 +309,14 @@ def test_killed_between_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     whole = small.trainer(tmp_path / "whole", "masked_lm", family="bert")
     whole.train()
     broken = small.trainer(tmp_path / "killed", "masked_lm", family="bert")
-    step = broken._train_step
+    step = broken.train_step
 
     def dying(*arguments: Any) -> bool:
         if broken.state.step == 8:
             raise Killed
         return bool(step(*arguments))
 
-    monkeypatch.setattr(broken, "_step", dying)
+    monkeypatch.setattr(broken, "train_step", dying)
     with pytest.raises(Killed):
         broken.train()
     assert len(log_of(tmp_path / "killed")) > 8  # it wrote beyond its last checkpoint at step 6

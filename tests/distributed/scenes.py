@@ -46,14 +46,14 @@ def trained(
     """A small run; rank ``by`` gets a signal in step ``until``, and all ranks stop."""
     objective, family, settings = KINDS[kind]
     made = small.trainer(folder, objective, family=family, world=world, **(settings | more))
-    step = made._train_step
+    step = made.train_step
 
     def stepped(*arguments: Any) -> bool:
         if made.state.step == until and world.rank == by:
             os.kill(os.getpid(), signal.SIGTERM)
         return bool(step(*arguments))
 
-    made._train_step = stepped
+    made.train_step = stepped
     if until is None:
         made.train()
         return

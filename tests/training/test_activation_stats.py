@@ -10,7 +10,7 @@ import pytest
 import small
 import torch
 
-from pretune.training.activation_stats import ActivationStats, layer_name
+from pretune.training.callbacks.activation_stats import ActivationStats, layer_name
 from pretune.training.gradients import GradientAccumulator, never_stop
 
 

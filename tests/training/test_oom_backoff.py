@@ -62,14 +62,14 @@ def test_a_resume_cuts_each_step_as_it_was_cut(tmp_path: Path) -> None:
     whole = narrow(tmp_path / "whole", {6: 4})
     whole.train()
     killed = narrow(tmp_path / "run", {6: 4})
-    step = killed._train_step
+    step = killed.train_step
 
     def dying(*arguments: Any) -> bool:
         if killed.state.step == 7:
             raise Killed
         return bool(step(*arguments))
 
-    killed._train_step = dying
+    killed.train_step = dying
     with pytest.raises(Killed):
         killed.train()
     resumed = small.trainer(tmp_path / "run", "masked_lm", family="bert", **SETTINGS)
