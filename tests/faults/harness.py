@@ -282,7 +282,7 @@ class Events:
             "forward",
             lambda network, *_: self.see("step" if network.training else "evaluation"),
         )
-        _before(language_model.HeldOutSet, "scores", lambda *_: self.see("scores"))
+        _before(language_model.HeldOutSet, "evaluate", lambda *_: self.see("scores"))
         return self
 
 
