@@ -191,20 +191,20 @@ def test_adjusted_while_it_runs_and_then_killed(tmp_path: Path, monkeypatch: pyt
         step = made.train_step
 
         def stepped(*arguments: Any) -> bool:
+            went_on = bool(step(*arguments))
             if made.state.step == last:
                 raise Killed
-            went_on = bool(step(*arguments))
             if made.state.step == 5 and not made.run.read_plan()["changes"]:
                 adjustments.request_changes(made.run, RATE)  # taken up before step 5
             return went_on
 
-        monkeypatch.setattr(made, "_step", stepped)
+        monkeypatch.setattr(made, "train_step", stepped)
         return made
 
     whole = trained("whole", 99)
     whole.train()
     with pytest.raises(Killed):
-        trained("killed", 5).train()
+        trained("killed", 6).train()
     assert [change["step"] for change in whole.run.read_plan()["changes"]] == [5]
     resumed = small.trainer(tmp_path / "killed", "masked_lm", family="bert")
     resumed.train()
@@ -263,16 +263,16 @@ def test_stopped_in_an_evaluation(
 
     def made(name: str, stop_at: int) -> tuple[Any, list[int]]:
         run = small.trainer(tmp_path / name, kind, family=family, ema=0.9)
-        batch, judge, seen = run.dataloader(0)[0], run.evaluate, []
+        batch, judge, seen = run.dataloader(0)[0], run.validation.evaluate, []
 
         def evaluate(network: Any, step: int) -> Any:
             for _ in range(4):
-                network(batch, heads=run.objective.heads)
+                network(batch, heads=run.gradients.objective.heads)
                 seen.append(step)
                 requests[-1].should_stop |= len(seen) == stop_at
             return judge(network, step)
 
-        run.evaluate = evaluate
+        run.validation.evaluate = evaluate
         return run, seen
 
     whole, _ = made("whole", 0)

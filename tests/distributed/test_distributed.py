@@ -110,7 +110,8 @@ def one(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def batches_of(made: Any, world: World) -> Any:
     """The batches of one rank, of the run that ``made`` trains."""
     return scenes.small.DataLoader(
-        made.dataloader.store, made.objective, made.model_io.family.TRAITS, made.settings,
+        made.dataloader.store, made.gradients.objective, made.model_io.family.TRAITS,
+        made.adjustments.settings,
         made.dataloader.max_length, world,
     )  # fmt: skip
 

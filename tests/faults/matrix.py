@@ -66,7 +66,7 @@ def _made(folder: Path, kind: str, family: str, choice: dict[str, Any], replayed
     def evaluate(network: torch.nn.Module, step: int) -> Any:
         with torch.inference_mode():
             for batch in itertools.chain(*batches):
-                network(batch, heads=made.objective.heads)
+                network(batch, heads=made.gradients.objective.heads)
         return judge(network, step)
 
     made.validation.evaluate = evaluate
@@ -139,7 +139,7 @@ class _Stop:
 
 
 def _everything(made: Any) -> dict[str, torch.Tensor]:
-    averages = made.checkpointer.ema._average.items() if made.average else ()
+    averages = made.checkpointer.ema._average.items() if made.checkpointer.ema else ()
     state: dict[str, torch.Tensor] = small.state(made)
     return state | {f"average/{name}": value.clone() for name, value in averages}
 

@@ -118,7 +118,7 @@ def test_three_bad_steps_go_back_and_are_left_out(tmp_path: Path) -> None:
     def jumping(*arguments: Any) -> bool:
         if other.state.step == 8:
             other.state.step = 12
-            other._save(arguments[0])  # due here in the run, too
+            other._save()  # due here in the run, too
         return bool(step(*arguments))
 
     other.train_step = jumping
@@ -169,9 +169,9 @@ def test_the_usual_loss_outlives_a_stop(tmp_path: Path) -> None:
     stopped = broken(tmp_path / "run", {9}, "hundredfold")
     step = stopped.train_step
 
-    def stopping(log: Any, stop: Any, work: Any) -> bool:
+    def stopping(stop: Any) -> bool:
         stop.should_stop = stopped.state.step == 9
-        return bool(step(log, stop, work))
+        return bool(step(stop))
 
     stopped.train_step = stopping
     with pytest.raises(Interrupted):

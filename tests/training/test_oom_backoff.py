@@ -23,7 +23,7 @@ SETTINGS: dict[str, Any] = {"micro_batch": 8, "save_every": 4, "steps": 8}
 def narrow(folder: Path, fits: dict[int, int], **settings: Any) -> Any:
     """A run that runs out of memory in the middle of a step with more rows than ``fits`` from it on."""
     made = small.trainer(folder, "masked_lm", family="bert", **(SETTINGS | settings))
-    loss = made.objective.loss
+    loss = made.gradients.objective.loss
 
     def failing(network: Any, batch: Any) -> Any:
         most = min([99, *(rows for step, rows in fits.items() if step <= made.state.step)])
@@ -31,7 +31,7 @@ def narrow(folder: Path, fits: dict[int, int], **settings: Any) -> Any:
         if len(batch.tokens) > most:
             raise RuntimeError(TORCH)
 
-    made.objective = made.gradients.objective = type("Narrow", (), {"loss": staticmethod(failing)})()
+    made.gradients.objective = type("Narrow", (), {"loss": staticmethod(failing)})()
     return made
 
 
