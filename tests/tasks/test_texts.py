@@ -61,7 +61,7 @@ def test_windows_fit_and_hold_all_of_the_second_text(
     first: int, second: int, length: int, overlap: int
 ) -> None:
     record = pair(first, second)
-    found = encode_windows(record, READER, READER.specials, length, LongTextSettings(window_overlap=overlap))
+    found = encode_windows(record, READER, READER.specials, length, LongTextSettings(overlap=overlap))
     assert all(len(READER.add_special_tokens(*sequences)[0]) <= length for sequences in found)
     seen = np.unique(np.concatenate([sequences[1] for sequences in found]))
     assert seen.tolist() == READER.encode(str(record.fields["text_pair"])).ids.tolist()

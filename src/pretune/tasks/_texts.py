@@ -29,7 +29,7 @@ class LongTextSettings(Settings):
     """``windows``: all of it, in windows. ``truncate``: its beginning. ``longest_first``: of a pair, the
     longer text is cut first, as stock tokenizers do by default. In windows, and where it is cut, the first
     text of a pair keeps half of the room, and what the second leaves."""
-    window_overlap: int = pydantic.Field(default=16, ge=0)
+    overlap: int = pydantic.Field(default=16, ge=0)
     """Tokens that neighbouring windows share."""
 
 
@@ -91,7 +91,7 @@ def encode_windows(
             "special ones"
         )
     return _STRATEGIES[long_text_settings.long_texts](
-        sequences, max_length - num_special_tokens, long_text_settings.window_overlap
+        sequences, max_length - num_special_tokens, long_text_settings.overlap
     )
 
 

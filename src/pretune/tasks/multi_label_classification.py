@@ -77,7 +77,7 @@ class Options(Settings):
 
     long_texts: Literal["windows", "truncate", "longest_first"] = "windows"
     """As in classification."""
-    window_overlap: int = pydantic.Field(default=16, ge=0)
+    overlap: int = pydantic.Field(default=16, ge=0)
     """Tokens that neighbouring windows share."""
     threshold: Annotated[float, pydantic.Field(gt=0, lt=1)] | Literal["validation"] = 0.5
     """Probability from which a label is said; ``validation``: the one of the best micro F1 there, which
@@ -183,7 +183,7 @@ class Task:
         self.labels, self.specials, self.max_length = tuple(labels), specials, max_length
         self.options = options or Options()
         self._long_text_settings = LongTextSettings(
-            long_texts=self.options.long_texts, window_overlap=self.options.window_overlap
+            long_texts=self.options.long_texts, overlap=self.options.overlap
         )
 
     @property
