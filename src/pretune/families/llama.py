@@ -48,7 +48,7 @@ class Variant:
     qkv_bias: bool = False
     """Its maps to queries, keys and values have a bias, the one behind the attention has none."""
     optional_settings: tuple[str, ...] = ()
-    """Those of ``OPTIONAL`` that its stock class has."""
+    """Those of ``OPTIONAL_SETTINGS`` that its stock class has."""
 
 
 QWEN_WINDOW_SETTINGS = ("sliding_window", "layer_types", "max_window_layers")
@@ -339,7 +339,7 @@ class Network(nn.Module):
     ) -> Outputs:
         """Hidden states of the batch, and what the heads say at their places.
 
-        With a cache, the batch holds the new tokens only, and ``layout.cached`` counts the old ones.
+        With a cache, the batch holds the new tokens only, and ``layout.cache_lengths`` counts the old ones.
 
         Raises:
             UnsupportedError: a head that the network was not built with.

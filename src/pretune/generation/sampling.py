@@ -61,7 +61,7 @@ def process_logits(
     """Logits (B, V) after what also holds where nothing is drawn: repetitions and forbidden tokens.
 
     Args:
-        history: (B, T) the texts so far, -1 behind the shorter ones; needed if ``sampling.looks_back``.
+        history: (B, T) the texts so far, -1 behind the shorter ones; needed if ``sampling.needs_history``.
         restrictions: one a row; none at all: any token may come.
     """
     if history is not None and sampling.repetition_penalty != 1:

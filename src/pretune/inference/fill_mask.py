@@ -306,7 +306,7 @@ def _target_ids(
 
 
 def _fill_whole_words(filler: MaskFiller, masked_text: MaskedText, mask_index: int) -> list[MaskPrediction]:
-    """Words of one to ``MOST_PIECES`` tokens, compared by their probability a token.
+    """Words of one to ``MAX_WORD_TOKENS`` tokens, compared by their probability a token.
 
     Each token is seen with those of its word before it, none behind it, so that a long word does not give
     itself away (Kauf and Ivanova 2023). Words that the tokenizer would cut otherwise are no candidates.

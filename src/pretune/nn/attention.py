@@ -39,8 +39,9 @@ Stream = Literal["content", "query"]
 def build_mask(layout: Layout, seq_length: int, *, causal: bool, window: int | None = None) -> AttentionMask:
     """Decide once a forward pass what every place of a (B, T = ``width``) grid sees.
 
-    Keys lie in the order of their positions: T of them, or, where ``layout.cached`` is given, as many as
-    `cache.Cache.extend` returns. Padding sees padding, so that no row of the softmax is empty.
+    Keys lie in the order of their positions: T of them, or, where ``layout.cache_lengths`` is given, as
+    many as
+    `cache.KVCache.extend` returns. Padding sees padding, so that no row of the softmax is empty.
 
     Args:
         causal: a place sees none to its right, but within ``layout.prefix``.

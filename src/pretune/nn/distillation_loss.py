@@ -38,7 +38,7 @@ def vocabulary_kl_divergence(
     vocab_size: int,
     temperature: float,
 ) -> Tensor:
-    """The `divergence` of two vocabulary heads, without ever holding the (N, V) logits of either.
+    """The `kl_divergence` of two vocabulary heads, without ever holding the (N, V) logits of either.
 
     Gradients are computed chunk by chunk in the forward pass, as in `vocabulary_loss`. There is no
     second derivative, and none by anything of the teacher.

@@ -164,7 +164,7 @@ def relative_sinusoids(
 def relative_shift(
     products: Tensor, query_length: int, key_length: int, query_positions: Tensor | None = None
 ) -> Tensor:
-    """Products with the distances of `distance_table`, (B, H, P, R), as products with keys, (B, H, P, S).
+    """Products with the distances of `relative_sinusoids`, (B, H, P, R), as products with keys, (B, H, P, S).
 
     Args:
         columns: (B, P) where the places stand among the T = ``width`` of their rows; None: everywhere, P = T.

@@ -101,7 +101,9 @@ class Llama3Scaling(Settings):
 
 
 class YarnScaling(Settings):
-    """As `Llama3`, by dimension in place of wavelength, and the products grow a little (Peng et al. 2023)."""
+    """As `Llama3Scaling`, by dimension in place of wavelength, and the products grow a little (Peng et al.
+    2023).
+    """
 
     rope_type: Literal["yarn"] = "yarn"
     factor: float = pydantic.Field(ge=1)

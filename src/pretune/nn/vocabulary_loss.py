@@ -30,7 +30,7 @@ def vocabulary_loss(
         hidden: (N, D)
         weight: (V, D)
         bias: (V,) or None
-        targets: (N,) ids; ``IGNORED`` adds nothing.
+        targets: (N,) ids; ``IGNORE_INDEX`` adds nothing.
         smoothing: share of each target that is spread evenly over V (Szegedy et al. 2016, section 7).
 
     Returns:

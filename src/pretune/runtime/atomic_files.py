@@ -109,7 +109,7 @@ def write_folder(
 def verify_folder(folder: Path, exclude: Container[str] = ()) -> dict[str, Any]:
     """The manifest's ``about`` mapping, after each file's size and SHA-256 were found as recorded.
 
-    Files named in ``but`` may have been changed or removed.
+    Files named in ``exclude`` may have been changed or removed.
 
     Raises:
         CheckpointError: names the first file that is missing, cut or changed.

@@ -233,7 +233,7 @@ def _raise_other_rank_error() -> Iterator[None]:
 
 
 def _buckets(tensors: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    """The tensors in order, of one type and up to :data:`BUCKET` numbers together."""
+    """The tensors in order, of one type and up to :data:`BUCKET_SIZE` numbers together."""
     bucket: list[torch.Tensor] = []
     num_elements = 0
     for tensor in tensors:

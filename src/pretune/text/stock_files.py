@@ -82,7 +82,7 @@ class TokenizerFolder:
 
     @property
     def tokenizer_class(self) -> str:
-        """The stock class that reads it; `FILE` where that takes all of tokenizer.json."""
+        """The stock class that reads it; `FILE_NAME` where that takes all of tokenizer.json."""
         declared = self.settings.get("tokenizer_class") or self.model_config.get("tokenizer_class")
         if declared is not None and not isinstance(declared, str):
             raise CheckpointError(

@@ -37,7 +37,7 @@ def advise_vocabulary_size(
     min_occurrences: int = 100,
     max_size: int = MAX_VOCABULARY_SIZE,
 ) -> Advice:
-    """The smallest power of two whose doubling would save less than ``least_gain`` of the tokens.
+    """The smallest power of two whose doubling would save less than ``min_gain`` of the tokens.
 
     A byte-level BPE is trained once, at the largest size. Its merges are ordered, so the first of them are
     the tokenizer of any smaller size; each is measured on a tenth of the text that it has not seen. The other

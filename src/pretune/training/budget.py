@@ -188,7 +188,8 @@ def trial_points(cost_changes_at: float | None) -> tuple[tuple[float, float], ..
 
 
 def count_evaluations(max_evaluations: int, training: float, evaluation: float) -> int:
-    """How many evaluations with their checkpoints take ``OVERHEAD`` of ``training``; 1 at least, the last.
+    """How many evaluations with their checkpoints take ``EVALUATION_OVERHEAD`` of ``training``; 1 at
+    least, the last.
 
     Args:
         training: what all of training costs, in any unit.
@@ -239,7 +240,7 @@ def measure_step_seconds(
 ) -> float:
     """Seconds a step, of steps on weights that are thrown away; the first, which warms up, does not count.
 
-    ``agreed`` makes of whether to go on what all ranks do.
+    ``common_encodings`` makes of whether to go on what all ranks do.
     """
     times: list[float] = []
     start = time.monotonic()

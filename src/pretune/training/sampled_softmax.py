@@ -83,8 +83,8 @@ class SampledSoftmaxDataLoader:
     def draw_negative_samples(self, step: int) -> NegativeSamples:
         """The candidates of ``step``: those in every step, and a systematic sample of the others.
 
-        A word is in it with the chance that `inclusion` gives it (Madow 1949); their number is the same in
-        all steps, as compiled networks want it.
+        A word is in it with the chance that `inclusion_probabilities` gives it (Madow 1949); their number
+        is the same in all steps, as compiled networks want it.
         """
         rng = negative_samples_rng(self.seed, step)
         order = rng.permutation(self._randomly_sampled)

@@ -193,7 +193,7 @@ class TrainingBudget:
             )
 
     def min_budget(self) -> str:
-        """The budget in which ``budget.LEAST_STEPS`` steps fit."""
+        """The budget in which ``budget.MIN_STEPS`` steps fit."""
         assert self._dataloader is not None, "the run is planned"
         steps = budget.MIN_STEPS
         if self.duration.unit == "steps":

@@ -71,7 +71,7 @@ class Evaluation:
         return sum(self.correct) > max(Counter(self.references).values(), default=0)
 
     def findings(self, split: str = "") -> tuple[Finding, ...]:
-        """What the predictions show before all else; ``scored_on``: ``test`` or ``validation``, if known."""
+        """What the predictions show before all else; ``split``: ``test`` or ``validation``, if known."""
         values = [p.value for p in self.predictions]
         return diagnose_predictions(self.task, values, self.references, self.records, split)
 

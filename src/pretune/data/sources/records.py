@@ -95,7 +95,7 @@ def read_records(
     that ``reading`` names or that are called so, or nearly; other fields come along.
 
     A file that cannot be read, or not to its end, goes to ``log`` as a bad record does, and the rest is read;
-    call ``log.finish()`` at the end. Unless it may ``refuse``, the only file goes there, too.
+    call ``log.finish()`` at the end. Unless it may ``raise_exception``, the only file goes there, too.
 
     Raises:
         DataError: a path leads nowhere or is of another kind, or the only file cannot be read at all.

@@ -155,7 +155,7 @@ BUILDERS: dict[str, Callable[[nn.Module, OptimizerSettings], OptimizersBySetting
 def _parameter_groups(
     network: nn.Module, settings: OptimizerSettings, exclude: Container[nn.Parameter] = frozenset()
 ) -> list[dict[str, Any]]:
-    """The trainable parameters without ``but``: those that decay, then those that do not."""
+    """The trainable parameters without ``exclude``: those that decay, then those that do not."""
     parameters = [p for p in network.parameters() if p.requires_grad and p not in exclude]
     without_decay = set() if settings.decay_embeddings else _embedding_parameters(network)
     decays = [p.ndim >= 2 and p not in without_decay for p in parameters]

@@ -85,7 +85,7 @@ class RejectedRowLog(RecordLog):
         self._rejected: list[RejectedRow] = []
 
     def reject(self, path: Path | str, line: int, reason: str) -> None:
-        """Count a bad record, and keep it for :meth:`heard`."""
+        """Count a bad record, and keep it for :meth:`pop_rejected`."""
         super().reject(path, line, reason)
         self._rejected.append(RejectedRow(str(path), line, reason))
 

@@ -74,7 +74,7 @@ class PretrainSettings(Settings):
     start_from: str | None = None
     """A run or model folder to go on from, with its own tokenizer; None: begin with random weights."""
     family: str = DEFAULT_FAMILIES[0]
-    """Where only an objective is named, the first of ``FAMILIES`` that has it."""
+    """Where only an objective is named, the first of ``DEFAULT_FAMILIES`` that has it."""
     objective: str | None = None
     """masked_lm, causal_lm, permutation_lm, span_corruption, denoising, prefix_lm, masked_lm+next_sentence or
     masked_lm+sentence_order, or, of records with source and target, sequence_to_sequence; None: masked_lm for
