@@ -133,7 +133,7 @@ def state(made: Trainer) -> dict[str, torch.Tensor]:
 def losses(folder: Path) -> list[float]:
     """What a run logged, of each of its steps."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [row["loss"] for row in rows if row["kind"] == "step"]
+    return [row["loss"] for row in rows if row["type"] == "step"]
 
 
 class Notes(NullReporter):

@@ -163,7 +163,7 @@ def test_adjusted_then_resumed_equals_repeated(tmp_path: Path, monkeypatch: pyte
     resumed.train()
     [change] = resumed.run.read_plan()["changes"]
     assert 0 < change["step"] < 12
-    assert change["set"] == RATE
+    assert change["values"] == RATE
     assert not adjustments.pending_requests(folder)
 
     repeated = small.trainer(tmp_path / "repeated", "masked_lm", family="bert")
@@ -213,7 +213,7 @@ def test_adjusted_while_it_runs_and_then_killed(tmp_path: Path, monkeypatch: pyt
 
 BUDGET = [
     {"step": 5, "steps": [12, 9]},
-    {"step": 6, "set": RATE, "asked": 1},
+    {"step": 6, "values": RATE, "requested_at": 1},
     {"step": 8, "steps": [9, 11]},
 ]
 """How a budget in minutes was corrected, and a learning rate changed."""

@@ -75,7 +75,7 @@ def _gets_past(folder: Path, bad: set[int], kind: str, stop: int) -> None:
     whole._train_step = unchanged
     whole.train()
     rows = _log(folder / "whole")
-    left = {row["step"] - 1 for row in rows if row["kind"] == "skipped"}
+    left = {row["step"] - 1 for row in rows if row["type"] == "skipped"}
     first = min(bad)
     back = len(bad) >= 3
     expected = bad | (set(range(first - first % 4, first)) if back else set())

@@ -234,7 +234,7 @@ def log_of(run: Path) -> list[dict[str, Any]]:
 
 def steps_in(run: Path) -> int:
     """Steps that the log knows of."""
-    return max([row["step"] for row in log_of(run) if row["kind"] == "step"], default=0)
+    return max([row["step"] for row in log_of(run) if row["type"] == "step"], default=0)
 
 
 def whole_checkpoints(run: Path) -> list[int]:

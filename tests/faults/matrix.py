@@ -32,7 +32,11 @@ CHOICES: tuple[dict[str, Any], ...] = tuple(
 )
 CHANGES: list[dict[str, Any]] = [
     {"step": 4, "steps": [STEPS, 10]},
-    {"step": 6, "set": {"training.optimizer.learning_rate": 3e-2, "training.clip": 0.5}, "asked": 1},
+    {
+        "step": 6,
+        "values": {"training.optimizer.learning_rate": 3e-2, "training.clip": 0.5},
+        "requested_at": 1,
+    },
     {"step": 7, "skip": [7], "found": {"7": ["nan", "nan"]}},
     {"step": 8, "steps": [10, 11]},
 ]

@@ -162,6 +162,6 @@ def test_a_model_that_ends_at_once_says_so(folder: Path, tmp_path: Path) -> None
     assert notes[-1] == "the model ended at once (0 tokens)"
     data = tmp_path / "prompts.jsonl"
     data.write_text('{"text": "Hello"}\n{"text": "The"}\n')
-    assert generate_file(mute, data=data, out=tmp_path / "out.jsonl")["ended_at_once"] == 2
+    assert generate_file(mute, data=data, out=tmp_path / "out.jsonl")["num_empty"] == 2
     answered = CliRunner().invoke(app, ["predict", str(mute), "Hello", "--max-new-tokens", "3"])
     assert "1 of 1 continuations are empty: the model ended at once" in answered.stderr

@@ -50,7 +50,7 @@ def test_the_step_begins_anew_with_half_the_rows(tmp_path: Path) -> None:
         assert torch.equal(value, small.state(short)[name]), name
     assert log_of(tmp_path / "short") == log_of(tmp_path / "told")
     plan = json.loads((tmp_path / "short" / "plan.json").read_text())
-    assert plan["memory"] == {device.describe(): {"training": [[0, 4], [0, 2]]}}
+    assert plan["micro_batch_limits"] == {device.describe(): {"training": [[0, 4], [0, 2]]}}
 
 
 def test_a_resume_cuts_each_step_as_it_was_cut(tmp_path: Path) -> None:

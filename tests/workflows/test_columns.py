@@ -88,7 +88,7 @@ def test_a_dry_run_says_which_columns_there_are(bert: Path, texts: Any, tmp_path
         "'title' or 'body' could be it; there are: title, class, body; name it with --text-column" in said.err
     )
     said = cli("finetune", bert, "--train", train, "--text-column", "title", "--dry-run", "--json")
-    assert json.loads(said.out)["train"] > 40
+    assert json.loads(said.out)["num_train"] > 40
     said = cli("finetune", bert, "--train", train, "--text-column", "title", "--print-config")
     assert "columns:\n  text: title\n" in said.out
 

@@ -107,7 +107,7 @@ def test_a_killed_run_goes_on(whole: bytes, texts: Any, tmp_path: Path, cli: Cal
     assert "going on from step" in said.err
     assert (run / WEIGHTS).read_bytes() == whole
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in steps if row["kind"] == "step"] == list(range(1, 61))
+    assert [row["step"] for row in steps if row["type"] == "step"] == list(range(1, 61))
 
 
 @pytest.mark.parametrize("which", ["train", "validation"])
@@ -409,7 +409,7 @@ def test_sources_that_changed_between_stop_and_resume_are_said_by_file(
         f"{folder / 'edited.jsonl'}: has changed", f"{folder / 'gone.jsonl'}: is no longer there",
         f"{folder / 'new.jsonl'}: is new",
     ]  # fmt: skip
-    assert summary["sources_changed"] == expected
+    assert summary["source_changes"] == expected
     assert all(f"{sentence} since this run read it" in notes.text for sentence in expected)
     card = (run / "model" / "README.md").read_text(encoding="utf-8")
     assert "since then: edited.jsonl, gone.jsonl, new.jsonl" in card

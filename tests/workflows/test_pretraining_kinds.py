@@ -57,11 +57,11 @@ def test_a_pair_is_saved_as_stock_reads_it(pair: Path) -> None:
 
 def test_a_pair_reports_the_masked_loss_and_its_accuracy(pair: Path) -> None:
     summary = json.loads((pair / "summary.json").read_text())
-    assert summary["loss"] < 2 * summary["unigram"]
+    assert summary["loss"] < 2 * summary["unigram_loss"]
     assert 0 <= summary["next_sentence_accuracy"] <= 1
     assert 0.5 <= summary["next_sentence_majority"] <= 1
     rows = [json.loads(line) for line in (pair / "metrics.jsonl").read_text().splitlines()]
-    scores = [row["scores"] for row in rows if row["kind"] == "evaluation"]
+    scores = [row["scores"] for row in rows if row["type"] == "evaluation"]
     assert all(next(iter(found)) == "loss" and "next_sentence_accuracy" in found for found in scores)
     assert "next\\_sentence\\_accuracy" in (pair / "model" / "README.md").read_text()
 
@@ -122,7 +122,7 @@ def test_a_model_remembers_what_it_was_pretrained_by(
         assert model.generate_batch(["The soldier"], way) == model.generate_batch(["The soldier"], other)
         assert "reads a prompt from left to right" in (run.model / "README.md").read_text()
     summary = json.loads((run.folder / "summary.json").read_text())
-    assert summary["loss"] < 2 * summary["unigram"]
+    assert summary["loss"] < 2 * summary["unigram_loss"]
     scores = pretune.evaluate(run.folder, data=texts.corpus)["scores"]
     assert next(iter(scores)) == "loss"
     if objective == "denoising":  # what it makes of a sentence with a gap stands beside the sentence

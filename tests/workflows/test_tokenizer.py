@@ -49,13 +49,16 @@ def test_each_kind_is_measured_in_both_languages(folders: dict[str, Path], tmp_p
         ids = {i for line in lines for i in tokenizer.encode(line).ids.tolist()}
         plain = tokenizer.vocabulary_size - len(tokenizer.specials.all_ids)
         assert found[str(folder)].unused == plain - len(ids - set(tokenizer.specials.all_ids))
-    assert parts["bpe"]["zh"].round_trip == parts["unigram"]["other"].round_trip == 1.0
+    assert parts["bpe"]["zh"].round_trip == parts["unigram_loss"]["other"].round_trip == 1.0
     assert parts["wordpiece"]["other"].round_trip == 0.5, "two spaces come back as one"
     assert (
-        parts["wordpiece"]["zh"].unknown > 0 == parts["bpe"]["zh"].unknown == parts["unigram"]["zh"].unknown
+        parts["wordpiece"]["zh"].unknown
+        > 0
+        == parts["bpe"]["zh"].unknown
+        == parts["unigram_loss"]["zh"].unknown
     )
     assert "龘" in parts["wordpiece"]["zh"].missing_examples
-    assert "龘" in parts["unigram"]["zh"].missing_examples
+    assert "龘" in parts["unigram_loss"]["zh"].missing_examples
     assert not parts["bpe"]["zh"].differences
     assert parts["wordpiece"]["zh"].differences[0]["text"] == "士兵看见城堡，第3年。"
 
@@ -76,7 +79,7 @@ def test_the_folder_is_whole_or_not_there(texts: Any, folders: dict[str, Path], 
     assert not (tmp_path / "out").exists()
     with pytest.raises(CheckpointError, match="no tokenizer"):
         inspect_tokenizers([tmp_path], [texts.corpus])
-    assert len(AutoTokenizer.from_pretrained(folders["unigram"])) <= 400
+    assert len(AutoTokenizer.from_pretrained(folders["unigram_loss"])) <= 400
 
 
 @pytest.mark.slow

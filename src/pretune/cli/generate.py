@@ -188,7 +188,7 @@ def _generate_texts(model: Path, prompts: list[str], options: dict[str, Any], js
         _escape_terminal(text + one.text) for text, said in zip(before, found, strict=True) for one in said
     ]
     more = {"notes": notes} if notes else {}
-    emit({"verb": "generate", "answers": answers, **more}, json, lines)
+    emit({"verb": "generate", "prompts": answers, **more}, json, lines)
 
 
 def _load_model(model: Path, options: dict[str, Any], json: bool) -> tuple[Model, Reporter | None]:

@@ -35,7 +35,8 @@ DATA_FILES = (
 )  # fmt: skip
 """What a preparation of text writes."""
 INITIAL_FILES = (
-    "config.yaml", "environment.json", "plan.json", "before.json", "data.text.partial", "*.text.partial",
+    "config.yaml", "environment.json", "plan.json", "initial_scores.json", "data.text.partial",
+    "*.text.partial",
     *(f"data*/*{name}" for name in DATA_FILES),
 )  # fmt: skip
 """What a run writes before it trains; all else in its folder is the user's."""

@@ -4,7 +4,7 @@ All that a step needs is a function of its number: so a run that was stopped any
 bit the run that was not, with dropout on. What a step's gradients are, is said in `gradients`; what a
 checkpoint holds, in `saving`; how many steps there are, in `timing`; which steps are left out, in
 `spike_guard`;
-how many rows fit, in `memory`.
+how many rows fit, in `micro_batch_limits`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Trainer:
         train_reference_losses: Mapping[str, float] | None = None,
         world: World | None = None,
     ) -> None:
-        """``levels``: losses of simpler models on the held-out targets, logged beside their loss;
+        """``reference_losses``: losses of simpler models on the held-out targets, logged beside their loss;
         ``train_reference_losses``:
         on the targets of training, shown beside that loss, where they are of another kind.
 
@@ -139,7 +139,7 @@ class Trainer:
         state, seconds = self.state, time.monotonic() - self.budget.start_time
         return TrainResult(
             state.step, plan["steps"], state.tokens, seconds, best, state.best_scores,
-            "patience" if self._out_of_patience() else "length", state.factor,
+            "patience" if self._out_of_patience() else "budget", state.lr_factor,
             self.budget.min_budget() if state.step < MIN_STEPS else "",
         )  # fmt: skip
 
@@ -149,7 +149,7 @@ class Trainer:
         state = self.state
         return MetricsLog(
             self.run.metrics_path, self.run.folder / "tensorboard",
-            offset=state.log_position, step=state.step, tokens=state.tokens,
+            offset=state.log_offset, step=state.step, tokens=state.tokens,
             expected_content=self._checkpoint_log, say=self._say,
         )  # fmt: skip
 
@@ -217,7 +217,7 @@ class Trainer:
         self.spike_guard.accept_loss(state, loss)
         self._has_unsaved_steps = True
         stats = self.activation_stats.collect(state.step)
-        state.step, state.factor, state.tokens = state.step + 1, factor, state.tokens + tokens
+        state.step, state.lr_factor, state.tokens = state.step + 1, factor, state.tokens + tokens
         if self.ema is not None:
             self.ema.update(state.step)
         log.log_step(
@@ -270,7 +270,7 @@ class Trainer:
         name, self._plan = self.world.on_main(lambda: self.spike_guard.roll_back(self.state))
         folder = self.run.checkpoints_path / name
         self.state, self._has_unsaved_steps = self.checkpointer.restore(folder, self.reporter.say), False
-        log.truncate(self.state.log_position, self.state.step, self.state.tokens)
+        log.truncate(self.state.log_offset, self.state.step, self.state.tokens)
         self._say(
             f"the last steps before {at:,} had no usable loss or gradient; back to {folder}, going on "
             f"without steps {self.state.step:,} to {at - 1:,}"
@@ -306,11 +306,18 @@ class Trainer:
     def _update_patience(self, score: Score) -> None:
         """Count the evaluations in a row that did not improve by ``min_delta``."""
         state, min_delta = self.state, self.settings.min_delta * (1 if score.direction == "higher" else -1)
-        better = score.is_better_than(None if state.to_beat is None else state.to_beat + min_delta)
-        state.to_beat, state.stale = (score.value, 0) if better else (state.to_beat, state.stale + 1)
+        better = score.is_better_than(
+            None if state.patience_score is None else state.patience_score + min_delta
+        )
+        state.patience_score, state.evaluations_without_improvement = (
+            (score.value, 0) if better else (state.patience_score, state.evaluations_without_improvement + 1)
+        )
 
     def _out_of_patience(self) -> bool:
-        return self.settings.patience is not None and self.state.stale >= self.settings.patience
+        return (
+            self.settings.patience is not None
+            and self.state.evaluations_without_improvement >= self.settings.patience
+        )
 
     def _apply_adjustments(self) -> None:
         """Take up changes that were asked for, and let those that hold from this step on hold."""
@@ -333,7 +340,7 @@ class Trainer:
         if self.checkpointer.is_saved(self.state.step):
             return
         self.budget.record_spent_time()
-        self.state.log_position = log.tell()
+        self.state.log_offset = log.tell()
         self.checkpointer.save(self.state, log.content)
         self._has_unsaved_steps = False
 

@@ -116,7 +116,7 @@ class Teacher:
 
     def _check_traits(self, student_traits: Traits) -> None:
         teacher_traits: Traits = self.model.family.TRAITS
-        for name in ("kind", "sentence", "segments"):
+        for name in ("architecture", "pooling", "has_segment_embeddings"):
             if getattr(student_traits, name) != getattr(teacher_traits, name):
                 raise UnsupportedError(
                     f"distillation.teacher = {self.settings.teacher!r}: its family reads a batch otherwise "

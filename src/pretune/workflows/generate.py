@@ -90,7 +90,7 @@ def generate_file(
 
     ``columns`` names the column of the text, as ``{"text": "prompt"}``, ``encoding`` that of files that are
     neither UTF-8 nor marked otherwise. Each line repeats ``id`` and ``text`` and has ``continuations``, a
-    list of ``text`` and ``reason``.
+    list of ``text`` and ``finish_reason``.
 
     Raises:
         DataError: unusable data, or an output that cannot be written.
@@ -121,7 +121,7 @@ def generate_file(
     if counts["empty"]:
         reporter.say(f"  {empty_output_note(counts['empty'], counts['every'])}")
     return {
-        "verb": "generate", "records": count, "bad": log.num_bad, "ended_at_once": counts["empty"],
+        "verb": "generate", "records": count, "bad": log.num_bad, "num_empty": counts["empty"],
         "out": str(out),
     }  # fmt: skip
 
@@ -132,7 +132,7 @@ def continuation_to_dict(continuation: Continuation) -> dict[str, Any]:
     return {
         "text": continuation.text,
         "tokens": len(continuation.tokens),
-        "reason": continuation.finish_reason,
+        "finish_reason": continuation.finish_reason,
         **score,
     }
 

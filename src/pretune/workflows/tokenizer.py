@@ -46,7 +46,7 @@ class TrainedTokenizer:
         """What stands in the JSON object of the command line."""
         return {
             "folder": str(self.folder),
-            "kind": self.algorithm,
+            "algorithm": self.algorithm,
             "vocabulary_size": self.tokenizer.vocabulary_size,
             "fingerprint": self.tokenizer.fingerprint,
             "advice": None if self.advice is None else asdict(self.advice),
@@ -129,7 +129,7 @@ def _train(
     inspection = inspect_tokenizer(
         tokenizer, sample_texts(read_texts(paths, read_options=reading), _MEASURED_CHARACTERS)
     )
-    atomic_files.write_folder(folder, tokenizer.save, metadata={"kind": "tokenizer"})
+    atomic_files.write_folder(folder, tokenizer.save, metadata={"type": "tokenizer"})
     return TrainedTokenizer(folder, tokenizer, algorithm, inspection, advice)
 
 

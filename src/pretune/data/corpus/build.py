@@ -200,7 +200,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         DataError: the disk refused.
     """
     try:
-        atomic_files.write_folder(folder, tokenizer.save, metadata={"kind": "tokenizer"})
+        atomic_files.write_folder(folder, tokenizer.save, metadata={"type": "tokenizer"})
     except CheckpointError as error:
         raise DataError(f"{folder}: the tokenizer could not be written: {error.__cause__}") from error
 

@@ -268,10 +268,10 @@ class PretrainSetup:
         held, scores = self.held_out[component], self.component_scores(result.best_scores, component)
         return {
             "loss": scores["loss"],
-            "unigram": held.unigram_loss,
-            "bigram": held.bigram_loss,
-            "targets": held.num_targets,
-            "held_out": held.fingerprint,
+            "unigram_loss": held.unigram_loss,
+            "bigram_loss": held.bigram_loss,
+            "num_targets": held.num_targets,
+            "held_out_fingerprint": held.fingerprint,
             **{name: value for name, value in scores.items() if name not in ("loss", "perplexity")},
             **held.majority_shares,
             "signature": self.signatures.get(component, ""),
@@ -295,7 +295,7 @@ class PretrainSetup:
         return {
             "start_from": self.settings.start_from,
             "new_heads": list(self.new_heads),
-            "before": dict(initial_scores),
+            "initial_scores": dict(initial_scores),
         }
 
 
