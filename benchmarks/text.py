@@ -74,7 +74,7 @@ def text(
     name = f"{origin}-{language}-{part}-{characters}-{kind}-{vocabulary}-{frame}"
     folder = options.scratch / name
     prepared = folder / "prepared"
-    if not (prepared / "prepared.json").exists():
+    if not (prepared / "tokenized_corpus.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         raw = folder / "text.jsonl"
         with raw.open("w", encoding="utf-8") as out:

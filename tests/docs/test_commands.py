@@ -89,7 +89,7 @@ def resolve(command: Command, options: dict[str, Any], model: Callable[[], Path]
     """
     if command.verb == "data":
         if "rules" in options:  # `inspect` takes no settings
-            cleaning = {key: options[key] for key in ("rules", "duplicates", "against")}
+            cleaning = {key: options[key] for key in ("rules", "deduplicate", "decontaminate")}
             folder.resolve(VERBS["data"].gathered(options["words"], options["config"], cleaning), {})
         return
     paths, assignments = split_arguments(options["words"] or [])

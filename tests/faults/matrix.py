@@ -83,7 +83,7 @@ def _made(folder: Path, kind: str, family: str, choice: dict[str, Any], replayed
                 "data": made.dataloader.fingerprint,
                 "changes": CHANGES,
             }
-            path = folder / "asked.json"
+            path = folder / "request.json"
             path.write_text(json.dumps(plan))
             adjustments.replay_plan(made.run, path)
     return made

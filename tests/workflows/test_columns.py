@@ -140,9 +140,9 @@ def test_looking_never_refuses(tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "c.csv").write_text("wording\na\n")
     found = pretune.inspect_data(tmp_path)
     assert (found["documents"], found["reading"]["bad"]) == (5, 52)
-    assert found["reading"]["refused"]
+    assert found["reading"]["too_many_bad"]
     read = pretune.inspect_data(tmp_path / "a.csv", encoding="cp1252")
-    assert (read["documents"], read["reading"]["bad"], read["reading"]["refused"]) == (400, 0, False)
+    assert (read["documents"], read["reading"]["bad"], read["reading"]["too_many_bad"]) == (400, 0, False)
     with pytest.raises(DataError, match="no such file"):
         pretune.inspect_data(tmp_path / "nothing")
 

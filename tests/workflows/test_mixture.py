@@ -220,7 +220,7 @@ def test_all_parts_have_one_tokenizer_which_is_trained_once(corpora: dict[str, s
     assert not any("training a tokenizer" in line for line in said)
     assert [text.train.fingerprint for text in again] == [text.train.fingerprint for text in texts]
     # A part that was prepared is taken as it is, and its tokenizer for the others.
-    parts = [{"corpus": str(tmp_path / "data" / "parts" / "prefix_lm")}, {"corpus": corpora["first"]}]
+    parts = [{"corpus": str(tmp_path / "data" / "components" / "prefix_lm")}, {"corpus": corpora["first"]}]
     further, said = prepared({**settings(corpora), "mixture": parts}, tmp_path / "further")
     assert further[0].train.fingerprint == texts[1].train.fingerprint
     assert {text.tokenizer.fingerprint for text in further} == {texts[0].tokenizer.fingerprint}

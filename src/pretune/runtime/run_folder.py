@@ -29,8 +29,8 @@ from pretune.runtime.distributed import World
 from pretune.runtime.plan_file import RunPlan
 
 DATA_FILES = (
-    "prepared.json", "text.sha256", "manifest.json", "corpus.json", "documents.bin", "tokens-*.bin",
-    "flags-*.bin", "text_fingerprints.safetensors", "tokenizer.json", "tokenizer_config.json",
+    "tokenized_corpus.json", "text.sha256", "manifest.json", "corpus.json", "documents.bin", "tokens-*.bin",
+    "word_starts-*.bin", "text_fingerprints.safetensors", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "vocab.txt", ".partial",
 )  # fmt: skip
 """What a preparation of text writes."""

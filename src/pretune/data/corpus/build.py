@@ -1,6 +1,6 @@
 """Raw text to two corpora on disk, one to train on and one held out, with their tokenizer.
 
-``prepared.json`` is written last: a folder that has it is whole, and any run may use it.
+``tokenized_corpus.json`` is written last: a folder that has it is whole, and any run may use it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pretune.text.training import TokenizerAlgorithm, train_tokenizer
 from pretune.text.vocabulary_size import MAX_VOCABULARY_SIZE, advise_vocabulary_size
 from pretune.types import IntArray
 
-CORPUS_FILE, TOKENIZER_FOLDER = "prepared.json", "tokenizer"
+CORPUS_FILE, TOKENIZER_FOLDER = "tokenized_corpus.json", "tokenizer"
 DIGEST_FILE = "text.sha256"
 """In a preparation that is under way: of what it is one."""
 REBUILD_HINT = "prepare the text again"
@@ -270,8 +270,8 @@ def _train_tokenizer(
 def _choose_vocabulary_size(texts: IterTexts, max_vocabulary_size: int | None, reporter: Reporter) -> int:
     """A vocabulary's size as measured on the text."""
     advice = advise_vocabulary_size(texts(), max_size=max_vocabulary_size or MAX_VOCABULARY_SIZE)
-    reporter.say(f"  a vocabulary of {advice.size:,} tokens: {advice.reason}")
-    return advice.size
+    reporter.say(f"  a vocabulary of {advice.vocabulary_size:,} tokens: {advice.reason}")
+    return advice.vocabulary_size
 
 
 def _write(
@@ -355,7 +355,7 @@ def open_corpus(
 
 
 class _CorpusFile(state_file.StateSchema):
-    """The form of prepared.json."""
+    """The form of tokenized_corpus.json."""
 
     sources: list[str]
     columns: list[str]

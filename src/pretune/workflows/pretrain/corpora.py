@@ -48,7 +48,7 @@ def build_corpora(
     def build_component(component: ComponentSettings, spec: ObjectiveSpec) -> TokenizedCorpus:
         if settings.mixture:
             reporter.say(f"  {component.name}: {', '.join(component.corpus)}")
-        component_folder = folder / "parts" / str(component.name) if settings.mixture else folder
+        component_folder = folder / "components" / str(component.name) if settings.mixture else folder
         return build_corpus(
             component.corpus,
             component_folder,

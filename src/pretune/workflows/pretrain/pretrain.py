@@ -314,7 +314,7 @@ def _count_text(
         "documents": log.num_good,
         "characters": characters,
         "bad": log.num_bad,
-        "left_out": log.num_skipped,
+        "skipped": log.num_skipped,
     }
 
 
