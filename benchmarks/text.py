@@ -88,7 +88,7 @@ def text(
         segments = frame == "cls_sep"
         framed = Tokenizer.load(trained).with_template(frame, segments=segments)  # type: ignore[arg-type]
         build_corpus(
-            (str(raw),), prepared, tokenizer=framed, vocabulary_size=vocabulary, held_out=0.02,
+            (str(raw),), prepared, tokenizer=framed, vocabulary_size=vocabulary, validation_fraction=0.02,
             validation=(), reporter=NullReporter(),
         )  # fmt: skip
     opened = open_corpus(prepared)

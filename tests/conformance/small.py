@@ -108,7 +108,7 @@ def trainer(
     if sampled is not None:
         often = 1 / np.arange(1, reader.specials.vocabulary_size + 1)
         batches = SampledSoftmaxDataLoader(
-            batches, SampledSoftmaxSettings(words=sampled, until=0.75), often, chosen.seed
+            batches, SampledSoftmaxSettings(num_sampled=sampled, until=0.75), often, chosen.seed
         )
 
     def evaluate(network: nn.Module, step: int) -> list[Score]:

@@ -111,7 +111,7 @@ def test_a_feature_resumes_exactly(feature: str, tmp_path: Path, monkeypatch: py
         assert log_of(folder) == log_of(tmp_path / "whole")
 
 
-MEMORY = {"options": {"segment": 8}}
+MEMORY = {"options": {"segment_length": 8}}
 """Texts in three segments, several losses a batch."""
 
 
@@ -326,7 +326,7 @@ def test_killed_between_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_falls_back_to_the_checkpoint_before_a_damaged_one(tmp_path: Path) -> None:
-    whole = small.trainer(tmp_path / "run", "masked_lm", family="bert", keep=5)
+    whole = small.trainer(tmp_path / "run", "masked_lm", family="bert", max_checkpoints=5)
     whole.train()
     expected = small.state(whole)
     newest = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1]
@@ -334,7 +334,7 @@ def test_falls_back_to_the_checkpoint_before_a_damaged_one(tmp_path: Path) -> No
     content = bytearray(weights.read_bytes())
     content[-100] ^= 1  # one bit
     weights.write_bytes(content)
-    resumed = small.trainer(tmp_path / "run", "masked_lm", family="bert", keep=5)
+    resumed = small.trainer(tmp_path / "run", "masked_lm", family="bert", max_checkpoints=5)
     said: list[str] = []
     resumed.reporter = type("Notes", (small.NullReporter,), {"say": lambda self, text: said.append(text)})()
     resumed.train()

@@ -16,7 +16,13 @@ from harness import Row, Setting, check
 from pretune.training import adjustments
 
 STEPS = 16
-SETTINGS: dict[str, Any] = {"steps": STEPS, "save_every": 4, "evaluations": 2, "ema": 0.9, "keep": 3}
+SETTINGS: dict[str, Any] = {
+    "steps": STEPS,
+    "save_every": 4,
+    "evaluations": 2,
+    "ema": 0.9,
+    "max_checkpoints": 3,
+}
 
 
 def bad_steps(setting: Setting, tries: int) -> list[Row]:

@@ -68,7 +68,7 @@ def test_all_damage_together_leaves_a_text_that_can_be_told() -> None:
 
 
 def test_hidden_only_counts_what_the_source_lacks() -> None:
-    options = Options(infilling=0.2, deletion=0.1, hidden_only=True)
+    options = Options(infilling=0.2, deletion=0.1, masked_only=True)
     objective = Objective(TRAITS, SPECIALS, options)
     row = (example := objective.build(LONG, training_rng(0, 0, 0))).rows[0]
     assert row.source_tokens is not None
@@ -113,7 +113,7 @@ def test_infilling_over_many_draws() -> None:
 
 
 def test_a_source_is_never_longer_than_its_text() -> None:
-    objective = Objective(TRAITS, SPECIALS, Options(mean_length=1))
+    objective = Objective(TRAITS, SPECIALS, Options(mean_span_length=1))
     for size in range(1, 40):
         for epoch in range(20):
             flags = (np.full(size, 3, np.uint8),)

@@ -197,7 +197,7 @@ def stock_loss(stock: transformers.BertForPreTraining, batch: Batch) -> torch.Te
 def test_special_tokens_of_a_pair_are_never_hidden() -> None:
     texts = store(*TEXTS)
     kind = parse_objective("masked_lm+next_sentence")
-    objective = kind.build_objective(bert.TRAITS, SPECIALS, {"rate": 0.99}, texts)
+    objective = kind.build_objective(bert.TRAITS, SPECIALS, {"mask_rate": 0.99}, texts)
     for epoch in range(20):
         row = objective.build(texts[1], training_rng(0, epoch, 1)).rows[0]
         assert (row.tokens == 2).sum() == 2

@@ -25,7 +25,7 @@ def test_an_encoder_decoder_by_eye() -> None:
         ("白日 依 </s>", "<pad> 山 尽", "山 尽 </s>"),
         ("白日 依 山 </s>", "<pad> 尽", "尽 </s>"),
     }
-    alone = Objective(TRAITS, SPECIALS, Options(hidden_only=True)).build(feature(TEXT), training_rng(0, 0, 0))
+    alone = Objective(TRAITS, SPECIALS, Options(masked_only=True)).build(feature(TEXT), training_rng(0, 0, 0))
     assert shown(alone)[2].endswith(" ·")
     previous, target = ngram_contexts(feature(TEXT), alone, SPECIALS)
     text = words(feature(TEXT).sequences[0]).split()

@@ -88,7 +88,7 @@ def test_orders_and_masks_cost_what_they_cost_in_stock() -> None:
     network = bert.Network(bert.Config.from_hugging_face(config.to_dict()), heads=kind.heads).eval()
     assert weights.load_weights(network, stock.state_dict(), bert.WEIGHTS) == []
     store = EncodedRecords([read(text, record) for record, text in enumerate(TEXTS)])
-    objective = kind.build_objective(bert.TRAITS, SPECIALS, {"whole_words": True, "ngram": 2}, store)
+    objective = kind.build_objective(bert.TRAITS, SPECIALS, {"whole_words": True, "max_ngram": 2}, store)
     batch = objective.collate([[objective.build(store[i], training_rng(0, 1, i))] for i in range(len(TEXTS))])
     labels = torch.full(batch.tokens.shape, IGNORE_INDEX)
     labels.view(-1)[batch.positions["masked_lm"]] = batch.targets["masked_lm"]

@@ -22,8 +22,8 @@ def rows(folder: Path, kind: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(("kind", "family"), [("masked_lm", "bert"), ("causal_lm", "llama")])
 def test_watching_changes_nothing(kind: str, family: str, tmp_path: Path) -> None:
     """Bit for bit, with dropout on and several micro-batches a step."""
-    seen = small.trainer(tmp_path / "seen", kind, family=family, health_every=1)
-    unseen = small.trainer(tmp_path / "unseen", kind, family=family, health_every=None)
+    seen = small.trainer(tmp_path / "seen", kind, family=family, activation_stats_every=1)
+    unseen = small.trainer(tmp_path / "unseen", kind, family=family, activation_stats_every=None)
     assert seen.train().best_scores == unseen.train().best_scores
     for (name, a), b in zip(small.state(seen).items(), small.state(unseen).values(), strict=True):
         assert torch.equal(a, b), name
@@ -34,7 +34,7 @@ def test_watching_changes_nothing(kind: str, family: str, tmp_path: Path) -> Non
 
 def test_norms_are_those_of_the_whole(tmp_path: Path) -> None:
     """The groups' gradients make up the gradient; every layer is seen."""
-    small.trainer(tmp_path / "run", "causal_lm", family="llama", health_every=3).train()
+    small.trainer(tmp_path / "run", "causal_lm", family="llama", activation_stats_every=3).train()
     norms = {row["step"]: row["gradient_norm"] for row in rows(tmp_path / "run", "step")}
     found = rows(tmp_path / "run", "health")
     assert [row["step"] for row in found] == [1, 4, 7, 10]

@@ -20,7 +20,13 @@ from pretune.training.adjustments import describe_changes
 from pretune.training.loss_spikes import MAX_LOSSES, MIN_LOSSES, SpikeGuard, failed_rollbacks
 from pretune.training.train_state import TrainState
 
-SETTINGS: dict[str, Any] = {"save_every": 4, "evaluations": 2, "ema": 0.9, "health_every": 1, "steps": 16}
+SETTINGS: dict[str, Any] = {
+    "save_every": 4,
+    "evaluations": 2,
+    "ema": 0.9,
+    "activation_stats_every": 1,
+    "steps": 16,
+}
 
 
 def gradient_of_nan(made: Any) -> None:
@@ -202,7 +208,7 @@ def test_without_a_checkpoint_there_is_no_way_back(tmp_path: Path) -> None:
 
 def test_a_damaged_or_doubtful_checkpoint_is_not_gone_back_to(tmp_path: Path) -> None:
     """Nor one that was saved among the bad steps."""
-    made = broken(tmp_path / "run", {11, 12, 13}, keep=4)
+    made = broken(tmp_path / "run", {11, 12, 13}, max_checkpoints=4)
     step = made._train_step
 
     def damaging(*arguments: Any) -> bool:

@@ -28,7 +28,9 @@ def frequencies(count: int) -> np.ndarray[Any, Any]:
 
 
 def source(words: int, vocabulary: int = 200, seed: int = 0) -> SampledSoftmaxDataLoader:
-    return SampledSoftmaxDataLoader(BARE, SampledSoftmaxSettings(words=words), frequencies(vocabulary), seed)
+    return SampledSoftmaxDataLoader(
+        BARE, SampledSoftmaxSettings(num_sampled=words), frequencies(vocabulary), seed
+    )
 
 
 @given(st.lists(st.integers(1, 1000), min_size=2, max_size=60), st.data())
@@ -73,7 +75,7 @@ def sampled(folder: Path, **settings: Any) -> Any:
     made = small.trainer(folder, "causal_lm", family="llama", dropout=False, batch_tokens=300, **settings)
     size = made.model_io.network.config.vocab_size
     made.dataloader = SampledSoftmaxDataLoader(
-        made.dataloader, SampledSoftmaxSettings(words=60), frequencies(size), 0
+        made.dataloader, SampledSoftmaxSettings(num_sampled=60), frequencies(size), 0
     )
     return made
 

@@ -28,7 +28,7 @@ from pretune.workflows.runs.runs import show_run
 SETTINGS: dict[str, Any] = {
     "vocabulary_size": 350,
     "max_length": 32,
-    "held_out": 0.1,
+    "validation_fraction": 0.1,
     "model": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
     "training": {"batch_tokens": 256, "evaluations": 2},
 }
@@ -134,7 +134,7 @@ def test_a_mixture_resumes_exactly(
 @pytest.mark.slow
 def test_a_mixture_of_one_is_a_run_without_one(corpora: dict[str, str], tmp_path: Path) -> None:
     common = {**SETTINGS, "family": "bert"}
-    options = {"rate": 0.3, "rate_end": 0.15}
+    options = {"mask_rate": 0.3, "final_mask_rate": 0.15}
     plain = {**common, "corpus": corpora["first"], "objective": "masked_lm", "objective_options": options}
     [only] = [
         {"objective": "masked_lm", "objective_options": options, "corpus": corpora["first"], "weight": 7}
@@ -173,7 +173,7 @@ def test_denoisers_of_an_encoder_decoder_are_mixed(corpora: dict[str, str], tmp_
     parts = [
         {"objective": "span_corruption", "corpus": corpora["first"]},
         {"objective": "span_corruption", "corpus": corpora["first"], "name": "extreme",
-         "objective_options": {"rate": 0.5, "mean_length": 8}},
+         "objective_options": {"noise_density": 0.5, "mean_span_length": 8}},
         {"objective": "prefix_lm", "corpus": corpora["second"]},
     ]  # fmt: skip
     run = pretune.pretrain({**SETTINGS, "mixture": parts}, budget="6 steps", out=tmp_path / "run")

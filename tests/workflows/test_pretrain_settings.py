@@ -87,7 +87,7 @@ def test_a_resolved_setting_stays_as_it_is() -> None:
         ({"family": "bert", "objective": "masked_lm+next_sentence"}, False),
         ({"family": "llama", "objective_options": {"label_smoothing": 0.1}}, False),
         ({"family": "llama", "sampled_softmax": None}, False),
-        ({"family": "t5", "sampled_softmax": {"words": 500}}, True),
+        ({"family": "t5", "sampled_softmax": {"num_sampled": 500}}, True),
     ],
 )
 def test_where_the_loss_is_estimated_unless_it_is_said(given: dict[str, object], estimated: bool) -> None:
@@ -105,4 +105,4 @@ def test_where_the_loss_is_estimated_unless_it_is_said(given: dict[str, object],
 )
 def test_an_estimate_is_refused_where_all_words_are_needed(given: dict[str, object], why: str) -> None:
     with pytest.raises(ConfigError, match=f"sampled_softmax: .*{why}.*leave it out"):
-        resolve({"corpus": ("missing.txt",), "sampled_softmax": {"words": 500}} | given, {})
+        resolve({"corpus": ("missing.txt",), "sampled_softmax": {"num_sampled": 500}} | given, {})

@@ -48,7 +48,7 @@ class HeldOutSet:
         chosen = _sample_evenly(objective.length_bounds(store.lengths), max_tokens)
         if len(chosen) == 0:
             raise DataError(
-                "no held-out text to evaluate on; give validation files or a larger held_out share"
+                "no held-out text to evaluate on; give validation files or a larger validation_fraction"
             )
         features = [store[i] for i in chosen]
         examples = [objective.build(f, validation_rng(i)) for i, f in zip(chosen, features, strict=True)]

@@ -37,7 +37,7 @@ from pretune.types import (
 )
 
 ARCHITECTURES = ("encoder-decoder",)
-EVALUATION_OPTIONS: Mapping[str, bool] = {"hidden_only": True}
+EVALUATION_OPTIONS: Mapping[str, bool] = {"masked_only": True}
 """How held-out text is scored: what stands in the source need only be copied."""
 MASK_PLACEHOLDER = -1
 """In a source of places of the text: a mask."""
@@ -48,7 +48,7 @@ class Options(Settings):
 
     infilling: float = pydantic.Field(default=0.3, ge=0, lt=1)
     """Share of the tokens that are hidden in spans, each of which becomes one mask."""
-    mean_length: float = pydantic.Field(default=3.0, ge=1)
+    mean_span_length: float = pydantic.Field(default=3.0, ge=1)
     """Of such a span, in tokens."""
     masking: float = pydantic.Field(default=0.0, ge=0, lt=1)
     """Share of the tokens that become a mask each."""
@@ -58,7 +58,7 @@ class Options(Settings):
     """Share of the sentences that change places with each other."""
     rotation: float = pydantic.Field(default=0.0, ge=0, le=1)
     """Share of the texts that are rotated."""
-    hidden_only: bool = False
+    masked_only: bool = False
     """Count the loss at the tokens alone that the source does not hold."""
     label_smoothing: float = pydantic.Field(default=0.0, ge=0, lt=1)
     """Share of each target that is spread over the vocabulary, in training; held-out losses are without."""
@@ -113,7 +113,7 @@ class Objective:
         )
         target = self.builder.add_special_tokens(tokens)
         target_mask = np.ones(len(target), bool)
-        if self.options.hidden_only:
+        if self.options.masked_only:
             target_mask = text_mask(len(target), self.builder.specials)
             target_mask[np.flatnonzero(target_mask)[positions[positions != MASK_PLACEHOLDER]]] = False
         return self.builder.build_example(feature.record, source, target, target_mask)
@@ -137,7 +137,7 @@ class Objective:
                 positions, _sentence_starts(feature), options.permute_sentences, rng
             )
         if options.infilling:
-            positions = infill_spans(positions, options.infilling, options.mean_length, rng)
+            positions = infill_spans(positions, options.infilling, options.mean_span_length, rng)
         if options.masking:
             positions[
                 _sample_positions(np.flatnonzero(positions != MASK_PLACEHOLDER), options.masking, rng)

@@ -9,12 +9,13 @@ With ``whole_words`` all tokens of a word are predicted together, in English and
 probability that keeps the share of places at 15 % on average. As in Google's whole-word BERT and theirs,
 each token of a word meets its own fate: mask, random or unchanged.
 
-With ``ngram`` stretches of up to so many tokens (or words) are predicted together, as in ALBERT's code (Lan
-et al. 2020, section 3.1): a stretch of n has a chance in proportion to 1/n, none overlaps another, and
+With ``max_ngram`` stretches of up to so many tokens (or words) are predicted together, as in ALBERT's code
+(Lan et al. 2020, section 3.1): a stretch of n has a chance in proportion to 1/n, none overlaps another, and
 towards the end of the share shorter ones are tried.
 
-With ``rate_end`` the share goes from ``rate`` to ``rate_end`` in a straight line over the run, as Yang et al.
-2023 let it fall ("Learning Better Masking for Better Language Model Pre-training", section 3.1).
+With ``final_mask_rate`` the share goes from ``mask_rate`` to ``final_mask_rate`` in a straight line over the
+run, as Yang et al. 2023 let it fall ("Learning Better Masking for Better Language Model Pre-training",
+section 3.1).
 """
 
 from __future__ import annotations
@@ -57,16 +58,16 @@ HEAD = "masked_lm"
 class Options(Settings):
     """Settings of masked language modelling."""
 
-    rate: float = pydantic.Field(default=0.15, gt=0, lt=1)
+    mask_rate: float = pydantic.Field(default=0.15, gt=0, lt=1)
     """Share of the places that are predicted."""
-    rate_end: float | None = pydantic.Field(default=None, gt=0, lt=1)
-    """What ``rate`` has become at the end of the run, in a straight line; None: it stays."""
-    mask_share: float = pydantic.Field(default=0.8, ge=0, le=1)
-    random_share: float = pydantic.Field(default=0.1, ge=0, le=1)
+    final_mask_rate: float | None = pydantic.Field(default=None, gt=0, lt=1)
+    """What ``mask_rate`` has become at the end of the run, in a straight line; None: it stays."""
+    mask_replace_probability: float = pydantic.Field(default=0.8, ge=0, le=1)
+    random_replace_probability: float = pydantic.Field(default=0.1, ge=0, le=1)
     """Of the predicted places, the shares that become the mask and a random token; the rest stay."""
     whole_words: bool = False
     """Predict all tokens of a word together."""
-    ngram: int = pydantic.Field(default=1, ge=1)
+    max_ngram: int = pydantic.Field(default=1, ge=1)
     """Predict up to so many tokens, or whole words, in a row (ALBERT: 3)."""
     label_smoothing: float = pydantic.Field(default=0.0, ge=0, lt=1)
     """Share of each target that is spread over the vocabulary, in training; held-out losses are without."""
@@ -107,11 +108,11 @@ class Objective:
 
     def at_progress(self, progress: float) -> Self:
         """With the rate that holds where the share ``progress`` of a run is done."""
-        if self.options.rate_end is None:
+        if self.options.final_mask_rate is None:
             return self
         moved = copy.copy(self)
-        rate = self.options.rate + progress * (self.options.rate_end - self.options.rate)
-        moved.options = self.options.model_copy(update={"rate": rate})
+        rate = self.options.mask_rate + progress * (self.options.final_mask_rate - self.options.mask_rate)
+        moved.options = self.options.model_copy(update={"mask_rate": rate})
         return moved
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
@@ -141,8 +142,10 @@ class Objective:
         candidates = np.flatnonzero(self._maskable[row.tokens])
         positions = self._choose_positions(candidates, row.word_starts, rng)  # (n,)
         draws = rng.random(len(positions))
-        masked = draws < self.options.mask_share
-        random = ~masked & (draws < self.options.mask_share + self.options.random_share)
+        masked = draws < self.options.mask_replace_probability
+        random = ~masked & (
+            draws < self.options.mask_replace_probability + self.options.random_replace_probability
+        )
         corrupted = row.tokens.copy()
         corrupted[positions[masked]] = self._mask_id
         corrupted[positions[random]] = rng.choice(self._random_ids, int(random.sum()))
@@ -159,12 +162,14 @@ class Objective:
         """The places to predict, in order; none of a text of nothing but special tokens."""
         if len(candidates) == 0:
             return candidates
-        num_targets = max(1, round(self.options.rate * len(candidates)))
-        if not self.options.whole_words and self.options.ngram == 1:
+        num_targets = max(1, round(self.options.mask_rate * len(candidates)))
+        if not self.options.whole_words and self.options.max_ngram == 1:
             return np.sort(rng.choice(candidates, num_targets, replace=False))
         words = self._word_ids(candidates, word_starts)
-        if self.options.ngram > 1:
-            return np.asarray(candidates[ngram_mask(candidates, words, num_targets, self.options.ngram, rng)])
+        if self.options.max_ngram > 1:
+            return np.asarray(
+                candidates[ngram_mask(candidates, words, num_targets, self.options.max_ngram, rng)]
+            )
         sizes = np.bincount(words)
         order = rng.permutation(len(sizes))
         ends = np.cumsum(sizes[order])

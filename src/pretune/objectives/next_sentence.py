@@ -77,7 +77,7 @@ class Objective:
             if store[0].record == store[len(store) - 1].record:
                 raise DataError(
                     "next_sentence draws what does not follow from another document, and this text, to train "
-                    "on or held out, is one document; give more text, or a larger held_out share"
+                    "on or held out, is one document; give more text, or a larger validation_fraction"
                 )
 
     def length_bounds(self, lengths: IntArray) -> IntArray:

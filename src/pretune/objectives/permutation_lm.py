@@ -6,8 +6,8 @@ among the predicted, and the rank of all others is -1. The predicted lie in span
 1 to 5 tokens, n of them in proportion to 1 / n, anywhere in a context of K times as many, and from the start
 of a word; what then lacks of one token in K is drawn one by one. Special tokens are seen by all.
 
-With ``segment`` a text is read in segments, each with an order of its own and a memory of those before it,
-through which no gradient flows (Dai et al. 2019, section 3.2). The memory ends with its window of text.
+With ``segment_length`` a text is read in segments, each with an order of its own and a memory of those before
+it, through which no gradient flows (Dai et al. 2019, section 3.2). The memory ends with its window of text.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ HEAD = "permutation_lm"
 class Options(Settings):
     """Settings of permutation language modelling."""
 
-    one_in: int = pydantic.Field(default=6, ge=2)
+    tokens_per_target: int = pydantic.Field(default=6, ge=2)
     """K: one token in so many is predicted."""
-    longest_span: pydantic.PositiveInt = 5
+    max_span_length: pydantic.PositiveInt = 5
     """Tokens of the longest span that is drawn as a whole."""
-    segment: int | None = pydantic.Field(default=None, ge=2)
+    segment_length: int | None = pydantic.Field(default=None, ge=2)
     """Tokens that are read at once, with a memory of those before; None: a whole window, and no memory."""
-    memory: pydantic.PositiveInt | None = None
+    memory_length: pydantic.PositiveInt | None = None
     """Tokens that the memory holds at most; None: a segment."""
     as_masked_lm: bool = False
     """Predict the 15 % of the tokens that masked_lm would, none from another: so losses compare."""
@@ -62,10 +62,10 @@ class Options(Settings):
 
     @pydantic.model_validator(mode="after")
     def _check_consistency(self) -> Options:
-        if self.memory is not None and self.segment is None:
-            raise ValueError("memory is that of the segments before: give segment, too")
-        if self.as_masked_lm and self.segment is not None:
-            raise ValueError("as_masked_lm: masked_lm reads whole windows: leave segment out")
+        if self.memory_length is not None and self.segment_length is None:
+            raise ValueError("memory_length is that of the segments before: give segment_length, too")
+        if self.as_masked_lm and self.segment_length is not None:
+            raise ValueError("as_masked_lm: masked_lm reads whole windows: leave segment_length out")
         return self
 
 
@@ -98,13 +98,13 @@ class Objective:
                 f"head; this one has {', '.join(traits.heads)}"
             )
         self.specials, self.options = specials, options or Options()
-        self.supports_packing = self.options.segment is None
+        self.supports_packing = self.options.segment_length is None
         self._predictable = ~np.isin(np.arange(specials.vocabulary_size), specials.all_ids)  # (V,)
-        lengths = np.arange(1, self.options.longest_span + 1)
+        lengths = np.arange(1, self.options.max_span_length + 1)
         self._length_probabilities = 1 / lengths / (1 / lengths).sum()
         # With a memory all batches have as many segments: so all ranks pass as often through the network.
         bounds = [1] if store is None else self.length_bounds(store.lengths)
-        segment = self.options.segment or 1
+        segment = self.options.segment_length or 1
         self._length_multiple = 1 if self.supports_packing else -(-int(np.max(bounds)) // segment) * segment
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
@@ -121,7 +121,7 @@ class Objective:
             else add_special_token_starts(self.specials, feature.word_starts[:1])
         )
         order = np.full(len(tokens), -1, np.int64)
-        size = self.options.segment or max(1, len(tokens))
+        size = self.options.segment_length or max(1, len(tokens))
         for low in range(0, len(tokens), size):
             candidates = low + np.flatnonzero(self._predictable[tokens[low : low + size]])
             self._draw_order(order, candidates, starts, rng)
@@ -140,7 +140,7 @@ class Objective:
         if len(candidates) == 0:
             return
         if self.options.as_masked_lm:
-            number = max(1, round(masked_lm.Options().rate * len(candidates)))
+            number = max(1, round(masked_lm.Options().mask_rate * len(candidates)))
             order[rng.choice(candidates, number, replace=False)] = 0  # alike: none comes before another
             return
         is_word_start = (
@@ -156,12 +156,12 @@ class Objective:
     ) -> npt.NDArray[np.bool_]:
         """(T,) which of the tokens are predicted; ``is_word_start``: where a word does."""
         size, is_target = len(is_word_start), np.zeros(len(is_word_start), bool)
-        left, start = max(1, round(size / self.options.one_in)), 0
+        left, start = max(1, round(size / self.options.tokens_per_target)), 0
         while left and start < size:
             length = min(
                 int(rng.choice(len(self._length_probabilities), p=self._length_probabilities)) + 1, left
             )
-            context = length * self.options.one_in
+            context = length * self.options.tokens_per_target
             before = int(rng.integers(context))
             words = np.flatnonzero(is_word_start[start + before :])
             if not len(words) or start + before + int(words[0]) + length > size:
@@ -182,8 +182,8 @@ class Objective:
 
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """Cross-entropy in nats, summed over the predicted places; one loss a segment."""
-        segment, width = self.options.segment, batch.tokens.shape[1]
-        memory = None if segment is None else SegmentMemory(self.options.memory or segment)
+        segment, width = self.options.segment_length, batch.tokens.shape[1]
+        memory = None if segment is None else SegmentMemory(self.options.memory_length or segment)
         for low in range(0, width, segment or width):
             segment_batch = batch if segment is None else slice_segment(batch, low, min(low + segment, width))
             outputs = network(segment_batch, heads=self.heads, targets=segment_batch.targets, cache=memory)

@@ -34,14 +34,14 @@ from pretune.types import (
 )
 
 ARCHITECTURES = ("decoder", "encoder-decoder")
-EVALUATION_OPTIONS: Mapping[str, bool] = {"hidden_only": True}
+EVALUATION_OPTIONS: Mapping[str, bool] = {"masked_only": True}
 """How held-out text is scored: a window ends anywhere, and its end token says nothing of the language."""
 
 
 class Options(Settings):
     """Settings of prefix language modelling."""
 
-    hidden_only: bool = False
+    masked_only: bool = False
     """Count the loss at the text's tokens alone, not at the end token."""
     label_smoothing: float = pydantic.Field(default=0.0, ge=0, lt=1)
     """Share of each target that is spread over the vocabulary, in training; held-out losses are without."""
@@ -93,7 +93,7 @@ class Objective:
             self._builder.add_special_tokens(segment) for segment in (tokens[:cut], tokens[cut:])
         )
         target_mask = np.ones(len(target), bool)
-        if self.options.hidden_only:
+        if self.options.masked_only:
             target_mask = text_mask(len(target), self.specials)
         return self._builder.build_example(feature.record, source, target, target_mask)
 
@@ -112,7 +112,7 @@ class Objective:
         before = np.array(self.specials.single[0], np.int64)
         prefix = len(before) + prefix_length
         targets = tokens[prefix_length:]
-        if self.specials.eos_id is not None and not self.options.hidden_only:
+        if self.specials.eos_id is not None and not self.options.masked_only:
             targets = np.append(targets, self.specials.eos_id)
         positions = np.arange(len(targets), dtype=np.int64) + prefix - 1
         return Row(np.concatenate([before, tokens]), {HEAD: positions}, {HEAD: targets}, prefix_length=prefix)

@@ -40,18 +40,18 @@ from pretune.types import (
 ARCHITECTURES = ("encoder-decoder",)
 NUM_SENTINELS = 100
 """As many as T5 has; they stand for the spans of a text that reads 2,000 tokens."""
-EVALUATION_OPTIONS: Mapping[str, bool] = {"hidden_only": True}
+EVALUATION_OPTIONS: Mapping[str, bool] = {"masked_only": True}
 """How held-out text is scored: a sentinel says nothing of the language."""
 
 
 class Options(Settings):
     """Settings of span corruption."""
 
-    rate: float = pydantic.Field(default=0.15, gt=0, lt=1)
+    noise_density: float = pydantic.Field(default=0.15, gt=0, lt=1)
     """Share of the tokens that are hidden."""
-    mean_length: float = pydantic.Field(default=3.0, ge=1)
+    mean_span_length: float = pydantic.Field(default=3.0, ge=1)
     """Tokens of a span, on average."""
-    hidden_only: bool = False
+    masked_only: bool = False
     """Count the loss at the hidden tokens alone, not at sentinels and the end."""
     label_smoothing: float = pydantic.Field(default=0.0, ge=0, lt=1)
     """Share of each target that is spread over the vocabulary, in training; held-out losses are without."""
@@ -87,7 +87,8 @@ class Objective:
         longest = 0 if store is None else int(store.lengths.sum(1).max())
         if longest and self.noise_counts(longest)[1] > len(self._sentinels):
             raise ConfigError(
-                f"span_corruption: rate = {self.options.rate}, mean_length = {self.options.mean_length}: "
+                f"span_corruption: noise_density = {self.options.noise_density}, "
+                f"mean_span_length = {self.options.mean_span_length}: "
                 f"{longest} tokens have {self.noise_counts(longest)[1]} spans, the tokenizer has "
                 f"{len(self._sentinels)} sentinels; make the spans longer or fewer, or the windows shorter"
             )
@@ -107,7 +108,7 @@ class Objective:
         target_text = insert_sentinels(tokens, ~hidden, self._sentinels)
         target = self.builder.add_special_tokens(target_text)
         target_mask = np.ones(len(target), bool)
-        if self.options.hidden_only:
+        if self.options.masked_only:
             target_mask = text_mask(len(target), self.builder.specials) & ~np.isin(target, self._sentinels)
         return self.builder.build_example(feature.record, source, target, target_mask)
 
@@ -122,8 +123,8 @@ class Objective:
     def noise_counts(self, length: int) -> tuple[int, int]:
         """(hidden tokens, spans) of a text; at least one of each, and something stays before each span."""
         length = max(length, 2)
-        hidden = min(max(round(length * self.options.rate), 1), length - 1)
-        spans = max(round(hidden / self.options.mean_length), 1)
+        hidden = min(max(round(length * self.options.noise_density), 1), length - 1)
+        spans = max(round(hidden / self.options.mean_span_length), 1)
         return hidden, min(spans, length - hidden)
 
     def _max_row_length(self, length: int) -> int:

@@ -29,7 +29,7 @@ MIN_SAMPLED, VOCABULARY_DIVISOR = 1024, 8
 class SampledSoftmaxSettings(Settings):
     """Estimate the loss over the vocabulary from some of its words while a model is young."""
 
-    words: int | None = pydantic.Field(default=None, ge=1)
+    num_sampled: int | None = pydantic.Field(default=None, ge=1)
     """Drawn a step; None: an eighth of the vocabulary, 1,024 at least. Where that is more than half of it,
     all words are computed."""
     until: float = pydantic.Field(default=0.9, gt=0, le=1)
@@ -37,7 +37,7 @@ class SampledSoftmaxSettings(Settings):
 
     def resolve_num_sampled(self, vocabulary_size: int) -> int:
         """How many of so many words are drawn; all of them where fewer would save nothing."""
-        words = self.words or max(MIN_SAMPLED, vocabulary_size // VOCABULARY_DIVISOR)
+        words = self.num_sampled or max(MIN_SAMPLED, vocabulary_size // VOCABULARY_DIVISOR)
         return words if 2 * words <= vocabulary_size else vocabulary_size
 
 

@@ -84,7 +84,7 @@ class Trainer:
         self.optimizer = optimizers.build_optimizers(self.network, settings.optimizer)
         self.ema = None if settings.ema is None else EMA(self.network, settings.ema)
         self.checkpointer = Checkpointer(
-            run, model_io, self.optimizer, self.ema, settings.keep, self.parallel
+            run, model_io, self.optimizer, self.ema, settings.max_checkpoints, self.parallel
         )
         self.gradients = GradientAccumulator(self.network, objective, settings.seed, self.parallel)
         requested_evaluations = settings.evaluations or (max_evaluations if settings.patience else None)
@@ -93,7 +93,7 @@ class Trainer:
             evaluation_tokens=evaluation_tokens,
             post_training_seconds=post_training_seconds, world=self.world,
         )  # fmt: skip
-        self.activation_stats = ActivationStats(self.network, settings.health_every)
+        self.activation_stats = ActivationStats(self.network, settings.activation_stats_every)
         self.spike_guard = SpikeGuard(run)
         self.oom_backoff = oom_backoff.OOMBackoff(
             run, "training", dataloader.micro_batch, self._say, single_process=self.world.world_size == 1

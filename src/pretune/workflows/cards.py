@@ -120,7 +120,7 @@ def finetuning_card(settings: Any, summary: dict[str, Any]) -> str:
         head=task.HEAD,
         family=str(summary["family"]),
         parameters=int(summary["parameters"]),
-        base_model="" if settings.from_random else Path(settings.model).name,
+        base_model="" if settings.random_init else Path(settings.model).name,
         teacher=_teacher(summary, settings.language),
         sources=tuple(DataSource(Path(s).name) for s in settings.train),
         settings=_settings(summary, settings),

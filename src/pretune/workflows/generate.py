@@ -20,7 +20,10 @@ from pretune.types import Record
 from pretune.workflows.data_options import reading_for_model
 from pretune.workflows.predict.output import echo_fields, process_file
 
-CHAT_TEMPLATE_HINT = "this model has a chat template: --chat puts the prompt into it (in Python: chat=True)"
+CHAT_TEMPLATE_HINT = (
+    "this model has a chat template: --apply-chat-template puts the prompt into it "
+    "(in Python: apply_chat_template=True)"
+)
 EMPTY_OUTPUT_NOTE = "the model ended at once (0 tokens)"
 CHUNK_SIZE = 64
 """Prompts of a file that are read and answered at once."""
@@ -96,7 +99,9 @@ def generate_file(
     """
     reporter = reporter or NullReporter()
     options = options or {}
-    loaded = load_generator(model, reporter, chat=bool(options.get("chat") or options.get("literal")))
+    loaded = load_generator(
+        model, reporter, chat=bool(options.get("apply_chat_template") or options.get("split_special_tokens"))
+    )
     decoding = build_decoding(loaded, options)
     counts: Counter[str] = Counter()
 

@@ -82,7 +82,7 @@ def build_corpus(
     *,
     tokenizer: Tokenizer | None,
     vocabulary_size: int | Literal["auto"],
-    held_out: float,
+    validation_fraction: float,
     validation: tuple[str, ...],
     reporter: Reporter,
     algorithm: TokenizerAlgorithm = "bpe",
@@ -117,7 +117,7 @@ def build_corpus(
     try:
         partial.mkdir(parents=True, exist_ok=True)
         files = file_states((*sources, *validation), columns)
-        documents = DocumentSplit(sources, validation, held_out, text_cache_path, columns, reading)
+        documents = DocumentSplit(sources, validation, validation_fraction, text_cache_path, columns, reading)
         tokenizer_fingerprint = None if tokenizer is None else tokenizer.fingerprint
         _discard_stale(
             partial,
@@ -211,7 +211,7 @@ def train_shared_tokenizer(
     folder: Path,
     *,
     vocabulary_size: int | Literal["auto"],
-    held_out: float,
+    validation_fraction: float,
     reporter: Reporter,
     algorithm: TokenizerAlgorithm = "bpe",
     max_vocabulary_size: int | None = None,
@@ -233,7 +233,7 @@ def train_shared_tokenizer(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         document_splits = [
-            DocumentSplit(sources, held, held_out, text_cache_path, columns, reading)
+            DocumentSplit(sources, held, validation_fraction, text_cache_path, columns, reading)
             for (sources, held, columns, reading), text_cache_path in zip(texts, spools, strict=True)
         ]
         tokenizer = _train_tokenizer(

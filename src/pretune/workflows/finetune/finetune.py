@@ -134,7 +134,7 @@ def _evaluate_and_finish(
         "verb": "finetune",
         "task": settings.task,
         "family": setup.model.family.__name__.rsplit(".", 1)[-1],
-        "from_random": settings.from_random,
+        "random_init": settings.random_init,
         **distillation.teacher_summary(setup.teacher),
         "labels": list(setup.model.labels),
         "pairs": any(len(setup.task_module.get_texts(record)) > 1 for record in setup.train),
@@ -162,7 +162,7 @@ def _evaluate_and_finish(
 
 def _diagnosis_context(settings: FinetuneSettings) -> DiagnosisContext:
     """How the model was trained, for the cause of a constant prediction."""
-    defaults = recipe.training_defaults(read_folder_info(settings.model), from_random=settings.from_random)
+    defaults = recipe.training_defaults(read_folder_info(settings.model), random_init=settings.random_init)
     return DiagnosisContext(defaults["optimizer"]["learning_rate"], settings.task_options.get("threshold"))
 
 

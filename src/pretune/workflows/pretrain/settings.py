@@ -50,7 +50,7 @@ OPTIMIZER_BY_OBJECTIVE: dict[str, dict[str, Any]] = {
 }
 """What differs by objective. Most words of the vocabulary are in few steps, so Adam's squares have to reach
 back far (docs/lab-notes.md, "A longer memory for Adam"). Other objectives were not tried."""
-OPTIONS_BY_OBJECTIVE: dict[str, dict[str, Any]] = {"masked_lm": {"rate": 0.3}}
+OPTIONS_BY_OBJECTIVE: dict[str, dict[str, Any]] = {"masked_lm": {"mask_rate": 0.3}}
 """Options from random weights: a masked model hides twice the share of the paper, and so stays for less long
 at how often each token comes (docs/lab-notes.md). A checkpoint goes on with the paper's."""
 SAMPLED_SOFTMAX_OBJECTIVES = ("causal_lm", "masked_lm")
@@ -99,7 +99,7 @@ class PretrainSettings(Settings):
     budget: str = "10min"
     """Length: minutes of wall-clock for the whole command, or steps, tokens, epochs."""
     validation: tuple[str, ...] = ()
-    held_out: float = pydantic.Field(default=0.02, gt=0, lt=1)
+    validation_fraction: float = pydantic.Field(default=0.02, gt=0, lt=1)
     """Share of the documents kept from training, where no validation files are given."""
     evaluation_tokens: int = pydantic.Field(50_000, ge=1)
     """Held-out tokens that an evaluation reads at most."""
@@ -158,7 +158,7 @@ def resolve(
     rates, chosen = _given_optimizer_keys(values.get("training")), "sampled_softmax" in values
     if isinstance(values.get("training"), Mapping):
         values["training"] = _complete_training(
-            dict(values["training"]), from_random=not values.get("start_from")
+            dict(values["training"]), random_init=not values.get("start_from")
         )
     if isinstance(values.get("corpus"), str | Path):
         values["corpus"] = (str(values["corpus"]),)
@@ -340,12 +340,12 @@ def _apply_optimizer_recipe(resolved: PretrainSettings, given_keys: set[str]) ->
     return resolved.model_copy(update={"training": training.model_copy(update={"optimizer": optimizer})})
 
 
-def _complete_training(training: dict[str, Any], *, from_random: bool) -> dict[str, Any]:
+def _complete_training(training: dict[str, Any], *, random_init: bool) -> dict[str, Any]:
     """Settings of training that were given in part, with the recipe for the rest."""
     if "batch_tokens" not in training and "batch_examples" not in training:
         training["batch_tokens"] = BATCH_TOKENS
     optimizer = training.get("optimizer") or {}
-    if from_random and isinstance(optimizer, Mapping) and optimizer.get("name", "muon") == "muon":
+    if random_init and isinstance(optimizer, Mapping) and optimizer.get("name", "muon") == "muon":
         training["optimizer"] = {**DEFAULT_OPTIMIZER, **optimizer}
     return training
 

@@ -139,7 +139,8 @@ def _run_stages(folder: Path, minutes: float, start_time: float, reporter: Repor
     corpus = build_corpus(
         tuple(str(texts / f"pretrain_{language}.jsonl") for language in LANGUAGES),
         folder / "data",
-        tokenizer=None, vocabulary_size=VOCABULARY_SIZE, held_out=0.05, validation=(), reporter=reporter,
+        tokenizer=None, vocabulary_size=VOCABULARY_SIZE, validation_fraction=0.05, validation=(),
+        reporter=reporter,
     )  # fmt: skip
     runs = {}
     for number, (name, settings) in enumerate(
@@ -253,7 +254,7 @@ def _finetune_seeds(folder: Path, language: str, start: str, reporter: Reporter)
     for seed in SEEDS:
         run = finetune(
             folder / "masked",
-            settings={**FINETUNE_SETTINGS, "from_random": start == "random", "language": language},
+            settings={**FINETUNE_SETTINGS, "random_init": start == "random", "language": language},
             train=texts / "train.jsonl", validation=texts / "validation.jsonl", test=texts / "test.jsonl",
             training={"evaluations": 2, "seed": seed, "optimizer": {"learning_rate": LEARNING_RATES[start]}},
             out=folder / f"classify-{language}-{start}-{seed}", reporter=NullReporter(),
