@@ -185,7 +185,7 @@ def check_distillation(
 
     Args:
         config: the student's.
-        decided: is its width the one in ``config``, or one that will be chosen by measurement?
+        is_size_known: is its width the one in ``config``, or one that will be chosen by measurement?
 
     Raises:
         CheckpointError: no model there.
