@@ -55,7 +55,7 @@ class FinetuneSetup:
         self.task.check_labels(self.test)
         self._warn_overlap()
         labeled_records.warn_split_overlap(
-            task_module, self.train, {"validation": self.validation, "num_test": self.test}, reporter
+            task_module, self.train, {"validation": self.validation, "test": self.test}, reporter
         )
         missing_labels = set(labels).difference(*(task_module.record_labels(r) for r in self.validation))
         if missing_labels:
