@@ -199,6 +199,18 @@ class NegativeSamples(_TensorDataclass):
 
 
 @dataclass(frozen=True)
+class LossOptions(_TensorDataclass):
+    """How the heads over the vocabulary compute their loss; without any, the plain summed cross-entropy."""
+
+    label_smoothing: float = 0.0
+    """Share of each target that is spread over the whole vocabulary."""
+    negative_samples: NegativeSamples | None = None
+    """What the loss is estimated from; None: all of the vocabulary."""
+    per_position: bool = False
+    """Return the loss of each position, too (`Outputs.nll`)."""
+
+
+@dataclass(frozen=True)
 class Batch(_TensorDataclass):
     """The examples of one micro-batch as a grid."""
 
@@ -236,6 +248,8 @@ class Outputs:
     """Head to (N, C)."""
     sums: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """Head to () summed cross-entropy in nats, of heads that were handed targets."""
+    nll: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Head to (N,) cross-entropy in nats, where `LossOptions.per_position` asks for it."""
     hidden: torch.Tensor | None = None
     """(B, T, D), the last layer's output as the reference implementation defines it; None where the heads
     asked for read some places only, and the last layer was computed for these."""
@@ -250,6 +264,7 @@ class NetworkLike(Protocol):
         batch: Batch,
         heads: Sequence[str] = ...,
         targets: Mapping[str, torch.Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: Any = None,
     ) -> Outputs: ...
 

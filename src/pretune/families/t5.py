@@ -24,7 +24,7 @@ from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ACTIVATIONS, FeedForward, GatedFeedForward
 from pretune.nn.norms import RMSNorm
 from pretune.nn.positions import RelativePositionBias
-from pretune.types import Batch, Layout, Outputs, SpecialTokens, Traits
+from pretune.types import Batch, Layout, LossOptions, Outputs, SpecialTokens, Traits
 
 TRAITS = Traits(
     architecture="encoder-decoder", heads=("causal_lm", "classification"), pooling="last",
@@ -343,6 +343,7 @@ class Network(nn.Module):
         batch: Batch,
         heads: Sequence[str] = ("causal_lm",),
         targets: Mapping[str, Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: KVCache | None = None,
     ) -> Outputs:
         """Hidden states of the target, and what the heads say at their places.
@@ -356,7 +357,7 @@ class Network(nn.Module):
             cache.prepare(batch.layout, batch.tokens.shape[1])
         encoder_output = encode_source(batch, self.encode, cache)
         hidden = self.decoder(self.embedding(batch.tokens), batch.layout, encoder_output, cache)  # (B, T, D)
-        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets, cache)
+        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets, loss, cache)
 
     def _build_head(self, name: str, num_labels: int) -> nn.Module:
         width = self.config.hidden_size

@@ -30,6 +30,7 @@ from pretune.types import (
     Feature,
     IntArray,
     Loss,
+    LossOptions,
     LossTerms,
     NetworkLike,
     ObjectiveLike,
@@ -188,9 +189,10 @@ class _EncodedNetwork:
         batch: Batch,
         heads: Sequence[str] = (),
         targets: Mapping[str, Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: Any = None,
     ) -> Outputs:
-        outputs = nn_heads.run_heads(self.heads, self.hidden, batch, heads, targets)
+        outputs = nn_heads.run_heads(self.heads, self.hidden, batch, heads, targets, loss)
         self.logits |= outputs.logits
         return outputs
 
