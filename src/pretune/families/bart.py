@@ -25,10 +25,8 @@ from pretune.types import Batch, Layout, LossOptions, Outputs, SpecialTokens, Tr
 
 TRAITS = Traits(
     architecture="encoder-decoder", heads=("causal_lm", "classification"), pooling="last",
-    supports_cache=True, decoder_start_token="eos",
+    supports_cache=True, decoder_start_token="eos", objective="denoising",
 )  # fmt: skip
-OBJECTIVE = "denoising"
-"""What it is pretrained by, where nothing else is said."""
 
 HF_TYPES = {
     "bart": {

@@ -29,10 +29,9 @@ from pretune.types import Batch, Layout, LossOptions, Outputs, SpecialTokens, Tr
 TRAITS = Traits(
     architecture="encoder-decoder", heads=("causal_lm", "classification"), pooling="last",
     supports_cache=True, decoder_start_token="pad",
+    # Its word embedding begins at N(0, 1), and needs larger steps (docs/lab-notes.md).
+    learning_rates={"learning_rate": 3e-2, "muon_learning_rate": 5e-3},
 )  # fmt: skip
-
-LEARNING_RATES = {"learning_rate": 3e-2, "muon_learning_rate": 5e-3}
-"""From random weights: its word embedding begins at N(0, 1), and needs larger steps (docs/lab-notes.md)."""
 
 HF_TYPES = {
     "t5": {"causal_lm": "T5ForConditionalGeneration", "classification": "T5ForSequenceClassification"},

@@ -35,10 +35,8 @@ TRAITS = Traits(
     pooling="last",
     supports_permutation=True,
     has_segment_embeddings=True,
+    objective="permutation_lm",
 )
-
-OBJECTIVE = HEAD
-"""What it is pretrained by, where nothing else is asked for."""
 
 HF_TYPES = {
     "xlnet": {HEAD: "XLNetLMHeadModel", "classification": "XLNetForSequenceClassification"},

@@ -96,10 +96,7 @@ def run_heads(
         UnsupportedError: the network was built without a head that is asked for.
     """
     logits, sums, nll = {}, {}, {}
-    options = loss or LossOptions(
-        0.0 if not batch.label_smoothing else next(iter(batch.label_smoothing.values())),
-        batch.negative_samples,
-    )
+    options = loss or LossOptions()
     is_full_grid, start = hidden.ndim == 3, 0
     for name in head_names:
         head, positions = _get_head(heads, name), _head_positions(heads, batch, name)

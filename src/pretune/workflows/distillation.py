@@ -11,13 +11,13 @@ import torch
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.model.folder import read_folder_info
 from pretune.model.model import Model
-from pretune.objectives import DistillationObjective, DistillationSettings, check_hidden_sizes
+from pretune.objectives import DistillationObjective, DistillationSettings, Objective, check_hidden_sizes
 from pretune.runtime.distributed import World
 from pretune.runtime.progress import Reporter
 from pretune.runtime.run_folder import Run
 from pretune.text.tokenizer import Tokenizer
 from pretune.training.settings import TrainingSettings
-from pretune.types import ObjectiveLike, Traits
+from pretune.types import Traits
 
 TOKENIZER_KEYS = ("normalizer", "pre_tokenizer", "model", "added_tokens")
 """What of a tokenizer decides which ids a text becomes, but for its frame."""
@@ -163,7 +163,7 @@ def teacher_summary(teacher: Teacher | None) -> dict[str, Any]:
     }
 
 
-def wrap_objective(teacher: Teacher | None, objective: ObjectiveLike) -> ObjectiveLike:
+def wrap_objective(teacher: Teacher | None, objective: Objective) -> Objective:
     """``objective``, with the teacher at its side, if there is one."""
     if teacher is None:
         return objective
