@@ -67,7 +67,7 @@ def two(
     (folder / "commands" / "commands.json").write_text(
         json.dumps(_commands(folder, texts, classifier_source))
     )
-    together(2, folder, "talk", "sums", "parts", "whole", "resumed", "chain", "commands")
+    together(2, folder, "talk", "sums", "whole_step", "parts", "whole", "resumed", "chain", "commands")
     return folder
 
 

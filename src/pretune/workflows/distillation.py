@@ -115,15 +115,23 @@ class Teacher:
             )
 
     def _check_traits(self, student_traits: Traits) -> None:
-        teacher_traits: Traits = self.model.family.TRAITS
-        for name in ("kind", "sentence", "segments"):
-            if getattr(student_traits, name) != getattr(teacher_traits, name):
+        own = _batch_traits(student_traits)
+        for name, value in _batch_traits(self.model.family.TRAITS).items():
+            if own[name] != value:
                 raise UnsupportedError(
                     f"distillation.teacher = {self.settings.teacher!r}: its family reads a batch otherwise "
-                    f"than the student's ({name}: {getattr(teacher_traits, name)!r} and "
-                    f"{getattr(student_traits, name)!r}); "
+                    f"than the student's ({name}: {value!r} and {own[name]!r}); "
                     "choose a teacher of the student's family, or of one like it"
                 )
+
+
+def _batch_traits(traits: Traits) -> dict[str, str | bool]:
+    """What of a family's traits decides how it reads a batch."""
+    return {
+        "architecture": traits.architecture,
+        "pooling": traits.pooling,
+        "segment embeddings": traits.has_segment_embeddings,
+    }
 
 
 def record_teacher(teacher: Teacher | None, run: Run) -> None:
