@@ -262,11 +262,11 @@ def test_stopped_in_an_evaluation(
 
     def made(name: str, stop_at: int) -> tuple[Any, list[int]]:
         run = small.trainer(tmp_path / name, kind, family=family, ema=0.9)
-        batch, judge, seen = run.dataloader(0)[0], run.evaluate, []
+        part, judge, seen = run.dataloader(0)[0], run.evaluate, []
 
         def evaluate(network: Any, step: int) -> Any:
             for _ in range(4):
-                network(batch, heads=run.objective.heads)
+                network(part.batch, heads=part.objective.heads)
                 seen.append(step)
                 requests[-1].should_stop |= len(seen) == stop_at
             return judge(network, step)
@@ -353,8 +353,8 @@ def test_accumulation_and_packing_change_rounding_only(kind: str, family: str, t
         )  # fmt: skip
         micro_batches = made.dataloader(3)
         if rows == 2 and kind in ("masked_lm", "causal_lm"):  # or it would prove little
-            assert len({tuple(batch.counts.values()) for batch in micro_batches}) > 1, "uneven counts"
-            assert len({len(batch.tokens) for batch in micro_batches}) > 1 or packing, (
+            assert len({tuple(part.batch.counts.values()) for part in micro_batches}) > 1, "uneven counts"
+            assert len({len(part.batch.tokens) for part in micro_batches}) > 1 or packing, (
                 "a last one that is not full"
             )
         made.gradients.accumulate(micro_batches, 3, never_stop)

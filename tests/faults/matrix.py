@@ -69,8 +69,8 @@ def _made(folder: Path, kind: str, family: str, choice: dict[str, Any], replayed
 
     def evaluate(network: torch.nn.Module, step: int) -> Any:
         with torch.inference_mode():
-            for batch in itertools.chain(*batches):
-                network(batch, heads=made.objective.heads)
+            for part in itertools.chain(*batches):
+                network(part.batch, heads=part.objective.heads)
         return judge(network, step)
 
     made.evaluate = evaluate

@@ -55,9 +55,7 @@ def test_a_dead_unit_is_found(tmp_path: Path) -> None:
     handle = network.layers[0].register_forward_hook(lambda m, i, o: outputs.append(o.detach()))
     before = [p.detach().clone() for p in network.layers[0].parameters()]
     with health.record_activations(0):
-        GradientAccumulator(network, made.objective, made.settings.seed).accumulate(
-            made.dataloader(0), 0, never_stop
-        )
+        GradientAccumulator(network, made.settings.seed).accumulate(made.dataloader(0), 0, never_stop)
     handle.remove()
     health.record_gradients(0)
     made.optimizer.step(1.0, 0)

@@ -1,4 +1,4 @@
-"""The one trainer: steps, evaluations and checkpoints of any network on any objective.
+"""The one trainer: steps, evaluations and checkpoints of any network on any data loader.
 
 All that a step needs is a function of its number: so a run that was stopped anywhere and resumed is bit for
 bit the run that was not, with dropout on. What a step's gradients are, is said in `gradients`; what a
@@ -28,7 +28,7 @@ from pretune.training import adjustments, ddp, oom_backoff, schedules
 from pretune.training.activation_stats import ActivationStats
 from pretune.training.budget import MIN_STEPS, PostTrainingSeconds
 from pretune.training.checkpointer import Checkpointer
-from pretune.training.dataloader import DataLoaderLike, count_tokens, has_targets
+from pretune.training.dataloader import DataLoaderLike
 from pretune.training.duration import Duration
 from pretune.training.ema import EMA
 from pretune.training.gradients import GradientAccumulator, never_stop
@@ -37,7 +37,7 @@ from pretune.training.optimizers import optimizers
 from pretune.training.settings import TrainingSettings
 from pretune.training.step_timer import Throughput, TimingTrial, TrainingBudget
 from pretune.training.train_state import ModelIO, TrainResult, TrainState
-from pretune.types import Score, SupportsLoss
+from pretune.types import Score
 
 
 class Trainer:
@@ -47,7 +47,6 @@ class Trainer:
         self,
         *,
         model_io: ModelIO,
-        objective: SupportsLoss,
         dataloader: DataLoaderLike,
         evaluate: Callable[[nn.Module, int], list[Score]],
         settings: TrainingSettings,
@@ -74,7 +73,7 @@ class Trainer:
         """
         self.world = world or World()
         self.parallel = ddp.build_parallel(model_io.network, self.world, settings.parallel)
-        self.model_io, self.network, self.objective = model_io, self.parallel.network, objective
+        self.model_io, self.network = model_io, self.parallel.network
         self.dataloader, self.evaluate = dataloader, evaluate
         self.settings, self.run = settings, run
         self.reporter = reporter if reporter and self.world.is_main else NullReporter()
@@ -86,7 +85,7 @@ class Trainer:
         self.checkpointer = Checkpointer(
             run, model_io, self.optimizer, self.ema, settings.max_checkpoints, self.parallel
         )
-        self.gradients = GradientAccumulator(self.network, objective, settings.seed, self.parallel)
+        self.gradients = GradientAccumulator(self.network, settings.seed, self.parallel)
         requested_evaluations = settings.evaluations or (max_evaluations if settings.patience else None)
         self.budget = TrainingBudget(
             duration, run, requested_evaluations, self.start_time, max_evaluations=max_evaluations,
@@ -250,7 +249,7 @@ class Trainer:
         if loss is None:
             return None
         self.activation_stats.record_gradients(step)
-        read = sum(count_tokens(batch) for batch in micro_batches if has_targets(batch))
+        read = sum(part.num_tokens for part in micro_batches if part.has_targets)
         tokens = self.world.sum_counts({"tokens": read})["tokens"]
         return loss, ddp.clip_gradients(self.network, self._current_settings.clip), tokens
 
@@ -359,7 +358,7 @@ class Trainer:
         full_network = copy.deepcopy(self.model_io.network)
         trial = ddp.build_parallel(full_network, self.world, self.settings.parallel)
         optimizer = optimizers.build_optimizers(trial.network, self.settings.optimizer)
-        gradients = GradientAccumulator(trial.network, self.objective, self.settings.seed, trial)
+        gradients = GradientAccumulator(trial.network, self.settings.seed, trial)
 
         message = "stopped before the first step; run the same command to begin again"
 
