@@ -26,7 +26,7 @@ def frequencies(count: int) -> np.ndarray[Any, Any]:
 
 
 def source(words: int, vocabulary: int = 200, seed: int = 0) -> NegativeSampler:
-    return NegativeSampler(SampledSoftmaxSettings(words=words), frequencies(vocabulary), seed)
+    return NegativeSampler(SampledSoftmaxSettings(num_sampled=words), frequencies(vocabulary), seed)
 
 
 @given(st.lists(st.integers(1, 1000), min_size=2, max_size=60), st.data())
@@ -70,7 +70,7 @@ def test_a_step_draws_the_same_again_and_another_seed_does_not() -> None:
 def sampled(folder: Path, **settings: Any) -> Any:
     made = small.trainer(folder, "causal_lm", family="llama", dropout=False, batch_tokens=300, **settings)
     size = made.model_io.network.config.vocab_size
-    sampler = NegativeSampler(SampledSoftmaxSettings(words=60), frequencies(size), 0)
+    sampler = NegativeSampler(SampledSoftmaxSettings(num_sampled=60), frequencies(size), 0)
     made.dataloader.objective = SampledSoftmaxObjective(made.dataloader.objective, sampler)
     return made
 
