@@ -19,7 +19,7 @@ from pretune.nn import heads as nn_heads
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
 from pretune.nn.positions import build_position_ids
-from pretune.types import Batch, Layout, Outputs, SpecialTokens, Traits
+from pretune.types import Batch, Layout, LossOptions, Outputs, SpecialTokens, Traits
 
 TRAITS = Traits(architecture="encoder", heads=("masked_lm", "classification"), pooling="first")
 
@@ -54,7 +54,7 @@ HF_VOCAB_SIZES = {"roberta": 50265, "xlm-roberta": 30522, "camembert": 30522}
 class Config(settings.Settings):
     """The shape of a RoBERTa, under the names of its config.json; defaults for a small machine."""
 
-    form: Literal["roberta", "xlm-roberta", "camembert"] = "roberta"
+    model_type: Literal["roberta", "xlm-roberta", "camembert"] = "roberta"
     """The stock class that it is written as; all compute the same."""
 
     vocab_size: pydantic.PositiveInt = 8192
@@ -113,21 +113,25 @@ class Config(settings.Settings):
         for key in ("is_decoder", "add_cross_attention"):
             if values.get(key):
                 raise UnsupportedError(f"config.json: {key} is set; the roberta family is an encoder only")
-        form = values.get("model_type", "roberta")
-        given = {**HF_DEFAULTS, "vocab_size": HF_VOCAB_SIZES.get(form), **values}
+        model_type = values.get("model_type", "roberta")
+        given = {**HF_DEFAULTS, "vocab_size": HF_VOCAB_SIZES.get(model_type), **values}
         known = {key: value for key, value in given.items() if key in cls.model_fields}
-        stock_config = settings.build_settings(cls, {**known, "form": form}, where="config.json")
+        stock_config = settings.build_settings(cls, {**known, "model_type": model_type}, where="config.json")
         max_length = stock_config.max_position_embeddings - stock_config.first_position
-        shape = {**known, "form": form, "max_position_embeddings": max_length}
+        shape = {**known, "model_type": model_type, "max_position_embeddings": max_length}
         return settings.build_settings(cls, shape, where="config.json: the positions of texts")
 
     def to_hugging_face(
         self, head: str, *, labels: tuple[str, ...] = (), specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
-        values = {**self.model_dump(exclude={"form"}), "intermediate_size": self.inner_size}
+        values = {**self.model_dump(exclude={"model_type"}), "intermediate_size": self.inner_size}
         values |= {"max_position_embeddings": self.max_position_embeddings + self.first_position}
-        values |= {"architectures": [HF_TYPES[self.form][head]], "model_type": self.form, "dtype": "float32"}
+        values |= {
+            "architectures": [HF_TYPES[self.model_type][head]],
+            "model_type": self.model_type,
+            "dtype": "float32",
+        }
         if specials is not None:
             before, after = specials.single
             values |= {"bos_token_id": before[0] if before else None}
@@ -260,6 +264,7 @@ class Network(nn.Module):
         batch: Batch,
         heads: Sequence[str] = ("masked_lm",),
         targets: Mapping[str, Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: None = None,
     ) -> Outputs:
         """Hidden states of the batch, and what the heads say at their places.
@@ -275,7 +280,7 @@ class Network(nn.Module):
         for layer in before:
             hidden = layer(hidden, mask)
         hidden = last(hidden, mask, nn_heads.needed_positions(self.heads, batch, heads))
-        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets)
+        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets, loss)
 
     def _build_head(self, name: str, num_labels: int) -> nn.Module:
         if name == "masked_lm":

@@ -21,7 +21,6 @@ from pretune.training.validation import Evaluate
 
 def build_trial(
     *,
-    gradients: GradientAccumulator,
     dataloader: DataLoaderLike,
     settings: TrainingSettings,
     checkpointer: Checkpointer,
@@ -38,7 +37,7 @@ def build_trial(
     full_network = copy.deepcopy(model_io.network)
     trial = ddp.build_parallel(full_network, parallel.world, settings.parallel)
     optimizer = optimizers.build_optimizers(trial.network, settings.optimizer)
-    trial_gradients = GradientAccumulator(trial.network, gradients.objective, settings.seed, trial)
+    trial_gradients = GradientAccumulator(trial.network, settings.seed, trial)
 
     def attempt(number: int, share: float, rows: int) -> None:
         dataloader.micro_batch = rows

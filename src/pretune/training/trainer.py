@@ -1,4 +1,4 @@
-"""The trainer: steps, evaluations and checkpoints of any network on any objective.
+"""The trainer: steps, evaluations and checkpoints of any network on any data loader.
 
 All that a step needs is a function of its number: so a run that was stopped anywhere and resumed is bit for
 bit the run that was not, with dropout on. A step is `Trainer.train_step`; what its gradients are, is said in
@@ -29,7 +29,7 @@ from pretune.training.callbacks.ema import EMA
 from pretune.training.callbacks.loss_spikes import SkippedStep, SpikeGuard
 from pretune.training.callbacks.metrics import MetricsLogging, ProgressDisplay
 from pretune.training.checkpointer import Checkpointer
-from pretune.training.dataloader import DataLoaderLike, count_tokens, has_targets
+from pretune.training.dataloader import DataLoaderLike
 from pretune.training.duration import Duration
 from pretune.training.gradients import GradientAccumulator, never_stop
 from pretune.training.oom_backoff import OOMBackoff, explain_out_of_memory
@@ -40,7 +40,6 @@ from pretune.training.step_timer import TimingTrial, TrainingBudget
 from pretune.training.timing_trial import build_trial
 from pretune.training.train_state import ModelIO, TrainResult, TrainState
 from pretune.training.validation import Evaluate, Validation
-from pretune.types import SupportsLoss
 
 
 class Trainer:
@@ -50,7 +49,6 @@ class Trainer:
         self,
         *,
         model_io: ModelIO,
-        objective: SupportsLoss,
         dataloader: DataLoaderLike,
         evaluate: Evaluate,
         settings: TrainingSettings,
@@ -80,10 +78,12 @@ class Trainer:
         self.name, self.reporter = name, reporter if reporter and world.is_main else NullReporter()
         self.model_io, self.dataloader = model_io, dataloader
         self.parallel = ddp.build_parallel(model_io.network, world, settings.parallel)
-        self.gradients = GradientAccumulator(self.parallel.network, objective, settings.seed, self.parallel)
+        self.gradients = GradientAccumulator(self.parallel.network, settings.seed, self.parallel)
         self.optimizer = optimizers.build_optimizers(self.parallel.network, settings.optimizer)
         ema = None if settings.ema is None else EMA(self.parallel.network, settings.ema)
-        self.checkpointer = Checkpointer(run, model_io, self.optimizer, ema, settings.keep, self.parallel)
+        self.checkpointer = Checkpointer(
+            run, model_io, self.optimizer, ema, settings.max_checkpoints, self.parallel
+        )
         requested_evaluations = settings.evaluations or (max_evaluations if settings.patience else None)
         self.budget = TrainingBudget(
             duration, run, requested_evaluations, time.monotonic() if start_time is None else start_time,
@@ -141,7 +141,7 @@ class Trainer:
         return TrainResult(
             state.step, plan["steps"], state.tokens, time.monotonic() - self.budget.start_time,
             state.best_step, state.best_scores,
-            "patience" if self.validation.is_out_of_patience(state) else "length", state.factor,
+            "patience" if self.validation.is_out_of_patience(state) else "budget", state.lr_factor,
             self.budget.min_budget() if state.step < MIN_STEPS else "",
         )  # fmt: skip
 
@@ -194,7 +194,7 @@ class Trainer:
         self.optimizer.step(factor, state.step)
         self.checkpointer.has_unsaved_updates = True
         guard.accept_loss(state, loss)
-        state.step, state.factor, state.tokens = state.step + 1, factor, state.tokens + tokens
+        state.step, state.lr_factor, state.tokens = state.step + 1, factor, state.tokens + tokens
         for callback in self.callbacks:
             callback.on_step_end(state, StepResult(loss, norm, factor, time.monotonic() - start))
         return True
@@ -214,7 +214,7 @@ class Trainer:
             return None
         for callback in self.callbacks:
             callback.on_gradients(step)
-        read = sum(count_tokens(batch) for batch in micro_batches if has_targets(batch))
+        read = sum(micro_batch.num_tokens for micro_batch in micro_batches if micro_batch.has_targets)
         return loss, world.sum_counts({"tokens": read})["tokens"]
 
     def _skip_step(self, skipped: SkippedStep) -> bool:
@@ -228,7 +228,7 @@ class Trainer:
             step = self.state.step
             folder = self.run.checkpoints_path / self.spike_guard.roll_back(self.state)
             self.state = self.checkpointer.restore(folder, self.reporter.say)
-            self.log.truncate(self.state.log_position, self.state.step, self.state.tokens)
+            self.log.truncate(self.state.log_offset, self.state.step, self.state.tokens)
             self._say(
                 f"the last steps before {step:,} had no usable loss or gradient; back to {folder}, going on "
                 f"without steps {self.state.step:,} to {step - 1:,}"
@@ -252,7 +252,7 @@ class Trainer:
     def _save(self) -> None:
         if not self.checkpointer.is_saved(self.state.step):
             self.budget.record_spent_time()
-            self.state.log_position = self.log.tell()
+            self.state.log_offset = self.log.tell()
             self.checkpointer.save(self.state, self.log.content)
 
     def _resume(self) -> bytes | None:
@@ -272,13 +272,13 @@ class Trainer:
             return NullMetricsLog()
         state = self.state
         return MetricsLog(
-            self.run.metrics_path, self.run.folder / "tensorboard", offset=state.log_position,
+            self.run.metrics_path, self.run.folder / "tensorboard", offset=state.log_offset,
             step=state.step, tokens=state.tokens, expected_content=content, say=self._say,
         )  # fmt: skip
 
     def _build_callbacks(self, progress_bar: ProgressBar) -> Sequence[Callback]:
         """In the order in which they are called."""
-        ema, every = self.checkpointer.ema, self.adjustments.settings.health_every
+        ema, every = self.checkpointer.ema, self.adjustments.settings.activation_stats_every
         return [
             self.adjustments,
             *([] if ema is None else [ema]),
@@ -295,7 +295,7 @@ class Trainer:
     def _build_trial(self, stop: StopRequest) -> TimingTrial:
         message = "stopped before the first step; run the same command to begin again"
         return build_trial(
-            gradients=self.gradients, dataloader=self.dataloader, settings=self.adjustments.settings,
+            dataloader=self.dataloader, settings=self.adjustments.settings,
             checkpointer=self.checkpointer, oom_backoff=self.oom_backoff, evaluate=self.validation.evaluate,
             interruptible=lambda networks: self._interruptible(stop, networks, message),
         )  # fmt: skip

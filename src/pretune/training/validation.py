@@ -45,9 +45,16 @@ class Validation:
 
     def is_out_of_patience(self, state: TrainState) -> bool:
         """Did ``patience`` evaluations in a row not improve the first score by ``min_delta``?"""
-        return self.settings.patience is not None and state.stale >= self.settings.patience
+        return (
+            self.settings.patience is not None
+            and state.evaluations_without_improvement >= self.settings.patience
+        )
 
     def _count_stale(self, state: TrainState, score: Score) -> None:
         min_delta = self.settings.min_delta * (1 if score.direction == "higher" else -1)
-        better = score.is_better_than(None if state.to_beat is None else state.to_beat + min_delta)
-        state.to_beat, state.stale = (score.value, 0) if better else (state.to_beat, state.stale + 1)
+        better = score.is_better_than(
+            None if state.patience_score is None else state.patience_score + min_delta
+        )
+        state.patience_score, state.evaluations_without_improvement = (
+            (score.value, 0) if better else (state.patience_score, state.evaluations_without_improvement + 1)
+        )
