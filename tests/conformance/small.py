@@ -115,7 +115,7 @@ def trainer(
     objective = chosen_objective.build_objective(model.family.TRAITS, reader.specials, options, store)
     if sampled is not None:
         often = 1 / np.arange(1, reader.specials.vocabulary_size + 1)
-        settings_of_sampling = SampledSoftmaxSettings(words=sampled, until=0.75)
+        settings_of_sampling = SampledSoftmaxSettings(num_sampled=sampled, until=0.75)
         sampler = NegativeSampler(settings_of_sampling, often, chosen.seed)
         objective = SampledSoftmaxObjective(objective, sampler)
     batches = DataLoader(store, objective, model.family.TRAITS, chosen, MAX_LENGTH, world)
