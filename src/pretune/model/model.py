@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,7 @@ from pretune.checkpoint import hub, weights
 from pretune.config import Settings, build_settings, digest
 from pretune.data.cleaning.fingerprints import Fingerprints
 from pretune.errors import CheckpointError, UnsupportedError, UsageError, quote
+from pretune.families import weight_operations
 from pretune.generation.config import FILE_NAME, GenerationConfig
 from pretune.generation.generator import TextGenerator
 from pretune.generation.sampling import Sampling
@@ -27,21 +29,23 @@ from pretune.generation.settings import Decoding, build_decoding
 from pretune.inference import heads as prediction
 from pretune.inference.fill_mask import MaskFiller, MaskPrediction, fill_masks
 from pretune.inference.scoring import TextScore, score_causal, score_masked
-from pretune.model.build import check_labels, check_memory, check_sizes, find_decoder_start_id, init_network
+from pretune.model.build import check_memory, check_sizes, find_decoder_start_id, head_outputs, init_network
 from pretune.model.capabilities import (
     MASK_HEADS,
     PREFIX_OBJECTIVES,
     check_head,
     no_score_error,
     no_task_error,
+    writes_text,
 )
 from pretune.model.folder import METADATA_FILE, save_model_folder
 from pretune.model.loading import load_folder
 from pretune.model.nonfinite import explain_non_finite
+from pretune.nn.heads import combined_names
 from pretune.registry import find
 from pretune.runtime import atomic_files
 from pretune.text.tokenizer import Tokenizer
-from pretune.types import Prediction, Record, Traits
+from pretune.types import OutputSpec, Prediction, Record
 
 
 class Model:
@@ -58,7 +62,7 @@ class Model:
         tokenizer: Tokenizer,
         head: str,
         *,
-        labels: tuple[str, ...] = (),
+        outputs: OutputSpec | None = None,
         metadata: Mapping[str, Any] | None = None,
         fingerprints: Fingerprints | None = None,
         path: Path | None = None,
@@ -67,7 +71,9 @@ class Model:
         dropped_head: str = "",
     ) -> None:
         self.family, self.config, self.network = family, config, network
-        self.tokenizer, self.heads, self.labels = tokenizer, tuple(head.split("+")), labels
+        self.tokenizer, self.heads = tokenizer, tuple(head.split("+"))
+        self.outputs = outputs or OutputSpec()
+        """What the outputs of a fine-tuned head mean."""
         self.metadata = dict(metadata or {})
         self.fingerprints = fingerprints
         """Of the text that it was pretrained on, where that is known."""
@@ -97,29 +103,33 @@ class Model:
         max_length: PositiveInt,
         seed: Seed,
         labels: Sequence[str] = (),
+        outputs: InstanceOf[OutputSpec] | None = None,
     ) -> Model:
         """A model with random weights, the same for the same seed.
+
+        Args:
+            outputs: of a fine-tuned head, where there is more to say than its ``labels``.
 
         Raises:
             ConfigError: ``settings`` holds a key that the family does not know, or sizes that fit neither
                 the tokenizer, nor ``max_length``, nor this machine.
             UnsupportedError: the family has no such head.
         """
-        module, labels = find("families", family), check_labels(labels)
-        traits: Traits = module.TRAITS
-        if not any(head in heads for heads in module.HF_TYPES.values()):
+        module = find("families", family)
+        if head not in combined_names(module.HEADS):
             raise UnsupportedError(
-                f"family {family!r} has no {head!r} head; it has {', '.join(traits.heads)}"
+                f"family {family!r} has no {head!r} head; it has {', '.join(module.HEADS)}"
             )
+        outputs = head_outputs(module.HEADS, head, outputs or OutputSpec(tuple(labels)))
         sizes = {"vocab_size": tokenizer.vocabulary_size, "max_position_embeddings": max_length}
         sizes |= {"pad_token_id": tokenizer.specials.pad_id}
         known = {name: size for name, size in sizes.items() if name in module.Config.model_fields}
         config = build_settings(module.Config, known | dict(settings), where="model")
         check_sizes(config, tokenizer, max_length)
-        check_memory(module, config, head, labels)
-        network = init_network(module, config, head, labels, seed)
+        check_memory(module, config, head, outputs)
+        network = init_network(module, config, head, outputs, seed)
         return cls(
-            module, config, network, tokenizer, head, labels=labels, metadata={"max_length": max_length}
+            module, config, network, tokenizer, head, outputs=outputs, metadata={"max_length": max_length}
         )
 
     @classmethod
@@ -130,24 +140,28 @@ class Model:
         *,
         head: str | None = None,
         labels: Sequence[str] | None = None,
+        outputs: InstanceOf[OutputSpec] | None = None,
         settings: Mapping[str, Any] | None = None,
         seed: Seed = 0,
     ) -> Model:
         """Read a model folder: one of ours, or any Hugging Face folder of a family that pretune has.
 
-        With ``head`` (and ``labels``) another head than the folder's is put on; what the folder has no
-        weights for is initialised from ``seed``, and ``untrained`` names it. ``settings`` replace those of
+        With ``head`` (and ``labels``, or ``outputs`` where there is more to say) another head than the
+        folder's is put on; what the folder has no weights for is initialised from ``seed``, and ``untrained``
+        names it. ``settings`` replace those of
         the folder's config that change no shape, such as dropout.
 
         Raises:
             CheckpointError: no model there, or a damaged or unsafe one.
             UnsupportedError: an architecture or head that pretune does not have.
         """
-        result = load_folder(Path(path), head, labels, settings or {}, seed)
+        if outputs is None and labels is not None:
+            outputs = OutputSpec(tuple(labels))
+        result = load_folder(Path(path), head, outputs, settings or {}, seed)
         return cls(
-            result.family, result.config, result.network, result.tokenizer, result.head, labels=result.labels,
-            metadata=result.metadata, fingerprints=result.fingerprints, path=result.path,
-            untrained=result.untrained,
+            result.family, result.config, result.network, result.tokenizer, result.head,
+            outputs=result.outputs, metadata=result.metadata, fingerprints=result.fingerprints,
+            path=result.path, untrained=result.untrained,
             generation_config=result.generation_config, dropped_head=result.dropped_head,
         )  # fmt: skip
 
@@ -155,14 +169,14 @@ class Model:
     def with_random_weights(self, seed: Seed) -> Model:
         """The same architecture, tokenizer and head, knowing nothing: the control of an experiment."""
         head = "+".join(self.heads)
-        network = init_network(self.family, self.config, head, self.labels, seed)
+        network = init_network(self.family, self.config, head, self.outputs, seed)
         return Model(
             self.family,
             self.config,
             network,
             self.tokenizer,
             head,
-            labels=self.labels,
+            outputs=self.outputs,
             metadata=self.metadata,
         )
 
@@ -172,6 +186,11 @@ class Model:
     def head(self) -> str:
         """The head that it is used through."""
         return self.heads[0]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the head's outputs; empty where they have none."""
+        return self.outputs.labels
 
     @property
     def max_length(self) -> int:
@@ -198,13 +217,19 @@ class Model:
     def write(self, folder: Path) -> None:
         """Put the model's files, in Hugging Face layout, into an existing folder."""
         head, specials = "+".join(self.heads), self.tokenizer.specials
-        config = self.config.to_hugging_face(head, labels=self.labels, specials=specials)
+        outputs, head_type = self.outputs, self.family.HEADS[self.head].type
+        if outputs.labels and outputs.problem_type is None and head_type == "sequence":
+            # As stock chooses it: one output alone is a regression.
+            problem_type = "regression" if outputs.size == 1 else "single_label_classification"
+            outputs = replace(outputs, problem_type=problem_type)
+        config = self.config.to_hugging_face(head, outputs=outputs, specials=specials)
         if self.task_name is not None:
             config |= {"problem_type": self.task_module.PROBLEM_TYPE}
-        hub.write_model(folder, config, weights.export_weights(self.network, self.family.WEIGHTS))
+        operations = weight_operations(self.family, self.config, self.heads)
+        hub.write_model(folder, config, weights.export_weights(self.network, operations))
         self.tokenizer.save(folder, model_max_length=self.max_length)
         atomic_files.write_json(folder / METADATA_FILE, {"head": head, **self.metadata})
-        if self.head == "causal_lm":
+        if writes_text(self.family, head):
             self.generation_config.save(folder, self.tokenizer.specials)
         if self.fingerprints is not None:
             self.fingerprints.save(folder)
@@ -220,7 +245,8 @@ class Model:
     @check_arguments
     def restore(self, folder: Path) -> None:
         """Put the weights of a folder that :meth:`write` wrote into this model's network."""
-        missing = weights.load_weights(self.network, hub.read_tensors(folder), self.family.WEIGHTS)
+        operations = weight_operations(self.family, self.config, self.heads)
+        missing = weights.load_weights(self.network, hub.read_tensors(folder), operations)
         if missing:
             raise CheckpointError(f"{folder}: has no weights for {', '.join(missing[:5])}")
 
