@@ -36,7 +36,7 @@ def mask_of(batch: Batch) -> Tensor:
 def assert_same(stock: Any, head: str, lengths: list[int], classes: int = 0, **changed: Any) -> None:
     config = modernbert.Config.from_hugging_face({**stock.config.to_dict(), **changed})
     network = modernbert.Network(config, heads=(head,), num_labels=classes).eval()
-    operations = weight_operations(modernbert, network.config, ("classification",))
+    operations = weight_operations(modernbert, network.config, (head,))
     assert weights.load_weights(network, stock.state_dict(), operations) == []
     batch = grid(lengths, config.vocab_size)
     mask = mask_of(batch)
