@@ -139,7 +139,7 @@ class _Stop:
 
 
 def _everything(made: Any) -> dict[str, torch.Tensor]:
-    averages = made.average._average.items() if made.average else ()
+    averages = made.ema._average.items() if made.average else ()
     state: dict[str, torch.Tensor] = small.state(made)
     return state | {f"average/{name}": value.clone() for name, value in averages}
 

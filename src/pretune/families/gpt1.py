@@ -160,7 +160,7 @@ class SelfAttention(nn.Module):
         cache: KVCache | None,
         output_positions: Tensor | None = None,
     ) -> Tensor:
-        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        """(B, T, D) to (B, T, D), or to (M, D) at ``output_positions``"""
         query, key, value = (
             projection.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, K)
             for projection in self.query_key_value(hidden).chunk(3, dim=-1)
@@ -190,7 +190,7 @@ class Layer(nn.Module):
         cache: KVCache | None,
         output_positions: Tensor | None = None,
     ) -> Tensor:
-        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        """(B, T, D) to (B, T, D), or to (M, D) at ``output_positions``"""
         mixed = self.dropout(self.attention(hidden, mask, cache, output_positions))
         hidden = self.attention_norm(nn_heads.select(hidden, output_positions) + mixed)
         hidden = self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))

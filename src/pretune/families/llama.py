@@ -247,7 +247,7 @@ class SelfAttention(nn.Module):
         cache: KVCache | None,
         output_positions: Tensor | None = None,
     ) -> Tensor:
-        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        """(B, T, D) to (B, T, D), or to (M, D) at ``output_positions``"""
         split = (-1, self.head_size)
         query = self.query_norm(self.query(hidden).unflatten(-1, split)).transpose(1, 2)  # (B, H, T, K)
         key = self.key_norm(self.key(hidden).unflatten(-1, split)).transpose(1, 2)  # (B, G, T, K)
@@ -280,7 +280,7 @@ class Layer(nn.Module):
         cache: KVCache | None,
         output_positions: Tensor | None = None,
     ) -> Tensor:
-        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        """(B, T, D) to (B, T, D), or to (M, D) at ``output_positions``"""
         mixed = self.attention(self.attention_norm(hidden), tables, mask, cache, output_positions)
         hidden = nn_heads.select(hidden, output_positions) + mixed
         hidden = hidden + self.feed_forward(self.feed_forward_norm(hidden))

@@ -51,7 +51,7 @@ def macro_f1(
 
 
 def _sum_by_label(resampled: IntArray, labels: IntArray, size: int) -> IntArray:
-    """Add up the columns of ``drawn`` (resamples, cells) that share a label: (resamples, size)."""
+    """Add up the columns of ``resampled`` (resamples, cells) that share a label: (resamples, size)."""
     order = np.argsort(labels, kind="stable")
     present, starts = np.unique(labels[order], return_index=True)
     sums = np.zeros((len(resampled), size), dtype=np.int64)

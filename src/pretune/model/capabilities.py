@@ -38,7 +38,7 @@ def writes_text(family: ModuleType, heads: str) -> bool:
 def check_head(
     path: Path | None, model_head: str, required_heads: Sequence[str], untrained: Sequence[str]
 ) -> None:
-    """See that a model with the head ``own`` can be used as one of the ``wanted``.
+    """See that a model with the head ``model_head`` can be used as one of the ``required_heads``.
 
     Raises:
         UsageError: it cannot, or the head has parameters that were never trained.

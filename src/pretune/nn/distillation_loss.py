@@ -19,7 +19,7 @@ def kl_divergence(logits: Tensor, teacher_logits: Tensor, temperature: float) ->
 
     Args:
         logits: (N, C), those that learn.
-        told: (N, C), those of the teacher.
+        teacher_logits: (N, C), those of the teacher.
 
     Returns:
         () in fp32
@@ -45,8 +45,8 @@ def vocabulary_kl_divergence(
 
     Args:
         hidden: (N, D), what ``head`` reads.
-        told: (N, E), what the teacher's head reads at the same places.
-        vocabulary: ids that the tokenizer has; a network may have more, which mean nothing.
+        teacher_hidden: (N, E), what the teacher's head reads at the same places.
+        vocab_size: ids that the tokenizer has; a network may have more, which mean nothing.
 
     Returns:
         () in fp32

@@ -166,7 +166,7 @@ RopeScaling: TypeAlias = Annotated[
 def build_rotary_tables(
     layout: Layout, seq_length: int, rotary: RotaryBase, scaling: RopeScaling | None
 ) -> RotaryTables:
-    """Cosines and sines for a (B, T = ``width``) grid, stretched where there is a ``scaling``."""
+    """Cosines and sines for a (B, T = ``seq_length``) grid, stretched where there is a ``scaling``."""
     position_ids = build_position_ids(layout, seq_length)
     if scaling is None:
         return rotary_tables(position_ids, rotary.head_size, rotary.base)

@@ -155,7 +155,7 @@ class Objective:
 def permute_sentences(
     positions: IntArray, sentence_starts: IntArray, fraction: float, rng: np.random.Generator
 ) -> IntArray:
-    """The places with a share of the sentences, which begin at ``starts``, in each other's place."""
+    """The places with a share of the sentences, which begin at ``sentence_starts``, in each other's place."""
     sentences = np.split(positions, sentence_starts[sentence_starts > 0])
     chosen = rng.permutation(len(sentences))[: math.ceil(fraction * len(sentences))]
     order = np.arange(len(sentences))
@@ -182,7 +182,7 @@ def infill_spans(
 
 
 def span_lengths(total: int, mean_length: float, rng: np.random.Generator) -> IntArray:
-    """At most ``hidden`` lengths that add up to it, Poisson but for the last, which is cut."""
+    """At most ``total`` lengths that add up to it, Poisson but for the last, which is cut."""
     lengths: list[int] = []
     left = total
     while left:

@@ -129,7 +129,8 @@ def load_backend(folder: TokenizerFolder, num_embeddings: int | None = None) -> 
     """The tokenizer of a folder, and None where there is none.
 
     Args:
-        limit: rows of the model's embedding. Stock adds the special tokens of a class to a vocabulary that
+        num_embeddings: rows of the model's embedding. Stock adds the special tokens of a class to a
+            vocabulary that
             lacks them, even where the model has no row for them: those are left out.
 
     Raises:

@@ -34,7 +34,7 @@ class Duration:
         return f"{self.amount:,.0f} {self.unit}" if self.unit != "epochs" else f"{self.amount:g} epochs"
 
     def seconds_left(self, start_time: float, reserved_seconds: float) -> float | None:
-        """Seconds until ``reserved_seconds`` before the end of a time that runs from ``started``; None for
+        """Seconds until ``reserved_seconds`` before the end of a time that runs from ``start_time``; None for
         no time.
         """
         if self.unit != "seconds":

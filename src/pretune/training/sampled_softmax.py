@@ -51,7 +51,7 @@ class SampledSoftmaxDataLoader:
         frequencies: Sequence[float] | FloatArray,
         seed: int,
     ) -> None:
-        """``chances``: (V,) how often each word comes, in any unit."""
+        """``frequencies``: (V,) how often each word comes, in any unit."""
         self.dataloader, self.settings, self.seed = dataloader, settings, seed
         self.num_sampled = settings.resolve_num_sampled(len(frequencies))
         self._inclusion_probabilities = inclusion_probabilities(
@@ -99,7 +99,9 @@ class SampledSoftmaxDataLoader:
 
 
 def inclusion_probabilities(frequencies: FloatArray, num_sampled: int) -> FloatArray:
-    """(V,) the chance of each word to be among ``words``: min(1, c f^POWER), which add up to that number."""
+    """(V,) the chance of each word to be among ``num_sampled``: min(1, c f^POWER), which add up to that
+    number.
+    """
     weights = frequencies**POWER  # (V,)
     descending = np.sort(weights)[::-1]
     remaining_weight = np.cumsum(descending[::-1])[::-1]  # what the k-th and all rarer ones weigh

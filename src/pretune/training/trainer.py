@@ -41,7 +41,7 @@ from pretune.types import Score, SupportsLoss
 
 
 class Trainer:
-    """Trains ``model_io.network`` on ``batches`` until ``length``, inside a run's folder."""
+    """Trains ``model_io.network`` on ``dataloader`` until ``duration``, inside a run's folder."""
 
     def __init__(
         self,
@@ -63,14 +63,14 @@ class Trainer:
         train_reference_losses: Mapping[str, float] | None = None,
         world: World | None = None,
     ) -> None:
-        """``levels``: losses of simpler models on the held-out targets, logged beside their loss;
+        """``reference_losses``: losses of simpler models on the held-out targets, logged beside their loss;
         ``train_reference_losses``:
         on the targets of training, shown beside that loss, where they are of another kind.
 
         ``max_evaluations``: where the settings leave their number open; ``evaluation_tokens``: that each
-        reads. ``after``: what the caller does in the time of the run once training has ended.
+        reads. ``post_training_seconds``: what the caller does in the time of the run once training has ended.
 
-        ``batches`` and ``evaluate`` are this rank's, of ``world``.
+        ``dataloader`` and ``evaluate`` are this rank's, of ``world``.
         """
         self.world = world or World()
         self.parallel = ddp.build_parallel(model_io.network, self.world, settings.parallel)

@@ -67,7 +67,7 @@ class DistillationObjective:
         *,
         supports_packing: bool = True,
     ) -> None:
-        """``vocabulary``: ids of the shared tokenizer; ``supports_packing``: can the teacher read packed
+        """``vocab_size``: ids of the shared tokenizer; ``supports_packing``: can the teacher read packed
         rows?
 
         Raises:

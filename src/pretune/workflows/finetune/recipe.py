@@ -52,7 +52,7 @@ def is_pretune_model(start: FolderInfo, *, from_random: bool) -> bool:
 
 
 def batch_examples(records: int, *, pretune_model: bool) -> int:
-    """Records of a step; ``own``: as :func:`is_pretune_model` has it."""
+    """Records of a step; ``pretune_model``: as :func:`is_pretune_model` has it."""
     return (
         LARGE_BATCH_EXAMPLES if pretune_model or records >= LARGE_BATCH_FROM_RECORDS else SMALL_BATCH_EXAMPLES
     )
@@ -68,13 +68,13 @@ def truncation_defaults(start: FolderInfo) -> dict[str, Any]:
 
 
 def epochs(records: int, tokens_per_epoch: float) -> float:
-    """How often the records are read, by the ``tokens`` of one epoch; in halves."""
+    """How often the records are read, by the ``tokens_per_epoch`` of one epoch; in halves."""
     least, most = EPOCH_RANGE
     return min(most, max(least, round(2 * TOKENS_PER_RECORD * records / max(1.0, tokens_per_epoch)) / 2))
 
 
 def apply_recipe(user_settings: Mapping[str, Any], start: FolderInfo) -> dict[str, Any]:
-    """The settings ``given``, with those of the recipe where there are none."""
+    """The settings ``user_settings``, with those of the recipe where there are none."""
     values = dict(user_settings)
     if values.get("max_length") is None and "long_texts" not in (values.get("task_options") or {}):
         chosen = truncation_defaults(start)

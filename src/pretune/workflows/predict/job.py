@@ -175,7 +175,7 @@ class PredictionJob:
     def iter_chunks(
         self, scan: InputScan, progress: Progress, reporter: Reporter
     ) -> Iterator[tuple[bytes, Progress]]:
-        """The output from ``tally`` on, a chunk at a time, with how far it then is."""
+        """The output from ``progress`` on, a chunk at a time, with how far it then is."""
         columns = (
             *scan.fields,
             *self._output_fields(),

@@ -13,7 +13,7 @@ import importlib.resources
 import itertools
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -27,9 +27,9 @@ from pretune.baselines.tfidf import majority, tfidf
 from pretune.config import digest
 from pretune.data.corpus.build import TokenizedCorpus, build_corpus
 from pretune.errors import ConfigError
-from pretune.evaluation.mistakes import Mistake, confident_mistakes
+from pretune.evaluation.mistakes import confident_mistakes
 from pretune.metrics.accuracy import accuracy
-from pretune.metrics.statistics import PairedDifference, mean_interval, paired_difference
+from pretune.metrics.statistics import mean_interval, paired_difference
 from pretune.model.model import Model
 from pretune.runtime import device, run_lock, state_file
 from pretune.runtime.metrics_reader import read_metrics
@@ -42,6 +42,7 @@ from pretune.workflows.findings import severe_findings, severe_findings_of_run
 from pretune.workflows.finetune.finetune import finetune
 from pretune.workflows.pretrain.pretrain import pretrain
 from pretune.workflows.pretrain.samples import Sample, generate_samples, select_sentences
+from pretune.workflows.quickstart.comparison import ClassifierComparison
 from pretune.workflows.run_lifecycle import RunResult
 
 LANGUAGES = ("zh", "en")
@@ -362,41 +363,6 @@ class _Report:
             },
             mistakes=confident_mistakes(test, pretrained.predictions, truth, k=4),
         )
-
-
-@dataclass(frozen=True)
-class ClassifierComparison:
-    """One language's classifiers and baselines on its test set."""
-
-    train: int
-    test: int
-    baseline_scores: Mapping[str, Any]
-    accuracies: Mapping[str, list[dict[str, Any]]]
-    intervals: Mapping[str, tuple[float, float]]
-    difference: PairedDifference
-    baseline_differences: Mapping[str, PairedDifference]
-    mistakes: Sequence[Mistake]
-
-    def mean_accuracy(self, start: str) -> float:
-        """Accuracy averaged over seeds."""
-        return float(np.mean([row["accuracy"] for row in self.accuracies[start]]))
-
-    def summary(self) -> dict[str, Any]:
-        """What summary.json holds of it."""
-        return {
-            "train": self.train,
-            "test": self.test,
-            **{name: score.value for name, score in self.baseline_scores.items()},
-            "baseline_intervals": {
-                name: list(score.interval) for name, score in self.baseline_scores.items()
-            },
-            **self.accuracies,
-            "difference": {"mean": self.difference.mean, "interval": list(self.difference.interval)},
-            "against_tfidf": {
-                "mean": self.baseline_differences["tfidf"].mean,
-                "interval": list(self.baseline_differences["tfidf"].interval),
-            },
-        }
 
 
 def _generate_samples(path: Path, corpus: TokenizedCorpus) -> list[Sample]:

@@ -146,7 +146,9 @@ def _find_mismatch(language: str, runs: Runs, configs: Any, summaries: Any) -> s
     return None
 
 
-def _pretraining_mismatch(phrases: Any, pair: tuple[str, str], runs: Runs, configs: Any, summaries: Any) -> str | None:
+def _pretraining_mismatch(
+    phrases: Any, pair: tuple[str, str], runs: Runs, configs: Any, summaries: Any
+) -> str | None:
     """Two pretraining runs compare where they predict the same tokens of the same text."""
     a, b = pair
     first, second = configs[a].get("objective"), configs[b].get("objective")
@@ -166,7 +168,9 @@ def _held_out_digest(run: Run, config: Mapping[str, Any]) -> str:
     return digest([run.read_plan().get("data", str(run.folder)), {key: config.get(key) for key in keys}])
 
 
-def _finetuning_mismatch(phrases: Any, pair: tuple[str, str], runs: Runs, configs: Any, summaries: Any) -> str | None:
+def _finetuning_mismatch(
+    phrases: Any, pair: tuple[str, str], runs: Runs, configs: Any, summaries: Any
+) -> str | None:
     """Two runs of a task compare where they were scored on the same records."""
     a, b = pair
     first, second = (_task_name(configs[name]) for name in pair)
@@ -176,7 +180,9 @@ def _finetuning_mismatch(phrases: Any, pair: tuple[str, str], runs: Runs, config
         if not _read_predictions(runs[name]):
             return str(phrases["unfinished"].format(a=name))
     fields = ("text", "text_pair", find("tasks", first).PREDICTION_FIELD)
-    inputs = [[[row.get(field) for field in fields] for row in _read_predictions(runs[name])] for name in pair]
+    inputs = [
+        [[row.get(field) for field in fields] for row in _read_predictions(runs[name])] for name in pair
+    ]
     return None if inputs[0] == inputs[1] else str(phrases["records"].format(a=a, b=b))
 
 
@@ -203,7 +209,8 @@ def _findings(
         return _loss_findings(phrases, groups_with_loss, losses)
     task = find("tasks", _task_name(next(iter(configs.values()))))
     correct = {
-        name: [row["said"] == row[task.PREDICTION_FIELD] for row in _read_predictions(run)] for name, run in runs.items()
+        name: [row["said"] == row[task.PREDICTION_FIELD] for row in _read_predictions(run)]
+        for name, run in runs.items()
     }
     first, *others = groups
     metric = translations(language).get(task.RECORD_METRIC, task.RECORD_METRIC)
@@ -275,11 +282,15 @@ def _write_page(path: Path, language: str, runs: Runs, summaries: Any, result: M
     """The comparison as a page: findings, curves over each other, scores, and what differs."""
     text, phrases = translations(language), PHRASES[language]
     sentences = [phrases["refused"].format(why=result["why"])] if result["why"] else result["findings"]
-    sections: list[p.Section] = [p.Verdict(text["verdict"], tuple(p.VerdictItem("neutral", s) for s in sentences))]
+    sections: list[p.Section] = [
+        p.Verdict(text["verdict"], tuple(p.VerdictItem("neutral", s) for s in sentences))
+    ]
     if not result["why"]:
         sections += [_curves(language, runs, summaries), *_score_section(language, result["scores"])]
     names = list(result["runs"])
-    rows = tuple((key, *(_format_setting(row[name]) for name in names)) for key, row in result["settings"].items())
+    rows = tuple(
+        (key, *(_format_setting(row[name]) for name in names)) for key, row in result["settings"].items()
+    )
     sections.append(p.Table(phrases["differ"], (text["setting"], *names), rows))
     if not rows:
         sections.append(p.Text(phrases["differ"], (phrases["alike"],)))

@@ -63,7 +63,9 @@ def group_runs(configs: Configs) -> tuple[RunGroup, ...]:
     return tuple(RunGroup(tuple(names), tuple(seeds[n] for n in names)) for names in found.values())
 
 
-def groups_to_dicts(groups: Sequence[RunGroup], summaries: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def groups_to_dicts(
+    groups: Sequence[RunGroup], summaries: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """The groups with the mean and the spread over seeds of every score that their runs share."""
     return [
         {"runs": list(group.runs), "seeds": list(group.seeds), "scores": _scores(group, summaries)}

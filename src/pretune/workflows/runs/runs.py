@@ -50,7 +50,9 @@ def list_runs(folder: FilePath | None = None) -> list[Entry]:
     home = Path(folder) if folder is not None else Path(os.environ.get("PRETUNE_HOME", ".")) / "runs"
     if not home.is_dir():
         raise ConfigError(f"{home}: no such folder; give one that holds runs, or make a run first")
-    return sorted((_entry(found) for found in _find_runs(home, MAX_DEPTH)), key=lambda e: e["when"], reverse=True)
+    return sorted(
+        (_entry(found) for found in _find_runs(home, MAX_DEPTH)), key=lambda e: e["when"], reverse=True
+    )
 
 
 @check_arguments
@@ -61,7 +63,11 @@ def show_run(run: FilePath) -> Entry:
         ConfigError: there is no run in the folder, or its files are damaged.
     """
     opened = open_run(run)
-    config, summary, rows = read_config(opened), opened.read_summary() or {}, read_metrics(opened.metrics_path)
+    config, summary, rows = (
+        read_config(opened),
+        opened.read_summary() or {},
+        read_metrics(opened.metrics_path),
+    )
     language = str(config.get("language", "en"))
     found = verdicts.findings_to_dicts(language, verdicts.diagnose_run(rows)) if rows else []
     checks = [row for row in rows if row["kind"] == "evaluation"]
@@ -98,7 +104,9 @@ def adjust_run(run: FilePath, values: Mapping[str, Any] | Sequence[str]) -> Entr
         raise ConfigError(f"nothing to change; give key=value, of: {', '.join(adjustments.ADJUSTABLE_KEYS)}")
     if opened.read_summary() is not None:
         raise ConfigError(f"{opened.folder}: this run has ended; begin another one with --out")
-    training = build_settings(TrainingSettings, read_config(opened).get("training") or {}, where=f"{opened.config_path}")
+    training = build_settings(
+        TrainingSettings, read_config(opened).get("training") or {}, where=f"{opened.config_path}"
+    )
     plan, state = opened.read_plan(), run_state(opened)
     step = None if state == "running" or "steps" not in plan else _resume_step(opened)
     now = adjustments.settings_at(training, plan, 10**12 if step is None else step)
@@ -195,10 +203,16 @@ def summary_baselines(summary: Mapping[str, Any]) -> dict[str, float]:
     return found | {name: row[decides]["value"] for name, row in rows.items() if decides in row}
 
 
-def _component_values(summary: Mapping[str, Any], extract: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Entry:
-    """What ``of`` finds of each part of a mixture, by its and the part's name."""
+def _component_values(
+    summary: Mapping[str, Any], extract: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> Entry:
+    """What ``extract`` finds of each part of a mixture, by its and the part's name."""
     components = summary.get("mixture", {})
-    return {f"{name}/{component}": value for component, found in components.items() for name, value in extract(found).items()}
+    return {
+        f"{name}/{component}": value
+        for component, found in components.items()
+        for name, value in extract(found).items()
+    }
 
 
 def sparkline(values: Sequence[float], width: int = 48) -> str:
