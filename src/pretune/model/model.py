@@ -31,12 +31,14 @@ from pretune.inference.fill_mask import MaskFiller, MaskPrediction, fill_masks
 from pretune.inference.scoring import TextScore, score_causal, score_masked
 from pretune.model.build import check_memory, check_sizes, find_decoder_start_id, head_outputs, init_network
 from pretune.model.capabilities import (
-    MASK_HEADS,
     PREFIX_OBJECTIVES,
+    HeadUse,
     check_head,
+    check_trained,
+    check_use,
+    head_use,
     no_score_error,
     no_task_error,
-    writes_text,
 )
 from pretune.model.folder import METADATA_FILE, save_model_folder
 from pretune.model.loading import load_folder
@@ -188,6 +190,11 @@ class Model:
         return self.heads[0]
 
     @property
+    def head_use(self) -> HeadUse:
+        """What that head is used for."""
+        return head_use(self.family, self.head)
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Names of the head's outputs; empty where they have none."""
         return self.outputs.labels
@@ -229,7 +236,7 @@ class Model:
         hub.write_model(folder, config, weights.export_weights(self.network, operations))
         self.tokenizer.save(folder, model_max_length=self.max_length)
         atomic_files.write_json(folder / METADATA_FILE, {"head": head, **self.metadata})
-        if writes_text(self.family, head):
+        if self.head_use == "generate":
             self.generation_config.save(folder, self.tokenizer.specials)
         if self.fingerprints is not None:
             self.fingerprints.save(folder)
@@ -259,7 +266,7 @@ class Model:
             return self.classify([text], None if text_pair is None else [text_pair])[0]
         if text_pair is not None:
             raise UsageError(f"text_pair = {quote(text_pair)}: a language model reads one text; leave it out")
-        if self.head in MASK_HEADS:
+        if self.head_use == "fill":
             return self.fill(text)
         return self.generate(text)
 
@@ -277,7 +284,7 @@ class Model:
             UsageError: it was fine-tuned for none.
         """
         if self.task_name is None:
-            raise no_task_error(self.path, self.head)
+            raise no_task_error(self.path, self.family, self.head)
         return find("tasks", self.task_name)
 
     def build_task(self, options: Settings | None = None) -> Any:
@@ -336,7 +343,7 @@ class Model:
                 whose probability it carries.
             whole_words: words of several tokens, too, compared by their probability a token.
         """
-        self.require_head(*MASK_HEADS)
+        self.require_use("fill")
         masks = MaskFiller(self.network, self.tokenizer, self.max_length, self.head)
         with explain_non_finite(self.path, self.network):
             return fill_masks(masks, text, top_k, targets=targets, joint=joint, whole_words=whole_words)
@@ -433,10 +440,10 @@ class Model:
         self, texts: Sequence[str], *, stride: int | None = None, within_word: bool = False
     ) -> list[TextScore]:
         """:meth:`score` of each text, several at once."""
-        self.require_head("causal_lm", *MASK_HEADS)
+        self.require_use("generate", "fill")
         if self.family.TRAITS.architecture == "encoder-decoder":
             raise no_score_error(self.path)
-        scorer = partial(score_masked, head=self.head) if self.head in MASK_HEADS else score_causal
+        scorer = partial(score_masked, head=self.head) if self.head_use == "fill" else score_causal
         with explain_non_finite(self.path, self.network):
             return scorer(
                 self.network, self.tokenizer, texts, max_length=self.max_length, stride=stride,
@@ -449,7 +456,7 @@ class Model:
         return f"not done as its {FILE_NAME} asks: {', '.join(unused)}" if unused else ""
 
     def _build_decoder(self) -> TextGenerator:
-        self.require_head("causal_lm")
+        self.require_use("generate")
         unused = self.take_unused_settings()
         if unused:
             warnings.warn(f"{self.path or 'this model'}: {unused}", UserWarning, stacklevel=4)
@@ -464,9 +471,19 @@ class Model:
         )
 
     def require_head(self, *heads: str) -> None:
-        """See that the model has a trained head of one of these kinds.
+        """See that the model has a trained head, and that it is one of these, which a task names.
 
         Raises:
             UsageError: it has another, or one that the folder had no weights for.
         """
-        check_head(self.path, self.head, heads, self.untrained)
+        check_trained(self.path, self.family, self.head, self.untrained)
+        check_head(self.path, self.family, self.head, heads)
+
+    def require_use(self, *uses: HeadUse) -> None:
+        """See that the model has a trained head that is used in one of these ways.
+
+        Raises:
+            UsageError: it has another, or one that the folder had no weights for.
+        """
+        check_trained(self.path, self.family, self.head, self.untrained)
+        check_use(self.path, self.family, self.head, uses)
