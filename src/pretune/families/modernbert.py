@@ -312,6 +312,11 @@ class Network(nn.Module):
             self.heads[name] = nn_heads.build_head(HEADS, name, self, num_labels, "modernbert")
         self.reset_parameters()
 
+    @property
+    def embed(self) -> nn.Embedding:
+        """The embedding of tokens; a forward hook may replace its output."""
+        return self.embeddings.word
+
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does: cut normal, smaller where a block adds to the stream."""
         init.init_normal_(self, self.config.initializer_range, generator)

@@ -304,6 +304,21 @@ class Network(nn.Module):
             self.heads[name] = nn_heads.build_head(HEADS, name, self, num_labels, "t5")
         self.reset_parameters()
 
+    @property
+    def embed(self) -> nn.Embedding:
+        """The embedding of tokens; a forward hook may replace its output."""
+        return self.embedding
+
+    @property
+    def layers(self) -> tuple[nn.Module, ...]:
+        """The encoder's, then the decoder's."""
+        return (*self.encoder.layers, *self.decoder.layers)
+
+    @property
+    def norm(self) -> nn.Module:
+        """What follows the decoder's last layer."""
+        return self.decoder.norm
+
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as the released T5 does, which makes up for products that are not scaled."""
         width, size = self.config.hidden_size, self.config.head_size

@@ -316,10 +316,16 @@ class Network(nn.Module):
         """What a query holds before it has read anything."""
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.dropout = Dropout(config.hidden_dropout)
+        self.norm = nn.Identity()  # each layer ends in a norm of its own
         self.heads = nn.ModuleDict()
         for name in heads:
             self.heads[name] = nn_heads.build_head(HEADS, name, self, num_labels, "xlnet")
         self.reset_parameters()
+
+    @property
+    def embed(self) -> nn.Embedding:
+        """The embedding of tokens; a forward hook may replace its output."""
+        return self.embedding
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does: the biases of attention, too, are drawn."""
@@ -402,7 +408,7 @@ class Network(nn.Module):
             streams = layer(
                 streams, masks, context, relative_encoding, output_positions if number == final else None
             )
-        output: Tensor = self.dropout(streams[0])
+        output: Tensor = self.dropout(self.norm(streams[0]))
         return output
 
 
