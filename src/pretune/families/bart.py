@@ -22,10 +22,7 @@ from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
 from pretune.nn.heads import Head
 from pretune.nn.positions import build_position_ids
-from pretune.types import Batch, Layout, Outputs, OutputSpec, SpecialTokens, Traits
-
-OBJECTIVE = "denoising"
-"""What it is pretrained by, where nothing else is said."""
+from pretune.types import Batch, Layout, LossOptions, Outputs, OutputSpec, SpecialTokens, Traits
 
 MODEL_TYPES = {"bart": "Bart"}
 """``model_type`` of a config.json to what the names of its stock classes begin with."""
@@ -323,6 +320,7 @@ class Network(nn.Module):
         batch: Batch,
         heads: Sequence[str] = ("causal_lm",),
         targets: Mapping[str, Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: KVCache | None = None,
     ) -> Outputs:
         """Hidden states of the target, and what the heads say at their places.
@@ -336,7 +334,7 @@ class Network(nn.Module):
             cache.prepare(batch.layout, batch.tokens.shape[1])
         encoder_output = encode_source(batch, self.encode, cache)
         hidden = self.decoder(self.embedding(batch.tokens) * self.scale, batch.layout, encoder_output, cache)
-        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, cache)
+        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, loss, cache)
 
 
 def _zero_bias(embedding: Tensor) -> Tensor:
@@ -391,7 +389,7 @@ HEADS = {
 
 TRAITS = Traits(
     architecture="encoder-decoder", heads=tuple(HEADS), pooling="last",
-    supports_cache=True, decoder_start_token="eos",
+    supports_cache=True, decoder_start_token="eos", objective="denoising",
 )  # fmt: skip
 
 WEIGHTS: list[Operation] = [

@@ -26,12 +26,9 @@ from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
 from pretune.nn.heads import Head
 from pretune.nn.positions import relative_shift, relative_sinusoids
-from pretune.types import Batch, Outputs, OutputSpec, SpecialTokens, Traits
+from pretune.types import Batch, LossOptions, Outputs, OutputSpec, SpecialTokens, Traits
 
 HEAD = "permutation_lm"
-
-OBJECTIVE = HEAD
-"""What it is pretrained by, where nothing else is asked for."""
 
 MODEL_TYPES = {"xlnet": "XLNet"}
 """``model_type`` of a config.json to what the names of its stock classes begin with."""
@@ -342,6 +339,7 @@ class Network(nn.Module):
         batch: Batch,
         heads: Sequence[str] = (HEAD,),
         targets: Mapping[str, Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: SegmentMemory | None = None,
     ) -> Outputs:
         """Hidden states of the batch, and what the heads say at their places.
@@ -360,7 +358,7 @@ class Network(nn.Module):
         if batch.layout.order is None or HEAD not in heads:
             positions = nn_heads.needed_positions(self.heads, batch, heads)
             return nn_heads.run_heads(
-                self.heads, self._run_layers(batch, cache, None, positions), batch, heads, targets
+                self.heads, self._run_layers(batch, cache, None, positions), batch, heads, targets, loss
             )
         if len(heads) > 1:
             raise UnsupportedError(f"xlnet: in permuted order {HEAD} is read alone, not with {heads}")
@@ -372,7 +370,7 @@ class Network(nn.Module):
             self._run_layers(batch, cache, by_row.positions, None), by_row.slots
         )  # (N, D)
         return nn_heads.run_heads(
-            self.heads, query_hidden, replace(batch, positions={HEAD: positions}), heads, targets
+            self.heads, query_hidden, replace(batch, positions={HEAD: positions}), heads, targets, loss
         )
 
     def _run_layers(
@@ -451,6 +449,7 @@ TRAITS = Traits(
     pooling="last",
     supports_permutation=True,
     has_segment_embeddings=True,
+    objective=HEAD,
 )
 
 WEIGHTS: list[Operation] = [

@@ -46,6 +46,7 @@ from pretune.model.nonfinite import explain_non_finite
 from pretune.nn.heads import combined_names
 from pretune.registry import find
 from pretune.runtime import atomic_files
+from pretune.runtime.device import network_device
 from pretune.text.tokenizer import Tokenizer
 from pretune.types import OutputSpec, Prediction, Record
 
@@ -205,6 +206,11 @@ class Model:
         return int(self.metadata.get("max_length") or self.config.max_position_embeddings)
 
     @property
+    def device(self) -> torch.device:
+        """Where its weights lie, and where it computes."""
+        return network_device(self.network)
+
+    @property
     def num_parameters(self) -> int:
         """Number of weights, shared ones counted once."""
         return sum(p.numel() for p in self.network.parameters())
@@ -359,20 +365,21 @@ class Model:
         sampling: Sampling | None = None,
         num_beams: int | None = None,
         seed: Seed = 0,
-        literal: bool = False,
-        chat: bool = False,
+        split_special_tokens: bool = False,
+        apply_chat_template: bool = False,
     ) -> str:
         """Continue ``prompt``; the continuation alone is returned, and ends where the model ends the text.
 
-        The names of special tokens in ``prompt`` are these tokens, unless it is ``literal``. With ``chat``
-        the prompt is put into the model's chat template, as what a user says. An encoder-decoder reads
-        ``prompt`` as its source, and writes what it was trained to make of it.
+        The names of special tokens in ``prompt`` are these tokens, unless ``split_special_tokens``. With
+        ``apply_chat_template`` the prompt is put into the model's chat template, as what a user says. An
+        encoder-decoder reads ``prompt`` as its source, and writes what it was trained to make of it.
         What is left out is decided by the model: by its generation_config.json, or by the defaults of
         `Decoding` (50 new tokens) and ``Sampling()``.
         """
         values = {
             "max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "stop": stop,
-            "sampling": sampling, "num_beams": num_beams, "seed": seed, "literal": literal, "chat": chat,
+            "sampling": sampling, "num_beams": num_beams, "seed": seed,
+            "split_special_tokens": split_special_tokens, "apply_chat_template": apply_chat_template,
         }  # fmt: skip
         return self.generate_batch([prompt], build_decoding(values))[0][0].text
 
@@ -386,13 +393,14 @@ class Model:
         stop: Sequence[str] | None = None,
         sampling: Sampling | None = None,
         seed: Seed = 0,
-        literal: bool = False,
-        chat: bool = False,
+        split_special_tokens: bool = False,
+        apply_chat_template: bool = False,
     ) -> Iterator[str]:
         """The text of :meth:`generate` piece by piece, as soon as its characters are whole."""
         values = {
             "max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "stop": stop,
-            "sampling": sampling, "seed": seed, "literal": literal, "chat": chat,
+            "sampling": sampling, "seed": seed,
+            "split_special_tokens": split_special_tokens, "apply_chat_template": apply_chat_template,
         }  # fmt: skip
         return self.stream_decoding(prompt, build_decoding(values))
 

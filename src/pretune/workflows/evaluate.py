@@ -100,7 +100,7 @@ class Evaluation:
             {
                 **{key: r.fields[key] for key in ("text", "text_pair") if r.fields.get(key) is not None},
                 task.PREDICTION_FIELD: true,
-                "said": p.value,
+                "prediction": p.value,
                 "confidence": p.confidence,
                 "probabilities": {label: round(x, 6) for label, x in task.probabilities(p).items()},
             }

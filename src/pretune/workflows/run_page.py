@@ -112,7 +112,7 @@ def write_finetuning_page(
     text = translations(language)
     severe = severe_findings(summary)
     items = [*severe, *findings, *teacher_finding(language, summary)]
-    if summary["scored_on"] == "validation":
+    if summary["split"] == "validation":
         items.append(p.VerdictItem("neutral", phrase(language, "scored_on_validation")))
     if evaluation.overlap is not None:
         items.append(
@@ -121,11 +121,11 @@ def write_finetuning_page(
             )
         )
     items += [item for item in curve_findings(summary) if item not in severe]
-    steps = [row for row in rows if row["kind"] == "step"]
-    checks = [row for row in rows if row["kind"] == "evaluation"]
+    steps = [row for row in rows if row["type"] == "step"]
+    checks = [row for row in rows if row["type"] == "evaluation"]
     sections = (
         p.Verdict(text["verdict"], sort_by_severity(items)),
-        p.Scores(f"{text['scores']}: {text[summary['scored_on']]}", _score_rows(language, evaluation),
+        p.Scores(f"{text['scores']}: {text[summary['split']]}", _score_rows(language, evaluation),
                  metric_name(language, evaluation.scores[0].name),
                  phrase(language, "scores_note_one", n=len(evaluation.records))),
         mistake_section(language, evaluation.mistakes),
@@ -139,7 +139,7 @@ def write_finetuning_page(
     )  # fmt: skip
     subtitle = phrase(
         language, "finetuning_subtitle",
-        n=f"{summary['train']:,}", labels=len(summary["labels"]),
+        n=f"{summary['num_train']:,}", labels=len(summary["labels"]),
         time=_format_duration(summary["seconds"], language),
     )  # fmt: skip
     title = phrase(language, "finetuning_title")
@@ -270,9 +270,9 @@ def loss_curve(language: str, runs: Mapping[str, Rows], summary: Summary, headin
     text = translations(language)
     series: list[p.Series] = []
     for name, rows in runs.items():
-        steps = [row for row in rows if row["kind"] == "step"]
-        tokens = {row["step"]: row["tokens"] for row in rows if row["kind"] in ("step", "skipped")}
-        checks = [row for row in rows if row["kind"] == "evaluation"]
+        steps = [row for row in rows if row["type"] == "step"]
+        tokens = {row["step"]: row["tokens"] for row in rows if row["type"] in ("step", "skipped")}
+        checks = [row for row in rows if row["type"] == "evaluation"]
         xs = tuple(float(tokens[c["step"]]) for c in checks)
         series += mixture.held_out_series(f"{name}, {text['validation']}", xs, checks)
         series.append(_mean_series(f"{name}, {text['training']}", steps, dashed=True, x="tokens"))

@@ -50,7 +50,7 @@ class FinetuneSettings(Settings):
     """The family's own settings that change no shape, such as hidden_dropout_prob."""
     max_length: int | None = pydantic.Field(default=None, ge=8)
     """Tokens read at once; None: as many as the model can."""
-    from_random: bool = False
+    random_init: bool = False
     """Forget the model's weights and begin from random ones: the control that shows what pretraining gave."""
     budget: str = AUTO
     """Epochs, steps, tokens, or minutes of wall-clock for the whole command; auto: 2 to 6 epochs, by how

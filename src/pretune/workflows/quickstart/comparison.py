@@ -32,15 +32,15 @@ class ClassifierComparison:
     def summary(self) -> dict[str, Any]:
         """What summary.json holds of it."""
         return {
-            "train": self.train,
-            "test": self.test,
+            "num_train": self.train,
+            "num_test": self.test,
             **{name: score.value for name, score in self.baseline_scores.items()},
             "baseline_intervals": {
                 name: list(score.interval) for name, score in self.baseline_scores.items()
             },
             **self.accuracies,
             "difference": {"mean": self.difference.mean, "interval": list(self.difference.interval)},
-            "against_tfidf": {
+            "difference_to_tfidf": {
                 "mean": self.baseline_differences["tfidf"].mean,
                 "interval": list(self.baseline_differences["tfidf"].interval),
             },

@@ -139,7 +139,8 @@ def _run_stages(folder: Path, minutes: float, start_time: float, reporter: Repor
     corpus = build_corpus(
         tuple(str(texts / f"pretrain_{language}.jsonl") for language in LANGUAGES),
         folder / "data",
-        tokenizer=None, vocabulary_size=VOCABULARY_SIZE, held_out=0.05, validation=(), reporter=reporter,
+        tokenizer=None, vocabulary_size=VOCABULARY_SIZE, validation_fraction=0.05, validation=(),
+        reporter=reporter,
     )  # fmt: skip
     runs = {}
     for number, (name, settings) in enumerate(
@@ -180,14 +181,14 @@ def summary_lines(result: RunResult) -> list[str]:
     for name, row in result.summary["pretraining"].items():
         lines.append(
             f"{row['family']:6} {name}: held-out loss {row['loss']:.2f} nats a token "
-            f"(unigram {row['unigram']:.2f}, bigram {row['bigram']:.2f}), "
+            f"(unigram {row['unigram_loss']:.2f}, bigram {row['bigram_loss']:.2f}), "
             f"{row['tokens']:,} tokens in {row['seconds']:.0f} s"
         )
     for language, row in result.summary["classification"].items():
         means = {start: np.mean([r["accuracy"] for r in row[start]]) for start in LEARNING_RATES}
         low, high = row["difference"]["interval"]
         lines.append(
-            f"{language} classifier, {row['train']} labels: majority {row['majority']:.3f}, "
+            f"{language} classifier, {row['num_train']} labels: majority {row['majority']:.3f}, "
             f"TF-IDF {row['tfidf']:.3f}, random {means['random']:.3f}, pretrained {means['pretrained']:.3f} "
             f"(difference {row['difference']['mean']:+.3f}, 95 % {low:+.3f} to {high:+.3f})"
         )
@@ -253,7 +254,7 @@ def _finetune_seeds(folder: Path, language: str, start: str, reporter: Reporter)
     for seed in SEEDS:
         run = finetune(
             folder / "masked",
-            settings={**FINETUNE_SETTINGS, "from_random": start == "random", "language": language},
+            settings={**FINETUNE_SETTINGS, "random_init": start == "random", "language": language},
             train=texts / "train.jsonl", validation=texts / "validation.jsonl", test=texts / "test.jsonl",
             training={"evaluations": 2, "seed": seed, "optimizer": {"learning_rate": LEARNING_RATES[start]}},
             out=folder / f"classify-{language}-{start}-{seed}", reporter=NullReporter(),
@@ -263,13 +264,13 @@ def _finetune_seeds(folder: Path, language: str, start: str, reporter: Reporter)
         accuracies.append(
             {
                 "seed": seed, "accuracy": score["value"], "interval": score["interval"],
-                "verdicts": [row for row in run.summary["verdicts"] if row["kind"] == "constant_prediction"],
+                "verdicts": [row for row in run.summary["verdicts"] if row["type"] == "constant_prediction"],
             }
         )  # fmt: skip
         rows = read_metrics(run.folder / "predictions.jsonl")
-        correct.append([row["said"] == row["label"] for row in rows])
+        correct.append([row["prediction"] == row["label"] for row in rows])
         if seed == SEEDS[0]:
-            predictions = [Prediction(i, row["said"], row["confidence"]) for i, row in enumerate(rows)]
+            predictions = [Prediction(i, row["prediction"], row["confidence"]) for i, row in enumerate(rows)]
     return _SeedResults(accuracies, np.array(correct), predictions)
 
 
@@ -295,8 +296,8 @@ class _Report:
             "tokens",
             "seconds",
             "loss",
-            "unigram",
-            "bigram",
+            "unigram_loss",
+            "bigram_loss",
             "bits_per_byte",
             "steps",
         )
