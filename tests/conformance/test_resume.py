@@ -13,8 +13,8 @@ import torch
 
 from pretune.errors import ConfigError, Interrupted
 from pretune.runtime import device
-from pretune.training import adjustments
 from pretune.training import trainer as trainer_module
+from pretune.training.callbacks import adjustments
 from pretune.training.duration import parse_duration
 from pretune.training.gradients import never_stop
 
@@ -188,22 +188,23 @@ def test_adjusted_while_it_runs_and_then_killed(tmp_path: Path, monkeypatch: pyt
 
     def trained(name: str, last: int) -> Any:
         made = small.trainer(tmp_path / name, "masked_lm", family="bert")
-        step = made._train_step
+        step = made.train_step
 
         def stepped(*arguments: Any) -> bool:
+            went_on = bool(step(*arguments))
             if made.state.step == last:
                 raise Killed
-            if made.state.step == 4 and not made.run.read_plan()["changes"]:
+            if made.state.step == 5 and not made.run.read_plan()["changes"]:
                 adjustments.request_changes(made.run, RATE)  # taken up before step 5
-            return bool(step(*arguments))
+            return went_on
 
-        monkeypatch.setattr(made, "_train_step", stepped)
+        monkeypatch.setattr(made, "train_step", stepped)
         return made
 
     whole = trained("whole", 99)
     whole.train()
     with pytest.raises(Killed):
-        trained("killed", 5).train()
+        trained("killed", 6).train()
     assert [change["step"] for change in whole.run.read_plan()["changes"]] == [5]
     resumed = small.trainer(tmp_path / "killed", "masked_lm", family="bert")
     resumed.train()
@@ -262,16 +263,16 @@ def test_stopped_in_an_evaluation(
 
     def made(name: str, stop_at: int) -> tuple[Any, list[int]]:
         run = small.trainer(tmp_path / name, kind, family=family, ema=0.9)
-        batch, judge, seen = run.dataloader(0)[0], run.evaluate, []
+        part, judge, seen = run.dataloader(0)[0], run.validation.evaluate, []
 
         def evaluate(network: Any, step: int) -> Any:
             for _ in range(4):
-                network(batch, heads=run.objective.heads)
+                network(part.batch, heads=part.objective.heads)
                 seen.append(step)
                 requests[-1].should_stop |= len(seen) == stop_at
             return judge(network, step)
 
-        run.evaluate = evaluate
+        run.validation.evaluate = evaluate
         return run, seen
 
     whole, _ = made("whole", 0)
@@ -308,14 +309,14 @@ def test_killed_between_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     whole = small.trainer(tmp_path / "whole", "masked_lm", family="bert")
     whole.train()
     broken = small.trainer(tmp_path / "killed", "masked_lm", family="bert")
-    step = broken._train_step
+    step = broken.train_step
 
     def dying(*arguments: Any) -> bool:
         if broken.state.step == 8:
             raise Killed
         return bool(step(*arguments))
 
-    monkeypatch.setattr(broken, "_train_step", dying)
+    monkeypatch.setattr(broken, "train_step", dying)
     with pytest.raises(Killed):
         broken.train()
     assert len(log_of(tmp_path / "killed")) > 8  # it wrote beyond its last checkpoint at step 6
@@ -353,8 +354,8 @@ def test_accumulation_and_packing_change_rounding_only(kind: str, family: str, t
         )  # fmt: skip
         micro_batches = made.dataloader(3)
         if rows == 2 and kind in ("masked_lm", "causal_lm"):  # or it would prove little
-            assert len({tuple(batch.counts.values()) for batch in micro_batches}) > 1, "uneven counts"
-            assert len({len(batch.tokens) for batch in micro_batches}) > 1 or packing, (
+            assert len({tuple(part.batch.counts.values()) for part in micro_batches}) > 1, "uneven counts"
+            assert len({len(part.batch.tokens) for part in micro_batches}) > 1 or packing, (
                 "a last one that is not full"
             )
         made.gradients.accumulate(micro_batches, 3, never_stop)

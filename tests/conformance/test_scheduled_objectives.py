@@ -12,7 +12,7 @@ from test_resume import Stopping, assert_same, log_of
 
 from pretune.errors import Interrupted
 from pretune.runtime import device
-from pretune.training import adjustments
+from pretune.training.callbacks import adjustments
 from pretune.training.dataloader import DataLoader
 from pretune.training.duration import parse_duration
 from pretune.types import Batch

@@ -13,7 +13,7 @@ import small
 import torch
 from harness import Row, Setting, check
 
-from pretune.training import adjustments
+from pretune.training.callbacks import adjustments
 
 STEPS = 16
 SETTINGS: dict[str, Any] = {
@@ -63,7 +63,7 @@ class _Dies(BaseException):
 
 def _gets_past(folder: Path, bad: set[int], kind: str, stop: int) -> None:
     whole = broken(folder / "whole", bad, kind)
-    step = whole._train_step
+    step = whole.train_step
 
     def unchanged(*arguments: Any) -> bool:
         number, state = whole.state.step, _everything(whole)
@@ -72,7 +72,7 @@ def _gets_past(folder: Path, bad: set[int], kind: str, stop: int) -> None:
             check(_same(state, _everything(whole)), f"step {number} changed something")
         return went
 
-    whole._train_step = unchanged
+    whole.train_step = unchanged
     whole.train()
     rows = _log(folder / "whole")
     left = {row["step"] - 1 for row in rows if row["type"] == "skipped"}
@@ -83,14 +83,14 @@ def _gets_past(folder: Path, bad: set[int], kind: str, stop: int) -> None:
     check(any("rolled_back_at" in c for c in whole.run.read_plan()["changes"]) == back, whole.run.read_plan())
 
     killed = broken(folder / "killed", bad, kind)
-    inner = killed._train_step
+    inner = killed.train_step
 
     def dying(*arguments: Any) -> bool:
         if killed.state.step == stop:
             raise _Dies
         return bool(inner(*arguments))
 
-    killed._train_step = dying
+    killed.train_step = dying
     try:
         killed.train()
     except _Dies:
@@ -107,7 +107,7 @@ def _gets_past(folder: Path, bad: set[int], kind: str, stop: int) -> None:
 
 
 def _everything(made: Any) -> dict[str, torch.Tensor]:
-    averages = {f"average/{name}": value.clone() for name, value in made.ema._average.items()}
+    averages = {f"average/{name}": value.clone() for name, value in made.checkpointer.ema._average.items()}
     state: dict[str, torch.Tensor] = small.state(made)
     return state | averages
 

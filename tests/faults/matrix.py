@@ -15,8 +15,8 @@ from harness import Row, Setting, check
 
 from pretune.errors import Interrupted
 from pretune.runtime import device
-from pretune.training import adjustments
 from pretune.training import trainer as trainer_module
+from pretune.training.callbacks import adjustments
 from pretune.training.duration import parse_duration
 
 STEPS = 12
@@ -65,15 +65,15 @@ def resume_matrix(setting: Setting, tries: int) -> list[Row]:
 
 def _made(folder: Path, kind: str, family: str, choice: dict[str, Any], replayed: bool) -> Any:
     made = small.trainer(folder, kind, family=family, steps=STEPS, save_every=5, **choice)
-    batches, judge = [made.dataloader(number) for number in (0, 1)], made.evaluate
+    batches, judge = [made.dataloader(number) for number in (0, 1)], made.validation.evaluate
 
     def evaluate(network: torch.nn.Module, step: int) -> Any:
         with torch.inference_mode():
-            for batch in itertools.chain(*batches):
-                network(batch, heads=made.objective.heads)
+            for part in itertools.chain(*batches):
+                network(part.batch, heads=part.objective.heads)
         return judge(network, step)
 
-    made.evaluate = evaluate
+    made.validation.evaluate = evaluate
     if replayed:
         made.budget.duration = parse_duration("10 min")
         if not made.run.read_plan():
@@ -143,7 +143,7 @@ class _Stop:
 
 
 def _everything(made: Any) -> dict[str, torch.Tensor]:
-    averages = made.ema._average.items() if made.average else ()
+    averages = made.checkpointer.ema._average.items() if made.checkpointer.ema else ()
     state: dict[str, torch.Tensor] = small.state(made)
     return state | {f"average/{name}": value.clone() for name, value in averages}
 

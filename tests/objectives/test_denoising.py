@@ -13,7 +13,7 @@ from pretune.data.order import training_rng
 from pretune.errors import ConfigError, DataError, UnsupportedError
 from pretune.families import llama
 from pretune.objectives import parse_objective
-from pretune.objectives.denoising import HEAD, Objective, Options, ngram_contexts, span_lengths
+from pretune.objectives.denoising import HEAD, Objective, Options, span_lengths
 from pretune.types import IGNORE_INDEX, Feature, SpecialTokens
 
 NOTHING: dict[str, Any] = {"infilling": 0, "permute_sentences": 0}
@@ -76,7 +76,7 @@ def test_hidden_only_counts_what_the_source_lacks() -> None:
     assert told.tolist() == np.setdiff1d(LONG.sequences[0], row.source_tokens).tolist()
     assert len(told) == 40 + 16
     assert objective.collate([[example]]).counts == {HEAD: 56}
-    previous, target = ngram_contexts(LONG, example, SPECIALS)
+    previous, target = Objective.ngram_contexts(LONG, example, SPECIALS)
     assert target.tolist() == told.tolist()
     assert previous.tolist() == np.where(told == 10, -1, told - 1).tolist()
 

@@ -11,8 +11,8 @@ import pytest
 from pretune.data.order import training_rng
 from pretune.errors import ConfigError, DataError, UnsupportedError
 from pretune.families import bert, llama
-from pretune.objectives import at_progress, parse_objective
-from pretune.objectives.masked_lm import HEAD, Objective, Options, ngram_contexts, ngram_mask, window_spec
+from pretune.objectives import parse_objective
+from pretune.objectives.masked_lm import HEAD, Objective, Options, ngram_mask
 from pretune.text.segmentation import find_word_starts
 from pretune.types import Feature, SpecialTokens
 
@@ -84,7 +84,7 @@ def test_special_tokens_are_never_predicted() -> None:
 
 def test_windows_leave_room_for_the_frame() -> None:
     objective = Objective(bert.TRAITS, SPECIALS)
-    window = window_spec(SPECIALS, 16)
+    window = Objective.window_spec(SPECIALS, 16)
     assert window.length == 14
     assert objective.length_bounds(np.array([[window.length]])).tolist() == [16]
 
@@ -92,7 +92,7 @@ def test_windows_leave_room_for_the_frame() -> None:
 def test_contexts_are_the_true_tokens() -> None:
     objective = Objective(bert.TRAITS, SPECIALS, Options(mask_rate=0.99))
     example = objective.build(feature(), training_rng(0, 0, 0))
-    previous, target = ngram_contexts(feature(), example, SPECIALS)
+    previous, target = Objective.ngram_contexts(feature(), example, SPECIALS)
     assert all((p == -1 and t == 10) or t == p + 1 for p, t in zip(previous, target, strict=True))
 
 
@@ -273,7 +273,7 @@ def falling(**options: Any) -> Objective:
 )
 def test_the_places_at_the_start_in_the_middle_and_at_the_end(progress: float, places: list[int]) -> None:
     """Of 20 tokens 40 % are 8, 27.5 % are 6 (5.5, to even), 15 % are 3."""
-    row = at_progress(falling(), progress).build(feature(), training_rng(0, 0, 0)).rows[0]
+    row = falling().at_step(0, progress).build(feature(), training_rng(0, 0, 0)).rows[0]
     assert row.positions[HEAD].tolist() == places
     fixed = Objective(bert.TRAITS, SPECIALS, Options(mask_rate=0.4 - 0.25 * progress))
     assert list(row.tokens) == list(fixed.build(feature(), training_rng(0, 0, 0)).rows[0].tokens)
@@ -285,7 +285,7 @@ def test_shares_at_the_start_in_the_middle_and_at_the_end(options: dict[str, Any
     starts_of_words = (draw.random(1000) < 0.6).astype(np.uint8)  # words of 1.7 tokens on average
     long = Feature(7, 0, (np.tile(np.arange(10, 60), 20),), word_starts=(starts_of_words,))
     for progress, share in ((0.0, 0.4), (0.25, 0.3375), (0.5, 0.275), (1.0, 0.15)):
-        objective = at_progress(falling(**options), progress)
+        objective = falling(**options).at_step(0, progress)
         rows = [objective.build(long, training_rng(0, epoch, 0)).rows[0] for epoch in range(40)]
         found = [len(row.positions[HEAD]) for row in rows]
         assert np.mean(found) / 1000 == pytest.approx(share, abs=0.002)
@@ -297,7 +297,7 @@ def test_shares_at_the_start_in_the_middle_and_at_the_end(options: dict[str, Any
 
 def test_without_an_end_the_rate_stays() -> None:
     objective = Objective(bert.TRAITS, SPECIALS)
-    assert at_progress(objective, 0.7) is objective
+    assert objective.at_step(0, 0.7) is objective
 
 
 def test_beside_another_objective_the_rate_changes_too() -> None:
@@ -306,7 +306,7 @@ def test_beside_another_objective_the_rate_changes_too() -> None:
     whole = Feature(7, 0, (TEXT,), word_starts=(np.full(20, 3, np.uint8),))
     counts = []
     for progress in (0.0, 1.0):
-        row = at_progress(combined, progress).build(whole, training_rng(0, 0, 0)).rows[0]
+        row = combined.at_step(0, progress).build(whole, training_rng(0, 0, 0)).rows[0]
         counts.append(len(row.positions[HEAD]))
         assert len(row.positions["next_sentence"]) == 1
     assert counts == [8, 3]

@@ -13,7 +13,7 @@ from pretune.data.order import training_rng, validation_rng
 from pretune.errors import ConfigError, DataError, UnsupportedError
 from pretune.families import bert, llama
 from pretune.objectives import parse_objective
-from pretune.objectives.next_sentence import HEAD, NOT_NEXT, Objective, window_spec
+from pretune.objectives.next_sentence import HEAD, NOT_NEXT, Objective
 from pretune.text.segmentation import find_word_starts
 from pretune.types import IGNORE_INDEX, Batch, Example, Feature, SpecialTokens
 
@@ -149,7 +149,7 @@ def test_a_validation_example_is_keyed_by_its_feature() -> None:
 
 
 def test_a_window_leaves_room_for_the_frame() -> None:
-    cut = window_spec(SPECIALS, 16)
+    cut = Objective.window_spec(SPECIALS, 16)
     assert cut.length == 13
     objective = Objective(bert.TRAITS, SPECIALS, store=store(*TEXTS))
     assert objective.length_bounds(np.array([[13]])).tolist() == [16]

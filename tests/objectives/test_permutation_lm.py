@@ -19,14 +19,7 @@ from pretune.data.order import training_rng
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.families import bert, xlnet
 from pretune.objectives import masked_lm
-from pretune.objectives.permutation_lm import (
-    HEAD,
-    Objective,
-    Options,
-    ngram_contexts,
-    slice_segment,
-    window_spec,
-)
+from pretune.objectives.permutation_lm import HEAD, Objective, Options, slice_segment
 from pretune.types import Batch, Feature, Row, SpecialTokens
 
 SPECIALS = SpecialTokens(
@@ -68,7 +61,7 @@ def test_a_text_is_read_whole_and_one_token_in_six_is_asked_for() -> None:
 
 def test_contexts_are_the_tokens_before() -> None:
     example = Objective(xlnet.TRAITS, SPECIALS).build(feature(), training_rng(0, 3, 0))
-    previous, targets = ngram_contexts(feature(), example, SPECIALS)
+    previous, targets = Objective.ngram_contexts(feature(), example, SPECIALS)
     assert [p if p >= 0 else t - 1 for p, t in zip(previous, targets, strict=True)] == list(targets - 1)
     assert ((previous == -1) == (targets == TEXT[0])).all()
 
@@ -164,7 +157,7 @@ def test_what_it_cannot_do_is_refused() -> None:
 
 
 def test_windows_leave_room_for_the_frame() -> None:
-    assert window_spec(SPECIALS, 32).length == 30
+    assert Objective.window_spec(SPECIALS, 32).length == 30
     assert Objective(xlnet.TRAITS, SPECIALS).length_bounds(np.array([[30], [4]])).tolist() == [32, 6]
 
 

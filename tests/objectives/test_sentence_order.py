@@ -13,7 +13,7 @@ from pretune.data.order import training_rng
 from pretune.errors import DataError, UnsupportedError
 from pretune.families import bert, gpt2
 from pretune.objectives import objectives_for_heads, parse_objective
-from pretune.objectives.sentence_order import HEAD, SWAPPED, Objective, window_spec
+from pretune.objectives.sentence_order import HEAD, SWAPPED, Objective
 from pretune.text.segmentation import find_word_starts
 from pretune.types import IGNORE_INDEX, Example, Feature, SpecialTokens
 
@@ -107,7 +107,7 @@ def test_it_is_found_beside_masks() -> None:
     assert objectives_for_heads("masked_lm+next_sentence") == [
         "masked_lm+next_sentence", "masked_lm+sentence_order"
     ]  # fmt: skip
-    assert window_spec(SPECIALS, 16).length == 13
+    assert Objective.window_spec(SPECIALS, 16).length == 13
 
 
 def test_refuses_what_cannot_be() -> None:

@@ -17,15 +17,7 @@ from pretune.data.order import training_rng
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.families import bert, gpt2, t5
 from pretune.objectives import parse_objective
-from pretune.objectives.span_corruption import (
-    HEAD,
-    Objective,
-    Options,
-    insert_sentinels,
-    ngram_contexts,
-    noise_mask,
-    window_spec,
-)
+from pretune.objectives.span_corruption import HEAD, Objective, Options, insert_sentinels, noise_mask
 from pretune.types import IGNORE_INDEX, Feature, SpecialTokens
 
 MANY = SpecialTokens(
@@ -154,7 +146,7 @@ def test_bounds_hold_for_every_length() -> None:
             assert row.source_tokens is not None
             assert max(len(row.source_tokens), len(row.tokens)) <= bound
             assert bound <= max(size, 2) + 1
-    assert window_spec(SPECIALS, 128).length == 127
+    assert Objective.window_spec(SPECIALS, 128).length == 127
 
 
 def test_contexts_are_the_true_neighbours() -> None:
@@ -166,7 +158,7 @@ def test_contexts_are_the_true_neighbours() -> None:
     ):
         objective = Objective(TRAITS, MANY, options)
         example = objective.build(text, training_rng(0, 0, 0))
-        previous, target = ngram_contexts(text, example, MANY)
+        previous, target = Objective.ngram_contexts(text, example, MANY)
         told = example.rows[0].targets[HEAD]
         assert target.tolist() == told[told != IGNORE_INDEX].tolist()
         ordinary = target < 9999

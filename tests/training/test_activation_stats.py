@@ -10,7 +10,8 @@ import pytest
 import small
 import torch
 
-from pretune.training.activation_stats import ActivationStats, layer_name
+from pretune.runtime.metrics_log import NullMetricsLog
+from pretune.training.callbacks.activation_stats import ActivationStats, layer_name
 from pretune.training.gradients import GradientAccumulator, never_stop
 
 
@@ -47,19 +48,17 @@ def test_norms_are_those_of_the_whole(tmp_path: Path) -> None:
 
 def test_a_dead_unit_is_found(tmp_path: Path) -> None:
     made = small.trainer(tmp_path / "run", "masked_lm", family="bert", dropout=False)
-    network, health = made.network, ActivationStats(made.network, 1)
+    network, health = made.network, ActivationStats(made.network, 1, NullMetricsLog())
     up = network.layers[1].feed_forward.up
     with torch.no_grad():
         up.weight[:32], up.bias[:32] = 0.0, -20.0  # of 128 units; GELU of -20 is 0
     outputs = []
     handle = network.layers[0].register_forward_hook(lambda m, i, o: outputs.append(o.detach()))
     before = [p.detach().clone() for p in network.layers[0].parameters()]
-    with health.record_activations(0):
-        GradientAccumulator(network, made.objective, made.settings.seed).accumulate(
-            made.dataloader(0), 0, never_stop
-        )
+    with health.around_backward(0):
+        GradientAccumulator(network, made.gradients.seed).accumulate(made.dataloader(0), 0, never_stop)
     handle.remove()
-    health.record_gradients(0)
+    health.on_gradients(0)
     made.optimizer.step(1.0, 0)
     found = health.collect(0)
     assert found is not None

@@ -11,7 +11,7 @@ import pytest
 from pretune.errors import ConfigError
 from pretune.runtime import run_lock
 from pretune.runtime.run_folder import Run
-from pretune.training import adjustments
+from pretune.training.callbacks import adjustments
 from pretune.training.settings import TrainingSettings
 
 SETTINGS = TrainingSettings(batch_tokens=10)

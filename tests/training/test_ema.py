@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pretune.errors import CheckpointError
-from pretune.training.ema import EMA
+from pretune.training.callbacks.ema import EMA
 
 
 def network() -> nn.Linear:

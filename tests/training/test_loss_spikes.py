@@ -15,9 +15,9 @@ import torch
 from pretune.errors import Interrupted, TrainingError
 from pretune.runtime import atomic_files
 from pretune.runtime.run_folder import Run
-from pretune.training import adjustments
-from pretune.training.adjustments import describe_changes
-from pretune.training.loss_spikes import MAX_LOSSES, MIN_LOSSES, SpikeGuard, failed_rollbacks
+from pretune.training.callbacks import adjustments
+from pretune.training.callbacks.adjustments import describe_changes
+from pretune.training.callbacks.loss_spikes import MAX_LOSSES, MIN_LOSSES, SpikeGuard, failed_rollbacks
 from pretune.training.train_state import TrainState
 
 SETTINGS: dict[str, Any] = {
@@ -68,7 +68,7 @@ def skipped(folder: Path) -> list[int]:
 
 def everything(made: Any) -> dict[str, torch.Tensor]:
     """Weights, optimiser and average."""
-    average = {f"average/{n}": p.clone() for n, p in made.ema._average.items()}
+    average = {f"average/{n}": p.clone() for n, p in made.checkpointer.ema._average.items()}
     return small.state(made) | average
 
 
@@ -82,14 +82,14 @@ def test_a_bad_step_changes_nothing(kind: str, tmp_path: Path) -> None:
     """Weights, optimiser, average and health before and after it, bit for bit; what was found is logged."""
     made = broken(tmp_path / "run", {9}, kind)
     seen = {}
-    step = made._train_step
+    step = made.train_step
 
     def watched(*arguments: Any) -> bool:
         number = made.state.step
         seen[number] = everything(made)
         return bool(step(*arguments))
 
-    made._train_step = watched
+    made.train_step = watched
     made.train()
     assert_same(seen[9], seen[10])
     assert [name for name in seen[9] if not torch.equal(seen[8][name], seen[9][name])]
@@ -121,15 +121,15 @@ def test_three_bad_steps_go_back_and_are_left_out(tmp_path: Path) -> None:
 
     # The same by other means: from the checkpoint at step 8 straight to step 12.
     other = small.trainer(tmp_path / "other", "masked_lm", family="bert", **SETTINGS)
-    step = other._train_step
+    step = other.train_step
 
     def jumping(*arguments: Any) -> bool:
         if other.state.step == 8:
             other.state.step = 12
-            other._save(arguments[0])  # due here in the run, too
+            other._save()  # due here in the run, too
         return bool(step(*arguments))
 
-    other._train_step = jumping
+    other.train_step = jumping
     other.train()
     assert_same(everything(made), everything(other))
     assert "left out" in describe_changes(made.run.read_plan()["changes"])[-1]
@@ -156,14 +156,14 @@ def test_a_resume_leaves_out_the_same_steps(at: int, tmp_path: Path, monkeypatch
     whole = broken(tmp_path / "whole", {2, 9, 10, 11})
     whole.train()
     killed = broken(tmp_path / "run", {2, 9, 10, 11})
-    step = killed._train_step
+    step = killed.train_step
 
     def dying(*arguments: Any) -> bool:
         if killed.state.step == at:
             raise Killed
         return bool(step(*arguments))
 
-    killed._train_step = dying
+    killed.train_step = dying
     with pytest.raises(Killed):
         killed.train()
     resumed = broken(tmp_path / "run", {9, 10, 11})
@@ -175,13 +175,13 @@ def test_a_resume_leaves_out_the_same_steps(at: int, tmp_path: Path, monkeypatch
 def test_the_usual_loss_outlives_a_stop(tmp_path: Path) -> None:
     """A hundredfold loss just after a resume is told from a usual one."""
     stopped = broken(tmp_path / "run", {9}, "hundredfold")
-    step = stopped._train_step
+    step = stopped.train_step
 
-    def stopping(log: Any, stop: Any, work: Any) -> bool:
+    def stopping(stop: Any) -> bool:
         stop.should_stop = stopped.state.step == 9
-        return bool(step(log, stop, work))
+        return bool(step(stop))
 
-    stopped._train_step = stopping
+    stopped.train_step = stopping
     with pytest.raises(Interrupted):
         stopped.train()
     resumed = broken(tmp_path / "run", {9}, "hundredfold")
@@ -211,7 +211,7 @@ def test_without_a_checkpoint_there_is_no_way_back(tmp_path: Path) -> None:
 def test_a_damaged_or_doubtful_checkpoint_is_not_gone_back_to(tmp_path: Path) -> None:
     """Nor one that was saved among the bad steps."""
     made = broken(tmp_path / "run", {11, 12, 13}, max_checkpoints=4)
-    step = made._train_step
+    step = made.train_step
 
     def damaging(*arguments: Any) -> bool:
         if made.state.step == 13:
@@ -219,7 +219,7 @@ def test_a_damaged_or_doubtful_checkpoint_is_not_gone_back_to(tmp_path: Path) ->
             weights.write_bytes(weights.read_bytes()[:-1])
         return bool(step(*arguments))
 
-    made._train_step = damaging
+    made.train_step = damaging
     made.train()
     assert made.run.read_plan()["changes"][-1]["step"] == 4
     assert skipped(tmp_path / "run") == list(range(5, 15))

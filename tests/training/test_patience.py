@@ -20,7 +20,7 @@ def outcome(folder: Path, values: list[float], direction: Literal["higher", "low
     def evaluate(network: nn.Module, step: int) -> list[Score]:
         return [Score("given", next(given), 1, "test", direction)]
 
-    made.evaluate = evaluate
+    made.validation.evaluate = evaluate
     return made.train()
 
 

@@ -78,9 +78,7 @@ def test_the_gradients_of_the_first_step_equal_stocks(family: str, tmp_path: Pat
     loss.backward()
     assert encoded["input_ids"].shape[1] <= small.MAX_LENGTH, "no text is cut"
 
-    found = GradientAccumulator(parts.model.network, parts.objective, seed=0).accumulate(
-        parts.dataloader(0), 0, never_stop
-    )
+    found = GradientAccumulator(parts.model.network, seed=0).accumulate(parts.dataloader(0), 0, never_stop)
     assert found == pytest.approx(float(loss.detach()), rel=1e-5)
     ours = parts.model.network
     with torch.no_grad():  # written as weights, the gradients come out under stock's names

@@ -16,7 +16,7 @@ from pretune.config import Settings
 from pretune.errors import ConfigError, Interrupted
 from pretune.runtime import run_lock
 from pretune.runtime.run_folder import Run
-from pretune.training import adjustments
+from pretune.training.callbacks import adjustments
 from pretune.training.settings import OptimizerSettings, TrainingSettings
 from pretune.training.trainer import Trainer
 from pretune.workflows.runs.runs import sparkline
@@ -56,8 +56,8 @@ def other(texts: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stopped(texts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run that was stopped before its fifth step."""
     with monkeypatch.context() as patch:
-        step = Trainer._train_step
-        patch.setattr(Trainer, "_train_step", lambda self, *rest: self.state.step < 4 and step(self, *rest))
+        step = Trainer.train_step
+        patch.setattr(Trainer, "train_step", lambda self, *rest: self.state.step < 4 and step(self, *rest))
         with pytest.raises(Interrupted):
             pretrained(texts, tmp_path / "stopped")
     return tmp_path / "stopped"
@@ -210,15 +210,16 @@ def test_a_stopped_run_is_adjusted_and_repeated(
 def test_a_running_run_takes_a_change_up_at_its_next_step(
     texts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, step = tmp_path / "run", Trainer._train_step
+    out, step = tmp_path / "run", Trainer.train_step
 
     def asking(self: Trainer, *rest: Any) -> bool:
-        if self.state.step == 2:
+        went_on = step(self, *rest)
+        if self.state.step == 3:
             done = pretune.adjust_run(out, {RATE: 0.02})
             assert (done["state"], done["step"]) == ("running", None)
-        return step(self, *rest)
+        return went_on
 
-    monkeypatch.setattr(Trainer, "_train_step", asking)
+    monkeypatch.setattr(Trainer, "train_step", asking)
     pretrained(texts, out)
     [change] = Run(out).read_plan()["changes"]
     assert (change["step"], change["values"]) == (3, {RATE: 0.02})

@@ -54,7 +54,7 @@ def list_(
 @app.command()
 def show(run: RunFolder, json: Json = False) -> None:
     """What a run was asked for, its curve, its scores, and what they say."""
-    from pretune.training.adjustments import describe_changes
+    from pretune.training.callbacks.adjustments import describe_changes
     from pretune.workflows.runs import runs
 
     found = runs.show_run(run)

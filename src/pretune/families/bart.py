@@ -21,14 +21,12 @@ from pretune.nn.cross_attention import EncoderOutput, encode_source, source_inpu
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
 from pretune.nn.positions import build_position_ids
-from pretune.types import Batch, Layout, Outputs, SpecialTokens, Traits
+from pretune.types import Batch, Layout, LossOptions, Outputs, SpecialTokens, Traits
 
 TRAITS = Traits(
     architecture="encoder-decoder", heads=("causal_lm", "classification"), pooling="last",
-    supports_cache=True, decoder_start_token="eos",
+    supports_cache=True, decoder_start_token="eos", objective="denoising",
 )  # fmt: skip
-OBJECTIVE = "denoising"
-"""What it is pretrained by, where nothing else is said."""
 
 HF_TYPES = {
     "bart": {
@@ -313,6 +311,7 @@ class Network(nn.Module):
         batch: Batch,
         heads: Sequence[str] = ("causal_lm",),
         targets: Mapping[str, Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: KVCache | None = None,
     ) -> Outputs:
         """Hidden states of the target, and what the heads say at their places.
@@ -326,7 +325,7 @@ class Network(nn.Module):
             cache.prepare(batch.layout, batch.tokens.shape[1])
         encoder_output = encode_source(batch, self.encode, cache)
         hidden = self.decoder(self.embedding(batch.tokens) * self.scale, batch.layout, encoder_output, cache)
-        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets, cache)
+        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets, loss, cache)
 
     def _build_head(self, name: str, num_labels: int) -> nn.Module:
         if name == "classification":

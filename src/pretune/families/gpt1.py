@@ -19,7 +19,7 @@ from pretune.nn.cache import KVCache
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import FeedForward
 from pretune.nn.positions import build_position_ids
-from pretune.types import Batch, Layout, Outputs, SpecialTokens, Traits
+from pretune.types import Batch, Layout, LossOptions, Outputs, SpecialTokens, Traits
 
 TRAITS = Traits(
     architecture="decoder", heads=("causal_lm", "classification"), pooling="last", supports_cache=True
@@ -239,6 +239,7 @@ class Network(nn.Module):
         batch: Batch,
         heads: Sequence[str] = ("causal_lm",),
         targets: Mapping[str, Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: KVCache | None = None,
     ) -> Outputs:
         """Hidden states of the batch, and what the heads say at their places.
@@ -257,7 +258,7 @@ class Network(nn.Module):
         for layer in before:
             hidden = layer(hidden, mask, cache)
         hidden = last(hidden, mask, cache, nn_heads.needed_positions(self.heads, batch, heads))
-        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets, cache)
+        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets, loss, cache)
 
     def _build_head(self, name: str, num_labels: int) -> nn.Module:
         if name == "causal_lm":

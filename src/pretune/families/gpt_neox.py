@@ -20,7 +20,7 @@ from pretune.nn.cache import KVCache
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
 from pretune.nn.positions import RotaryTables, apply_rotary
-from pretune.types import Batch, Outputs, SpecialTokens, Traits
+from pretune.types import Batch, LossOptions, Outputs, SpecialTokens, Traits
 
 TRAITS = Traits(
     architecture="decoder", heads=("causal_lm", "classification"), pooling="last", supports_cache=True
@@ -211,6 +211,7 @@ class Network(nn.Module):
         batch: Batch,
         heads: Sequence[str] = ("causal_lm",),
         targets: Mapping[str, Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: KVCache | None = None,
     ) -> Outputs:
         """Hidden states of the batch, and what the heads say at their places.
@@ -230,7 +231,7 @@ class Network(nn.Module):
         for layer in before:
             hidden = layer(hidden, tables, mask, cache)
         hidden = last(hidden, tables, mask, cache, nn_heads.needed_positions(self.heads, batch, heads))
-        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, cache)
+        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, loss, cache)
 
     def _build_head(self, name: str, num_labels: int) -> nn.Module:
         if name == "causal_lm":

@@ -23,7 +23,7 @@ from pretune.nn.cache import KVCache
 from pretune.nn.feedforward import ActivationName, GatedFeedForward
 from pretune.nn.norms import RMSNorm
 from pretune.nn.positions import RotaryTables, apply_rotary
-from pretune.types import Batch, Outputs, SpecialTokens, Traits
+from pretune.types import Batch, LossOptions, Outputs, SpecialTokens, Traits
 
 TRAITS = Traits(
     architecture="decoder", heads=("causal_lm", "classification"), pooling="last", supports_cache=True
@@ -335,6 +335,7 @@ class Network(nn.Module):
         batch: Batch,
         heads: Sequence[str] = ("causal_lm",),
         targets: Mapping[str, Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: KVCache | None = None,
     ) -> Outputs:
         """Hidden states of the batch, and what the heads say at their places.
@@ -361,7 +362,7 @@ class Network(nn.Module):
             hidden = layer(hidden, tables, masks[attention_type], cache)
         output_positions = nn_heads.needed_positions(self.heads, batch, heads)
         hidden = self.layers[-1](hidden, tables, masks[last], cache, output_positions)
-        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, cache)
+        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, loss, cache)
 
     def _build_head(self, name: str, num_labels: int) -> nn.Module:
         if name == "causal_lm":

@@ -20,7 +20,7 @@ from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ACTIVATIONS, ActivationName
 from pretune.nn.positions import RotaryTables, apply_rotary
 from pretune.nn.scaled_rope import RopeScaling
-from pretune.types import Batch, Outputs, SpecialTokens, Traits
+from pretune.types import Batch, LossOptions, Outputs, SpecialTokens, Traits
 
 TRAITS = Traits(architecture="encoder", heads=("masked_lm", "classification"), pooling="first")
 
@@ -329,6 +329,7 @@ class Network(nn.Module):
         batch: Batch,
         heads: Sequence[str] = ("masked_lm",),
         targets: Mapping[str, Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: None = None,
     ) -> Outputs:
         """Hidden states of the batch, and what the heads say at their places.
@@ -356,7 +357,7 @@ class Network(nn.Module):
         hidden = self.layers[-1](
             hidden, tables[last], masks[last], nn_heads.needed_positions(self.heads, batch, heads)
         )
-        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets)
+        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, loss)
 
     def _build_head(self, name: str, transform: PredictionTransform, num_labels: int) -> nn.Module:
         if name == "masked_lm":

@@ -19,7 +19,7 @@ from pretune.nn import heads as nn_heads
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
 from pretune.nn.positions import build_position_ids
-from pretune.types import Batch, Layout, Outputs, SpecialTokens, Traits
+from pretune.types import Batch, Layout, LossOptions, Outputs, SpecialTokens, Traits
 
 TRAITS = Traits(architecture="encoder", heads=("masked_lm", "classification"), pooling="first")
 
@@ -264,6 +264,7 @@ class Network(nn.Module):
         batch: Batch,
         heads: Sequence[str] = ("masked_lm",),
         targets: Mapping[str, Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: None = None,
     ) -> Outputs:
         """Hidden states of the batch, and what the heads say at their places.
@@ -279,7 +280,7 @@ class Network(nn.Module):
         for layer in before:
             hidden = layer(hidden, mask)
         hidden = last(hidden, mask, nn_heads.needed_positions(self.heads, batch, heads))
-        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets)
+        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets, loss)
 
     def _build_head(self, name: str, num_labels: int) -> nn.Module:
         if name == "masked_lm":

@@ -24,15 +24,14 @@ from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ACTIVATIONS, FeedForward, GatedFeedForward
 from pretune.nn.norms import RMSNorm
 from pretune.nn.positions import RelativePositionBias
-from pretune.types import Batch, Layout, Outputs, SpecialTokens, Traits
+from pretune.types import Batch, Layout, LossOptions, Outputs, SpecialTokens, Traits
 
 TRAITS = Traits(
     architecture="encoder-decoder", heads=("causal_lm", "classification"), pooling="last",
     supports_cache=True, decoder_start_token="pad",
+    # Its word embedding begins at N(0, 1), and needs larger steps (docs/lab-notes.md).
+    learning_rates={"learning_rate": 3e-2, "muon_learning_rate": 5e-3},
 )  # fmt: skip
-
-LEARNING_RATES = {"learning_rate": 3e-2, "muon_learning_rate": 5e-3}
-"""From random weights: its word embedding begins at N(0, 1), and needs larger steps (docs/lab-notes.md)."""
 
 HF_TYPES = {
     "t5": {"causal_lm": "T5ForConditionalGeneration", "classification": "T5ForSequenceClassification"},
@@ -343,6 +342,7 @@ class Network(nn.Module):
         batch: Batch,
         heads: Sequence[str] = ("causal_lm",),
         targets: Mapping[str, Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: KVCache | None = None,
     ) -> Outputs:
         """Hidden states of the target, and what the heads say at their places.
@@ -356,7 +356,7 @@ class Network(nn.Module):
             cache.prepare(batch.layout, batch.tokens.shape[1])
         encoder_output = encode_source(batch, self.encode, cache)
         hidden = self.decoder(self.embedding(batch.tokens), batch.layout, encoder_output, cache)  # (B, T, D)
-        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets, cache)
+        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets, loss, cache)
 
     def _build_head(self, name: str, num_labels: int) -> nn.Module:
         width = self.config.hidden_size

@@ -25,7 +25,7 @@ from pretune.nn.cache import SegmentMemory
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
 from pretune.nn.positions import relative_shift, relative_sinusoids
-from pretune.types import Batch, Outputs, SpecialTokens, Traits
+from pretune.types import Batch, LossOptions, Outputs, SpecialTokens, Traits
 
 HEAD = "permutation_lm"
 
@@ -35,10 +35,8 @@ TRAITS = Traits(
     pooling="last",
     supports_permutation=True,
     has_segment_embeddings=True,
+    objective="permutation_lm",
 )
-
-OBJECTIVE = HEAD
-"""What it is pretrained by, where nothing else is asked for."""
 
 HF_TYPES = {
     "xlnet": {HEAD: "XLNetLMHeadModel", "classification": "XLNetForSequenceClassification"},
@@ -340,6 +338,7 @@ class Network(nn.Module):
         batch: Batch,
         heads: Sequence[str] = (HEAD,),
         targets: Mapping[str, Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: SegmentMemory | None = None,
     ) -> Outputs:
         """Hidden states of the batch, and what the heads say at their places.
@@ -358,7 +357,7 @@ class Network(nn.Module):
         if batch.layout.order is None or HEAD not in heads:
             positions = nn_heads.needed_positions(self.heads, batch, heads)
             return nn_heads.run_heads(
-                self.heads, self._run_layers(batch, cache, None, positions), batch, heads, targets
+                self.heads, self._run_layers(batch, cache, None, positions), batch, heads, targets, loss
             )
         if len(heads) > 1:
             raise UnsupportedError(f"xlnet: in permuted order {HEAD} is read alone, not with {heads}")
@@ -370,7 +369,7 @@ class Network(nn.Module):
             self._run_layers(batch, cache, by_row.positions, None), by_row.slots
         )  # (N, D)
         return nn_heads.run_heads(
-            self.heads, query_hidden, replace(batch, positions={HEAD: positions}), heads, targets
+            self.heads, query_hidden, replace(batch, positions={HEAD: positions}), heads, targets, loss
         )
 
     def _run_layers(

@@ -15,6 +15,7 @@ from pretune.data.corpus.windows import EncodedRecords
 from pretune.data.order import validation_rng
 from pretune.data.packing import pack_tight
 from pretune.nn.nonfinite import check_finite
+from pretune.runtime.device import network_device
 from pretune.text.tokenizer import Tokenizer
 from pretune.types import Feature, ObjectiveLike, Prediction, Record
 
@@ -88,7 +89,7 @@ def _head_logits(
     """The logits of the objective's first head, (places, C) a feature, row by row."""
     head = objective.heads[0]
     groups = [[objective.build(f, validation_rng(f.record)) for f in row] for row in rows]
-    outputs = network(objective.collate(groups), heads=(head,))
+    outputs = network(objective.collate(groups).to(network_device(network)), heads=(head,))
     counts = [sum(len(row.positions[head]) for row in e.rows) for e in chain.from_iterable(groups)]
     logits = check_finite(outputs.logits[head].float())
     return np.split(logits.cpu().numpy(), np.cumsum(counts)[:-1])

@@ -40,6 +40,7 @@ from pretune.model.loading import load_folder
 from pretune.model.nonfinite import explain_non_finite
 from pretune.registry import find
 from pretune.runtime import atomic_files
+from pretune.runtime.device import network_device
 from pretune.text.tokenizer import Tokenizer
 from pretune.types import Prediction, Record, Traits
 
@@ -177,6 +178,11 @@ class Model:
     def max_length(self) -> int:
         """Tokens that it reads at once, special ones included."""
         return int(self.metadata.get("max_length") or self.config.max_position_embeddings)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights lie, and where it computes."""
+        return network_device(self.network)
 
     @property
     def num_parameters(self) -> int:

@@ -12,18 +12,19 @@ it, through which no gradient flows (Dai et al. 2019, section 3.2). The memory e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pydantic
 
 from pretune.config import Settings
-from pretune.data.packing import collate
 from pretune.errors import UnsupportedError
 from pretune.nn.cache import SegmentMemory
 from pretune.objectives import masked_lm
+from pretune.objectives.base import LanguageModelObjective, LanguageModelOptions
 from pretune.text.segmentation import WORD_START
 from pretune.types import (
     Batch,
@@ -36,7 +37,6 @@ from pretune.types import (
     Row,
     SpecialTokens,
     Traits,
-    WindowSpec,
     add_special_token_starts,
     add_special_tokens,
 )
@@ -44,7 +44,7 @@ from pretune.types import (
 HEAD = "permutation_lm"
 
 
-class Options(Settings):
+class Options(LanguageModelOptions):
     """Settings of permutation language modelling."""
 
     tokens_per_target: int = pydantic.Field(default=6, ge=2)
@@ -57,8 +57,6 @@ class Options(Settings):
     """Tokens that the memory holds at most; None: a segment."""
     as_masked_lm: bool = False
     """Predict the 15 % of the tokens that masked_lm would, none from another: so losses compare."""
-    label_smoothing: float = pydantic.Field(default=0.0, ge=0, lt=1)
-    """Share of each target that is spread over the vocabulary, in training; held-out losses are without."""
 
     @pydantic.model_validator(mode="after")
     def _check_consistency(self) -> Options:
@@ -69,35 +67,22 @@ class Options(Settings):
         return self
 
 
-EXTRA_EVALUATIONS = {"as_masked_lm": {"as_masked_lm": True}}
-"""By which else a model is scored, under this name: so that its losses compare with other objectives'."""
-
-
-def window_spec(specials: SpecialTokens, max_length: int) -> WindowSpec:
-    """Windows that leave room for the frame; none overlaps, so that each token lies in one."""
-    return masked_lm.window_spec(specials, max_length)
-
-
-class Objective:
+class Objective(LanguageModelObjective):
     """Permutation language modelling over windows of text; packed, but where there is a memory."""
 
     heads = (HEAD,)
-    predicts_every_token = False
-    """Does an epoch predict every token of the text? Then its loss has a meaning per byte."""
+    options_type = Options
+    options: Options
+    extra_evaluations: ClassVar[Mapping[str, Mapping[str, Any]]] = {"as_masked_lm": {"as_masked_lm": True}}
 
     def __init__(
         self,
         traits: Traits,
         specials: SpecialTokens,
-        options: Options | None = None,
+        options: Settings | None = None,
         store: FeatureStore | None = None,
     ) -> None:
-        if not traits.supports_permutation or HEAD not in traits.heads:
-            raise UnsupportedError(
-                f"permutation_lm needs a family that reads in permuted order, as xlnet does, with a {HEAD!r} "
-                f"head; this one has {', '.join(traits.heads)}"
-            )
-        self.specials, self.options = specials, options or Options()
+        super().__init__(traits, specials, options, store)
         self.supports_packing = self.options.segment_length is None
         self._predictable = ~np.isin(np.arange(specials.vocabulary_size), specials.all_ids)  # (V,)
         lengths = np.arange(1, self.options.max_span_length + 1)
@@ -105,12 +90,18 @@ class Objective:
         # With a memory all batches have as many segments: so all ranks pass as often through the network.
         bounds = [1] if store is None else self.length_bounds(store.lengths)
         segment = self.options.segment_length or 1
-        self._length_multiple = 1 if self.supports_packing else -(-int(np.max(bounds)) // segment) * segment
+        self.pad_to_multiple_of = 1 if self.supports_packing else -(-int(np.max(bounds)) // segment) * segment
 
-    def length_bounds(self, lengths: IntArray) -> IntArray:
-        """Places that each feature needs, (n,), of its token counts, (n, 1)."""
-        before, after = self.specials.single
-        return np.asarray(lengths.sum(1) + len(before) + len(after))
+    def check_support(self) -> None:
+        """
+        Raises:
+            UnsupportedError: the family does not read in permuted order.
+        """
+        if not self.traits.supports_permutation or HEAD not in self.traits.heads:
+            raise UnsupportedError(
+                f"permutation_lm needs a family that reads in permuted order, as xlnet does, with a {HEAD!r} "
+                f"head; this one has {', '.join(self.traits.heads)}"
+            )
 
     def build(self, feature: Feature, rng: np.random.Generator) -> Example:
         """Frame the text, choose what is predicted, and draw the order."""
@@ -173,21 +164,28 @@ class Objective:
         is_target[rest] = True
         return is_target
 
-    def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
-        """A group of examples a row of the grid."""
-        batch = collate(
-            groups, pad_id=self.specials.pad_id, heads=self.heads, pad_to_multiple_of=self._length_multiple
-        )
-        return replace(batch, label_smoothing={HEAD: self.options.label_smoothing})
-
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """Cross-entropy in nats, summed over the predicted places; one loss a segment."""
         segment, width = self.options.segment_length, batch.tokens.shape[1]
         memory = None if segment is None else SegmentMemory(self.options.memory_length or segment)
         for low in range(0, width, segment or width):
             segment_batch = batch if segment is None else slice_segment(batch, low, min(low + segment, width))
-            outputs = network(segment_batch, heads=self.heads, targets=segment_batch.targets, cache=memory)
-            yield Loss({HEAD: (outputs.sums[HEAD], 1.0)})
+            outputs = network(
+                segment_batch, heads=self.heads, targets=segment_batch.targets,
+                loss=self.loss_options, cache=memory,
+            )  # fmt: skip
+            yield Loss(self.loss_terms(outputs, segment_batch))
+
+    @classmethod
+    def ngram_contexts(
+        cls, feature: Feature, example: Example, specials: SpecialTokens
+    ) -> tuple[IntArray, IntArray]:
+        """(previous true token, target) of each predicted position; -1 at the start."""
+        row = example.rows[0]
+        positions = row.positions[HEAD]
+        previous = row.tokens[np.maximum(positions - 1, 0)]
+        is_text = (positions > 0) & ~np.isin(previous, specials.all_ids)
+        return np.where(is_text, previous, -1), row.targets[HEAD]
 
 
 def masked_order(tokens: IntArray, specials: SpecialTokens) -> IntArray:
@@ -212,11 +210,3 @@ def slice_segment(batch: Batch, start: int, end: int) -> Batch:
         positions={HEAD: positions[inside]},
         targets={HEAD: batch.targets[HEAD][inside]},
     )
-
-
-def ngram_contexts(feature: Feature, example: Example, specials: SpecialTokens) -> tuple[IntArray, IntArray]:
-    """(previous true token, target) of each predicted place, for the n-gram baselines; -1 at the start."""
-    row = example.rows[0]
-    positions = row.positions[HEAD]
-    previous = row.tokens[np.maximum(positions - 1, 0)]
-    return np.where((positions > 0) & ~np.isin(previous, specials.all_ids), previous, -1), row.targets[HEAD]

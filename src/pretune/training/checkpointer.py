@@ -22,8 +22,8 @@ from pretune.runtime.metrics_reader import REPEAT_ADVICE
 from pretune.runtime.run_folder import PLAN_FILE, Run
 from pretune.runtime.state_file import renamed_error
 from pretune.runtime.state_file import write as write_state
+from pretune.training.callbacks.ema import EMA
 from pretune.training.ddp import Parallel
-from pretune.training.ema import EMA
 from pretune.training.optimizers.optimizers import Optimizers
 from pretune.training.sharding import full_tensor
 from pretune.training.train_state import ModelIO, TrainState
@@ -54,6 +54,8 @@ class Checkpointer:
         self.model_io, self.optimizer = model_io, optimizer
         self.ema, self.max_checkpoints = ema, max_checkpoints
         self._last_saved_step: int | None = None
+        self.has_unsaved_updates = False
+        """Did a step change the weights since they were saved or put back?"""
 
     def is_saved(self, step: int) -> bool:
         """Is ``step`` saved? A resume from there comes to the same point, its evaluation made again."""
@@ -81,7 +83,7 @@ class Checkpointer:
         tensors = self.optimizer.state_tensors()
         with self.swapped_in() as trained:
             self.world.on_main(lambda: self._write_checkpoint(state, tensors, trained, log()))
-        self._last_saved_step = state.step
+        self._last_saved_step, self.has_unsaved_updates = state.step, False
 
     def trial_save(self, optimizer: Optimizers) -> None:
         """Write a checkpoint with the state of ``optimizer`` and remove it, to see what that costs."""
@@ -142,7 +144,7 @@ class Checkpointer:
         if self.ema is not None:
             self.ema.restore(load_file(folder / TRAINED_WEIGHTS_FILE))
         self.optimizer.load_state_tensors(load_file(folder / OPTIMIZER_FILE))
-        self._last_saved_step = state.step
+        self._last_saved_step, self.has_unsaved_updates = state.step, False
         return state
 
     def _find_newest(self, say: Callable[[str], None]) -> str | None:

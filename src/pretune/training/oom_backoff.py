@@ -129,5 +129,4 @@ def first_line(error: BaseException) -> str:
 
 def _free_memory() -> None:
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    device.release_memory()

@@ -16,8 +16,10 @@ from pretune.runtime import device
 from pretune.runtime.distributed import World
 from pretune.runtime.run_folder import Run
 from pretune.training import budget
+from pretune.training.callbacks.base import Callback, StepResult
 from pretune.training.dataloader import DataLoaderLike
 from pretune.training.duration import Duration
+from pretune.training.train_state import TrainState
 
 CHECK_INTERVAL = 0.05
 """Share of a length in minutes after which to look at the clock, however few steps were made in it."""
@@ -36,7 +38,7 @@ class TimingTrial:
     """Write a checkpoint, and take it away."""
 
 
-class TrainingBudget:
+class TrainingBudget(Callback):
     """The course of a run and the clock that it is held against."""
 
     def __init__(
@@ -212,6 +214,10 @@ class TrainingBudget:
     def _seconds_left(self) -> float:
         """Seconds until training must end, of a length in minutes."""
         return self.start_time + self.duration.amount - time.monotonic() - self.reserved_seconds
+
+    def on_step_end(self, state: TrainState, result: StepResult) -> None:
+        """Count it among those that are timed."""
+        self.step_timer.count_step()
 
     def correct_steps(self, step: int) -> None:
         """Fit the number of steps to the time that is left, if it is time to look; the plan records it.

@@ -1,55 +1,56 @@
-"""The one trainer: steps, evaluations and checkpoints of any network on any objective.
+"""The trainer: steps, evaluations and checkpoints of any network on any data loader.
 
 All that a step needs is a function of its number: so a run that was stopped anywhere and resumed is bit for
-bit the run that was not, with dropout on. What a step's gradients are, is said in `gradients`; what a
-checkpoint holds, in `saving`; how many steps there are, in `timing`; which steps are left out, in
-`spike_guard`;
-how many rows fit, in `micro_batch_limits`.
+bit the run that was not, with dropout on. A step is `Trainer.train_step`; what its gradients are, is said in
+`gradients`; what a checkpoint holds, in `checkpointer`; how many steps there are, in `step_timer`; which
+steps are left out, in `callbacks.loss_spikes`; how many rows fit, in `oom_backoff`.
 """
 
 from __future__ import annotations
 
-import copy
-import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 from torch import nn
 
-from pretune.errors import Interrupted, TrainingError
+from pretune.errors import Interrupted
 from pretune.runtime.distributed import World
 from pretune.runtime.metrics_log import Log, MetricsLog, NullMetricsLog
 from pretune.runtime.progress import NullReporter, ProgressBar, Reporter, track_progress
 from pretune.runtime.run_folder import Run
 from pretune.runtime.signals import StopRequest
-from pretune.training import adjustments, ddp, oom_backoff, schedules
-from pretune.training.activation_stats import ActivationStats
+from pretune.training import ddp
 from pretune.training.budget import MIN_STEPS, PostTrainingSeconds
+from pretune.training.callbacks.activation_stats import ActivationStats
+from pretune.training.callbacks.adjustments import Adjustments
+from pretune.training.callbacks.base import Callback, StepResult
+from pretune.training.callbacks.ema import EMA
+from pretune.training.callbacks.loss_spikes import SkippedStep, SpikeGuard
+from pretune.training.callbacks.metrics import MetricsLogging, ProgressDisplay
 from pretune.training.checkpointer import Checkpointer
-from pretune.training.dataloader import DataLoaderLike, count_tokens, has_targets
+from pretune.training.dataloader import DataLoaderLike
 from pretune.training.duration import Duration
-from pretune.training.ema import EMA
 from pretune.training.gradients import GradientAccumulator, never_stop
-from pretune.training.loss_spikes import SkippedStep, SpikeGuard
+from pretune.training.oom_backoff import OOMBackoff, explain_out_of_memory
 from pretune.training.optimizers import optimizers
+from pretune.training.schedules import lr_factor
 from pretune.training.settings import TrainingSettings
-from pretune.training.step_timer import Throughput, TimingTrial, TrainingBudget
+from pretune.training.step_timer import TimingTrial, TrainingBudget
+from pretune.training.timing_trial import build_trial
 from pretune.training.train_state import ModelIO, TrainResult, TrainState
-from pretune.types import Score, SupportsLoss
+from pretune.training.validation import Evaluate, Validation
 
 
 class Trainer:
-    """Trains ``model_io.network`` on ``dataloader`` until ``duration``, inside a run's folder."""
+    """Trains ``model_io.network`` on ``dataloader`` for ``duration``, inside a run's folder."""
 
     def __init__(
         self,
         *,
         model_io: ModelIO,
-        objective: SupportsLoss,
         dataloader: DataLoaderLike,
-        evaluate: Callable[[nn.Module, int], list[Score]],
+        evaluate: Evaluate,
         settings: TrainingSettings,
         duration: Duration,
         run: Run,
@@ -63,51 +64,53 @@ class Trainer:
         train_reference_losses: Mapping[str, float] | None = None,
         world: World | None = None,
     ) -> None:
-        """``reference_losses``: losses of simpler models on the held-out targets, logged beside their loss;
-        ``train_reference_losses``:
-        on the targets of training, shown beside that loss, where they are of another kind.
+        """``dataloader`` and ``evaluate`` are this rank's, of ``world``.
 
-        ``max_evaluations``: where the settings leave their number open; ``evaluation_tokens``: that each
-        reads. ``post_training_seconds``: what the caller does in the time of the run once training has ended.
-
-        ``dataloader`` and ``evaluate`` are this rank's, of ``world``.
+        Args:
+            start_time: when the command began, by `time.monotonic`; a budget in minutes counts from there.
+            max_evaluations: where the settings leave their number open.
+            evaluation_tokens: tokens that each evaluation reads.
+            post_training_seconds: what the caller does in the time of the run once training has ended.
+            reference_losses: of simpler models on the held-out targets, logged beside the scores.
+            train_reference_losses: the same on the targets of training, where they are of another type.
         """
-        self.world = world or World()
-        self.parallel = ddp.build_parallel(model_io.network, self.world, settings.parallel)
-        self.model_io, self.network, self.objective = model_io, self.parallel.network, objective
-        self.dataloader, self.evaluate = dataloader, evaluate
-        self.settings, self.run = settings, run
-        self.reporter = reporter if reporter and self.world.is_main else NullReporter()
-        self.start_time = time.monotonic() if start_time is None else start_time
-        self.name, self.reference_losses = name, dict(reference_losses or {})
-        self.train_reference_losses = dict(train_reference_losses or self.reference_losses)
-        self.optimizer = optimizers.build_optimizers(self.network, settings.optimizer)
-        self.ema = None if settings.ema is None else EMA(self.network, settings.ema)
+        world = world or World()
+        self.name, self.reporter = name, reporter if reporter and world.is_main else NullReporter()
+        self.model_io, self.dataloader = model_io, dataloader
+        self.parallel = ddp.build_parallel(model_io.network, world, settings.parallel)
+        self.gradients = GradientAccumulator(self.parallel.network, settings.seed, self.parallel)
+        self.optimizer = optimizers.build_optimizers(self.parallel.network, settings.optimizer)
+        ema = None if settings.ema is None else EMA(self.parallel.network, settings.ema)
         self.checkpointer = Checkpointer(
-            run, model_io, self.optimizer, self.ema, settings.max_checkpoints, self.parallel
+            run, model_io, self.optimizer, ema, settings.max_checkpoints, self.parallel
         )
-        self.gradients = GradientAccumulator(self.network, objective, settings.seed, self.parallel)
         requested_evaluations = settings.evaluations or (max_evaluations if settings.patience else None)
         self.budget = TrainingBudget(
-            duration, run, requested_evaluations, self.start_time, max_evaluations=max_evaluations,
-            evaluation_tokens=evaluation_tokens,
-            post_training_seconds=post_training_seconds, world=self.world,
+            duration, run, requested_evaluations, time.monotonic() if start_time is None else start_time,
+            max_evaluations=max_evaluations, evaluation_tokens=evaluation_tokens,
+            post_training_seconds=post_training_seconds, world=world,
         )  # fmt: skip
-        self.activation_stats = ActivationStats(self.network, settings.activation_stats_every)
-        self.spike_guard = SpikeGuard(run)
-        self.oom_backoff = oom_backoff.OOMBackoff(
-            run, "training", dataloader.micro_batch, self._say, single_process=self.world.world_size == 1
+        self.oom_backoff = OOMBackoff(
+            run, "training", dataloader.micro_batch, self._say, single_process=world.world_size == 1
         )
-        self._current_settings = settings
-        """The settings with the changes in mid-run."""
-        self._plan: dict[str, Any] = {}
-        self._active_changes: list[Mapping[str, Any]] = []
+        self.adjustments = Adjustments(run, settings, self.optimizer, world, self._say)
+        self.spike_guard = SpikeGuard(run, world)
+        self.validation = Validation(evaluate, settings, world)
+        self.reference_losses = dict(reference_losses or {})
+        self.train_reference_losses = dict(train_reference_losses or self.reference_losses)
+        self.callbacks: Sequence[Callback] = ()
+        self.log: Log = NullMetricsLog()
         self.state = TrainState()
-        self._throughput = Throughput(0)
-        self._checkpoint_log: bytes | None = None
-        """The log up to the checkpoint that a resumed run goes on from."""
-        self._has_unsaved_steps = False
-        """Did a step change the weights since they were saved?"""
+
+    @property
+    def network(self) -> nn.Module:
+        """What is trained on this rank."""
+        return self.parallel.network
+
+    @property
+    def run(self) -> Run:
+        """The run's folder."""
+        return self.checkpointer.run
 
     def train(self) -> TrainResult:
         """Train to the end, from wherever the run's folder says that it stopped.
@@ -116,273 +119,203 @@ class Trainer:
             Interrupted: a signal came; a checkpoint was saved.
             TrainingError: the loss is no longer a number, or one row does not fit into memory.
         """
-        with (
-            StopRequest(exit_on_second=self.world.world_size == 1) as stop,
-            oom_backoff.explain_out_of_memory(self.name),
-        ):
-            self._resume()
+        single_process = self.parallel.world.world_size == 1
+        with StopRequest(exit_on_second=single_process) as stop, explain_out_of_memory(self.name):
+            log_content = self._resume()
             plan = self.budget.load_or_create_plan(
                 self.dataloader, self.state.step, lambda: self._build_trial(stop), self._say
             )
-            self._plan = plan
-            log = self._open_log()
+            self.adjustments.load_plan(plan)
+            self.spike_guard.load_plan(plan)
+            self.log = self._open_log(log_content)
             try:
-                with track_progress(
-                    self.reporter, self.name, self.budget.step_budget.last_segment.end
-                ) as progress_bar:
-                    self._train_loop(log, stop, progress_bar)
+                total = self.budget.step_budget.last_segment.end
+                with track_progress(self.reporter, self.name, total) as progress_bar:
+                    self.callbacks = self._build_callbacks(progress_bar)
+                    self._train_loop(stop)
             finally:
-                log.close()
-        best = self.state.best_step
-        assert best is not None, "the last step is evaluated"
-        self.checkpointer.load_best(best, self.state.step)
-        state, seconds = self.state, time.monotonic() - self.budget.start_time
+                self.log.close()
+        state = self.state
+        assert state.best_step is not None, "the last step is evaluated"
+        self.checkpointer.load_best(state.best_step, state.step)
         return TrainResult(
-            state.step, plan["steps"], state.tokens, seconds, best, state.best_scores,
-            "patience" if self._out_of_patience() else "budget", state.lr_factor,
+            state.step, plan["steps"], state.tokens, time.monotonic() - self.budget.start_time,
+            state.best_step, state.best_scores,
+            "patience" if self.validation.is_out_of_patience(state) else "budget", state.lr_factor,
             self.budget.min_budget() if state.step < MIN_STEPS else "",
         )  # fmt: skip
 
-    def _open_log(self) -> Log:
-        if not self.world.is_main:
-            return NullMetricsLog()
-        state = self.state
-        return MetricsLog(
-            self.run.metrics_path, self.run.folder / "tensorboard",
-            offset=state.log_offset, step=state.step, tokens=state.tokens,
-            expected_content=self._checkpoint_log, say=self._say,
-        )  # fmt: skip
-
-    def _train_loop(self, log: Log, stop: StopRequest, progress_bar: ProgressBar) -> None:
-        budget = self.budget
+    def _train_loop(self, stop: StopRequest) -> None:
+        budget, world = self.budget, self.parallel.world
         budget.step_timer.restart(budget.step_budget.progress(self.state.step))
-        self._throughput = Throughput(self.state.tokens)
         while True:
-            state = self.state  # another one after a way back
-            total = budget.step_budget.total_steps(state.step)
-            if state.step in budget.step_budget.evaluation_steps(budget.evaluations):
+            step = self.state.step
+            if step in budget.step_budget.evaluation_steps(budget.evaluations):
                 start = time.monotonic()
-                self._save(log)
-                with self._stop_between_batches(stop, self.model_io.network, self._stop_message()):
-                    self._evaluate(log)
+                self._save()
+                self._evaluate(stop)
                 budget.step_timer.record_evaluation(time.monotonic() - start)
-            elif self._should_save(state.step):
-                self._save(log)
-            if state.step >= total or self._out_of_patience():
+            elif self._should_save(step):
+                self._save()
+            is_last = step >= budget.step_budget.total_steps(step)
+            if is_last or self.validation.is_out_of_patience(self.state):
                 return
-            self._apply_adjustments()
-            if self.world.any_rank(stop.should_stop) or not self._train_step(log, stop, progress_bar):
-                self._save(log)
+            if world.any_rank(stop.should_stop) or not self.train_step(stop):
+                self._save()
                 raise Interrupted(self._stop_message())
             budget.correct_steps(self.state.step)
 
-    def _should_save(self, step: int) -> bool:
-        """Whether it is time for a checkpoint; one of unchanged weights would push out a better one."""
-        every = self.settings.save_every
-        return bool(every and step and step % every == 0 and self._has_unsaved_steps)
-
-    def _stop_message(self) -> str:
-        step = self.state.step
-        return (
-            f"stopped at step {step} of {self.budget.step_budget.total_steps(step)}; a checkpoint is "
-            "saved in "
-            f"{self.run.folder}, run the same command to go on"
-        )
-
-    def _train_step(self, log: Log, stop: StopRequest, progress_bar: ProgressBar) -> bool:
-        """One optimiser step; False, with nothing changed, where a stop was asked for within it."""
-        state, start = self.state, time.monotonic()
-        skipped = self.spike_guard.find_skipped_step(self._plan, state.step)
+    def train_step(self, stop: StopRequest) -> bool:
+        """One optimizer step; False, with nothing changed, where a stop was asked for within it."""
+        start, state, guard = time.monotonic(), self.state, self.spike_guard
+        for callback in self.callbacks:
+            callback.on_step_start(state)
+        skipped = guard.find_skipped_step(state.step)
         if skipped is not None:
-            self._skip_step(skipped, log)
-            return True
+            return self._skip_step(skipped)
+
+        # Fewer rows at once where memory runs out; the step is then begun anew.
         result = self.oom_backoff.run_with_backoff(
-            state.step, lambda rows: self._compute_gradients(rows, stop), self.optimizer.zero_grad
+            state.step, lambda rows: self._forward_backward(rows, stop), self.optimizer.zero_grad
         )
         if result is None:
             self.optimizer.zero_grad()
             return False
-        loss, norm, tokens = result
-        if self.spike_guard.is_bad_step(state, loss, norm):
-            self.optimizer.zero_grad()
-            self.activation_stats.discard()
-            self._plan = self.world.on_main(lambda: self.spike_guard.record_bad_step(state.step, loss, norm))
-            self._skip_step(SkippedStep(loss, norm), log)
-            return True
-        step_budget = self.budget.step_budget
-        factor = schedules.lr_factor(
-            step_budget.schedule_step(state.step), step_budget.total_steps(state.step), self.settings.schedule
-        )
+        loss, tokens = result
+        norm = ddp.clip_gradients(self.network, self.adjustments.settings.clip)
+        if guard.is_bad_step(state, loss, norm):
+            return self._skip_step(guard.record_bad_step(state.step, loss, norm))
+
+        budget = self.budget.step_budget
+        factor = lr_factor(
+            budget.schedule_step(state.step), budget.total_steps(state.step),
+            self.adjustments.settings.schedule,
+        )  # fmt: skip
         self.optimizer.step(factor, state.step)
-        self.spike_guard.accept_loss(state, loss)
-        self._has_unsaved_steps = True
-        stats = self.activation_stats.collect(state.step)
+        self.checkpointer.has_unsaved_updates = True
+        guard.accept_loss(state, loss)
         state.step, state.lr_factor, state.tokens = state.step + 1, factor, state.tokens + tokens
-        if self.ema is not None:
-            self.ema.update(state.step)
-        log.log_step(
-            state.step,
-            {
-                "epoch": round(state.step / self.dataloader.steps_per_epoch, 6),
-                "tokens": state.tokens,
-                "loss": loss,
-                "learning_rate": self._current_settings.optimizer.learning_rate * factor,
-                "gradient_norm": norm,
-                "seconds": round(time.monotonic() - start, 4),
-            },
-        )
-        if stats is not None:
-            log.log_activation_stats(state.step, stats)
-        self.budget.step_timer.count_step()
-        progress_bar.update(
-            state.step, self._progress_detail(loss, state.tokens), self.budget.step_budget.last_segment.end
-        )
+        for callback in self.callbacks:
+            callback.on_step_end(state, StepResult(loss, norm, factor, time.monotonic() - start))
         return True
 
-    def _compute_gradients(self, rows: int, stop: StopRequest) -> tuple[float, float, int] | None:
-        """Loss, gradient norm and tokens of the step that is next, ``rows`` at once; None: stopped within."""
-        step, self.dataloader.micro_batch = self.state.step, rows
+    def _forward_backward(self, rows: int, stop: StopRequest) -> tuple[float, int] | None:
+        """Loss and tokens of the step that is next, ``rows`` at once; None: a stop was asked for."""
+        step, world = self.state.step, self.parallel.world
+        self.dataloader.micro_batch = rows
         micro_batches = self.dataloader(step, self.budget.step_budget.progress(step))
-        with self.activation_stats.record_activations(step):
-            # Ranks stop together, between two steps.
-            should_stop = (lambda: stop.should_stop) if self.world.world_size == 1 else never_stop
+        # Ranks stop together, between two steps.
+        should_stop = (lambda: stop.should_stop) if world.world_size == 1 else never_stop
+        with ExitStack() as stack:
+            for callback in self.callbacks:
+                stack.enter_context(callback.around_backward(step))
             loss = self.gradients.accumulate(micro_batches, step, should_stop)
         if loss is None:
             return None
-        self.activation_stats.record_gradients(step)
-        read = sum(count_tokens(batch) for batch in micro_batches if has_targets(batch))
-        tokens = self.world.sum_counts({"tokens": read})["tokens"]
-        return loss, ddp.clip_gradients(self.network, self._current_settings.clip), tokens
+        for callback in self.callbacks:
+            callback.on_gradients(step)
+        read = sum(micro_batch.num_tokens for micro_batch in micro_batches if micro_batch.has_targets)
+        return loss, world.sum_counts({"tokens": read})["tokens"]
 
-    def _stop_between_batches(
-        self, stop: StopRequest, network: nn.Module, message: str
-    ) -> AbstractContextManager[None]:
-        """Within, a process alone leaves work that calls ``network`` where it stands; ranks stop together."""
-        return stop.stop_between_batches(network, message) if self.world.world_size == 1 else nullcontext()
-
-    def _skip_step(self, skipped: SkippedStep, log: Log) -> None:
+    def _skip_step(self, skipped: SkippedStep) -> bool:
         """Pass over a step that went wrong, now or before; after several in a row go back."""
+        self.optimizer.zero_grad()
         self.spike_guard.skip_step(self.state, skipped)
-        log.log_skipped_step(self.state.step, self.state.tokens, skipped.to_dict())
-        if not self.spike_guard.should_roll_back(self.state):
-            return
-        at = self.state.step
-        name, self._plan = self.world.on_main(lambda: self.spike_guard.roll_back(self.state))
-        folder = self.run.checkpoints_path / name
-        self.state, self._has_unsaved_steps = self.checkpointer.restore(folder, self.reporter.say), False
-        log.truncate(self.state.log_offset, self.state.step, self.state.tokens)
-        self._say(
-            f"the last steps before {at:,} had no usable loss or gradient; back to {folder}, going on "
-            f"without steps {self.state.step:,} to {at - 1:,}"
-        )
-
-    def _progress_detail(self, loss: float, tokens: int) -> str:
-        """``loss 5.120 (unigram 6.90, bigram 5.20), 3,210 tokens/s``"""
-        references = ", ".join(f"{name} {level:.2f}" for name, level in self.train_reference_losses.items())
-        return f"loss {loss:.3f}{f' ({references})' if references else ''}{self._throughput.format(tokens)}"
-
-    def _evaluate(self, log: Log) -> None:
-        state, start = self.state, time.monotonic()
-        with self.checkpointer.swapped_in():
-            scores = self._compute_scores()
-        if not math.isfinite(scores[0].value):
-            raise TrainingError(
-                f"step {state.step}: validation {scores[0].name} {scores[0].value}: the weights are lost; "
-                "start again in another folder (--out) with a lower training.optimizer.learning_rate"
+        for callback in self.callbacks:
+            callback.on_step_skip(self.state)
+        self.log.log_skipped_step(self.state.step, self.state.tokens, skipped.to_dict())
+        if self.spike_guard.should_roll_back(self.state):
+            step = self.state.step
+            folder = self.run.checkpoints_path / self.spike_guard.roll_back(self.state)
+            self.state = self.checkpointer.restore(folder, self.reporter.say)
+            self.log.truncate(self.state.log_offset, self.state.step, self.state.tokens)
+            self._say(
+                f"the last steps before {step:,} had no usable loss or gradient; back to {folder}, going on "
+                f"without steps {self.state.step:,} to {step - 1:,}"
             )
-        log.log_evaluation(state.step, scores, time.monotonic() - start, self.reference_losses)
-        best = state.best_scores.get(scores[0].name)
-        if scores[0].is_better_than(best):
-            state.best_step, state.best_scores = state.step, {s.name: s.value for s in scores}
-        self._update_patience(scores[0])
-        summary = ", ".join(f"{s.name} {s.value:.3f}" for s in scores)
-        self._say(f"step {state.step:,}, validation: {summary}")
+        return True
 
-    def _compute_scores(self) -> list[Score]:
-        """Rank 0's, on all ranks: what they decide, all decide alike."""
-        rows = [score.to_dict() for score in self.evaluate(self.model_io.network, self.state.step)]
-        return [Score.from_dict(row) for row in self.world.broadcast(rows)]
+    def _evaluate(self, stop: StopRequest) -> None:
+        start, network = time.monotonic(), self.model_io.network
+        with self._interruptible(stop, [network], self._stop_message()), self.checkpointer.swapped_in():
+            scores = self.validation.score(network, self.state)
+        for callback in self.callbacks:
+            callback.on_evaluation_end(self.state, scores, time.monotonic() - start)
 
-    def _update_patience(self, score: Score) -> None:
-        """Count the evaluations in a row that did not improve by ``min_delta``."""
-        state, min_delta = self.state, self.settings.min_delta * (1 if score.direction == "higher" else -1)
-        better = score.is_better_than(
-            None if state.patience_score is None else state.patience_score + min_delta
-        )
-        state.patience_score, state.evaluations_without_improvement = (
-            (score.value, 0) if better else (state.patience_score, state.evaluations_without_improvement + 1)
-        )
+    # -- checkpoints ------------------------------------------------------------------------------
 
-    def _out_of_patience(self) -> bool:
-        return (
-            self.settings.patience is not None
-            and self.state.evaluations_without_improvement >= self.settings.patience
-        )
+    def _should_save(self, step: int) -> bool:
+        """Whether it is time for a checkpoint; one of unchanged weights would push out a better one."""
+        every = self.adjustments.settings.save_every
+        return bool(every and step and step % every == 0 and self.checkpointer.has_unsaved_updates)
 
-    def _apply_adjustments(self) -> None:
-        """Take up changes that were asked for, and let those that hold from this step on hold."""
-        plan = self.world.on_main(self._accept_requests)
-        self._plan = self._plan if plan is None else plan
-        active = adjustments.active_changes(self._plan, self.state.step)
-        if active != self._active_changes:
-            self._active_changes = active
-            self._current_settings = adjustments.settings_at(self.settings, self._plan, self.state.step)
-            self.optimizer.update_hyperparameters(self._current_settings.optimizer)
+    def _save(self) -> None:
+        if not self.checkpointer.is_saved(self.state.step):
+            self.budget.record_spent_time()
+            self.state.log_offset = self.log.tell()
+            self.checkpointer.save(self.state, self.log.content)
 
-    def _accept_requests(self) -> dict[str, Any] | None:
-        """The run's plan with the changes that were asked for since the last step, if there are any."""
-        done, refused = adjustments.accept_requests(self.run, self.settings, self.state.step)
-        for line in (*done, *refused):
-            self._say(line)
-        return self.run.read_plan() if done else None
-
-    def _save(self, log: Log) -> None:
-        if self.checkpointer.is_saved(self.state.step):
-            return
-        self.budget.record_spent_time()
-        self.state.log_offset = log.tell()
-        self.checkpointer.save(self.state, log.content)
-        self._has_unsaved_steps = False
-
-    def _resume(self) -> None:
+    def _resume(self) -> bytes | None:
+        """Go on from the newest checkpoint; the log up to there, where the run has one."""
         resumed = self.checkpointer.resume(self.reporter.say)
-        if resumed is not None:
-            self.state, folder = resumed
-            self._checkpoint_log = self.checkpointer.read_log(folder) if self.world.is_main else None
-            self._say(f"going on from step {self.state.step:,} ({folder})")
+        if resumed is None:
+            return None
+        self.state, folder = resumed
+        content = self.checkpointer.read_log(folder) if self.parallel.world.is_main else None
+        self._say(f"going on from step {self.state.step:,} ({folder})")
+        return content
+
+    # -- what a run begins with ---------------------------------------------------------------------
+
+    def _open_log(self, content: bytes | None) -> Log:
+        if not self.parallel.world.is_main:
+            return NullMetricsLog()
+        state = self.state
+        return MetricsLog(
+            self.run.metrics_path, self.run.folder / "tensorboard", offset=state.log_offset,
+            step=state.step, tokens=state.tokens, expected_content=content, say=self._say,
+        )  # fmt: skip
+
+    def _build_callbacks(self, progress_bar: ProgressBar) -> Sequence[Callback]:
+        """In the order in which they are called."""
+        ema, every = self.checkpointer.ema, self.adjustments.settings.activation_stats_every
+        return [
+            self.adjustments,
+            *([] if ema is None else [ema]),
+            MetricsLogging(
+                self.log, self.adjustments, self.dataloader.steps_per_epoch, self.reference_losses
+            ),
+            ActivationStats(self.network, every, self.log),
+            self.budget,
+            ProgressDisplay(
+                progress_bar, self._say, self.budget, self.train_reference_losses, self.state.tokens
+            ),
+        ]
+
+    def _build_trial(self, stop: StopRequest) -> TimingTrial:
+        message = "stopped before the first step; run the same command to begin again"
+        return build_trial(
+            dataloader=self.dataloader, settings=self.adjustments.settings,
+            checkpointer=self.checkpointer, oom_backoff=self.oom_backoff, evaluate=self.validation.evaluate,
+            interruptible=lambda networks: self._interruptible(stop, networks, message),
+        )  # fmt: skip
+
+    @contextmanager
+    def _interruptible(
+        self, stop: StopRequest, networks: Sequence[nn.Module], message: str
+    ) -> Iterator[None]:
+        """Within, a single process leaves work that calls one of ``networks``; ranks stop together."""
+        with ExitStack() as stack:
+            for network in networks if self.parallel.world.world_size == 1 else ():
+                stack.enter_context(stop.stop_between_batches(network, message))
+            yield
+
+    def _stop_message(self) -> str:
+        step = self.state.step
+        return (
+            f"stopped at step {step} of {self.budget.step_budget.total_steps(step)}; a checkpoint is saved "
+            f"in {self.run.folder}, run the same command to go on"
+        )
 
     def _say(self, text: str) -> None:
         self.reporter.say(f"  {self.name}: {text}")
-
-    def _build_trial(self, stop: StopRequest) -> TimingTrial:
-        """A step, an evaluation and a checkpoint on weights that are thrown away, to be timed."""
-        full_network = copy.deepcopy(self.model_io.network)
-        trial = ddp.build_parallel(full_network, self.world, self.settings.parallel)
-        optimizer = optimizers.build_optimizers(trial.network, self.settings.optimizer)
-        gradients = GradientAccumulator(trial.network, self.objective, self.settings.seed, trial)
-
-        message = "stopped before the first step; run the same command to begin again"
-
-        def attempt(number: int, share: float, rows: int) -> None:
-            self.dataloader.micro_batch = rows
-            with self._stop_between_batches(stop, trial.network, message):
-                gradients.accumulate(self.dataloader(number, share), number, never_stop)
-            ddp.clip_gradients(trial.network, self._current_settings.clip)
-
-        def step(number: int, share: float) -> None:
-            self.oom_backoff.run_with_backoff(
-                0, lambda rows: attempt(number, share, rows), optimizer.zero_grad
-            )
-            optimizer.step(1.0, number)
-
-        def evaluate() -> None:
-            trial.unshard_into()
-            # A task is judged by the model that it belongs to, whatever network it is handed.
-            trained_network = self.model_io.network
-            with (
-                self._stop_between_batches(stop, full_network, message),
-                self._stop_between_batches(stop, trained_network, message),
-            ):
-                self.evaluate(full_network, 0)
-
-        return TimingTrial(step, evaluate, lambda: self.checkpointer.trial_save(optimizer))

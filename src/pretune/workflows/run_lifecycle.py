@@ -14,7 +14,7 @@ from pretune.runtime import device, run_lock
 from pretune.runtime.distributed import World
 from pretune.runtime.progress import NullReporter, Reporter
 from pretune.runtime.run_folder import Run, default_folder
-from pretune.training.adjustments import replay_plan
+from pretune.training.callbacks.adjustments import replay_plan
 from pretune.workflows import finished_run
 
 

@@ -96,7 +96,6 @@ def _train(
     oom_backoff = OOMBackoff(run, "evaluation", rows, reporter.say, single_process=world.world_size == 1)
     result = Trainer(
         model_io=setup.model,
-        objective=setup.objective,
         dataloader=setup.dataloader,
         evaluate=lambda network, step: oom_backoff.run_with_backoff(step, partial(setup.evaluate, step)),
         settings=setup.training,

@@ -144,7 +144,6 @@ def _train(
     before = _initial_scores(run, setup, reporter, world) if settings.start_from else None
     result = Trainer(
         model_io=setup.model,
-        objective=setup.objective,
         dataloader=setup.dataloader,
         evaluate=setup.evaluate,
         settings=settings.training,

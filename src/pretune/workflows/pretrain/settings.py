@@ -21,11 +21,12 @@ from pretune.objectives import (
     objectives_for_heads,
     parse_objective,
 )
+from pretune.objectives.wrappers.sampled_softmax import SampledSoftmaxSettings
 from pretune.registry import find, list_names
 from pretune.text.training import TokenizerAlgorithm
 from pretune.training.duration import parse_duration
-from pretune.training.sampled_softmax import SampledSoftmaxSettings
 from pretune.training.settings import OptimizerSettings, TrainingSettings
+from pretune.types import Traits
 from pretune.workflows import distillation, run_page
 from pretune.workflows.pretrain import model_size
 from pretune.workflows.pretrain.continue_from import settings_from_checkpoint
@@ -44,18 +45,6 @@ DEFAULT_OPTIMIZER: dict[str, Any] = {
     "name": "muon", "learning_rate": 5e-3, "muon_learning_rate": 0.01, "weight_decay": 0.1,
 }  # fmt: skip
 """From random weights; docs/lab-notes.md has the comparison. A checkpoint goes on with AdamW."""
-OPTIMIZER_BY_OBJECTIVE: dict[str, dict[str, Any]] = {
-    "masked_lm": {"learning_rate": 2e-3, "betas": (0.9, 0.995), "muon_every": 2},
-    "causal_lm": {"betas": (0.9, 0.995), "muon_every": 4},
-}
-"""What differs by objective. Most words of the vocabulary are in few steps, so Adam's squares have to reach
-back far (docs/lab-notes.md, "A longer memory for Adam"). Other objectives were not tried."""
-OPTIONS_BY_OBJECTIVE: dict[str, dict[str, Any]] = {"masked_lm": {"mask_rate": 0.3}}
-"""Options from random weights: a masked model hides twice the share of the paper, and so stays for less long
-at how often each token comes (docs/lab-notes.md). A checkpoint goes on with the paper's."""
-SAMPLED_SOFTMAX_OBJECTIVES = ("causal_lm", "masked_lm")
-"""Objectives whose loss is estimated from some words of the vocabulary, from random weights
-(docs/lab-notes.md)."""
 DEFAULT_FAMILIES = ("modernbert", "llama", "bert", "t5", "xlnet")
 """In this order, where none is named."""
 
@@ -203,16 +192,11 @@ def _resolve_objectives(resolved: PretrainSettings) -> PretrainSettings:
     return resolved if resolved.start_from else _apply_recipe_options(resolved)
 
 
-def _first_objective(component: PretrainSettings | ComponentSettings) -> str:
-    """The first of the objectives that a part is learnt by together."""
-    return str(component.objective).partition("+")[0]
-
-
 def _apply_recipe_options(resolved: PretrainSettings) -> PretrainSettings:
     """The settings with the recipe's options for what is learnt, where none are given."""
 
     def options(of: PretrainSettings | ComponentSettings) -> dict[str, Any]:
-        return OPTIONS_BY_OBJECTIVE.get(_first_objective(of), {}) | of.objective_options
+        return {**parse_objective(str(of.objective)).recipe.options, **of.objective_options}
 
     if not resolved.mixture:
         return resolved.model_copy(update={"objective_options": options(resolved)})
@@ -236,8 +220,8 @@ def _resolve_sampled_softmax(resolved: PretrainSettings, *, is_given: bool) -> P
                 f"pretrain: sampled_softmax: {full_softmax_reason}, which computes all words; leave it out"
             )
         return resolved
-    objective_names = {spec.name for spec in resolved.objective_specs}
-    if full_softmax_reason or resolved.start_from or not objective_names <= set(SAMPLED_SOFTMAX_OBJECTIVES):
+    is_in_recipe = all(spec.uses_sampled_softmax for spec in resolved.objective_specs)
+    if full_softmax_reason or resolved.start_from or not is_in_recipe:
         return resolved
     return resolved.model_copy(update={"sampled_softmax": SampledSoftmaxSettings()})
 
@@ -328,13 +312,12 @@ def _given_optimizer_keys(training: object) -> set[str]:
 
 
 def _apply_optimizer_recipe(resolved: PretrainSettings, given_keys: set[str]) -> PretrainSettings:
-    """The settings with what suits the objective, and the family's first values, but for those
-    ``given_keys``.
-    """
-    training, rates = resolved.training, getattr(find("families", resolved.family), "LEARNING_RATES", {})
+    """The settings with what suits the objective, and the family's first values, but for those ``given``."""
+    training = resolved.training
     if training.optimizer.name != DEFAULT_OPTIMIZER["name"]:
         return resolved
-    recipe = OPTIMIZER_BY_OBJECTIVE.get(_first_objective(resolved.components[0]), {}) | rates
+    traits: Traits = find("families", resolved.family).TRAITS
+    recipe = {**resolved.objective_specs[0].recipe.optimizer, **traits.learning_rates}
     own = {key: value for key, value in recipe.items() if key not in given_keys}
     optimizer = training.optimizer.model_copy(update=own)
     return resolved.model_copy(update={"training": training.model_copy(update={"optimizer": optimizer})})

@@ -20,7 +20,7 @@ from pretune.errors import ConfigError, PretuneError
 from pretune.runtime import atomic_files, run_lock
 from pretune.runtime.metrics_reader import read_metrics
 from pretune.runtime.run_folder import Run
-from pretune.training import adjustments
+from pretune.training.callbacks import adjustments
 from pretune.training.settings import TrainingSettings
 from pretune.workflows import verdicts
 from pretune.workflows.finetune.finetune import FinetuneSettings
@@ -91,8 +91,8 @@ def show_run(run: FilePath) -> Entry:
 def adjust_run(run: FilePath, values: Mapping[str, Any] | Sequence[str]) -> Entry:
     """Change settings of a run that has not ended, from its next step on, on record.
 
-    ``values`` are keys and values, or ``key=value`` words; :data:`training.adjustments.ADJUSTABLE_KEYS`
-    says which.
+    ``values`` are keys and values, or ``key=value`` words;
+    :data:`training.callbacks.adjustments.ADJUSTABLE_KEYS` says which.
     A run that stands still has the change in its plan at once; one that trains takes it up between two steps.
 
     Raises:

@@ -18,6 +18,7 @@ from typing import Any
 
 from pretune.errors import CheckpointError, TrainingError
 from pretune.runtime import atomic_files
+from pretune.runtime.distributed import World
 from pretune.runtime.run_folder import Run
 from pretune.training.train_state import TrainState
 
@@ -56,8 +57,13 @@ class SkippedStep:
 class SpikeGuard:
     """Judges the steps of one run and finds the way back."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, world: World | None = None) -> None:
+        self.run, self.world = run, world or World()
+        self._plan: Mapping[str, Any] = {}
+
+    def load_plan(self, plan: Mapping[str, Any]) -> None:
+        """Take the steps that are left out from the plan of the run, once that is made or read."""
+        self._plan = plan
 
     def is_bad_step(self, state: TrainState, loss: float, gradient_norm: float) -> bool:
         """Whether a step of this loss and gradient norm must change nothing."""
@@ -71,9 +77,9 @@ class SpikeGuard:
         state.bad_steps = 0
         state.losses = [*state.losses[1 - MAX_LOSSES :], loss]
 
-    def find_skipped_step(self, plan: Mapping[str, Any], step: int) -> SkippedStep | None:
+    def find_skipped_step(self, step: int) -> SkippedStep | None:
         """What the plan says of ``step``, if it is to be left out."""
-        skips = [c for c in _skip_changes(plan) if step in c["skip"]]
+        skips = [c for c in _skip_changes(self._plan) if step in c["skip"]]
         if not skips:
             return None
         change = next((c for c in skips if _is_rollback(c)), skips[0])
@@ -84,15 +90,12 @@ class SpikeGuard:
             _from_json_number(loss_and_norm[0]), _from_json_number(loss_and_norm[1]), _is_rollback(change)
         )
 
-    def record_bad_step(self, step: int, loss: float, gradient_norm: float) -> dict[str, Any]:
-        """Write a bad step into the plan, which is returned."""
-        return self._append_change(
-            {
-                "step": step,
-                "skip": [step],
-                "loss_and_norm": {str(step): [_to_json_number(loss), _to_json_number(gradient_norm)]},
-            }
-        )
+    def record_bad_step(self, step: int, loss: float, gradient_norm: float) -> SkippedStep:
+        """Write a bad step into the plan."""
+        numbers = [_to_json_number(loss), _to_json_number(gradient_norm)]
+        change = {"step": step, "skip": [step], "loss_and_norm": {str(step): numbers}}
+        self._plan = self.world.on_main(lambda: self._append_change(change))
+        return SkippedStep(loss, gradient_norm)
 
     def skip_step(self, state: TrainState, skipped: SkippedStep) -> None:
         """Count a step that is left out; nothing else of the state changes."""
@@ -103,10 +106,8 @@ class SpikeGuard:
         """Whether as many steps in a row were bad as the weights are to be doubted for."""
         return state.bad_steps >= MAX_BAD_STEPS
 
-    def roll_back(self, state: TrainState) -> tuple[str, dict[str, Any]]:
-        """Find the checkpoint to go back to and write into the plan which steps are left out from there.
-
-        Gives the checkpoint's name and the plan.
+    def roll_back(self, state: TrainState) -> str:
+        """The name of the checkpoint to go back to; the plan says which steps are left out from there.
 
         Checkpoints after it go before that is written: whenever the process dies, what lies there is a
         state of the run as its plan tells it.
@@ -114,6 +115,10 @@ class SpikeGuard:
         Raises:
             TrainingError: there is none, or the last ways back did not help.
         """
+        name, self._plan = self.world.on_main(lambda: self._roll_back(state))
+        return name
+
+    def _roll_back(self, state: TrainState) -> tuple[str, dict[str, Any]]:
         rollbacks = failed_rollbacks(self.run.read_plan(), state.step - MAX_BAD_STEPS)
         bad = f"steps {state.step - MAX_BAD_STEPS} to {state.step - 1} had no usable loss or gradient"
         if len(rollbacks) >= MAX_ROLLBACKS:

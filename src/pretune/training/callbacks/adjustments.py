@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pretune.config import apply_overrides, build_settings
 from pretune.errors import CheckpointError, ConfigError, suggestion
 from pretune.runtime import state_file
+from pretune.runtime.distributed import World
 from pretune.runtime.plan_file import RunPlan as RunPlan
 from pretune.runtime.run_folder import Run
+from pretune.training.callbacks.base import Callback
+from pretune.training.optimizers.optimizers import Optimizers
 from pretune.training.settings import TrainingSettings
+from pretune.training.train_state import TrainState
 
 ADJUSTABLE_KEYS = (
     "training.optimizer.learning_rate",
@@ -32,6 +36,46 @@ ADJUSTABLE_KEYS = (
 REQUESTS_FOLDER = "requests"
 
 PlanDict = Mapping[str, Any]
+
+
+class Adjustments(Callback):
+    """Accepts requests between two steps, and lets each recorded change hold from its step on."""
+
+    def __init__(
+        self,
+        run: Run,
+        settings: TrainingSettings,
+        optimizer: Optimizers,
+        world: World,
+        say: Callable[[str], None],
+    ) -> None:
+        self.run, self.optimizer, self.world, self.say = run, optimizer, world, say
+        self.settings = settings
+        """As they are at the step that is next."""
+        self._initial_settings = settings
+        self._plan: PlanDict = {}
+        self._active: list[Mapping[str, Any]] = []
+
+    def load_plan(self, plan: PlanDict) -> None:
+        """Take the changes from the plan of the run, once that is made or read."""
+        self._plan = plan
+
+    def on_step_start(self, state: TrainState) -> None:
+        """Accept requests, and update the optimizer where the changes that hold are others than before."""
+        plan = self.world.on_main(lambda: self._accept(state.step))
+        self._plan = self._plan if plan is None else plan
+        active = active_changes(self._plan, state.step)
+        if active != self._active:
+            self._active = active
+            self.settings = settings_at(self._initial_settings, self._plan, state.step)
+            self.optimizer.update_hyperparameters(self.settings.optimizer)
+
+    def _accept(self, step: int) -> dict[str, Any] | None:
+        """The plan with the changes that were asked for since the last step, if there are any."""
+        done, refused = accept_requests(self.run, self._initial_settings, step)
+        for line in (*done, *refused):
+            self.say(line)
+        return self.run.read_plan() if done else None
 
 
 def apply_changes(settings: TrainingSettings, values: Mapping[str, Any]) -> TrainingSettings:

@@ -15,7 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from pretune.nn.feedforward import FeedForward, GatedFeedForward
+from pretune.runtime.metrics_log import Log
+from pretune.training.callbacks.base import Callback, StepResult
 from pretune.training.sharding import full_tensor
+from pretune.training.train_state import TrainState
 
 QUIET_THRESHOLD = 0.01
 """An activation below this share of its layer's root mean square says nothing."""
@@ -24,11 +27,12 @@ _LAYER_NAME = re.compile(r"(.*?\blayers\.\d+)\.|([^.]+)")
 GroupStats = dict[str, dict[str, float]]
 
 
-class ActivationStats:
-    """What a few steps are watched for, by group of parameters: each layer, and each part besides them."""
+class ActivationStats(Callback):
+    """What some steps show, by group of parameters: each layer, and each module besides them."""
 
-    def __init__(self, network: nn.Module, every: int | None) -> None:
-        self.network, self.every = network, every
+    def __init__(self, network: nn.Module, every: int | None, log: Log) -> None:
+        """``every``: so many steps one is looked at; None: none is."""
+        self.network, self.every, self.log = network, every, log
         self._groups: dict[str, list[nn.Parameter]] = {}
         for name, parameter in network.named_parameters():
             if parameter.requires_grad:
@@ -43,7 +47,7 @@ class ActivationStats:
         return self.every is not None and step % self.every == 0
 
     @contextmanager
-    def record_activations(self, step: int) -> Iterator[None]:
+    def around_backward(self, step: int) -> Iterator[None]:
         """Within, the activations of the forward passes are seen, if the step is due."""
         if not self.is_due(step):
             yield
@@ -65,7 +69,7 @@ class ActivationStats:
                 handle.remove()
 
     @torch.no_grad()
-    def record_gradients(self, step: int) -> None:
+    def on_gradients(self, step: int) -> None:
         """Look at the gradients, not yet clipped, and remember the weights."""
         if self.is_due(step):
             gradients = {
@@ -74,9 +78,15 @@ class ActivationStats:
             self._stats = {"gradient_norm": {name: _norm(tensors) for name, tensors in gradients.items()}}
             self._weights_before = {name: [p.detach().clone() for p in g] for name, g in self._groups.items()}
 
-    def discard(self) -> None:
+    def on_step_skip(self, state: TrainState) -> None:
         """The step changed nothing: what was seen of it does not count."""
         self._weights_before, self._stats = {}, {}
+
+    def on_step_end(self, state: TrainState, result: StepResult) -> None:
+        """A row of the log, where the step was one to look at."""
+        stats = self.collect(state.step - 1)
+        if stats is not None:
+            self.log.log_activation_stats(state.step, stats)
 
     @torch.no_grad()
     def collect(self, step: int) -> GroupStats | None:

@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from pretune.errors import CheckpointError
+from pretune.training.callbacks.base import Callback, StepResult
 from pretune.training.sharding import shard_like
+from pretune.training.train_state import TrainState
 
 
-class EMA:
+class EMA(Callback):
     """An exponential moving average of a network's trainable weights, kept beside them.
 
     The decay at update n is at most (1 + n) / (10 + n), so that the random weights at the beginning of a
@@ -23,6 +25,10 @@ class EMA:
         self._weights = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self._average = {name: p.detach().clone() for name, p in self._weights.items()}
         self.decay = decay
+
+    def on_step_end(self, state: TrainState, result: StepResult) -> None:
+        """Take in the weights of the step."""
+        self.update(state.step)
 
     @torch.no_grad()
     def update(self, step: int) -> None:

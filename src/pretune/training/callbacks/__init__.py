@@ -1,0 +1,1 @@
+"""What is done around the steps of a training run: one file a callback, each with few methods."""
