@@ -17,8 +17,9 @@ from pretune.registry import find
 from pretune.report import page as p
 from pretune.report.words import translations
 from pretune.runtime import atomic_files
-from pretune.runtime.metrics_reader import read_metrics
+from pretune.runtime.metrics_reader import REPEAT_ADVICE, read_metrics
 from pretune.runtime.run_folder import Run, describe_environment
+from pretune.runtime.state_file import renamed_error
 from pretune.workflows import run_page
 from pretune.workflows.findings import metric_name
 from pretune.workflows.runs.groups import RunGroup, group_runs, groups_to_dicts, setting_differences
@@ -195,7 +196,11 @@ def _task_name(config: Mapping[str, Any]) -> str:
 
 
 def _read_predictions(run: Run) -> list[dict[str, Any]]:
-    return read_metrics(run.folder / "predictions.jsonl")
+    path = run.folder / "predictions.jsonl"
+    rows = read_metrics(path)
+    if rows and "said" in rows[0]:
+        raise renamed_error(path, "key 'said' is called 'prediction' now", REPEAT_ADVICE)
+    return rows
 
 
 def _findings(
