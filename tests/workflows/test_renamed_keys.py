@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pretune.training.adjustments import accept_requests, replay_plan
 from tests.conformance import small
 
 import pretune
@@ -25,7 +26,6 @@ from pretune.runtime import atomic_files, state_file
 from pretune.runtime.metrics_reader import read_metrics
 from pretune.runtime.resumable_file import ResumableFile
 from pretune.runtime.run_folder import Run
-from pretune.training.adjustments import accept_requests, replay_plan
 from pretune.training.settings import TrainingSettings
 from pretune.workflows.data.folder import PrepareSettings
 from pretune.workflows.finetune.settings import FinetuneSettings
