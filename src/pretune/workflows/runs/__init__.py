@@ -1,0 +1,1 @@
+"""``pretune runs``: list, show, compare, adjust."""
