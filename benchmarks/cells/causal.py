@@ -43,7 +43,7 @@ def ours(options: Options) -> tuple[text.Text, dict[str, Any]]:
 
 
 def fastest(peer: Mapping[str, Any], options: Options) -> dict[str, Any]:
-    """The setting of ``TRIED`` with the most tokens a second."""
+    """The setting of ``TIMING_RECORDS`` with the most tokens a second."""
     tried = TRIED[:2] if options.smoke else TRIED
     # torch.compile is warmed up for as long as it compiles: a minute here.
     sides = {

@@ -94,7 +94,9 @@ def _set_last_segment(specials: SpecialTokens, segments: IntArray) -> IntArray:
 def add_special_token_starts(
     specials: SpecialTokens, word_starts: tuple[npt.NDArray[np.uint8], ...]
 ) -> npt.NDArray[np.uint8]:
-    """The flags of one text or a pair (see `Feature`) as `framed` lays it out; a special token is a word."""
+    """The flags of one text or a pair (see `Feature`) as `add_special_tokens` lays it out; a special token
+    is a word.
+    """
     positions, _ = add_special_tokens(
         specials, tuple(-1 - np.arange(len(text_starts)) for text_starts in word_starts)
     )  # (T,)

@@ -17,7 +17,9 @@ PROGRAM = "import sys; sys.argv[0] = 'pretune'; from pretune.cli.main import mai
 
 
 def completed(typed: str, shell: str = "bash") -> list[str]:
-    """What a shell is offered for the last word of ``typed``; it asks by these environment variables."""
+    """What a shell is offered for the last word of ``sanitize_texts``; it asks by these environment
+    variables.
+    """
     words = typed.split(" ")
     asked = {"COMP_WORDS": typed, "COMP_CWORD": str(len(words) - 1), "_TYPER_COMPLETE_ARGS": typed,
              "_TYPER_COMPLETE_FISH_ACTION": "get-args"}  # fmt: skip

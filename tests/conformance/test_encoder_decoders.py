@@ -357,7 +357,7 @@ def test_the_loss_in_chunks_is_the_plain_cross_entropy(
     hub.write_model(tmp_path, case.values, weights.export_weights(network, case.family.WEIGHTS))
     stock = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path).eval()
     sources, targets = sequences(SOURCES, 7), sequences(TARGETS, 8)
-    begin = {"pad": SPECIALS.pad_id, "end": SPECIALS.eos_id, "start": SPECIALS.bos_id}[
+    begin = {"pad": SPECIALS.pad_id, "eos": SPECIALS.eos_id, "bos": SPECIALS.bos_id}[
         case.family.TRAITS.decoder_start_token
     ]
     assert begin is not None
@@ -390,7 +390,7 @@ def test_a_cache_changes_nothing(case: Case, monkeypatch: pytest.MonkeyPatch) ->
     for number, step in enumerate(((5, 7, 3), (3, 1, 2), (2, 0, 1), (1, 1, 1), (1, 1, 1))):
         pieces = [t[at : at + n] for t, at, n in zip(targets, done, step, strict=True)]
         tokens, layout = grid(pieces, fill=5)
-        batch = Batch(tokens, replace(layout, cached=cache.lengths))
+        batch = Batch(tokens, replace(layout, cache_lengths=cache.lengths))
         if not number:
             batch = replace(batch, source_tokens=source, source_layout=source_layout)
         outputs = network(batch, heads=(), cache=cache)

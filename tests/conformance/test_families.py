@@ -452,7 +452,7 @@ def test_a_cache_changes_nothing(case: Case) -> None:
     for step in ((5, 7, 3), (3, 1, 2), (2, 0, 1), (1, 1, 1), (1, 1, 1)):
         pieces = [d[at : at + n] for d, at, n in zip(documents, done, step, strict=True)]
         batch = padded(pieces, fill=5)
-        batch = replace(batch, layout=replace(batch.layout, cached=cache.lengths))
+        batch = replace(batch, layout=replace(batch.layout, cache_lengths=cache.lengths))
         outputs = network(batch, heads=(), cache=cache)
         for row, (at, n) in enumerate(zip(done, step, strict=True)):
             torch.testing.assert_close(outputs.hidden[row, :n], expected[row, at : at + n], **EXACT)

@@ -197,14 +197,14 @@ def test_adjusted_while_it_runs_and_then_killed(tmp_path: Path, monkeypatch: pyt
                 adjustments.request_changes(made.run, RATE)  # taken up before step 5
             return bool(step(*arguments))
 
-        monkeypatch.setattr(made, "_step", stepped)
+        monkeypatch.setattr(made, "_train_step", stepped)
         return made
 
     whole = trained("whole", 99)
     whole.train()
     with pytest.raises(Killed):
         trained("killed", 5).train()
-    assert [change["step"] for change in whole.run.plan()["changes"]] == [5]
+    assert [change["step"] for change in whole.run.read_plan()["changes"]] == [5]
     resumed = small.trainer(tmp_path / "killed", "masked_lm", family="bert")
     resumed.train()
     assert_same(small.state(whole), small.state(resumed))
@@ -315,7 +315,7 @@ def test_killed_between_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             raise Killed
         return bool(step(*arguments))
 
-    monkeypatch.setattr(broken, "_step", dying)
+    monkeypatch.setattr(broken, "_train_step", dying)
     with pytest.raises(Killed):
         broken.train()
     assert len(log_of(tmp_path / "killed")) > 8  # it wrote beyond its last checkpoint at step 6

@@ -43,7 +43,7 @@ def short(text: str) -> Duration:
 def brief(one_thread: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for workflow in (pretrain, components):
-            patch.setattr(workflow, "parse_length", short)
+            patch.setattr(workflow, "parse_duration", short)
         patch.setattr(quickstart, "SEEDS", (0,))
         yield
 
@@ -62,7 +62,7 @@ def after_quickstart(brief: None, tmp_path_factory: pytest.TempPathFactory) -> P
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        patch.setattr(quickstart, "_begin", begin_with_few)
+        patch.setattr(quickstart, "_prepare_folder", begin_with_few)
         done = RUNNER.invoke(app, ["quickstart"])
         assert done.exit_code == 0, done.output
     cut(texts.glob("*/*.jsonl"), RECORDS)

@@ -74,7 +74,7 @@ def _gets_past(folder: Path, bad: set[int], kind: str, stop: int) -> None:
     back = len(bad) >= 3
     expected = bad | (set(range(first - first % 4, first)) if back else set())
     check(left == expected, f"left out {sorted(left)}, expected {sorted(expected)}")
-    check(any("rolled_back_at" in c for c in whole.run.plan()["changes"]) == back, whole.run.plan())
+    check(any("rolled_back_at" in c for c in whole.run.read_plan()["changes"]) == back, whole.run.read_plan())
 
     killed = broken(folder / "killed", bad, kind)
     inner = killed._train_step
@@ -101,7 +101,7 @@ def _gets_past(folder: Path, bad: set[int], kind: str, stop: int) -> None:
 
 
 def _everything(made: Any) -> dict[str, torch.Tensor]:
-    averages = {f"average/{name}": value.clone() for name, value in made.average._average.items()}
+    averages = {f"average/{name}": value.clone() for name, value in made.ema._average.items()}
     state: dict[str, torch.Tensor] = small.state(made)
     return state | averages
 

@@ -272,10 +272,10 @@ class Events:
             )
         _before(checkpointer, "save_file", lambda *_: self.see("write"))
         _before(checkpointer, "save_file", lambda *_: self.see("save"))
-        _before(atomic_files, "_sync", lambda *_: self.see("save"))
-        _before(atomic_files, "_put_in_place", lambda *_: self.see("save"))
+        _before(atomic_files, "_fsync", lambda *_: self.see("save"))
+        _before(atomic_files, "_replace_folder", lambda *_: self.see("save"))
         _before(atomic_files, "remove_folder", lambda *_: self.see("save"))
-        _before(log_module.MetricsLog, "_write", lambda *_: self.see("line"))
+        _before(log_module.MetricsLog, "_write_row", lambda *_: self.see("line"))
         _before(corpus_module, "write_corpus", lambda *_: self.see("corpus"))
         _before(
             bert.Network,

@@ -114,7 +114,7 @@ class Clock:
 
 
 def run(clock: Clock, seconds: float, planned_step: float, pace: list[tuple[float, float]]) -> float:
-    """Wall-clock at the end of a run whose steps take what ``pace`` says from which second on."""
+    """Wall-clock at the end of a run whose steps take what ``step_timer`` says from which second on."""
     evaluation, evaluations = 1.0, 5
     steps = budget.affordable_steps(seconds, planned_step, evaluation, evaluations)
     plan: dict[str, object] = {"steps": steps, "changes": []}

@@ -240,13 +240,13 @@ def test_a_language_model_goes_on_too(
     for model, call in ((llama, "generate"), (bert, "fill")):
         whole, out = tmp_path / f"{call}-whole.jsonl", tmp_path / f"{call}.jsonl"
         writing = job.GenerationOptions(max_new_tokens=3)
-        pretune.predict(model, data=data, out=whole, writing=writing)
+        pretune.predict(model, data=data, out=whole, generation_options=writing)
         with monkeypatch.context() as patch:
             die_after(patch, call, 11)
             with pytest.raises(Killed):
-                pretune.predict(model, data=data, out=out, writing=writing)
+                pretune.predict(model, data=data, out=out, generation_options=writing)
         assert len(read(tmp_path / f"{call}.jsonl.partial")) == job.GENERATION_CHUNK_SIZE
-        pretune.predict(model, data=data, out=out, writing=writing)
+        pretune.predict(model, data=data, out=out, generation_options=writing)
         assert out.read_bytes() == whole.read_bytes()
 
 

@@ -60,7 +60,7 @@ class NgramBaselines:
         Args:
             documents: the training text; no pair spans two of them.
             vocabulary_size: of the tokenizer, special tokens included.
-            start: the id that opens a document, if one does. It is the context of the token after it and
+            bos_id: the id that opens a document, if one does. It is the context of the token after it and
                 no target itself.
 
         Raises:

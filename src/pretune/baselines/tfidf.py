@@ -204,7 +204,9 @@ def _cross_validate(counts: TermCounts, targets: IntArray, seed: int) -> list[di
 def _predict(
     counts: TermCounts, targets: IntArray, test_counts: TermCounts, c_values: Sequence[float]
 ) -> dict[float, IntArray]:
-    """Learn from term counts (n, terms) and say the labels of ``other`` (m, terms), for each strength."""
+    """Learn from term counts (n, terms) and say the labels of ``test_counts`` (m, terms), for each
+    strength.
+    """
     features, others = tfidf_features(counts, test_counts)
     classifier = LogisticRegression(max_iter=2000, warm_start=True)
     predicted = {}

@@ -69,7 +69,7 @@ class _Reader:
         return struct.unpack("<" + struct_format, self._file.read(struct.calcsize("<" + struct_format)))[0]
 
     def read_count(self, min_bytes: int = 1) -> int:
-        """How many things of at least ``least`` bytes each follow."""
+        """How many things of at least ``min_bytes`` bytes each follow."""
         count: int = self.read_number("Q")
         if count * min_bytes > self.bytes_left:
             raise self.error(f"it counts {count:,} where {self.bytes_left:,} bytes are left")

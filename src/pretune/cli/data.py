@@ -149,7 +149,7 @@ def inspect(
 def merge_cleaning_settings(
     words: list[str] | None, config: Path | None, options: Mapping[str, Any], top_level: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Settings of a YAML file, with options laid over those of ``cleaning`` and ``others``, and ``key=value``."""
+    """Settings of a YAML file, with options laid over those of ``cleaning`` and ``top_level``, and ``key=value``."""
     paths, assignments = split_arguments(words or [])
     values = merge_settings(config, {"sources": paths, **top_level}, [])
     given = {key: value for key, value in options.items() if value}

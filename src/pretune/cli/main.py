@@ -35,7 +35,7 @@ def verbs() -> list[ModuleType]:
 
 
 class VerbGroup(typer.core.TyperGroup):
-    """Lists groups of verbs among the verbs, all in :data:`ORDER`."""
+    """Lists groups of verbs among the verbs, all in :data:`VERB_ORDER`."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         """The names in the order in which help shows them."""

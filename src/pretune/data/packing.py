@@ -70,7 +70,7 @@ _ATTENTION_CROSSOVER_WIDTH = 768
 
 
 def group_by_length(lengths: Sequence[int] | IntArray, batch_size: int) -> list[list[int]]:
-    """Indices in batches of ``rows`` with similar lengths, longest first, ties by index."""
+    """Indices in batches of ``batch_size`` with similar lengths, longest first, ties by index."""
     order = np.argsort(-np.asarray(lengths, np.int64), kind="stable").tolist()
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
@@ -94,9 +94,9 @@ def collate(
 
     Args:
         groups: the examples of each row.
-        pad: id that fills up the grid.
+        pad_id: id that fills up the grid.
         heads: the heads whose places and targets are taken.
-        multiple: T (and S) is rounded up to a multiple of it.
+        pad_to_multiple_of: T (and S) is rounded up to a multiple of it.
         segments: put the rows' segments into the layout.
         packed: False gives each row of an example a grid row of its own, for models that cannot be packed.
     """

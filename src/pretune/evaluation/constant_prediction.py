@@ -84,7 +84,7 @@ def find_never_predicted(
 
     Args:
         predicted: the classes of each prediction: one, several, or none.
-        true: those of each record.
+        references: those of each record.
     """
     named = set(chain.from_iterable(predicted))
     counts = Counter(label for labels in references for label in set(labels))

@@ -58,7 +58,7 @@ def tfidf(
     Both are those of the best micro F1 on a fifth of the training records that is held out for it.
 
     Args:
-        held: (n, C) 0 or 1, which label each training text has.
+        label_matrix: (n, C) 0 or 1, which label each training text has.
 
     Raises:
         DataError: there is no test text, or no training text holds a word.

@@ -82,7 +82,7 @@ class HeldOutSet:
         """``loss`` in nats per target first, as it decides; ``bits_per_byte`` where all tokens are scored.
 
         Each rank scores its share of the batches, and all have the same scores. Of a head that chooses among
-        classes, its accuracy follows. ``rows`` of the grid are read at once.
+        classes, its accuracy follows. ``rows_per_batch`` of the grid are read at once.
         """
         if rows_per_batch != self._rows_per_batch:
             self._batches, self._rows_per_batch = self._collate(rows_per_batch), rows_per_batch

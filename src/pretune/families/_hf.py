@@ -100,7 +100,7 @@ class Network(nn.Module):
         self.pad_id = config.pad_token_id if padding_id is None else padding_id
         """What marks padding in the stock network; None: the mask alone does."""
         groups, stock_network = tensor_groups(config.model_type), self._build_stock(heads)
-        # Not as a module of its own: each parameter stands below under the name that `Names` gives it.
+        # Not as a module of its own: each parameter stands below under the name that `StockNames` gives it.
         self._stock: tuple[Any] = (stock_network,)
         self.body = ModuleSubset(stock_network.base_model, groups.body)
         self.heads = nn.ModuleDict()

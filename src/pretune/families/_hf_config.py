@@ -148,7 +148,7 @@ def build_stock_config(values: Mapping[str, Any], *, add_position_offset: bool =
     """A stock config of keys under either name.
 
     Args:
-        offset: ``max_position_embeddings`` counts tokens, not the rows of a table.
+        add_position_offset: ``max_position_embeddings`` counts tokens, not the rows of a table.
 
     Raises:
         ValueError: transformers refuses a value.

@@ -152,7 +152,7 @@ class SelfAttention(nn.Module):
     def forward(
         self, hidden: Tensor, mask: attention.AttentionMask, output_positions: Tensor | None = None
     ) -> Tensor:
-        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        """(B, T, D) to (B, T, D), or to (M, D) at ``output_positions``"""
         query, key, value = (
             project(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, K)
             for project in (self.query, self.key, self.value)
@@ -176,7 +176,7 @@ class Layer(nn.Module):
     def forward(
         self, hidden: Tensor, mask: attention.AttentionMask, output_positions: Tensor | None = None
     ) -> Tensor:
-        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        """(B, T, D) to (B, T, D), or to (M, D) at ``output_positions``"""
         mixed = self.dropout(self.attention(hidden, mask, output_positions))
         hidden = self.attention_norm(nn_heads.select(hidden, output_positions) + mixed)
         hidden = self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))

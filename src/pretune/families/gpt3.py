@@ -198,7 +198,7 @@ class SelfAttention(nn.Module):
         cache: KVCache | None,
         output_positions: Tensor | None = None,
     ) -> Tensor:
-        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        """(B, T, D) to (B, T, D), or to (M, D) at ``output_positions``"""
         query, key, value = (
             project(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, K)
             for project in (self.query, self.key, self.value)
@@ -229,7 +229,7 @@ class Layer(nn.Module):
         cache: KVCache | None,
         output_positions: Tensor | None = None,
     ) -> Tensor:
-        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        """(B, T, D) to (B, T, D), or to (M, D) at ``output_positions``"""
         mixed = self.dropout(self.attention(self.attention_norm(hidden), mask, cache, output_positions))
         hidden = nn_heads.select(hidden, output_positions) + mixed
         hidden = hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
@@ -276,7 +276,7 @@ class Network(nn.Module):
     ) -> Outputs:
         """Hidden states of the batch, and what the heads say at their places.
 
-        With a cache, the batch holds the new tokens only, and ``layout.cached`` counts the old ones.
+        With a cache, the batch holds the new tokens only, and ``layout.cache_lengths`` counts the old ones.
 
         Raises:
             UnsupportedError: a head that the network was not built with, or too long a row.

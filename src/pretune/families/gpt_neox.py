@@ -136,7 +136,7 @@ class SelfAttention(nn.Module):
         cache: KVCache | None,
         output_positions: Tensor | None = None,
     ) -> Tensor:
-        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        """(B, T, D) to (B, T, D), or to (M, D) at ``output_positions``"""
         heads, size = self.config.num_attention_heads, self.config.rotary_size
         # One head's query, key and value lie beside each other, not all queries before all keys.
         fused = self.query_key_value(hidden).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, H, T, 3K)
@@ -173,7 +173,7 @@ class Layer(nn.Module):
         cache: KVCache | None,
         output_positions: Tensor | None = None,
     ) -> Tensor:
-        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        """(B, T, D) to (B, T, D), or to (M, D) at ``output_positions``"""
         mixed = self.dropout(
             self.attention(self.attention_norm(hidden), tables, mask, cache, output_positions)
         )

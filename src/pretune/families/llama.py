@@ -48,7 +48,7 @@ class Variant:
     qkv_bias: bool = False
     """Its maps to queries, keys and values have a bias, the one behind the attention has none."""
     optional_settings: tuple[str, ...] = ()
-    """Those of ``OPTIONAL`` that its stock class has."""
+    """Those of ``OPTIONAL_SETTINGS`` that its stock class has."""
 
 
 QWEN_WINDOW_SETTINGS = ("sliding_window", "layer_types", "max_window_layers")
@@ -255,7 +255,7 @@ class SelfAttention(nn.Module):
         cache: KVCache | None,
         output_positions: Tensor | None = None,
     ) -> Tensor:
-        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        """(B, T, D) to (B, T, D), or to (M, D) at ``output_positions``"""
         split = (-1, self.head_size)
         query = self.query_norm(self.query(hidden).unflatten(-1, split)).transpose(1, 2)  # (B, H, T, K)
         key = self.key_norm(self.key(hidden).unflatten(-1, split)).transpose(1, 2)  # (B, G, T, K)
@@ -288,7 +288,7 @@ class Layer(nn.Module):
         cache: KVCache | None,
         output_positions: Tensor | None = None,
     ) -> Tensor:
-        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        """(B, T, D) to (B, T, D), or to (M, D) at ``output_positions``"""
         mixed = self.attention(self.attention_norm(hidden), tables, mask, cache, output_positions)
         hidden = nn_heads.select(hidden, output_positions) + mixed
         hidden = hidden + self.feed_forward(self.feed_forward_norm(hidden))
@@ -335,7 +335,7 @@ class Network(nn.Module):
     ) -> Outputs:
         """Hidden states of the batch, and what the heads say at their places.
 
-        With a cache, the batch holds the new tokens only, and ``layout.cached`` counts the old ones.
+        With a cache, the batch holds the new tokens only, and ``layout.cache_lengths`` counts the old ones.
 
         Raises:
             UnsupportedError: a head that the network was not built with.

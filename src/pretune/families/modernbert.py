@@ -217,7 +217,7 @@ class SelfAttention(nn.Module):
         mask: attention.AttentionMask,
         output_positions: Tensor | None = None,
     ) -> Tensor:
-        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        """(B, T, D) to (B, T, D), or to (M, D) at ``output_positions``"""
         query, key, value = (
             projection.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, K)
             for projection in self.query_key_value(hidden).chunk(3, dim=-1)
@@ -266,7 +266,7 @@ class Layer(nn.Module):
         mask: attention.AttentionMask,
         output_positions: Tensor | None = None,
     ) -> Tensor:
-        """(B, T, D) to (B, T, D), or to (M, D) at ``places``"""
+        """(B, T, D) to (B, T, D), or to (M, D) at ``output_positions``"""
         mixed = self.attention(self.attention_norm(hidden), tables, mask, output_positions)
         hidden = nn_heads.select(hidden, output_positions) + mixed
         hidden = hidden + self.feed_forward(self.feed_forward_norm(hidden))

@@ -311,7 +311,7 @@ class Network(nn.Module):
     ) -> Outputs:
         """Hidden states of the target, and what the heads say at their places.
 
-        With a cache, the batch holds the new tokens only, and ``layout.cached`` counts the old ones.
+        With a cache, the batch holds the new tokens only, and ``layout.cache_lengths`` counts the old ones.
 
         Raises:
             UnsupportedError: a head that the network was not built with, or a batch without a source.

@@ -225,7 +225,9 @@ class RelativeAttention(nn.Module):
         relative_encoding: Tensor,
         output_positions: Tensor | None,
     ) -> Streams:
-        """What each stream, (B, P, D), finds in ``whole``, (B, S, D): the same, or (M, D) at ``places``."""
+        """What each stream, (B, P, D), finds in ``context``, (B, S, D): the same, or (M, D) at
+        ``output_positions``.
+        """
         key, value = (
             self._split_heads(self.key(context)),
             self._split_heads(self.value(context)),
@@ -283,7 +285,7 @@ class Layer(nn.Module):
         relative_encoding: Tensor,
         output_positions: Tensor | None,
     ) -> Streams:
-        """(B, P, D) of each stream to the same, or to (M, D) at ``places``."""
+        """(B, P, D) of each stream to the same, or to (M, D) at ``output_positions``."""
         attention_outputs = self.attention(streams, masks, context, relative_encoding, output_positions)
         updated = []
         for stream, attended in zip(streams, attention_outputs, strict=True):
@@ -378,7 +380,9 @@ class Network(nn.Module):
         query_positions: Tensor | None,
         output_positions: Tensor | None,
     ) -> Tensor:
-        """The queries at ``columns`` (B, P), (B, P, D); without these the contents, (B, T, D) or (M, D)."""
+        """The queries at ``query_positions`` (B, P), (B, P, D); without these the contents, (B, T, D) or
+        (M, D).
+        """
         streams: Streams = (self.dropout(self.embedding(batch.tokens)),)  # (B, T, D)
         masks = [StreamMask.build(batch, "content", None, memory)]
         if query_positions is not None:

@@ -75,7 +75,9 @@ class GenerationConfig:
 
     @classmethod
     def from_specials(cls, specials: SpecialTokens, decoder_start_id: int | None = None) -> GenerationConfig:
-        """Our own, for a model that is made here; ``start``: what the decoder of an encoder-decoder reads."""
+        """Our own, for a model that is made here; ``decoder_start_id``: what the decoder of an
+        encoder-decoder reads.
+        """
         return cls(
             eos_ids=() if specials.eos_id is None else (specials.eos_id,), decoder_start_id=decoder_start_id
         )
@@ -100,7 +102,7 @@ class GenerationConfig:
         return build_settings(Decoding, {**model_values, **given}, where="generate")
 
     def build_constraint(self, count: int, limits: LengthLimits, tokens: Sequence[int]) -> TokenConstraint:
-        """What token number ``count`` behind a prompt may be, ``text`` being all that stands before it."""
+        """What token number ``count`` behind a prompt may be, ``tokens`` being all that stands before it."""
         forces_first = limits.prompt_length == 1 and self.forced_bos_ids
         if count == limits.max_new_tokens and self.forced_eos_ids:
             return TokenConstraint(forced=self.forced_eos_ids)
@@ -122,8 +124,8 @@ class GenerationConfig:
     ) -> GenerationConfig:
         """Those of a folder: of generation_config.json or, as stock does it, of such keys in config.json.
 
-        Where neither says how tokens are chosen, it is our own way. ``start`` as in `of`: it holds where the
-        files name no other.
+        Where neither says how tokens are chosen, it is our own way. ``decoder_start_id`` as in `of`: it
+        holds where the files name no other.
 
         Raises:
             CheckpointError: the file is damaged, or asks for what cannot be.

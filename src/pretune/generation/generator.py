@@ -153,7 +153,8 @@ class TextGenerator:
 
 
 def _batches(lengths: Sequence[int], num_sequences: int) -> Iterator[tuple[list[int], range]]:
-    """Prompts, and which of the ``each`` sequences of them, that are written at once: ``ROWS`` together.
+    """Prompts, and which of the ``num_sequences`` sequences of them, that are written at once:
+    ``DEFAULT_ROWS`` together.
 
     Prompts of similar length share a batch, which is as wide as its longest.
     """

@@ -61,8 +61,8 @@ def process_logits(
     """Logits (B, V) after what also holds where nothing is drawn: repetitions and forbidden tokens.
 
     Args:
-        history: (B, T) the texts so far, -1 behind the shorter ones; needed if ``sampling.looks_back``.
-        restrictions: one a row; none at all: any token may come.
+        history: (B, T) the texts so far, -1 behind the shorter ones; needed if ``sampling.needs_history``.
+        constraints: one a row; none at all: any token may come.
     """
     if history is not None and sampling.repetition_penalty != 1:
         logits = apply_repetition_penalty(logits, history, sampling.repetition_penalty)
@@ -96,7 +96,7 @@ def apply_repetition_penalty(logits: Tensor, history: Tensor, penalty: float) ->
 
 
 def forbid_repeated_ngrams(logits: Tensor, history: Tensor, n: int) -> Tensor:
-    """No token that would repeat a run of ``size`` tokens of ``history`` (Paulus et al. 2018)."""
+    """No token that would repeat a run of ``n`` tokens of ``history`` (Paulus et al. 2018)."""
     lengths = (history >= 0).sum(-1)  # (B,)
     if n > history.shape[1]:
         return logits
@@ -123,7 +123,7 @@ def keep_top_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
-    """-inf for all but the likeliest tokens that together have ``share`` of the probability."""
+    """-inf for all but the likeliest tokens that together have ``top_p`` of the probability."""
     ranked, order = logits.sort(descending=False)
     beyond = ranked.softmax(-1).cumsum(-1) <= 1 - top_p
     beyond[..., -1:] = False
@@ -131,7 +131,7 @@ def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
 
 
 def keep_min_p(logits: Tensor, min_p: float) -> Tensor:
-    """-inf for tokens less than ``share`` times as likely as the likeliest."""
+    """-inf for tokens less than ``min_p`` times as likely as the likeliest."""
     likely = logits.softmax(-1)
     return logits.masked_fill(likely < min_p * likely.amax(-1, keepdim=True), -torch.inf)
 
@@ -178,6 +178,6 @@ def sample(logits: Tensor, sampling: Sampling, generators: Sequence[torch.Genera
 
 
 def build_generator(seed: int, sequence_number: int) -> torch.Generator:
-    """The random numbers of the sequence ``number`` that is drawn for a prompt."""
+    """The random numbers of the sequence ``sequence_number`` that is drawn for a prompt."""
     state = np.random.SeedSequence([seed, sequence_number]).generate_state(2, np.uint32)
     return torch.Generator().manual_seed(int(state[0]) << 31 ^ int(state[1]))

@@ -44,8 +44,9 @@ def stream_tokens(
 ) -> Iterator[tuple[int, str, StreamingDetokenizer]]:
     """Text as it is written: (row, new text, all of the row so far); a row's last has a ``reason``.
 
-    Rows are the prompts, each with its ``limits``, and each once for every one of ``numbers``. The same seed,
-    number and prompt give the same text, whatever stands beside it, up to the rounding of matrix products.
+    Rows are the prompts, each with its ``limits``, and each once for every one of ``sequence_numbers``. The
+    same seed, number and prompt give the same text, whatever stands beside it, up to the rounding of matrix
+    products.
 
     Where a text outgrows ``max_length`` its beginning is forgotten: see `reader.Reader`.
     """

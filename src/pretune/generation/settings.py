@@ -103,7 +103,7 @@ def length_limits(decoding: Decoding, prompt_length: int, max_length: int | None
     """The lengths that ``decoding`` allows behind a prompt.
 
     Args:
-        longest: what the decoder of an encoder-decoder reads; None: it forgets the beginning and goes on.
+        max_length: what the decoder of an encoder-decoder reads; None: it forgets the beginning and goes on.
 
     Raises:
         UsageError: ``max_length`` leaves no room behind the prompt.

@@ -99,7 +99,7 @@ class MaskFiller:
             allowed: for each place (V,) 0 for tokens that may stand there, -inf for others; None: all may.
 
         Returns:
-            (log-probability, tokens), best first, ``width`` at most.
+            (log-probability, tokens), best first, ``beam_size`` at most.
         """
         beams: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
         for number, mask_position in enumerate(mask_positions):
@@ -124,7 +124,7 @@ class MaskFiller:
     def render(
         self, masked_text: MaskedText, mask_index: int, ids: Sequence[int], row: IntArray
     ) -> tuple[str, str]:
-        """The text of a filling of mask ``number``, and the whole text with it.
+        """The text of a filling of mask ``mask_index``, and the whole text with it.
 
         Args:
             row: the ids before and after the mask are taken from it.
@@ -306,7 +306,7 @@ def _target_ids(
 
 
 def _fill_whole_words(filler: MaskFiller, masked_text: MaskedText, mask_index: int) -> list[MaskPrediction]:
-    """Words of one to ``MOST_PIECES`` tokens, compared by their probability a token.
+    """Words of one to ``MAX_WORD_TOKENS`` tokens, compared by their probability a token.
 
     Each token is seen with those of its word before it, none behind it, so that a long word does not give
     itself away (Kauf and Ivanova 2023). Words that the tokenizer would cut otherwise are no candidates.

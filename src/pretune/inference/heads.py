@@ -49,7 +49,7 @@ def predict_records(
     """One prediction a record, in the order of the records.
 
     Args:
-        capacity: places of a row that several texts may share; None: each has one of its own.
+        row_capacity: places of a row that several texts may share; None: each has one of its own.
         batch_size: the most rows at once.
     """
     if not records:

@@ -169,7 +169,7 @@ def _check_stride(requested: int | None, length: int) -> int:
 def _split_windows(
     row: int, num_inputs: int, window_length: int, stride: int
 ) -> list[tuple[int, int, int, int]]:
-    """(row, begin, first that is scored, end) of each window over ``size`` inputs."""
+    """(row, begin, first that is scored, end) of each window over ``num_inputs`` inputs."""
     windows, num_scored = [(row, 0, 0, min(num_inputs, window_length))], min(num_inputs, window_length)
     while num_scored < num_inputs:
         end = min(num_inputs, num_scored + stride)

@@ -42,7 +42,7 @@ class ClassReport:
     confusion_counts: IntArray | None
     """(C, C) records of each true class (row) by predicted class (column). Of several labels a record
     (C, 2, 2): by label, records without and with it (row), predicted to be without and with it (column).
-    None of more than :data:`LARGEST` classes."""
+    None of more than :data:`MAX_CONFUSION_CLASSES` classes."""
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in summary.json."""

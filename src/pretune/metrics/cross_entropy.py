@@ -29,7 +29,7 @@ def cross_entropy(
     scored: it says nothing of a masked model.
 
     Args:
-        nats: () or (documents,) summed cross-entropy.
+        nll: () or (documents,) summed cross-entropy.
         targets: () or (documents,) number of targets in each sum.
         tokenizer: name or hash, for the signature.
         text_bytes: () or (documents,) UTF-8 bytes of the text that the targets spell.

@@ -37,7 +37,7 @@ FINETUNE_ADVICE = "`pretune finetune` puts such a head on a model"
 def check_head(
     path: Path | None, model_head: str, required_heads: Sequence[str], untrained: Sequence[str]
 ) -> None:
-    """See that a model with the head ``own`` can be used as one of the ``wanted``.
+    """See that a model with the head ``model_head`` can be used as one of the ``required_heads``.
 
     Raises:
         UsageError: it cannot, or the head has parameters that were never trained.

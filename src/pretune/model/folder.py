@@ -189,7 +189,7 @@ def labels_from_config(folder: Path, config: Mapping[str, Any]) -> tuple[str, ..
 
 
 def read_metadata(folder: Path, config: Any) -> dict[str, Any]:
-    """What :data:`ABOUT` holds; nothing for a folder that another program wrote.
+    """What :data:`METADATA_FILE` holds; nothing for a folder that another program wrote.
 
     Raises:
         CheckpointError: it is damaged.

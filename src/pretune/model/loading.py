@@ -113,8 +113,8 @@ def _find_other_head_tensors(
     """The tensors of a head that is not the one asked for: its classes, tags or answers mean nothing here.
 
     Args:
-        own: the head of the folder, where the family has it.
-        kept: it is the one asked for, with the same classes.
+        folder_head: the head of the folder, where the family has it.
+        is_same_head: it is the one asked for, with the same classes.
     """
     if is_same_head:
         return []

@@ -211,7 +211,9 @@ class Model:
 
     @check_arguments
     def save(self, path: FilePath, *, overwrite: bool = False) -> Path:
-        """Save as a folder that stock ``transformers`` loads with the same outputs: see `save_as`."""
+        """Save as a folder that stock ``transformers`` loads with the same outputs: see
+        `save_model_folder`.
+        """
         self.path = save_model_folder(Path(path), self.write, overwrite=overwrite)
         return self.path
 
@@ -389,7 +391,7 @@ class Model:
 
     @check_arguments
     def score(self, text: str, *, stride: int | None = None, within_word: bool = False) -> TextScore:
-        """How probable the model finds a text, a token at a time; see `inference.scoring`.
+        """How probable the model finds a text, a token at a time; see `inference.evaluation_objective`.
 
         A causal model gives the log-probability, a masked one the pseudo-log-likelihood.
 

@@ -37,10 +37,11 @@ Stream = Literal["content", "query"]
 
 
 def build_mask(layout: Layout, seq_length: int, *, causal: bool, window: int | None = None) -> AttentionMask:
-    """Decide once a forward pass what every place of a (B, T = ``width``) grid sees.
+    """Decide once a forward pass what every place of a (B, T = ``seq_length``) grid sees.
 
-    Keys lie in the order of their positions: T of them, or, where ``layout.cached`` is given, as many as
-    `cache.Cache.extend` returns. Padding sees padding, so that no row of the softmax is empty.
+    Keys lie in the order of their positions: T of them, or, where ``layout.cache_lengths`` is given, as
+    many as
+    `cache.KVCache.extend` returns. Padding sees padding, so that no row of the softmax is empty.
 
     Args:
         causal: a place sees none to its right, but within ``layout.prefix``.
@@ -76,7 +77,7 @@ def build_mask(layout: Layout, seq_length: int, *, causal: bool, window: int | N
 
 
 def cross_attention_mask(layout: Layout, source_layout: Layout, source_length: int) -> AttentionMask:
-    """Decide once a forward pass what every place of a target sees of its (B, S = ``size``) source.
+    """Decide once a forward pass what every place of a target sees of its (B, S = ``source_length``) source.
 
     A place sees the source of its own document, and none of the padding. One that would see nothing, as
     padding does, sees all: no row of the softmax is empty.
@@ -109,8 +110,8 @@ def permutation_mask(
     comes before all others, and places of it see each other; without an order all see all.
 
     Args:
-        columns: (B, P) the places that look, in their rows; None: all of the T = ``width``.
-        memory: keys of earlier segments that stand before the row's own; every place sees them.
+        query_positions: (B, P) the places that look, in their rows; None: all of the T = ``seq_length``.
+        memory_length: keys of earlier segments that stand before the row's own; every place sees them.
 
     Raises:
         UnsupportedError: the layout asks for what has no order.

@@ -29,7 +29,7 @@ class KVCache:
         self._length = 0
 
     def prepare(self, layout: Layout, seq_length: int) -> None:
-        """Before the layers: say where the T = ``width`` new tokens of each row go."""
+        """Before the layers: say where the T = ``seq_length`` new tokens of each row go."""
         if layout.cache_lengths is None:
             self._slots, self._length, self._layers = None, seq_length, []
             self.source_layout, self._source_keys_values = None, []
@@ -88,7 +88,7 @@ class SegmentMemory:
     """
 
     def __init__(self, max_length: int) -> None:
-        """``length``: places that it holds at most."""
+        """``max_length``: places that it holds at most."""
         self.max_length = max_length
         self._layers: dict[int, Tensor] = {}  # (B, M, D), what went into each layer
 

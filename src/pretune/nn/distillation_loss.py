@@ -19,7 +19,7 @@ def kl_divergence(logits: Tensor, teacher_logits: Tensor, temperature: float) ->
 
     Args:
         logits: (N, C), those that learn.
-        told: (N, C), those of the teacher.
+        teacher_logits: (N, C), those of the teacher.
 
     Returns:
         () in fp32
@@ -38,15 +38,15 @@ def vocabulary_kl_divergence(
     vocab_size: int,
     temperature: float,
 ) -> Tensor:
-    """The `divergence` of two vocabulary heads, without ever holding the (N, V) logits of either.
+    """The `kl_divergence` of two vocabulary heads, without ever holding the (N, V) logits of either.
 
     Gradients are computed chunk by chunk in the forward pass, as in `vocabulary_loss`. There is no
     second derivative, and none by anything of the teacher.
 
     Args:
         hidden: (N, D), what ``head`` reads.
-        told: (N, E), what the teacher's head reads at the same places.
-        vocabulary: ids that the tokenizer has; a network may have more, which mean nothing.
+        teacher_hidden: (N, E), what the teacher's head reads at the same places.
+        vocab_size: ids that the tokenizer has; a network may have more, which mean nothing.
 
     Returns:
         () in fp32

@@ -42,7 +42,8 @@ class VocabularyHead(nn.Module):
         label_smoothing: float = 0.0,
         negative_samples: NegativeSamples | None = None,
     ) -> Tensor:
-        """(N, D) hidden states and (N,) ids to the summed cross-entropy, (), estimated by ``candidates``.
+        """(N, D) hidden states and (N,) ids to the summed cross-entropy, (), estimated by
+        ``negative_samples``.
 
         What is smoothed needs all logits, and is no estimate.
         """
@@ -136,7 +137,7 @@ def needed_positions(heads: nn.ModuleDict, batch: Batch, head_names: Sequence[st
 
 
 def select(hidden: Tensor, positions: Tensor | None) -> Tensor:
-    """(B, T, D) hidden states as they are, or (M, D) of them at ``places``."""
+    """(B, T, D) hidden states as they are, or (M, D) of them at ``positions``."""
     return hidden if positions is None else gather(hidden, positions)
 
 
@@ -152,7 +153,7 @@ def _head_positions(heads: nn.ModuleDict, batch: Batch, name: str) -> Tensor | N
 
 
 def gather(hidden: Tensor, positions: Tensor | None) -> Tensor:
-    """The (N, D) rows of (B, T, D) at ``places`` (N,) of the flattened grid; None: all, without a copy."""
+    """The (N, D) rows of (B, T, D) at ``positions`` (N,) of the flattened grid; None: all, without a copy."""
     flat = hidden.flatten(0, 1)  # (B * T, D)
     return flat if positions is None else flat.index_select(0, positions)
 
@@ -168,7 +169,7 @@ class PositionsByRow:
 
     @classmethod
     def from_positions(cls, flat_positions: Tensor, batch_size: int, seq_length: int) -> PositionsByRow:
-        """Of places in any order, in a grid of B = ``rows`` by T = ``width``."""
+        """Of places in any order, in a grid of B = ``batch_size`` by T = ``seq_length``."""
         rows = flat_positions // seq_length  # (N,)
         counts = rows.bincount(minlength=batch_size)  # (B,)
         max_count = max(1, int(counts.max()))

@@ -11,7 +11,7 @@ def check_finite(logits: Tensor) -> Tensor:
     """Logits (..., C), each row of which is a distribution: a class of probability 0 (-inf) is allowed.
 
     Raises:
-        NotFiniteError: a row holds NaN or infinity, or nothing but -inf.
+        NonFiniteError: a row holds NaN or infinity, or nothing but -inf.
     """
     if not bool(logits.amax(-1).isfinite().all()):  # amax hands NaN on
         raise NonFiniteError("its logits are NaN or infinite")

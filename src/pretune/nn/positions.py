@@ -27,8 +27,8 @@ def sinusoids(position_ids: Tensor, hidden_size: int) -> Tensor:
     """Sinusoidal positions (Vaswani et al. 2017, section 3.5), sines before cosines as Marian has them.
 
     Args:
-        positions: (B, T)
-        size: D, which is even
+        position_ids: (B, T)
+        hidden_size: D, which is even
 
     Returns:
         (B, T, D) in fp32
@@ -45,7 +45,7 @@ def rotary_tables(position_ids: Tensor, head_size: int, base: float) -> RotaryTa
     network is cast to half precision, and far positions would turn by wrong angles.
 
     Args:
-        positions: (B, T)
+        position_ids: (B, T)
         head_size: K
 
     Returns:
@@ -105,13 +105,15 @@ class RelativePositionBias(nn.Module):
     """A number a head for each distance of two places, far ones in buckets (Raffel et al. 2020, 2.1)."""
 
     def __init__(self, num_buckets: int, max_distance: int, num_heads: int, *, causal: bool) -> None:
-        """``longest``: the distance from which on all share a bucket; ``causal``: no place looks right."""
+        """``max_distance``: the distance from which on all share a bucket; ``causal``: no place looks
+        right.
+        """
         super().__init__()
         self.max_distance, self.causal = max_distance, causal
         self.embedding = nn.Embedding(num_buckets, num_heads)
 
     def forward(self, layout: Layout, seq_length: int) -> Tensor:
-        """What is added to the products of a (B, T = ``width``) grid, (1 or B, H, T, S)."""
+        """What is added to the products of a (B, T = ``seq_length``) grid, (1 or B, H, T, S)."""
         positions = torch.arange(seq_length, device=layout.lengths.device)
         # Two places of a document are as far apart in the grid, wherever the document begins.
         queries, size = positions[None], seq_length  # (1, T)
@@ -147,8 +149,8 @@ def relative_sinusoids(
     Args:
         width: T places that look.
         size: S keys; the last T of them are the places themselves.
-        dimensions: D
-        clamp: what lies farther counts as this far; below 1: no such limit.
+        hidden_size: D
+        max_distance: what lies farther counts as this far; below 1: no such limit.
 
     Returns:
         (R, D), of the distances from S down to 1 - T
@@ -164,10 +166,11 @@ def relative_sinusoids(
 def relative_shift(
     products: Tensor, query_length: int, key_length: int, query_positions: Tensor | None = None
 ) -> Tensor:
-    """Products with the distances of `distance_table`, (B, H, P, R), as products with keys, (B, H, P, S).
+    """Products with the distances of `relative_sinusoids`, (B, H, P, R), as products with keys, (B, H, P, S).
 
     Args:
-        columns: (B, P) where the places stand among the T = ``width`` of their rows; None: everywhere, P = T.
+        query_positions: (B, P) where the places stand among the T = ``query_length`` of their rows; None:
+            everywhere, P = T.
     """
     if query_positions is not None:
         keys = torch.arange(key_length, device=products.device)

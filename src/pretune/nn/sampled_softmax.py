@@ -33,7 +33,7 @@ def sampled_softmax_loss(
         hidden: (N, D)
         weight: (V, D)
         bias: (V,) or None
-        targets: (N,) ids; ``IGNORED`` adds nothing.
+        targets: (N,) ids; ``IGNORE_INDEX`` adds nothing.
 
     Returns:
         () in fp32

@@ -101,7 +101,9 @@ class Llama3Scaling(Settings):
 
 
 class YarnScaling(Settings):
-    """As `Llama3`, by dimension in place of wavelength, and the products grow a little (Peng et al. 2023)."""
+    """As `Llama3Scaling`, by dimension in place of wavelength, and the products grow a little (Peng et al.
+    2023).
+    """
 
     rope_type: Literal["yarn"] = "yarn"
     factor: float = pydantic.Field(ge=1)
@@ -164,7 +166,7 @@ RopeScaling: TypeAlias = Annotated[
 def build_rotary_tables(
     layout: Layout, seq_length: int, rotary: RotaryBase, scaling: RopeScaling | None
 ) -> RotaryTables:
-    """Cosines and sines for a (B, T = ``width``) grid, stretched where there is a ``scaling``."""
+    """Cosines and sines for a (B, T = ``seq_length``) grid, stretched where there is a ``scaling``."""
     position_ids = build_position_ids(layout, seq_length)
     if scaling is None:
         return rotary_tables(position_ids, rotary.head_size, rotary.base)

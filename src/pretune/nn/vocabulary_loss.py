@@ -30,8 +30,8 @@ def vocabulary_loss(
         hidden: (N, D)
         weight: (V, D)
         bias: (V,) or None
-        targets: (N,) ids; ``IGNORED`` adds nothing.
-        smoothing: share of each target that is spread evenly over V (Szegedy et al. 2016, section 7).
+        targets: (N,) ids; ``IGNORE_INDEX`` adds nothing.
+        label_smoothing: share of each target that is spread evenly over V (Szegedy et al. 2016, section 7).
 
     Returns:
         () in fp32
@@ -113,7 +113,7 @@ class _Gradients:
         self.bias = None if bias is None else torch.zeros_like(bias)
 
     def add(self, chunk: slice, errors: Tensor, inputs: Tensor, matrix: Tensor, counted: Tensor) -> None:
-        """``errors`` (n, V) count where ``kept`` (n, 1) is 1; it is put to the narrow sides, not to V."""
+        """``errors`` (n, V) count where ``counted`` (n, 1) is 1; it is put to the narrow sides, not to V."""
         self.hidden[chunk] = (errors @ matrix).mul_(counted)  # (n, D)
         inputs = inputs * counted
         if self.weight is None:

@@ -128,7 +128,9 @@ class ObjectiveSpec:
     def evaluation_objectives(
         self, traits: Traits, specials: SpecialTokens, store: FeatureStore
     ) -> dict[str, ObjectiveLike]:
-        """`scoring` under no name, and what makes losses compare with another objective's under its own."""
+        """`evaluation_objective` under no name, and what makes losses compare with another objective's
+        under its own.
+        """
         extra: Mapping[str, Mapping[str, Any]] = getattr(self.modules[0], "EXTRA_EVALUATIONS", {})
         others = {
             name: self.build_objective(traits, specials, options, store) for name, options in extra.items()

@@ -65,7 +65,9 @@ class SourceTargetBuilder:
     def build_example(
         self, record: int, source: IntArray, target: IntArray, target_mask: BoolArray
     ) -> Example:
-        """Framed source and target; targets that are not ``counted`` (of the framed target) are ignored."""
+        """Framed source and target; targets that are not ``target_mask`` (of the framed target) are
+        ignored.
+        """
         tokens = np.append(decoder_start_id(self.traits, self.specials), target[:-1]).astype(np.int64)
         targets = np.where(target_mask, target, IGNORE_INDEX).astype(np.int64)
         positions = np.arange(len(tokens), dtype=np.int64)

@@ -95,7 +95,9 @@ class TextPairBuilder:
 
 
 def nearest_sentence_start(word_starts: StartFlags, position: int) -> int:
-    """The sentence start nearest to ``point``, or, if the text has none but its first, the point itself."""
+    """The sentence start nearest to ``position``, or, if the text has none but its first, the point
+    itself.
+    """
     positions = np.flatnonzero(word_starts[1:] & SENTENCE_START) + 1
     return int(positions[np.abs(positions - position).argmin()]) if len(positions) else position
 

@@ -127,7 +127,9 @@ class Objective:
         yield from self.builder.loss(network, batch)
 
     def _corrupt(self, feature: Feature, rng: np.random.Generator) -> IntArray:
-        """(S,) the places of the window that the source shows, in its order; `GAP` for a mask."""
+        """(S,) the places of the window that the source shows, in its order; `MASK_PLACEHOLDER` for a
+        mask.
+        """
         options = self.options
         positions = np.arange(len(feature.sequences[0]), dtype=np.int64)
         if options.permute_sentences:
@@ -153,7 +155,7 @@ class Objective:
 def permute_sentences(
     positions: IntArray, sentence_starts: IntArray, fraction: float, rng: np.random.Generator
 ) -> IntArray:
-    """The places with a share of the sentences, which begin at ``starts``, in each other's place."""
+    """The places with a share of the sentences, which begin at ``sentence_starts``, in each other's place."""
     sentences = np.split(positions, sentence_starts[sentence_starts > 0])
     chosen = rng.permutation(len(sentences))[: math.ceil(fraction * len(sentences))]
     order = np.arange(len(sentences))
@@ -164,7 +166,9 @@ def permute_sentences(
 def infill_spans(
     positions: IntArray, fraction: float, mean_length: float, rng: np.random.Generator
 ) -> IntArray:
-    """The places with spans of a share of them replaced by one `GAP` each, anywhere with equal chances."""
+    """The places with spans of a share of them replaced by one `MASK_PLACEHOLDER` each, anywhere with
+    equal chances.
+    """
     hidden = math.ceil(fraction * len(positions))
     lengths = span_lengths(hidden, mean_length, rng)
     # The spans and what stays, in a row: where among them the spans stand is drawn.
@@ -178,7 +182,7 @@ def infill_spans(
 
 
 def span_lengths(total: int, mean_length: float, rng: np.random.Generator) -> IntArray:
-    """At most ``hidden`` lengths that add up to it, Poisson but for the last, which is cut."""
+    """At most ``total`` lengths that add up to it, Poisson but for the last, which is cut."""
     lengths: list[int] = []
     left = total
     while left:

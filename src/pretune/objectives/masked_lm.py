@@ -204,9 +204,10 @@ class Objective:
 def ngram_mask(
     candidates: IntArray, word_ids: IntArray, num_targets: int, max_words: int, rng: np.random.Generator
 ) -> BoolArray:
-    """(candidates,) which of them lie in stretches of up to ``longest`` words, ``number`` of them in all.
+    """(candidates,) which of them lie in stretches of up to ``max_words`` words, ``num_targets`` of them in
+    all.
 
-    Where no word alone fits into ``number``, the first one that is drawn is taken.
+    Where no word alone fits into ``num_targets``, the first one that is drawn is taken.
     """
     bounds = np.append(np.flatnonzero(np.diff(word_ids, prepend=-1)), len(word_ids))  # (words + 1,)
     cumulative = np.cumsum(1 / np.arange(1, max_words + 1))

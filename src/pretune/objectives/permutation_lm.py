@@ -154,7 +154,7 @@ class Objective:
     def _choose_targets(
         self, is_word_start: npt.NDArray[np.bool_], rng: np.random.Generator
     ) -> npt.NDArray[np.bool_]:
-        """(T,) which of the tokens are predicted; ``begins``: where a word does."""
+        """(T,) which of the tokens are predicted; ``is_word_start``: where a word does."""
         size, is_target = len(is_word_start), np.zeros(len(is_word_start), bool)
         left, start = max(1, round(size / self.options.one_in)), 0
         while left and start < size:

@@ -1,8 +1,8 @@
 """Prefix language modelling: a text's beginning is read both ways, its rest predicted token by token.
 
 Raffel et al. 2020, section 3.2.3. A window is cut at a random token. A decoder reads it in one row, within
-whose prefix every place sees every other (``Layout.prefix``), and learns what follows and the end token; an
-encoder-decoder reads the prefix as its source and writes the rest.
+whose prefix every place sees every other (``Layout.prefix_lengths``), and learns what follows and the end
+token; an encoder-decoder reads the prefix as its source and writes the rest.
 """
 
 from __future__ import annotations

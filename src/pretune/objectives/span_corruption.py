@@ -145,7 +145,7 @@ def noise_mask(length: int, counts: tuple[int, int], rng: np.random.Generator) -
 
 
 def segment_lengths(total: int, num_segments: int, rng: np.random.Generator) -> IntArray:
-    """(segments,) positive numbers that add up to ``items``, all such equally likely."""
+    """(segments,) positive numbers that add up to ``total``, all such equally likely."""
     first = np.arange(total - 1) < num_segments - 1  # of a segment: the items after the very first
     rng.shuffle(first)
     number = np.concatenate([[0], np.cumsum(first)])
@@ -154,7 +154,7 @@ def segment_lengths(total: int, num_segments: int, rng: np.random.Generator) -> 
 
 
 def insert_sentinels(tokens: IntArray, is_noise: BoolArray, sentinels: IntArray) -> IntArray:
-    """The tokens with each run of ``cut`` ones replaced by the next sentinel."""
+    """The tokens with each run of ``is_noise`` ones replaced by the next sentinel."""
     span_starts = is_noise & ~np.concatenate([[False], is_noise[:-1]])
     with_sentinels = tokens.copy()
     with_sentinels[span_starts] = sentinels[: int(span_starts.sum())]

@@ -71,7 +71,7 @@ DEAD_UNITS_SHARE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that a curve shows; ``figures`` are the numbers that it is known by."""
+    """One thing that a curve shows; ``evidence`` are the numbers that it is known by."""
 
     type: FindingType
     status: Status
@@ -401,7 +401,7 @@ def _score_error(evaluations: Rows) -> float:
 
 
 def _epochs(rows: Rows, default: float) -> float:
-    """How often the records were read; ``unknown`` where the log does not count it."""
+    """How often the records were read; ``default`` where the log does not count it."""
     epochs = [row["epoch"] for row in rows if row["kind"] == "step" and "epoch" in row]
     return float(epochs[-1]) if epochs else default
 

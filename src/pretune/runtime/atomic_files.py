@@ -109,7 +109,7 @@ def write_folder(
 def verify_folder(folder: Path, exclude: Container[str] = ()) -> dict[str, Any]:
     """The manifest's ``about`` mapping, after each file's size and SHA-256 were found as recorded.
 
-    Files named in ``but`` may have been changed or removed.
+    Files named in ``exclude`` may have been changed or removed.
 
     Raises:
         CheckpointError: names the first file that is missing, cut or changed.
@@ -259,7 +259,7 @@ def _temporary_path(path: Path, suffix: str) -> Path:
 
 
 def _move_user_files(old: Path, target: Path) -> None:
-    """Move to ``place`` the files of a folder that pretune did not write, but for those that are there."""
+    """Move to ``target`` the files of a folder that pretune did not write, but for those that are there."""
     known = _manifest_names(old)
     missing = [name for name in _iter_files(old) if not os.path.lexists(target / name)]
     _move_names(
@@ -276,7 +276,7 @@ def _move_names(names: list[Path], old: Path, target: Path) -> None:
 
 
 def move_files(folder: Path, target: Path) -> None:
-    """Move all files of a folder to where ``place`` has none of their names."""
+    """Move all files of a folder to where ``target`` has none of their names."""
     _move_names([name for name in _iter_files(folder) if not os.path.lexists(target / name)], folder, target)
 
 

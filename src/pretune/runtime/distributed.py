@@ -181,7 +181,7 @@ class World:
         Where it fails, they end without a word. It waits, as what it undoes later they must not do again.
 
         Raises:
-            Elsewhere: rank 0 failed.
+            OtherRankError: rank 0 failed.
             RankError: it did not, but this rank did.
         """
         if self.is_main:
@@ -206,7 +206,7 @@ class World:
         """What ``work`` gives, a JSON value, on all ranks; rank 0 alone does it.
 
         Raises:
-            Elsewhere: rank 0 failed.
+            OtherRankError: rank 0 failed.
         """
         if self.world_size == 1:
             return work()
@@ -233,7 +233,7 @@ def _raise_other_rank_error() -> Iterator[None]:
 
 
 def _buckets(tensors: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    """The tensors in order, of one type and up to :data:`BUCKET` numbers together."""
+    """The tensors in order, of one type and up to :data:`BUCKET_SIZE` numbers together."""
     bucket: list[torch.Tensor] = []
     num_elements = 0
     for tensor in tensors:

@@ -66,7 +66,7 @@ def acquire(path: Path, output: Path, error_class: type[PretuneError] = Checkpoi
 
     Raises:
         ConfigError: another process writes it; says which.
-        PretuneError: nothing can be written there; of the kind ``unwritable``.
+        PretuneError: nothing can be written there; of the kind ``error_class``.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

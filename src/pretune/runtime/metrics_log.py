@@ -34,7 +34,8 @@ class MetricsLog:
     ) -> None:
         """``say`` is told where the curves for TensorBoard cannot be written; training goes on without.
 
-        ``kept`` is what the log held up to ``position``: where it no longer does, that is put back, and said.
+        ``expected_content`` is what the log held up to ``offset``: where it no longer does, that is put
+        back, and said.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.tensorboard, self._say = path, tensorboard, say
@@ -45,7 +46,7 @@ class MetricsLog:
         self.truncate(offset, step, tokens)
 
     def truncate(self, offset: int, step: int, tokens: int) -> None:
-        """Forget what came after ``position``, where ``step`` steps and ``tokens`` tokens were done."""
+        """Forget what came after ``offset``, where ``step`` steps and ``tokens`` tokens were done."""
         if self.path.stat().st_size > offset:
             os.truncate(self.path, offset)
         self._logged_tokens = tokens
@@ -91,7 +92,7 @@ class MetricsLog:
         self._logged_tokens = values["tokens"]
 
     def log_skipped_step(self, step: int, tokens: int, reason: Mapping[str, Any]) -> None:
-        """A step that changed nothing; ``found`` is why, ``tokens`` are those read so far."""
+        """A step that changed nothing; ``reason`` is why, ``tokens`` are those read so far."""
         self._write_row({"kind": "skipped", "step": step, "tokens": tokens, **reason})
 
     def log_activation_stats(self, step: int, stats: Mapping[str, Mapping[str, float]]) -> None:

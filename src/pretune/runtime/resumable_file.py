@@ -35,7 +35,7 @@ class ResumableFile:
     Args:
         path: the final name.
         identity: all that decides the content, in values that JSON can hold.
-        say: is told where what lies there half-written cannot be gone on with.
+        warn: is told where what lies there half-written cannot be gone on with.
         overwrite: replace a file of that name.
 
     Raises:
@@ -66,7 +66,7 @@ class ResumableFile:
             raise self._write_error(error) from None
 
     def write(self, data: bytes, progress: Mapping[str, Any]) -> None:
-        """Append a piece; once this returns it is safe from a kill, and so is ``reached``, its ``state``."""
+        """Append a piece; once this returns it is safe from a kill, and so is ``progress``, its ``state``."""
         try:
             self._file.write(data)
             self._file.flush()

@@ -122,7 +122,7 @@ class Run:
         """What came out, or None where the run has not ended.
 
         Raises:
-            CheckpointError: the file is damaged; ``verified``: or is not what the run wrote there.
+            CheckpointError: the file is damaged; ``verify``: or is not what the run wrote there.
         """
         path = self.folder / SUMMARY_FILE
         summary = state_file.read_unverified(path, RERUN_ADVICE)

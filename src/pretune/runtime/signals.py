@@ -20,7 +20,7 @@ class StopRequest:
     """Within this context SIGINT and SIGTERM set ``asked``; a second one ends the process as usual.
 
     Args:
-        insists: False: a second one only asks again. torchrun passes on what a terminal sent already.
+        exit_on_second: False: a second one only asks again. torchrun passes on what a terminal sent already.
     """
 
     def __init__(self, *, exit_on_second: bool = True) -> None:

@@ -37,7 +37,7 @@ def read(path: Path, advice: str, schema: type[pydantic.BaseModel] | None = None
     """The content of a file that :func:`write` wrote; None where there is none.
 
     Args:
-        way_out: what to do about a damaged one, as an error says it.
+        advice: what to do about a damaged one, as an error says it.
 
     Raises:
         CheckpointError: its content is not what was written, or not of the form; names the file.

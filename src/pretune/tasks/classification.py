@@ -161,7 +161,7 @@ class Task:
     def encode(
         self, record: Record, record_index: int, tokenizer: Tokenizer, *, labelled: bool = True
     ) -> list[Feature]:
-        """One feature, or one a window of a long text; ``number`` is the record's place in its list."""
+        """One feature, or one a window of a long text; ``record_index`` is the record's place in its list."""
         labels = {"label": self._index[reference(record)]} if labelled else {}
         cuts = encode_windows(record, tokenizer, self.specials, self.max_length, self.options)
         return [Feature(record_index, window, sequences, labels) for window, sequences in enumerate(cuts)]

@@ -208,7 +208,7 @@ class Task:
     def encode(
         self, record: Record, record_index: int, tokenizer: Tokenizer, *, labelled: bool = True
     ) -> list[Feature]:
-        """One feature, or one a window of a long text; ``number`` is the record's place in its list."""
+        """One feature, or one a window of a long text; ``record_index`` is the record's place in its list."""
         labels = {"labels": multi_hot([reference(record)], self.labels)[0]} if labelled else {}
         cuts = encode_windows(record, tokenizer, self.specials, self.max_length, self._long_text_settings)
         return [Feature(record_index, window, sequences, labels) for window, sequences in enumerate(cuts)]

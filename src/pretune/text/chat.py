@@ -45,7 +45,7 @@ def apply_chat_template(
     is bounded in time, memory and output.
 
     Args:
-        names: the special tokens that a template may name, such as ``bos_token``.
+        special_tokens: the special tokens that a template may name, such as ``bos_token``.
 
     Raises:
         CheckpointError: the template is wrong, refuses the conversation, or does not end.

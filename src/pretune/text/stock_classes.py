@@ -289,7 +289,8 @@ CHECKED_CLASSES = frozenset({
 
 
 def resolve_class(model_type: str | None, declared: str | None, byte_level: bool) -> str:
-    """The class with which ``AutoTokenizer`` reads a folder; `FILE` for one that takes all of tokenizer.json.
+    """The class with which ``AutoTokenizer`` reads a folder; `GENERIC_CLASS` for one that takes all of
+    tokenizer.json.
 
     Args:
         model_type: of config.json; None: there is none.

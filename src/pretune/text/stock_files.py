@@ -82,7 +82,7 @@ class TokenizerFolder:
 
     @property
     def tokenizer_class(self) -> str:
-        """The stock class that reads it; `FILE` where that takes all of tokenizer.json."""
+        """The stock class that reads it; `FILE_NAME` where that takes all of tokenizer.json."""
         declared = self.settings.get("tokenizer_class") or self.model_config.get("tokenizer_class")
         if declared is not None and not isinstance(declared, str):
             raise CheckpointError(
@@ -129,7 +129,8 @@ def load_backend(folder: TokenizerFolder, num_embeddings: int | None = None) -> 
     """The tokenizer of a folder, and None where there is none.
 
     Args:
-        limit: rows of the model's embedding. Stock adds the special tokens of a class to a vocabulary that
+        num_embeddings: rows of the model's embedding. Stock adds the special tokens of a class to a
+            vocabulary that
             lacks them, even where the model has no row for them: those are left out.
 
     Raises:

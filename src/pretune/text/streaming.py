@@ -11,7 +11,8 @@ class DecodeStream:
     """The text of ids that arrive one by one, given out as soon as its characters are whole.
 
     Args:
-        before: ids that they follow, such as the end of a prompt: decoders drop the space of a first token.
+        prefix_ids: ids that they follow, such as the end of a prompt: decoders drop the space of a first
+            token.
     """
 
     def __init__(self, tokenizer: Tokenizer, prefix_ids: Sequence[int] = ()) -> None:

@@ -99,7 +99,7 @@ class Tokenizer:
         the ``config.json`` of its model: see `stock_files`.
 
         Args:
-            limit: rows of the embedding of its model, where that is known.
+            num_embeddings: rows of the embedding of its model, where that is known.
 
         Raises:
             CheckpointError: nothing of that kind is there, or a file cannot be read; names the file.

@@ -280,7 +280,9 @@ def _special_token_list(*more: str) -> list[str]:
 def _to_added_tokens(
     special_tokens: Sequence[str], *, mask_strips_space: bool
 ) -> list[tokenizers.AddedToken]:
-    """As added tokens; ``spaced``: the mask takes the space before it, as "the [MASK]" hides " king"."""
+    """As added tokens; ``mask_strips_space``: the mask takes the space before it, as "the [MASK]" hides
+    " king".
+    """
     mask = SPECIAL_TOKENS["mask_token"]
     return [
         tokenizers.AddedToken(t, lstrip=mask_strips_space and t == mask, special=True, normalized=False)

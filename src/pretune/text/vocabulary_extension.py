@@ -38,7 +38,7 @@ class ExtendedTokenizer:
 def extend_tokenizer(
     tokenizer: Tokenizer, texts: Iterable[str], num_tokens: int, *, max_token_length: int = 16
 ) -> ExtendedTokenizer:
-    """The tokenizer with up to ``number`` more tokens for ``texts``.
+    """The tokenizer with up to ``num_tokens`` more tokens for ``texts``.
 
     BPE goes on learning merges where it stopped (Sennrich et al. 2016): they stand behind the old ones, so
     each word is first written as before. WordPiece takes whole words, those first that save the most tokens;

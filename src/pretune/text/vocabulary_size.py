@@ -37,7 +37,7 @@ def advise_vocabulary_size(
     min_occurrences: int = 100,
     max_size: int = MAX_VOCABULARY_SIZE,
 ) -> Advice:
-    """The smallest power of two whose doubling would save less than ``least_gain`` of the tokens.
+    """The smallest power of two whose doubling would save less than ``min_gain`` of the tokens.
 
     A byte-level BPE is trained once, at the largest size. Its merges are ordered, so the first of them are
     the tokenizer of any smaller size; each is measured on a tenth of the text that it has not seen. The other
@@ -45,10 +45,10 @@ def advise_vocabulary_size(
 
     Args:
         texts: what the model will be trained on; 3 million characters of it are read closely.
-        least_gain: share of the tokens that a vocabulary of twice the size must save to be worth it.
-        sightings: a token should be seen this often on average, so that its embedding is learnt:
+        min_gain: share of the tokens that a vocabulary of twice the size must save to be worth it.
+        min_occurrences: a token should be seen this often on average, so that its embedding is learnt:
             the text must have at least this many times as many tokens as the vocabulary.
-        most: the largest size to advise, for instance where embeddings would outweigh the model.
+        max_size: the largest size to advise, for instance where embeddings would outweigh the model.
 
     Raises:
         DataError: there is no text.

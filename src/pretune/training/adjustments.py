@@ -1,7 +1,8 @@
 """Settings that change in mid-run: asked for at any time, recorded with the step from which they hold.
 
 Recorded changes stand in the ``changes`` of the run's plan, beside the corrections of its length and the
-steps that were left out (see `recovery`), each as ``{"step", "set": {key: value}, "asked"}``. What holds at a
+steps that were left out (see `spike_guard`), each as ``{"step", "set": {key: value}, "asked"}``. What holds
+at a
 step is a function of the plan alone, so a resume and a repeat make each change again at its step. While a
 process trains, it alone writes the plan: whoever wants a change leaves a request in the run's folder, which
 is taken up between two steps.

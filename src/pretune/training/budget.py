@@ -39,7 +39,7 @@ from some 1,500 tokens."""
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Steps from ``start`` to ``end`` that take the schedule from the share ``done`` to its end."""
+    """Steps from ``start`` to ``end`` that take the schedule from the share ``start_progress`` to its end."""
 
     start: int
     end: int
@@ -129,7 +129,7 @@ def _progress(segment: Segment, step: int) -> float:
 
 
 def _step_at(segment: Segment, k: int, count: int) -> int:
-    """The step at which the k-th of ``times`` equal parts of the schedule is done, on this stretch."""
+    """The step at which the k-th of ``count`` equal parts of the schedule is done, on this stretch."""
     if segment.start == 0:
         return round(segment.end * k / count)
     fraction = (k / count - segment.start_progress) / max(1e-12, 1 - segment.start_progress)
@@ -168,7 +168,7 @@ class StepTimer:
         return max(1e-6, (time.monotonic() - self._start_time - self._excluded_seconds) / self._steps)
 
     def restart(self, progress: float = 0.0) -> None:
-        """Measure anew from now on, where ``share`` of the schedule is done."""
+        """Measure anew from now on, where ``progress`` of the schedule is done."""
         self.start_progress, self._steps, self._excluded_seconds, self._start_time = (
             progress,
             0,
@@ -180,7 +180,8 @@ class StepTimer:
 def trial_points(cost_changes_at: float | None) -> tuple[tuple[float, float], ...]:
     """(share of the steps that it stands for, share of the run) of each place at which a step is tried.
 
-    ``turn``: the share of the run from which on a step costs something else; None: all cost the same.
+    ``cost_changes_at``: the share of the run from which on a step costs something else; None: all cost the
+    same.
     """
     if cost_changes_at is None or cost_changes_at >= 1:
         return ((1.0, TRIAL_POINT),)
@@ -188,7 +189,8 @@ def trial_points(cost_changes_at: float | None) -> tuple[tuple[float, float], ..
 
 
 def count_evaluations(max_evaluations: int, training: float, evaluation: float) -> int:
-    """How many evaluations with their checkpoints take ``OVERHEAD`` of ``training``; 1 at least, the last.
+    """How many evaluations with their checkpoints take ``EVALUATION_OVERHEAD`` of ``training``; 1 at
+    least, the last.
 
     Args:
         training: what all of training costs, in any unit.
@@ -205,14 +207,15 @@ def format_budget(seconds: float) -> str:
 def affordable_steps(
     seconds_left: float, seconds_per_step: float, seconds_per_evaluation: float, evaluations: int
 ) -> int:
-    """Steps that fit into ``left`` seconds with so many evaluations; none where there is no time."""
+    """Steps that fit into ``seconds_left`` seconds with so many evaluations; none where there is no time."""
     return max(0, int((seconds_left - evaluations * seconds_per_evaluation) / seconds_per_step))
 
 
 def correct_total_steps(
     step_budget: StepBudget, step: int, seconds_left: float, step_timer: StepTimer, evaluations: int
 ) -> int | None:
-    """The number of steps that ends in ``left`` seconds from ``step`` on, or None where it is near enough.
+    """The number of steps that ends in ``seconds_left`` seconds from ``step`` on, or None where it is near
+    enough.
 
     Args:
         evaluations: of the run; those that are still to come are paid for.
@@ -239,7 +242,7 @@ def measure_step_seconds(
 ) -> float:
     """Seconds a step, of steps on weights that are thrown away; the first, which warms up, does not count.
 
-    ``agreed`` makes of whether to go on what all ranks do.
+    ``common_encodings`` makes of whether to go on what all ranks do.
     """
     times: list[float] = []
     start = time.monotonic()
@@ -253,5 +256,5 @@ def measure_step_seconds(
 
 
 def next_correction(progress: float, points: Sequence[float] = CORRECTION_POINTS) -> float:
-    """The share of the schedule at which to look at the clock again, after ``share``; beyond 1: never."""
+    """The share of the schedule at which to look at the clock again, after ``progress``; beyond 1: never."""
     return next((point for point in points if point > progress), 2.0)

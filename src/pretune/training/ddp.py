@@ -100,7 +100,7 @@ def iter_layers(network: nn.Module) -> Iterator[nn.Module]:
 
 @torch.no_grad()
 def clip_gradients(network: nn.Module, max_norm: float) -> float:
-    """The L2 norm of all gradients, which are no longer than ``limit`` afterwards; 0: no limit."""
+    """The L2 norm of all gradients, which are no longer than ``max_norm`` afterwards; 0: no limit."""
     parameters = [p for p in network.parameters() if p.grad is not None]
     norm = full_tensor(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
     length = float(norm)

@@ -34,7 +34,9 @@ class Duration:
         return f"{self.amount:,.0f} {self.unit}" if self.unit != "epochs" else f"{self.amount:g} epochs"
 
     def seconds_left(self, start_time: float, reserved_seconds: float) -> float | None:
-        """Seconds until ``reserve`` before the end of a time that runs from ``started``; None for no time."""
+        """Seconds until ``reserved_seconds`` before the end of a time that runs from ``start_time``; None for
+        no time.
+        """
         if self.unit != "seconds":
             return None
         return start_time + self.amount - reserved_seconds - time.monotonic()
@@ -42,7 +44,7 @@ class Duration:
     def to_steps(self, steps_per_epoch: float, tokens_per_step: float) -> int:
         """Number of optimiser steps; not for ``seconds``, which need a measurement.
 
-        ``units_per_step`` is the size of a step in tokens, for a length in tokens.
+        ``tokens_per_step`` is the size of a step in tokens, for a length in tokens.
         """
         if self.unit == "steps":
             return max(1, round(self.amount))

@@ -26,7 +26,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after update ``number``, counted from 1."""
+        """Take in the weights after update ``step``, counted from 1."""
         new = 1 - min(self.decay, (1 + step) / (10 + step))
         for name, weight in self._weights.items():
             self._average[name].lerp_(weight, new)

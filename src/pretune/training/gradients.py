@@ -34,7 +34,9 @@ class GradientAccumulator:
     def accumulate(
         self, micro_batches: Sequence[Batch], step: int, should_stop: Callable[[], bool]
     ) -> float | None:
-        """The loss of ``step``, the sum of its terms, each a mean over the step's targets; None: ``stop``."""
+        """The loss of ``step``, the sum of its terms, each a mean over the step's targets; None:
+        ``should_stop``.
+        """
         counts: dict[str, int] = {}
         for batch in micro_batches:
             for term, count in batch.counts.items():

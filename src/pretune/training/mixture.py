@@ -38,7 +38,7 @@ class MixtureComponent:
 
 
 class MixtureDataLoader:
-    """Answers what `StepBatches` answers, of several parts; of one alone, the same batches."""
+    """Answers what `DataLoader` answers, of several parts; of one alone, the same batches."""
 
     cost_changes_at: float | None = None
 

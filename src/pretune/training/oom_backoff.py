@@ -37,8 +37,8 @@ class OOMBackoff:
     def __init__(
         self, run: Run, phase: str, max_rows: int, say: Callable[[str], None], *, single_process: bool = True
     ) -> None:
-        """``rows``: as many as are tried first. ``alone``: False where ranks wait for each other within a
-        step, so that one of them cannot begin it anew by itself.
+        """``max_rows``: as many as are tried first. ``single_process``: False where ranks wait for each
+        other within a step, so that one of them cannot begin it anew by itself.
         """
         self.run, self.phase, self.max_rows, self.say, self.single_process = (
             run,
@@ -60,7 +60,7 @@ class OOMBackoff:
         """What ``attempt(rows)`` gives, with as many rows at once as fit.
 
         Args:
-            drop: forgets what a failed attempt left behind, such as gradients.
+            clean_up: forgets what a failed attempt left behind, such as gradients.
 
         Raises:
             TrainingError: a single row does not fit.

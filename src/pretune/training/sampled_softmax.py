@@ -51,7 +51,7 @@ class SampledSoftmaxDataLoader:
         frequencies: Sequence[float] | FloatArray,
         seed: int,
     ) -> None:
-        """``chances``: (V,) how often each word comes, in any unit."""
+        """``frequencies``: (V,) how often each word comes, in any unit."""
         self.dataloader, self.settings, self.seed = dataloader, settings, seed
         self.num_sampled = settings.resolve_num_sampled(len(frequencies))
         self._inclusion_probabilities = inclusion_probabilities(
@@ -83,8 +83,8 @@ class SampledSoftmaxDataLoader:
     def draw_negative_samples(self, step: int) -> NegativeSamples:
         """The candidates of ``step``: those in every step, and a systematic sample of the others.
 
-        A word is in it with the chance that `inclusion` gives it (Madow 1949); their number is the same in
-        all steps, as compiled networks want it.
+        A word is in it with the chance that `inclusion_probabilities` gives it (Madow 1949); their number
+        is the same in all steps, as compiled networks want it.
         """
         rng = negative_samples_rng(self.seed, step)
         order = rng.permutation(self._randomly_sampled)
@@ -99,7 +99,9 @@ class SampledSoftmaxDataLoader:
 
 
 def inclusion_probabilities(frequencies: FloatArray, num_sampled: int) -> FloatArray:
-    """(V,) the chance of each word to be among ``words``: min(1, c f^POWER), which add up to that number."""
+    """(V,) the chance of each word to be among ``num_sampled``: min(1, c f^POWER), which add up to that
+    number.
+    """
     weights = frequencies**POWER  # (V,)
     descending = np.sort(weights)[::-1]
     remaining_weight = np.cumsum(descending[::-1])[::-1]  # what the k-th and all rarer ones weigh

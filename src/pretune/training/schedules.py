@@ -15,7 +15,7 @@ from pretune.training.settings import ScheduleSettings
 def lr_factor(step: float, total: int, settings: ScheduleSettings) -> float:
     """Share of the peak learning rate at ``step`` (0-based) of ``total``: linear warm-up, then the shape.
 
-    After a correction of the length, ``step`` is a place between steps (``budget.Course.place``).
+    After a correction of the length, ``step`` is a place between steps (``budget.StepBudget.schedule_step``).
     """
     warmup = settings.warmup if settings.warmup >= 1 else settings.warmup * total
     if step < warmup:

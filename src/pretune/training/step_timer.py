@@ -51,10 +51,11 @@ class TrainingBudget:
         post_training_seconds: budget.PostTrainingSeconds | None = None,
         world: World | None = None,
     ) -> None:
-        """``started``: when the command began.
+        """``start_time``: when the command began.
 
-        ``evaluations``: their number; None: decided with the plan, at ``most`` so many, and where nothing is
-        measured by the ``evaluation_tokens`` of one. ``after``: what follows training in the time of the run.
+        ``evaluations``: their number; None: decided with the plan, at ``max_evaluations`` so many, and
+        where nothing is measured by the ``evaluation_tokens`` of one. ``post_training_seconds``: what
+        follows training in the time of the run.
         """
         self.world = world or World()
         self.duration, self.run, self.requested_evaluations, self.max_evaluations = (
@@ -193,7 +194,7 @@ class TrainingBudget:
             )
 
     def min_budget(self) -> str:
-        """The budget in which ``budget.LEAST_STEPS`` steps fit."""
+        """The budget in which ``budget.MIN_STEPS`` steps fit."""
         assert self._dataloader is not None, "the run is planned"
         steps = budget.MIN_STEPS
         if self.duration.unit == "steps":

@@ -40,7 +40,7 @@ class TrainResult:
     last_lr_factor: float
     """Learning rate of the last update, as a share of the peak."""
     min_budget: str = ""
-    """The budget in which ``budget.LEAST_STEPS`` fit, where fewer steps were made; else empty."""
+    """The budget in which ``budget.MIN_STEPS`` fit, where fewer steps were made; else empty."""
 
     def stop_summary(self) -> dict[str, Any]:
         """Why it ended, as it stands in summary.json."""

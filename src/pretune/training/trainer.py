@@ -2,7 +2,8 @@
 
 All that a step needs is a function of its number: so a run that was stopped anywhere and resumed is bit for
 bit the run that was not, with dropout on. What a step's gradients are, is said in `gradients`; what a
-checkpoint holds, in `saving`; how many steps there are, in `timing`; which steps are left out, in `recovery`;
+checkpoint holds, in `saving`; how many steps there are, in `timing`; which steps are left out, in
+`spike_guard`;
 how many rows fit, in `memory`.
 """
 
@@ -40,7 +41,7 @@ from pretune.types import Score, SupportsLoss
 
 
 class Trainer:
-    """Trains ``keeper.network`` on ``batches`` until ``length``, inside a run's folder."""
+    """Trains ``model_io.network`` on ``dataloader`` until ``duration``, inside a run's folder."""
 
     def __init__(
         self,
@@ -62,13 +63,14 @@ class Trainer:
         train_reference_losses: Mapping[str, float] | None = None,
         world: World | None = None,
     ) -> None:
-        """``levels``: losses of simpler models on the held-out targets, logged beside their loss; ``beside``:
+        """``reference_losses``: losses of simpler models on the held-out targets, logged beside their loss;
+        ``train_reference_losses``:
         on the targets of training, shown beside that loss, where they are of another kind.
 
-        ``most_evaluations``: where the settings leave their number open; ``evaluation_tokens``: that each
-        reads. ``after``: what the caller does in the time of the run once training has ended.
+        ``max_evaluations``: where the settings leave their number open; ``evaluation_tokens``: that each
+        reads. ``post_training_seconds``: what the caller does in the time of the run once training has ended.
 
-        ``batches`` and ``evaluate`` are this rank's, of ``world``.
+        ``dataloader`` and ``evaluate`` are this rank's, of ``world``.
         """
         self.world = world or World()
         self.parallel = ddp.build_parallel(model_io.network, self.world, settings.parallel)

@@ -116,7 +116,7 @@ class Teacher:
 
     def _check_traits(self, student_traits: Traits) -> None:
         teacher_traits: Traits = self.model.family.TRAITS
-        for name in ("kind", "sentence", "segments"):
+        for name in ("architecture", "pooling", "has_segment_embeddings"):
             if getattr(student_traits, name) != getattr(teacher_traits, name):
                 raise UnsupportedError(
                     f"distillation.teacher = {self.settings.teacher!r}: its family reads a batch otherwise "
@@ -185,7 +185,7 @@ def check_distillation(
 
     Args:
         config: the student's.
-        decided: is its width the one in ``config``, or one that will be chosen by measurement?
+        is_size_known: is its width the one in ``config``, or one that will be chosen by measurement?
 
     Raises:
         CheckpointError: no model there.

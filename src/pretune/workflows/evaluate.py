@@ -71,7 +71,7 @@ class Evaluation:
         return sum(self.correct) > max(Counter(self.references).values(), default=0)
 
     def findings(self, split: str = "") -> tuple[Finding, ...]:
-        """What the predictions show before all else; ``scored_on``: ``test`` or ``validation``, if known."""
+        """What the predictions show before all else; ``split``: ``test`` or ``validation``, if known."""
         values = [p.value for p in self.predictions]
         return diagnose_predictions(self.task, values, self.references, self.records, split)
 
@@ -124,8 +124,8 @@ def fit_baselines(
 
     Args:
         task: as made for the labels of ``train``.
-        name: of the task.
-        seconds: that fitting may take, about; training records evenly apart are left out for it, and the
+        task_name: of the task.
+        max_seconds: that fitting may take, about; training records evenly apart are left out for it, and the
             descriptions say so. None: as long as it takes.
     """
     fit = find("evaluation", find("tasks", task_name).BASELINES).baselines
@@ -149,7 +149,7 @@ TIMING_RECORDS = 300
 def _subsample_for_time(
     train: Sequence[Record], records: Sequence[Record], fit: Callable[..., Any], max_seconds: float
 ) -> Sequence[Record]:
-    """As many of the training records as the baselines can be fitted on in ``seconds``."""
+    """As many of the training records as the baselines can be fitted on in ``max_seconds``."""
     if len(train) <= TIMING_RECORDS:
         return train
     began = time.monotonic()
@@ -237,7 +237,7 @@ def evaluate(
         loaded.build_task().check_labels(records)
         train_records = None if train is None else read_labelled((train,), reporter, name, reading=reading)
         if train_records is not None:
-            loaded.build_task().check(train_records)
+            loaded.build_task().check_labels(train_records)
         baselines = (
             {} if train_records is None else fit_baselines(loaded.build_task(), name, train_records, records)
         )

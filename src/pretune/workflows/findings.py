@@ -29,7 +29,7 @@ BIDIRECTIONAL_OBJECTIVES = ("masked_lm", "permutation_lm", "span_corruption", "d
 def loss_finding(language: str, name: str, summary: Summary, *, with_advice: bool = True) -> p.VerdictItem:
     """Is this loss normal? Against the n-gram models of the same text.
 
-    ``advise``: say what to do about it, where the curves do not know better.
+    ``with_advice``: say what to do about it, where the curves do not know better.
     """
     loss, unigram, bigram = summary["loss"], summary["unigram"], summary["bigram"]
     if str(summary["objective"]).split("+")[0] in BIDIRECTIONAL_OBJECTIVES:  # the bigram is no measure of it
@@ -128,7 +128,7 @@ def baseline_finding(
 ) -> p.VerdictItem:
     """Whether a model, of so many training records, beats a baseline on the same texts.
 
-    ``advise``: say what to do about it, where no graver fault stands above.
+    ``with_advice``: say what to do about it, where no graver fault stands above.
     """
     keys = ("beats_baseline", "below_baseline", "level_with_baseline")
     item = comparison_finding(

@@ -175,5 +175,5 @@ def is_empty(continuation: Continuation) -> bool:
 
 
 def empty_output_note(num_empty: int, total: int) -> str:
-    """What to say of ``empty`` continuations of ``every`` that hold nothing."""
+    """What to say of ``num_empty`` continuations of ``total`` that hold nothing."""
     return EMPTY_OUTPUT_NOTE if total == 1 else f"{EMPTY_OUTPUT_NOTE} in {num_empty:,} of {total:,} texts"

@@ -65,7 +65,7 @@ def diagnose_predictions(
 ) -> tuple[Finding, ...]:
     """What the predicted values of a task's records show, gravest first.
 
-    ``scored_on``: ``test`` or ``validation``, where that is known.
+    ``split``: ``test`` or ``validation``, where that is known.
     """
     found = []
     constant = find_constant_prediction(predicted, references)

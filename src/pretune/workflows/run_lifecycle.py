@@ -46,7 +46,7 @@ def start_or_resume(
     changes: str | Path | None,
     reporter: Reporter | None,
 ) -> RunResult:
-    """What ``work`` makes of a run, its summary, alone or with the ranks that torchrun started.
+    """What ``execute`` makes of a run, its summary, alone or with the ranks that torchrun started.
 
     A run that has ended is left as it is, if its model is. Rank 0 opens the run first, it alone holds the
     run's lock from before the first byte to the last, and its reporter alone is heard. ``changes`` is the

@@ -46,7 +46,7 @@ def score_file(
     encoding: str | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
-    """Score the ``text`` of every record of ``data`` into ``out``, JSON lines in the order of the records.
+    """Score the ``tokens`` of every record of ``data`` into ``out``, JSON lines in the order of the records.
 
     Args:
         tokens: write the log-probability of every token, too.

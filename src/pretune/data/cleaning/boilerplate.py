@@ -34,7 +34,7 @@ def remove_lines(text: str, recurring: frozenset[int]) -> str:
 class LineCounts:
     """Counts in how many documents a line stands: lossy counting (Manku and Motwani 2002, section 4.2).
 
-    Whenever more than :data:`LIMIT` lines are held, those are forgotten that came least often; a line is
+    Whenever more than :data:`MAX_LINES` lines are held, those are forgotten that came least often; a line is
     counted too low by at most as many documents as that happened with its count or above, never too high.
     """
 

@@ -42,10 +42,10 @@ class ContaminationIndex:
 
     @classmethod
     def from_texts(cls, texts: Iterable[str]) -> ContaminationIndex:
-        """The runs of all texts; a text with fewer than :data:`RUN` letters and digits has none.
+        """The runs of all texts; a text with fewer than :data:`NGRAM_CHARACTERS` letters and digits has none.
 
         Raises:
-            DataError: there are more than :data:`MOST`.
+            DataError: there are more than :data:`MAX_HASHES`.
         """
         kept, fresh, pending = np.zeros(0, np.uint64), [], 0
         for text in texts:

@@ -26,7 +26,7 @@ def to_half_width(text: str) -> str:
 
 
 def to_chinese_width(text: str) -> str:
-    """As :func:`half_width`, and ASCII punctuation beside Chinese characters as Chinese punctuation."""
+    """As :func:`to_half_width`, and ASCII punctuation beside Chinese characters as Chinese punctuation."""
     text = _ASCII_PUNCTUATION.sub(
         lambda match: match[0].translate(_TO_CHINESE_PUNCTUATION), to_half_width(text)
     )

@@ -84,7 +84,7 @@ class Fingerprints:
         return sum(len(_sample(_hashes(text), self.stride)) > 0 for text in texts)
 
     def save(self, folder: Path) -> None:
-        """Write :data:`FILE` into a folder."""
+        """Write :data:`FINGERPRINTS_FILE` into a folder."""
         save_file({"hashes": self.hashes, "stride": np.array([self.stride])}, folder / FINGERPRINTS_FILE)
 
     @classmethod
@@ -108,7 +108,8 @@ def sort_unique(hashes: Hashes) -> Hashes:
 
 
 def char_ngram_hashes(text: str) -> tuple[Hashes, IntArray]:
-    """A hash of each run of :data:`RUN` letters and digits, (n,), and the place of each, (n + RUN - 1,).
+    """A hash of each run of :data:`NGRAM_CHARACTERS` letters and digits, (n,), and the place of each, (n +
+    RUN - 1,).
 
     A polynomial over code points, then mixed. A run of 24 is one of 16 and one of 8, and these are two of 4
     ... each: so all runs together cost five passes.

@@ -174,7 +174,7 @@ def duplicate_fractions(segments: Sequence[str]) -> tuple[float, float]:
 def repeated_ngram_fractions(
     hashes: npt.NDArray[np.uint64], lengths: IntArray, units_per_word: int, min_ngram: int = 2
 ) -> dict[int, tuple[float, float]]:
-    """For n from ``first`` to 10: shares of the characters in the commonest n-gram, and in repeated ones.
+    """For n from ``min_ngram`` to 10: shares of the characters in the commonest n-gram, and in repeated ones.
 
     The commonest counts only where it comes twice; of equally common ones it is the longest. Of a repeated
     one all but its first occurrence counts, and a character in several only once. An n-gram repeats only
@@ -183,8 +183,8 @@ def repeated_ngram_fractions(
     Args:
         hashes: (units,) a number for each unit.
         lengths: (units,) characters of each unit.
-        width: units that stand for one word.
-        first: the shortest n-gram that is asked about.
+        units_per_word: units that stand for one word.
+        min_ngram: the shortest n-gram that is asked about.
     """
     result = dict.fromkeys(range(min_ngram, 11), (0.0, 0.0))
     total = int(lengths.sum())

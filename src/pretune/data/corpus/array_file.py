@@ -36,7 +36,9 @@ class ArrayFile:
     """
 
     def __init__(self, path: Path, dtype: np.dtype[Any], checksums: Sequence[int] = ()) -> None:
-        """``expected``: :func:`checksums` of the file as it was written; without them nothing is verified."""
+        """``checksums``: :func:`checksums` of the file as it was written; without them nothing is
+        verified.
+        """
         self.path, self.dtype = path, dtype
         self._checksums, self._verified_chunks = checksums, bytearray(len(checksums))
         self._file = path.open("rb", buffering=0)

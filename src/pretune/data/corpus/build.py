@@ -94,10 +94,11 @@ def build_corpus(
     """Read, deduplicate, split and tokenize ``sources`` into ``folder``, or open what lies there.
 
     Where ``sources`` is one folder that was prepared before, it is opened as it is. Without ``tokenizer``
-    one is trained on the text; a size of ``auto`` is measured on it, up to ``largest_vocabulary``. Held out
+    one is trained on the text; a size of ``auto`` is measured on it, up to ``max_vocabulary_size``. Held out
     is that share of the documents, chosen by a hash of their text, or the ``validation`` files alone. A
     document is one field of a record, or a pair of them (``columns``), read as ``reading`` says. What lies
-    in ``folder`` and is damaged is made anew from the sources, and so is all of it where ``anew`` is given.
+    in ``folder`` and is damaged is made anew from the sources, and so is all of it where ``rebuild`` is
+    given.
 
     Raises:
         DataError: nothing usable in the sources, or too many bad records.
@@ -327,7 +328,8 @@ def open_corpus(
 
     Raises:
         CheckpointError: the folder is damaged.
-        DataError: it was prepared with another tokenizer, or from other fields than those ``wanted``.
+        DataError: it was prepared with another tokenizer, or from other fields than those
+            ``expected_columns``.
     """
     about = state_file.read(folder / CORPUS_FILE, REBUILD_HINT, _CorpusFile) or {}
     sources, columns = tuple(about["sources"]), tuple(about["columns"])

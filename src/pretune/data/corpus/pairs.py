@@ -34,8 +34,8 @@ class CorpusPairs:
 
     Args:
         corpus: each document is ``source joint target``, as `write_corpus` tokenises what was `joined`.
-        length: tokens of a source or a target at most; longer ones are cut.
-        joint: the id that stands between the two, and nowhere else.
+        max_length: tokens of a source or a target at most; longer ones are cut.
+        separator_id: the id that stands between the two, and nowhere else.
 
     Raises:
         DataError: a document is no pair.
@@ -67,7 +67,7 @@ class CorpusPairs:
         return Feature(i, 0, sequences, word_starts=starts)
 
     def iter_targets(self, specials: SpecialTokens, every: int = 1) -> Iterator[IntArray]:
-        """What is to be predicted, of each ``apart``-th pair: its framed target."""
+        """What is to be predicted, of each ``every``-th pair: its framed target."""
         return (add_special_tokens(specials, self[i].sequences[1:])[0] for i in range(0, len(self), every))
 
     @property

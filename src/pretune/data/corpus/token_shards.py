@@ -190,7 +190,8 @@ def write_corpus(
 
     Args:
         folder: must not hold a corpus already; it appears under its name only when it is whole.
-        joint: id that is put between the texts of each document, which were `joined`; None: it is one text.
+        separator_id: id that is put between the texts of each document, which were `joined`; None: it is
+            one text.
         shard_tokens: a shard is closed before it would grow beyond this; a longer document has its own.
 
     Raises:
@@ -320,7 +321,9 @@ def _iter_batches(documents: Iterable[str]) -> Iterator[list[str]]:
 
 
 def split_document(text: str, max_characters: int) -> Iterator[str]:
-    """Pieces of at most ``characters``, ended at a blank line, a line, or a sentence where there is one."""
+    """Pieces of at most ``max_characters``, ended at a blank line, a line, or a sentence where there is
+    one.
+    """
     start = 0
     while len(text) - start > max_characters:
         end = start + max_characters
@@ -344,7 +347,7 @@ def is_held_out(text_hash: int, fraction: float, seed: int) -> bool:
 def held_out_mask(
     hashes: npt.NDArray[np.uint64], fraction: float, seed: int, min_count: int = 1
 ) -> BoolArray:
-    """(documents,) True where held out: ``least`` different ones at least, and never all of them.
+    """(documents,) True where held out: ``min_count`` different ones at least, and never all of them.
 
     Chosen by ``held_out``; where that leaves too few, the documents nearest to the border change sides.
     A small corpus should be ``cut`` into pieces first (``piece_size``): one whole book of three is no sample.

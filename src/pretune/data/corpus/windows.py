@@ -27,8 +27,8 @@ class Windows:
         overlap: tokens that a window repeats of the one before. With 1, a causal model scores each token but
             the first of a document exactly once; with 0, a masked one sees each once. What would hold nothing
             beyond the overlap is no window.
-        start: id put before each document, if any.
-        end: id put after each document, if any.
+        bos_id: id put before each document, if any.
+        eos_id: id put after each document, if any.
         documents: (n,) numbers of the documents to take; all of them by default.
 
     Raises:
@@ -82,7 +82,7 @@ class Windows:
         return self._add_bos_eos(at, low, high, flags, 3, 3)
 
     def iter_targets(self, specials: SpecialTokens, every: int = 1) -> Iterator[IntArray]:
-        """What is to be predicted, of each ``apart``-th document: its tokens, and the id after them."""
+        """What is to be predicted, of each ``every``-th document: its tokens, and the id after them."""
         end = np.array([] if self.eos_id is None else [self.eos_id], np.int64)
         return (np.append(self.corpus.document(int(i)), end) for i in self.documents[::every])
 

@@ -32,8 +32,8 @@ _ZIP_ERRORS = (
 def iter_members(path: Path, archive_name: str, log: RecordLog) -> Iterator[InputFile]:
     """The files in an archive, sorted by name; each is to be read before the next is asked for.
 
-    ``said`` is what errors call the archive. Of one that is cut off, the members that are left come in the
-    order in which they lie there.
+    ``archive_name`` is what errors call the archive. Of one that is cut off, the members that are left come
+    in the order in which they lie there.
 
     Raises:
         Damage: it is no zip archive, or cut off.

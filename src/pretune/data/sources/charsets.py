@@ -9,7 +9,7 @@ import charset_normalizer
 from pretune.errors import ConfigError
 
 MARK_ERRORS = "pretune-marking"
-"""The error handler under which a broken character becomes :data:`MARK`."""
+"""The error handler under which a broken character becomes :data:`BROKEN_MARK`."""
 BROKEN_MARK = "\udcff"
 """Unlike U+FFFD, which people do write, no text decodes to it."""
 _COMMON = [

@@ -112,7 +112,9 @@ class ColumnMatch:
         return repr(field) if column == field else f"{column!r} ({field})"
 
     def describe_renames(self, user_columns: Mapping[str, str]) -> str | None:
-        """Which fields are read from a column that is neither called so nor was ``given``; None: none."""
+        """Which fields are read from a column that is neither called so nor was ``user_columns``; None:
+        none.
+        """
         moved = [
             (field, column) for field, column in self.columns.items()
             if column not in (field, user_columns.get(field))
@@ -153,7 +155,7 @@ class ColumnSpec:
         return True
 
     def match(self, file: str, available: Sequence[str]) -> ColumnMatch:
-        """The column of each field among those that are ``there``.
+        """The column of each field among those that are ``available``.
 
         What the user names comes first, then what the model was trained by, the field's own name, that name
         in other letters or with white space around it, and a usual name where exactly one is there.

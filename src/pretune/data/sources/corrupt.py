@@ -10,7 +10,7 @@ class CorruptFileError(Exception):
 
 
 def error_reason(error: BaseException, prefix: str = "") -> str:
-    """What another library's error says, in one line: the system's reason, or its own after ``otherwise``."""
+    """What another library's error says, in one line: the system's reason, or its own after ``prefix``."""
     if isinstance(error, OSError) and error.errno:
         return f"cannot be read: {os.strerror(error.errno)}"
     return prefix + str(error).partition("\n")[0].strip().rstrip(".")

@@ -161,11 +161,11 @@ def as_utf8(
     user_encoding: str | None = None,
     hints: EncodingHints = no_hints,
 ) -> Iterator[bytes]:
-    """The same text in UTF-8, without its byte order mark; ``say`` is told the encoding once.
+    """The same text in UTF-8, without its byte order mark; ``on_encoding`` is told the encoding once.
 
-    It is recognised at the first byte that is not ASCII; ``given`` is that of a text that is neither UTF-8
-    nor marked as another. Where a few bytes are no text of it, they stay invalid UTF-8, so that who reads can
-    name their place, and the encoding is ``unknown`` where none fits.
+    It is recognised at the first byte that is not ASCII; ``user_encoding`` is that of a text that is
+    neither UTF-8 nor marked as another. Where a few bytes are no text of it, they stay invalid UTF-8, so
+    that who reads can name their place, and the encoding is ``unknown`` where none fits.
 
     Raises:
         Damage: the bytes are no text, or in an encoding that is not read unasked, or the blocks are damaged.

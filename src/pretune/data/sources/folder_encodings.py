@@ -63,7 +63,7 @@ class ArchiveEncodings:
         self._encodings: tuple[str, ...] | None = None
 
     def encodings(self) -> Sequence[str]:
-        """As :meth:`Neighbours.encodings`, of the first members."""
+        """As :meth:`FolderEncodings.encodings`, of the first members."""
         if self._encodings is None:
             self._encodings = common_encodings(itertools.islice(self._iter_files(), _MAX_FILES))
         return self._encodings

@@ -28,7 +28,7 @@ class InputFile:
     suffix: str
     """What it is, as ``.jsonl``, in lower case."""
     blocks: Callable[[], Iterator[bytes]]
-    """Its bytes; they raise :class:`Damage`."""
+    """Its bytes; they raise :class:`CorruptFileError`."""
     path: Path | None = None
     """The file itself where it lies on disk without compression."""
     encoding: str | None = None

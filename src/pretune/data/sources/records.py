@@ -90,12 +90,12 @@ def read_records(
     ``.txt`` and ``.md`` are one document a file, cut at paragraph or line ends into pieces of about 1 MiB;
     ``.html`` gives its main text; ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` and ``.parquet`` a record an
     object or row. Each may be packed as ``.gz`` or ``.zst``, or lie in a ``.zip``. A folder is read sorted,
-    with what is below it. Text is UTF-8, UTF-16, GB18030 or Big5, or what ``reading`` says. ``columns``
+    with what is below it. Text is UTF-8, UTF-16, GB18030 or Big5, or what ``read_options`` says. ``columns``
     are the fields that a record must have (of a name alone: as text that is not empty), from the columns
-    that ``reading`` names or that are called so, or nearly; other fields come along.
+    that ``read_options`` names or that are called so, or nearly; other fields come along.
 
     A file that cannot be read, or not to its end, goes to ``log`` as a bad record does, and the rest is read;
-    call ``log.finish()`` at the end. Unless it may ``refuse``, the only file goes there, too.
+    call ``log.finish()`` at the end. Unless it may ``raise_exception``, the only file goes there, too.
 
     Raises:
         DataError: a path leads nowhere or is of another kind, or the only file cannot be read at all.

@@ -47,7 +47,7 @@ class TextCache:
         return len(self.hashes)
 
     def iter_texts(self, mask: BoolArray | None = None) -> Iterator[str]:
-        """The documents that are ``chosen``, (documents,); all of them where None."""
+        """The documents that are ``mask``, (documents,); all of them where None."""
         with (
             self.path.open("rb") as file,
             zstandard.ZstdDecompressor().stream_reader(file, read_size=1 << 20) as packed,

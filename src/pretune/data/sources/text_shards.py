@@ -172,7 +172,7 @@ def write_arrays(path: Path, arrays: Arrays) -> None:
 
 
 def read_arrays(path: Path) -> Arrays:
-    """What :func:`write_memory` wrote.
+    """What :func:`write_arrays` wrote.
 
     Raises:
         CheckpointError: it is missing or damaged.

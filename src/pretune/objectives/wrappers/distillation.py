@@ -67,7 +67,8 @@ class DistillationObjective:
         *,
         supports_packing: bool = True,
     ) -> None:
-        """``vocabulary``: ids of the shared tokenizer; ``packs``: can the teacher read packed rows?
+        """``vocab_size``: ids of the shared tokenizer; ``supports_packing``: can the teacher read packed
+        rows?
 
         Raises:
             UnsupportedError: the targets of ``inner`` are no distribution over a head's logits.

@@ -57,6 +57,6 @@ class Adafactor(torch.optim.Optimizer):
 
 
 def _update_average(state: dict[str, Tensor], name: str, value: Tensor, weight: float) -> Tensor:
-    """The running average of ``value``, of which ``new`` is the share of the new one; all of the first."""
+    """The running average of ``value``, of which ``weight`` is the share of the new one; all of the first."""
     state[name] = state[name].mul_(1 - weight).add_(value, alpha=weight) if name in state else value * weight
     return state[name]

@@ -19,7 +19,7 @@ class Optimizers:
     """One optimiser or two side by side, on one schedule, each with the peak learning rate of its setting."""
 
     def __init__(self, network: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
-        """``parts``: each under the name of the setting that holds its peak learning rate."""
+        """``optimizers``: each under the name of the setting that holds its peak learning rate."""
         self._names: dict[torch.Tensor, str] = {p: name for name, p in network.named_parameters()}
         self.optimizers = list(optimizers.values())
         self._peak_learning_rates = {
@@ -27,7 +27,9 @@ class Optimizers:
         }
 
     def step(self, lr_factor: float, step_number: int) -> None:
-        """Update ``number`` at this share of the peak learning rates; the gradients are gone afterwards."""
+        """Update ``step_number`` at this share of the peak learning rates; the gradients are gone
+        afterwards.
+        """
         for optimizer, peak in zip(self.optimizers, self._peak_learning_rates.values(), strict=True):
             for group in optimizer.param_groups:
                 group["lr"], group["number"] = peak * lr_factor, step_number
@@ -155,7 +157,7 @@ BUILDERS: dict[str, Callable[[nn.Module, OptimizerSettings], OptimizersBySetting
 def _parameter_groups(
     network: nn.Module, settings: OptimizerSettings, exclude: Container[nn.Parameter] = frozenset()
 ) -> list[dict[str, Any]]:
-    """The trainable parameters without ``but``: those that decay, then those that do not."""
+    """The trainable parameters without ``exclude``: those that decay, then those that do not."""
     parameters = [p for p in network.parameters() if p.requires_grad and p not in exclude]
     without_decay = set() if settings.decay_embeddings else _embedding_parameters(network)
     decays = [p.ndim >= 2 and p not in without_decay for p in parameters]

@@ -19,11 +19,13 @@ at 768 is the 5e-5 that stock's example has for all."""
 PRETUNE_LEARNING_RATE, PRETUNE_HIDDEN_SIZE = 2e-3, 128
 """The same of a model that pretune pretrained, in minutes or hours: it knows less that could be lost."""
 TOKENS_PER_RECORD = 256
-"""Tokens that are read of each record over all epochs, about: two epochs of texts cut at ``READ``."""
+"""Tokens that are read of each record over all epochs, about: two epochs of texts cut at
+``DEFAULT_MAX_LENGTH``."""
 EPOCH_RANGE = (2, 6)
 """The least and the most: short texts are read more often, in the time that stock's padding takes."""
 LARGE_BATCH_FROM_RECORDS = 10_000
-"""From so many records on a step has ``LARGE`` of them, else ``SMALL``: few records want many steps."""
+"""From so many records on a step has ``LARGE_BATCH_EXAMPLES`` of them, else ``SMALL_BATCH_EXAMPLES``: few
+records want many steps."""
 SMALL_BATCH_EXAMPLES, LARGE_BATCH_EXAMPLES = 8, 16
 
 ADAMW: dict[str, Any] = {"name": "adamw", "betas": (0.9, 0.999), "weight_decay": 0.01}
@@ -50,27 +52,29 @@ def is_pretune_model(start: FolderInfo, *, from_random: bool) -> bool:
 
 
 def batch_examples(records: int, *, pretune_model: bool) -> int:
-    """Records of a step; ``own``: as :func:`is_own` has it."""
+    """Records of a step; ``pretune_model``: as :func:`is_pretune_model` has it."""
     return (
         LARGE_BATCH_EXAMPLES if pretune_model or records >= LARGE_BATCH_FROM_RECORDS else SMALL_BATCH_EXAMPLES
     )
 
 
 def truncation_defaults(start: FolderInfo) -> dict[str, Any]:
-    """How much of a text is read: ``READ`` tokens, in windows by a model that reads fewer at once."""
+    """How much of a text is read: ``DEFAULT_MAX_LENGTH`` tokens, in windows by a model that reads fewer at
+    once.
+    """
     if start.max_length < DEFAULT_MAX_LENGTH:
         return {"task_options": {"long_texts": "windows"}}
     return {"max_length": DEFAULT_MAX_LENGTH, "task_options": {"long_texts": "longest_first"}}
 
 
 def epochs(records: int, tokens_per_epoch: float) -> float:
-    """How often the records are read, by the ``tokens`` of one epoch; in halves."""
+    """How often the records are read, by the ``tokens_per_epoch`` of one epoch; in halves."""
     least, most = EPOCH_RANGE
     return min(most, max(least, round(2 * TOKENS_PER_RECORD * records / max(1.0, tokens_per_epoch)) / 2))
 
 
 def apply_recipe(user_settings: Mapping[str, Any], start: FolderInfo) -> dict[str, Any]:
-    """The settings ``given``, with those of the recipe where there are none."""
+    """The settings ``user_settings``, with those of the recipe where there are none."""
     values = dict(user_settings)
     if values.get("max_length") is None and "long_texts" not in (values.get("task_options") or {}):
         chosen = truncation_defaults(start)

@@ -85,7 +85,7 @@ class RejectedRowLog(RecordLog):
         self._rejected: list[RejectedRow] = []
 
     def reject(self, path: Path | str, line: int, reason: str) -> None:
-        """Count a bad record, and keep it for :meth:`heard`."""
+        """Count a bad record, and keep it for :meth:`pop_rejected`."""
         super().reject(path, line, reason)
         self._rejected.append(RejectedRow(str(path), line, reason))
 
@@ -175,7 +175,7 @@ class PredictionJob:
     def iter_chunks(
         self, scan: InputScan, progress: Progress, reporter: Reporter
     ) -> Iterator[tuple[bytes, Progress]]:
-        """The output from ``tally`` on, a chunk at a time, with how far it then is."""
+        """The output from ``progress`` on, a chunk at a time, with how far it then is."""
         columns = (
             *scan.fields,
             *self._output_fields(),

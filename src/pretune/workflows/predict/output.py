@@ -27,9 +27,10 @@ def process_file(
     chunk_size: int,
     overwrite: bool = False,
 ) -> tuple[int, RecordLog]:
-    """Answer the records of ``data``, ``chunk`` at a time, into the JSON lines of ``out``: (answers, log).
+    """Answer the records of ``data``, ``chunk_size`` at a time, into the JSON lines of ``out``: (answers,
+    log).
 
-    The output grows in a ``.partial`` file, which gets its name at the end. A record that ``answer`` refuses
+    The output grows in a ``.partial`` file, which gets its name at the end. A record that ``process`` refuses
     with a UsageError is a bad record.
 
     Raises:

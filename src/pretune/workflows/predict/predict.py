@@ -63,7 +63,7 @@ def predict(
         on_bad: ``skip`` leaves rows out that cannot be used, as all verbs do, and is an error where they are
             many; ``keep`` puts ``{"error": ...}`` in their place, so that answer i is that of row i.
         batch_size: rows that the network reads at once, at most; None: as many as fit.
-        writing: how a causal model continues a text.
+        generation_options: how a causal model continues a text.
         overwrite: replace a file of that name that is there.
         columns: from which column a field is read, as ``{"text": "review"}``.
         encoding: of files that are neither UTF-8 nor marked otherwise; None: it is recognised.

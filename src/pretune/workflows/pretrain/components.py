@@ -51,7 +51,7 @@ class PretrainSetup:
         reporter: Reporter,
         world: World,
     ) -> None:
-        """``prepared``: the text of each part. ``seconds`` are left to train, where the length is a time."""
+        """``corpora``: the text of each part. ``seconds`` are left to train, where the length is a time."""
         self.settings, self.run, self.reporter, self.world = settings, run, reporter, world
         self.signatures: dict[str, str] = {}
         self.traits: Traits = find("families", settings.family).TRAITS

@@ -25,7 +25,8 @@ def build_corpora(
 ) -> tuple[TokenizedCorpus, ...]:
     """The text of each part in a folder of its own below ``folder``; without a mixture in ``folder`` itself.
 
-    Without ``tokenizer`` one is trained on the text of all parts together. ``anew`` is a file that was found
+    Without ``tokenizer`` one is trained on the text of all parts together. ``damaged_file`` is a file that
+    was found
     damaged: the part that it belongs to is prepared again.
 
     Raises:

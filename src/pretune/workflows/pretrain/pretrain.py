@@ -71,7 +71,7 @@ def pretrain(
 
     The keywords are the settings most often given; ``settings`` takes all of them (see
     :class:`PretrainSettings`). ``changes`` is the ``plan.json`` of a run whose steps and changes in mid-run
-    are to be made again. ``started`` is the ``time.monotonic()`` that a budget in minutes runs from.
+    are to be made again. ``start_time`` is the ``time.monotonic()`` that a budget in minutes runs from.
 
     Raises:
         ConfigError: a setting that pretune does not take, or a run folder of other settings.

@@ -74,7 +74,7 @@ class PretrainSettings(Settings):
     start_from: str | None = None
     """A run or model folder to go on from, with its own tokenizer; None: begin with random weights."""
     family: str = DEFAULT_FAMILIES[0]
-    """Where only an objective is named, the first of ``FAMILIES`` that has it."""
+    """Where only an objective is named, the first of ``DEFAULT_FAMILIES`` that has it."""
     objective: str | None = None
     """masked_lm, causal_lm, permutation_lm, span_corruption, denoising, prefix_lm, masked_lm+next_sentence or
     masked_lm+sentence_order, or, of records with source and target, sequence_to_sequence; None: masked_lm for
@@ -224,7 +224,7 @@ def _apply_recipe_options(resolved: PretrainSettings) -> PretrainSettings:
 
 
 def _resolve_sampled_softmax(resolved: PretrainSettings, *, is_given: bool) -> PretrainSettings:
-    """The settings with the loss estimated: as ``chosen``, or where it has been seen to pay.
+    """The settings with the loss estimated: as ``is_given``, or where it has been seen to pay.
 
     Raises:
         ConfigError: it is asked for where all words are computed in any case.
@@ -279,7 +279,7 @@ def _can_save(family: str, specs: Sequence[ObjectiveSpec]) -> bool:
 
 
 def _objective_hint(family: str, spec: ObjectiveSpec, where: str) -> str:
-    """Why ``family`` is not pretrained by ``kind``, and what can be done in its place."""
+    """Why ``family`` is not pretrained by ``spec``, and what can be done in its place."""
     objectives_by_family = {
         name: _family_objectives(name) for name in dict.fromkeys([*list_names("families"), family])
     }
@@ -328,7 +328,9 @@ def _given_optimizer_keys(training: object) -> set[str]:
 
 
 def _apply_optimizer_recipe(resolved: PretrainSettings, given_keys: set[str]) -> PretrainSettings:
-    """The settings with what suits the objective, and the family's first values, but for those ``given``."""
+    """The settings with what suits the objective, and the family's first values, but for those
+    ``given_keys``.
+    """
     training, rates = resolved.training, getattr(find("families", resolved.family), "LEARNING_RATES", {})
     if training.optimizer.name != DEFAULT_OPTIMIZER["name"]:
         return resolved

@@ -206,7 +206,7 @@ def summary_baselines(summary: Mapping[str, Any]) -> dict[str, float]:
 def _component_values(
     summary: Mapping[str, Any], extract: Callable[[Mapping[str, Any]], Mapping[str, Any]]
 ) -> Entry:
-    """What ``of`` finds of each part of a mixture, by its and the part's name."""
+    """What ``extract`` finds of each part of a mixture, by its and the part's name."""
     components = summary.get("mixture", {})
     return {
         f"{name}/{component}": value

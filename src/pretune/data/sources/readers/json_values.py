@@ -67,7 +67,8 @@ def detect_json_format(input_file: InputFile) -> JsonFormat:
 def read_values(
     input_file: InputFile, columns: ColumnSpec, log: RecordLog, *, concatenated: bool
 ) -> Iterator[Record]:
-    """The objects of a list, or, ``bare``, one after another; a Record's line is the number of its object.
+    """The objects of a list, or, ``reader_without_quotes``, one after another; a Record's line is the
+    number of its object.
 
     Raises:
         DataError: the file is no list of objects, or the first object lacks a column.
