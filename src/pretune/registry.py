@@ -28,10 +28,10 @@ WRAPPERS = {("families", "hf")}
 
 
 def list_names(package_name: str) -> list[str]:
-    """The names that ``pretune.<room>`` holds, one a public module, in alphabetical order."""
+    """The names that ``pretune.<room>`` holds, in alphabetical order: its public modules but ``base``."""
     package = importlib.import_module(f"pretune.{package_name}")
     modules = pkgutil.iter_modules(package.__path__)
-    return sorted(m.name for m in modules if not (m.ispkg or m.name.startswith("_")))
+    return sorted(m.name for m in modules if not (m.ispkg or m.name.startswith("_") or m.name == "base"))
 
 
 def find(package_name: str, name: str) -> ModuleType:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import pydantic
@@ -12,8 +12,8 @@ import pydantic
 from pretune.config import Settings
 from pretune.data.sources.columns import Field
 from pretune.errors import DataError, quote
-from pretune.text.tokenizer import Tokenizer
-from pretune.types import IntArray, Record, SpecialTokens, add_special_tokens
+from pretune.tasks.base import Reader
+from pretune.types import IntArray, Record, add_special_tokens
 
 TEXT_FIELDS = (Field("text"), Field("text_pair", required=False, is_text=False))
 """A text, or a pair of them."""
@@ -31,13 +31,6 @@ class LongTextSettings(Settings):
     text of a pair keeps half of the room, and what the second leaves."""
     overlap: int = pydantic.Field(default=16, ge=0)
     """Tokens that neighbouring windows share."""
-
-
-def get_texts(record: Record) -> tuple[str, ...]:
-    """The text of a record, or its pair of texts."""
-    pair = record.fields.get("text_pair")
-    first = str(record.fields["text"])
-    return (first,) if pair is None else (first, str(pair))
 
 
 def parse_text_pair(fields: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -67,23 +60,20 @@ def sort_labels(labels: Iterable[str]) -> list[str]:
 
 
 def encode_windows(
-    record: Record,
-    tokenizer: Tokenizer,
-    specials: SpecialTokens,
-    max_length: int,
-    long_text_settings: LongTextSettings,
+    record: Record, texts: Sequence[str], reader: Reader, long_text_settings: LongTextSettings
 ) -> list[Sequences]:
-    """The ids of a text or a pair, without their frame: once, or once a window of a long text.
+    """The ids of the text or the pair of a record, without their special tokens: once, or once a window.
 
     Raises:
         DataError: the model would be handed no token at all, or has no room for one.
     """
-    sequences = tuple(tokenizer.encode(text).ids for text in get_texts(record))
+    specials, max_length = reader.tokenizer.specials, reader.max_length
+    sequences = tuple(reader.tokenizer.encode(text).ids for text in texts)
     num_special_tokens = len(add_special_tokens(specials, tuple(s[:0] for s in sequences))[0])
     if not num_special_tokens and not any(map(len, sequences)):
         raise DataError(
-            f"{record.location}: the tokenizer makes no token of {quote(get_texts(record)[-1])}, "
-            "and puts none around a text"
+            f"{record.location}: the tokenizer makes no token of {quote(texts[-1])}, and puts none around a "
+            "text"
         )
     if max_length <= num_special_tokens:
         raise DataError(
