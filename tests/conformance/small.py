@@ -14,6 +14,7 @@ from torch import nn
 from pretune import registry
 from pretune.data.corpus.windows import EncodedRecords
 from pretune.model.model import Model
+from pretune.nn.heads import combined_names
 from pretune.objectives import objectives_for_heads, parse_objective
 from pretune.runtime.distributed import World
 from pretune.runtime.progress import NullReporter
@@ -51,7 +52,7 @@ def pairs() -> list[tuple[str, str]]:
 
 def ways(family: ModuleType) -> list[str]:
     """The objectives that a family can be trained by, alone or as its heads are saved together."""
-    combined = {heads for names in family.HF_TYPES.values() for heads in names if "+" in heads}
+    combined = {heads for heads in combined_names(family.HEADS) if "+" in heads}
     together = [name for heads in sorted(combined) for name in objectives_for_heads(heads)]
     names = (*registry.list_names("objectives"), *together)
     return [name for name in names if parse_objective(name).is_supported_by(family.TRAITS)]
@@ -99,7 +100,7 @@ def trainer(
     dropouts = [f for f in fields if "dropout" in f and f != "classifier_dropout"]
     model = Model.create(
         family, shape | dict.fromkeys(dropouts, 0.1 if dropout else 0.0), reader, head,
-        max_length=MAX_LENGTH, seed=1, labels=("a", "b") if head == "classification" else (),
+        max_length=MAX_LENGTH, seed=1, labels=("a", "b"),
     )  # fmt: skip
     chosen = TrainingSettings(**({"batch_tokens": 100, "micro_batch": 2, "evaluations": 4} | settings))
     store = features(traits, objective=kind)

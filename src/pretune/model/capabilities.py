@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 from pretune.errors import UsageError
+from pretune.nn.heads import Head
 
 HEAD_USES = {
     "masked_lm": "`pretune predict` fills the masks of a text with it (in Python: fill)",
@@ -23,15 +25,14 @@ PRETRAIN_ADVICE = {
     "permutation_lm": "`pretune pretrain --family xlnet` makes one that reads in permuted order",
     "causal_lm": "`pretune pretrain --family llama` makes a model that continues texts",
 }
-CLASSIFIER_MODULES = ("classifier", "score", "classification_head", "logits_proj")
-"""What stock transformers calls the last maps of a classifier."""
-TASK_HEAD_MODULES = (
-    *CLASSIFIER_MODULES, "pre_classifier", "sequence_summary", "multiple_choice_head", "qa_outputs",
-    "start_logits",
-    "end_logits", "answer_class", "span_predictions",
-)  # fmt: skip
-"""What it calls the parts of heads of tasks: of classes, of a class a token, of answers, of choices."""
 FINETUNE_ADVICE = "`pretune finetune` puts such a head on a model"
+
+
+def writes_text(family: ModuleType, heads: str) -> bool:
+    """Has it a head that predicts the next token?"""
+    table: Mapping[str, Head] = family.HEADS
+    is_vocabulary = any(table[name].type == "vocabulary" for name in heads.split("+") if name in table)
+    return is_vocabulary and family.TRAITS.architecture != "encoder"
 
 
 def check_head(

@@ -109,6 +109,24 @@ class Task:
         """
         return Record(self.parse(record.fields, labelled=labelled), record.path, record.line)
 
+    def check_record(self, record: Record) -> Record:
+        """A record without a reference, given in Python or typed, checked and parsed as one of a file.
+
+        Raises:
+            DataError: the reason why it cannot be used.
+        """
+        for field in self.fields:
+            value = record.fields.get(field.name)
+            if field.is_label or (value is None and not field.required):
+                continue
+            if value is None:
+                raise DataError(f"{field.name!r} is missing")
+            if field.is_text and not isinstance(value, str | int | float):
+                raise DataError(f"{field.name!r} is {type(value).__name__}, not text")
+            if field.is_text and not str(value).strip():
+                raise DataError(f"{field.name!r} is empty")
+        return self.parse_record(record, labelled=False)
+
     def from_texts(self, texts: Sequence[str]) -> Mapping[str, Any]:
         """The fields of what is typed on a command line: a text for each field of text.
 
