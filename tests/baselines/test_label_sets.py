@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pretune.errors import DataError
 from pretune.baselines.label_sets import majority, tfidf
+from pretune.errors import DataError
 from pretune.tasks.multi_label_classification import Task
 from pretune.types import Record
 

@@ -80,8 +80,8 @@ def predict_nll(
 ) -> list[Array]:
     """The nats of each token of a feature's last sequence, after those before it: (n,) a feature.
 
-    The sequences follow each other behind what the tokenizer puts before a text; ``head`` is one that predicts
-    the next token.
+    The sequences follow each other behind what the tokenizer puts before a text; ``head`` predicts the next
+    token.
     """
     before = np.array(tokenizer.specials.single[0], np.int64)
     rows, targets = [], []
@@ -108,7 +108,9 @@ def predict_vectors(
     for feature in features:
         tokens, kinds = add_special_tokens(specials, feature.sequences)  # (T,), (T,)
         row = Row(tokens, {}, {}, kinds if segments else None)
-        batch = collate([[Example(feature.record, (row,))]], pad_id=specials.pad_id, heads=(), segments=segments)
+        batch = collate(
+            [[Example(feature.record, (row,))]], pad_id=specials.pad_id, heads=(), segments=segments
+        )
         hidden = network(batch, heads=()).hidden  # (1, T, D)
         found.append(check_finite(hidden[0, : len(tokens)].float().mean(0)).cpu().numpy())  # (D,)
     network.train(was_training)

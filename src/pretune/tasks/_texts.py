@@ -17,6 +17,7 @@ from pretune.types import IntArray, Record, add_special_tokens
 
 TEXT_FIELDS = (Field("text"), Field("text_pair", required=False, is_text=False))
 """A text, or a pair of them."""
+LONG_TEXT_ADVICE = ", task_options.long_texts=windows all"
 Sequences = tuple[IntArray, ...]
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)

@@ -80,8 +80,12 @@ class Task:
     phrases: ClassVar[Mapping[str, Phrases]]
     """Its words for pages and cards, by language: en and zh."""
     predicts: ClassVar[Predicts] = "logits"
+    labels_are_independent: ClassVar[bool] = False
+    """Has every label a probability of its own?"""
     compare_with: ClassVar[tuple[str, ...]] = ()
     """``start``: evaluation also scores the checkpoint that fine-tuning started from."""
+    advice_for_long_texts: ClassVar[str] = ""
+    """What a message about texts that are cut goes on with: the option by which all of them is read."""
     generation_eval: ClassVar[Literal["all", "sample"]] = "all"
     """Generation is dear: of ``sample`` some validation records are answered until training has ended."""
 
@@ -109,22 +113,27 @@ class Task:
         """
         return Record(self.parse(record.fields, labelled=labelled), record.path, record.line)
 
+    @classmethod
+    def echoed_fields(cls) -> tuple[str, ...]:
+        """The fields that are repeated beside an answer, where a record has them."""
+        return ("id", *(f.name for f in cls.fields if f.is_echoed and not f.is_label and f.name != "id"))
+
     def check_record(self, record: Record) -> Record:
         """A record without a reference, given in Python or typed, checked and parsed as one of a file.
 
         Raises:
             DataError: the reason why it cannot be used.
         """
-        for field in self.fields:
-            value = record.fields.get(field.name)
-            if field.is_label or (value is None and not field.required):
+        for one in self.fields:
+            value = record.fields.get(one.name)
+            if one.is_label or (value is None and not one.required):
                 continue
             if value is None:
-                raise DataError(f"{field.name!r} is missing")
-            if field.is_text and not isinstance(value, str | int | float):
-                raise DataError(f"{field.name!r} is {type(value).__name__}, not text")
-            if field.is_text and not str(value).strip():
-                raise DataError(f"{field.name!r} is empty")
+                raise DataError(f"{one.name!r} is missing")
+            if one.is_text and not isinstance(value, str | int | float):
+                raise DataError(f"{one.name!r} is {type(value).__name__}, not text")
+            if one.is_text and not str(value).strip():
+                raise DataError(f"{one.name!r} is empty")
         return self.parse_record(record, labelled=False)
 
     def from_texts(self, texts: Sequence[str]) -> Mapping[str, Any]:
@@ -150,6 +159,14 @@ class Task:
         """The true answer of a labelled record."""
         return record.fields[self.reference_field]
 
+    def as_value(self, reference: Any) -> Any:
+        """A reference as the predicted value that would be right."""
+        return reference
+
+    def is_correct(self, value: Any, reference: Any) -> bool:
+        """Is a predicted value wholly right? Mistakes are those that are not."""
+        return bool(value == reference)
+
     def labels_of(self, value: Any) -> tuple[str, ...]:
         """The labels that occur in a reference or a predicted value, of a task that has labels."""
         return ()
@@ -165,7 +182,8 @@ class Task:
     @classmethod
     def recognise(cls, head: str, config: Mapping[str, Any], labels: Sequence[str]) -> OutputSpec | None:
         """The outputs of a published folder of this task, by its head, config.json and labels; None: it is
-        of another. A plain language model is nobody's."""
+        of another. A plain language model is nobody's.
+        """
         return None
 
     def check(self, records: Iterable[Record]) -> None:
@@ -213,6 +231,10 @@ class Task:
         """A reference or a predicted value as a person reads it."""
         return str(value)
 
+    def value_from_row(self, value: Any) -> Any:
+        """A predicted value as it was before it was written to predictions.jsonl, where a tuple is a list."""
+        return tuple(value) if isinstance(value, list) else value
+
     def probabilities(self, prediction: Prediction) -> dict[str, float]:
         """The probability of every label, the likeliest first, of a task that has them."""
         return {}
@@ -226,7 +248,9 @@ class Task:
     def language(self, records: Sequence[Record]) -> str:
         """The language of data, as far as metrics depend on it: ``zh`` or ``en``."""
         step = max(1, len(records) // LANGUAGE_SAMPLE)
-        return "zh" if is_mostly_chinese("\n".join("\n".join(self.texts(r)) for r in records[::step])) else "en"
+        return (
+            "zh" if is_mostly_chinese("\n".join("\n".join(self.texts(r)) for r in records[::step])) else "en"
+        )
 
     def score_values(self, values: Sequence[Any], records: Sequence[Record]) -> list[Score]:
         """The scores of predicted values; the first decides."""
@@ -249,7 +273,7 @@ class Task:
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> Mapping[str, Any]:
-        """The fields of a labelled record that a small model can learn, for the tests that every task runs."""
+        """The fields of a labelled record that a small model can learn, for the conformance tests."""
         raise NotImplementedError
 
 

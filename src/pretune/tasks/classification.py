@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,14 @@ from pretune.metrics.by_class import ClassReport, class_report
 from pretune.metrics.f1 import MACRO_F1
 from pretune.metrics.matthews import MATTHEWS
 from pretune.tasks import base
-from pretune.tasks._texts import TEXT_FIELDS, LongTextSettings, encode_windows, parse_text_pair, sort_labels
+from pretune.tasks._texts import (
+    LONG_TEXT_ADVICE,
+    TEXT_FIELDS,
+    LongTextSettings,
+    encode_windows,
+    parse_text_pair,
+    sort_labels,
+)
 from pretune.types import Feature, OutputSpec, Prediction, Record
 
 PROBLEM_TYPE = "single_label_classification"
@@ -37,7 +44,8 @@ class Task(base.Task):
     heads = ("classification",)
     objective = "classification"
     Options = LongTextSettings
-    phrases = {
+    advice_for_long_texts = LONG_TEXT_ADVICE
+    phrases: ClassVar = {
         "en": base.Phrases(
             "Classifies {text} as one of: {labels}.",
             "Knows only these classes; learnt from {n} labelled records.",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,14 @@ from pretune.metrics.by_class import ClassReport, multi_label_report
 from pretune.metrics.f1 import MICRO_F1, macro_f1_over
 from pretune.metrics.label_sets import best_threshold, multi_hot
 from pretune.tasks import base
-from pretune.tasks._texts import TEXT_FIELDS, LongTextSettings, encode_windows, parse_text_pair, sort_labels
+from pretune.tasks._texts import (
+    LONG_TEXT_ADVICE,
+    TEXT_FIELDS,
+    LongTextSettings,
+    encode_windows,
+    parse_text_pair,
+    sort_labels,
+)
 from pretune.types import Feature, FloatArray, OutputSpec, Prediction, Record
 
 PROBLEM_TYPE = "multi_label_classification"
@@ -49,7 +56,9 @@ class Task(base.Task):
     heads = ("classification",)
     objective = "multi_label_classification"
     Options = MultiLabelOptions
-    phrases = {
+    labels_are_independent = True
+    advice_for_long_texts = LONG_TEXT_ADVICE
+    phrases: ClassVar = {
         "en": base.Phrases(
             "Gives {text} any number of these labels: {labels}.",
             "Knows only these classes; learnt from {n} labelled records.",
@@ -177,7 +186,10 @@ class Task(base.Task):
 
     def baselines(self, train: Sequence[Record], records: Sequence[Record]) -> Iterator[Baseline]:
         """Majority, and TF-IDF one label at a time."""
-        from pretune.baselines.label_sets import majority, tfidf  # scikit-learn, which predicting does without
+        from pretune.baselines.label_sets import (  # scikit-learn, which predicting does without
+            majority,
+            tfidf,
+        )
 
         labels = sorted({label for record in train for label in self.reference(record)})
         held = multi_hot([self.reference(r) for r in train], labels)

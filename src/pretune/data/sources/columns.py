@@ -60,6 +60,8 @@ class Field:
     """Must its value be text that is not empty? Of other fields who reads the record judges the value."""
     is_label: bool = False
     """Is it known of labelled records only?"""
+    is_echoed: bool = True
+    """Is it repeated beside an answer?"""
 
 
 def input_fields(fields: Iterable[Field]) -> tuple[Field, ...]:
