@@ -54,12 +54,12 @@ def bootstrap(
 ) -> tuple[float, float]:
     """Percentile interval of a statistic that depends only on how often each kind of item occurs.
 
-    To draw n items with replacement and count the kinds among them is one multinomial draw. So the cost
-    grows with the number of kinds (2 for right and wrong, C * C for a confusion matrix) instead of n.
+    To draw n items with replacement and count the patterns among them is one multinomial draw. So the cost
+    grows with the number of patterns (2 for right and wrong, C * C for a confusion matrix) instead of n.
 
     Args:
-        counts: (kinds,) items of each kind in the test set; ones, where every item is its own kind.
-        statistic: takes (resamples, kinds) counts, returns (resamples,) values.
+        counts: (patterns,) items of each kind in the test set; ones, where every item is its own kind.
+        statistic: takes (resamples, patterns) counts, returns (resamples,) values.
         resamples: how many test sets to draw.
         seed: of the draws; the same seed gives the same interval.
 
@@ -139,14 +139,14 @@ def _seed_std(scores: FloatArray) -> float | None:
 
 @dataclass(frozen=True)
 class Statistics:
-    """The counts of a metric, record by record; records of equal counts are one kind."""
+    """The counts of a metric, record by record; records of equal counts are one pattern."""
 
     metric: Metric
     names: tuple[Hashable, ...]
     matrix: FloatArray
-    """(kinds, K) the count of each name, of each kind of record: there are far fewer kinds than records."""
-    kind_of: IntArray
-    """(n,) which kind each record is."""
+    """(patterns, K) the count of each name, of each pattern of counts: there are far fewer patterns than records."""
+    pattern_of: IntArray
+    """(n,) which pattern each record has."""
 
     @classmethod
     def from_records(
@@ -159,22 +159,22 @@ class Statistics:
         """
         check_aligned(metric.name, predictions, references)
         assert metric.count is not None
-        kinds: dict[frozenset[tuple[Hashable, float]], int] = {}
+        patterns: dict[frozenset[tuple[Hashable, float]], int] = {}
         names: dict[Hashable, int] = {}
-        kind_of = []
+        pattern_of = []
         for prediction, reference in zip(predictions, references, strict=True):
             counts = metric.count(prediction, reference)
             for name in counts:
                 names.setdefault(name, len(names))
-            kind_of.append(kinds.setdefault(frozenset(counts.items()), len(kinds)))
-        matrix = np.zeros((len(kinds), len(names)))
-        for row, counted in zip(matrix, kinds, strict=True):
+            pattern_of.append(patterns.setdefault(frozenset(counts.items()), len(patterns)))
+        matrix = np.zeros((len(patterns), len(names)))
+        for row, counted in zip(matrix, patterns, strict=True):
             for name, number in counted:
                 row[names[name]] = number
-        return cls(metric, tuple(names), matrix, np.array(kind_of, np.int64))
+        return cls(metric, tuple(names), matrix, np.array(pattern_of, np.int64))
 
     def value(self, draws: IntArray, rows: FloatArray) -> FloatArray:
-        """(R,) values of (R, kinds) draws, how often each kind of record is drawn; ``rows`` (kinds, K)."""
+        """(R,) values of (R, patterns) draws, how often each pattern is drawn; ``rows`` (patterns, K)."""
         assert self.metric.value is not None
         sums = draws.astype(np.float64) @ rows  # (R, K)
         return self.metric.value(dict(zip(self.names, sums.T, strict=True)))
@@ -194,7 +194,7 @@ def score(metric: Metric, predictions: Sequence[Any], references: Sequence[Any])
         how = f"{OVER_RESAMPLES},seed={SEED},percentile"
     else:
         statistics = Statistics.from_records(metric, predictions, references)
-        counts = np.bincount(statistics.kind_of)
+        counts = np.bincount(statistics.pattern_of)
         value = float(statistics.value(counts[None], statistics.matrix)[0])
         interval = bootstrap(counts, lambda draws: statistics.value(draws, statistics.matrix))
         how = BOOTSTRAP_SIGNATURE
@@ -214,7 +214,7 @@ def metric_value(metric: Metric, predictions: Sequence[Any], references: Sequenc
         check_aligned(metric.name, predictions, references)
         return metric.over(predictions, references)
     statistics = Statistics.from_records(metric, predictions, references)
-    return float(statistics.value(np.bincount(statistics.kind_of)[None], statistics.matrix)[0])
+    return float(statistics.value(np.bincount(statistics.pattern_of)[None], statistics.matrix)[0])
 
 
 def compare(
@@ -248,13 +248,13 @@ def compare(
         low, high = _over_interval(metric, a, b, references, OVER_RESAMPLES)
     else:
         statistics = [[Statistics.from_records(metric, run, references) for run in runs] for runs in (a, b)]
-        of_record = np.stack([one.kind_of for runs in statistics for one in runs], 1)  # (n, runs)
-        joint, counts = np.unique(of_record, axis=0, return_counts=True)  # (kinds, runs)
+        of_record = np.stack([one.pattern_of for runs in statistics for one in runs], 1)  # (n, runs)
+        joint, counts = np.unique(of_record, axis=0, return_counts=True)  # (patterns, runs)
         columns = iter(joint.T)
-        kinds = [[(one, one.matrix[next(columns)]) for one in runs] for runs in statistics]
+        patterns = [[(one, one.matrix[next(columns)]) for one in runs] for runs in statistics]
 
         def difference(draws: IntArray) -> FloatArray:
-            first, second = (np.mean([s.value(draws, rows) for s, rows in runs], axis=0) for runs in kinds)
+            first, second = (np.mean([s.value(draws, rows) for s, rows in runs], axis=0) for runs in patterns)
             gain: FloatArray = first - second
             return gain
 
