@@ -104,7 +104,7 @@ def test_windows_give_the_normalised_geometric_mean_of_each_label() -> None:
 
 
 def test_the_threshold_is_chosen_on_validation_records() -> None:
-    task = Task(LABELS, Task.Options(threshold="validation"))
+    task = Task(LABELS, Task.options_type(threshold="validation"))
     made = [
         Prediction(number, (), None, (("a", a), ("b", b)))
         for number, (a, b) in enumerate([(0.3, 0.1), (0.1, 0.26), (0.2, 0.05)])

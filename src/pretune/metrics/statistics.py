@@ -144,7 +144,7 @@ class Statistics:
     metric: Metric
     names: tuple[Hashable, ...]
     matrix: FloatArray
-    """(patterns, K) the count of each name, of each pattern of counts: there are far fewer patterns than records."""
+    """(patterns, K) the count of each name, of each pattern: there are far fewer patterns than records."""
     pattern_of: IntArray
     """(n,) which pattern each record has."""
 

@@ -286,7 +286,7 @@ class Model:
         task_type = self.task_type
         self.require_head(*task_type.heads)
         task_options = options or build_settings(
-            task_type.Options, self.metadata.get("task_options") or {}, where=METADATA_FILE
+            task_type.options_type, self.metadata.get("task_options") or {}, where=METADATA_FILE
         )
         return task_type(self.outputs, task_options)
 

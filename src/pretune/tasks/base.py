@@ -62,7 +62,7 @@ class Task:
 
     Args:
         outputs: what `fit` said of the training records, or `recognise` of a published folder.
-        options: an ``Options``; None: its defaults.
+        options: an ``options_type``; None: its defaults.
     """
 
     fields: ClassVar[tuple[Field, ...]]
@@ -71,12 +71,10 @@ class Task:
     """The field that holds the true answer, and that answers are written to."""
     prediction_fields: ClassVar[tuple[str, ...]]
     """What `row` gives, the columns of a table of answers."""
-    file_formats: ClassVar[Mapping[str, str]] = {}
-    """Suffix of a file that the field has besides to the module of ``data.sources.readers`` that reads it."""
     heads: ClassVar[tuple[str, ...]]
     """Heads that it can have; the first that the family has is taken."""
     objective: ClassVar[str]
-    Options: ClassVar[type[Settings]] = NoOptions
+    options_type: ClassVar[type[Settings]] = NoOptions
     phrases: ClassVar[Mapping[str, Phrases]]
     """Its words for pages and cards, by language: en and zh."""
     predicts: ClassVar[Predicts] = "logits"
@@ -86,14 +84,12 @@ class Task:
     """``start``: evaluation also scores the checkpoint that fine-tuning started from."""
     advice_for_long_texts: ClassVar[str] = ""
     """What a message about texts that are cut goes on with: the option by which all of them is read."""
-    generation_eval: ClassVar[Literal["all", "sample"]] = "all"
-    """Generation is dear: of ``sample`` some validation records are answered until training has ended."""
 
     options: Any
 
     def __init__(self, outputs: OutputSpec | None = None, options: Settings | None = None) -> None:
         self.outputs = outputs or OutputSpec()
-        self.options = self.Options() if options is None else options
+        self.options = self.options_type() if options is None else options
 
     # -- records ------------------------------------------------------------------------------------
 

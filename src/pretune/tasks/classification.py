@@ -43,7 +43,7 @@ class Task(base.Task):
     prediction_fields = ("label", "confidence", "alternatives")
     heads = ("classification",)
     objective = "classification"
-    Options = LongTextSettings
+    options_type = LongTextSettings
     advice_for_long_texts = LONG_TEXT_ADVICE
     phrases: ClassVar = {
         "en": base.Phrases(

@@ -39,7 +39,7 @@ SEPARATORS = ("|", ";")
 """Between the labels of one cell of a table; the first of them that the cell holds."""
 
 
-class MultiLabelOptions(LongTextSettings):
+class Options(LongTextSettings):
     """Settings of the task."""
 
     threshold: Annotated[float, pydantic.Field(gt=0, lt=1)] | Literal["validation"] = 0.5
@@ -55,7 +55,7 @@ class Task(base.Task):
     prediction_fields = ("labels", "confidence", "probabilities")
     heads = ("classification",)
     objective = "multi_label_classification"
-    Options = MultiLabelOptions
+    options_type = Options
     labels_are_independent = True
     advice_for_long_texts = LONG_TEXT_ADVICE
     phrases: ClassVar = {

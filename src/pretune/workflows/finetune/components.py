@@ -57,7 +57,9 @@ class FinetuneSetup:
     def __init__(self, settings: FinetuneSettings, reporter: Reporter, world: World) -> None:
         self.settings, self.reporter = settings, reporter
         unfitted = find_task(settings.task)()
-        self.options = build_settings(unfitted.Options, settings.task_options, where="finetune: task_options")
+        self.options = build_settings(
+            unfitted.options_type, settings.task_options, where="finetune: task_options"
+        )
         reading, log = ReadOptions(settings.columns, settings.encoding), RecordLog()
         read = partial(read_labelled, reporter=reporter, task=settings.task, reading=reading)
         self.train = read(settings.train, log=log)

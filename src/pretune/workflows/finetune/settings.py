@@ -93,7 +93,7 @@ def resolve(
     task = find_task(resolved.task)
     check_column_names(resolved.columns, [field.name for field in task.fields], "finetune")
     ReadOptions(resolved.columns, resolved.encoding)  # refuses an encoding that there is none of
-    options = build_settings(task.Options, resolved.task_options, where="finetune: task_options")
+    options = build_settings(task.options_type, resolved.task_options, where="finetune: task_options")
     objective = build_settings(
         find("objectives", task.objective).Options,
         resolved.objective_options,

@@ -249,7 +249,7 @@ def iter_predictions(
 def _predict_task(
     model: Model, records: Sequence[Record], batch_size: int | None
 ) -> Iterator[dict[str, Any] | RejectedRow]:
-    task = model.task_type()
+    task = model.build_task()
     try:
         found = model.predict(records, batch_size=batch_size)
     except DataError as error:
