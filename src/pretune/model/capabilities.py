@@ -44,7 +44,7 @@ def check_head(
         UsageError: it cannot, or the head has parameters that were never trained.
     """
     where = "this model" if path is None else f"{path}:"
-    if untrained and path is not None and model_head != "classification":
+    if untrained and path is not None:
         raise UsageError(
             f"{where} has no weights of a {model_head!r} head, so it can only be fine-tuned: "
             f"pretune finetune {path} --train ..."

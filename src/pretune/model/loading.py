@@ -85,7 +85,8 @@ def load_folder(
         metadata.pop("task", None)
     recognised = None if "task" in metadata else recognise_task(requested_head, config_json, chosen.labels)
     if recognised is not None:
-        metadata["task"], chosen = recognised
+        metadata["task"] = recognised[0]
+        chosen = chosen if outputs is not None else recognised[1]
     tokenizer = Tokenizer.load(folder, config.vocab_size)
     if tokenizer.vocabulary_size > config.vocab_size:
         raise CheckpointError(

@@ -513,4 +513,6 @@ class Model:
         Raises:
             UsageError: it has another, or one that the folder had no weights for.
         """
-        check_head(self.path, self.head, heads, self.untrained)
+        # A head that fine-tuning trains is made for it: its model is used while it learns.
+        untrained = self.untrained if self.family.HEADS[self.head].is_pretrained else ()
+        check_head(self.path, self.head, heads, untrained)
