@@ -69,14 +69,8 @@ class Objective:
         logits = network(batch, heads=self.heads).logits[HEAD].float()  # (N, 2)
         positions = batch.positions[HEAD]
         assert positions is not None
-        rows = positions // batch.tokens.shape[1]  # (N,)
-        shape = (batch.tokens.shape[0], 2)
-        top = torch.full(shape, -torch.inf, device=logits.device).index_reduce(
-            0, rows, logits.detach(), "amax"
-        )
-        shifted = (logits - top[rows]).exp()
-        normalizer = (
-            torch.zeros(shape, device=logits.device).index_add(0, rows, shifted).log() + top
-        )  # (B, 2)
-        nll = ((normalizer[rows] - logits) * batch.targets[HEAD]).sum()
+        rows, width = batch.tokens.shape
+        grid = logits.new_full((rows * width, 2), -torch.inf).index_copy(0, positions, logits)  # (B * T, 2)
+        normalizer = grid.view(rows, width, 2).logsumexp(1)  # (B, 2)
+        nll = ((normalizer[positions // width] - logits) * batch.targets[HEAD]).sum()
         yield Loss({HEAD: (nll / 2, 1.0)})

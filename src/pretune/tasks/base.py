@@ -36,6 +36,8 @@ class NoOptions(Settings):
 class Phrases:
     """What a task's pages and cards say, in one language."""
 
+    title: str
+    """Of the page of a fine-tuning run."""
     description: str
     """A sentence of the card, with ``{text}`` and ``{labels}`` in it where it has them."""
     limits: str

@@ -47,12 +47,14 @@ class Task(base.Task):
     advice_for_long_texts = LONG_TEXT_ADVICE
     phrases: ClassVar = {
         "en": base.Phrases(
+            "Fine-tuning a classifier",
             "Classifies {text} as one of: {labels}.",
             "Knows only these classes; learnt from {n} labelled records.",
             "A text to be labelled.",
             "Another text beside it.",
         ),
         "zh": base.Phrases(
+            "微调分类器",
             "判断{text}属于以下哪一类：{labels}。",
             "只认识上述类别；训练用了 {n} 条标注数据。",
             "一段待标注的文本。",

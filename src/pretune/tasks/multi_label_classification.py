@@ -60,12 +60,14 @@ class Task(base.Task):
     advice_for_long_texts = LONG_TEXT_ADVICE
     phrases: ClassVar = {
         "en": base.Phrases(
+            "Fine-tuning a classifier",
             "Gives {text} any number of these labels: {labels}.",
             "Knows only these classes; learnt from {n} labelled records.",
             "A text to be labelled.",
             "Another text beside it.",
         ),
         "zh": base.Phrases(
+            "微调分类器",
             "为{text}标注任意多个标签，标签范围：{labels}。",
             "只认识上述类别；训练用了 {n} 条标注数据。",
             "一段待标注的文本。",

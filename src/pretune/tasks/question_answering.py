@@ -55,11 +55,13 @@ class Task(base.Task):
     options_type = Options
     phrases: ClassVar = {
         "en": base.Phrases(
+            "Fine-tuning a reader that answers questions",
             "Answers a question with a span of a text that holds the answer.",
             "Answers every question, also one that the text does not answer; learnt from {n} questions.",
             "Where did Ada Lovelace live?", "Ada Lovelace lived in London.",
         ),
         "zh": base.Phrases(
+            "微调阅读理解模型",
             "从给出的文本中抽取一段作为问题的答案。", "即使文本中没有答案也会作答；训练用了 {n} 个问题。",
             "江泽民在哪里？", "江泽民在北京。",
         ),

@@ -48,9 +48,12 @@ class Task(base.Task):
     options_type = Options
     phrases: ClassVar = {
         "en": base.Phrases(
-            "Tags each word of {text} with one of: {labels}.", "Knows only these tags; learnt from {n} texts."
+            "Fine-tuning a tagger",
+            "Tags each word of {text} with one of: {labels}.",
+            "Knows only these tags; learnt from {n} texts.",
         ),
         "zh": base.Phrases(
+            "微调序列标注模型",
             "为{text}中的每个词标注以下标签之一：{labels}。",
             "只认识上述标签；训练用了 {n} 条文本。",
             "江泽民在北京。",
@@ -179,8 +182,8 @@ class Task(base.Task):
 
 def _words(fields: Mapping[str, Any], name: str) -> list[str]:
     value = fields.get(name)
-    if isinstance(value, str):
-        value = value.split()
+    if isinstance(value, str):  # a cell of a table, with | between words where pretune wrote it
+        value = value.split() if " " in value else value.split("|")
     if not isinstance(value, list | tuple) or not all(isinstance(word, str) for word in value):
         raise DataError(f"{name!r} must be a list of texts, not {type(value).__name__}")
     return list(value)

@@ -141,7 +141,7 @@ def write_finetuning_page(
         n=f"{summary['train']:,}", labels=len(summary["labels"]),
         time=_format_duration(summary["seconds"], language),
     )  # fmt: skip
-    title = phrase(language, "finetuning_title")
+    title = evaluation.task.phrases[language].title
     return p.write(
         p.Page(title, subtitle, check_language(language), sections, _footer(language, environment)), path
     )
