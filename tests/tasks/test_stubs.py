@@ -18,7 +18,7 @@ from pretune.metrics.statistics import compare
 from pretune.model.model import Model
 from pretune.registry import find, list_names
 from pretune.tasks import find_task
-from pretune.types import Record
+from pretune.types import Batch, Layout, Record
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 STUBS = {"choice": "llama", "preference": "llama", "similarity": "bert", "summarization": "bart"}
@@ -74,11 +74,15 @@ def test_given_texts_are_scored_after_what_stands_before_them() -> None:
     model.metadata["task"] = "choice"
     record = Record(task.sample(np.random.default_rng(0)), "a", 1)
     found = model.predict([record])[0]
+    before = [*tokenizer.specials.single[0], *tokenizer.encode("the king saw").ids]
     totals = []
     for choice in record.fields["choices"]:
-        both, alone = (model.score(text) for text in (f"the king saw {choice}", "the king saw"))
-        size = len(tokenizer.encode(choice).ids)
-        totals.append((alone.nll - both.nll) / size)
+        ids = torch.tensor([[*before, *tokenizer.encode(choice).ids]])
+        with torch.inference_mode():
+            outputs = model.network(Batch(ids, Layout(torch.tensor([ids.shape[1]]))), heads=("causal_lm",))
+        logs = outputs.logits["causal_lm"].view(ids.shape[1], -1).log_softmax(-1)
+        chosen = logs[:-1].gather(1, ids[0, 1:, None])[len(before) - 1 :]
+        totals.append(float(chosen.mean()))
     assert found.value == int(np.argmax(totals))
-    logs = np.array(totals)
-    assert found.confidence == pytest.approx(float(np.exp(logs - np.logaddexp.reduce(logs)).max()), abs=1e-5)
+    shares = np.exp(totals - np.logaddexp.reduce(totals))
+    assert found.confidence == pytest.approx(float(shares.max()), abs=1e-5)
