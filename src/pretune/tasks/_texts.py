@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import pydantic
 
 from pretune.config import Settings
 from pretune.data.sources.columns import Field
 from pretune.errors import DataError, quote
 from pretune.tasks.base import Reader
-from pretune.types import IntArray, Record, add_special_tokens
+from pretune.types import IntArray, Record, SpecialTokens, add_special_tokens
 
 TEXT_FIELDS = (Field("text"), Field("text_pair", required=False, is_text=False))
 """A text, or a pair of them."""
@@ -84,6 +85,39 @@ def encode_windows(
     return _STRATEGIES[long_text_settings.long_texts](
         sequences, max_length - num_special_tokens, long_text_settings.overlap
     )
+
+
+def parse_words(fields: Mapping[str, Any], name: str) -> list[str]:
+    """The words of a field: a list, or a cell of a table with spaces (else ``|``) between them.
+
+    Raises:
+        DataError: it is neither.
+    """
+    value = fields.get(name)
+    if isinstance(value, str):  # a cell of a table, with | between words where pretune wrote it
+        value = value.split() if " " in value else value.split("|")
+    if not isinstance(value, list | tuple) or not all(isinstance(word, str) for word in value):
+        raise DataError(f"{name!r} must be a list of texts, not {type(value).__name__}")
+    return list(value)
+
+
+def window_slices(record: Record, size: int, room: int, overlap: int) -> Iterator[slice]:
+    """Windows of ``room`` tokens over ``size``, each sharing ``overlap`` with the one before.
+
+    Raises:
+        DataError: there is no token, or no room for one.
+    """
+    if room < 1 or not size:
+        raise DataError(f"{record.location}: no token of the text fits into the model")
+    stride = max(1, room - min(overlap, room // 2))
+    for start in range(0, max(1, size - room + stride), stride):
+        yield slice(start, start + room)
+
+
+def second_text_start(specials: SpecialTokens, size: int) -> tuple[int, int]:
+    """Where the second text of a pair begins behind a first of ``size`` tokens; how many are special ones."""
+    marks, _ = add_special_tokens(specials, (np.full(size, -1), np.array([-2])))
+    return int(np.flatnonzero(marks == -2)[0]), len(marks) - size - 1
 
 
 def _split_windows(sequences: Sequences, max_tokens: int, overlap: int) -> list[Sequences]:

@@ -140,7 +140,7 @@ class Task:
         Raises:
             DataError: more texts than it has such fields.
         """
-        names = [field.name for field in self.fields if not field.is_label]
+        names = [field.name for field in self.fields if not field.is_label and field.name != "id"]
         if len(texts) > len(names):
             raise DataError(f"{len(texts)} texts, and the fields are {', '.join(names)}")
         return dict(zip(names, texts, strict=False))

@@ -18,6 +18,7 @@ from pretune.errors import DataError
 from pretune.metrics.base import Metric
 from pretune.metrics.squad import is_exact, squad_exact_match, squad_f1
 from pretune.tasks import base
+from pretune.tasks._texts import second_text_start, window_slices
 from pretune.text.segmentation import is_mostly_chinese
 from pretune.types import (
     Feature,
@@ -26,8 +27,6 @@ from pretune.types import (
     Prediction,
     Record,
     Span,
-    SpecialTokens,
-    add_special_tokens,
 )
 
 
@@ -83,10 +82,6 @@ class Task(base.Task):
                 raise DataError(f"the answer {text!r:.40} does not stand at character {start} of the context")
         return fields
 
-    def from_texts(self, texts: Sequence[str]) -> Mapping[str, Any]:
-        """A question and its context."""
-        return dict(zip(("question", "context"), texts, strict=False))
-
     def texts(self, record: Record) -> tuple[str, ...]:
         """The context, whose questions stay together, and the question."""
         return str(record.fields["context"]), str(record.fields["question"])
@@ -115,16 +110,12 @@ class Task(base.Task):
         """A feature a window; ``decoding`` has where the context begins in the row, and its characters."""
         context, question = (reader.tokenizer.encode(text) for text in self.texts(record))
         specials = reader.tokenizer.specials
-        room = reader.max_length - _frame(specials, 0)[1]
+        room = reader.max_length - second_text_start(specials, 0)[1]
         asked = question.ids[: room // 2]
-        begin, _ = _frame(specials, len(asked))
+        begin, _ = second_text_start(specials, len(asked))
         room -= len(asked)
-        if room < 1 or not len(context.ids):
-            raise DataError(f"{record.location}: no token of the context fits into the model")
-        stride = max(1, room - min(self.options.overlap, room // 2))
         features = []
-        for window, start in enumerate(range(0, max(1, len(context.ids) - room + stride), stride)):
-            piece = slice(start, start + room)
+        for window, piece in enumerate(window_slices(record, len(context.ids), room, self.options.overlap)):
             offsets = context.offsets[piece]
             labels = {"span": self._span(record, offsets, begin)} if labelled else {}
             decoding = {"begin": begin, "offsets": offsets}
@@ -163,12 +154,9 @@ class Task(base.Task):
 
     def row(self, record: Record, prediction: Prediction) -> dict[str, Any]:
         """The answer, and where it begins in the context."""
-        confidence = round(prediction.confidence or 0.0, 6)
-        return {
-            "answer": prediction.value,
-            "answer_start": prediction.spans[0].start,
-            "confidence": confidence,
-        }
+        found = super().row(record, prediction)
+        answer, start = found.pop("answers"), prediction.spans[0].start
+        return {"answer": answer, "answer_start": start, **found}
 
     def metrics(self, language: str) -> tuple[Metric, ...]:
         """F1 of the answers' tokens, which decides, and exact match."""
@@ -180,9 +168,3 @@ class Task(base.Task):
         who, where = str(rng.choice(["captain", "soldier"])), str(rng.choice(["castle", "harbour"]))
         answers = {"text": [who], "answer_start": [4]}
         return {"question": "who went ?", "context": f"the {who} went to the {where}", "answers": answers}
-
-
-def _frame(specials: SpecialTokens, size: int) -> tuple[int, int]:
-    """Where the second text begins behind a first of ``size`` tokens, and the number of special tokens."""
-    marks, _ = add_special_tokens(specials, (np.full(size, -1), np.array([-2])))
-    return int(np.flatnonzero(marks == -2)[0]), len(marks) - size - 1

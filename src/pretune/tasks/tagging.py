@@ -6,8 +6,8 @@ that several hold has the mean of their logits.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,10 +22,9 @@ from pretune.errors import DataError
 from pretune.metrics.base import Metric
 from pretune.metrics.spans import CONLLEVAL_F1, TAG_ACCURACY, Scheme, span_f1, split_tag, strict_spans
 from pretune.tasks import base
+from pretune.tasks._texts import parse_words, window_slices
+from pretune.text.words import join_words, split_words, words_of_tokens
 from pretune.types import Feature, OutputSpec, Prediction, Record, add_special_tokens
-
-_CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
-_WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]|[^\W\u3400-\u4dbf\u4e00-\u9fff]+|[^\w\s]")
 
 
 class Options(Settings):
@@ -48,21 +47,18 @@ class Task(base.Task):
     options_type = Options
     phrases: ClassVar = {
         "en": base.Phrases(
-            "Fine-tuning a tagger",
-            "Tags each word of {text} with one of: {labels}.",
+            "Fine-tuning a tagger", "Tags each word of {text} with one of: {labels}.",
             "Knows only these tags; learnt from {n} texts.",
         ),
         "zh": base.Phrases(
-            "微调序列标注模型",
-            "为{text}中的每个词标注以下标签之一：{labels}。",
-            "只认识上述标签；训练用了 {n} 条文本。",
-            "江泽民在北京。",
+            "微调序列标注模型", "为{text}中的每个词标注以下标签之一：{labels}。",
+            "只认识上述标签；训练用了 {n} 条文本。", "江泽民在北京。",
         ),
-    }
+    }  # fmt: skip
 
     def parse(self, fields: Mapping[str, Any], *, labelled: bool = True) -> Mapping[str, Any]:
         """Lists of words and of tags, as many of each; a cell of a table has spaces between them."""
-        parsed = {name: _words(fields, name) for name in ("tokens", "tags")[: 1 + labelled]}
+        parsed = {name: parse_words(fields, name) for name in ("tokens", "tags")[: 1 + labelled]}
         if not parsed["tokens"]:
             raise DataError("'tokens' is empty")
         if labelled and len(parsed["tokens"]) != len(parsed["tags"]):
@@ -71,11 +67,11 @@ class Task(base.Task):
 
     def from_texts(self, texts: Sequence[str]) -> Mapping[str, Any]:
         """The words of a text; each Chinese character is one, as is each punctuation mark."""
-        return {"tokens": [word for text in texts for word in _WORD.findall(text)]}
+        return {"tokens": [word for text in texts for word in split_words(text)]}
 
     def texts(self, record: Record) -> tuple[str, ...]:
         """The words as one text."""
-        return (_join(record.fields["tokens"])[0],)
+        return (join_words(record.fields["tokens"])[0],)
 
     def reference(self, record: Record) -> tuple[str, ...]:
         """The tags of a record."""
@@ -105,30 +101,17 @@ class Task(base.Task):
         self, record: Record, index: int, reader: base.Reader, *, labelled: bool = True
     ) -> list[Feature]:
         """A feature, or one a window; ``decoding`` has the word of each position that is classified."""
-        text, starts = _join(record.fields["tokens"])
+        text, starts = join_words(record.fields["tokens"])
         encoded = reader.tokenizer.encode(text)
-        last = np.maximum(encoded.offsets[:, 1] - 1, encoded.offsets[:, 0])  # the first may be a space
-        words = np.searchsorted(starts, last, side="right") - 1  # (T,) the word of each token
-        is_first = np.append(True, words[1:] != words[:-1])[: len(words)]
+        words, is_first = words_of_tokens(starts, encoded.offsets)
         room = reader.max_length - len(add_special_tokens(reader.tokenizer.specials, (words[:0],))[0])
-        if room < 1 or not len(words):
-            raise DataError(f"{record.location}: no token of {text!r:.60} fits into the model")
-        stride = max(1, room - min(self.options.overlap, room // 2))
         features = []
-        for window, start in enumerate(range(0, max(1, len(words) - room + stride), stride)):
-            piece = slice(start, start + room)
+        for window, piece in enumerate(window_slices(record, len(words), room, self.options.overlap)):
             held = words[piece][is_first[piece]]
-            labels = (
-                {"tags": [self.outputs.labels.index(record.fields["tags"][w]) for w in held]}
-                if labelled
-                else {}
-            )
-            features.append(
-                Feature(
-                    index, window, (encoded.ids[piece],), labels,
-                    word_starts=(is_first[piece].astype(np.uint8),), decoding={"words": held},
-                )
-            )  # fmt: skip
+            ids = [self.outputs.labels.index(record.fields["tags"][w]) for w in held] if labelled else []
+            flags = (is_first[piece].astype(np.uint8),)
+            feature = Feature(index, window, (encoded.ids[piece],), {"tags": ids} if labelled else {}, flags)
+            features.append(replace(feature, decoding={"words": held}))
         return features
 
     def decode(
@@ -136,8 +119,7 @@ class Task(base.Task):
     ) -> Prediction:
         """The likeliest tag of each word, of logits (words of the window, C); ``O`` where it has no token."""
         size, labels = len(record.fields["tokens"]), self.outputs.labels
-        total = np.zeros((size, len(labels)))
-        windows = np.zeros(size)
+        total, windows = np.zeros((size, len(labels))), np.zeros(size)
         for feature, logits in zip(features, raw, strict=True):
             np.add.at(total, feature.decoding["words"], logits)
             np.add.at(windows, feature.decoding["words"], 1)
@@ -150,10 +132,9 @@ class Task(base.Task):
 
     def row(self, record: Record, prediction: Prediction) -> dict[str, Any]:
         """The tags, and the spans that they stand for."""
-        spans = self._spans(record, prediction.value)
-        entities = [{"type": name, "text": text} for name, text in spans]
-        confidence = round(prediction.confidence or 0.0, 6)
-        return {"tags": list(prediction.value), "entities": entities, "confidence": confidence}
+        found = super().row(record, prediction)
+        entities = [{"type": name, "text": text} for name, text in self._spans(record, prediction.value)]
+        return {"tags": list(prediction.value), "entities": entities, "confidence": found["confidence"]}
 
     def render(self, record: Record, value: Any) -> str:
         """``PER: 江泽民, LOC: 北京``"""
@@ -162,7 +143,7 @@ class Task(base.Task):
     def _spans(self, record: Record, tags: Sequence[str]) -> list[tuple[str, str]]:
         words = record.fields["tokens"]
         found = sorted(strict_spans(tags, self.options.scheme), key=lambda span: span[1])
-        return [(name, _join(words[start:end])[0]) for name, start, end in found]
+        return [(name, join_words(words[start:end])[0]) for name, start, end in found]
 
     def metrics(self, language: str) -> tuple[Metric, ...]:
         """Strict F1 of spans, which decides, that of conlleval, and the share of right tags."""
@@ -178,23 +159,3 @@ class Task(base.Task):
         """Words of which some are always tagged."""
         words = rng.choice(["the", "captain", "ship", "castle"], 5).tolist()
         return {"tokens": words, "tags": ["B-LOC" if word == "castle" else "O" for word in words]}
-
-
-def _words(fields: Mapping[str, Any], name: str) -> list[str]:
-    value = fields.get(name)
-    if isinstance(value, str):  # a cell of a table, with | between words where pretune wrote it
-        value = value.split() if " " in value else value.split("|")
-    if not isinstance(value, list | tuple) or not all(isinstance(word, str) for word in value):
-        raise DataError(f"{name!r} must be a list of texts, not {type(value).__name__}")
-    return list(value)
-
-
-def _join(words: Sequence[str]) -> tuple[str, npt.NDArray[np.int64]]:
-    """The words as one text, a space between two that are not Chinese, and where each begins: (words,)."""
-    text, starts = "", []
-    for word in words:
-        if text and not (_CHINESE.match(word) and _CHINESE.match(text[-1])):
-            text += " "
-        starts.append(len(text))
-        text += word
-    return text, np.array(starts, np.int64)

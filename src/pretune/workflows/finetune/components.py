@@ -46,8 +46,8 @@ def select_head(start: FolderInfo, task: Task) -> str:
         if head in table:
             return head
     raise UnsupportedError(
-        f"{start.folder}: the family {start.family!r} has no {' or '.join(task.heads)} head, which this task "
-        f"needs; it has {', '.join(table)}"
+        f"{start.folder}: {start.family} has no head {' or '.join(map(repr, task.heads))}, which the task "
+        f"needs; it has: {', '.join(table)}"
     )
 
 
