@@ -17,6 +17,7 @@ from pretune.runtime import device
 from pretune.runtime.distributed import World
 from pretune.runtime.progress import NullReporter
 from pretune.runtime.run_folder import Run
+from pretune.training.gradients import mean_loss
 from pretune.workflows.pretrain.components import PretrainSetup
 from pretune.workflows.pretrain.settings import resolve
 
@@ -77,18 +78,16 @@ def gradients(config: Mapping[str, Any]) -> dict[str, Any]:
     device.configure()
     with tempfile.TemporaryDirectory() as scratch:
         made = parts(config, Path(scratch) / "run")
-    network, objective = made.model.network.train(), made.objective
+    network = made.model.network.train()
     steps = [made.dataloader(step) for step in range(8)]
-    tokens = sum(int(b.layout.lengths.sum()) for batches in steps for b in batches) / len(steps)
-    targets = sum(sum(b.counts.values()) for batches in steps for b in batches) / len(steps)
+    tokens = sum(part.num_tokens for parts in steps for part in parts) / len(steps)
+    targets = sum(sum(part.batch.counts.values()) for parts in steps for part in parts) / len(steps)
     numbers = count()
 
     def backward() -> None:
-        for batch in steps[next(numbers) % len(steps)]:
-            for loss in objective.loss(network, batch):
-                torch.stack(
-                    [w * t / max(1, batch.counts[name]) for name, (t, w) in loss.terms.items()]
-                ).sum().backward()
+        for part in steps[next(numbers) % len(steps)]:
+            for loss in part.objective.loss(network, part.batch):
+                mean_loss(loss, part, part.counts()).backward()
         network.zero_grad(set_to_none=True)
 
     rate = timed(backward, config["seconds"]) * tokens

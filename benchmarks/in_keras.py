@@ -19,7 +19,7 @@ import numpy as np
 FAMILIES = {"bert": "next_sentence", **dict.fromkeys(("gpt2", "llama", "t5", "bart"), "causal_lm")}
 FORMS: dict[str, dict[str, Any]] = {
     "bert": {"hidden_act": "gelu_new"},  # KerasHub's BERT knows no other
-    "llama": {"form": "llama"},
+    "llama": {"model_type": "llama"},
 }
 TEXTS = ("The king sent word to the city.", "人民法院应当依法审理案件。The end.")
 TOLERANCE = 1e-3

@@ -104,7 +104,7 @@ def classified(config: Mapping[str, Any]) -> dict[str, Any]:
     )  # fmt: skip
     rows = read_metrics(run.folder / "predictions.jsonl")
     return {
-        "right": [int(row["said"] == row["label"]) for row in rows],
+        "right": [int(row["prediction"] == row["label"]) for row in rows],
         "macro_f1": run.summary["scores"]["macro_f1"]["value"],
         "seconds": time.perf_counter() - began, "processor seconds": time.process_time() - busy,
     }  # fmt: skip

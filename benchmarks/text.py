@@ -74,7 +74,7 @@ def text(
     name = f"{origin}-{language}-{part}-{characters}-{kind}-{vocabulary}-{frame}"
     folder = options.scratch / name
     prepared = folder / "prepared"
-    if not (prepared / "prepared.json").exists():
+    if not (prepared / "tokenized_corpus.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         raw = folder / "text.jsonl"
         with raw.open("w", encoding="utf-8") as out:
@@ -88,7 +88,7 @@ def text(
         segments = frame == "cls_sep"
         framed = Tokenizer.load(trained).with_template(frame, segments=segments)  # type: ignore[arg-type]
         build_corpus(
-            (str(raw),), prepared, tokenizer=framed, vocabulary_size=vocabulary, held_out=0.02,
+            (str(raw),), prepared, tokenizer=framed, vocabulary_size=vocabulary, validation_fraction=0.02,
             validation=(), reporter=NullReporter(),
         )  # fmt: skip
     opened = open_corpus(prepared)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.measure import whole_run
-from pretune.training.sampled_softmax import SampledSoftmaxSettings
+from pretune.objectives.wrappers.sampled_softmax import SampledSoftmaxSettings
 
 EARLY, LATE = "ours, some words", "ours, all words"
 

@@ -13,7 +13,7 @@ ABOUT = (
 NEEDS = "accelerate (for Trainer); DATA for the English text of the shared sets"
 LENGTH = 128
 BATCHES = (8, 16, 32)
-SHARE = {"rate": 0.15}
+SHARE = {"mask_rate": 0.15}
 """Of the tokens that are hidden, on both sides."""
 DROPOUT = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
 

@@ -54,6 +54,8 @@ START: dict[tuple[str, str], Config] = {
     ("peer", "causal"): {"batch": 8, "learning_rate": 1e-3, "dropout": 0.0},
 }  # fmt: skip
 """Where the trials of a side begin; ours, masked, was found on another text (docs/lab-notes.md)."""
+MASK_OPTIONS = {"rate": "mask_rate", "rate_end": "final_mask_rate"}
+"""A key of a stored trial, and the option of masked_lm that it stands for."""
 AFTERWARDS: dict[str, Config] = {
     "masked": {"sampled_until": 0.9, "beta2": 0.995, "learning_rate": 2e-3, "batch": 8, "rate_end": 0.2},
     "causal": {"sampled_until": 0.9, "beta2": 0.995, "muon_every": 2, "batch": 8, "muon_learning_rate": 0.01},
@@ -155,7 +157,7 @@ def our_side(config: Config, prepared: str, out: str) -> dict[str, Any]:
         "corpus": [prepared], "family": OURS[config["objective"]], "max_length": length,
         "model": OUR_SIZE, "budget": f"{config['tokens']} tokens",
         "sampled_softmax": {"until": config["sampled_until"]} if "sampled_until" in config else None,
-        "objective_options": {name: config[name] for name in ("rate", "rate_end") if name in config},
+        "objective_options": {name: config[key] for key, name in MASK_OPTIONS.items() if key in config},
         "training": {
             "batch_tokens": config["batch"] * length, "seed": config["seed"], "evaluations": 1,
             "schedule": {"name": config["schedule"], "warmup": config["warmup"]},

@@ -12,7 +12,7 @@ Ids are int64, masks are bool. A line that changes a shape ends with the new one
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+
+Architecture: TypeAlias = Literal["encoder", "decoder", "encoder-decoder"]
 
 IGNORE_INDEX = -100
 """The target of a place that carries none, where a list must be filled up to a fixed length."""
@@ -199,6 +201,18 @@ class NegativeSamples(_TensorDataclass):
 
 
 @dataclass(frozen=True)
+class LossOptions(_TensorDataclass):
+    """How the heads over the vocabulary compute their loss; without any, the plain summed cross-entropy."""
+
+    label_smoothing: float = 0.0
+    """Share of each target that is spread over the whole vocabulary."""
+    negative_samples: NegativeSamples | None = None
+    """What the loss is estimated from; None: all of the vocabulary."""
+    per_position: bool = False
+    """Return the loss of each position, too (`Outputs.nll`)."""
+
+
+@dataclass(frozen=True)
 class Batch(_TensorDataclass):
     """The examples of one micro-batch as a grid."""
 
@@ -211,21 +225,13 @@ class Batch(_TensorDataclass):
     """Head to (N,) ids or (N, C) floats, aligned with ``places``."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Loss term to number of targets, known before the forward pass."""
-    label_smoothing: Mapping[str, float] = field(default_factory=dict)
-    """Head to the share of each target that its loss spreads over the whole vocabulary."""
-    negative_samples: NegativeSamples | None = None
-    """What losses over the vocabulary are estimated from; None: all of it."""
-    record_ids: torch.Tensor | None = None
-    """The record that each example row belongs to, in the order in which they lie in the grid."""
-    group_ids: torch.Tensor | None = None
-    """(N,) which group (an example's choices, say) a place belongs to."""
+    example: torch.Tensor | None = None
+    """(N,) which example of the batch, 0, 1, ..., each position of the first head belongs to."""
+    row: torch.Tensor | None = None
+    """(N,) which row of its example: of a pair, say, or of several choices."""
     source_tokens: torch.Tensor | None = None
     """(B, S)"""
     source_layout: Layout | None = None
-    component: str | None = None
-    """Which part of a mixture it is of."""
-    loss_weight: float = 1.0
-    """What the losses of that part count for in the step."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +242,8 @@ class Outputs:
     """Head to (N, C)."""
     sums: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """Head to () summed cross-entropy in nats, of heads that were handed targets."""
+    nll: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Head to (N,) cross-entropy in nats, where `LossOptions.per_position` asks for it."""
     hidden: torch.Tensor | None = None
     """(B, T, D), the last layer's output as the reference implementation defines it; None where the heads
     asked for read some places only, and the last layer was computed for these."""
@@ -250,6 +258,7 @@ class NetworkLike(Protocol):
         batch: Batch,
         heads: Sequence[str] = ...,
         targets: Mapping[str, torch.Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: Any = None,
     ) -> Outputs: ...
 
@@ -280,15 +289,8 @@ class FeatureStore(Protocol):
     def __getitem__(self, index: int) -> Feature: ...
 
 
-class SupportsLoss(Protocol):
-    """What a network is trained by, once the batches are there."""
-
-    def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
-        """One loss or several, each to be backpropagated before the next is computed."""
-
-
-class ObjectiveLike(SupportsLoss, Protocol):
-    """What every objective offers."""
+class ObjectiveLike(Protocol):
+    """What evaluation and inference ask of an objective (`pretune.objectives.base.Objective`)."""
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -396,7 +398,7 @@ class OutputSpec:
 class Traits:
     """What a family can do and where it is read."""
 
-    architecture: Literal["encoder", "decoder", "encoder-decoder"]
+    architecture: Architecture
     heads: tuple[str, ...]
     pooling: Literal["first", "last"]
     """Where the sentence head reads: the first place ([CLS]) or the last real one."""
@@ -406,6 +408,10 @@ class Traits:
     has_segment_embeddings: bool = False
     """Tells the two texts of a pair apart by an embedding."""
     decoder_start_token: Literal["pad", "eos", "bos"] | None = None
+    objective: str | None = None
+    """What it is pretrained by; None: what its architecture usually is."""
+    learning_rates: Mapping[str, float] = field(default_factory=dict)
+    """Of the optimiser, from random weights, where they are not those of the objective's recipe."""
 
 
 def decoder_start_id(traits: Traits, specials: SpecialTokens) -> int:

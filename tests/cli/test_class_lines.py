@@ -41,11 +41,11 @@ def test_every_verb_that_scores_a_classifier_shows_them(classifier: Path, texts:
     rows = [json.loads(line) for line in (classifier / "predictions.jsonl").open(encoding="utf-8")]
     for i, true in enumerate(matrix["labels"]):
         for k, said in enumerate(matrix["labels"]):
-            assert matrix["counts"][i][k] == sum((r["label"], r["said"]) == (true, said) for r in rows)
+            assert matrix["counts"][i][k] == sum((r["label"], r["prediction"]) == (true, said) for r in rows)
     for row in rows:
         assert set(row["probabilities"]) == {"farm", "war"}
         assert abs(sum(row["probabilities"].values()) - 1) < 1e-5
-        assert max(row["probabilities"], key=row["probabilities"].get) == row["said"]
+        assert max(row["probabilities"], key=row["probabilities"].get) == row["prediction"]
     expected = class_lines(summary)
     for words in (("runs", "show", classifier), ("evaluate", classifier, "--data", texts.test)):
         said = cli(*words)

@@ -83,7 +83,7 @@ def test_a_rehearsal_writes_nothing(
         (["training.seed=-1"], "training.seed = -1"),
         (["model.hiden_size=32"], "did you mean 'hidden_size'"),
         (["model.hidden_size=wide"], "hidden_size = 'wide'"),
-        (["objective_options.rat=0.3"], "did you mean 'rate'"),
+        (["objective_options.mask_rat=0.3"], "did you mean 'mask_rate'"),
         (["training=3"], "training = 3"),
         (["--budget", "soon"], "budget 'soon'"),
         (["--budget", "1e999 steps"], "budget '1e999 steps'"),

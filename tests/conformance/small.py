@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,18 +18,22 @@ from pretune.data.corpus.windows import EncodedRecords
 from pretune.model.model import Model
 from pretune.nn.heads import combined_names
 from pretune.objectives import objectives_for_heads, parse_objective
+from pretune.objectives.wrappers.sampled_softmax import (
+    NegativeSampler,
+    SampledSoftmaxObjective,
+    SampledSoftmaxSettings,
+)
 from pretune.runtime.distributed import World
 from pretune.runtime.progress import NullReporter
 from pretune.runtime.run_folder import Run
 from pretune.text.tokenizer import Tokenizer, template_for
 from pretune.text.training import train_byte_bpe
-from pretune.training.dataloader import DataLoader, DataLoaderLike
+from pretune.training.dataloader import DataLoader
 from pretune.training.duration import parse_duration
-from pretune.training.sampled_softmax import SampledSoftmaxDataLoader, SampledSoftmaxSettings
 from pretune.training.settings import TrainingSettings
 from pretune.training.train_state import TrainResult
 from pretune.training.trainer import Trainer
-from pretune.types import Feature, IntArray, Score, Traits
+from pretune.types import Feature, Score, Traits
 
 WORDS = ["the", "king", "sent", "word", "to", "city", "人民", "法院", "应当", "依法", "审理", "案件"]
 MAX_LENGTH = 24
@@ -58,24 +64,27 @@ def ways(family: ModuleType) -> list[str]:
     return [name for name in names if parse_objective(name).is_supported_by(family.TRAITS)]
 
 
-def told(objective: str, text: IntArray) -> tuple[IntArray, ...]:
-    """A feature's sequences: the text, or, where a source has a target, both of them."""
-    return (text, text[::-1]) if objective == "sequence_to_sequence" else (text,)
-
-
-def features(traits: Traits, count: int = 40, objective: str = "") -> EncodedRecords:
+def features(traits: Traits, count: int = 40, objective: str = "causal_lm") -> EncodedRecords:
     """Texts of uneven length, so that rows are packed and the last window is partial."""
     draw = np.random.default_rng(3)
     reader = tokenizer(traits)
-    found = []
+    found, keyed = [], []
     for number in range(count):
         text = " ".join(draw.choice(WORDS, draw.integers(2, 5)))
         ids = reader.encode(text).ids[: MAX_LENGTH - 3]
-        starts = np.array([1 + 2 * (place % 3 == 0) for place in range(len(ids))], np.uint8)
         label = int(draw.integers(2))
-        labels = {"label": label, "labels": (label, number % 2)}
-        found.append(Feature(number, 0, told(objective, ids), labels, (starts,)))
-    return EncodedRecords(found)
+        sample = parse_objective(objective).sample(number, np.asarray(ids), label)
+        found.append(sample)
+        keyed.append(replace(sample, labels={"label": label, "labels": (label, number % 2)}))
+    return OrderedRecords(found, EncodedRecords(keyed).fingerprint)
+
+
+class OrderedRecords(EncodedRecords):
+    """Records in the order of a fingerprint that is given, so that new labels leave seeded losses alone."""
+
+    def __init__(self, found: Sequence[Feature], fingerprint: str) -> None:
+        super().__init__(found)
+        self.fingerprint = fingerprint
 
 
 def trainer(
@@ -100,17 +109,17 @@ def trainer(
     dropouts = [f for f in fields if "dropout" in f and f != "classifier_dropout"]
     model = Model.create(
         family, shape | dict.fromkeys(dropouts, 0.1 if dropout else 0.0), reader, head,
-        max_length=MAX_LENGTH, seed=1, labels=("a", "b"),
+        max_length=MAX_LENGTH, seed=1, labels=chosen_objective.sample_labels,
     )  # fmt: skip
     chosen = TrainingSettings(**({"batch_tokens": 100, "micro_batch": 2, "evaluations": 4} | settings))
     store = features(traits, objective=kind)
     objective = chosen_objective.build_objective(model.family.TRAITS, reader.specials, options, store)
-    batches: DataLoaderLike = DataLoader(store, objective, model.family.TRAITS, chosen, MAX_LENGTH, world)
     if sampled is not None:
         often = 1 / np.arange(1, reader.specials.vocabulary_size + 1)
-        batches = SampledSoftmaxDataLoader(
-            batches, SampledSoftmaxSettings(words=sampled, until=0.75), often, chosen.seed
-        )
+        settings_of_sampling = SampledSoftmaxSettings(words=sampled, until=0.75)
+        sampler = NegativeSampler(settings_of_sampling, often, chosen.seed)
+        objective = SampledSoftmaxObjective(objective, sampler)
+    batches = DataLoader(store, objective, model.family.TRAITS, chosen, MAX_LENGTH, world)
 
     def evaluate(network: nn.Module, step: int) -> list[Score]:
         # Not the loss that is trained on, so that the best checkpoint is not simply the last.
@@ -120,7 +129,7 @@ def trainer(
     with (world or World()).main_first():
         run = Run.open(folder, chosen)
     return Trainer(
-        model_io=model, objective=objective, dataloader=batches, evaluate=evaluate, settings=chosen,
+        model_io=model, dataloader=batches, evaluate=evaluate, settings=chosen,
         duration=parse_duration(f"{steps} steps"), run=run, reporter=NullReporter(), world=world,
     )  # fmt: skip
 
@@ -134,7 +143,7 @@ def state(made: Trainer) -> dict[str, torch.Tensor]:
 def losses(folder: Path) -> list[float]:
     """What a run logged, of each of its steps."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [row["loss"] for row in rows if row["kind"] == "step"]
+    return [row["loss"] for row in rows if row["type"] == "step"]
 
 
 class Notes(NullReporter):

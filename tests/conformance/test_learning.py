@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import told, ways
+from small import ways
 
 from pretune import registry
 from pretune.data.corpus.windows import EncodedRecords
 from pretune.data.order import training_rng
 from pretune.objectives import parse_objective
-from pretune.types import Feature, SpecialTokens
+from pretune.types import SpecialTokens
 
 SPECIALS = SpecialTokens(
     vocabulary_size=66,
@@ -43,14 +43,10 @@ def test_one_batch_is_learnt_by_heart(family_name: str, objective_name: str) -> 
     family, kind = registry.find("families", family_name), parse_objective(objective_name)
     torch.manual_seed(0)
     config = family.tiny_config().model_copy(update={"vocab_size": 66})
-    network = family.Network(config, heads=kind.heads, num_labels=2)
+    network = family.Network(config, heads=kind.heads, num_labels=len(kind.sample_labels))
     draw = np.random.default_rng(0)
     texts = [draw.integers(5, 64, size=draw.integers(4, 10)) for _ in range(6)]
-    features = [
-        Feature(i, 0, told(objective_name, text), {"label": i % 2, "labels": (i % 2, i // 3)},
-                (np.full(len(text), 3, np.uint8),))
-        for i, text in enumerate(texts)
-    ]  # fmt: skip
+    features = [kind.sample(i, text, i // 3) for i, text in enumerate(texts)]
     objective = kind.build_objective(family.TRAITS, SPECIALS, store=EncodedRecords(features))
     examples = [objective.build(f, training_rng(0, 0, f.record)) for f in features]
     batch = objective.collate([[e] for e in examples])

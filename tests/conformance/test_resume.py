@@ -111,7 +111,7 @@ def test_a_feature_resumes_exactly(feature: str, tmp_path: Path, monkeypatch: py
         assert log_of(folder) == log_of(tmp_path / "whole")
 
 
-MEMORY = {"options": {"segment": 8}}
+MEMORY = {"options": {"segment_length": 8}}
 """Texts in three segments, several losses a batch."""
 
 
@@ -163,7 +163,7 @@ def test_adjusted_then_resumed_equals_repeated(tmp_path: Path, monkeypatch: pyte
     resumed.train()
     [change] = resumed.run.read_plan()["changes"]
     assert 0 < change["step"] < 12
-    assert change["set"] == RATE
+    assert change["values"] == RATE
     assert not adjustments.pending_requests(folder)
 
     repeated = small.trainer(tmp_path / "repeated", "masked_lm", family="bert")
@@ -213,7 +213,7 @@ def test_adjusted_while_it_runs_and_then_killed(tmp_path: Path, monkeypatch: pyt
 
 BUDGET = [
     {"step": 5, "steps": [12, 9]},
-    {"step": 6, "set": RATE, "asked": 1},
+    {"step": 6, "values": RATE, "requested_at": 1},
     {"step": 8, "steps": [9, 11]},
 ]
 """How a budget in minutes was corrected, and a learning rate changed."""
@@ -262,11 +262,11 @@ def test_stopped_in_an_evaluation(
 
     def made(name: str, stop_at: int) -> tuple[Any, list[int]]:
         run = small.trainer(tmp_path / name, kind, family=family, ema=0.9)
-        batch, judge, seen = run.dataloader(0)[0], run.evaluate, []
+        part, judge, seen = run.dataloader(0)[0], run.evaluate, []
 
         def evaluate(network: Any, step: int) -> Any:
             for _ in range(4):
-                network(batch, heads=run.objective.heads)
+                network(part.batch, heads=part.objective.heads)
                 seen.append(step)
                 requests[-1].should_stop |= len(seen) == stop_at
             return judge(network, step)
@@ -326,7 +326,7 @@ def test_killed_between_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_falls_back_to_the_checkpoint_before_a_damaged_one(tmp_path: Path) -> None:
-    whole = small.trainer(tmp_path / "run", "masked_lm", family="bert", keep=5)
+    whole = small.trainer(tmp_path / "run", "masked_lm", family="bert", max_checkpoints=5)
     whole.train()
     expected = small.state(whole)
     newest = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1]
@@ -334,7 +334,7 @@ def test_falls_back_to_the_checkpoint_before_a_damaged_one(tmp_path: Path) -> No
     content = bytearray(weights.read_bytes())
     content[-100] ^= 1  # one bit
     weights.write_bytes(content)
-    resumed = small.trainer(tmp_path / "run", "masked_lm", family="bert", keep=5)
+    resumed = small.trainer(tmp_path / "run", "masked_lm", family="bert", max_checkpoints=5)
     said: list[str] = []
     resumed.reporter = type("Notes", (small.NullReporter,), {"say": lambda self, text: said.append(text)})()
     resumed.train()
@@ -353,8 +353,8 @@ def test_accumulation_and_packing_change_rounding_only(kind: str, family: str, t
         )  # fmt: skip
         micro_batches = made.dataloader(3)
         if rows == 2 and kind in ("masked_lm", "causal_lm"):  # or it would prove little
-            assert len({tuple(batch.counts.values()) for batch in micro_batches}) > 1, "uneven counts"
-            assert len({len(batch.tokens) for batch in micro_batches}) > 1 or packing, (
+            assert len({tuple(part.batch.counts.values()) for part in micro_batches}) > 1, "uneven counts"
+            assert len({len(part.batch.tokens) for part in micro_batches}) > 1 or packing, (
                 "a last one that is not full"
             )
         made.gradients.accumulate(micro_batches, 3, never_stop)

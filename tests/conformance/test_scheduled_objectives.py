@@ -26,7 +26,9 @@ the run is where one of 11 steps would be."""
 
 def made(folder: Path) -> Any:
     """A masked run whose rate falls, of a budget in minutes with its corrections."""
-    run = small.trainer(folder, "masked_lm", family="bert", options={"rate": 0.6, "rate_end": 0.1})
+    run = small.trainer(
+        folder, "masked_lm", family="bert", options={"mask_rate": 0.6, "final_mask_rate": 0.1}
+    )
     run.budget.duration = parse_duration("10 min")
     if not run.run.read_plan():
         plan = {

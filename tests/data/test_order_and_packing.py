@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -177,11 +176,13 @@ def test_the_grid_is_the_naive_one(
     assert batch.counts == {"lm": int((lm != IGNORE_INDEX).sum()), "sentence": len(flat)}
     assert batch.targets["sentence"].shape == (len(flat), 2)
     assert batch.targets["sentence"].dtype == torch.float32
-    assert batch.record_ids.tolist() == [feature for line in lines for _, feature in line]
-    choices = Counter(e.record for members in groups for e in members for _ in e.rows)
-    assert (batch.group_ids is None) == (max(choices.values()) == 1)
-    if batch.group_ids is not None:
-        assert len(batch.group_ids) == len(read["lm"])
+    numbers_by_record = {e.record: n for n, e in enumerate(e for members in groups for e in members)}
+    rows = [
+        (numbers_by_record[e.record], n) for members in groups for e in members for n in range(len(e.rows))
+    ]
+    counts = [len(row.positions["lm"]) for row in flat]
+    assert batch.example.tolist() == np.repeat([number for number, _ in rows], counts).tolist()
+    assert batch.row.tolist() == np.repeat([number for _, number in rows], counts).tolist()
 
 
 def test_a_prefix_goes_with_its_row() -> None:

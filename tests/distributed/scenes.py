@@ -16,6 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))  # torchrun starts it as a script
 
+import contrastive
 import pytest
 import small
 import torch
@@ -145,6 +146,15 @@ def sums(folder: Path, world: World) -> None:
     assert network["c"].grad is None, "as in a process alone"
 
 
+def whole_step(folder: Path, world: World) -> None:
+    """A loss that needs the whole step: loss and gradient are those of one process, to 1e-5 in L2."""
+    expected_loss, expected = contrastive.gradient(8)
+    for micro_batch in (8, 2, 1):
+        loss, gradient = contrastive.gradient(micro_batch, world)
+        assert loss == pytest.approx(expected_loss, rel=1e-5)
+        assert (gradient - expected).norm() / expected.norm() < 1e-5
+
+
 def parts(folder: Path, world: World) -> None:
     """What a rank holds of weights and optimiser state: about one part in as many as there are ranks."""
     made = small.trainer(folder / "run", "causal_lm", family="llama", world=world, parallel="fsdp", steps=2)
@@ -171,7 +181,7 @@ def commands(folder: Path, world: World) -> None:
 
 SCENES: dict[str, Callable[[Path, World], None]] = {
     "whole": whole, "uneven": uneven, "resumed": resumed, "chain": chain, "talk": talk, "sums": sums,
-    "parts": parts, "commands": commands,
+    "parts": parts, "whole_step": whole_step, "commands": commands,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from safetensors.torch import load_file
 import pretune
 from pretune.errors import ConfigError
 from pretune.runtime.distributed import World
-from pretune.training.dataloader import has_targets
 
 HERE = Path(__file__).parent
 SOURCE = str(Path(pretune.__file__).parents[1])
@@ -68,7 +67,7 @@ def two(
     (folder / "commands" / "commands.json").write_text(
         json.dumps(_commands(folder, texts, classifier_source))
     )
-    together(2, folder, "talk", "sums", "parts", "whole", "resumed", "chain", "commands")
+    together(2, folder, "talk", "sums", "whole_step", "parts", "whole", "resumed", "chain", "commands")
     return folder
 
 
@@ -110,7 +109,7 @@ def one(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def batches_of(made: Any, world: World) -> Any:
     """The batches of one rank, of the run that ``made`` trains."""
     return scenes.small.DataLoader(
-        made.dataloader.store, made.objective, made.model_io.family.TRAITS, made.settings,
+        made.dataloader.store, made.dataloader.objective, made.model_io.family.TRAITS, made.settings,
         made.dataloader.max_length, world,
     )  # fmt: skip
 
@@ -123,11 +122,9 @@ def test_ranks_divide_a_step_and_never_decide_what_is_in_it(kind: str, size: int
     ranks = [batches_of(alone, World(rank, size)) for rank in range(size)]
     seen: Counter[int] = Counter()
     for step in range(int(alone.dataloader.steps_per_epoch)):
-        expected = Counter(int(i) for batch in alone.dataloader(step) for i in batch.record_ids)
+        expected = Counter(i for part in alone.dataloader(step) for i in part.features)
         shares = [rank(step) for rank in ranks]
-        found = Counter(
-            int(i) for share in shares for batch in share if has_targets(batch) for i in batch.record_ids
-        )
+        found = Counter(i for share in shares for part in share if part.has_targets for i in part.features)
         assert found == expected
         assert len({len(share) for share in shares}) == 1, "equally many micro-batches"
         assert all(len(share) for share in shares)
@@ -140,7 +137,7 @@ def test_a_rank_may_have_nothing(tmp_path: Path) -> None:
     objective, family, settings = scenes.KINDS["uneven"]
     made = scenes.small.trainer(tmp_path / "run", objective, family=family, **settings)
     last = batches_of(made, World(3, 4))
-    assert all(last(step) and not any(map(has_targets, last(step))) for step in range(12))
+    assert all(last(step) and not any(part.has_targets for part in last(step)) for step in range(12))
 
 
 @pytest.mark.alone

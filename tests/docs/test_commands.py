@@ -89,7 +89,7 @@ def resolve(command: Command, options: dict[str, Any], model: Callable[[], Path]
     """
     if command.verb == "data":
         if "rules" in options:  # `inspect` takes no settings
-            cleaning = {key: options[key] for key in ("rules", "duplicates", "against")}
+            cleaning = {key: options[key] for key in ("rules", "deduplicate", "decontaminate")}
             folder.resolve(VERBS["data"].gathered(options["words"], options["config"], cleaning), {})
         return
     paths, assignments = split_arguments(options["words"] or [])
@@ -186,10 +186,10 @@ def test_the_readme_shows_the_closing_words_of_the_quickstart(page: Path) -> Non
 
 def _result() -> pretraining.RunResult:
     """A finished quickstart, as far as its closing words read it."""
-    figures = {"loss": 1.0, "unigram": 1.0, "bigram": 1.0, "tokens": 1000, "seconds": 1.0}
+    figures = {"loss": 1.0, "unigram_loss": 1.0, "bigram_loss": 1.0, "tokens": 1000, "seconds": 1.0}
     seeds = [{"seed": 0, "accuracy": 0.5}]
     classified = {
-        "train": 300, "majority": 0.1, "tfidf": 0.5, "random": seeds, "pretrained": seeds,
+        "num_train": 300, "majority": 0.1, "tfidf": 0.5, "random": seeds, "pretrained": seeds,
         "difference": {"mean": 0.1, "interval": [0.0, 0.2]},
     }  # fmt: skip
     summary = {

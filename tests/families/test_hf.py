@@ -293,6 +293,6 @@ def test_pretraining_goes_on_from_such_a_folder(tmp_path: Path) -> None:
         corpus=text, start_from=tmp_path / "theirs", budget="12 steps", out=tmp_path / "run",
     )  # fmt: skip
     assert run.summary["family"] == "hf:phi"
-    assert run.summary["loss"] < run.summary["before"]["loss"]
+    assert run.summary["loss"] < run.summary["initial_scores"]["loss"]
     transformers.AutoModelForCausalLM.from_pretrained(run.folder / "model")
     assert run.summary["steps"] == 12

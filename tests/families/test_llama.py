@@ -191,14 +191,14 @@ def test_a_published_shape_says_what_stock_says(name: str, monkeypatch: pytest.M
     ("values", "named"),
     [
         (
-            {"form": "llama", "sliding_window": 8},
+            {"model_type": "llama", "sliding_window": 8},
             "sliding_window: llama has none, mistral and qwen2 and qwen3",
         ),
-        ({"form": "mistral", "attention_bias": True}, "attention_bias: mistral has none"),
-        ({"form": "qwen2", "mlp_bias": True}, "mlp_bias: qwen2 has none, llama have"),
+        ({"model_type": "mistral", "attention_bias": True}, "attention_bias: mistral has none"),
+        ({"model_type": "qwen2", "mlp_bias": True}, "mlp_bias: qwen2 has none, llama have"),
         ({"layer_types": ("sliding_attention",) * 4}, "needs a sliding_window"),
         ({"sliding_window": 4, "layer_types": ("full_attention",)}, "layer_types has 1 entries, not 4"),
-        ({"form": "gemma"}, "form"),
+        ({"model_type": "gemma"}, "model_type"),
         ({"head_dim": 2, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "4 dimensions"),
     ],
 )
@@ -210,6 +210,9 @@ def test_a_setting_that_no_stock_class_has_is_refused(values: dict[str, Any], na
 def test_a_form_whose_tokenizer_stock_would_read_otherwise_is_refused() -> None:
     tokenizer = train_byte_bpe(["the king sent word"] * 20, 300)
     shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    assert Model.create("llama", shape, tokenizer, "causal_lm", max_length=8, seed=1).config.form == "qwen3"
-    with pytest.raises(ConfigError, match=r"form = qwen2.*Qwen2Tokenizer"):
-        Model.create("llama", shape | {"form": "qwen2"}, tokenizer, "causal_lm", max_length=8, seed=1)
+    assert (
+        Model.create("llama", shape, tokenizer, "causal_lm", max_length=8, seed=1).config.model_type
+        == "qwen3"
+    )
+    with pytest.raises(ConfigError, match=r"model_type = qwen2.*Qwen2Tokenizer"):
+        Model.create("llama", shape | {"model_type": "qwen2"}, tokenizer, "causal_lm", max_length=8, seed=1)

@@ -16,7 +16,13 @@ from harness import Row, Setting, check
 from pretune.training import adjustments
 
 STEPS = 16
-SETTINGS: dict[str, Any] = {"steps": STEPS, "save_every": 4, "evaluations": 2, "ema": 0.9, "keep": 3}
+SETTINGS: dict[str, Any] = {
+    "steps": STEPS,
+    "save_every": 4,
+    "evaluations": 2,
+    "ema": 0.9,
+    "max_checkpoints": 3,
+}
 
 
 def bad_steps(setting: Setting, tries: int) -> list[Row]:
@@ -69,7 +75,7 @@ def _gets_past(folder: Path, bad: set[int], kind: str, stop: int) -> None:
     whole._train_step = unchanged
     whole.train()
     rows = _log(folder / "whole")
-    left = {row["step"] - 1 for row in rows if row["kind"] == "skipped"}
+    left = {row["step"] - 1 for row in rows if row["type"] == "skipped"}
     first = min(bad)
     back = len(bad) >= 3
     expected = bad | (set(range(first - first % 4, first)) if back else set())

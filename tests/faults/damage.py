@@ -25,7 +25,7 @@ def damaged_files(setting: Setting, tries: int) -> list[Row]:
     flips = Row("a bit of a checkpoint flipped", "the same")
     draw = random.Random(2)
     run = setting.folder / "damaged"
-    made = small.trainer(run, "masked_lm", family="bert", ema=0.9, keep=3)
+    made = small.trainer(run, "masked_lm", family="bert", ema=0.9, max_checkpoints=3)
     made.train()
     newest, before = atomic_files.list_checkpoints(run / "checkpoints")[:2]
     spare = run / "spare"

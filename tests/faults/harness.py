@@ -180,7 +180,8 @@ class Setting:
         sizes = ("hidden_size=32", "num_hidden_layers=2", "num_attention_heads=2", "hidden_dropout_prob=0.1")
         return [
             "pretrain", str(source or self.data), "--family", "bert", "--out", str(run), "--budget",
-            f"{STEPS} steps", *(["vocabulary_size=350", "held_out=0.3"] if source else []), "max_length=32",
+            f"{STEPS} steps", *(["vocabulary_size=350", "validation_fraction=0.3"] if source else []),
+            "max_length=32",
             *(f"model.{size}" for size in sizes), "training.batch_tokens=512", "training.ema=0.9",
             f"training.evaluations={EVALUATIONS}", f"training.save_every={SAVE_EVERY}", *more,
         ]  # fmt: skip
@@ -233,7 +234,7 @@ def log_of(run: Path) -> list[dict[str, Any]]:
 
 def steps_in(run: Path) -> int:
     """Steps that the log knows of."""
-    return max([row["step"] for row in log_of(run) if row["kind"] == "step"], default=0)
+    return max([row["step"] for row in log_of(run) if row["type"] == "step"], default=0)
 
 
 def whole_checkpoints(run: Path) -> list[int]:
@@ -282,7 +283,7 @@ class Events:
             "forward",
             lambda network, *_: self.see("step" if network.training else "evaluation"),
         )
-        _before(language_model.HeldOutSet, "scores", lambda *_: self.see("scores"))
+        _before(language_model.HeldOutSet, "evaluate", lambda *_: self.see("scores"))
         return self
 
 

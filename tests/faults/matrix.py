@@ -32,7 +32,11 @@ CHOICES: tuple[dict[str, Any], ...] = tuple(
 )
 CHANGES: list[dict[str, Any]] = [
     {"step": 4, "steps": [STEPS, 10]},
-    {"step": 6, "set": {"training.optimizer.learning_rate": 3e-2, "training.clip": 0.5}, "asked": 1},
+    {
+        "step": 6,
+        "values": {"training.optimizer.learning_rate": 3e-2, "training.clip": 0.5},
+        "requested_at": 1,
+    },
     {"step": 7, "skip": [7], "found": {"7": ["nan", "nan"]}},
     {"step": 8, "steps": [10, 11]},
 ]
@@ -65,8 +69,8 @@ def _made(folder: Path, kind: str, family: str, choice: dict[str, Any], replayed
 
     def evaluate(network: torch.nn.Module, step: int) -> Any:
         with torch.inference_mode():
-            for batch in itertools.chain(*batches):
-                network(batch, heads=made.objective.heads)
+            for part in itertools.chain(*batches):
+                network(part.batch, heads=part.objective.heads)
         return judge(network, step)
 
     made.evaluate = evaluate
@@ -79,7 +83,7 @@ def _made(folder: Path, kind: str, family: str, choice: dict[str, Any], replayed
                 "data": made.dataloader.fingerprint,
                 "changes": CHANGES,
             }
-            path = folder / "asked.json"
+            path = folder / "request.json"
             path.write_text(json.dumps(plan))
             adjustments.replay_plan(made.run, path)
     return made
@@ -139,7 +143,7 @@ class _Stop:
 
 
 def _everything(made: Any) -> dict[str, torch.Tensor]:
-    averages = made.average._average.items() if made.average else ()
+    averages = made.ema._average.items() if made.average else ()
     state: dict[str, torch.Tensor] = small.state(made)
     return state | {f"average/{name}": value.clone() for name, value in averages}
 

@@ -32,7 +32,7 @@ def out_of_memory(setting: Setting, tries: int) -> list[Row]:
             check(ended.code == 0, ended.err)
             check(f"in {work}" in ended.err, ended.err)
             _as_ever(reference, run)
-            kept = next(iter(json.loads((run / "plan.json").read_text())["memory"].values()))
+            kept = next(iter(json.loads((run / "plan.json").read_text())["micro_batch_limits"].values()))
             check(list(kept) == [work], kept)
             check(kept[work][-1][1] <= fits < 2 * kept[work][-1][1] + 1, kept)
     for number in range(tries // 2):
@@ -79,7 +79,7 @@ def _fits_or_says(ended: Ended, reference: Path, run: Path) -> str:
 
 
 def _as_ever(reference: Path, run: Path) -> None:
-    expected, found = ([row for row in log_of(path) if row["kind"] == "step"] for path in (reference, run))
+    expected, found = ([row for row in log_of(path) if row["type"] == "step"] for path in (reference, run))
     check(len(expected) == len(found), f"{len(found)} rows for {len(expected)}")
     for one, other in zip(expected, found, strict=True):
         for name in ("loss", "gradient_norm"):

@@ -23,10 +23,10 @@ from pretune.runtime.resumable_file import ResumableFile
 from pretune.workflows.data import prepare as data_module
 
 STOPPED = (
-    "data/train/tokens-00000.bin", "data/train/flags-00000.bin", "data/train/documents.bin",
-    "data/train/corpus.json", "data/validation/tokens-00000.bin", "data/validation/flags-00000.bin",
+    "data/train/tokens-00000.bin", "data/train/word_starts-00000.bin", "data/train/documents.bin",
+    "data/train/corpus.json", "data/validation/tokens-00000.bin", "data/validation/word_starts-00000.bin",
     "data/validation/corpus.json", "data/tokenizer/tokenizer.json", "data/tokenizer/tokenizer_config.json",
-    "data/tokenizer/manifest.json", "data/prepared.json", "data/text_fingerprints.safetensors",
+    "data/tokenizer/manifest.json", "data/tokenized_corpus.json", "data/text_fingerprints.safetensors",
     "metrics.jsonl", "plan.json", "config.yaml",
 )  # fmt: skip
 """Of a pretraining run that was stopped in a step."""
@@ -174,8 +174,8 @@ def _same_files(one: Path, other: Path) -> None:
 
 def _cleaning_words(setting: Setting, out: Path) -> list[str]:
     return [
-        "data", "prepare", str(setting.raw), "--out", str(out), "--processes", "1", "--duplicates", "near",
-        "part_megabytes=0.004",
+        "data", "prepare", str(setting.raw), "--out", str(out), "--processes", "1", "--deduplicate", "near",
+        "shard_megabytes=0.004",
     ]  # fmt: skip
 
 
@@ -240,11 +240,11 @@ def _cleaned(setting: Setting, tries: int) -> Row:
         shutil.rmtree(out, ignore_errors=True)
         with setting.fresh("damaged-run") as run, row.trying(f"try {number}"):
             shutil.copytree(whole, out)
-            files = [out / "prepare.json", *sorted((out / "text").iterdir())]
+            files = [out / "cleaned.json", *sorted((out / "text").iterdir())]
             file = files[number % len(files)] if number else files[1]
             what = damage(file, draw)
             with row.naming(what):
-                if not file.exists() and file.name == "prepare.json":
+                if not file.exists() and file.name == "cleaned.json":
                     row.saw("then any folder of text")
                     continue
                 ended = setting.run(run, source=out)

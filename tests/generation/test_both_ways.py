@@ -120,12 +120,12 @@ def test_a_text_is_that_of_stock_under_the_same_mask(pair: Any) -> None:
         return [list(said[0].tokens) for said in model.generate_batch(prompts, decoding)]
 
     assert ids() == wanted
-    assert ids(cache=False) == wanted
+    assert ids(use_cache=False) == wanted
     left_to_right = [
         list(said[0].tokens)
         for said in pair.ours.generate_batch(prompts, Decoding(max_new_tokens=24, sampling=GREEDY))
     ]
-    assert ids(both_ways=False) == left_to_right
+    assert ids(bidirectional_prompt=False) == left_to_right
     assert left_to_right != wanted
 
 
@@ -152,5 +152,7 @@ def test_an_encoder_decoder_is_not_told_how_to_read(pair: Any) -> None:
     about = {"objective": "prefix_lm"}
     model = Model(family, settings, network, pair.ours.tokenizer, HEAD, metadata=about)
     assert model.generate_batch(["渔夫"], Decoding(max_new_tokens=2, sampling=GREEDY))
-    with pytest.raises(UsageError, match="both_ways = False: an encoder-decoder always reads"):
-        model.generate_batch(["渔夫"], Decoding(max_new_tokens=2, sampling=GREEDY, both_ways=False))
+    with pytest.raises(UsageError, match="bidirectional_prompt = False: an encoder-decoder always reads"):
+        model.generate_batch(
+            ["渔夫"], Decoding(max_new_tokens=2, sampling=GREEDY, bidirectional_prompt=False)
+        )

@@ -106,7 +106,7 @@ def test_greedy_is_that_of_stock(pair: Pair, settings: dict[str, Any], sampling:
     ]
     assert pair.our_ids(prompts, sampling=sampling, **limits) == wanted
     assert [pair.our_ids([prompt], sampling=sampling, **limits)[0] for prompt in prompts] == wanted
-    assert pair.our_ids(prompts[:3], sampling=sampling, cache=False, **limits) == wanted[:3]
+    assert pair.our_ids(prompts[:3], sampling=sampling, use_cache=False, **limits) == wanted[:3]
     assert len({tuple(row) for row in wanted}) > 1, "it depends on the source"
 
 

@@ -75,7 +75,7 @@ def test_special_tokens_of_a_prompt_are_those_of_stock(folder: Path) -> None:
     for prompt in PROMPTS:
         assert ids(model, prompt) == stock_ids(folder, reader(prompt, return_tensors="pt"))
         literal = reader(prompt, return_tensors="pt", split_special_tokens=True)
-        assert ids(model, prompt, literal=True) == stock_ids(folder, literal)
+        assert ids(model, prompt, split_special_tokens=True) == stock_ids(folder, literal)
 
 
 def test_the_chat_template_gives_what_stock_gives(folder: Path) -> None:
@@ -87,10 +87,12 @@ def test_the_chat_template_gives_what_stock_gives(folder: Path) -> None:
             return_tensors="pt",
             return_dict=True,
         )
-        assert ids(model, prompt, chat=True) == stock_ids(folder, inputs)
-    settings: dict[str, Any] = {"sampling": GREEDY, "max_new_tokens": 10, "chat": True}
+        assert ids(model, prompt, apply_chat_template=True) == stock_ids(folder, inputs)
+    settings: dict[str, Any] = {"sampling": GREEDY, "max_new_tokens": 10, "apply_chat_template": True}
     assert "".join(model.stream("Hello", **settings)) == model.generate("Hello", **settings)
-    assert model.generate("Hello", **settings) != model.generate("Hello", **{**settings, "chat": False})
+    assert model.generate("Hello", **settings) != model.generate(
+        "Hello", **{**settings, "apply_chat_template": False}
+    )
 
 
 def test_other_verbs_read_text_as_text(folder: Path) -> None:
@@ -106,13 +108,13 @@ def typed(*words: str) -> Result:
 
 
 def test_the_command_line_offers_the_template(folder: Path, tmp_path: Path) -> None:
-    offer = "this model has a chat template: --chat"
+    offer = "this model has a chat template: --apply-chat-template"
     assert offer in typed(str(folder), "Hello").stderr
-    assert offer not in typed(str(folder), "Hello", "--literal").stderr
-    asked = typed(str(folder), "Hello", "--chat")
+    assert offer not in typed(str(folder), "Hello", "--split-special-tokens").stderr
+    asked = typed(str(folder), "Hello", "--apply-chat-template")
     assert offer not in asked.stderr
     model = pretune.load(folder)
-    said = model.generate("Hello", chat=True, sampling=GREEDY, max_new_tokens=6)
+    said = model.generate("Hello", apply_chat_template=True, sampling=GREEDY, max_new_tokens=6)
     assert asked.stdout == said.replace("\x1b", "\N{SYMBOL FOR ESCAPE}") + "\n"
     answer = json.loads(typed(str(folder), "Hello", "--json").stdout)
     assert answer["notes"][0].startswith(offer)
@@ -120,23 +122,23 @@ def test_the_command_line_offers_the_template(folder: Path, tmp_path: Path) -> N
     data.write_text('{"text": "Hello"}\n')
     generate_file(
         folder, data=data, out=tmp_path / "out.jsonl",
-        options={"chat": True, "temperature": 0.0, "max_new_tokens": 6},
+        options={"apply_chat_template": True, "temperature": 0.0, "max_new_tokens": 6},
     )  # fmt: skip
     assert json.loads((tmp_path / "out.jsonl").read_text())["continuations"][0]["text"] == said
 
 
 def test_what_cannot_be_asked_is_refused(folder: Path, tmp_path: Path) -> None:
     model = pretune.load(folder)
-    with pytest.raises(ConfigError, match="literal and chat exclude each other"):
-        model.generate("Hello", literal=True, chat=True)
+    with pytest.raises(ConfigError, match="split_special_tokens and apply_chat_template exclude each other"):
+        model.generate("Hello", split_special_tokens=True, apply_chat_template=True)
     plain = shutil.copytree(folder, tmp_path / "plain")
     config = json.loads((plain / "tokenizer_config.json").read_text())
     (plain / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": None}))
     with pytest.raises(UsageError, match="has no chat template"):
-        pretune.load(plain).generate("Hello", chat=True)
+        pretune.load(plain).generate("Hello", apply_chat_template=True)
     (plain / "chat_template.jinja").write_text("{{ raise_exception('systems only') }}")
     with pytest.raises(CheckpointError, match="systems only"):
-        pretune.load(plain).generate("Hello", chat=True)
+        pretune.load(plain).generate("Hello", apply_chat_template=True)
 
 
 def test_a_model_that_ends_at_once_says_so(folder: Path, tmp_path: Path) -> None:
@@ -152,7 +154,7 @@ def test_a_model_that_ends_at_once_says_so(folder: Path, tmp_path: Path) -> None
     alone = typed(str(mute), "Hello")
     assert alone.stdout == "Hello\n"
     assert "the model ended at once (0 tokens)" in alone.stderr
-    assert "this model has a chat template: --chat" in alone.stderr
+    assert "this model has a chat template: --apply-chat-template" in alone.stderr
     assert "ended at once (0 tokens) in 2 of 2 texts" in typed(str(mute), "Hello", "The").stderr
     assert "the model ended at once (0 tokens)" in typed(str(mute), "Hello", "--stream").stderr
     assert "ended at once" not in typed(str(folder), "The ferry left").stderr
@@ -160,6 +162,6 @@ def test_a_model_that_ends_at_once_says_so(folder: Path, tmp_path: Path) -> None
     assert notes[-1] == "the model ended at once (0 tokens)"
     data = tmp_path / "prompts.jsonl"
     data.write_text('{"text": "Hello"}\n{"text": "The"}\n')
-    assert generate_file(mute, data=data, out=tmp_path / "out.jsonl")["ended_at_once"] == 2
+    assert generate_file(mute, data=data, out=tmp_path / "out.jsonl")["num_empty"] == 2
     answered = CliRunner().invoke(app, ["predict", str(mute), "Hello", "--max-new-tokens", "3"])
     assert "1 of 1 continuations are empty: the model ended at once" in answered.stderr

@@ -42,7 +42,7 @@ def test_greedy_is_that_of_stock(pair: Any, settings: dict[str, Any], sampling: 
     assert ids(pair.ours, prompts, sampling=sampling, **limits) == wanted
     alone = [ids(pair.ours, [prompt], sampling=sampling, **limits)[0] for prompt in prompts]
     assert alone == wanted
-    assert ids(pair.ours, prompts[:4], sampling=sampling, cache=False, **limits) == wanted[:4]
+    assert ids(pair.ours, prompts[:4], sampling=sampling, use_cache=False, **limits) == wanted[:4]
     assert settings or {len(row) for row in wanted} != {64}, "some end by themselves"
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pretune.nn.sampled_softmax import sampled_softmax_loss
 from pretune.nn.vocabulary_loss import MIN_CHUNK_ROWS
-from pretune.training.sampled_softmax import inclusion_probabilities
+from pretune.objectives.wrappers.sampled_softmax import inclusion_probabilities
 from pretune.types import IGNORE_INDEX, NegativeSamples
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pretune.nn.vocabulary_loss import MIN_CHUNK_ROWS, vocabulary_loss
+from pretune.nn.vocabulary_loss import MIN_CHUNK_ROWS, vocabulary_loss, vocabulary_nll
 from pretune.types import IGNORE_INDEX
 
 
@@ -50,6 +50,24 @@ def test_smoothed_equals_the_plain_loss_smoothed(smoothing: float) -> None:
     pairs = zip(torch.autograd.grad(ours / 7, given), torch.autograd.grad(plain / 7, given), strict=True)
     for mine, reference in pairs:
         torch.testing.assert_close(mine, reference, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_of_each_position_equals_the_plain_one(smoothing: float) -> None:
+    """Over several chunks, with a weight for each position that the forward pass does not know."""
+    hidden, weight, bias, targets = inputs(2 * MIN_CHUNK_ROWS + 5, 8, 20_000)
+    plain = F.cross_entropy(
+        F.linear(hidden, weight, bias),
+        targets, reduction="none", ignore_index=IGNORE_INDEX, label_smoothing=smoothing,
+    )  # fmt: skip
+    ours = vocabulary_nll(hidden, weight, bias, targets, smoothing)
+    torch.testing.assert_close(ours, plain)
+    given, weights = [hidden, weight, bias], torch.linspace(-1, 1, len(hidden))
+    mine, theirs = (torch.autograd.grad((nll * weights).sum(), given) for nll in (ours, plain))
+    for own, reference in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(own, reference, atol=1e-5, rtol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(vocabulary_nll(hidden, weight, bias, targets, smoothing), plain)
 
 
 def test_targets_without_a_chance_cost_what_the_plain_loss_says() -> None:

@@ -10,7 +10,7 @@ from pretune.data.corpus.token_shards import write_corpus
 from pretune.data.corpus.windows import Windows
 from pretune.data.order import training_rng
 from pretune.families import llama
-from pretune.objectives.causal_lm import HEAD, Objective, ngram_contexts, window_spec
+from pretune.objectives.causal_lm import HEAD, Objective
 from pretune.text.training import train_byte_bpe
 from pretune.types import Feature, SpecialTokens
 
@@ -24,7 +24,9 @@ def test_targets_are_shifted() -> None:
     assert row.tokens.tolist() == [4, 10, 11]
     assert row.positions[HEAD].tolist() == [0, 1, 2]
     assert row.targets[HEAD].tolist() == [10, 11, 12]
-    previous, target = ngram_contexts(feature, objective.build(feature, training_rng(0, 0, 0)), SPECIALS)
+    previous, target = Objective.ngram_contexts(
+        feature, objective.build(feature, training_rng(0, 0, 0)), SPECIALS
+    )
     assert previous.tolist() == [4, 10, 11]
     assert target.tolist() == [10, 11, 12]
 
@@ -34,7 +36,7 @@ def test_each_token_of_a_document_once(tmp_path: Path) -> None:
     tokenizer = train_byte_bpe(texts, 300).with_template("start")
     corpus = write_corpus(texts, tokenizer, tmp_path / "corpus")
     objective = Objective(llama.TRAITS, tokenizer.specials)
-    windows = Windows.from_windowing(corpus, window_spec(tokenizer.specials, 8))
+    windows = Windows.from_windowing(corpus, Objective.window_spec(tokenizer.specials, 8))
     assert int(objective.length_bounds(windows.lengths).max()) == 8
     for number in range(len(corpus)):
         mine = [windows[i] for i in range(len(windows)) if windows[i].record == number]

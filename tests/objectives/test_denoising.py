@@ -13,7 +13,7 @@ from pretune.data.order import training_rng
 from pretune.errors import ConfigError, DataError, UnsupportedError
 from pretune.families import llama
 from pretune.objectives import parse_objective
-from pretune.objectives.denoising import HEAD, Objective, Options, ngram_contexts, span_lengths
+from pretune.objectives.denoising import HEAD, Objective, Options, span_lengths
 from pretune.types import IGNORE_INDEX, Feature, SpecialTokens
 
 NOTHING: dict[str, Any] = {"infilling": 0, "permute_sentences": 0}
@@ -68,7 +68,7 @@ def test_all_damage_together_leaves_a_text_that_can_be_told() -> None:
 
 
 def test_hidden_only_counts_what_the_source_lacks() -> None:
-    options = Options(infilling=0.2, deletion=0.1, hidden_only=True)
+    options = Options(infilling=0.2, deletion=0.1, masked_only=True)
     objective = Objective(TRAITS, SPECIALS, options)
     row = (example := objective.build(LONG, training_rng(0, 0, 0))).rows[0]
     assert row.source_tokens is not None
@@ -76,7 +76,7 @@ def test_hidden_only_counts_what_the_source_lacks() -> None:
     assert told.tolist() == np.setdiff1d(LONG.sequences[0], row.source_tokens).tolist()
     assert len(told) == 40 + 16
     assert objective.collate([[example]]).counts == {HEAD: 56}
-    previous, target = ngram_contexts(LONG, example, SPECIALS)
+    previous, target = Objective.ngram_contexts(LONG, example, SPECIALS)
     assert target.tolist() == told.tolist()
     assert previous.tolist() == np.where(told == 10, -1, told - 1).tolist()
 
@@ -113,7 +113,7 @@ def test_infilling_over_many_draws() -> None:
 
 
 def test_a_source_is_never_longer_than_its_text() -> None:
-    objective = Objective(TRAITS, SPECIALS, Options(mean_length=1))
+    objective = Objective(TRAITS, SPECIALS, Options(mean_span_length=1))
     for size in range(1, 40):
         for epoch in range(20):
             flags = (np.full(size, 3, np.uint8),)

@@ -11,8 +11,8 @@ import pytest
 from pretune.data.order import training_rng
 from pretune.errors import ConfigError, DataError, UnsupportedError
 from pretune.families import bert, llama
-from pretune.objectives import at_progress, parse_objective
-from pretune.objectives.masked_lm import HEAD, Objective, Options, ngram_contexts, ngram_mask, window_spec
+from pretune.objectives import parse_objective
+from pretune.objectives.masked_lm import HEAD, Objective, Options, ngram_mask
 from pretune.text.segmentation import find_word_starts
 from pretune.types import Feature, SpecialTokens
 
@@ -74,7 +74,7 @@ def test_dynamic_and_keyed() -> None:
 
 
 def test_special_tokens_are_never_predicted() -> None:
-    objective = Objective(bert.TRAITS, SPECIALS, Options(rate=0.99))
+    objective = Objective(bert.TRAITS, SPECIALS, Options(mask_rate=0.99))
     text = np.array([4, 10, 11, 4])
     row = objective.build(feature(text), training_rng(0, 0, 0)).rows[0]
     assert list(row.targets[HEAD]) == [10, 11]
@@ -84,15 +84,15 @@ def test_special_tokens_are_never_predicted() -> None:
 
 def test_windows_leave_room_for_the_frame() -> None:
     objective = Objective(bert.TRAITS, SPECIALS)
-    window = window_spec(SPECIALS, 16)
+    window = Objective.window_spec(SPECIALS, 16)
     assert window.length == 14
     assert objective.length_bounds(np.array([[window.length]])).tolist() == [16]
 
 
 def test_contexts_are_the_true_tokens() -> None:
-    objective = Objective(bert.TRAITS, SPECIALS, Options(rate=0.99))
+    objective = Objective(bert.TRAITS, SPECIALS, Options(mask_rate=0.99))
     example = objective.build(feature(), training_rng(0, 0, 0))
-    previous, target = ngram_contexts(feature(), example, SPECIALS)
+    previous, target = Objective.ngram_contexts(feature(), example, SPECIALS)
     assert all((p == -1 and t == 10) or t == p + 1 for p, t in zip(previous, target, strict=True))
 
 
@@ -167,18 +167,20 @@ def hidden_stretches(text: str, seed: int, **options: Any) -> list[int]:
 
 def test_stretches_by_eye() -> None:
     """15 % of 20 letters are three: in a row, two and one apart, or three apart."""
-    found = {tuple(sorted(hidden_stretches("abcdefghijklmnopqrst", seed, ngram=3))) for seed in range(200)}
-    assert found == {(3,), (1, 2), (1, 1, 1)}
-    assert {tuple(hidden_stretches("abcdefghijklmnopqrst", s, ngram=3, rate=0.02)) for s in range(9)} == {
-        (1,)
+    found = {
+        tuple(sorted(hidden_stretches("abcdefghijklmnopqrst", seed, max_ngram=3))) for seed in range(200)
     }
+    assert found == {(3,), (1, 2), (1, 1, 1)}
+    assert {
+        tuple(hidden_stretches("abcdefghijklmnopqrst", s, max_ngram=3, mask_rate=0.02)) for s in range(9)
+    } == {(1,)}
 
 
 def test_stretches_of_whole_words() -> None:
     """Four of 17 places: no word is hidden in part, and neighbours are hidden together."""
     text = "to be or not to be"
     read, letters = words_of(text)
-    objective = Objective(bert.TRAITS, SPECIALS, Options(whole_words=True, ngram=3, rate=0.25))
+    objective = Objective(bert.TRAITS, SPECIALS, Options(whole_words=True, max_ngram=3, mask_rate=0.25))
     found = set()
     for seed in range(300):
         places = objective.build(read, training_rng(seed, 0, 0)).rows[0].positions[HEAD] - 1
@@ -231,7 +233,7 @@ def test_stretches_are_those_of_albert(longest: int, whole_words: bool) -> None:
 
 def test_lengths_of_stretches_over_many_draws() -> None:
     """So small a share that stretches hardly touch, and so much text that the last ones do not matter."""
-    objective = Objective(bert.TRAITS, SPECIALS, Options(ngram=3, rate=0.01))
+    objective = Objective(bert.TRAITS, SPECIALS, Options(max_ngram=3, mask_rate=0.01))
     sizes: list[int] = []
     for seed in range(30):
         row = objective.build(feature(np.tile(np.arange(10, 60), 200)), training_rng(0, seed, 0)).rows[0]
@@ -244,7 +246,7 @@ def test_lengths_of_stretches_over_many_draws() -> None:
 
 
 def test_no_stretch_spans_a_special_token() -> None:
-    objective = Objective(bert.TRAITS, SPECIALS, Options(ngram=3, rate=0.5))
+    objective = Objective(bert.TRAITS, SPECIALS, Options(max_ngram=3, mask_rate=0.5))
     for seed in range(50):
         row = objective.build(feature(np.array([10, 4, 11, 4, 12, 13])), training_rng(seed, 0, 0)).rows[0]
         assert row.tokens[[2, 4]].tolist() == [4, 4]
@@ -262,7 +264,7 @@ def test_refuses_what_cannot_be() -> None:
 
 
 def falling(**options: Any) -> Objective:
-    return Objective(bert.TRAITS, SPECIALS, Options(rate=0.4, rate_end=0.15, **options))
+    return Objective(bert.TRAITS, SPECIALS, Options(mask_rate=0.4, final_mask_rate=0.15, **options))
 
 
 @pytest.mark.parametrize(
@@ -271,19 +273,19 @@ def falling(**options: Any) -> Objective:
 )
 def test_the_places_at_the_start_in_the_middle_and_at_the_end(progress: float, places: list[int]) -> None:
     """Of 20 tokens 40 % are 8, 27.5 % are 6 (5.5, to even), 15 % are 3."""
-    row = at_progress(falling(), progress).build(feature(), training_rng(0, 0, 0)).rows[0]
+    row = falling().at_step(0, progress).build(feature(), training_rng(0, 0, 0)).rows[0]
     assert row.positions[HEAD].tolist() == places
-    fixed = Objective(bert.TRAITS, SPECIALS, Options(rate=0.4 - 0.25 * progress))
+    fixed = Objective(bert.TRAITS, SPECIALS, Options(mask_rate=0.4 - 0.25 * progress))
     assert list(row.tokens) == list(fixed.build(feature(), training_rng(0, 0, 0)).rows[0].tokens)
 
 
-@pytest.mark.parametrize("options", [{}, {"whole_words": True}, {"ngram": 3}])
+@pytest.mark.parametrize("options", [{}, {"whole_words": True}, {"max_ngram": 3}])
 def test_shares_at_the_start_in_the_middle_and_at_the_end(options: dict[str, Any]) -> None:
     draw = np.random.default_rng(1)
     starts_of_words = (draw.random(1000) < 0.6).astype(np.uint8)  # words of 1.7 tokens on average
     long = Feature(7, 0, (np.tile(np.arange(10, 60), 20),), word_starts=(starts_of_words,))
     for progress, share in ((0.0, 0.4), (0.25, 0.3375), (0.5, 0.275), (1.0, 0.15)):
-        objective = at_progress(falling(**options), progress)
+        objective = falling(**options).at_step(0, progress)
         rows = [objective.build(long, training_rng(0, epoch, 0)).rows[0] for epoch in range(40)]
         found = [len(row.positions[HEAD]) for row in rows]
         assert np.mean(found) / 1000 == pytest.approx(share, abs=0.002)
@@ -295,21 +297,21 @@ def test_shares_at_the_start_in_the_middle_and_at_the_end(options: dict[str, Any
 
 def test_without_an_end_the_rate_stays() -> None:
     objective = Objective(bert.TRAITS, SPECIALS)
-    assert at_progress(objective, 0.7) is objective
+    assert objective.at_step(0, 0.7) is objective
 
 
 def test_beside_another_objective_the_rate_changes_too() -> None:
     kind = parse_objective("masked_lm+sentence_order")
-    combined = kind.build_objective(bert.TRAITS, SPECIALS, {"rate": 0.4, "rate_end": 0.15})
+    combined = kind.build_objective(bert.TRAITS, SPECIALS, {"mask_rate": 0.4, "final_mask_rate": 0.15})
     whole = Feature(7, 0, (TEXT,), word_starts=(np.full(20, 3, np.uint8),))
     counts = []
     for progress in (0.0, 1.0):
-        row = at_progress(combined, progress).build(whole, training_rng(0, 0, 0)).rows[0]
+        row = combined.at_step(0, progress).build(whole, training_rng(0, 0, 0)).rows[0]
         counts.append(len(row.positions[HEAD]))
         assert len(row.positions["next_sentence"]) == 1
     assert counts == [8, 3]
 
 
 def test_an_end_that_is_no_share_is_refused() -> None:
-    with pytest.raises(ConfigError, match="rate_end"):
-        parse_objective("masked_lm").check_options({"rate_end": 1.5}, "objective_options")
+    with pytest.raises(ConfigError, match="final_mask_rate"):
+        parse_objective("masked_lm").check_options({"final_mask_rate": 1.5}, "objective_options")

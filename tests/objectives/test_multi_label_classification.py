@@ -35,7 +35,7 @@ class Fixed:
     def __init__(self, logits: torch.Tensor) -> None:
         self.logits = logits
 
-    def __call__(self, batch: Batch, heads: Any = (), targets: Any = None, cache: Any = None) -> Outputs:
+    def __call__(self, batch: Batch, heads: Any = (), targets: Any = None, loss: Any = None) -> Outputs:
         return Outputs(logits={"classification": self.logits})
 
 

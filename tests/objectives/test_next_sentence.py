@@ -13,7 +13,7 @@ from pretune.data.order import training_rng, validation_rng
 from pretune.errors import ConfigError, DataError, UnsupportedError
 from pretune.families import bert, llama
 from pretune.objectives import parse_objective
-from pretune.objectives.next_sentence import HEAD, NOT_NEXT, Objective, window_spec
+from pretune.objectives.next_sentence import HEAD, NOT_NEXT, Objective
 from pretune.text.segmentation import find_word_starts
 from pretune.types import IGNORE_INDEX, Batch, Example, Feature, SpecialTokens
 
@@ -149,7 +149,7 @@ def test_a_validation_example_is_keyed_by_its_feature() -> None:
 
 
 def test_a_window_leaves_room_for_the_frame() -> None:
-    cut = window_spec(SPECIALS, 16)
+    cut = Objective.window_spec(SPECIALS, 16)
     assert cut.length == 13
     objective = Objective(bert.TRAITS, SPECIALS, store=store(*TEXTS))
     assert objective.length_bounds(np.array([[13]])).tolist() == [16]
@@ -197,7 +197,7 @@ def stock_loss(stock: transformers.BertForPreTraining, batch: Batch) -> torch.Te
 def test_special_tokens_of_a_pair_are_never_hidden() -> None:
     texts = store(*TEXTS)
     kind = parse_objective("masked_lm+next_sentence")
-    objective = kind.build_objective(bert.TRAITS, SPECIALS, {"rate": 0.99}, texts)
+    objective = kind.build_objective(bert.TRAITS, SPECIALS, {"mask_rate": 0.99}, texts)
     for epoch in range(20):
         row = objective.build(texts[1], training_rng(0, epoch, 1)).rows[0]
         assert (row.tokens == 2).sum() == 2

@@ -19,14 +19,7 @@ from pretune.data.order import training_rng
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.families import bert, xlnet
 from pretune.objectives import masked_lm
-from pretune.objectives.permutation_lm import (
-    HEAD,
-    Objective,
-    Options,
-    ngram_contexts,
-    slice_segment,
-    window_spec,
-)
+from pretune.objectives.permutation_lm import HEAD, Objective, Options, slice_segment
 from pretune.types import Batch, Feature, Row, SpecialTokens
 
 SPECIALS = SpecialTokens(
@@ -68,22 +61,24 @@ def test_a_text_is_read_whole_and_one_token_in_six_is_asked_for() -> None:
 
 def test_contexts_are_the_tokens_before() -> None:
     example = Objective(xlnet.TRAITS, SPECIALS).build(feature(), training_rng(0, 3, 0))
-    previous, targets = ngram_contexts(feature(), example, SPECIALS)
+    previous, targets = Objective.ngram_contexts(feature(), example, SPECIALS)
     assert [p if p >= 0 else t - 1 for p, t in zip(previous, targets, strict=True)] == list(targets - 1)
     assert ((previous == -1) == (targets == TEXT[0])).all()
 
 
-@pytest.mark.parametrize(("length", "one_in", "expected"), [(12, 6, 2), (64, 6, 11), (1, 6, 1), (40, 2, 20)])
-def test_the_number_of_targets_is_exact(length: int, one_in: int, expected: int) -> None:
+@pytest.mark.parametrize(
+    ("length", "tokens_per_target", "expected"), [(12, 6, 2), (64, 6, 11), (1, 6, 1), (40, 2, 20)]
+)
+def test_the_number_of_targets_is_exact(length: int, tokens_per_target: int, expected: int) -> None:
     for epoch in range(30):
-        said = row(Options(one_in=one_in), epoch, np.arange(10, 10 + length) % 80 + 10)
+        said = row(Options(tokens_per_target=tokens_per_target), epoch, np.arange(10, 10 + length) % 80 + 10)
         assert len(said.positions[HEAD]) == expected
 
 
 def test_special_tokens_are_never_asked_for_and_always_seen() -> None:
     text = np.array([10, 4, 11, 4, 12, 13])
     for epoch in range(40):
-        said = row(Options(one_in=2), epoch, text)
+        said = row(Options(tokens_per_target=2), epoch, text)
         assert said.order is not None
         assert (said.order[np.isin(said.tokens, SPECIALS.all_ids)] == -1).all()
     assert len(row(tokens=np.array([4, 4])).positions[HEAD]) == 0
@@ -92,7 +87,7 @@ def test_special_tokens_are_never_asked_for_and_always_seen() -> None:
 def test_every_order_of_the_targets_is_equally_likely() -> None:
     seen: Counter[tuple[int, ...]] = Counter()
     for epoch in range(1200):
-        said = row(Options(one_in=4), epoch)
+        said = row(Options(tokens_per_target=4), epoch)
         seen[tuple(said.order[said.positions[HEAD]].tolist())] += 1  # type: ignore[index]
     assert len(seen) == 6
     # Chi-square with 5 degrees of freedom: 20.5 is passed once in a thousand times.
@@ -118,7 +113,7 @@ def test_spans_are_as_long_as_the_paper_says() -> None:
     for length in (2, 3, 4, 5):
         expected = spans * (60 / 137) / length / (spans + singles)
         assert lengths[length] / total == pytest.approx(expected, rel=0.25)
-    longer = Counter(run for e in range(50) for run in runs_of(row(Options(longest_span=1), e, text)))
+    longer = Counter(run for e in range(50) for run in runs_of(row(Options(max_span_length=1), e, text)))
     assert longer[1] / sum(longer.values()) > 0.85
 
 
@@ -153,16 +148,16 @@ def test_what_it_cannot_do_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="xlnet"):
         Objective(bert.TRAITS, SPECIALS)
     for wrong, word in (
-        ({"memory": 4}, "segment"),
-        ({"segment": 8, "as_masked_lm": True}, "segment"),
-        ({"one_in": 1}, "one_in"),
+        ({"memory_length": 4}, "segment_length"),
+        ({"segment_length": 8, "as_masked_lm": True}, "segment_length"),
+        ({"tokens_per_target": 1}, "tokens_per_target"),
     ):
         with pytest.raises(ConfigError, match=word):
             build_settings(Options, wrong, where="objective_options")
 
 
 def test_windows_leave_room_for_the_frame() -> None:
-    assert window_spec(SPECIALS, 32).length == 30
+    assert Objective.window_spec(SPECIALS, 32).length == 30
     assert Objective(xlnet.TRAITS, SPECIALS).length_bounds(np.array([[30], [4]])).tolist() == [32, 6]
 
 
@@ -235,7 +230,7 @@ def assert_same_gradients(network: Any, stock: Any) -> None:
 def test_the_loss_is_that_of_stock(lengths: tuple[int, ...]) -> None:
     """Odd and even lengths, with padding and without, by the mask of the paper's code."""
     store = texts(*lengths)
-    objective = Objective(xlnet.TRAITS, SPECIALS, Options(one_in=3), store)
+    objective = Objective(xlnet.TRAITS, SPECIALS, Options(tokens_per_target=3), store)
     batch = objective.collate(
         [[objective.build(store[i], training_rng(0, 0, i))] for i in range(len(lengths))]
     )
@@ -253,7 +248,7 @@ def test_the_loss_is_that_of_stock(lengths: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("memory", [None, 3, 9])
 def test_the_losses_of_a_chain_of_segments_are_those_of_stock(memory: int | None) -> None:
     store = texts(18, 18)
-    options = Options(one_in=3, segment=5, memory=memory)
+    options = Options(tokens_per_target=3, segment_length=5, memory_length=memory)
     objective = Objective(xlnet.TRAITS, SPECIALS, options, store)
     assert not objective.supports_packing
     batch = objective.collate([[objective.build(store[i], training_rng(0, 0, i))] for i in range(2)])
@@ -280,7 +275,7 @@ def test_the_losses_of_a_chain_of_segments_are_those_of_stock(memory: int | None
 def test_a_memory_ends_with_its_text() -> None:
     """A text that is shorter than its neighbour has the loss that it has alone."""
     store = texts(17, 7)
-    objective = Objective(xlnet.TRAITS, SPECIALS, Options(one_in=3, segment=4), store)
+    objective = Objective(xlnet.TRAITS, SPECIALS, Options(tokens_per_target=3, segment_length=4), store)
     examples = [objective.build(store[i], training_rng(0, 0, i)) for i in range(2)]
     network, _ = networks()
 

@@ -10,7 +10,7 @@ from pairs import SPECIALS, TRAITS, feature, shown, words
 from pretune.data.order import training_rng
 from pretune.errors import UnsupportedError
 from pretune.families import bert, gpt2, llama
-from pretune.objectives.prefix_lm import HEAD, Objective, Options, ngram_contexts, window_spec
+from pretune.objectives.prefix_lm import HEAD, Objective, Options
 from pretune.types import Feature, SpecialTokens
 
 TEXT = "白日 依 山 尽"
@@ -25,9 +25,9 @@ def test_an_encoder_decoder_by_eye() -> None:
         ("白日 依 </s>", "<pad> 山 尽", "山 尽 </s>"),
         ("白日 依 山 </s>", "<pad> 尽", "尽 </s>"),
     }
-    alone = Objective(TRAITS, SPECIALS, Options(hidden_only=True)).build(feature(TEXT), training_rng(0, 0, 0))
+    alone = Objective(TRAITS, SPECIALS, Options(masked_only=True)).build(feature(TEXT), training_rng(0, 0, 0))
     assert shown(alone)[2].endswith(" ·")
-    previous, target = ngram_contexts(feature(TEXT), alone, SPECIALS)
+    previous, target = Objective.ngram_contexts(feature(TEXT), alone, SPECIALS)
     text = words(feature(TEXT).sequences[0]).split()
     assert words(target).split() == text[-len(target) :]
     assert words(previous).split() == text[-len(target) - 1 : -1]
@@ -45,7 +45,7 @@ def test_a_decoder_by_eye() -> None:
         found.add((row.prefix_length, tuple(said)))
     # Start and first token: what follows is said by the last place of the prefix.
     assert found == {(2, ((10, 20), (20, 30), (30, 1))), (3, ((20, 30), (30, 1)))}
-    assert window_spec(DECODER, 16).length == 15
+    assert Objective.window_spec(DECODER, 16).length == 15
 
 
 def test_cuts_are_everywhere_with_equal_chances() -> None:

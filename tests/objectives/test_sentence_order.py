@@ -13,7 +13,7 @@ from pretune.data.order import training_rng
 from pretune.errors import DataError, UnsupportedError
 from pretune.families import bert, gpt2
 from pretune.objectives import objectives_for_heads, parse_objective
-from pretune.objectives.sentence_order import HEAD, SWAPPED, Objective, window_spec
+from pretune.objectives.sentence_order import HEAD, SWAPPED, Objective
 from pretune.text.segmentation import find_word_starts
 from pretune.types import IGNORE_INDEX, Example, Feature, SpecialTokens
 
@@ -88,7 +88,7 @@ def test_orders_and_masks_cost_what_they_cost_in_stock() -> None:
     network = bert.Network(bert.Config.from_hugging_face(config.to_dict()), heads=kind.heads).eval()
     assert weights.load_weights(network, stock.state_dict(), bert.WEIGHTS) == []
     store = EncodedRecords([read(text, record) for record, text in enumerate(TEXTS)])
-    objective = kind.build_objective(bert.TRAITS, SPECIALS, {"whole_words": True, "ngram": 2}, store)
+    objective = kind.build_objective(bert.TRAITS, SPECIALS, {"whole_words": True, "max_ngram": 2}, store)
     batch = objective.collate([[objective.build(store[i], training_rng(0, 1, i))] for i in range(len(TEXTS))])
     labels = torch.full(batch.tokens.shape, IGNORE_INDEX)
     labels.view(-1)[batch.positions["masked_lm"]] = batch.targets["masked_lm"]
@@ -107,7 +107,7 @@ def test_it_is_found_beside_masks() -> None:
     assert objectives_for_heads("masked_lm+next_sentence") == [
         "masked_lm+next_sentence", "masked_lm+sentence_order"
     ]  # fmt: skip
-    assert window_spec(SPECIALS, 16).length == 13
+    assert Objective.window_spec(SPECIALS, 16).length == 13
 
 
 def test_refuses_what_cannot_be() -> None:

@@ -12,7 +12,8 @@ from pretune.data.order import training_rng
 from pretune.errors import DataError, UnsupportedError
 from pretune.families import gpt2
 from pretune.objectives import parse_objective
-from pretune.objectives.sequence_to_sequence import HEAD, Objective, Options
+from pretune.objectives.base import LanguageModelOptions, num_special_tokens
+from pretune.objectives.sequence_to_sequence import HEAD, Objective
 from pretune.types import SpecialTokens, Traits
 
 BARTS = Traits("encoder-decoder", ("causal_lm",), "last", decoder_start_token="eos")
@@ -30,14 +31,14 @@ def test_a_pair_by_eye() -> None:
     ("traits", "specials", "start"), [(TRAITS, SPECIALS, 0), (BARTS, FRAMED, 1)], ids=["t5", "bart"]
 )
 def test_targets_are_shifted_as_in_stock(traits: Traits, specials: SpecialTokens, start: int) -> None:
-    objective = Objective(traits, specials, Options(label_smoothing=0.1))
+    objective = Objective(traits, specials, LanguageModelOptions(label_smoothing=0.1))
     texts = [("Thank you .", "白日 依 山"), ("me", "尽 。 黄河 入 海")]
     batch = objective.collate([[objective.build(feature(*pair), training_rng(0, 0, 0))] for pair in texts])
     assert batch.source_tokens is not None
     assert batch.source_layout is not None
     assert batch.source_layout.lengths.tolist() == [
-        3 + objective.builder.num_special_tokens,
-        1 + objective.builder.num_special_tokens,
+        3 + num_special_tokens(specials, 1),
+        1 + num_special_tokens(specials, 1),
     ]
     labels = torch.full(batch.tokens.shape, -100)
     places = batch.positions[HEAD]
@@ -47,7 +48,7 @@ def test_targets_are_shifted_as_in_stock(traits: Traits, specials: SpecialTokens
     real = torch.arange(batch.tokens.shape[1]) < batch.layout.lengths[:, None]
     assert batch.tokens[real].tolist() == expected[real].tolist()
     assert batch.counts == {HEAD: int((labels != -100).sum())}
-    assert batch.label_smoothing == {HEAD: 0.1}
+    assert objective.loss_options.label_smoothing == 0.1
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -17,15 +17,7 @@ from pretune.data.order import training_rng
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.families import bert, gpt2, t5
 from pretune.objectives import parse_objective
-from pretune.objectives.span_corruption import (
-    HEAD,
-    Objective,
-    Options,
-    insert_sentinels,
-    ngram_contexts,
-    noise_mask,
-    window_spec,
-)
+from pretune.objectives.span_corruption import HEAD, Objective, Options, insert_sentinels, noise_mask
 from pretune.types import IGNORE_INDEX, Feature, SpecialTokens
 
 MANY = SpecialTokens(
@@ -51,7 +43,7 @@ def test_a_window_by_eye() -> None:
     assert found == {
         ("Thank you for inviting me to your party last <X> </s>", "<pad> <X> week .", "<X> week . </s>")
     }
-    two = Objective(TRAITS, SPECIALS, Options(rate=0.4, mean_length=2))
+    two = Objective(TRAITS, SPECIALS, Options(noise_density=0.4, mean_span_length=2))
     found = {shown(two.build(text, training_rng(0, epoch, 0))) for epoch in range(300)}
     assert (
         "Thank you <X> inviting me to your party <Y> </s>",
@@ -64,7 +56,7 @@ def test_a_window_by_eye() -> None:
 
 def test_hidden_only_counts_no_sentinel_and_no_end() -> None:
     text = feature("白日 依 山 尽 。 黄河 入 海 流 。")
-    objective = Objective(TRAITS, SPECIALS, Options(rate=0.4, mean_length=2, hidden_only=True))
+    objective = Objective(TRAITS, SPECIALS, Options(noise_density=0.4, mean_span_length=2, masked_only=True))
     example = objective.build(text, training_rng(0, 2, 0))
     _, read, told = shown(example)
     unsaid = [word if word not in ("<X>", "<Y>", "</s>") else "·" for word in f"{read} </s>".split()[1:]]
@@ -99,7 +91,7 @@ def reference_mask(length: int, density: float, mean: float, shuffle: Any) -> np
 
 @pytest.mark.parametrize(("density", "mean"), [(0.15, 3.0), (0.5, 3.0), (0.15, 8.0), (0.3, 1.0)])
 def test_spans_are_those_of_the_authors(density: float, mean: float) -> None:
-    objective = Objective(TRAITS, MANY, Options(rate=density, mean_length=mean))
+    objective = Objective(TRAITS, MANY, Options(noise_density=density, mean_span_length=mean))
     for length in [*range(1, 80), 127, 511]:
         draw, again = np.random.default_rng(length), np.random.default_rng(length)
         ours = noise_mask(length, objective.noise_counts(length), draw)
@@ -135,7 +127,12 @@ def test_rates_and_spans_over_many_draws() -> None:
 
 
 def test_bounds_hold_for_every_length() -> None:
-    for options in (Options(), Options(rate=0.5), Options(rate=0.9, mean_length=1), Options(rate=0.01)):
+    for options in (
+        Options(),
+        Options(noise_density=0.5),
+        Options(noise_density=0.9, mean_span_length=1),
+        Options(noise_density=0.01),
+    ):
         many = SpecialTokens(
             100_000, 0, eos_id=1, single=((), (1,)), sentinel_ids=tuple(range(90_000, 91_000))
         )
@@ -149,22 +146,26 @@ def test_bounds_hold_for_every_length() -> None:
             assert row.source_tokens is not None
             assert max(len(row.source_tokens), len(row.tokens)) <= bound
             assert bound <= max(size, 2) + 1
-    assert window_spec(SPECIALS, 128).length == 127
+    assert Objective.window_spec(SPECIALS, 128).length == 127
 
 
 def test_contexts_are_the_true_neighbours() -> None:
     text = Feature(0, 0, (np.arange(10, 110),))
-    for options in (Options(), Options(hidden_only=True), Options(rate=0.5, mean_length=2, hidden_only=True)):
+    for options in (
+        Options(),
+        Options(masked_only=True),
+        Options(noise_density=0.5, mean_span_length=2, masked_only=True),
+    ):
         objective = Objective(TRAITS, MANY, options)
         example = objective.build(text, training_rng(0, 0, 0))
-        previous, target = ngram_contexts(text, example, MANY)
+        previous, target = Objective.ngram_contexts(text, example, MANY)
         told = example.rows[0].targets[HEAD]
         assert target.tolist() == told[told != IGNORE_INDEX].tolist()
         ordinary = target < 9999
         ordinary &= target > 9
         assert (previous[ordinary] == target[ordinary] - 1).all()
         assert (previous[~ordinary] == -1).all()
-        assert bool(ordinary.all()) == options.hidden_only
+        assert bool(ordinary.all()) == options.masked_only
 
 
 def test_what_cannot_be_is_refused() -> None:

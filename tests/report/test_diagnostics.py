@@ -28,14 +28,14 @@ def rows(
     due = due or tuple(round(steps * k / checks) for k in range(1, checks + 1))
     for step in range(1, steps + 1):
         loss = training(step / steps) + noise * float(draw.standard_normal()) + 3.0 * (step in spikes)
-        found.append({"kind": "step", "step": step, "loss": loss, "learning_rate": 1e-3 * rate(step / steps)})
+        found.append({"type": "step", "step": step, "loss": loss, "learning_rate": 1e-3 * rate(step / steps)})
         if epochs is not None:
             found[-1]["epoch"] = epochs * step / steps
         if step in due:
             score = (held_out or training)(step / steps)
             direction = "lower" if name == "loss" else "higher"
             found.append(
-                {"kind": "evaluation", "step": step, "scores": {name: score}, "direction": direction}
+                {"type": "evaluation", "step": step, "scores": {name: score}, "direction": direction}
             )
             if error is not None:
                 found[-1]["interval"] = [score - 1.96 * error, score + 1.96 * error]
@@ -94,43 +94,43 @@ def test_spikes_are_counted_and_placed() -> None:
 
 
 def test_learning_rates_that_are_too_low() -> None:
-    assert "rate_too_low" in kinds(lambda share: 9 - 0.5 * share, noise=0.02)
-    assert kinds(lambda share: 9.0, noise=0.02)[0] == "learnt_nothing"
-    assert "rate_too_low" not in kinds(falling)
+    assert "learning_rate_too_low" in kinds(lambda share: 9 - 0.5 * share, noise=0.02)
+    assert kinds(lambda share: 9.0, noise=0.02)[0] == "no_learning"
+    assert "learning_rate_too_low" not in kinds(falling)
 
 
 def test_updates_of_the_usual_size_acquit_the_learning_rate() -> None:
     steady = rows(lambda share: 9 - 0.5 * share, noise=0.02)
-    steady.append({"kind": "health", "step": 400, "update_ratio": {"layers.0": 1e-3}})
-    assert "rate_too_low" not in [finding.type for finding in diagnose(steady)]
+    steady.append({"type": "activation_stats", "step": 400, "update_ratio": {"layers.0": 1e-3}})
+    assert "learning_rate_too_low" not in [finding.type for finding in diagnose(steady)]
     steady[-1]["update_ratio"] = {"layers.0": 2e-5}
     found = {finding.type: finding for finding in diagnose(steady)}
-    assert found["rate_too_low"].evidence["ratio"] == 2e-5
+    assert found["learning_rate_too_low"].evidence["ratio"] == 2e-5
 
 
 @pytest.mark.parametrize(
     ("end", "needed", "moot"),
     [
-        (7.1, "not_begun", "plateau"),  # above the unigram's loss
-        (6.9, "not_begun", "plateau"),  # below it, by a twentieth of what a bigram model gains
-        (6.5, "plateau", "not_begun"),
+        (7.1, "undertrained", "plateau"),  # above the unigram's loss
+        (6.9, "undertrained", "plateau"),  # below it, by a twentieth of what a bigram model gains
+        (6.5, "plateau", "undertrained"),
     ],
 )
 def test_a_level_at_the_unigram_is_no_level(end: float, needed: str, moot: str) -> None:
     made = rows(lambda share: end + 1.5 * math.exp(-12 * share), steps=47)
     for row in made:
-        if row["kind"] == "evaluation":
-            row["levels"] = {"unigram": 7.0, "bigram": 5.0}
+        if row["type"] == "evaluation":
+            row["reference_losses"] = {"unigram": 7.0, "bigram": 5.0}
     found = {finding.type: finding for finding in diagnose(made)}
     assert needed in found
     assert moot not in found
-    if needed == "not_begun":
-        assert found["not_begun"].evidence == {
+    if needed == "undertrained":
+        assert found["undertrained"].evidence == {
             "name": "loss", "best": pytest.approx(end, abs=0.01), "step": 47, "unigram": 7.0, "bigram": 5.0,
-            "rate": 1e-3,
+            "learning_rate": 1e-3,
         }  # fmt: skip
-    unknown = [{key: value for key, value in row.items() if key != "levels"} for row in made]
-    assert "not_begun" not in [finding.type for finding in diagnose(unknown)]
+    unknown = [{key: value for key, value in row.items() if key != "reference_losses"} for row in made]
+    assert "undertrained" not in [finding.type for finding in diagnose(unknown)]
 
 
 def cosine(share: float) -> float:
@@ -203,35 +203,35 @@ def test_what_was_read_once_is_not_learnt_by_heart() -> None:
 def test_a_long_warm_up_is_no_low_learning_rate() -> None:
     """The curve bends as usual; the half of the run that is warm-up hides it."""
     late = lambda share: 8.5 + 0.5 * math.exp(-8 * max(0.0, share - 0.4))  # noqa: E731
-    assert "rate_too_low" in kinds(lambda share: 9 - 0.5 * share, noise=0.02, rate=cosine)
-    assert "rate_too_low" not in kinds(late, noise=0.02, rate=lambda share: min(1.0, share / 0.9))
-    assert "rate_too_low" not in kinds(lambda share: 9 - 0.5 * share, noise=0.005, steps=60)
+    assert "learning_rate_too_low" in kinds(lambda share: 9 - 0.5 * share, noise=0.02, rate=cosine)
+    assert "learning_rate_too_low" not in kinds(late, noise=0.02, rate=lambda share: min(1.0, share / 0.9))
+    assert "learning_rate_too_low" not in kinds(lambda share: 9 - 0.5 * share, noise=0.005, steps=60)
 
 
 def test_a_loss_that_fell_far_was_not_held_back() -> None:
-    assert "rate_too_low" not in kinds(lambda share: 1.1 - 0.8 * share, noise=0.02)
+    assert "learning_rate_too_low" not in kinds(lambda share: 1.1 - 0.8 * share, noise=0.02)
 
 
 def test_updates_in_warm_up_say_nothing_of_the_learning_rate() -> None:
     steady = rows(lambda share: 9 - 0.5 * share, noise=0.02, rate=lambda share: min(1.0, share / 0.1))
-    steady.append({"kind": "health", "step": 1, "update_ratio": {"layers.0": 2e-5}})
-    assert "rate_too_low" not in [finding.type for finding in diagnose(steady)]
-    steady.append({"kind": "health", "step": 201, "update_ratio": {"layers.0": 3e-5}})
+    steady.append({"type": "activation_stats", "step": 1, "update_ratio": {"layers.0": 2e-5}})
+    assert "learning_rate_too_low" not in [finding.type for finding in diagnose(steady)]
+    steady.append({"type": "activation_stats", "step": 201, "update_ratio": {"layers.0": 3e-5}})
     found = {finding.type: finding for finding in diagnose(steady)}
-    assert found["rate_too_low"].evidence["ratio"] == 3e-5
+    assert found["learning_rate_too_low"].evidence["ratio"] == 3e-5
 
 
 def test_a_noisy_loss_is_not_said_to_have_stood_still() -> None:
     """Falls from 0.8 to 0.5, of which 30 steps at this noise show nothing for sure."""
-    assert "learnt_nothing" not in kinds(lambda share: 0.8 - 0.3 * share, steps=30, noise=0.2)
-    assert "learnt_nothing" in kinds(lambda share: 0.8, steps=400, noise=0.02)
+    assert "no_learning" not in kinds(lambda share: 0.8 - 0.3 * share, steps=30, noise=0.2)
+    assert "no_learning" in kinds(lambda share: 0.8, steps=400, noise=0.02)
 
 
 def test_dead_units_are_named() -> None:
     made = rows(falling)
-    made.append({"kind": "health", "step": 400, "dead": {"layers.0": 0.02, "layers.1": 0.4}})
+    made.append({"type": "activation_stats", "step": 400, "dead_share": {"layers.0": 0.02, "layers.1": 0.4}})
     found = {finding.type: finding for finding in diagnose(made)}
-    assert found["dead_units"].evidence == {"layer": "layers.1", "dead": 0.4, "step": 400}
+    assert found["dead_units"].evidence == {"layer": "layers.1", "dead_share": 0.4, "step": 400}
 
 
 @pytest.mark.parametrize("steps", [0, 1, 23])
@@ -257,10 +257,10 @@ def test_stretches_cover_every_step_once() -> None:
 
 REAL = {
     "good": ({"still_improving"}, set()),
-    "low": ({"far_too_low"}, set()),
-    "high": ({"rate_too_high"}, {"dead_units"}),
+    "low": ({"learning_rate_far_too_low"}, set()),
+    "high": ({"learning_rate_too_high"}, {"dead_units"}),
     "over": ({"overfitted"}, set()),
-    "begun": ({"not_begun"}, set()),
+    "begun": ({"undertrained"}, set()),
 }
 """A Llama of 48 to 96 wide on English prose: learning rates 3e-3, 3e-5, 0.3 without clipping, and 1e-2 on 9
 thousand tokens for ten epochs; a masked model of 64 wide after 47 steps. What must be said, and what may be
@@ -275,12 +275,14 @@ def test_curves_of_real_runs(name: str) -> None:
     assert needed <= found <= needed | allowed
 
 
-@pytest.mark.parametrize(("steps", "kind"), [(40, "too_short"), (200, "learnt_nothing")])
+@pytest.mark.parametrize(("steps", "kind"), [(40, "too_short"), (200, "no_learning")])
 def test_a_loss_that_did_not_move_in_few_steps_blames_no_learning_rate(steps: int, kind: str) -> None:
     rows = [
-        {"kind": "step", "step": k, "loss": 0.69 + 0.02 * (-1) ** k, "learning_rate": 1e-4, "tokens": 100 * k}
+        {"type": "step", "step": k, "loss": 0.69 + 0.02 * (-1) ** k, "learning_rate": 1e-4, "tokens": 100 * k}
         for k in range(1, steps + 1)
     ]
     kinds = {finding.type for finding in diagnose(rows)}
     assert kind in kinds
-    assert not kinds & ({"learnt_nothing", "far_too_low", "rate_too_low", "too_short"} - {kind})
+    assert not kinds & (
+        {"no_learning", "learning_rate_far_too_low", "learning_rate_too_low", "too_short"} - {kind}
+    )

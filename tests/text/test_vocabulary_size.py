@@ -24,18 +24,18 @@ def test_more_text_of_more_words_wants_more_tokens() -> None:
     everything = [f"{a}{b}" for a in WORDS for b in WORDS[:30]]
     few = advise_vocabulary_size(texts(WORDS, 800), min_occurrences=1)
     many = advise_vocabulary_size(texts(everything, 4000), min_occurrences=1)
-    assert few.size == 1024
-    assert many.size > few.size
-    assert [size for size, _ in many.measured][:2] == [1024, 2048]
-    assert many.measured[1][1] > many.measured[0][1]
+    assert few.vocabulary_size == 1024
+    assert many.vocabulary_size > few.vocabulary_size
+    assert [size for size, _ in many.measurements][:2] == [1024, 2048]
+    assert many.measurements[1][1] > many.measurements[0][1]
 
 
 def test_little_text_and_a_limit_hold_it_down() -> None:
     everything = [f"{a}{b}" for a in WORDS for b in WORDS[:30]]
     sample = texts(everything, 4000)
-    assert advise_vocabulary_size(sample, max_size=2048, min_occurrences=1).size == 2048
+    assert advise_vocabulary_size(sample, max_size=2048, min_occurrences=1).vocabulary_size == 2048
     seldom = advise_vocabulary_size(sample, min_occurrences=1000)
-    assert seldom.size == 1024
+    assert seldom.vocabulary_size == 1024
     assert "less than 1000 times" in seldom.reason
 
 

@@ -68,9 +68,9 @@ def test_a_damaged_request_is_named_and_put_away(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
     (run.folder / adjustments.REQUESTS_FOLDER).mkdir()
     (run.folder / adjustments.REQUESTS_FOLDER / "1.json").write_text(
-        '{"set": {"training.clip": -5}, "asked": 1}'
+        '{"values": {"training.clip": -5}, "requested_at": 1}'
     )
-    (run.folder / adjustments.REQUESTS_FOLDER / "2.json").write_text('{"set"')
+    (run.folder / adjustments.REQUESTS_FOLDER / "2.json").write_text('{"values"')
     done, refused = adjustments.accept_requests(run, SETTINGS, 7)
     assert not done
     assert ["1.json" in refused[0], "2.json" in refused[1]] == [True, True]

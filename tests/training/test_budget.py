@@ -159,7 +159,7 @@ def test_a_deadline_is_kept_whatever_else_the_machine_does(
 
 
 def test_steps_that_cost_more_at_the_end_are_paid_for() -> None:
-    found = budget.StepBudget.from_plan({"steps": 100, "changes": [], "turn": [0.8, 3.0]})
+    found = budget.StepBudget.from_plan({"steps": 100, "changes": [], "cost_change": [0.8, 3.0]})
     assert found.step_cost(0.0, 0.8) == 1.0
     assert found.step_cost(0.8, 1.0) == pytest.approx(3.0)
     assert found.step_cost(0.0, 1.0) == pytest.approx(1.4)
@@ -174,7 +174,7 @@ def test_a_deadline_is_kept_where_the_last_steps_cost_more(
     """And the dear ones get their share of the steps: no correction takes them away at the turn."""
     clock, evaluation, evaluations, seconds = Clock(monkeypatch), 1.0, 5, 180.0
     steps = budget.affordable_steps(seconds, 0.1 * 1.4, evaluation, evaluations)
-    plan: dict[str, object] = {"steps": steps, "changes": [], "turn": [0.8, 3.0]}
+    plan: dict[str, object] = {"steps": steps, "changes": [], "cost_change": [0.8, 3.0]}
     found, measure, step = budget.StepBudget.from_plan(plan), budget.StepTimer(evaluation), 0
     measure.restart()
     look, dear = budget.next_correction(0.0), 0

@@ -20,7 +20,13 @@ from pretune.training.adjustments import describe_changes
 from pretune.training.loss_spikes import MAX_LOSSES, MIN_LOSSES, SpikeGuard, failed_rollbacks
 from pretune.training.train_state import TrainState
 
-SETTINGS: dict[str, Any] = {"save_every": 4, "evaluations": 2, "ema": 0.9, "health_every": 1, "steps": 16}
+SETTINGS: dict[str, Any] = {
+    "save_every": 4,
+    "evaluations": 2,
+    "ema": 0.9,
+    "activation_stats_every": 1,
+    "steps": 16,
+}
 
 
 def gradient_of_nan(made: Any) -> None:
@@ -57,7 +63,7 @@ def log_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def skipped(folder: Path) -> list[int]:
-    return [row["step"] for row in log_of(folder) if row["kind"] == "skipped"]
+    return [row["step"] for row in log_of(folder) if row["type"] == "skipped"]
 
 
 def everything(made: Any) -> dict[str, torch.Tensor]:
@@ -87,12 +93,14 @@ def test_a_bad_step_changes_nothing(kind: str, tmp_path: Path) -> None:
     made.train()
     assert_same(seen[9], seen[10])
     assert [name for name in seen[9] if not torch.equal(seen[8][name], seen[9][name])]
-    [row] = [row for row in log_of(tmp_path / "run") if row["kind"] == "skipped"]
+    [row] = [row for row in log_of(tmp_path / "run") if row["type"] == "skipped"]
     assert row["step"] == 10
     raw = row["gradient_norm"] if kind == "gradient" else row["loss"]
     assert raw == {"gradient": "nan", "nan": "nan", "inf": "inf"}.get(kind, raw)
     assert isinstance(raw, str) or raw > 100
-    assert 10 not in [row["step"] for row in log_of(tmp_path / "run") if row["kind"] in ("step", "health")]
+    assert 10 not in [
+        row["step"] for row in log_of(tmp_path / "run") if row["type"] in ("step", "activation_stats")
+    ]
     [change] = made.run.read_plan()["changes"]
     assert (change["step"], change["skip"]) == (9, [9])
 
@@ -104,7 +112,7 @@ def test_three_bad_steps_go_back_and_are_left_out(tmp_path: Path) -> None:
     change = made.run.read_plan()["changes"][-1]
     assert (change["step"], change["skip"], change["rolled_back_at"]) == (8, [8, 9, 10, 11], 12)
     assert skipped(tmp_path / "run") == [9, 10, 11, 12]
-    rows = [row for row in log_of(tmp_path / "run") if row["kind"] == "skipped"]
+    rows = [row for row in log_of(tmp_path / "run") if row["type"] == "skipped"]
     assert [row.get("loss") for row in rows] == [None, "nan", "nan", "nan"], (
         "raw, though the log was cut back"
     )
@@ -202,7 +210,7 @@ def test_without_a_checkpoint_there_is_no_way_back(tmp_path: Path) -> None:
 
 def test_a_damaged_or_doubtful_checkpoint_is_not_gone_back_to(tmp_path: Path) -> None:
     """Nor one that was saved among the bad steps."""
-    made = broken(tmp_path / "run", {11, 12, 13}, keep=4)
+    made = broken(tmp_path / "run", {11, 12, 13}, max_checkpoints=4)
     step = made._train_step
 
     def damaging(*arguments: Any) -> bool:
@@ -234,7 +242,7 @@ def test_what_is_bad() -> None:
 
 def test_progress_is_counted_anew() -> None:
     ways = [{"step": 8, "skip": [], "rolled_back_at": at} for at in (12, 17, 60)]
-    plan = {"changes": [{"step": 3, "set": {}}, *ways]}
+    plan = {"changes": [{"step": 3, "values": {}}, *ways]}
     assert len(failed_rollbacks(plan, 61)) == 1
     assert len(failed_rollbacks(plan, 70)) == 0
     assert len(failed_rollbacks({"changes": ways[:2]}, 18)) == 2

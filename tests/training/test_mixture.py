@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from pretune.data.corpus.windows import EncodedRecords
 from pretune.errors import ConfigError
 from pretune.families import llama
-from pretune.objectives import MixtureObjective, parse_objective
+from pretune.objectives import parse_objective
 from pretune.runtime.distributed import World
-from pretune.training.dataloader import DataLoader, has_targets
+from pretune.training.dataloader import DataLoader, MicroBatch
 from pretune.training.gradients import GradientAccumulator, never_stop
 from pretune.training.mixture import MixtureComponent, MixtureDataLoader, count_pieces
 from pretune.training.settings import TrainingSettings
-from pretune.types import Batch, Feature, SpecialTokens
+from pretune.types import Feature, SpecialTokens
 
 SPECIALS = SpecialTokens(96, 0, mask_id=3, bos_id=4, eos_id=4, all_ids=(0, 1, 2, 3, 4), single=((), ()))
 LENGTH = 16
@@ -58,11 +58,8 @@ def gradient(made: Any) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in made.parameters() if p.grad is not None])
 
 
-def shown(batches: list[Batch]) -> list[tuple[str | None, float, list[int]]]:
-    return [
-        (b.component, b.loss_weight, [] if b.record_ids is None else sorted(b.record_ids.tolist()))
-        for b in batches
-    ]
+def shown(batches: list[MicroBatch]) -> list[tuple[str, float, list[int]]]:
+    return [(b.component, b.loss_weight, sorted(b.features)) for b in batches]
 
 
 @pytest.mark.parametrize(
@@ -97,8 +94,7 @@ def test_each_part_reads_its_own_text_once_an_epoch() -> None:
         for name, share in {batch.component: batch.loss_weight for batch in made(step)}.items():
             shares[str(name)] += share
         for batch in made(step):
-            assert batch.record_ids is not None
-            read[str(batch.component)].update(batch.record_ids.tolist())
+            read[str(batch.component)].update(batch.features)
     for counts in read.values():
         assert set(counts) == set(range(30))
         assert max(counts.values()) - min(counts.values()) <= 1
@@ -119,8 +115,8 @@ def test_one_part_alone_is_batched_as_without_a_mixture() -> None:
         ours, theirs = made(step), plain(step)
         assert [b.loss_weight for b in ours] == [1.0] * len(theirs)
         for a, b in zip(ours, theirs, strict=True):
-            assert torch.equal(a.tokens, b.tokens)
-            assert list(a.counts.values()) == list(b.counts.values())
+            assert torch.equal(a.batch.tokens, b.batch.tokens)
+            assert list(a.counts().values()) == list(b.counts().values())
 
 
 def test_a_steps_gradient_is_that_of_its_parts_by_hand() -> None:
@@ -128,16 +124,14 @@ def test_a_steps_gradient_is_that_of_its_parts_by_hand() -> None:
     of = parts()
     batches = next(b for b in (mixed(of)(step) for step in range(9)) if len({x.component for x in b}) == 2)
     made = network()
-    loss = GradientAccumulator(made, MixtureObjective({p.name: p.objective for p in of}), seed=0).accumulate(
-        batches, 0, never_stop
-    )
+    loss = GradientAccumulator(made, seed=0).accumulate(batches, 0, never_stop)
     found = gradient(made)
 
     other, expected = network(), torch.zeros(())
     for name in ("causal_lm", "prefix_lm"):
-        own = [batch for batch in batches if batch.component == name]
-        logits = torch.cat([other(batch, heads=("causal_lm",)).logits["causal_lm"] for batch in own])
-        targets = torch.cat([batch.targets["causal_lm"] for batch in own])
+        own = [part for part in batches if part.component == name]
+        logits = torch.cat([other(part.batch, heads=("causal_lm",)).logits["causal_lm"] for part in own])
+        targets = torch.cat([part.batch.targets["causal_lm"] for part in own])
         expected = expected + own[0].loss_weight * F.cross_entropy(logits, targets)
     expected.backward()
     assert sum({batch.component: batch.loss_weight for batch in batches}.values()) == 1.0
@@ -151,8 +145,7 @@ def test_rows_at_once_change_rounding_only() -> None:
         made = network()
         batches = mixed(of)
         batches.micro_batch = rows
-        learning = MixtureObjective({p.name: p.objective for p in of})
-        GradientAccumulator(made, learning, seed=0).accumulate(batches(1), 1, never_stop)
+        GradientAccumulator(made, seed=0).accumulate(batches(1), 1, never_stop)
         gradients.append(gradient(made))
     for other in gradients[1:]:
         assert (other - gradients[0]).norm() / gradients[0].norm() < 1e-5
@@ -165,12 +158,9 @@ def test_ranks_take_the_same_parts_in_the_same_order(size: int) -> None:
     for step in range(6):
         shares = [rank(step) for rank in ranks]
         assert len({tuple((b.component, b.loss_weight) for b in share) for share in shares}) == 1
-        whole = Counter(
-            (b.component, int(i)) for b in alone(step) if b.record_ids is not None for i in b.record_ids
-        )
+        whole = Counter((b.component, i) for b in alone(step) for i in b.features)
         spread = Counter(
-            (b.component, int(i)) for share in shares for b in share
-            if has_targets(b) and b.record_ids is not None for i in b.record_ids
+            (b.component, i) for share in shares for b in share if b.has_targets for i in b.features
         )  # fmt: skip
         assert spread == whole
 

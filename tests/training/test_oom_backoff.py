@@ -12,6 +12,7 @@ import small
 import torch
 
 from pretune.errors import TrainingError
+from pretune.objectives.wrappers.wrapper import ObjectiveWrapper
 from pretune.runtime import device
 from pretune.runtime.run_folder import Run
 from pretune.training.oom_backoff import OOMBackoff, explain_out_of_memory, is_out_of_memory
@@ -23,15 +24,15 @@ SETTINGS: dict[str, Any] = {"micro_batch": 8, "save_every": 4, "steps": 8}
 def narrow(folder: Path, fits: dict[int, int], **settings: Any) -> Any:
     """A run that runs out of memory in the middle of a step with more rows than ``fits`` from it on."""
     made = small.trainer(folder, "masked_lm", family="bert", **(SETTINGS | settings))
-    loss = made.objective.loss
 
-    def failing(network: Any, batch: Any) -> Any:
-        most = min([99, *(rows for step, rows in fits.items() if step <= made.state.step)])
-        yield from loss(network, batch)  # gradients of this micro-batch are there by now
-        if len(batch.tokens) > most:
-            raise RuntimeError(TORCH)
+    class Narrow(ObjectiveWrapper):
+        def loss(self, network: Any, batch: Any) -> Any:
+            most = min([99, *(rows for step, rows in fits.items() if step <= made.state.step)])
+            yield from super().loss(network, batch)  # gradients of this micro-batch are there by now
+            if len(batch.tokens) > most:
+                raise RuntimeError(TORCH)
 
-    made.objective = made.gradients.objective = type("Narrow", (), {"loss": staticmethod(failing)})()
+    made.dataloader.objective = Narrow(made.dataloader.objective)
     return made
 
 
@@ -50,7 +51,7 @@ def test_the_step_begins_anew_with_half_the_rows(tmp_path: Path) -> None:
         assert torch.equal(value, small.state(short)[name]), name
     assert log_of(tmp_path / "short") == log_of(tmp_path / "told")
     plan = json.loads((tmp_path / "short" / "plan.json").read_text())
-    assert plan["memory"] == {device.describe(): {"training": [[0, 4], [0, 2]]}}
+    assert plan["micro_batch_limits"] == {device.describe(): {"training": [[0, 4], [0, 2]]}}
 
 
 def test_a_resume_cuts_each_step_as_it_was_cut(tmp_path: Path) -> None:

@@ -32,4 +32,4 @@ def test_ends_after_so_many_without_improvement(sign: int, tmp_path: Path) -> No
     assert (early.steps, early.best_step, early.stop_reason) == (8, 8, "patience")
     assert 0 < early.last_lr_factor < 1
     patient = outcome(tmp_path / "patient", values, direction, patience=2)
-    assert (patient.steps, patient.best_step, patient.stop_reason) == (12, 10, "length")
+    assert (patient.steps, patient.best_step, patient.stop_reason) == (12, 10, "budget")

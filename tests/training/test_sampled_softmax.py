@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,22 +12,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pretune.training.gradients import never_stop
-from pretune.training.sampled_softmax import (
-    SampledSoftmaxDataLoader,
+from pretune.objectives.wrappers.sampled_softmax import (
+    NegativeSampler,
+    SampledSoftmaxObjective,
     SampledSoftmaxSettings,
     inclusion_probabilities,
 )
-
-BARE: Any = SimpleNamespace(steps_per_epoch=1.0, tokens_per_step=1.0, fingerprint="", micro_batch=1)
+from pretune.training.gradients import never_stop
 
 
 def frequencies(count: int) -> np.ndarray[Any, Any]:
     return 1.0 / np.arange(1, count + 1)
 
 
-def source(words: int, vocabulary: int = 200, seed: int = 0) -> SampledSoftmaxDataLoader:
-    return SampledSoftmaxDataLoader(BARE, SampledSoftmaxSettings(words=words), frequencies(vocabulary), seed)
+def source(words: int, vocabulary: int = 200, seed: int = 0) -> NegativeSampler:
+    return NegativeSampler(SampledSoftmaxSettings(words=words), frequencies(vocabulary), seed)
 
 
 @given(st.lists(st.integers(1, 1000), min_size=2, max_size=60), st.data())
@@ -47,7 +45,7 @@ def test_each_word_comes_as_often_as_its_chance_says() -> None:
     drawing, times = source(40), 1500
     seen = np.zeros(200)
     for step in range(times):
-        ids = drawing.draw_negative_samples(step).ids.numpy()
+        ids = drawing.draw(step).ids.numpy()
         assert len(ids) == 40
         assert (np.diff(ids) > 0).all()
         seen[ids] += 1
@@ -58,9 +56,9 @@ def test_each_word_comes_as_often_as_its_chance_says() -> None:
 
 def test_a_step_draws_the_same_again_and_another_seed_does_not() -> None:
     first, again, other = (
-        source(40).draw_negative_samples(7),
-        source(40).draw_negative_samples(7),
-        source(40, seed=1).draw_negative_samples(7),
+        source(40).draw(7),
+        source(40).draw(7),
+        source(40, seed=1).draw(7),
     )
     assert torch.equal(first.ids, again.ids)
     assert torch.equal(first.corrections, again.corrections)
@@ -72,9 +70,8 @@ def test_a_step_draws_the_same_again_and_another_seed_does_not() -> None:
 def sampled(folder: Path, **settings: Any) -> Any:
     made = small.trainer(folder, "causal_lm", family="llama", dropout=False, batch_tokens=300, **settings)
     size = made.model_io.network.config.vocab_size
-    made.dataloader = SampledSoftmaxDataLoader(
-        made.dataloader, SampledSoftmaxSettings(words=60), frequencies(size), 0
-    )
+    sampler = NegativeSampler(SampledSoftmaxSettings(words=60), frequencies(size), 0)
+    made.dataloader.objective = SampledSoftmaxObjective(made.dataloader.objective, sampler)
     return made
 
 
@@ -93,6 +90,6 @@ def test_accumulation_and_packing_change_rounding_only(tmp_path: Path) -> None:
 
 def test_towards_the_end_all_words_count(tmp_path: Path) -> None:
     batches = sampled(tmp_path).dataloader
-    assert all(batch.negative_samples is not None for batch in batches(3, 0.89))
-    assert all(batch.negative_samples is None for batch in batches(3, 0.9))
+    assert all(part.objective.negative_samples is not None for part in batches(3, 0.89))
+    assert all(part.objective.negative_samples is None for part in batches(3, 0.9))
     assert batches.cost_changes_at == 0.9

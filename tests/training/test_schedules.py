@@ -18,7 +18,7 @@ TOTAL, WARMUP, DECAY = 50, 10, 15
 Reference = Callable[[torch.optim.Optimizer], Any]
 REFERENCES: dict[str, tuple[dict[str, Any], Reference]] = {
     "cosine": (
-        {"final": 0.1},
+        {"final_factor": 0.1},
         lambda o: optimization.get_cosine_with_min_lr_schedule_with_warmup(
             o, WARMUP + 1, TOTAL + 1, min_lr_rate=0.1
         ),
@@ -29,7 +29,7 @@ REFERENCES: dict[str, tuple[dict[str, Any], Reference]] = {
         lambda o: optimization.get_wsd_schedule(o, WARMUP + 1, DECAY, TOTAL + 1, decay_type="1-sqrt"),
     ),
     "wsd linear": (
-        {"decay": DECAY / TOTAL, "shape": "linear"},
+        {"decay": DECAY / TOTAL, "decay_shape": "linear"},
         lambda o: optimization.get_wsd_schedule(o, WARMUP + 1, DECAY, TOTAL + 1, decay_type="linear"),
     ),
     "inverse_sqrt": ({}, lambda o: optimization.get_inverse_sqrt_schedule(o, WARMUP + 1)),
@@ -72,7 +72,7 @@ def test_warms_up_to_the_peak_and_never_leaves_it_upwards(name: str, warmup: flo
 
 @pytest.mark.parametrize("name", ["cosine", "linear", "wsd"])
 def test_ends_at_the_final_share(name: str) -> None:
-    assert lr_factor(TOTAL, TOTAL, settings(name=name, final=0.25)) == pytest.approx(0.25)
+    assert lr_factor(TOTAL, TOTAL, settings(name=name, final_factor=0.25)) == pytest.approx(0.25)
 
 
 def test_the_stable_stage_of_wsd_is_a_share() -> None:
@@ -84,11 +84,11 @@ def test_the_stable_stage_of_wsd_is_a_share() -> None:
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({"name": "constant", "final": 0.1}, "final"),
+        ({"name": "constant", "final_factor": 0.1}, "final_factor"),
         ({"name": "wsd", "warmup": 0.5, "decay": 0.6}, "decay"),
         ({"name": "step"}, "name"),
         ({"warmup": -1}, "warmup"),
-        ({"name": "wsd", "shape": "cubic"}, "shape"),
+        ({"name": "wsd", "decay_shape": "cubic"}, "decay_shape"),
     ],
 )
 def test_what_does_not_fit_is_refused(values: dict[str, Any], named: str) -> None:

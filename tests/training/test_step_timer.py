@@ -63,7 +63,7 @@ def test_a_time_covers_preparation_evaluations_checkpoints_and_what_follows_trai
     ended = clock.now + plan["steps"] * 0.1 + plan["evaluations"] * 3.0 + 6.0
     assert 175 < ended - found.start_time <= 180
     assert plan["evaluations"] == 1  # 3 s of some 100
-    assert plan["seconds_after"] == {"test": pytest.approx(6.0)}
+    assert plan["seconds_after_training"] == {"test": pytest.approx(6.0)}
     assert "preparation 6" in said[0]
     assert "1 evaluation with checkpoints 3 s" in said[0]
     assert "test 6 s" in said[0]

@@ -388,7 +388,7 @@ def test_no_model_is_said_with_the_way_out(texts: Any, tmp_path: Path, cli: Cli)
         ({"model": {"hidden_size": 1 << 20, "num_attention_heads": 2}}, "GiB to train, this machine has"),
         ({"model": {"hidden_size": 10**12, "num_attention_heads": 1}}, "no network has these sizes"),
         ({"training": {"batch_tokens": 10, "batch_examples": 10}}, "one of batch_tokens and batch_examples"),
-        ({"held_out": 2}, "held_out = 2"),
+        ({"validation_fraction": 2}, "validation_fraction = 2"),
         ({"tokenizer": "nowhere.json"}, r"nowhere\.json: no tokenizer"),
     ],
 )

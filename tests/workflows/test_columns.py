@@ -88,7 +88,7 @@ def test_a_dry_run_says_which_columns_there_are(bert: Path, texts: Any, tmp_path
         "'title' or 'body' could be it; there are: title, class, body; name it with --text-column" in said.err
     )
     said = cli("finetune", bert, "--train", train, "--text-column", "title", "--dry-run", "--json")
-    assert json.loads(said.out)["train"] > 40
+    assert json.loads(said.out)["num_train"] > 40
     said = cli("finetune", bert, "--train", train, "--text-column", "title", "--print-config")
     assert "columns:\n  text: title\n" in said.out
 
@@ -140,9 +140,9 @@ def test_looking_never_refuses(tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "c.csv").write_text("wording\na\n")
     found = pretune.inspect_data(tmp_path)
     assert (found["documents"], found["reading"]["bad"]) == (5, 52)
-    assert found["reading"]["refused"]
+    assert found["reading"]["too_many_bad"]
     read = pretune.inspect_data(tmp_path / "a.csv", encoding="cp1252")
-    assert (read["documents"], read["reading"]["bad"], read["reading"]["refused"]) == (400, 0, False)
+    assert (read["documents"], read["reading"]["bad"], read["reading"]["too_many_bad"]) == (400, 0, False)
     with pytest.raises(DataError, match="no such file"):
         pretune.inspect_data(tmp_path / "nothing")
 

@@ -38,7 +38,7 @@ def variant(bert: Path, classifier: Path, tmp_path: Path) -> Variant:
             path = folder / "predictions.jsonl"
             rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             for k, row in enumerate(rows):
-                row["said"] = row["label"] if k < right else "neither"
+                row["prediction"] = row["label"] if k < right else "neither"
             path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
             summary["scores"]["accuracy"]["value"] = right / len(rows)
         (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
@@ -54,7 +54,7 @@ def test_seeds_of_one_setting_are_one(variant: Variant, tmp_path: Path, cli: Cal
     assert [group["runs"] for group in found["groups"]] == [[r.name for r in slow], [r.name for r in fast]]
     assert found["groups"][0]["seeds"] == [0, 1, 2]
     score = found["groups"][0]["scores"]["loss"]
-    assert (score["mean"], score["spread"]) == (pytest.approx(5.55), pytest.approx(0.05))
+    assert (score["mean"], score["std"]) == (pytest.approx(5.55), pytest.approx(0.05))
     [finding] = found["findings"]
     assert finding.startswith("fast-0 (3 seeds) has a lower validation loss than slow-0 (3 seeds): 5.350 ± ")
     assert "over seeds, paired" in finding
@@ -155,7 +155,7 @@ def test_runs_of_several_labels_are_shown_and_compared(
     rows = [
         json.loads(line) for line in (again / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     ]
-    worse = [row | {"said": ["war", "farm"]} for row in rows]
+    worse = [row | {"prediction": ["war", "farm"]} for row in rows]
     (again / "predictions.jsonl").write_text(
         "".join(json.dumps(row) + "\n" for row in worse), encoding="utf-8"
     )
@@ -163,4 +163,4 @@ def test_runs_of_several_labels_are_shown_and_compared(
     (again / "config.yaml").write_text(config.replace("learning_rate: 0.0002", "learning_rate: 0.0003"))
     [finding] = pretune.compare_runs([tagged, again])["findings"]
     assert "micro F1" in finding  # which decides, and not the records wholly right
-    assert "no score in common" in pretune.compare_runs([tagged, classifier])["why"]
+    assert "no score in common" in pretune.compare_runs([tagged, classifier])["reason"]

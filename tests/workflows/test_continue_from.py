@@ -59,23 +59,21 @@ def test_it_begins_with_the_loss_that_the_checkpoint_ended_with(
     run = pretune.pretrain(
         settings, corpus=texts.corpus, start_from=bert, budget="2 steps", out=tmp_path / "r"
     )
-    assert run.summary["before"]["loss"] == pytest.approx(summary_of(bert)["loss"], abs=1e-6)
-    assert run.summary["unigram"] == pytest.approx(summary_of(bert)["unigram"])
+    assert run.summary["initial_scores"]["loss"] == pytest.approx(summary_of(bert)["loss"], abs=1e-6)
+    assert run.summary["unigram_loss"] == pytest.approx(summary_of(bert)["unigram_loss"])
 
 
 def test_it_learns_the_new_text_and_says_from_where(further: Path, bert: Path) -> None:
     summary = summary_of(further)
-    assert summary["loss"] < summary["before"]["loss"]
+    assert summary["loss"] < summary["initial_scores"]["loss"]
     assert summary["new_heads"] == []
     assert summary["start_from"] == str(bert)
     card = (further / "model" / "README.md").read_text(encoding="utf-8")
     assert "base_model: bert" in card
     assert "the model it starts from" in card
     report = (further / "report.html").read_text(encoding="utf-8")
-    assert (
-        f"Starting from bert, the held-out loss on this text went from {summary['before']['loss']:.3f}"
-        in report
-    )
+    before = summary["initial_scores"]["loss"]
+    assert f"Starting from bert, the held-out loss on this text went from {before:.3f}" in report
 
 
 def test_the_tokenizer_and_the_shape_are_the_checkpoints(further: Path, bert: Path) -> None:
@@ -164,7 +162,7 @@ def test_a_decoder_goes_on_from_the_command_line(
     said = cli("pretrain", *words, "--out", tmp_path / "run")
     assert said.code == 0, said.err
     assert "before: loss" in said.err
-    assert f"before training: {summary_of(tmp_path / 'run')['before']['loss']:.3f}" in said.out
+    assert f"before training: {summary_of(tmp_path / 'run')['initial_scores']['loss']:.3f}" in said.out
     assert "继续训练：在本文本上" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
@@ -193,7 +191,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(
             pretune.pretrain(settings, **given)
     notes = small.Notes()
     run = pretune.pretrain(settings, **given, reporter=notes)
-    assert run.summary["before"] == summary_of(further)["before"]
+    assert run.summary["initial_scores"] == summary_of(further)["initial_scores"]
     assert not any("before: loss" in line for line in notes.said)  # measured once, and kept
     ended, expected = (hub.read_tensors(folder / "model") for folder in (run.folder, further))
     assert all(torch.equal(ended[name], expected[name]) for name in expected)

@@ -63,8 +63,8 @@ def raw(tmp_path: Path) -> Path:
 
 
 SETTINGS: dict[str, Any] = {
-    "part_megabytes": 0.02,
-    "cleaning": {"duplicates": "near", "redact": ["email"], "script": "simplified"},
+    "shard_megabytes": 0.02,
+    "cleaning": {"deduplicate": "near", "redact": ["email"], "chinese_script": "simplified"},
 }
 
 
@@ -93,11 +93,11 @@ def test_text_is_cleaned_counted_and_explained(raw: Path, tmp_path: Path) -> Non
     removed = {reason: group["documents"] for reason, group in counts["removed"].items()}
     assert removed["exact_duplicate"] == 40
     assert removed["near_duplicate"] == 40
-    assert removed["min_letters"] == 8
+    assert removed["min_letter_fraction"] == 8
     assert counts["documents_in"] == counts["documents"] + sum(removed.values())
     assert counts["documents"] == len(rows) == done.summary["documents"]
     assert counts["bytes"] == sum(len(row["text"].encode()) for row in rows)
-    assert counts["redacted"] == {"email": 20}
+    assert counts["redactions"] == {"email": 20}
     assert report["reading"]["bad"] == 8
     assert all(len(group["examples"]) <= 5 for group in counts["removed"].values())
     assert rows[0].keys() == {"text", "source", "language"}
@@ -107,7 +107,7 @@ def test_text_is_cleaned_counted_and_explained(raw: Path, tmp_path: Path) -> Non
     for name, word in (("report.html", "near duplicate"), ("report.zh.html", "近似重复")):
         assert word in (done.folder / name).read_text(encoding="utf-8")
     assert {p.name for p in done.folder.iterdir()} == {
-        "text", "prepare.json", "report.json", "report.html", "report.zh.html",
+        "text", "cleaned.json", "report.json", "report.html", "report.zh.html",
     }  # fmt: skip
     assert not done.folder.with_name("out.partial").exists()
 
@@ -127,10 +127,10 @@ def test_two_processes_write_the_same_bytes_as_one(raw: Path, tmp_path: Path) ->
     two = pretune.prepare_data(SETTINGS, sources=raw, out=tmp_path / "two", processes=2)
     assert len(parts(one.folder)) > 3
     assert parts(one.folder) == parts(two.folder)
-    assert (one.folder / "prepare.json").read_bytes() == (two.folder / "prepare.json").read_bytes()
+    assert (one.folder / "cleaned.json").read_bytes() == (two.folder / "cleaned.json").read_bytes()
 
 
-@pytest.mark.parametrize("cleaning", [{}, {"boilerplate": 3, "duplicates": "exact"}])
+@pytest.mark.parametrize("cleaning", [{}, {"boilerplate_min_documents": 3, "deduplicate": "exact"}])
 def test_a_stopped_preparation_goes_on(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cleaning: dict[str, Any]
 ) -> None:
@@ -159,7 +159,7 @@ def test_a_stopped_preparation_goes_on(
     done = pretune.prepare_data(settings, sources=raw, out=out)
     assert sum(cleaned) < done.summary["documents_in"]  # finished parts were not done again
     assert parts(done.folder) == parts(whole.folder)
-    assert (done.folder / "prepare.json").read_bytes() == (whole.folder / "prepare.json").read_bytes()
+    assert (done.folder / "cleaned.json").read_bytes() == (whole.folder / "cleaned.json").read_bytes()
     first, second = (
         json.loads((folder / "report.json").read_text(encoding="utf-8")) for folder in (whole.folder, out)
     )
@@ -171,7 +171,7 @@ def test_a_killed_process_leaves_what_the_same_command_goes_on_with(raw: Path, t
     words = [
         sys.executable, "-m", "pretune.cli.main", "data", "prepare", str(raw), "--processes", "2", "--out",
     ]  # fmt: skip
-    options = ["part_megabytes=0.005", "--duplicates", "near"]
+    options = ["shard_megabytes=0.005", "--deduplicate", "near"]
     environment = {**os.environ, "PYTHONPATH": str(Path(pretune.__file__).parents[1])}
     subprocess.run([*words, tmp_path / "whole", *options], env=environment, check=True, capture_output=True)
     for number in (signal.SIGKILL, signal.SIGINT):
@@ -211,10 +211,10 @@ def test_a_finished_folder_is_recognised_and_another_is_refused(raw: Path, tmp_p
         ({"rules": "strict"}, ConfigError, r"cleaning\.rules = 'strict'"),
         ({"dedup": "near"}, ConfigError, r"there is no key 'cleaning\.dedup'"),
         ({"redact": ["name"]}, ConfigError, r"cleaning\.redact"),
-        ({"threshold": 0.1}, ConfigError, r"cleaning\.threshold = 0\.1"),
+        ({"near_duplicate_threshold": 0.1}, ConfigError, r"cleaning\.near_duplicate_threshold = 0\.1"),
         ({"languages": ["fr"]}, DataError, r"nothing is left of 508 documents \(language 500"),
         ({"bad_words": "nowhere.txt"}, DataError, r"nowhere\.txt: the list of words cannot be read"),
-        ({"against": ["nowhere.jsonl"]}, DataError, r"nowhere\.jsonl: no such file"),
+        ({"decontaminate": ["nowhere.jsonl"]}, DataError, r"nowhere\.jsonl: no such file"),
     ],
 )
 def test_what_cannot_be_done_is_an_error_that_names_it(
@@ -232,7 +232,7 @@ def test_evaluation_files_of_any_task_are_taken_out(raw: Path, tmp_path: Path) -
     questions = tmp_path / "qa.jsonl"
     rows = [{"question": texts[3], "answers": {"text": [texts[7]]}}, {"messages": [{"content": texts[11]}]}]
     questions.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
-    settings = {**SETTINGS, "cleaning": {**SETTINGS["cleaning"], "against": [str(questions)]}}
+    settings = {**SETTINGS, "cleaning": {**SETTINGS["cleaning"], "decontaminate": [str(questions)]}}
     kept = [
         row["text"] for row in written(pretune.prepare_data(settings, sources=raw, out=tmp_path / "y").folder)
     ]
@@ -244,20 +244,20 @@ def test_inspection_says_what_is_there(raw: Path, tmp_path: Path) -> None:
     assert found["documents"] == 508
     assert found["exact_duplicates"] == 40
     assert found["near_duplicates"] == 80
-    assert found["rules"]["light"]["reasons"]["min_letters"] == 8
+    assert found["rules"]["light"]["reasons"]["min_letter_fraction"] == 8
     assert found["rules"]["web"]["kept"] < found["rules"]["light"]["kept"]
     assert set(found["languages"]) == {"en", "zh", "und"}
     assert found["reading"]["bad"] == 8
     assert found["lengths"]["0"] == len("#$% 9 ==== ++++ ----")
     sampled = pretune.inspect_data(raw, sample=0.01)
-    assert sampled["sample"]["every"] > 5
+    assert sampled["sample"]["interval"] > 5
     assert sampled["documents"] == 508
-    assert sampled["sample"]["documents"] == -(-508 // sampled["sample"]["every"])
+    assert sampled["sample"]["documents"] == -(-508 // sampled["sample"]["interval"])
 
 
 def test_the_command_line(raw: Path, tmp_path: Path, cli: Callable[..., Any], monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    said = cli("data", "prepare", raw, "--rules", "off", "cleaning.width=half", "--print-config")
+    said = cli("data", "prepare", raw, "--rules", "off", "cleaning.character_width=half", "--print-config")
     assert said.code == 0
     assert "rules: 'off'" in said.out
     assert "width: half" in said.out

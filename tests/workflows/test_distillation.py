@@ -52,7 +52,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch, after: int, call: Callable[[], Any]
 
 def losses(folder: Path) -> list[float]:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [row["loss"] for row in rows if row["kind"] == "step"]
+    return [row["loss"] for row in rows if row["type"] == "step"]
 
 
 def test_a_student_has_its_teachers_tokenizer_and_nothing_else_of_it(
@@ -79,7 +79,9 @@ def test_a_student_has_its_teachers_tokenizer_and_nothing_else_of_it(
         out=tmp_path / "alone",
     )
     assert losses(alone.folder)[0] != losses(whole.folder)[0]
-    assert alone.summary["unigram"] == pytest.approx(whole.summary["unigram"])  # the same held-out targets
+    assert alone.summary["unigram_loss"] == pytest.approx(
+        whole.summary["unigram_loss"]
+    )  # the same held-out targets
 
 
 @pytest.mark.parametrize(

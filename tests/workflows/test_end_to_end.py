@@ -165,7 +165,7 @@ def test_predictions_keep_the_order_and_count_the_bad(classifier: Path, texts: A
     assert whole["bad"] == 0
     assert rows(tmp_path / "whole.jsonl") == said
     run = rows(classifier / "predictions.jsonl")
-    assert [row["label"] for row in said] == [row["said"] for row in run]
+    assert [row["label"] for row in said] == [row["prediction"] for row in run]
     assert all(abs(row["confidence"] + sum(row["alternatives"].values()) - 1) < 1e-5 for row in said)
 
 

@@ -98,7 +98,7 @@ def test_the_command_line_extends_and_pretraining_goes_on(
     told = json.loads(said.out)
     assert told["new_tokens"] == 12
     rates = told["tokens_per_100_characters"]
-    assert rates["after"] < rates["before"]
+    assert rates["after"] < rates["initial_scores"]
     said = cli(
         "pretrain", corpus, "--from", tmp_path / "more", "--budget", "4 steps", "--out", tmp_path / "run"
     )

@@ -76,9 +76,7 @@ def test_the_gradients_of_the_first_step_equal_stocks(family: str, tmp_path: Pat
     loss.backward()
     assert encoded["input_ids"].shape[1] <= small.MAX_LENGTH, "no text is cut"
 
-    found = GradientAccumulator(parts.model.network, parts.objective, seed=0).accumulate(
-        parts.dataloader(0), 0, never_stop
-    )
+    found = GradientAccumulator(parts.model.network, seed=0).accumulate(parts.dataloader(0), 0, never_stop)
     assert found == pytest.approx(float(loss.detach()), rel=1e-5)
     ours = parts.model.network
     with torch.no_grad():  # written as weights, the gradients come out under stock's names
@@ -99,21 +97,21 @@ def described(width: int, *, objective: str | None = None, longest: int = 512) -
 
 @pytest.mark.parametrize(("width", "rate"), [(384, 1e-4), (768, 5e-5), (1024, 3.8e-5)])
 def test_a_published_checkpoint_gets_the_rate_of_its_width(width: int, rate: float) -> None:
-    assert recipe.training_defaults(described(width), from_random=False)["optimizer"]["learning_rate"] == rate
+    assert recipe.training_defaults(described(width), random_init=False)["optimizer"]["learning_rate"] == rate
 
 
 def test_a_model_of_minutes_gets_higher_rates() -> None:
-    own = recipe.training_defaults(described(128, objective="masked_lm"), from_random=False)
-    published = recipe.training_defaults(described(128), from_random=False)
+    own = recipe.training_defaults(described(128, objective="masked_lm"), random_init=False)
+    published = recipe.training_defaults(described(128), random_init=False)
     assert own["optimizer"]["learning_rate"] > published["optimizer"]["learning_rate"]
-    assert recipe.training_defaults(described(128), from_random=True) == own
+    assert recipe.training_defaults(described(128), random_init=True) == own
 
 
 @pytest.mark.parametrize("family", list_names("families"))
 def test_every_family_says_its_width(family: str) -> None:
     config = find("families", family).tiny_config()
     start = FolderInfo(Path("model"), family, config, None, 64)
-    assert recipe.training_defaults(start, from_random=False)["optimizer"]["learning_rate"] > 0
+    assert recipe.training_defaults(start, random_init=False)["optimizer"]["learning_rate"] > 0
 
 
 @pytest.mark.parametrize(

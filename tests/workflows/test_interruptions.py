@@ -107,7 +107,7 @@ def test_a_killed_run_goes_on(whole: bytes, texts: Any, tmp_path: Path, cli: Cal
     assert "going on from step" in said.err
     assert (run / WEIGHTS).read_bytes() == whole
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in steps if row["kind"] == "step"] == list(range(1, 61))
+    assert [row["step"] for row in steps if row["type"] == "step"] == list(range(1, 61))
 
 
 @pytest.mark.parametrize("which", ["train", "validation"])
@@ -167,7 +167,7 @@ def test_an_interrupted_preparation_goes_on_with_its_finished_parts(
     fresh = tmp_path / "fresh"
     again = [str(fresh) if word == str(run) else word for word in words]
     assert cli(*again, "--budget", "2 steps").code == 0
-    for name in ("data/prepared.json", "data/train/corpus.json", "model/model.safetensors"):
+    for name in ("data/tokenized_corpus.json", "data/train/corpus.json", "model/model.safetensors"):
         assert (run / name).read_bytes() == (fresh / name).read_bytes()
     assert {p.name for p in (run / "data").iterdir()} == {p.name for p in (fresh / "data").iterdir()}
 
@@ -265,10 +265,11 @@ def test_a_plan_that_is_gone_is_put_back_from_the_newest_checkpoint(bert: Path, 
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("prepared.json", b"{}"), ("train/corpus.json", b"{}"), ("train/tokens-00000.bin", b"cut"),
+    [("tokenized_corpus.json", b"{}"), ("train/corpus.json", b"{}"), ("train/tokens-00000.bin", b"cut"),
      ("train/tokens-00000.bin", None), ("validation/tokens-00000.bin", None),
-     ("validation/flags-00000.bin", None), ("train/documents.bin", None), ("tokenizer/tokenizer.json", None),
-     ("tokenizer/tokenizer_config.json", None), ("text_fingerprints.safetensors", None)],
+     ("validation/word_starts-00000.bin", None), ("train/documents.bin", None),
+     ("tokenizer/tokenizer.json", None), ("tokenizer/tokenizer_config.json", None),
+     ("text_fingerprints.safetensors", None)],
 )  # fmt: skip
 def test_prepared_text_that_is_damaged_is_made_anew_from_its_source(
     name: str, content: bytes | None, bert: Path, tmp_path: Path
@@ -409,7 +410,7 @@ def test_sources_that_changed_between_stop_and_resume_are_said_by_file(
         f"{folder / 'edited.jsonl'}: has changed", f"{folder / 'gone.jsonl'}: is no longer there",
         f"{folder / 'new.jsonl'}: is new",
     ]  # fmt: skip
-    assert summary["sources_changed"] == expected
+    assert summary["source_changes"] == expected
     assert all(f"{sentence} since this run read it" in notes.text for sentence in expected)
     card = (run / "model" / "README.md").read_text(encoding="utf-8")
     assert "since then: edited.jsonl, gone.jsonl, new.jsonl" in card

@@ -28,7 +28,7 @@ from pretune.workflows.runs.runs import show_run
 SETTINGS: dict[str, Any] = {
     "vocabulary_size": 350,
     "max_length": 32,
-    "held_out": 0.1,
+    "validation_fraction": 0.1,
     "model": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
     "training": {"batch_tokens": 256, "evaluations": 2},
 }
@@ -69,13 +69,13 @@ def test_every_part_passes_its_unigram(mixture: Path) -> None:
     assert list(summary["mixture"]) == ["causal_lm", "prefix_lm"]
     for name, share in (("causal_lm", 0.6), ("prefix_lm", 0.4)):
         part = summary["mixture"][name]
-        assert part["loss"] < part["unigram"] - 1.0
+        assert part["loss"] < part["unigram_loss"] - 1.0
         assert part["share"] == share
-        assert f"n={part['targets']}|" in part["signature"]
+        assert f"n={part['num_targets']}|" in part["signature"]
     assert summary["loss"] == summary["mixture"]["causal_lm"]["loss"]
-    assert summary["held_out"] == summary["mixture"]["causal_lm"]["held_out"]
-    assert summary["held_out"] != summary["mixture"]["prefix_lm"]["held_out"]
-    checks = [row["scores"] for row in log_of(mixture) if row["kind"] == "evaluation"]
+    assert summary["held_out_fingerprint"] == summary["mixture"]["causal_lm"]["held_out_fingerprint"]
+    assert summary["held_out_fingerprint"] != summary["mixture"]["prefix_lm"]["held_out_fingerprint"]
+    checks = [row["scores"] for row in log_of(mixture) if row["type"] == "evaluation"]
     assert all(next(iter(scores)) == "loss/causal_lm" and "loss/prefix_lm" in scores for scores in checks)
     best = min(scores["loss/causal_lm"] for scores in checks)
     assert summary["loss"] == pytest.approx(best)
@@ -123,7 +123,7 @@ def test_a_mixture_resumes_exactly(
         patch.setattr(torch.autograd, "backward", counted)
         with pytest.raises(Interrupted):
             pretune.pretrain(settings(corpora), budget="60 steps", out=tmp_path / "run")
-    assert 0 < sum(row["kind"] == "step" for row in log_of(tmp_path / "run")) < 41
+    assert 0 < sum(row["type"] == "step" for row in log_of(tmp_path / "run")) < 41
     pretune.pretrain(settings(corpora), budget="60 steps", out=tmp_path / "run")
     assert log_of(tmp_path / "run") == log_of(mixture)
     for name in ("model", "checkpoints/step-00000060"):
@@ -134,7 +134,7 @@ def test_a_mixture_resumes_exactly(
 @pytest.mark.slow
 def test_a_mixture_of_one_is_a_run_without_one(corpora: dict[str, str], tmp_path: Path) -> None:
     common = {**SETTINGS, "family": "bert"}
-    options = {"rate": 0.3, "rate_end": 0.15}
+    options = {"mask_rate": 0.3, "final_mask_rate": 0.15}
     plain = {**common, "corpus": corpora["first"], "objective": "masked_lm", "objective_options": options}
     [only] = [
         {"objective": "masked_lm", "objective_options": options, "corpus": corpora["first"], "weight": 7}
@@ -163,7 +163,7 @@ def test_heads_of_all_parts_are_trained_and_saved_together(corpora: dict[str, st
     onward = {**SETTINGS, "mixture": parts, "start_from": str(run)}
     del onward["vocabulary_size"], onward["model"]
     further = pretune.pretrain(onward, budget="2 steps", out=tmp_path / "on").summary
-    assert set(further["before"]) >= {"loss"}
+    assert set(further["initial_scores"]) >= {"loss"}
     assert further["new_heads"] == []
 
 
@@ -173,7 +173,7 @@ def test_denoisers_of_an_encoder_decoder_are_mixed(corpora: dict[str, str], tmp_
     parts = [
         {"objective": "span_corruption", "corpus": corpora["first"]},
         {"objective": "span_corruption", "corpus": corpora["first"], "name": "extreme",
-         "objective_options": {"rate": 0.5, "mean_length": 8}},
+         "objective_options": {"noise_density": 0.5, "mean_span_length": 8}},
         {"objective": "prefix_lm", "corpus": corpora["second"]},
     ]  # fmt: skip
     run = pretune.pretrain({**SETTINGS, "mixture": parts}, budget="6 steps", out=tmp_path / "run")
@@ -181,7 +181,7 @@ def test_denoisers_of_an_encoder_decoder_are_mixed(corpora: dict[str, str], tmp_
     assert list(run.summary["mixture"]) == ["span_corruption", "extreme", "prefix_lm"]
     # Both are scored by default settings, on the same text.
     first, second, _ = run.summary["mixture"].values()
-    assert (first["held_out"], first["loss"]) == (second["held_out"], second["loss"])
+    assert (first["held_out_fingerprint"], first["loss"]) == (second["held_out_fingerprint"], second["loss"])
     assert len(pretune.load(run.folder).tokenizer.specials.sentinel_ids) == 100
     assert hub.read_config(run.model)["architectures"] == ["T5ForConditionalGeneration"]
 
@@ -220,7 +220,7 @@ def test_all_parts_have_one_tokenizer_which_is_trained_once(corpora: dict[str, s
     assert not any("training a tokenizer" in line for line in said)
     assert [text.train.fingerprint for text in again] == [text.train.fingerprint for text in texts]
     # A part that was prepared is taken as it is, and its tokenizer for the others.
-    parts = [{"corpus": str(tmp_path / "data" / "parts" / "prefix_lm")}, {"corpus": corpora["first"]}]
+    parts = [{"corpus": str(tmp_path / "data" / "components" / "prefix_lm")}, {"corpus": corpora["first"]}]
     further, said = prepared({**settings(corpora), "mixture": parts}, tmp_path / "further")
     assert further[0].train.fingerprint == texts[1].train.fingerprint
     assert {text.tokenizer.fingerprint for text in further} == {texts[0].tokenizer.fingerprint}

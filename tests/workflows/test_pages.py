@@ -9,23 +9,25 @@ from pretune.workflows.run_page import loss_curve, sample_section
 
 def test_an_evaluation_after_a_step_that_was_left_out_is_drawn() -> None:
     rows = [
-        {"kind": "step", "step": 1, "tokens": 100, "loss": 5.0},
-        {"kind": "step", "step": 2, "tokens": 200, "loss": 4.5},
-        {"kind": "skipped", "step": 3, "tokens": 200, "loss": "nan", "gradient_norm": "nan"},
-        {"kind": "evaluation", "step": 3, "scores": {"loss": 4.0}},
+        {"type": "step", "step": 1, "tokens": 100, "loss": 5.0},
+        {"type": "step", "step": 2, "tokens": 200, "loss": 4.5},
+        {"type": "skipped", "step": 3, "tokens": 200, "loss": "nan", "gradient_norm": "nan"},
+        {"type": "evaluation", "step": 3, "scores": {"loss": 4.0}},
     ]
-    curve = loss_curve("en", {"run": rows}, {"unigram": 6.0, "bigram": 5.0, "objective": "causal_lm"}, "Loss")
+    curve = loss_curve(
+        "en", {"run": rows}, {"unigram_loss": 6.0, "bigram_loss": 5.0, "objective": "causal_lm"}, "Loss"
+    )
     assert curve.series[0].x == (200.0,)
 
 
 def pretrained(loss: float, *verdicts: str) -> dict[str, object]:
     """As much of a pretraining run's summary as its findings read."""
-    rows = [{"kind": kind, "status": "bad", "text": kind, "figures": {}} for kind in verdicts]
-    return {"loss": loss, "unigram": 6.0, "bigram": 5.0, "objective": "causal_lm", "verdicts": rows}
+    rows = [{"type": kind, "status": "bad", "text": kind, "evidence": {}} for kind in verdicts]
+    return {"loss": loss, "unigram_loss": 6.0, "bigram_loss": 5.0, "objective": "causal_lm", "verdicts": rows}
 
 
 def test_a_loss_advises_nothing_where_the_curves_know_the_cause() -> None:
-    for verdicts, advises in (((), True), (("rate_too_high",), False), (("too_short",), False)):
+    for verdicts, advises in (((), True), (("learning_rate_too_high",), False), (("too_short",), False)):
         summary = pretrained(6.1, *verdicts)
         item = loss_finding("en", "model", summary, with_advice=should_advise(summary))
         assert "no better than a unigram model" in item.text
@@ -56,11 +58,11 @@ def test_what_writes_grammar_before_sense_is_small() -> None:
 
 
 def test_what_makes_a_model_useless_is_said_again_in_the_language_of_a_page() -> None:
-    figures = {"steps": 3, "least": 24}
+    figures = {"steps": 3, "min_steps": 24}
     rows = [
-        {"kind": "plateau", "status": "neutral", "text": "", "figures": {}},
-        {"kind": "too_short", "status": "bad", "text": "", "figures": figures},
-        {"kind": "too_short", "status": "neutral", "text": "", "figures": figures},
+        {"type": "plateau", "status": "neutral", "text": "", "evidence": {}},
+        {"type": "too_short", "status": "bad", "text": "", "evidence": figures},
+        {"type": "too_short", "status": "neutral", "text": "", "evidence": figures},
     ]
     [item] = severe_findings_of_run("zh", "中文", rows)
     assert (item.status, item.text[:10]) == ("bad", "中文: 训练只有 3")

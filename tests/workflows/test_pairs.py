@@ -52,7 +52,7 @@ def translated(tmp_path_factory: pytest.TempPathFactory) -> pretune.RunResult:
 def test_pairs_alone_teach_a_translation(translated: pretune.RunResult) -> None:
     summary = translated.summary
     assert summary["objective"] == "sequence_to_sequence"
-    assert summary["loss"] < summary["bigram"] < summary["unigram"]
+    assert summary["loss"] < summary["bigram_loss"] < summary["unigram_loss"]
     report = translated.report.read_text(encoding="utf-8")
     held = open_corpus(translated.folder / "data")
     pairs = CorpusPairs(held.validation, 32, held.tokenizer.specials.pad_id)
@@ -78,7 +78,7 @@ def test_the_held_out_loss_is_that_of_stock(translated: pretune.RunResult) -> No
                 **reader(source, return_tensors="pt", return_token_type_ids=False), labels=labels
             ).loss
         nats, targets = nats + float(loss) * labels.numel(), targets + labels.numel()
-    assert translated.summary["targets"] == targets
+    assert translated.summary["num_targets"] == targets
     assert translated.summary["loss"] == pytest.approx(nats / targets, rel=1e-4)
     path = translated.folder.parent / "held.jsonl"
     path.write_text("\n".join(rows), encoding="utf-8")
@@ -111,7 +111,7 @@ def test_pairs_are_a_part_of_a_mixture(texts: Any, tmp_path: Path) -> None:
     parts = run.summary["mixture"]
     assert {name: part["share"] for name, part in parts.items()} == {"span_corruption": 0.25, "figures": 0.75}
     assert parts["figures"]["objective"] == "sequence_to_sequence"
-    assert parts["figures"]["loss"] < parts["figures"]["unigram"] + 1
+    assert parts["figures"]["loss"] < parts["figures"]["unigram_loss"] + 1
     assert any("1 of" in line and "are cut there" in line for line in notes.said)
     assert Model.load(run.model).generate("one two", max_new_tokens=2) is not None
 
@@ -133,4 +133,4 @@ def test_what_holds_no_pairs_is_refused(texts: Any, tmp_path: Path) -> None:
             {**SMALL, "family": "t5"}, corpus=prepared.folder / "data", budget="2 steps", out=tmp_path / "t5"
         )
     again = pretune.pretrain(alone, corpus=prepared.folder / "data", out=tmp_path / "again")
-    assert again.summary["held_out"] == prepared.summary["held_out"]
+    assert again.summary["held_out_fingerprint"] == prepared.summary["held_out_fingerprint"]

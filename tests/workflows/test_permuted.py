@@ -22,7 +22,7 @@ SETTINGS: dict[str, Any] = {
     "family": "xlnet",
     "vocabulary_size": 350,
     "max_length": 32,
-    "held_out": 0.1,
+    "validation_fraction": 0.1,
     "model": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
     "training": {"batch_tokens": 256, "evaluations": 2},
 }
@@ -32,7 +32,7 @@ SETTINGS: dict[str, Any] = {
 def permuted(texts: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run; its text is read in segments, with a memory."""
     out = tmp_path_factory.mktemp("runs") / "permuted"
-    settings = {**SETTINGS, "objective_options": {"segment": 16}}
+    settings = {**SETTINGS, "objective_options": {"segment_length": 16}}
     return pretune.pretrain(settings, corpus=texts.corpus, budget="8 steps", out=out).folder
 
 
@@ -108,7 +108,9 @@ def test_a_family_that_is_not_named_is_found_by_the_objective(texts: Any) -> Non
 
 
 def test_the_command_line_trains_it(cli: Callable[..., Any], texts: Any, tmp_path: Path) -> None:
-    words = [f"{k}={v}" for k, v in (("vocabulary_size", 350), ("max_length", 32), ("held_out", 0.1))]
+    words = [
+        f"{k}={v}" for k, v in (("vocabulary_size", 350), ("max_length", 32), ("validation_fraction", 0.1))
+    ]
     shape = [f"model.{k}={v}" for k, v in SETTINGS["model"].items()]
     result = cli("pretrain", texts.corpus, *words, *shape, "--family", "xlnet", "--budget", "3 steps",
                  "--out", tmp_path / "run", "--json")  # fmt: skip

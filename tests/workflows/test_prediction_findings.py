@@ -36,7 +36,7 @@ def log(
 ) -> list[dict[str, Any]]:
     """A run's log, of whose steps the first ``learning`` are at the peak and the others at 0."""
     return [
-        {"kind": "step", "step": step, "loss": 1.1 - fall * step / steps + 0.02 * math.sin(7 * step),
+        {"type": "step", "step": step, "loss": 1.1 - fall * step / steps + 0.02 * math.sin(7 * step),
          "learning_rate": rate if step <= (learning or steps) else 0.0}
         for step in range(1, steps + 1)
     ]  # fmt: skip
@@ -69,13 +69,13 @@ def test_a_rare_class_that_is_never_predicted_is_only_noted() -> None:
         (
             log(400, learning=40),
             USUAL,
-            "few_effective",
+            "few_effective_steps",
             "In only 40 of 400 steps was the learning rate above",
         ),
-        (log(130, rate=2e-4), USUAL, "rate_high", "try 5e-05"),
-        (log(130, rate=2e-4), DiagnosisContext(2e-3), "rate_low", "try 0.002"),
-        (log(130, rate=2e-4), DiagnosisContext(), "unlearnt", "now 130 steps"),
-        (log(130, rate=2e-5), USUAL, "unlearnt", "now 130 steps"),
+        (log(130, rate=2e-4), USUAL, "learning_rate_high", "try 5e-05"),
+        (log(130, rate=2e-4), DiagnosisContext(2e-3), "learning_rate_low", "try 0.002"),
+        (log(130, rate=2e-4), DiagnosisContext(), "not_learning", "now 130 steps"),
+        (log(130, rate=2e-5), USUAL, "not_learning", "now 130 steps"),
     ],
 )
 def test_the_cause_is_read_from_the_run(
@@ -103,7 +103,7 @@ def test_rare_classes_and_thresholds_are_causes() -> None:
 
 def test_updates_that_change_nothing_are_the_cause() -> None:
     rows = log(300, fall=0.0)
-    rows.append({"kind": "health", "step": 100, "update_ratio": {"layers.0": 1e-6}})
+    rows.append({"type": "activation_stats", "step": 100, "update_ratio": {"layers.0": 1e-6}})
     [found, _] = add_cause(CONSTANT, diagnose(rows), rows, USUAL)
     assert "too low for this model: try 0.0005" in describe_finding("en", found)
 
@@ -111,7 +111,7 @@ def test_updates_that_change_nothing_are_the_cause() -> None:
 def test_it_comes_first_and_silences_what_contradicts_it() -> None:
     """A loss that falls evenly and little: read alone it asks for a higher learning rate."""
     rows = log(300, rate=2e-4, fall=0.1)
-    assert [finding.type for finding in diagnose(rows)] == ["rate_too_low"]
+    assert [finding.type for finding in diagnose(rows)] == ["learning_rate_too_low"]
     found = diagnose_run(rows, final=FinalPredictions(CONSTANT, False, USUAL))
     assert [finding.type for finding in found] == ["constant_prediction", "class_never_predicted"]
 
@@ -126,9 +126,9 @@ def test_a_short_run_is_bad_where_it_learnt_nothing() -> None:
 
 
 def test_a_model_that_has_not_begun_is_told_more_steps_only_where_they_are_few() -> None:
-    figures = {"name": "loss", "best": 7.0, "unigram": 6.9, "bigram": 5.0, "rate": 1e-3}
+    figures = {"name": "loss", "best": 7.0, "unigram": 6.9, "bigram": 5.0, "learning_rate": 1e-3}
     short, long = (
-        describe_finding("en", Finding("not_begun", "bad", {**figures, "step": s})) for s in (300, 20_000)
+        describe_finding("en", Finding("undertrained", "bad", {**figures, "step": s})) for s in (300, 20_000)
     )
     assert "more steps (--budget)" in short
     assert "--budget" not in long
@@ -218,9 +218,11 @@ def test_a_collapsed_run_says_so_first_everywhere(
     assert told[0].startswith("  One answer for every text")
     assert len(told) == 3
     summary = json.loads((collapsed_run / "summary.json").read_text(encoding="utf-8"))
-    assert {row["said"] for row in map(json.loads, (collapsed_run / "predictions.jsonl").open())} == {"war"}
+    assert {row["prediction"] for row in map(json.loads, (collapsed_run / "predictions.jsonl").open())} == {
+        "war"
+    }
     first = summary["verdicts"][0]
-    assert (first["kind"], first["status"], first["figures"]["cause"]) == (
+    assert (first["type"], first["status"], first["evidence"]["cause"]) == (
         "constant_prediction", "bad", "few_steps",
     )  # fmt: skip
     assert "'war' is predicted for 16 of the 16 test texts" in first["text"]

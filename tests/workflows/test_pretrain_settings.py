@@ -6,7 +6,8 @@ import pytest
 
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.families import t5
-from pretune.workflows.pretrain.settings import DEFAULT_OPTIMIZER, OPTIMIZER_BY_OBJECTIVE, resolve
+from pretune.objectives import find_objective
+from pretune.workflows.pretrain.settings import DEFAULT_OPTIMIZER, resolve
 
 
 @pytest.mark.parametrize(
@@ -37,11 +38,11 @@ def test_a_family_has_rates_of_its_own_where_none_are_given(
     training: dict[str, object] | None, changed: dict[str, float] | None
 ) -> None:
     given = {"corpus": ("missing.txt",)} | ({} if training is None else {"training": training})
-    for family, rates in (("t5", t5.LEARNING_RATES), ("bart", {})):
+    for family, rates in (("t5", t5.TRAITS.learning_rates), ("bart", {})):
         found = resolve(given, {"family": family}).training.optimizer
         if changed is None:
             assert found.name == "adamw"
-            assert found.learning_rate not in t5.LEARNING_RATES.values()
+            assert found.learning_rate not in t5.TRAITS.learning_rates.values()
             continue
         wanted = DEFAULT_OPTIMIZER | rates | changed
         assert {key: getattr(found, key) for key in wanted} == wanted
@@ -60,7 +61,7 @@ def test_a_family_has_rates_of_its_own_where_none_are_given(
 def test_an_objective_has_a_recipe_of_its_own_but_for_what_is_given(
     given: dict[str, object], learnt: str | None
 ) -> None:
-    own = OPTIMIZER_BY_OBJECTIVE.get(str(learnt), {})
+    own = find_objective(learnt).recipe.optimizer if learnt else {}
     found = resolve({"corpus": ("missing.txt",)}, given).training.optimizer
     assert {key: getattr(found, key) for key in own} == own
     assert (found.muon_every > 1) == (learnt is not None)
@@ -74,7 +75,7 @@ def test_a_resolved_setting_stays_as_it_is() -> None:
     once = resolve(
         {"corpus": ("missing.txt",), "family": "t5"}, {"training": {"optimizer": {"epsilon": 1e-9}}}
     )
-    assert once.training.optimizer.learning_rate == t5.LEARNING_RATES["learning_rate"]
+    assert once.training.optimizer.learning_rate == t5.TRAITS.learning_rates["learning_rate"]
     assert resolve(once, {}) == once
 
 
@@ -87,7 +88,7 @@ def test_a_resolved_setting_stays_as_it_is() -> None:
         ({"family": "bert", "objective": "masked_lm+next_sentence"}, False),
         ({"family": "llama", "objective_options": {"label_smoothing": 0.1}}, False),
         ({"family": "llama", "sampled_softmax": None}, False),
-        ({"family": "t5", "sampled_softmax": {"words": 500}}, True),
+        ({"family": "t5", "sampled_softmax": {"num_sampled": 500}}, True),
     ],
 )
 def test_where_the_loss_is_estimated_unless_it_is_said(given: dict[str, object], estimated: bool) -> None:
@@ -105,4 +106,4 @@ def test_where_the_loss_is_estimated_unless_it_is_said(given: dict[str, object],
 )
 def test_an_estimate_is_refused_where_all_words_are_needed(given: dict[str, object], why: str) -> None:
     with pytest.raises(ConfigError, match=f"sampled_softmax: .*{why}.*leave it out"):
-        resolve({"corpus": ("missing.txt",), "sampled_softmax": {"words": 500}} | given, {})
+        resolve({"corpus": ("missing.txt",), "sampled_softmax": {"num_sampled": 500}} | given, {})

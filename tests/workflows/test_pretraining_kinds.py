@@ -33,7 +33,7 @@ SETTINGS: dict[str, Any] = {
 def pair(texts: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of BERT's two objectives, with whole words hidden."""
     out = tmp_path_factory.mktemp("runs") / "pair"
-    settings = {**SETTINGS, "held_out": 0.1, "objective": "masked_lm+next_sentence"}
+    settings = {**SETTINGS, "validation_fraction": 0.1, "objective": "masked_lm+next_sentence"}
     settings["objective_options"] = {"whole_words": True}
     return pretune.pretrain(settings, corpus=texts.corpus, budget="8 steps", out=out).folder
 
@@ -57,11 +57,11 @@ def test_a_pair_is_saved_as_stock_reads_it(pair: Path) -> None:
 
 def test_a_pair_reports_the_masked_loss_and_its_accuracy(pair: Path) -> None:
     summary = json.loads((pair / "summary.json").read_text())
-    assert summary["loss"] < 2 * summary["unigram"]
+    assert summary["loss"] < 2 * summary["unigram_loss"]
     assert 0 <= summary["next_sentence_accuracy"] <= 1
     assert 0.5 <= summary["next_sentence_majority"] <= 1
     rows = [json.loads(line) for line in (pair / "metrics.jsonl").read_text().splitlines()]
-    scores = [row["scores"] for row in rows if row["kind"] == "evaluation"]
+    scores = [row["scores"] for row in rows if row["type"] == "evaluation"]
     assert all(next(iter(found)) == "loss" and "next_sentence_accuracy" in found for found in scores)
     assert "next\\_sentence\\_accuracy" in (pair / "model" / "README.md").read_text()
 
@@ -112,25 +112,25 @@ def test_a_family_goes_from_text_to_a_classifier(family: str, texts: Any, tmp_pa
 def test_a_model_remembers_what_it_was_pretrained_by(
     family: str, objective: str, texts: Any, tmp_path: Path
 ) -> None:
-    settings = {**SETTINGS, "held_out": 0.1, "family": family, "objective": objective}
+    settings = {**SETTINGS, "validation_fraction": 0.1, "family": family, "objective": objective}
     run = pretune.pretrain(settings, corpus=texts.corpus, budget="4 steps", out=tmp_path / "base")
     model = pretune.load(run.folder)
     assert model.metadata["objective"] == objective
     if family == "gpt2":  # which reads its prompt as it learnt to
         assert model._build_decoder().build_prompt("The soldier saw").bidirectional
-        way, other = Decoding(max_new_tokens=8), Decoding(max_new_tokens=8, both_ways=True)
+        way, other = Decoding(max_new_tokens=8), Decoding(max_new_tokens=8, bidirectional_prompt=True)
         assert model.generate_batch(["The soldier"], way) == model.generate_batch(["The soldier"], other)
         assert "reads a prompt from left to right" in (run.model / "README.md").read_text()
     summary = json.loads((run.folder / "summary.json").read_text())
-    assert summary["loss"] < 2 * summary["unigram"]
+    assert summary["loss"] < 2 * summary["unigram_loss"]
     scores = pretune.evaluate(run.folder, data=texts.corpus)["scores"]
     assert next(iter(scores)) == "loss"
     if objective == "denoising":  # what it makes of a sentence with a gap stands beside the sentence
         assert "[MASK]" in (run.folder / "report.html").read_text()
         assert summary["tokens"] > 1.5 * 4 * 256  # sources and targets are both read
     onward = pretune.pretrain(
-        {"training": {"batch_tokens": 256}, "held_out": 0.1}, corpus=texts.corpus, start_from=run.folder,
-        budget="2 steps", out=tmp_path / "on",
+        {"training": {"batch_tokens": 256}, "validation_fraction": 0.1}, corpus=texts.corpus,
+        start_from=run.folder, budget="2 steps", out=tmp_path / "on",
     )  # fmt: skip
     assert json.loads((onward.folder / "summary.json").read_text())["objective"] == objective
 
@@ -193,7 +193,7 @@ def test_the_command_line_says_both_scores(cli: Callable[..., Any], texts: Any, 
         "pretrain", texts.corpus, "--out", tmp_path / "run", "--budget", "2 steps",
         "objective=masked_lm+next_sentence", "vocabulary_size=350", "max_length=32", "model.hidden_size=32",
         "model.num_hidden_layers=1", "model.num_attention_heads=2", "training.batch_tokens=256",
-        "held_out=0.1",
+        "validation_fraction=0.1",
     )  # fmt: skip
     assert said.code == 0, said.err
     assert "held-out loss" in said.out

@@ -81,7 +81,7 @@ def test_the_list_says_how_each_run_stands(
     assert (found["labels"]["verb"], found["labels"]["score"]["name"]) == ("finetune", "accuracy")
     assert (found["half"]["state"], found["half"]["step"], found["half"]["steps"]) == ("stopped", 4, 8)
     assert found["broken"]["state"] == "damaged"
-    assert "config.yaml" in found["broken"]["why"]
+    assert "config.yaml" in found["broken"]["error"]
     with run_lock.lock_run(home / "half"):
         [entry] = pretune.list_runs(home / "half")
         assert entry["state"] == "running"
@@ -108,9 +108,9 @@ def test_a_run_is_shown_with_what_was_asked_for(
     assert found["settings"]["model.hidden_size"] == 32
     assert "training.clip" not in found["settings"]
     assert found["scores"]["loss"]["value"] == summary["loss"]
-    assert found["baselines"] == {"unigram": summary["unigram"], "bigram": summary["bigram"]}
-    assert found["levels"] == found["baselines"]
-    assert [verdict["kind"] for verdict in found["verdicts"]] == ["too_short"]
+    assert found["baselines"] == {"unigram": summary["unigram_loss"], "bigram": summary["bigram_loss"]}
+    assert found["reference_losses"] == found["baselines"]
+    assert [verdict["type"] for verdict in found["verdicts"]] == ["too_short"]
     assert summary["verdicts"] == found["verdicts"]
     said = cli("runs", "show", llama)
     assert "8 步" in said.out  # its language is Chinese
@@ -145,19 +145,19 @@ def test_what_does_not_compare_is_refused_with_the_reason(
         "no score in common": pretune.compare_runs([bert, classifier]),
     }
     for reason, found in reasons.items():
-        assert reason in found["why"]
+        assert reason in found["reason"]
         assert not found["scores"]
         assert found["settings"]
     settings = {**SETTINGS, "vocabulary_size": 320}
     small = pretune.pretrain(
         settings, corpus=texts.corpus, family="bert", budget="2 steps", out=tmp_path / "s"
     )
-    assert "tokenizer" in pretune.compare_runs([bert, small.folder])["why"]
+    assert "tokenizer" in pretune.compare_runs([bert, small.folder])["reason"]
     again = shutil.copytree(bert, tmp_path / "again")
     summary = json.loads((again / "summary.json").read_text())
-    (again / "summary.json").write_text(json.dumps(summary | {"held_out": "another"}))
+    (again / "summary.json").write_text(json.dumps(summary | {"held_out_fingerprint": "another"}))
     said = cli("runs", "compare", bert, again, "--language", "zh", "--html", tmp_path / "page.html", "--json")
-    assert "验证文本不同" in json.loads(said.out)["why"]
+    assert "验证文本不同" in json.loads(said.out)["reason"]
     assert "验证文本不同" in (tmp_path / "page.html").read_text()
     with pytest.raises(ConfigError, match="two runs"):
         pretune.compare_runs([bert, bert])
@@ -168,12 +168,12 @@ def test_classifiers_are_compared_on_the_same_texts(classifier: Path, tmp_path: 
     path = worse / "predictions.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     for row in rows:
-        row["said"] = "neither"
+        row["prediction"] = "neither"
     path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
     [finding] = pretune.compare_runs([worse, classifier])["findings"]
     assert finding.startswith("classifier ")  # the better one, whichever is named first
     path.write_text("\n".join(json.dumps(row | {"text": "other"}) for row in rows) + "\n")
-    assert "different records" in pretune.compare_runs([worse, classifier])["why"]
+    assert "different records" in pretune.compare_runs([worse, classifier])["reason"]
 
 
 def test_a_stopped_run_is_adjusted_and_repeated(
@@ -184,7 +184,7 @@ def test_a_stopped_run_is_adjusted_and_repeated(
     assert said.code == 0, said.err
     assert json.loads(said.out) | {"run": ""} == {
         "run": "",
-        "set": {RATE: 0.02},
+        "values": {RATE: 0.02},
         "state": "stopped",
         "step": 4,
     }
@@ -200,7 +200,7 @@ def test_a_stopped_run_is_adjusted_and_repeated(
     assert all(first[name].equal(second[name]) for name in first)
     assert not all(first[name].equal(third[name]) for name in first)
     summary = json.loads((stopped / "summary.json").read_text())
-    assert summary["changes"][0]["set"] == {RATE: 0.02}
+    assert summary["changes"][0]["values"] == {RATE: 0.02}
     assert f"{RATE} = 0.02" in cli("runs", "show", stopped).out
     said = cli(*words, "--changes", stopped / "plan.json", "--out", plain)
     assert said.code == 2
@@ -221,7 +221,7 @@ def test_a_running_run_takes_a_change_up_at_its_next_step(
     monkeypatch.setattr(Trainer, "_train_step", asking)
     pretrained(texts, out)
     [change] = Run(out).read_plan()["changes"]
-    assert (change["step"], change["set"]) == (3, {RATE: 0.02})
+    assert (change["step"], change["values"]) == (3, {RATE: 0.02})
     assert not adjustments.pending_requests(out)
 
 

@@ -45,7 +45,7 @@ def test_the_marks_of_hidden_text_are_read_as_such() -> None:
     assert marked is not None
     assert mark in marked
     assert marked[-1] == tokenizer.specials.eos_id
-    plain = decoder.build_prompt("The <|endoftext|> saw", Decoding(literal=True)).source
+    plain = decoder.build_prompt("The <|endoftext|> saw", Decoding(split_special_tokens=True)).source
     assert plain is not None
     assert plain.count(tokenizer.specials.eos_id or 0) == 1, (
         "the text of a special token is text where it is literal"

@@ -65,7 +65,7 @@ def test_equal_exact_match_does_not_hide_a_worse_span_f1(language: str, worse: s
     assert sum(exact[0]) == sum(exact[1]) == 0
     assert found.scores[0].value == 0
     assert found.baselines["newcomer"][1][0].value == pytest.approx(2 / 3)
-    [item] = baseline_findings(language, found, {"verdicts": (), "train": 2000})
+    [item] = baseline_findings(language, found, {"verdicts": (), "num_train": 2000})
     assert item.status == "bad"
     assert worse in item.text
     assert "nameless" in item.text
@@ -112,7 +112,7 @@ def test_a_run_of_each_task_is_tested_shown_and_compared(
     again = pretune.evaluate(run.folder, data=test, train=train)
     assert again["scores"] == run.summary["scores"]
     compared = pretune.compare_runs([r.folder for r in runs])
-    assert compared["why"] is None
+    assert compared["reason"] is None
     assert metric.word("en") in compared["findings"][0]
     assert pretune.show_run(run.folder)["scores"].keys() == run.summary["scores"].keys()
     out = tmp_path / "out.jsonl"

@@ -72,7 +72,7 @@ def test_the_seeded_losses_stay(family: str, pairs: bool, texts: Any, tmp_path: 
         out=tmp_path / "run", task_options={"long_texts": "windows"},
         settings={"baselines": False, "objective_options": {"label_smoothing": 0.1}},
     )  # fmt: skip
-    losses = [row["loss"] for row in read(run.folder / "metrics.jsonl") if row["kind"] == "step"]
+    losses = [row["loss"] for row in read(run.folder / "metrics.jsonl") if row["type"] == "step"]
     assert losses == pytest.approx(SEEDED[family, pairs], rel=1e-5)
 
 
@@ -109,7 +109,7 @@ def test_what_the_last_evaluation_predicted_is_not_predicted_again(
     assert run.summary["best_step"] == best
     told = read(run.folder / "predictions.jsonl")
     again = Model.load(run.model).classify([row["text"] for row in told])
-    assert [row["said"] for row in told] == [p.value for p in again]
+    assert [row["prediction"] for row in told] == [p.value for p in again]
     assert [row["confidence"] for row in told] == pytest.approx([p.confidence for p in again], abs=1e-6)
 
 
@@ -154,9 +154,9 @@ def test_several_labels_are_learnt(tagged: Path) -> None:
     for number, label in enumerate(("war", "zh")):
         [[neither, wrong], [missed, hits]] = summary["confusion_matrix"]["counts"][number]
         assert neither + wrong + missed + hits == len(rows)
-        assert hits == sum(label in row["said"] and label in row["labels"] for row in rows)
+        assert hits == sum(label in row["prediction"] and label in row["labels"] for row in rows)
         assert summary["by_class"][label]["support"] == missed + hits
-    right = sum(row["said"] == row["labels"] for row in rows) / len(rows)
+    right = sum(row["prediction"] == row["labels"] for row in rows) / len(rows)
     assert right == pytest.approx(summary["scores"]["exact_match"]["value"])
 
 

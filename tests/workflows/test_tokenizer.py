@@ -48,14 +48,17 @@ def test_each_kind_is_measured_in_both_languages(folders: dict[str, Path], tmp_p
         assert other.bytes_per_token == pytest.approx(sum(len(t) for t in lines[:2]) / tokens, abs=1e-4)
         ids = {i for line in lines for i in tokenizer.encode(line).ids.tolist()}
         plain = tokenizer.vocabulary_size - len(tokenizer.specials.all_ids)
-        assert found[str(folder)].unused == plain - len(ids - set(tokenizer.specials.all_ids))
-    assert parts["bpe"]["zh"].round_trip == parts["unigram"]["other"].round_trip == 1.0
-    assert parts["wordpiece"]["other"].round_trip == 0.5, "two spaces come back as one"
+        assert found[str(folder)].unused_tokens == plain - len(ids - set(tokenizer.specials.all_ids))
+    assert parts["bpe"]["zh"].round_trip_fraction == parts["unigram"]["other"].round_trip_fraction == 1.0
+    assert parts["wordpiece"]["other"].round_trip_fraction == 0.5, "two spaces come back as one"
     assert (
-        parts["wordpiece"]["zh"].unknown > 0 == parts["bpe"]["zh"].unknown == parts["unigram"]["zh"].unknown
+        parts["wordpiece"]["zh"].unk_fraction
+        > 0
+        == parts["bpe"]["zh"].unk_fraction
+        == parts["unigram"]["zh"].unk_fraction
     )
-    assert "龘" in parts["wordpiece"]["zh"].missing_examples
-    assert "龘" in parts["unigram"]["zh"].missing_examples
+    assert "龘" in parts["wordpiece"]["zh"].uncovered_examples
+    assert "龘" in parts["unigram"]["zh"].uncovered_examples
     assert not parts["bpe"]["zh"].differences
     assert parts["wordpiece"]["zh"].differences[0]["text"] == "士兵看见城堡，第3年。"
 
@@ -65,7 +68,7 @@ def test_tokens_are_shown_with_their_words(folders: dict[str, Path]) -> None:
     (line,) = [line for line in token_lines(shown) if line.startswith("  |")]
     assert line.startswith("  |The|captain·s|。|城·堡|")
     tokens = shown[str(folders["wordpiece"])]
-    assert [t["token"] for t in tokens if t["sentence"]] == ["The", "城"]
+    assert [t["token"] for t in tokens if t["sentence_start"]] == ["The", "城"]
 
 
 def test_the_folder_is_whole_or_not_there(texts: Any, folders: dict[str, Path], tmp_path: Path) -> None:
@@ -112,7 +115,7 @@ def test_the_command_line_trains_and_inspects(texts: Any, tmp_path: Path, cli: C
     found = json.loads(said.out)
     assert found["vocabulary_size"] == Tokenizer.load(out).vocabulary_size <= 1024 + 7
     assert len(Tokenizer.load(out).specials.sentinel_ids) == 7
-    assert found["advice"]["size"] == 1024
+    assert found["advice"]["vocabulary_size"] == 1024
     assert {part["language"] for part in found["inspection"]["languages"]} == {"zh", "other"}
     said = cli("tokenizer", "inspect", out, out / "tokenizer.json", "--data", texts.corpus)
     assert said.code == 0, said.err

@@ -83,10 +83,10 @@ def test_generate_from_the_command_line(cli: Cli, llama: Path, records: Path, tm
     streamed = cli(*words, "--stream")
     assert (streamed.code, streamed.out) == (0, plain.out)
     told = json.loads(cli(*words, "士兵", "--num-return-sequences", 2, "--json").out)
-    assert [answer["text"] for answer in told["answers"]] == ["The soldier", "士兵"]
-    assert "The soldier" + told["answers"][0]["continuations"][0]["text"] == plain.out.rstrip("\n")
+    assert [answer["text"] for answer in told["prompts"]] == ["The soldier", "士兵"]
+    assert "The soldier" + told["prompts"][0]["continuations"][0]["text"] == plain.out.rstrip("\n")
     beams = cli("generate", llama, "士兵", "--num-beams", 3, "--num-return-sequences", 2, "--json")
-    scores = [one["score"] for one in json.loads(beams.out)["answers"][0]["continuations"]]
+    scores = [one["score"] for one in json.loads(beams.out)["prompts"][0]["continuations"]]
     assert scores == sorted(scores, reverse=True)
     out = tmp_path / "written.jsonl"
     said = cli("generate", llama, "--data", records, "--out", out, "--stop", "。", "--json")
@@ -123,9 +123,9 @@ def test_the_texts_of_a_file_are_scored(llama: Path, records: Path, tmp_path: Pa
     model = pretune.load(llama)
     for row in rows:
         score = model.score(row["text"])
-        assert row["nats"] == pytest.approx(score.nll, abs=1e-4)
+        assert row["nll"] == pytest.approx(score.nll, abs=1e-4)
         assert [token for token, _ in row["log_probabilities"]] == [token for token, _ in score.tokens]
-    assert summary["nats"] == pytest.approx(sum(row["nats"] for row in rows), abs=1e-3)
+    assert summary["nll"] == pytest.approx(sum(row["nll"] for row in rows), abs=1e-3)
     assert summary["tokens"] == sum(row["tokens"] for row in rows)
 
 
@@ -145,14 +145,14 @@ def test_score_from_the_command_line(cli: Cli, kind: str, request: pytest.Fixtur
     run = request.getfixturevalue(kind)
     texts = ("The soldier saw the castle in year 7.", "saw 7 castle year", "士兵看见城堡。")
     said = json.loads(cli("score", run, *texts, "--json").out)
-    nats = [row["nats"] for row in said["scores"]]
+    nats = [row["nll"] for row in said["scores"]]
     assert said["most_probable"] == nats.index(min(nats))
     shown = cli("score", run, "--text", texts[0], texts[1], "--tokens")
     assert shown.code == 0
     assert "most probable: text" in shown.out
     measure = {"llama": "log-probability", "bert": "pseudo-log-likelihood"}[kind]
     assert measure in shown.out
-    assert measure == said["scores"][0]["measure"]
+    assert measure == said["scores"][0]["metric"]
     assert len(shown.out.splitlines()) > 8
     assert cli("score", run).code == 2
     assert cli("score", run, "--text", "a", "--data", "b").code == 2

@@ -44,7 +44,7 @@ def test_real_findings_are_said_with_their_numbers(name: str, language: str) -> 
 
 
 def test_one_spike_is_one() -> None:
-    figures = {"count": 1, "step": 30, "jump": 2.0, "rate": 1e-3}
+    figures = {"count": 1, "step": 30, "jump": 2.0, "learning_rate": 1e-3}
     assert "once" in describe_finding("en", Finding("spikes", "neutral", figures))
     assert "4 times" in describe_finding("en", Finding("spikes", "neutral", figures | {"count": 4}))
 
@@ -56,10 +56,14 @@ def test_an_early_stop_says_why_and_at_what_rate(texts: Any, tmp_path: Path) -> 
     run = pretune.pretrain(
         settings, corpus=texts.corpus, family="bert", budget="8 steps", out=tmp_path / "run"
     )
-    assert (run.summary["ended"], run.summary["steps"], run.summary["planned"]) == ("patience", 6, 8)
+    assert (run.summary["stop_reason"], run.summary["steps"], run.summary["planned_steps"]) == (
+        "patience",
+        6,
+        8,
+    )
     [short, verdict] = run.summary["verdicts"]
-    assert (short["kind"], short["status"], verdict["kind"]) == ("too_short", "bad", "stopped_early")
-    share = run.summary["last_factor"]
+    assert (short["type"], short["status"], verdict["type"]) == ("too_short", "bad", "stopped_early")
+    share = run.summary["last_lr_factor"]
     assert 0 < share < 1
     assert f"still at {share:.0%} of its peak" in verdict["text"]
     assert "step 6 of 8" in verdict["text"]

@@ -30,7 +30,7 @@ Examples (the texts are there after `pretune quickstart`):
 
 \b
   pretune data inspect runs/quickstart/texts/pretrain_en.jsonl runs/quickstart/texts/pretrain_zh.jsonl
-  pretune data prepare runs/quickstart/texts/pretrain_zh.jsonl --duplicates near
+  pretune data prepare runs/quickstart/texts/pretrain_zh.jsonl --deduplicate near
   pretune data inspect runs/quickstart/texts/pretrain_en.jsonl --json
 """
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -44,8 +44,8 @@ Examples (the texts are there after `pretune quickstart`):
 
 \b
   pretune data prepare runs/quickstart/texts/pretrain_en.jsonl --out runs/clean
-  pretune data prepare runs/quickstart/texts/pretrain_zh.jsonl --rules web --duplicates near --redact email,phone
-  pretune data prepare runs/quickstart/texts/pretrain_en.jsonl --against runs/quickstart/texts/topic_en/test.jsonl
+  pretune data prepare runs/quickstart/texts/pretrain_zh.jsonl --rules web --deduplicate near --redact email,phone
+  pretune data prepare runs/quickstart/texts/pretrain_en.jsonl --decontaminate runs/quickstart/texts/topic_en/test.jsonl
 """
 INSPECT_HELP = """Say what is in text, without writing anything.
 
@@ -63,10 +63,10 @@ Examples (the texts are there after `pretune quickstart`):
 def prepare(
     words: Annotated[list[str] | None, typer.Argument(metavar="SOURCES... [KEY=VALUE...]")] = None,
     rules: Annotated[str | None, typer.Option(help="off, light or web; default light.")] = None,
-    duplicates: Annotated[str | None, typer.Option(help="keep, exact or near; default exact.")] = None,
+    deduplicate: Annotated[str | None, typer.Option(help="off, exact or near; default exact.")] = None,
     languages: Annotated[str | None, typer.Option(help="Keep these only: en,zh.")] = None,
-    redact: Annotated[str | None, typer.Option(help="Any of email,identity,card,phone,ip.")] = None,
-    against: Annotated[
+    redact: Annotated[str | None, typer.Option(help="Any of email,national_id,card,phone,ip.")] = None,
+    decontaminate: Annotated[
         list[str] | None, typer.Option(help="Evaluation file: what stands in it is taken out.")
     ] = None,
     text_column: TextColumn = None,
@@ -86,10 +86,10 @@ def prepare(
         config,
         {
             "rules": rules,
-            "duplicates": duplicates,
+            "deduplicate": deduplicate,
             "languages": _split_commas(languages),
             "redact": _split_commas(redact),
-            "against": against,
+            "decontaminate": decontaminate,
         },
         {"columns": column_map(text=text_column), "encoding": encoding},
     )

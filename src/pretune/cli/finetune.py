@@ -114,7 +114,7 @@ def run(
         json,
         [
             *severe_lines(s["verdicts"]),
-            f"on {s['n']:,} {s['scored_on']} records:",
+            f"on {s['n']:,} {s['split']} records:",
             *(f"  {name:10} {format_score(score)}" for name, score in s["scores"].items()),
             *(
                 f"  {name:10} {format_score(row[first])} {first} (baseline)"

@@ -70,20 +70,25 @@ def run(
     num_return_sequences: Annotated[
         int | None, typer.Option(min=1, help="Continuations of each text.")
     ] = None,
-    both_ways: Annotated[
+    bidirectional_prompt: Annotated[
         bool | None,
         typer.Option(
-            "--both-ways/--left-to-right",
+            "--bidirectional-prompt/--left-to-right",
             help="How a decoder reads the prompt; default: as it was trained (prefix_lm: both ways).",
         ),
     ] = None,
-    literal: Annotated[
+    split_special_tokens: Annotated[
         bool | None,
-        typer.Option("--literal", help="Names of special tokens in the prompt are text, not these tokens."),
+        typer.Option(
+            "--split-special-tokens", help="Names of special tokens in the prompt are text, not these tokens."
+        ),
     ] = None,
-    chat: Annotated[
+    apply_chat_template: Annotated[
         bool | None,
-        typer.Option("--chat", help="Put the prompt into the model's chat template, as what a user says."),
+        typer.Option(
+            "--apply-chat-template",
+            help="Put the prompt into the model's chat template, as what a user says.",
+        ),
     ] = None,
     stop: Annotated[
         list[str] | None,
@@ -113,7 +118,7 @@ def run(
         "top_k": top_k, "top_p": top_p, "min_p": min_p, "repetition_penalty": repetition_penalty,
         "no_repeat_ngram_size": no_repeat_ngram_size, "num_beams": num_beams, "length_penalty": length_penalty,
         "early_stopping": early_stopping, "num_return_sequences": num_return_sequences,
-        "both_ways": both_ways, "literal": literal, "chat": chat, "stop": tuple(stop) if stop else None, "seed": seed,
+        "bidirectional_prompt": bidirectional_prompt, "split_special_tokens": split_special_tokens, "apply_chat_template": apply_chat_template, "stop": tuple(stop) if stop else None, "seed": seed,
     }  # fmt: skip
     if data is not None and out is not None:
         read = {"columns": column_map(text=text_column), "encoding": encoding, "overwrite": overwrite}
@@ -147,7 +152,9 @@ def _stream_text(model: Path, prompt: str, options: dict[str, Any]) -> None:
     loaded, reporter = _load_model(model, options, json=False)
     pieces = loaded.stream_decoding(prompt, workflow.build_decoding(loaded, options))
     typer.echo(
-        _escape_terminal(prompt) if workflow.continues_prompt(loaded) and not options["chat"] else "",
+        _escape_terminal(prompt)
+        if workflow.continues_prompt(loaded) and not options["apply_chat_template"]
+        else "",
         nl=False,
     )
     written = 0
@@ -175,13 +182,13 @@ def _generate_texts(model: Path, prompts: list[str], options: dict[str, Any], js
     notes += [workflow.empty_output_note(empty, len(every))] if empty else []
     if reporter is not None and empty:
         reporter.say(f"  {notes[-1]}")
-    follows = workflow.continues_prompt(loaded) and not options["chat"]
+    follows = workflow.continues_prompt(loaded) and not options["apply_chat_template"]
     before = prompts if follows else [""] * len(prompts)
     lines = [
         _escape_terminal(text + one.text) for text, said in zip(before, found, strict=True) for one in said
     ]
     more = {"notes": notes} if notes else {}
-    emit({"verb": "generate", "answers": answers, **more}, json, lines)
+    emit({"verb": "generate", "prompts": answers, **more}, json, lines)
 
 
 def _load_model(model: Path, options: dict[str, Any], json: bool) -> tuple[Model, Reporter | None]:
@@ -195,7 +202,7 @@ def _load_model(model: Path, options: dict[str, Any], json: bool) -> tuple[Model
 
 def _has_prompt_mode(options: dict[str, Any]) -> bool:
     """Has the user said how the prompt is to be read?"""
-    return bool(options["chat"] or options["literal"])
+    return bool(options["apply_chat_template"] or options["split_special_tokens"])
 
 
 def _escape_terminal(text: str) -> str:

@@ -127,12 +127,12 @@ def _result_lines(result: RunResult) -> list[str]:
     accuracies = [name for name in s if name.endswith("_accuracy")]
     return [
         *severe_lines(s["verdicts"]),
-        f"held-out loss {s['loss']:.3f} nats per token (unigram {s['unigram']:.3f}, bigram {s['bigram']:.3f})",
+        f"held-out loss {s['loss']:.3f} nats per token (unigram {s['unigram_loss']:.3f}, bigram {s['bigram_loss']:.3f})",
         *(
-            f"{name}: {component['loss']:.3f} (unigram {component['unigram']:.3f}, bigram {component['bigram']:.3f})"
+            f"{name}: {component['loss']:.3f} (unigram {component['unigram_loss']:.3f}, bigram {component['bigram_loss']:.3f})"
             for name, component in s.get("mixture", {}).items()
         ),
-        *([f"before training: {s['before']['loss']:.3f}"] if "before" in s else []),
+        *([f"before training: {s['initial_scores']['loss']:.3f}"] if "initial_scores" in s else []),
         *(
             f"{name} {s[name]:.3f} (majority {s[name.replace('accuracy', 'majority')]:.3f})"
             for name in accuracies
@@ -157,4 +157,4 @@ def _planned_note(summary: Mapping[str, Any]) -> str:
     """What a length in minutes was planned as, beside what it became."""
     if "budget_seconds" not in summary:
         return ""
-    return f" (planned: {summary['planned']:,} steps, {summary['budget_seconds']:.0f} s)"
+    return f" (planned: {summary['planned_steps']:,} steps, {summary['budget_seconds']:.0f} s)"

@@ -42,11 +42,11 @@ def list_(
     lines = [f"{len(found)} runs"] if found else ["no runs"]
     for entry in found:
         score = entry["score"]
-        score_text = f"{score['name']} {score['value']:.3f}" if score else entry.get("why", "")
+        score_text = f"{score['name']} {score['value']:.3f}" if score else entry.get("error", "")
         of = f"{entry['step']:,}" + (f"/{entry['steps']:,}" if entry["steps"] else "")
         what = f"{entry['verb']} {entry['family']}".strip()
         lines.append(
-            f"{entry['run']:{width}}  {what:18} {entry['state']:9} {of:>13}  {score_text:16}  {entry['when'][:16]}"
+            f"{entry['run']:{width}}  {what:18} {entry['state']:9} {of:>13}  {score_text:16}  {entry['last_write'][:16]}"
         )
     emit({"runs": found}, json, lines)
 
@@ -74,7 +74,7 @@ def show(run: RunFolder, json: Json = False) -> None:
     lines += ["changes in mid-run:", *(f"  {line}" for line in describe_changes(found["changes"]))] * bool(
         found["changes"]
     )
-    lines += [f"  waiting to be taken up: {name}" for name in found["waiting"]]
+    lines += [f"  waiting to be taken up: {name}" for name in found["pending_changes"]]
     lines += [f"- {verdict['text']}" for verdict in found["verdicts"] if verdict["status"] != "bad"]
     emit(found, json, lines)
 
@@ -93,8 +93,8 @@ def compare(
     lines = ["settings that differ:"]
     for key, row in found["settings"].items():
         lines.append(f"  {key}: " + ", ".join(f"{_format_setting(v)} ({name})" for name, v in row.items()))
-    if found["why"]:
-        lines.append(f"scores are not compared: {found['why']}")
+    if found["reason"]:
+        lines.append(f"scores are not compared: {found['reason']}")
     for name, scores in found["scores"].items():
         lines += [f"{name:24} {metric:14} {format_score(score)}" for metric, score in scores.items()]
     for group in found["groups"]:
@@ -103,7 +103,7 @@ def compare(
                 f"{', '.join(group['runs'])}: one setting, seeds {', '.join(map(str, group['seeds']))}"
             )
             lines += [
-                f"  {kind:14} mean {score['mean']:.3f}, spread {score['spread']:.3f}"
+                f"  {kind:14} mean {score['mean']:.3f}, spread {score['std']:.3f}"
                 for kind, score in group["scores"].items()
             ]
     lines += [f"- {finding}" for finding in found["findings"]]
@@ -121,7 +121,7 @@ def adjust(
     from pretune.workflows.runs import runs
 
     done = runs.adjust_run(run, assignments)
-    assigned = ", ".join(f"{key} = {value:g}" for key, value in done["set"].items())
+    assigned = ", ".join(f"{key} = {value:g}" for key, value in done["values"].items())
     when = "from the next step on" if done["step"] is None else f"from step {done['step']:,} on"
     follow = "" if done["state"] == "running" else "; run its command again to go on"
     emit(done, json, [f"{run}: {assigned} {when}{follow}"])
@@ -134,9 +134,9 @@ def _format_setting(value: Any) -> str:
 
 def _curve_lines(run_info: dict[str, Any], sparkline: Any) -> list[str]:
     """Training loss and the deciding validation score as rows of bars, with their first and last values."""
-    curve = run_info["curve"]
+    curve = run_info["evaluation_curve"]
     name = next((key for key in (curve[0] if curve else {}) if key != "step"), "")
-    curves = {"training loss": [loss for _, loss in run_info["training"] if loss is not None]}
+    curves = {"training loss": [loss for _, loss in run_info["training_curve"] if loss is not None]}
     curves[f"validation {name}"] = [row[name] for row in curve] if name else []
     return [
         f"{title:18} {values[0]:8.3f} {sparkline(values)} {values[-1]:.3f}"

@@ -70,7 +70,7 @@ def run(
             columns=column_map(text=text_column), encoding=encoding, overwrite=overwrite,
             reporter=default_reporter(json),
         )  # fmt: skip
-        mean = f"{summary['nats_per_token']:.3f} nats a token over {summary['tokens']:,} tokens"
+        mean = f"{summary['nll_per_token']:.3f} nats a token over {summary['tokens']:,} tokens"
         emit(summary, json, [f"{summary['records']:,} texts scored in {out}; {mean}"])
         return
     scores = workflow.score_texts(model, texts_to_score, stride=stride, within_word=within_word)

@@ -86,16 +86,16 @@ def collate(
 ) -> Batch:
     """The batch in which the examples of each group lie one after another in one row of the grid.
 
-    Places are flattened and targets concatenated in the order in which the rows of the examples lie in the
-    grid. ``documents`` and ``positions`` are there only if a row of the grid holds more than one sequence.
-    ``groups`` is there only if an example has several rows: the number of the example of each place of the
-    first head. ``source_tokens`` are there if the rows have sources, which lie in a grid of their own, row by
-    row as the targets do; ``prefix`` is there if the rows have one.
+    Positions are flattened and targets concatenated in the order in which the rows of the examples lie in the
+    grid. ``documents`` and ``position_ids`` are there only if a row of the grid holds more than one sequence.
+    ``example`` and ``row`` are those of the positions of the first head. ``source_tokens`` are there if the
+    rows have sources, which lie in a grid of their own, row by row as the targets do; ``prefix_lengths`` are
+    there if the rows have a prefix.
 
     Args:
         groups: the examples of each row.
-        pad_id: id that fills up the grid.
-        heads: the heads whose places and targets are taken.
+        pad_id: fills up the grid.
+        heads: the heads whose positions and targets are taken.
         pad_to_multiple_of: T (and S) is rounded up to a multiple of it.
         segments: put the rows' segments into the layout.
         packed: False gives each row of an example a grid row of its own, for models that cannot be packed.
@@ -104,6 +104,8 @@ def collate(
     rows = [row for example, _ in examples for row in example.rows]
     widths = [len(example.rows) for example, _ in examples]
     example_of_row = np.repeat(np.arange(len(examples)), widths)
+    row_in_example = np.concatenate([_EMPTY, *(np.arange(width) for width in widths)])
+    counts = [len(row.positions.get(heads[0], _EMPTY)) for row in rows] if heads else []
     grid_rows = np.arange(len(rows)) if not packed else np.repeat([n for _, n in examples], widths)
     grid_rows = np.asarray(grid_rows, np.int64)
     count = len(groups) if packed else len(rows)
@@ -129,10 +131,8 @@ def collate(
         },
         targets=targets,
         counts={head: _count_targets(found) for head, found in targets.items()},
-        record_ids=torch.from_numpy(np.array([examples[i][0].record for i in example_of_row], np.int64)),
-        group_ids=_example_of_position(rows, example_of_row, heads[0])
-        if heads and max(widths, default=1) > 1
-        else None,
+        example=torch.from_numpy(np.repeat(example_of_row, counts)) if heads else None,
+        row=torch.from_numpy(np.repeat(row_in_example, counts)) if heads else None,
         source_tokens=source.fill(sources, pad_id) if source else None,
         source_layout=source.layout(None) if source else None,
     )
@@ -235,8 +235,3 @@ def _row_orders(rows: Sequence[Row], grid: _Grid) -> torch.Tensor | None:
         return None
     visible = [np.full(len(r.tokens), -1, np.int64) if r.order is None else r.order for r in rows]
     return grid.fill(visible, -1)  # (B, T)
-
-
-def _example_of_position(rows: Sequence[Row], example_of_row: IntArray, head: str) -> torch.Tensor:
-    counts = [len(row.positions.get(head, _EMPTY)) for row in rows]
-    return torch.from_numpy(np.repeat(example_of_row, counts).astype(np.int64))  # (N,)

@@ -15,6 +15,7 @@ from pretune.data.order import validation_rng
 from pretune.data.packing import pack
 from pretune.errors import DataError
 from pretune.metrics.cross_entropy import cross_entropy
+from pretune.runtime.device import network_device
 from pretune.runtime.distributed import World
 from pretune.text.tokenizer import Tokenizer
 from pretune.types import Batch, Example, Feature, FeatureStore, IntArray, ObjectiveLike, Score, SpecialTokens
@@ -48,7 +49,7 @@ class HeldOutSet:
         chosen = _sample_evenly(objective.length_bounds(store.lengths), max_tokens)
         if len(chosen) == 0:
             raise DataError(
-                "no held-out text to evaluate on; give validation files or a larger held_out share"
+                "no held-out text to evaluate on; give validation files or a larger validation_fraction"
             )
         features = [store[i] for i in chosen]
         examples = [objective.build(f, validation_rng(i)) for i, f in zip(chosen, features, strict=True)]
@@ -89,7 +90,9 @@ class HeldOutSet:
         training = network.training
         network.eval()
         nats, correct = 0.0, dict.fromkeys(self._targets_by_head, 0)
+        device = network_device(network)
         for batch in self._batches[self.world.rank :: self.world.world_size]:
+            batch = batch.to(device)
             outputs = network(batch, heads=tuple(batch.targets), targets=batch.targets)
             nats += sum(float(total) for total in outputs.sums.values())
             for head in correct:

@@ -27,7 +27,7 @@ from pretune.families._hf_stock import (
 )
 from pretune.nn.cache import KVCache
 from pretune.nn.heads import Head, HeadModule, HeadType, Pooling
-from pretune.types import IGNORE_INDEX, Batch, Layout, Outputs, Traits
+from pretune.types import IGNORE_INDEX, Batch, Layout, LossOptions, Outputs, Traits
 
 HF_PREFIX = "hf:"
 """Such a family is named by it: ``hf:electra``."""
@@ -187,6 +187,7 @@ class Network(nn.Module):
         batch: Batch,
         heads: Sequence[str] = (),
         targets: Mapping[str, Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: KVCache | None = None,
     ) -> Outputs:
         """What the head says at its places, or, without one, the hidden states of the batch.
@@ -219,10 +220,9 @@ class Network(nn.Module):
             head_positions = positions if head_positions is None else positions[head_positions]
         if targets is None or name not in targets:
             return Outputs({name: self._logits(inputs, head_positions)}, cache=cache)
-        label_smoothing = batch.label_smoothing.get(name, 0.0)
-        return Outputs(
-            sums={name: self._loss(inputs, head_positions, targets[name], label_smoothing)}, cache=cache
-        )
+        options = loss or LossOptions()
+        nll = self._nll(inputs, head_positions, targets[name], options.label_smoothing)  # (N,)
+        return Outputs(sums={name: nll.sum()}, nll={name: nll} if options.per_position else {}, cache=cache)
 
     def _text_logits(self, inputs: Mapping[str, Tensor], head_type: HeadType) -> Tensor:
         """(B, C), one row a text."""
@@ -240,37 +240,36 @@ class Network(nn.Module):
             logits = outputs.logits.flatten(0, 1)  # (B * S, C)
         return logits if positions is None else logits.index_select(0, positions)
 
-    def _loss(
+    def _nll(
         self, inputs: Mapping[str, Tensor], positions: Tensor | None, targets: Tensor, label_smoothing: float
     ) -> Tensor:
-        """Summed cross-entropy, (), as many rows at a time as fit; training computes those parts twice."""
+        """Cross-entropy of each target, (N,), as many rows at a time as fit; training computes all twice."""
+        count, width = inputs["input_ids"].shape
+        if positions is None:
+            positions = torch.arange(count * width, device=targets.device)  # (N,)
 
-        def chunk_loss(rows: slice) -> Tensor:
+        def chunk_nll(rows: slice) -> Tensor:
             chunk = {key: value[rows] for key, value in inputs.items()}
-            first, size = rows.start * width, chunk["input_ids"].numel()
-            inside = (
-                slice(first, first + size)
-                if positions is None
-                else (positions >= first) & (positions < first + size)
-            )
-            logits = self._logits(chunk, None if positions is None else positions[inside] - first)
+            inside = chunks_of == rows.start // max_rows
             return F.cross_entropy(
-                logits.float(),
+                self._logits(chunk, positions[inside] - rows.start * width).float(),
                 targets[inside],
-                reduction="sum",
+                reduction="none",
                 ignore_index=IGNORE_INDEX,
                 label_smoothing=label_smoothing,
             )
 
-        count, width = inputs["input_ids"].shape
         max_rows = max(1, MAX_LOGITS // (width * self.config.vocab_size))
-        if max_rows >= count:
-            return chunk_loss(slice(0, count))
+        chunks_of = positions // (width * max_rows)  # (N,) the chunk that each position lies in
         chunks = [slice(k, k + max_rows) for k in range(0, count, max_rows)]
-        if not torch.is_grad_enabled():
-            return torch.stack([chunk_loss(rows) for rows in chunks]).sum()
-        losses = [checkpoint(chunk_loss, rows, use_reentrant=False) for rows in chunks]
-        return torch.stack(losses).sum()
+        if len(chunks) == 1:
+            return chunk_nll(chunks[0])
+        if torch.is_grad_enabled():
+            found = [checkpoint(chunk_nll, rows, use_reentrant=False) for rows in chunks]
+        else:
+            found = [chunk_nll(rows) for rows in chunks]
+        order = chunks_of.argsort(stable=True)
+        return torch.cat(found)[order.argsort()]
 
     def _with_cached_tokens(self, batch: Batch, cache: KVCache) -> tuple[Batch, Tensor]:
         """All tokens up to now as a batch, and where those of ``batch`` lie in its grid, (B * T,)."""

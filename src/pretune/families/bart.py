@@ -22,10 +22,7 @@ from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
 from pretune.nn.heads import Head
 from pretune.nn.positions import build_position_ids
-from pretune.types import Batch, Layout, Outputs, OutputSpec, SpecialTokens, Traits
-
-OBJECTIVE = "denoising"
-"""What it is pretrained by, where nothing else is said."""
+from pretune.types import Batch, Layout, LossOptions, Outputs, OutputSpec, SpecialTokens, Traits
 
 MODEL_TYPES = {"bart": "Bart"}
 """``model_type`` of a config.json to what the names of its stock classes begin with."""
@@ -288,10 +285,21 @@ class Network(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.encoder = Stack(config, config.num_hidden_layers, is_decoder=False)
         self.decoder = Stack(config, config.decoder_layers, is_decoder=True)
+        self.norm = nn.Identity()  # each layer ends in a norm of its own
         self.heads = nn.ModuleDict()
         for name in heads:
             self.heads[name] = nn_heads.build_head(HEADS, name, self, num_labels, "bart")
         self.reset_parameters()
+
+    @property
+    def embed(self) -> nn.Embedding:
+        """The embedding of tokens; a forward hook may replace its output."""
+        return self.embedding
+
+    @property
+    def layers(self) -> tuple[nn.Module, ...]:
+        """The encoder's, then the decoder's."""
+        return (*self.encoder.layers, *self.decoder.layers)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does."""
@@ -312,6 +320,7 @@ class Network(nn.Module):
         batch: Batch,
         heads: Sequence[str] = ("causal_lm",),
         targets: Mapping[str, Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: KVCache | None = None,
     ) -> Outputs:
         """Hidden states of the target, and what the heads say at their places.
@@ -325,7 +334,7 @@ class Network(nn.Module):
             cache.prepare(batch.layout, batch.tokens.shape[1])
         encoder_output = encode_source(batch, self.encode, cache)
         hidden = self.decoder(self.embedding(batch.tokens) * self.scale, batch.layout, encoder_output, cache)
-        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets, cache)
+        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, loss, cache)
 
 
 def _zero_bias(embedding: Tensor) -> Tensor:
@@ -380,7 +389,7 @@ HEADS = {
 
 TRAITS = Traits(
     architecture="encoder-decoder", heads=tuple(HEADS), pooling="last",
-    supports_cache=True, decoder_start_token="eos",
+    supports_cache=True, decoder_start_token="eos", objective="denoising",
 )  # fmt: skip
 
 WEIGHTS: list[Operation] = [

@@ -19,7 +19,7 @@ from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ACTIVATIONS, ActivationName, FeedForward
 from pretune.nn.heads import Head
 from pretune.nn.positions import build_position_ids
-from pretune.types import Batch, Layout, Outputs, OutputSpec, SpecialTokens, Traits
+from pretune.types import Batch, Layout, LossOptions, Outputs, OutputSpec, SpecialTokens, Traits
 
 MODEL_TYPES = {"bert": "Bert"}
 """``model_type`` of a config.json to what the names of its stock classes begin with."""
@@ -232,10 +232,16 @@ class Network(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.norm = nn.Identity()  # each layer ends in a norm of its own
         self.heads = nn.ModuleDict()
         for name in heads:
             self.heads[name] = nn_heads.build_head(HEADS, name, self, num_labels, "bert")
         self.reset_parameters()
+
+    @property
+    def embed(self) -> nn.Embedding:
+        """The embedding of tokens; a forward hook may replace its output."""
+        return self.embeddings.word
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as the released BERT does."""
@@ -246,6 +252,7 @@ class Network(nn.Module):
         batch: Batch,
         heads: Sequence[str] = ("masked_lm",),
         targets: Mapping[str, Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: None = None,
     ) -> Outputs:
         """Hidden states of the batch, and what the heads say at their places.
@@ -261,7 +268,7 @@ class Network(nn.Module):
         for layer in before:
             hidden = layer(hidden, mask)
         hidden = last(hidden, mask, nn_heads.needed_positions(self.heads, batch, heads))
-        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets)
+        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, loss)
 
 
 def _build_lm_head(network: Network, _: int) -> nn_heads.VocabularyHead:
@@ -308,12 +315,7 @@ HEADS = {
     "multiple_choice": nn_heads.choice_head(_build_classifier, CLASSIFIER_WEIGHTS, "first"),
 }  # fmt: skip
 
-TRAITS = Traits(
-    architecture="encoder",
-    heads=tuple(HEADS),
-    pooling="first",
-    has_segment_embeddings=True,
-)
+TRAITS = Traits(architecture="encoder", heads=tuple(HEADS), pooling="first", has_segment_embeddings=True)
 
 WEIGHTS: list[Operation] = [
     Alias(r"^(embeddings|encoder|pooler)\.", r"bert.\1."),  # a stock BertModel, without a head

@@ -20,7 +20,7 @@ from pretune.nn.cache import KVCache
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
 from pretune.nn.positions import build_position_ids
-from pretune.types import Batch, Layout, Outputs, OutputSpec, SpecialTokens, Traits
+from pretune.types import Batch, Layout, LossOptions, Outputs, OutputSpec, SpecialTokens, Traits
 
 MODEL_TYPES = {"gpt2": "GPT2"}
 """``model_type`` of a config.json to what the names of its stock classes begin with."""
@@ -226,6 +226,11 @@ class Network(nn.Module):
             self.heads[name] = nn_heads.build_head(HEADS, name, self, num_labels, "gpt2")
         self.reset_parameters()
 
+    @property
+    def embed(self) -> nn.Embedding:
+        """The embedding of tokens; a forward hook may replace its output."""
+        return self.embeddings.word
+
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does: smaller where a block adds to the residual stream."""
         deviation = self.config.initializer_range
@@ -242,6 +247,7 @@ class Network(nn.Module):
         batch: Batch,
         heads: Sequence[str] = ("causal_lm",),
         targets: Mapping[str, Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: KVCache | None = None,
     ) -> Outputs:
         """Hidden states of the batch, and what the heads say at their places.
@@ -260,7 +266,7 @@ class Network(nn.Module):
         for layer in before:
             hidden = layer(hidden, mask, cache)
         hidden = last(hidden, mask, cache, nn_heads.needed_positions(self.heads, batch, heads))
-        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, cache)
+        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, loss, cache)
 
 
 def _build_lm_head(network: Network, _: int) -> nn_heads.VocabularyHead:

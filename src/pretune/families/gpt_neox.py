@@ -19,7 +19,7 @@ from pretune.nn.cache import KVCache
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
 from pretune.nn.positions import RotaryTables, apply_rotary
-from pretune.types import Batch, Outputs, OutputSpec, SpecialTokens, Traits
+from pretune.types import Batch, LossOptions, Outputs, OutputSpec, SpecialTokens, Traits
 
 MODEL_TYPES = {"gpt_neox": "GPTNeoX"}
 """``model_type`` of a config.json to what the names of its stock classes begin with."""
@@ -192,6 +192,11 @@ class Network(nn.Module):
             self.heads[name] = nn_heads.build_head(HEADS, name, self, num_labels, "gpt_neox")
         self.reset_parameters()
 
+    @property
+    def embed(self) -> nn.Embedding:
+        """The embedding of tokens; a forward hook may replace its output."""
+        return self.embedding
+
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does."""
         init.init_normal_(self, self.config.initializer_range, generator)
@@ -201,6 +206,7 @@ class Network(nn.Module):
         batch: Batch,
         heads: Sequence[str] = ("causal_lm",),
         targets: Mapping[str, Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: KVCache | None = None,
     ) -> Outputs:
         """Hidden states of the batch, and what the heads say at their places.
@@ -220,7 +226,7 @@ class Network(nn.Module):
         for layer in before:
             hidden = layer(hidden, tables, mask, cache)
         hidden = last(hidden, tables, mask, cache, nn_heads.needed_positions(self.heads, batch, heads))
-        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, cache)
+        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, loss, cache)
 
 
 def _build_lm_head(network: Network, _: int) -> nn_heads.VocabularyHead:

@@ -23,7 +23,7 @@ from pretune.nn.cache import KVCache
 from pretune.nn.feedforward import ActivationName, GatedFeedForward
 from pretune.nn.norms import RMSNorm
 from pretune.nn.positions import RotaryTables, apply_rotary
-from pretune.types import Batch, Outputs, OutputSpec, SpecialTokens, Traits
+from pretune.types import Batch, LossOptions, Outputs, OutputSpec, SpecialTokens, Traits
 
 MODEL_TYPES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
 """``model_type`` of a config.json to what the names of its stock classes begin with."""
@@ -83,7 +83,7 @@ ROPE_THETA = 10_000.0
 class Config(settings.Settings):
     """The shape of a Llama or a relative, as its config.json names it; defaults for a small machine."""
 
-    form: VariantName = "qwen3"
+    model_type: VariantName = "qwen3"
     """The architecture: qwen3 norms queries and keys, qwen2 has a bias on queries, keys and values."""
 
     vocab_size: pydantic.PositiveInt = 8192
@@ -118,12 +118,16 @@ class Config(settings.Settings):
     @pydantic.model_validator(mode="after")
     def _check_consistency(self) -> Self:
         for name in OPTIONAL_SETTINGS:
-            if getattr(self, name) and name not in VARIANTS[self.form].optional_settings:
+            if getattr(self, name) and name not in VARIANTS[self.model_type].optional_settings:
                 variants = " and ".join(
-                    form for form, has in VARIANTS.items() if name in has.optional_settings
+                    variant for variant, has in VARIANTS.items() if name in has.optional_settings
                 )
-                raise ValueError(f"{name}: {self.form} has none, {variants} have; change form or unset it")
-        if self.hidden_size % self.num_attention_heads and (self.head_dim is None or self.form == "llama"):
+                raise ValueError(
+                    f"{name}: {self.model_type} has none, {variants} have; change model_type or unset it"
+                )
+        if self.hidden_size % self.num_attention_heads and (
+            self.head_dim is None or self.model_type == "llama"
+        ):
             raise ValueError(
                 f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads"
             )
@@ -146,7 +150,7 @@ class Config(settings.Settings):
     @property
     def tokenizer_class(self) -> str | None:
         """The class that reads its tokenizer in stock transformers, whatever the folder says; None: any."""
-        return "Qwen2Tokenizer" if self.form == "qwen2" else None
+        return "Qwen2Tokenizer" if self.model_type == "qwen2" else None
 
     @property
     def key_value_heads(self) -> int:
@@ -189,7 +193,7 @@ class Config(settings.Settings):
             name for name in OPTIONAL_SETTINGS if name not in VARIANTS[model_type].optional_settings
         }  # stock ignores them
         known = {key: value for key, value in given.items() if key in cls.model_fields and key not in absent}
-        known |= {"form": model_type, **scaled_rope.read_rope_settings(given, "llama", ROPE_THETA)}
+        known |= {"model_type": model_type, **scaled_rope.read_rope_settings(given, "llama", ROPE_THETA)}
         if "layer_types" in VARIANTS[model_type].optional_settings and not given.get("use_sliding_window"):
             known |= {"sliding_window": None, "max_window_layers": 0}
         return settings.build_settings(cls, known, where="config.json")
@@ -198,9 +202,9 @@ class Config(settings.Settings):
         self, head: str, *, outputs: OutputSpec | None = None, specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
-        variant, scaling = VARIANTS[self.form], self.rope_scaling
+        variant, scaling = VARIANTS[self.model_type], self.rope_scaling
         absent = {
-            "form",
+            "model_type",
             "rope_scaling",
             *(name for name in OPTIONAL_SETTINGS if name not in variant.optional_settings),
         }
@@ -214,8 +218,8 @@ class Config(settings.Settings):
         if "layer_types" in variant.optional_settings:
             values |= {"layer_types": list(self.layer_attention_types)}
             values |= {"use_sliding_window": self.sliding_window is not None}
-        values |= {"model_type": self.form, "dtype": "float32"}
-        values |= {"architectures": [nn_heads.stock_class(HEADS, MODEL_TYPES[self.form], head)]}
+        values |= {"model_type": self.model_type, "dtype": "float32"}
+        values |= {"architectures": [nn_heads.stock_class(HEADS, MODEL_TYPES[self.model_type], head)]}
         if specials is not None:
             values |= {"pad_token_id": specials.pad_id, "bos_token_id": specials.bos_id}
             values |= {"eos_token_id": specials.eos_id}
@@ -227,7 +231,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, config: Config, layer_index: int) -> None:
         super().__init__()
-        width, size, variant = config.hidden_size, config.head_size, VARIANTS[config.form]
+        width, size, variant = config.hidden_size, config.head_size, VARIANTS[config.model_type]
         bias = config.attention_bias or variant.qkv_bias
         self.layer_index = layer_index
         self.head_size = size
@@ -301,6 +305,11 @@ class Network(nn.Module):
             self.heads[name] = nn_heads.build_head(HEADS, name, self, num_labels, "llama")
         self.reset_parameters()
 
+    @property
+    def embed(self) -> nn.Embedding:
+        """The embedding of tokens; a forward hook may replace its output."""
+        return self.embedding
+
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does."""
         init.init_normal_(self, self.config.initializer_range, generator)
@@ -310,6 +319,7 @@ class Network(nn.Module):
         batch: Batch,
         heads: Sequence[str] = ("causal_lm",),
         targets: Mapping[str, Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: KVCache | None = None,
     ) -> Outputs:
         """Hidden states of the batch, and what the heads say at their places.
@@ -336,7 +346,7 @@ class Network(nn.Module):
             hidden = layer(hidden, tables, masks[attention_type], cache)
         output_positions = nn_heads.needed_positions(self.heads, batch, heads)
         hidden = self.layers[-1](hidden, tables, masks[last], cache, output_positions)
-        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, cache)
+        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, loss, cache)
 
 
 def _build_lm_head(network: Network, _: int) -> nn_heads.VocabularyHead:
@@ -348,7 +358,7 @@ def _build_lm_head(network: Network, _: int) -> nn_heads.VocabularyHead:
 
 
 def _question_answering_prefix(config: Config) -> tuple[str, str]:
-    return "model.", "model." if config.form == "mistral" else "transformer."
+    return "model.", "model." if config.model_type == "mistral" else "transformer."
 
 
 HEADS = nn_heads.decoder_heads(_build_lm_head, token_classifier="score")

@@ -21,7 +21,7 @@ from pretune.nn.feedforward import ACTIVATIONS, ActivationName
 from pretune.nn.heads import Head
 from pretune.nn.positions import RotaryTables, apply_rotary
 from pretune.nn.scaled_rope import RopeScaling
-from pretune.types import Batch, Outputs, OutputSpec, SpecialTokens, Traits
+from pretune.types import Batch, LossOptions, Outputs, OutputSpec, SpecialTokens, Traits
 
 MODEL_TYPES = {"modernbert": "ModernBert"}
 """``model_type`` of a config.json to what the names of its stock classes begin with."""
@@ -312,6 +312,11 @@ class Network(nn.Module):
             self.heads[name] = nn_heads.build_head(HEADS, name, self, num_labels, "modernbert")
         self.reset_parameters()
 
+    @property
+    def embed(self) -> nn.Embedding:
+        """The embedding of tokens; a forward hook may replace its output."""
+        return self.embeddings.word
+
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does: cut normal, smaller where a block adds to the stream."""
         init.init_normal_(self, self.config.initializer_range, generator)
@@ -324,6 +329,7 @@ class Network(nn.Module):
         batch: Batch,
         heads: Sequence[str] = ("masked_lm",),
         targets: Mapping[str, Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: None = None,
     ) -> Outputs:
         """Hidden states of the batch, and what the heads say at their places.
@@ -351,7 +357,7 @@ class Network(nn.Module):
         hidden = self.layers[-1](
             hidden, tables[last], masks[last], nn_heads.needed_positions(self.heads, batch, heads)
         )
-        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets)
+        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, loss)
 
     def _init_stds(self) -> Iterator[tuple[Tensor, float]]:
         """Each matrix with the deviation that it is drawn with."""

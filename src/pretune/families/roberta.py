@@ -20,7 +20,7 @@ from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
 from pretune.nn.heads import Head
 from pretune.nn.positions import build_position_ids
-from pretune.types import Batch, Layout, Outputs, OutputSpec, SpecialTokens, Traits
+from pretune.types import Batch, Layout, LossOptions, Outputs, OutputSpec, SpecialTokens, Traits
 
 MODEL_TYPES = {"roberta": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert"}
 """``model_type`` of a config.json to what the names of its stock classes begin with."""
@@ -44,7 +44,7 @@ HF_VOCAB_SIZES = {"roberta": 50265, "xlm-roberta": 30522, "camembert": 30522}
 class Config(settings.Settings):
     """The shape of a RoBERTa, under the names of its config.json; defaults for a small machine."""
 
-    form: Literal["roberta", "xlm-roberta", "camembert"] = "roberta"
+    model_type: Literal["roberta", "xlm-roberta", "camembert"] = "roberta"
     """The stock class that it is written as; all compute the same."""
 
     vocab_size: pydantic.PositiveInt = 8192
@@ -103,23 +103,23 @@ class Config(settings.Settings):
         for key in ("is_decoder", "add_cross_attention"):
             if values.get(key):
                 raise UnsupportedError(f"config.json: {key} is set; the roberta family is an encoder only")
-        form = values.get("model_type", "roberta")
-        given = {**HF_DEFAULTS, "vocab_size": HF_VOCAB_SIZES.get(form), **values}
+        model_type = values.get("model_type", "roberta")
+        given = {**HF_DEFAULTS, "vocab_size": HF_VOCAB_SIZES.get(model_type), **values}
         known = {key: value for key, value in given.items() if key in cls.model_fields}
-        stock_config = settings.build_settings(cls, {**known, "form": form}, where="config.json")
+        stock_config = settings.build_settings(cls, {**known, "model_type": model_type}, where="config.json")
         max_length = stock_config.max_position_embeddings - stock_config.first_position
-        shape = {**known, "form": form, "max_position_embeddings": max_length}
+        shape = {**known, "model_type": model_type, "max_position_embeddings": max_length}
         return settings.build_settings(cls, shape, where="config.json: the positions of texts")
 
     def to_hugging_face(
         self, head: str, *, outputs: OutputSpec | None = None, specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
-        values = {**self.model_dump(exclude={"form"}), "intermediate_size": self.inner_size}
+        values = {**self.model_dump(exclude={"model_type"}), "intermediate_size": self.inner_size}
         values |= {"max_position_embeddings": self.max_position_embeddings + self.first_position}
         values |= {
-            "architectures": [nn_heads.stock_class(HEADS, MODEL_TYPES[self.form], head)],
-            "model_type": self.form,
+            "architectures": [nn_heads.stock_class(HEADS, MODEL_TYPES[self.model_type], head)],
+            "model_type": self.model_type,
             "dtype": "float32",
         }
         if specials is not None:
@@ -258,10 +258,16 @@ class Network(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.norm = nn.Identity()  # each layer ends in a norm of its own
         self.heads = nn.ModuleDict()
         for name in heads:
             self.heads[name] = nn_heads.build_head(HEADS, name, self, num_labels, "roberta")
         self.reset_parameters()
+
+    @property
+    def embed(self) -> nn.Embedding:
+        """The embedding of tokens; a forward hook may replace its output."""
+        return self.embeddings.word
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as the released BERT does."""
@@ -272,6 +278,7 @@ class Network(nn.Module):
         batch: Batch,
         heads: Sequence[str] = ("masked_lm",),
         targets: Mapping[str, Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: None = None,
     ) -> Outputs:
         """Hidden states of the batch, and what the heads say at their places.
@@ -287,7 +294,7 @@ class Network(nn.Module):
         for layer in before:
             hidden = layer(hidden, mask)
         hidden = last(hidden, mask, nn_heads.needed_positions(self.heads, batch, heads))
-        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets)
+        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, loss)
 
 
 def _build_lm_head(network: Network, _: int) -> nn_heads.VocabularyHead:

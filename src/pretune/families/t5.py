@@ -25,10 +25,7 @@ from pretune.nn.feedforward import ACTIVATIONS, FeedForward, GatedFeedForward
 from pretune.nn.heads import Head
 from pretune.nn.norms import RMSNorm
 from pretune.nn.positions import RelativePositionBias
-from pretune.types import Batch, Layout, Outputs, OutputSpec, SpecialTokens, Traits
-
-LEARNING_RATES = {"learning_rate": 3e-2, "muon_learning_rate": 5e-3}
-"""From random weights: its word embedding begins at N(0, 1), and needs larger steps (docs/lab-notes.md)."""
+from pretune.types import Batch, Layout, LossOptions, Outputs, OutputSpec, SpecialTokens, Traits
 
 MODEL_TYPES = {"t5": "T5", "mt5": "MT5"}
 """``model_type`` of a config.json to what the names of its stock classes begin with."""
@@ -304,6 +301,21 @@ class Network(nn.Module):
             self.heads[name] = nn_heads.build_head(HEADS, name, self, num_labels, "t5")
         self.reset_parameters()
 
+    @property
+    def embed(self) -> nn.Embedding:
+        """The embedding of tokens; a forward hook may replace its output."""
+        return self.embedding
+
+    @property
+    def layers(self) -> tuple[nn.Module, ...]:
+        """The encoder's, then the decoder's."""
+        return (*self.encoder.layers, *self.decoder.layers)
+
+    @property
+    def norm(self) -> nn.Module:
+        """What follows the decoder's last layer."""
+        return self.decoder.norm
+
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as the released T5 does, which makes up for products that are not scaled."""
         width, size = self.config.hidden_size, self.config.head_size
@@ -342,6 +354,7 @@ class Network(nn.Module):
         batch: Batch,
         heads: Sequence[str] = ("causal_lm",),
         targets: Mapping[str, Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: KVCache | None = None,
     ) -> Outputs:
         """Hidden states of the target, and what the heads say at their places.
@@ -355,7 +368,7 @@ class Network(nn.Module):
             cache.prepare(batch.layout, batch.tokens.shape[1])
         encoder_output = encode_source(batch, self.encode, cache)
         hidden = self.decoder(self.embedding(batch.tokens), batch.layout, encoder_output, cache)  # (B, T, D)
-        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets, cache)
+        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets, loss, cache)
 
 
 def _attention_weights(ours: str, theirs: str) -> list[Operation]:
@@ -410,6 +423,8 @@ HEADS = {
 TRAITS = Traits(
     architecture="encoder-decoder", heads=tuple(HEADS), pooling="last",
     supports_cache=True, decoder_start_token="pad",
+    # Its word embedding begins at N(0, 1), and needs larger steps (docs/lab-notes.md).
+    learning_rates={"learning_rate": 3e-2, "muon_learning_rate": 5e-3},
 )  # fmt: skip
 
 WEIGHTS: list[Operation] = [

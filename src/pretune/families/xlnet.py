@@ -26,12 +26,9 @@ from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
 from pretune.nn.heads import Head
 from pretune.nn.positions import relative_shift, relative_sinusoids
-from pretune.types import Batch, Outputs, OutputSpec, SpecialTokens, Traits
+from pretune.types import Batch, LossOptions, Outputs, OutputSpec, SpecialTokens, Traits
 
 HEAD = "permutation_lm"
-
-OBJECTIVE = HEAD
-"""What it is pretrained by, where nothing else is asked for."""
 
 MODEL_TYPES = {"xlnet": "XLNet"}
 """``model_type`` of a config.json to what the names of its stock classes begin with."""
@@ -316,10 +313,16 @@ class Network(nn.Module):
         """What a query holds before it has read anything."""
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.dropout = Dropout(config.hidden_dropout)
+        self.norm = nn.Identity()  # each layer ends in a norm of its own
         self.heads = nn.ModuleDict()
         for name in heads:
             self.heads[name] = nn_heads.build_head(HEADS, name, self, num_labels, "xlnet")
         self.reset_parameters()
+
+    @property
+    def embed(self) -> nn.Embedding:
+        """The embedding of tokens; a forward hook may replace its output."""
+        return self.embedding
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does: the biases of attention, too, are drawn."""
@@ -336,6 +339,7 @@ class Network(nn.Module):
         batch: Batch,
         heads: Sequence[str] = (HEAD,),
         targets: Mapping[str, Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: SegmentMemory | None = None,
     ) -> Outputs:
         """Hidden states of the batch, and what the heads say at their places.
@@ -354,7 +358,7 @@ class Network(nn.Module):
         if batch.layout.order is None or HEAD not in heads:
             positions = nn_heads.needed_positions(self.heads, batch, heads)
             return nn_heads.run_heads(
-                self.heads, self._run_layers(batch, cache, None, positions), batch, heads, targets
+                self.heads, self._run_layers(batch, cache, None, positions), batch, heads, targets, loss
             )
         if len(heads) > 1:
             raise UnsupportedError(f"xlnet: in permuted order {HEAD} is read alone, not with {heads}")
@@ -366,7 +370,7 @@ class Network(nn.Module):
             self._run_layers(batch, cache, by_row.positions, None), by_row.slots
         )  # (N, D)
         return nn_heads.run_heads(
-            self.heads, query_hidden, replace(batch, positions={HEAD: positions}), heads, targets
+            self.heads, query_hidden, replace(batch, positions={HEAD: positions}), heads, targets, loss
         )
 
     def _run_layers(
@@ -402,7 +406,7 @@ class Network(nn.Module):
             streams = layer(
                 streams, masks, context, relative_encoding, output_positions if number == final else None
             )
-        output: Tensor = self.dropout(streams[0])
+        output: Tensor = self.dropout(self.norm(streams[0]))
         return output
 
 
@@ -445,6 +449,7 @@ TRAITS = Traits(
     pooling="last",
     supports_permutation=True,
     has_segment_embeddings=True,
+    objective=HEAD,
 )
 
 WEIGHTS: list[Operation] = [

@@ -42,7 +42,7 @@ def beam_search(
     width, max_tokens, eos_ids = decoding.num_beams, limits.max_new_tokens, generation_config.eos_ids
     if not max_tokens:
         return [Continuation("", (), "length", 0.0)] * decoding.num_return_sequences
-    state = DecoderState(network, [prompt], max_length=max_length, use_cache=decoding.cache)
+    state = DecoderState(network, [prompt], max_length=max_length, use_cache=decoding.use_cache)
     logits = state.prefill()
     scores = torch.zeros(1)  # of the running beams; at first there is one
     finished: list[_FinishedBeam] = []

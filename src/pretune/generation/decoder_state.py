@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pretune.nn.cache import KVCache
 from pretune.nn.nonfinite import check_finite
+from pretune.runtime.device import network_device
 from pretune.types import Batch, Layout
 
 HEAD = "causal_lm"
@@ -55,6 +56,7 @@ class DecoderState:
         self.texts = [list(prompt.tokens) for prompt in prompts]
         self._sources = [prompt.source for prompt in prompts if prompt.source is not None]
         self._network, self._max_length, self._use_cache = network, max_length, use_cache
+        self._device = network_device(network)
         self._cache = KVCache()
         self._window_starts = [max(0, len(text) - max_length) for text in self.texts]
         self._prefix_lengths = [
@@ -92,7 +94,7 @@ class DecoderState:
         self._window_starts = [self._window_starts[row] for row in rows]
         self._sources = [self._sources[row] for row in rows] if self._sources else []
         self._prefix_lengths = [self._prefix_lengths[row] for row in rows]
-        self._cache.select(torch.tensor(list(rows)))
+        self._cache.select(torch.tensor(list(rows), device=self._device))
 
     def history(self) -> Tensor:
         """(B, T) the whole texts, -1 behind the shorter ones."""
@@ -110,8 +112,8 @@ class DecoderState:
             sizes = torch.tensor([len(source) for source in self._sources])
             batch = replace(batch, source_tokens=_pad(self._sources, 0), source_layout=Layout(sizes))
         cache = self._cache if self._use_cache else None
-        logits: Tensor = self._network(batch, heads=(HEAD,), cache=cache).logits[HEAD]
-        return check_finite(logits)
+        logits: Tensor = self._network(batch.to(self._device), heads=(HEAD,), cache=cache).logits[HEAD]
+        return check_finite(logits).cpu()  # what is chosen from them is chosen there
 
 
 def _pad(rows: Sequence[Sequence[int]], pad_value: int) -> Tensor:

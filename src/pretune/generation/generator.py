@@ -94,7 +94,7 @@ class TextGenerator:
         tokenizer = self.tokenizer
         prompt_texts = (
             chat.render_prompts(tokenizer.chat_template, tokenizer.special_tokens, texts)
-            if decoding.chat
+            if decoding.apply_chat_template
             else texts
         )
         return [self.build_prompt(text, decoding) for text in prompt_texts]
@@ -102,22 +102,22 @@ class TextGenerator:
     def build_prompt(self, text: str, decoding: Decoding | None = None) -> Prompt:
         """The ids of a prompt, with what the tokenizer puts before a text; of an encoder-decoder the source.
 
-        The names of special tokens in it are these tokens, as stock reads them, unless ``decoding`` says that
-        it is literal. A chat template has written its own frame.
+        The names of special tokens in it are these tokens, as stock reads them, unless ``decoding`` has
+        ``split_special_tokens``. A chat template has written its own frame.
 
         Raises:
             UsageError: it is empty, and there is no token to begin a text with; or a source is too long; or
                 an encoder-decoder, which reads its source both ways, is told how to read.
         """
         specials, decoding = self.tokenizer.specials, decoding or Decoding()
-        bidirectional = decoding.both_ways
-        ids = self.tokenizer.encode(text, parse_specials=not decoding.literal).ids.tolist()
-        before, after = ((), ()) if decoding.chat else specials.single
+        bidirectional = decoding.bidirectional_prompt
+        ids = self.tokenizer.encode(text, parse_specials=not decoding.split_special_tokens).ids.tolist()
+        before, after = ((), ()) if decoding.apply_chat_template else specials.single
         if self.generation_config.decoder_start_id is not None:
             if bidirectional is not None:
                 raise UsageError(
-                    f"both_ways = {bidirectional}: an encoder-decoder always reads its source both ways; "
-                    "leave both_ways out, it is for a decoder's prompt"
+                    f"bidirectional_prompt = {bidirectional}: an encoder-decoder always reads its source "
+                    "both ways; leave bidirectional_prompt out, it is for a decoder's prompt"
                 )
             return Prompt(
                 [self.generation_config.decoder_start_id], self._check_source([*before, *ids, *after])

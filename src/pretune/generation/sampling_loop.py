@@ -62,7 +62,7 @@ def stream_tokens(
     if not all(limit.max_new_tokens for limit in limits):
         yield from ((row, detokenizers[row].finish("length"), detokenizers[row]) for row in live)
         return
-    state = DecoderState(network, prompts, max_length=max_length, use_cache=decoding.cache)
+    state = DecoderState(network, prompts, max_length=max_length, use_cache=decoding.use_cache)
     logits = state.prefill()  # (B, V)
     if num_sequences > 1:
         copies = [n for n in range(len(prompts)) for _ in range(num_sequences)]

@@ -39,13 +39,13 @@ class Decoding(Settings):
     """True: beams end as soon as ``num_beams`` texts have ended; ``never``: only when no beam can become
     better at any length; False: when none can at its present length."""
     seed: Seed = 0
-    cache: bool = True
+    use_cache: bool = True
     """Keep keys and values; without, the whole text is read anew for each token."""
-    both_ways: bool | None = None
+    bidirectional_prompt: bool | None = None
     """Do the places of a decoder's prompt see each other both ways? None: as it was trained."""
-    literal: bool = False
+    split_special_tokens: bool = False
     """Read the names of special tokens in a prompt as text, as they must be where a stranger wrote it."""
-    chat: bool = False
+    apply_chat_template: bool = False
     """Put the prompt into the model's chat template, as what a user says."""
     sampling: Sampling | None = None
     """None: the model's own."""
@@ -63,8 +63,11 @@ class Decoding(Settings):
             raise ValueError(
                 f"min_new_tokens {self.min_new_tokens} is more than max_new_tokens {self.max_new_tokens}"
             )
-        if self.literal and self.chat:
-            raise ValueError("literal and chat exclude each other: a template is made of special tokens")
+        if self.split_special_tokens and self.apply_chat_template:
+            raise ValueError(
+                "split_special_tokens and apply_chat_template exclude each other: a template is made of "
+                "special tokens"
+            )
         if self.num_beams > 1 and self.num_return_sequences > self.num_beams:
             raise ValueError(
                 f"num_return_sequences {self.num_return_sequences} is more than num_beams {self.num_beams}"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pretune.data.packing import collate
 from pretune.nn.nonfinite import check_finite
 from pretune.objectives import permutation_lm
+from pretune.runtime.device import network_device
 from pretune.types import Example, IntArray, Row, SpecialTokens
 
 MAX_BATCH_TOKENS = 4096
@@ -36,9 +37,11 @@ def iter_logits(
                     replace(row, order=permutation_lm.masked_order(row.tokens, specials)) for row in grid_rows
                 ]
             examples = [[Example(i, (row,))] for i, row in enumerate(grid_rows)]
-            batch = collate(examples, pad_id=specials.pad_id, heads=(head,))
+            batch = collate(examples, pad_id=specials.pad_id, heads=(head,)).to(network_device(network))
             logits: Tensor = network(batch, heads=(head,)).logits[head]
-            yield from torch.split(check_finite(logits.float()), [len(places) for _, places in batch_rows])
+            yield from torch.split(
+                check_finite(logits.float()).cpu(), [len(places) for _, places in batch_rows]
+            )
     finally:
         network.train(was_training)
 

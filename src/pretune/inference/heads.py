@@ -15,6 +15,7 @@ from pretune.data.order import validation_rng
 from pretune.data.packing import collate, pack_tight
 from pretune.inference.batching import iter_logits
 from pretune.nn.nonfinite import check_finite
+from pretune.runtime.device import network_device
 from pretune.text.tokenizer import Tokenizer
 from pretune.types import Example, Feature, ObjectiveLike, Row, SpecialTokens, add_special_tokens
 
@@ -68,7 +69,7 @@ def _head_logits(
     """The logits of the objective's first head, (n, C) a feature, row by row."""
     head = objective.heads[0]
     groups = [[objective.build(f, validation_rng(f.record)) for f in row] for row in rows]
-    outputs = network(objective.collate(groups), heads=(head,))
+    outputs = network(objective.collate(groups).to(network_device(network)), heads=(head,))
     counts = [sum(len(row.positions[head]) for row in e.rows) for e in chain.from_iterable(groups)]
     logits = check_finite(outputs.logits[head].float())
     return list(np.split(logits.cpu().numpy(), np.cumsum(counts)[:-1]))
@@ -92,7 +93,7 @@ def predict_nll(
         targets.append(torch.from_numpy(np.asarray(feature.sequences[-1], np.int64)))
     logits = iter_logits(network, head, rows, tokenizer.specials)
     return [
-        nn.functional.cross_entropy(found, target, reduction="none").cpu().numpy()  # (n,)
+        nn.functional.cross_entropy(found, target.to(found.device), reduction="none").cpu().numpy()  # (n,)
         for found, target in zip(logits, targets, strict=True)
     ]
 
@@ -111,7 +112,7 @@ def predict_vectors(
         batch = collate(
             [[Example(feature.record, (row,))]], pad_id=specials.pad_id, heads=(), segments=segments
         )
-        hidden = network(batch, heads=()).hidden  # (1, T, D)
+        hidden = network(batch.to(network_device(network)), heads=()).hidden  # (1, T, D)
         found.append(check_finite(hidden[0, : len(tokens)].float().mean(0)).cpu().numpy())  # (D,)
     network.train(was_training)
     return found

@@ -15,6 +15,7 @@ from pretune.inference.batching import iter_logits
 from pretune.nn.cache import KVCache
 from pretune.nn.nonfinite import check_finite
 from pretune.objectives import causal_lm, masked_lm
+from pretune.runtime.device import network_device
 from pretune.text.segmentation import WORD_START, find_word_starts
 from pretune.text.tokenizer import Tokenizer, replace_surrogates
 from pretune.types import Batch, IntArray, Layout, SpecialTokens
@@ -213,10 +214,10 @@ def _token_log_probabilities(
         tokens = grid[:, begin : min(begin + chunk_length, width)]  # (B, T)
         chunk_lengths = (lengths - begin).clamp(max=tokens.shape[1])
         layout = Layout(chunk_lengths, cache_lengths=None if cache is None else cache.lengths)
-        batch = Batch(tokens, layout, positions={causal_lm.HEAD: None})
+        batch = Batch(tokens, layout, positions={causal_lm.HEAD: None}).to(network_device(network))
         logits: Tensor = network(batch, heads=(causal_lm.HEAD,), cache=cache).logits[causal_lm.HEAD]
         targets = grid[:, begin + 1 : begin + 1 + tokens.shape[1]].flatten()
-        logits = logits.float()  # (B * T, V)
+        logits = logits.float().cpu()  # (B * T, V)
         check_finite(logits[(torch.arange(tokens.shape[1]) < chunk_lengths[:, None]).flatten()])
         log_probabilities = logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(-1)
         found.append(log_probabilities.view(tokens.shape))

@@ -124,8 +124,9 @@ def check_sizes(config: Any, tokenizer: Tokenizer, max_length: int) -> None:
     fixed = getattr(config, "tokenizer_class", None)
     if fixed is not None:
         raise ConfigError(
-            f"model: form = {config.form}: stock transformers would read its tokenizer as a {fixed}, which "
-            "has other special tokens; begin with another form (a model that is there can be read and tuned)"
+            f"model: model_type = {config.model_type}: stock transformers would read its tokenizer as a "
+            f"{fixed}, which has other special tokens; begin with another model_type (a model that is there "
+            "can be read and tuned)"
         )
     if getattr(config, "pad_token_id", tokenizer.specials.pad_id) != tokenizer.specials.pad_id:
         raise ConfigError(

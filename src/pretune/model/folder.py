@@ -131,7 +131,7 @@ def save_model_folder(folder: Path, write: Callable[[Path], None], *, overwrite:
     """
     with lock.acquire(lock.lock_path(folder), folder):
         atomic_files.check_target(folder, overwrite=overwrite)
-        atomic_files.write_folder(folder, write, metadata={"kind": "model"})
+        atomic_files.write_folder(folder, write, metadata={"type": "model"})
     return folder
 
 

@@ -23,7 +23,7 @@ from pretune.model.build import (
     init_network,
     is_labeled,
 )
-from pretune.model.capabilities import writes_text
+from pretune.model.capabilities import head_use
 from pretune.model.folder import (
     find_model_folder,
     outputs_from_config,
@@ -109,7 +109,8 @@ def load_folder(
     if missing and is_same_head:
         raise CheckpointError(f"{folder}: has no weights for {', '.join(missing[:5])}")
     specials, start = tokenizer.specials, find_decoder_start_id(module, tokenizer)
-    writes = writes_text(module, requested_head)  # who writes nothing does not fail by how it would
+    # Who writes nothing does not fail by how it would.
+    writes = "generate" in (head_use(module, name) for name in requested_head.split("+") if name in table)
     defaults = (
         GenerationConfig.load(folder, config_json, specials, start)
         if writes

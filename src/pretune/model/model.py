@@ -31,12 +31,14 @@ from pretune.inference.fill_mask import MaskFiller, MaskPrediction, fill_masks
 from pretune.inference.scoring import TextScore, score_causal, score_masked
 from pretune.model.build import check_memory, check_sizes, find_decoder_start_id, head_outputs, init_network
 from pretune.model.capabilities import (
-    MASK_HEADS,
     PREFIX_OBJECTIVES,
+    HeadUse,
     check_head,
+    check_trained,
+    check_use,
+    head_use,
     no_score_error,
     no_task_error,
-    writes_text,
 )
 from pretune.model.folder import METADATA_FILE, save_model_folder
 from pretune.model.loading import load_folder
@@ -44,6 +46,7 @@ from pretune.model.nonfinite import explain_non_finite
 from pretune.nn.heads import combined_names
 from pretune.registry import find
 from pretune.runtime import atomic_files
+from pretune.runtime.device import network_device
 from pretune.tasks import find_task
 from pretune.tasks.base import Reader, Task
 from pretune.text.tokenizer import Tokenizer
@@ -190,6 +193,11 @@ class Model:
         return self.heads[0]
 
     @property
+    def head_use(self) -> HeadUse:
+        """What that head is used for."""
+        return head_use(self.family, self.head)
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Names of the head's outputs; empty where they have none."""
         return self.outputs.labels
@@ -198,6 +206,11 @@ class Model:
     def max_length(self) -> int:
         """Tokens that it reads at once, special ones included."""
         return int(self.metadata.get("max_length") or self.config.max_position_embeddings)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights lie, and where it computes."""
+        return network_device(self.network)
 
     @property
     def num_parameters(self) -> int:
@@ -229,7 +242,7 @@ class Model:
         hub.write_model(folder, config, weights.export_weights(self.network, operations))
         self.tokenizer.save(folder, model_max_length=self.max_length)
         atomic_files.write_json(folder / METADATA_FILE, {"head": head, **self.metadata})
-        if writes_text(self.family, head):
+        if self.head_use == "generate":
             self.generation_config.save(folder, self.tokenizer.specials)
         if self.fingerprints is not None:
             self.fingerprints.save(folder)
@@ -260,7 +273,7 @@ class Model:
             return self.predict([self.task_type().from_texts(texts)])[0]
         if text_pair is not None:
             raise UsageError(f"text_pair = {quote(text_pair)}: a language model reads one text; leave it out")
-        if self.head in MASK_HEADS:
+        if self.head_use == "fill":
             return self.fill(text)
         return self.generate(text)
 
@@ -278,7 +291,7 @@ class Model:
             UsageError: it was fine-tuned for none.
         """
         if self.task_name is None:
-            raise no_task_error(self.path, self.head)
+            raise no_task_error(self.path, self.family, self.head)
         return find_task(self.task_name)
 
     def build_task(self, options: Settings | None = None) -> Task:
@@ -380,7 +393,7 @@ class Model:
                 whose probability it carries.
             whole_words: words of several tokens, too, compared by their probability a token.
         """
-        self.require_head(*MASK_HEADS)
+        self.require_use("fill")
         masks = MaskFiller(self.network, self.tokenizer, self.max_length, self.head)
         with explain_non_finite(self.path, self.network):
             return fill_masks(masks, text, top_k, targets=targets, joint=joint, whole_words=whole_words)
@@ -396,20 +409,21 @@ class Model:
         sampling: Sampling | None = None,
         num_beams: int | None = None,
         seed: Seed = 0,
-        literal: bool = False,
-        chat: bool = False,
+        split_special_tokens: bool = False,
+        apply_chat_template: bool = False,
     ) -> str:
         """Continue ``prompt``; the continuation alone is returned, and ends where the model ends the text.
 
-        The names of special tokens in ``prompt`` are these tokens, unless it is ``literal``. With ``chat``
-        the prompt is put into the model's chat template, as what a user says. An encoder-decoder reads
-        ``prompt`` as its source, and writes what it was trained to make of it.
+        The names of special tokens in ``prompt`` are these tokens, unless ``split_special_tokens``. With
+        ``apply_chat_template`` the prompt is put into the model's chat template, as what a user says. An
+        encoder-decoder reads ``prompt`` as its source, and writes what it was trained to make of it.
         What is left out is decided by the model: by its generation_config.json, or by the defaults of
         `Decoding` (50 new tokens) and ``Sampling()``.
         """
         values = {
             "max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "stop": stop,
-            "sampling": sampling, "num_beams": num_beams, "seed": seed, "literal": literal, "chat": chat,
+            "sampling": sampling, "num_beams": num_beams, "seed": seed,
+            "split_special_tokens": split_special_tokens, "apply_chat_template": apply_chat_template,
         }  # fmt: skip
         return self.generate_batch([prompt], build_decoding(values))[0][0].text
 
@@ -423,13 +437,14 @@ class Model:
         stop: Sequence[str] | None = None,
         sampling: Sampling | None = None,
         seed: Seed = 0,
-        literal: bool = False,
-        chat: bool = False,
+        split_special_tokens: bool = False,
+        apply_chat_template: bool = False,
     ) -> Iterator[str]:
         """The text of :meth:`generate` piece by piece, as soon as its characters are whole."""
         values = {
             "max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "stop": stop,
-            "sampling": sampling, "seed": seed, "literal": literal, "chat": chat,
+            "sampling": sampling, "seed": seed,
+            "split_special_tokens": split_special_tokens, "apply_chat_template": apply_chat_template,
         }  # fmt: skip
         return self.stream_decoding(prompt, build_decoding(values))
 
@@ -477,10 +492,10 @@ class Model:
         self, texts: Sequence[str], *, stride: int | None = None, within_word: bool = False
     ) -> list[TextScore]:
         """:meth:`score` of each text, several at once."""
-        self.require_head("causal_lm", *MASK_HEADS)
+        self.require_use("generate", "fill")
         if self.family.TRAITS.architecture == "encoder-decoder":
             raise no_score_error(self.path)
-        scorer = partial(score_masked, head=self.head) if self.head in MASK_HEADS else score_causal
+        scorer = partial(score_masked, head=self.head) if self.head_use == "fill" else score_causal
         with explain_non_finite(self.path, self.network):
             return scorer(
                 self.network, self.tokenizer, texts, max_length=self.max_length, stride=stride,
@@ -493,7 +508,7 @@ class Model:
         return f"not done as its {FILE_NAME} asks: {', '.join(unused)}" if unused else ""
 
     def _build_decoder(self) -> TextGenerator:
-        self.require_head("causal_lm")
+        self.require_use("generate")
         unused = self.take_unused_settings()
         if unused:
             warnings.warn(f"{self.path or 'this model'}: {unused}", UserWarning, stacklevel=4)
@@ -508,11 +523,19 @@ class Model:
         )
 
     def require_head(self, *heads: str) -> None:
-        """See that the model has a trained head of one of these kinds.
+        """See that the model has a trained head, and that it is one of these, which a task names.
 
         Raises:
             UsageError: it has another, or one that the folder had no weights for.
         """
-        # A head that fine-tuning trains is made for it: its model is used while it learns.
-        untrained = self.untrained if self.family.HEADS[self.head].is_pretrained else ()
-        check_head(self.path, self.head, heads, untrained)
+        check_trained(self.path, self.family, self.head, self.untrained)
+        check_head(self.path, self.family, self.head, heads)
+
+    def require_use(self, *uses: HeadUse) -> None:
+        """See that the model has a trained head that is used in one of these ways.
+
+        Raises:
+            UsageError: it has another, or one that the folder had no weights for.
+        """
+        check_trained(self.path, self.family, self.head, self.untrained)
+        check_use(self.path, self.family, self.head, uses)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.nn.dropout import Dropout
 from pretune.nn.sampled_softmax import sampled_softmax_loss
-from pretune.nn.vocabulary_loss import vocabulary_loss
-from pretune.types import Batch, Layout, NegativeSamples, Outputs
+from pretune.nn.vocabulary_loss import vocabulary_loss, vocabulary_nll
+from pretune.types import Batch, Layout, LossOptions, Outputs
 
 HeadType = Literal["vocabulary", "sequence", "token", "span", "choice", "embedding"]
 """What a head gives: a token's logits (N, V); a text's or a token's classes (N, C); the logits of an answer's
@@ -193,22 +193,21 @@ class VocabularyHead(HeadModule):
         logits: Tensor = self.decoder(self.transform(hidden))
         return logits
 
-    def loss(
-        self,
-        hidden: Tensor,
-        targets: Tensor,
-        label_smoothing: float = 0.0,
-        negative_samples: NegativeSamples | None = None,
-    ) -> Tensor:
-        """(N, D) hidden states and (N,) ids to the summed cross-entropy, (), estimated by
-        ``negative_samples``.
+    def loss(self, hidden: Tensor, targets: Tensor, options: LossOptions) -> Tensor:
+        """(N, D) hidden states and (N,) ids to the summed cross-entropy, ().
 
-        What is smoothed needs all logits, and is no estimate.
+        It is estimated where the options hold negative samples; what is smoothed needs all logits.
         """
-        weight, bias = self.decoder.weight, self.decoder.bias
-        if negative_samples is None or label_smoothing:
-            return vocabulary_loss(self.transform(hidden), weight, bias, targets, label_smoothing)
-        return sampled_softmax_loss(self.transform(hidden), weight, bias, targets, negative_samples)
+        weight, bias, smoothing = self.decoder.weight, self.decoder.bias, options.label_smoothing
+        if options.negative_samples is None or smoothing:
+            return vocabulary_loss(self.transform(hidden), weight, bias, targets, smoothing)
+        return sampled_softmax_loss(self.transform(hidden), weight, bias, targets, options.negative_samples)
+
+    def nll(self, hidden: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """(N, D) hidden states and (N,) ids to the cross-entropy of each position, (N,)."""
+        return vocabulary_nll(
+            self.transform(hidden), self.decoder.weight, self.decoder.bias, targets, label_smoothing
+        )
 
 
 class TanhClassifier(HeadModule):
@@ -236,6 +235,7 @@ def run_heads(
     batch: Batch,
     head_names: Sequence[str],
     targets: Mapping[str, Tensor] | None = None,
+    loss: LossOptions | None = None,
     cache: Any = None,
 ) -> Outputs:
     """Run the heads that are asked for, each at its own places.
@@ -246,7 +246,8 @@ def run_heads(
     Raises:
         UnsupportedError: the network was built without a head that is asked for.
     """
-    logits, sums = {}, {}
+    logits, sums, nll = {}, {}, {}
+    options = loss or LossOptions()
     is_full_grid, start = hidden.ndim == 3, 0
     for name in head_names:
         head, positions = _get_head(heads, name), _head_positions(heads, batch, name)
@@ -256,11 +257,14 @@ def run_heads(
             assert positions is not None, "narrow leaves the grid whole where a head reads all of it"
             inputs, start = hidden[start : start + len(positions)], start + len(positions)
         if targets is not None and name in targets and isinstance(head, VocabularyHead):
-            label_smoothing = batch.label_smoothing.get(name, 0.0)
-            sums[name] = head.loss(inputs, targets[name], label_smoothing, batch.negative_samples)
+            if options.per_position:
+                nll[name] = head.nll(inputs, targets[name], options.label_smoothing)
+                sums[name] = nll[name].sum()
+            else:
+                sums[name] = head.loss(inputs, targets[name], options)
         else:
             logits[name] = head(inputs)
-    return Outputs(logits=logits, sums=sums, hidden=hidden if is_full_grid else None, cache=cache)
+    return Outputs(logits, sums, nll, hidden if is_full_grid else None, cache)
 
 
 def head_inputs(heads: nn.ModuleDict, hidden: Tensor, batch: Batch, name: str) -> Tensor:

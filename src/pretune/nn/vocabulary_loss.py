@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from pretune.types import IGNORE_INDEX
 
@@ -39,6 +40,28 @@ def vocabulary_loss(
     needs_grad = torch.is_grad_enabled()
     loss: Tensor = _VocabularyLoss.apply(hidden, weight, bias, targets, label_smoothing, needs_grad)  # type: ignore[no-untyped-call]
     return loss
+
+
+def vocabulary_nll(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, label_smoothing: float = 0.0
+) -> Tensor:
+    """Cross-entropy in nats of each position, (N,) in fp32, 0 where the target is `IGNORE_INDEX`.
+
+    The arguments are those of `vocabulary_loss`. What each position will weigh is not known in the forward
+    pass, so the backward pass computes the logits of each chunk a second time.
+    """
+
+    def chunk_nll(inputs: Tensor, chunk_targets: Tensor) -> Tensor:
+        return F.cross_entropy(
+            F.linear(inputs, weight, bias).float(), chunk_targets,
+            reduction="none", ignore_index=IGNORE_INDEX, label_smoothing=label_smoothing,
+        )  # fmt: skip
+
+    rows = chunk_rows(len(hidden), weight.shape[0])
+    chunks = zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
+    if not torch.is_grad_enabled():
+        return torch.cat([chunk_nll(*chunk) for chunk in chunks])
+    return torch.cat([checkpoint(chunk_nll, *chunk, use_reentrant=False) for chunk in chunks])
 
 
 class _VocabularyLoss(torch.autograd.Function):

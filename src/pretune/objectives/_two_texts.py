@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 from torch.nn import functional as F
 
-from pretune.data.packing import collate
-from pretune.errors import DataError, UnsupportedError
+from pretune.errors import DataError
+from pretune.objectives.base import Objective, num_special_tokens
 from pretune.text.segmentation import SENTENCE_START
 from pretune.types import (
     Batch,
-    Example,
     Feature,
     IntArray,
     LossTerms,
     Outputs,
     Row,
     SpecialTokens,
-    Traits,
+    WindowSpec,
     add_special_token_starts,
     add_special_tokens,
 )
@@ -32,28 +28,22 @@ HEAD = "next_sentence"
 StartFlags = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
-class TextPairBuilder:
-    """Two texts in one frame, and their class.
+class TextPairObjective(Objective):
+    """The base of objectives on two texts of one window, and their class.
 
-    Raises:
-        UnsupportedError: the family has no head for it.
+    The head reads the position that it is given: it need not be the first of a row, only of its text.
     """
 
-    objective: str
-    traits: Traits
-    specials: SpecialTokens
+    heads = (HEAD,)
 
-    def __post_init__(self) -> None:
-        if HEAD not in self.traits.heads:
-            raise UnsupportedError(
-                f"{self.objective} needs a family with a {HEAD!r} head; this one has {self.traits.heads}"
-            )
+    @classmethod
+    def window_spec(cls, specials: SpecialTokens, max_length: int) -> WindowSpec:
+        """Windows that leave room for the special tokens of a pair; none overlaps."""
+        return WindowSpec(length=max_length - num_special_tokens(specials, 2))
 
-    @property
-    def num_special_tokens(self) -> int:
-        """Special tokens around two texts."""
-        return num_pair_special_tokens(self.specials)
+    def length_bounds(self, lengths: IntArray) -> IntArray:
+        """Positions that each feature needs, (n,), of its token counts, (n, 1)."""
+        return np.asarray(lengths.sum(1) + num_special_tokens(self.specials, 2))
 
     def word_starts(self, feature: Feature) -> StartFlags:
         """Word and sentence starts of a window.
@@ -63,7 +53,7 @@ class TextPairBuilder:
         """
         if feature.word_starts is None:
             raise DataError(
-                f"{self.objective} needs to know where sentences start, and this text says nothing of it"
+                f"{self.name()} needs to know where sentences start, and this text says nothing of it"
             )
         return feature.word_starts[0]
 
@@ -82,12 +72,6 @@ class TextPairBuilder:
             word_starts=add_special_token_starts(self.specials, word_starts),
         )
 
-    def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
-        """A group of examples a row of the grid."""
-        return collate(
-            groups, pad_id=self.specials.pad_id, heads=(HEAD,), segments=self.traits.has_segment_embeddings
-        )
-
     def loss_terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         """Cross-entropy in nats, summed over the pairs, of outputs that hold this head's logits."""
         total = F.cross_entropy(outputs.logits[HEAD].float(), batch.targets[HEAD], reduction="sum")
@@ -100,8 +84,3 @@ def nearest_sentence_start(word_starts: StartFlags, position: int) -> int:
     """
     positions = np.flatnonzero(word_starts[1:] & SENTENCE_START) + 1
     return int(positions[np.abs(positions - position).argmin()]) if len(positions) else position
-
-
-def num_pair_special_tokens(specials: SpecialTokens) -> int:
-    """Special tokens around two texts."""
-    return len(add_special_tokens(specials, (np.zeros(0, np.int64),) * 2)[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -12,15 +12,15 @@ from torch.nn import functional as F
 
 from pretune.config import Settings
 from pretune.errors import ConfigError
-from pretune.objectives._sentence import SequenceBuilder
+from pretune.objectives._sentence import SequenceObjective
 from pretune.types import (
     Batch,
     Example,
     Feature,
     FeatureStore,
     IntArray,
-    Loss,
-    NetworkLike,
+    LossTerms,
+    Outputs,
     SpecialTokens,
     Traits,
 )
@@ -36,44 +36,41 @@ class Options(Settings):
     """``balanced``: a class weighs in inverse proportion to its number of training features."""
 
 
-class Objective:
-    """One class a text; the head reads the place that the family's traits name.
+class Objective(SequenceObjective):
+    """One class a text; the head reads the position that the family's traits name.
 
     Args:
         store: the training features, which balanced class weights are counted on.
     """
 
     heads = (HEAD,)
-    distillable = True
-    supports_packing = True
+    options_type = Options
+    options: Options
+    is_distillable = True
+    sample_labels = ("a", "b")
 
     def __init__(
         self,
         traits: Traits,
         specials: SpecialTokens,
-        options: Options | None = None,
+        options: Settings | None = None,
         store: FeatureStore | None = None,
     ) -> None:
-        self.builder = SequenceBuilder(HEAD, traits, specials)
-        self.options = options or Options()
+        super().__init__(traits, specials, options, store)
         self.class_weights = balanced_class_weights(store) if self.options.class_weights else None
 
-    def length_bounds(self, lengths: IntArray) -> IntArray:
-        """Places that each feature needs, (n,), of its token counts, (n, 1 or 2)."""
-        return self.builder.length_bounds(lengths)
+    @classmethod
+    def sample(cls, record: int, tokens: IntArray, label: int) -> Feature:
+        """Of the class ``label``."""
+        return replace(super().sample(record, tokens, label), labels={"label": label})
 
     def build(self, feature: Feature, rng: np.random.Generator) -> Example:
         """Frame the text or the pair; the target is the class id in ``labels["label"]``, if there is one."""
         label = feature.labels.get("label")
-        return self.builder.build(feature, None if label is None else np.array([label], np.int64))
+        return self.build_example(feature, None if label is None else np.array([label], np.int64))
 
-    def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
-        """A group of examples a row of the grid."""
-        return self.builder.collate(groups)
-
-    def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
+    def loss_terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         """Cross-entropy in nats, summed over the texts."""
-        outputs = network(batch, heads=self.heads)
         logits = outputs.logits[HEAD].float()
         total = F.cross_entropy(
             logits,
@@ -82,7 +79,7 @@ class Objective:
             reduction="sum",
             label_smoothing=self.options.label_smoothing,
         )
-        yield Loss({HEAD: (total, 1.0)})
+        return {HEAD: (total, 1.0)}
 
 
 def balanced_class_weights(store: FeatureStore | None) -> torch.Tensor:

@@ -12,7 +12,8 @@ than the text.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import pydantic
@@ -20,35 +21,29 @@ import pydantic
 from pretune.config import Settings
 from pretune.errors import DataError, UnsupportedError
 from pretune.objectives._pairs import HEAD as HEAD
-from pretune.objectives._pairs import SourceTargetBuilder, text_mask
+from pretune.objectives._pairs import SourceTargetObjective, text_mask
+from pretune.objectives.base import LanguageModelOptions
 from pretune.text.segmentation import SENTENCE_START
 from pretune.types import (
     IGNORE_INDEX,
-    Batch,
     Example,
     Feature,
     FeatureStore,
     IntArray,
-    Loss,
-    NetworkLike,
     SpecialTokens,
     Traits,
-    WindowSpec,
 )
 
-ARCHITECTURES = ("encoder-decoder",)
-EVALUATION_OPTIONS: Mapping[str, bool] = {"hidden_only": True}
-"""How held-out text is scored: what stands in the source need only be copied."""
 MASK_PLACEHOLDER = -1
 """In a source of places of the text: a mask."""
 
 
-class Options(Settings):
+class Options(LanguageModelOptions):
     """Settings of denoising; what is 0 is not done."""
 
     infilling: float = pydantic.Field(default=0.3, ge=0, lt=1)
     """Share of the tokens that are hidden in spans, each of which becomes one mask."""
-    mean_length: float = pydantic.Field(default=3.0, ge=1)
+    mean_span_length: float = pydantic.Field(default=3.0, ge=1)
     """Of such a span, in tokens."""
     masking: float = pydantic.Field(default=0.0, ge=0, lt=1)
     """Share of the tokens that become a mask each."""
@@ -58,10 +53,8 @@ class Options(Settings):
     """Share of the sentences that change places with each other."""
     rotation: float = pydantic.Field(default=0.0, ge=0, le=1)
     """Share of the texts that are rotated."""
-    hidden_only: bool = False
+    masked_only: bool = False
     """Count the loss at the tokens alone that the source does not hold."""
-    label_smoothing: float = pydantic.Field(default=0.0, ge=0, lt=1)
-    """Share of each target that is spread over the vocabulary, in training; held-out losses are without."""
 
     @pydantic.model_validator(mode="after")
     def _check_any_noise(self) -> Options:
@@ -70,35 +63,25 @@ class Options(Settings):
         return self
 
 
-def window_spec(specials: SpecialTokens, max_length: int) -> WindowSpec:
-    """Windows that leave room for the frame; none overlaps, so that each token lies in one."""
-    before, after = specials.single
-    return WindowSpec(length=max_length - len(before) - len(after))
-
-
-class Objective:
+class Objective(SourceTargetObjective):
     """The source is a damaged window, the target the window as it was."""
 
-    heads = (HEAD,)
-    predicts_every_token = False
+    options_type = Options
+    options: Options
+    evaluation_options: ClassVar[Mapping[str, Any]] = {"masked_only": True}
+    """What stands in the source need only be copied."""
 
     def __init__(
         self,
         traits: Traits,
         specials: SpecialTokens,
-        options: Options | None = None,
+        options: Settings | None = None,
         store: FeatureStore | None = None,
     ) -> None:
-        self.options = options or Options()
-        self.builder = SourceTargetBuilder("denoising", traits, specials, self.options.label_smoothing)
+        super().__init__(traits, specials, options, store)
         if specials.mask_id is None:
             raise UnsupportedError("denoising needs a tokenizer with a mask token; this one has none")
         self._mask_id = specials.mask_id
-        self.supports_packing = self.builder.supports_packing
-
-    def length_bounds(self, lengths: IntArray) -> IntArray:
-        """Places that each feature needs, (n,), of its token counts, (n, 1)."""
-        return np.asarray(lengths.sum(1) + self.builder.num_special_tokens)
 
     def build(self, feature: Feature, rng: np.random.Generator) -> Example:
         """Damage a copy of the window.
@@ -108,23 +91,27 @@ class Objective:
         """
         tokens = feature.sequences[0]
         positions = self._corrupt(feature, rng)  # (S,)
-        source = self.builder.add_special_tokens(
+        source = self.add_special_tokens(
             np.where(positions == MASK_PLACEHOLDER, self._mask_id, tokens[positions])
         )
-        target = self.builder.add_special_tokens(tokens)
+        target = self.add_special_tokens(tokens)
         target_mask = np.ones(len(target), bool)
-        if self.options.hidden_only:
-            target_mask = text_mask(len(target), self.builder.specials)
+        if self.options.masked_only:
+            target_mask = text_mask(len(target), self.specials)
             target_mask[np.flatnonzero(target_mask)[positions[positions != MASK_PLACEHOLDER]]] = False
-        return self.builder.build_example(feature.record, source, target, target_mask)
+        return self.build_example(feature.record, source, target, target_mask)
 
-    def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
-        """A group of examples a row of the grid."""
-        return self.builder.collate(groups)
-
-    def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
-        """Cross-entropy in nats, summed over the target tokens."""
-        yield from self.builder.loss(network, batch)
+    @classmethod
+    def ngram_contexts(
+        cls, feature: Feature, example: Example, specials: SpecialTokens
+    ) -> tuple[IntArray, IntArray]:
+        """(previous true token, target) of each counted token, for the n-gram baselines; -1 at the start."""
+        targets, text = example.rows[0].targets[HEAD], feature.sequences[0]
+        previous = np.full(len(targets), -1, np.int64)
+        text_positions = np.flatnonzero(text_mask(len(targets), specials))
+        previous[text_positions[1:]] = text[:-1]
+        counted = targets != IGNORE_INDEX
+        return previous[counted], targets[counted]
 
     def _corrupt(self, feature: Feature, rng: np.random.Generator) -> IntArray:
         """(S,) the places of the window that the source shows, in its order; `MASK_PLACEHOLDER` for a
@@ -137,7 +124,7 @@ class Objective:
                 positions, _sentence_starts(feature), options.permute_sentences, rng
             )
         if options.infilling:
-            positions = infill_spans(positions, options.infilling, options.mean_length, rng)
+            positions = infill_spans(positions, options.infilling, options.mean_span_length, rng)
         if options.masking:
             positions[
                 _sample_positions(np.flatnonzero(positions != MASK_PLACEHOLDER), options.masking, rng)
@@ -204,13 +191,3 @@ def _sentence_starts(feature: Feature) -> IntArray:
             "set permute_sentences to 0"
         )
     return np.flatnonzero(feature.word_starts[0] & SENTENCE_START)
-
-
-def ngram_contexts(feature: Feature, example: Example, specials: SpecialTokens) -> tuple[IntArray, IntArray]:
-    """(previous true token, target) of each counted token, for the n-gram baselines; -1 at the start."""
-    targets, text = example.rows[0].targets[HEAD], feature.sequences[0]
-    previous = np.full(len(targets), -1, np.int64)
-    text_positions = np.flatnonzero(text_mask(len(targets), specials))
-    previous[text_positions[1:]] = text[:-1]
-    counted = targets != IGNORE_INDEX
-    return previous[counted], targets[counted]

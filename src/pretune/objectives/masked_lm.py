@@ -9,18 +9,18 @@ With ``whole_words`` all tokens of a word are predicted together, in English and
 probability that keeps the share of places at 15 % on average. As in Google's whole-word BERT and theirs,
 each token of a word meets its own fate: mask, random or unchanged.
 
-With ``ngram`` stretches of up to so many tokens (or words) are predicted together, as in ALBERT's code (Lan
-et al. 2020, section 3.1): a stretch of n has a chance in proportion to 1/n, none overlaps another, and
+With ``max_ngram`` stretches of up to so many tokens (or words) are predicted together, as in ALBERT's code
+(Lan et al. 2020, section 3.1): a stretch of n has a chance in proportion to 1/n, none overlaps another, and
 towards the end of the share shorter ones are tried.
 
-With ``rate_end`` the share goes from ``rate`` to ``rate_end`` in a straight line over the run, as Yang et al.
-2023 let it fall ("Learning Better Masking for Better Language Model Pre-training", section 3.1).
+With ``final_mask_rate`` the share goes from ``mask_rate`` to ``final_mask_rate`` in a straight line over the
+run, as Yang et al. 2023 let it fall ("Learning Better Masking for Better Language Model Pre-training",
+section 3.1).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -29,24 +29,18 @@ import numpy.typing as npt
 import pydantic
 
 from pretune.config import Settings
-from pretune.data.packing import collate
 from pretune.errors import DataError, UnsupportedError
+from pretune.objectives.base import LanguageModelObjective, LanguageModelOptions, Recipe
 from pretune.text.segmentation import WORD_START
 from pretune.types import (
-    Batch,
     BoolArray,
     Example,
     Feature,
     FeatureStore,
     IntArray,
-    Loss,
-    LossTerms,
-    NetworkLike,
-    Outputs,
     Row,
     SpecialTokens,
     Traits,
-    WindowSpec,
     add_special_token_starts,
     add_special_tokens,
 )
@@ -54,70 +48,60 @@ from pretune.types import (
 HEAD = "masked_lm"
 
 
-class Options(Settings):
+class Options(LanguageModelOptions):
     """Settings of masked language modelling."""
 
-    rate: float = pydantic.Field(default=0.15, gt=0, lt=1)
+    mask_rate: float = pydantic.Field(default=0.15, gt=0, lt=1)
     """Share of the places that are predicted."""
-    rate_end: float | None = pydantic.Field(default=None, gt=0, lt=1)
-    """What ``rate`` has become at the end of the run, in a straight line; None: it stays."""
-    mask_share: float = pydantic.Field(default=0.8, ge=0, le=1)
-    random_share: float = pydantic.Field(default=0.1, ge=0, le=1)
+    final_mask_rate: float | None = pydantic.Field(default=None, gt=0, lt=1)
+    """What ``mask_rate`` has become at the end of the run, in a straight line; None: it stays."""
+    mask_replace_probability: float = pydantic.Field(default=0.8, ge=0, le=1)
+    random_replace_probability: float = pydantic.Field(default=0.1, ge=0, le=1)
     """Of the predicted places, the shares that become the mask and a random token; the rest stay."""
     whole_words: bool = False
     """Predict all tokens of a word together."""
-    ngram: int = pydantic.Field(default=1, ge=1)
+    max_ngram: int = pydantic.Field(default=1, ge=1)
     """Predict up to so many tokens, or whole words, in a row (ALBERT: 3)."""
-    label_smoothing: float = pydantic.Field(default=0.0, ge=0, lt=1)
-    """Share of each target that is spread over the vocabulary, in training; held-out losses are without."""
 
 
-def window_spec(specials: SpecialTokens, max_length: int) -> WindowSpec:
-    """Windows that leave room for the frame; none overlaps, so that each token lies in one."""
-    before, after = specials.single
-    return WindowSpec(length=max_length - len(before) - len(after))
-
-
-class Objective:
+class Objective(LanguageModelObjective):
     """Masked language modelling over windows of text, packed or not."""
 
     heads = (HEAD,)
-    distillable = True
-    supports_packing = True
-    predicts_every_token = False
-    """Does an epoch predict every token of the text? Then its loss has a meaning per byte."""
+    options_type = Options
+    options: Options
+    recipe = Recipe(
+        # From random weights twice the share of the paper is hidden, so that the model stays for less long at
+        # how often each token comes (docs/lab-notes.md). A checkpoint goes on with the paper's.
+        options={"mask_rate": 0.3},
+        optimizer={"learning_rate": 2e-3, "betas": (0.9, 0.995), "muon_every": 2},
+        sampled_softmax=True,
+    )
+    is_masking = True
+    is_distillable = True
 
     def __init__(
         self,
         traits: Traits,
         specials: SpecialTokens,
-        options: Options | None = None,
+        options: Settings | None = None,
         store: FeatureStore | None = None,
     ) -> None:
-        if HEAD not in traits.heads:
-            raise UnsupportedError(
-                f"masked_lm needs a family with a {HEAD!r} head; this one has {traits.heads}"
-            )
+        super().__init__(traits, specials, options, store)
         if specials.mask_id is None:
             raise UnsupportedError("masked_lm needs a tokenizer with a mask token; this one has none")
-        self.specials, self._mask_id = specials, specials.mask_id
-        self.options = options or Options()
+        self._mask_id = specials.mask_id
         self._maskable = ~np.isin(np.arange(specials.vocabulary_size), specials.all_ids)  # (V,)
         self._random_ids = np.flatnonzero(self._maskable)
 
-    def at_progress(self, progress: float) -> Self:
+    def at_step(self, step: int, progress: float) -> Self:
         """With the rate that holds where the share ``progress`` of a run is done."""
-        if self.options.rate_end is None:
+        if self.options.final_mask_rate is None:
             return self
         moved = copy.copy(self)
-        rate = self.options.rate + progress * (self.options.rate_end - self.options.rate)
-        moved.options = self.options.model_copy(update={"rate": rate})
+        rate = self.options.mask_rate + progress * (self.options.final_mask_rate - self.options.mask_rate)
+        moved.options = self.options.model_copy(update={"mask_rate": rate})
         return moved
-
-    def length_bounds(self, lengths: IntArray) -> IntArray:
-        """Places that each feature needs, (n,), of its token counts, (n, 1)."""
-        before, after = self.specials.single
-        return np.asarray(lengths.sum(1) + len(before) + len(after))
 
     def build(self, feature: Feature, rng: np.random.Generator) -> Example:
         """Frame the text, choose places, hide what stands there."""
@@ -141,8 +125,10 @@ class Objective:
         candidates = np.flatnonzero(self._maskable[row.tokens])
         positions = self._choose_positions(candidates, row.word_starts, rng)  # (n,)
         draws = rng.random(len(positions))
-        masked = draws < self.options.mask_share
-        random = ~masked & (draws < self.options.mask_share + self.options.random_share)
+        masked = draws < self.options.mask_replace_probability
+        random = ~masked & (
+            draws < self.options.mask_replace_probability + self.options.random_replace_probability
+        )
         corrupted = row.tokens.copy()
         corrupted[positions[masked]] = self._mask_id
         corrupted[positions[random]] = rng.choice(self._random_ids, int(random.sum()))
@@ -159,12 +145,14 @@ class Objective:
         """The places to predict, in order; none of a text of nothing but special tokens."""
         if len(candidates) == 0:
             return candidates
-        num_targets = max(1, round(self.options.rate * len(candidates)))
-        if not self.options.whole_words and self.options.ngram == 1:
+        num_targets = max(1, round(self.options.mask_rate * len(candidates)))
+        if not self.options.whole_words and self.options.max_ngram == 1:
             return np.sort(rng.choice(candidates, num_targets, replace=False))
         words = self._word_ids(candidates, word_starts)
-        if self.options.ngram > 1:
-            return np.asarray(candidates[ngram_mask(candidates, words, num_targets, self.options.ngram, rng)])
+        if self.options.max_ngram > 1:
+            return np.asarray(
+                candidates[ngram_mask(candidates, words, num_targets, self.options.max_ngram, rng)]
+            )
         sizes = np.bincount(words)
         order = rng.permutation(len(sizes))
         ends = np.cumsum(sizes[order])
@@ -182,23 +170,17 @@ class Objective:
         words = np.cumsum(word_starts & WORD_START)[candidates]
         return np.unique(words, return_inverse=True)[1].astype(np.int64)
 
-    def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
-        """A group of examples a row of the grid."""
-        batch = collate(groups, pad_id=self.specials.pad_id, heads=self.heads)
-        return replace(batch, label_smoothing=self.label_smoothing)
-
-    @property
-    def label_smoothing(self) -> dict[str, float]:
-        """Head to the share of its targets that is spread over the vocabulary."""
-        return {HEAD: self.options.label_smoothing}
-
-    def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
-        """Cross-entropy in nats, summed over the predicted places."""
-        yield Loss(self.loss_terms(network(batch, heads=self.heads, targets=batch.targets), batch))
-
-    def loss_terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
-        """Of outputs of a network that was handed the targets."""
-        return {HEAD: (outputs.sums[HEAD], 1.0)}
+    @classmethod
+    def ngram_contexts(
+        cls, feature: Feature, example: Example, specials: SpecialTokens
+    ) -> tuple[IntArray, IntArray]:
+        """(previous true token, target) of each predicted position; -1 at the start."""
+        row = example.rows[0]
+        positions, targets = row.positions[HEAD], row.targets[HEAD]
+        tokens = row.tokens.copy()
+        tokens[positions] = targets
+        previous = tokens[np.maximum(positions - 1, 0)]
+        return np.where((positions > 0) & ~np.isin(previous, specials.all_ids), previous, -1), targets
 
 
 def ngram_mask(
@@ -228,13 +210,3 @@ def ngram_mask(
     if not chosen.any():
         chosen[bounds[order[0]] : bounds[order[0] + 1]] = True
     return chosen
-
-
-def ngram_contexts(feature: Feature, example: Example, specials: SpecialTokens) -> tuple[IntArray, IntArray]:
-    """(previous true token, target) of each predicted place, for the n-gram baselines; -1 at the start."""
-    row = example.rows[0]
-    positions, targets = row.positions[HEAD], row.targets[HEAD]
-    tokens = row.tokens.copy()
-    tokens[positions] = targets
-    previous = tokens[np.maximum(positions - 1, 0)]
-    return np.where((positions > 0) & ~np.isin(previous, specials.all_ids), previous, -1), targets

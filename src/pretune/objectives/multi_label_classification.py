@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -11,15 +11,15 @@ from torch.nn import functional as F
 
 from pretune.config import Settings
 from pretune.errors import ConfigError
-from pretune.objectives._sentence import SequenceBuilder
+from pretune.objectives._sentence import SequenceObjective
 from pretune.types import (
     Batch,
     Example,
     Feature,
     FeatureStore,
     IntArray,
-    Loss,
-    NetworkLike,
+    LossTerms,
+    Outputs,
     SpecialTokens,
     Traits,
 )
@@ -34,51 +34,48 @@ class Options(Settings):
     """``balanced``: where a label holds weighs as much, over all training features, as where it does not."""
 
 
-class Objective:
-    """A yes or no for each label; the head reads the place that the family's traits name.
+class Objective(SequenceObjective):
+    """A yes or no for each label; the head reads the position that the family's traits name.
 
     Args:
         store: the training features, which balanced class weights are counted on.
     """
 
     heads = (HEAD,)
-    supports_packing = True
+    options_type = Options
+    options: Options
+    sample_labels = ("a", "b")
 
     def __init__(
         self,
         traits: Traits,
         specials: SpecialTokens,
-        options: Options | None = None,
+        options: Settings | None = None,
         store: FeatureStore | None = None,
     ) -> None:
-        self.builder = SequenceBuilder(HEAD, traits, specials)
-        self.options = options or Options()
+        super().__init__(traits, specials, options, store)
         self.class_weights = balanced_class_weights(store) if self.options.class_weights else None
 
-    def length_bounds(self, lengths: IntArray) -> IntArray:
-        """Places that each feature needs, (n,), of its token counts, (n, 1 or 2)."""
-        return self.builder.length_bounds(lengths)
+    @classmethod
+    def sample(cls, record: int, tokens: IntArray, label: int) -> Feature:
+        """The first label holds where ``label`` is 1, the second of every other record."""
+        return replace(super().sample(record, tokens, label), labels={"labels": (label, record % 2)})
 
     def build(self, feature: Feature, rng: np.random.Generator) -> Example:
         """Frame the text or the pair; the target is ``labels["labels"]``, (C,) of 0 and 1, if it is there."""
         labels = feature.labels.get("labels")
-        return self.builder.build(feature, None if labels is None else np.array([labels], np.float64))
+        return self.build_example(feature, None if labels is None else np.array([labels], np.float64))
 
-    def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
-        """A group of examples a row of the grid."""
-        return self.builder.collate(groups)
-
-    def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
+    def loss_terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
         """Binary cross-entropy in nats: the mean over the labels, summed over the texts.
 
         Divided by the number of texts it is the mean over texts and labels: what stock ``transformers``
         (``BCEWithLogitsLoss``) reports for ``problem_type: multi_label_classification``.
         """
-        outputs = network(batch, heads=self.heads)
         logits, targets = outputs.logits[HEAD].float(), batch.targets[HEAD]  # (N, C), (N, C)
         weights = None if self.class_weights is None else self.class_weights.to(logits.device)
         total = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights, reduction="sum")
-        yield Loss({HEAD: (total / logits.shape[1], 1.0)})
+        return {HEAD: (total / logits.shape[1], 1.0)}
 
 
 def balanced_class_weights(store: FeatureStore | None) -> torch.Tensor:

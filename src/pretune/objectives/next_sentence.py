@@ -9,34 +9,21 @@ each document is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import numpy as np
 import numpy.typing as npt
 
 from pretune.config import Settings
 from pretune.errors import DataError
 from pretune.objectives._two_texts import HEAD as HEAD
-from pretune.objectives._two_texts import (
-    StartFlags,
-    TextPairBuilder,
-    nearest_sentence_start,
-    num_pair_special_tokens,
-)
+from pretune.objectives._two_texts import StartFlags, TextPairObjective, nearest_sentence_start
 from pretune.text.segmentation import SENTENCE_START
 from pretune.types import (
-    Batch,
     Example,
     Feature,
     FeatureStore,
     IntArray,
-    Loss,
-    LossTerms,
-    NetworkLike,
-    Outputs,
     SpecialTokens,
     Traits,
-    WindowSpec,
 )
 
 IS_NEXT, NOT_NEXT = 0, 1
@@ -45,44 +32,25 @@ MAX_TRIES = 10
 """Windows that are looked at for one of another document that is long enough (as in the released BERT)."""
 
 
-class Options(Settings):
-    """Next-sentence prediction has no settings of its own."""
-
-
-def window_spec(specials: SpecialTokens, max_length: int) -> WindowSpec:
-    """Windows that leave room for the frame of a pair; none overlaps."""
-    return WindowSpec(length=max_length - num_pair_special_tokens(specials))
-
-
-class Objective:
+class Objective(TextPairObjective):
     """Windows of text, cut in two, the second part true or of another document."""
-
-    heads = (HEAD,)
-    supports_packing = True
-    """The head reads the place that it is given: it need not be the first of a row, only of its text."""
-    predicts_every_token = False
 
     def __init__(
         self,
         traits: Traits,
         specials: SpecialTokens,
-        options: Options | None = None,
+        options: Settings | None = None,
         store: FeatureStore | None = None,
     ) -> None:
-        self.builder = TextPairBuilder("next_sentence", traits, specials)
-        self._store = store
+        super().__init__(traits, specials, options, store)
         self._max_length = 0
         if store is not None:
             self._max_length = int(store.lengths.sum(1).max())
             if store[0].record == store[len(store) - 1].record:
                 raise DataError(
                     "next_sentence draws what does not follow from another document, and this text, to train "
-                    "on or held out, is one document; give more text, or a larger held_out share"
+                    "on or held out, is one document; give more text, or a larger validation_fraction"
                 )
-
-    def length_bounds(self, lengths: IntArray) -> IntArray:
-        """Places that each feature needs, (n,), of its token counts, (n, 1)."""
-        return np.asarray(lengths.sum(1) + self.builder.num_special_tokens)
 
     def build(self, feature: Feature, rng: np.random.Generator) -> Example:
         """``[CLS] A [SEP] B [SEP]`` with its class; of a single token there is no pair, and no class.
@@ -90,28 +58,16 @@ class Objective:
         Raises:
             DataError: the feature says nothing of sentences.
         """
-        ids, starts = feature.sequences[0], self.builder.word_starts(feature)
+        ids, starts = feature.sequences[0], self.word_starts(feature)
         if len(ids) < 2:
-            return Example(feature.record, (self.builder.build_row((ids,), (starts,), None),))
+            return Example(feature.record, (self.build_row((ids,), (starts,), None),))
         cut = nearest_sentence_start(starts, int(rng.integers(1, len(ids))))
         label = int(rng.integers(2))
         second, second_starts = ids[cut:], starts[cut:]
         if label == NOT_NEXT:
             second, second_starts = self._random_segment(feature, cut, rng)
-        row = self.builder.build_row((ids[:cut], second), (starts[:cut], second_starts), label)
+        row = self.build_row((ids[:cut], second), (starts[:cut], second_starts), label)
         return Example(feature.record, (row,))
-
-    def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
-        """A group of examples a row of the grid."""
-        return self.builder.collate(groups)
-
-    def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
-        """Cross-entropy in nats, summed over the pairs."""
-        yield Loss(self.loss_terms(network(batch, heads=self.heads), batch))
-
-    def loss_terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
-        """Of outputs that hold this head's logits."""
-        return self.builder.loss_terms(outputs, batch)
 
     def _random_segment(
         self, feature: Feature, cut: int, rng: np.random.Generator
@@ -125,11 +81,9 @@ class Objective:
         """
         length = len(feature.sequences[0]) - cut
         other = self._random_feature(feature.record, length, rng)
-        ids, starts = other.sequences[0], self.builder.word_starts(other)
+        ids, starts = other.sequences[0], self.word_starts(other)
         sentences = np.flatnonzero(starts & SENTENCE_START)
-        positions = (
-            sentences if self.builder.word_starts(feature)[cut] & SENTENCE_START else np.arange(len(ids))
-        )
+        positions = sentences if self.word_starts(feature)[cut] & SENTENCE_START else np.arange(len(ids))
         if len(feature.sequences[0]) == self._max_length:
             begin = int(rng.choice(_prefer(positions, positions + length <= len(ids))))
             return ids[begin : begin + length], starts[begin : begin + length]
@@ -142,7 +96,7 @@ class Objective:
 
     def _random_feature(self, record: int, length: int, rng: np.random.Generator) -> Feature:
         """A window of another document, long enough if one is soon found."""
-        store = self._store
+        store = self.store
         assert store is not None, "an objective that draws other texts is made with the store"
         found: list[Feature] = []
         for index in rng.integers(len(store), size=MAX_TRIES).tolist():

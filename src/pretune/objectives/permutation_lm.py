@@ -6,24 +6,25 @@ among the predicted, and the rank of all others is -1. The predicted lie in span
 1 to 5 tokens, n of them in proportion to 1 / n, anywhere in a context of K times as many, and from the start
 of a word; what then lacks of one token in K is drawn one by one. Special tokens are seen by all.
 
-With ``segment`` a text is read in segments, each with an order of its own and a memory of those before it,
-through which no gradient flows (Dai et al. 2019, section 3.2). The memory ends with its window of text.
+With ``segment_length`` a text is read in segments, each with an order of its own and a memory of those before
+it, through which no gradient flows (Dai et al. 2019, section 3.2). The memory ends with its window of text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pydantic
 
 from pretune.config import Settings
-from pretune.data.packing import collate
 from pretune.errors import UnsupportedError
 from pretune.nn.cache import SegmentMemory
 from pretune.objectives import masked_lm
+from pretune.objectives.base import LanguageModelObjective, LanguageModelOptions
 from pretune.text.segmentation import WORD_START
 from pretune.types import (
     Batch,
@@ -36,7 +37,6 @@ from pretune.types import (
     Row,
     SpecialTokens,
     Traits,
-    WindowSpec,
     add_special_token_starts,
     add_special_tokens,
 )
@@ -44,73 +44,64 @@ from pretune.types import (
 HEAD = "permutation_lm"
 
 
-class Options(Settings):
+class Options(LanguageModelOptions):
     """Settings of permutation language modelling."""
 
-    one_in: int = pydantic.Field(default=6, ge=2)
+    tokens_per_target: int = pydantic.Field(default=6, ge=2)
     """K: one token in so many is predicted."""
-    longest_span: pydantic.PositiveInt = 5
+    max_span_length: pydantic.PositiveInt = 5
     """Tokens of the longest span that is drawn as a whole."""
-    segment: int | None = pydantic.Field(default=None, ge=2)
+    segment_length: int | None = pydantic.Field(default=None, ge=2)
     """Tokens that are read at once, with a memory of those before; None: a whole window, and no memory."""
-    memory: pydantic.PositiveInt | None = None
+    memory_length: pydantic.PositiveInt | None = None
     """Tokens that the memory holds at most; None: a segment."""
     as_masked_lm: bool = False
     """Predict the 15 % of the tokens that masked_lm would, none from another: so losses compare."""
-    label_smoothing: float = pydantic.Field(default=0.0, ge=0, lt=1)
-    """Share of each target that is spread over the vocabulary, in training; held-out losses are without."""
 
     @pydantic.model_validator(mode="after")
     def _check_consistency(self) -> Options:
-        if self.memory is not None and self.segment is None:
-            raise ValueError("memory is that of the segments before: give segment, too")
-        if self.as_masked_lm and self.segment is not None:
-            raise ValueError("as_masked_lm: masked_lm reads whole windows: leave segment out")
+        if self.memory_length is not None and self.segment_length is None:
+            raise ValueError("memory_length is that of the segments before: give segment_length, too")
+        if self.as_masked_lm and self.segment_length is not None:
+            raise ValueError("as_masked_lm: masked_lm reads whole windows: leave segment_length out")
         return self
 
 
-EXTRA_EVALUATIONS = {"as_masked_lm": {"as_masked_lm": True}}
-"""By which else a model is scored, under this name: so that its losses compare with other objectives'."""
-
-
-def window_spec(specials: SpecialTokens, max_length: int) -> WindowSpec:
-    """Windows that leave room for the frame; none overlaps, so that each token lies in one."""
-    return masked_lm.window_spec(specials, max_length)
-
-
-class Objective:
+class Objective(LanguageModelObjective):
     """Permutation language modelling over windows of text; packed, but where there is a memory."""
 
     heads = (HEAD,)
-    predicts_every_token = False
-    """Does an epoch predict every token of the text? Then its loss has a meaning per byte."""
+    options_type = Options
+    options: Options
+    extra_evaluations: ClassVar[Mapping[str, Mapping[str, Any]]] = {"as_masked_lm": {"as_masked_lm": True}}
 
     def __init__(
         self,
         traits: Traits,
         specials: SpecialTokens,
-        options: Options | None = None,
+        options: Settings | None = None,
         store: FeatureStore | None = None,
     ) -> None:
-        if not traits.supports_permutation or HEAD not in traits.heads:
-            raise UnsupportedError(
-                f"permutation_lm needs a family that reads in permuted order, as xlnet does, with a {HEAD!r} "
-                f"head; this one has {', '.join(traits.heads)}"
-            )
-        self.specials, self.options = specials, options or Options()
-        self.supports_packing = self.options.segment is None
+        super().__init__(traits, specials, options, store)
+        self.supports_packing = self.options.segment_length is None
         self._predictable = ~np.isin(np.arange(specials.vocabulary_size), specials.all_ids)  # (V,)
-        lengths = np.arange(1, self.options.longest_span + 1)
+        lengths = np.arange(1, self.options.max_span_length + 1)
         self._length_probabilities = 1 / lengths / (1 / lengths).sum()
         # With a memory all batches have as many segments: so all ranks pass as often through the network.
         bounds = [1] if store is None else self.length_bounds(store.lengths)
-        segment = self.options.segment or 1
-        self._length_multiple = 1 if self.supports_packing else -(-int(np.max(bounds)) // segment) * segment
+        segment = self.options.segment_length or 1
+        self.pad_to_multiple_of = 1 if self.supports_packing else -(-int(np.max(bounds)) // segment) * segment
 
-    def length_bounds(self, lengths: IntArray) -> IntArray:
-        """Places that each feature needs, (n,), of its token counts, (n, 1)."""
-        before, after = self.specials.single
-        return np.asarray(lengths.sum(1) + len(before) + len(after))
+    def check_support(self) -> None:
+        """
+        Raises:
+            UnsupportedError: the family does not read in permuted order.
+        """
+        if not self.traits.supports_permutation or HEAD not in self.traits.heads:
+            raise UnsupportedError(
+                f"permutation_lm needs a family that reads in permuted order, as xlnet does, with a {HEAD!r} "
+                f"head; this one has {', '.join(self.traits.heads)}"
+            )
 
     def build(self, feature: Feature, rng: np.random.Generator) -> Example:
         """Frame the text, choose what is predicted, and draw the order."""
@@ -121,7 +112,7 @@ class Objective:
             else add_special_token_starts(self.specials, feature.word_starts[:1])
         )
         order = np.full(len(tokens), -1, np.int64)
-        size = self.options.segment or max(1, len(tokens))
+        size = self.options.segment_length or max(1, len(tokens))
         for low in range(0, len(tokens), size):
             candidates = low + np.flatnonzero(self._predictable[tokens[low : low + size]])
             self._draw_order(order, candidates, starts, rng)
@@ -140,7 +131,7 @@ class Objective:
         if len(candidates) == 0:
             return
         if self.options.as_masked_lm:
-            number = max(1, round(masked_lm.Options().rate * len(candidates)))
+            number = max(1, round(masked_lm.Options().mask_rate * len(candidates)))
             order[rng.choice(candidates, number, replace=False)] = 0  # alike: none comes before another
             return
         is_word_start = (
@@ -156,12 +147,12 @@ class Objective:
     ) -> npt.NDArray[np.bool_]:
         """(T,) which of the tokens are predicted; ``is_word_start``: where a word does."""
         size, is_target = len(is_word_start), np.zeros(len(is_word_start), bool)
-        left, start = max(1, round(size / self.options.one_in)), 0
+        left, start = max(1, round(size / self.options.tokens_per_target)), 0
         while left and start < size:
             length = min(
                 int(rng.choice(len(self._length_probabilities), p=self._length_probabilities)) + 1, left
             )
-            context = length * self.options.one_in
+            context = length * self.options.tokens_per_target
             before = int(rng.integers(context))
             words = np.flatnonzero(is_word_start[start + before :])
             if not len(words) or start + before + int(words[0]) + length > size:
@@ -173,21 +164,28 @@ class Objective:
         is_target[rest] = True
         return is_target
 
-    def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
-        """A group of examples a row of the grid."""
-        batch = collate(
-            groups, pad_id=self.specials.pad_id, heads=self.heads, pad_to_multiple_of=self._length_multiple
-        )
-        return replace(batch, label_smoothing={HEAD: self.options.label_smoothing})
-
     def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
         """Cross-entropy in nats, summed over the predicted places; one loss a segment."""
-        segment, width = self.options.segment, batch.tokens.shape[1]
-        memory = None if segment is None else SegmentMemory(self.options.memory or segment)
+        segment, width = self.options.segment_length, batch.tokens.shape[1]
+        memory = None if segment is None else SegmentMemory(self.options.memory_length or segment)
         for low in range(0, width, segment or width):
             segment_batch = batch if segment is None else slice_segment(batch, low, min(low + segment, width))
-            outputs = network(segment_batch, heads=self.heads, targets=segment_batch.targets, cache=memory)
-            yield Loss({HEAD: (outputs.sums[HEAD], 1.0)})
+            outputs = network(
+                segment_batch, heads=self.heads, targets=segment_batch.targets,
+                loss=self.loss_options, cache=memory,
+            )  # fmt: skip
+            yield Loss(self.loss_terms(outputs, segment_batch))
+
+    @classmethod
+    def ngram_contexts(
+        cls, feature: Feature, example: Example, specials: SpecialTokens
+    ) -> tuple[IntArray, IntArray]:
+        """(previous true token, target) of each predicted position; -1 at the start."""
+        row = example.rows[0]
+        positions = row.positions[HEAD]
+        previous = row.tokens[np.maximum(positions - 1, 0)]
+        is_text = (positions > 0) & ~np.isin(previous, specials.all_ids)
+        return np.where(is_text, previous, -1), row.targets[HEAD]
 
 
 def masked_order(tokens: IntArray, specials: SpecialTokens) -> IntArray:
@@ -212,11 +210,3 @@ def slice_segment(batch: Batch, start: int, end: int) -> Batch:
         positions={HEAD: positions[inside]},
         targets={HEAD: batch.targets[HEAD][inside]},
     )
-
-
-def ngram_contexts(feature: Feature, example: Example, specials: SpecialTokens) -> tuple[IntArray, IntArray]:
-    """(previous true token, target) of each predicted place, for the n-gram baselines; -1 at the start."""
-    row = example.rows[0]
-    positions = row.positions[HEAD]
-    previous = row.tokens[np.maximum(positions - 1, 0)]
-    return np.where((positions > 0) & ~np.isin(previous, specials.all_ids), previous, -1), row.targets[HEAD]

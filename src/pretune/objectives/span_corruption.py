@@ -13,7 +13,8 @@ source is just as long as the model reads, the window itself is that long, and i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import pydantic
@@ -21,63 +22,49 @@ import pydantic
 from pretune.config import Settings
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.objectives._pairs import HEAD as HEAD
-from pretune.objectives._pairs import SourceTargetBuilder, text_mask
+from pretune.objectives._pairs import SourceTargetObjective, text_mask
+from pretune.objectives.base import LanguageModelOptions, num_special_tokens
 from pretune.types import (
     IGNORE_INDEX,
-    Batch,
     BoolArray,
     Example,
     Feature,
     FeatureStore,
     IntArray,
-    Loss,
-    NetworkLike,
     SpecialTokens,
     Traits,
-    WindowSpec,
 )
 
-ARCHITECTURES = ("encoder-decoder",)
-NUM_SENTINELS = 100
-"""As many as T5 has; they stand for the spans of a text that reads 2,000 tokens."""
-EVALUATION_OPTIONS: Mapping[str, bool] = {"hidden_only": True}
-"""How held-out text is scored: a sentinel says nothing of the language."""
 
-
-class Options(Settings):
+class Options(LanguageModelOptions):
     """Settings of span corruption."""
 
-    rate: float = pydantic.Field(default=0.15, gt=0, lt=1)
+    noise_density: float = pydantic.Field(default=0.15, gt=0, lt=1)
     """Share of the tokens that are hidden."""
-    mean_length: float = pydantic.Field(default=3.0, ge=1)
+    mean_span_length: float = pydantic.Field(default=3.0, ge=1)
     """Tokens of a span, on average."""
-    hidden_only: bool = False
+    masked_only: bool = False
     """Count the loss at the hidden tokens alone, not at sentinels and the end."""
-    label_smoothing: float = pydantic.Field(default=0.0, ge=0, lt=1)
-    """Share of each target that is spread over the vocabulary, in training; held-out losses are without."""
 
 
-def window_spec(specials: SpecialTokens, max_length: int) -> WindowSpec:
-    """Windows that leave room for the frame; none overlaps, so that each token lies in one."""
-    before, after = specials.single
-    return WindowSpec(length=max_length - len(before) - len(after))
-
-
-class Objective:
+class Objective(SourceTargetObjective):
     """Spans of a window are cut out of the source and said by the target."""
 
-    heads = (HEAD,)
-    predicts_every_token = False
+    options_type = Options
+    options: Options
+    num_sentinels = 100
+    """As many as T5 has; they stand for the spans of a text that reads 2,000 tokens."""
+    evaluation_options: ClassVar[Mapping[str, Any]] = {"masked_only": True}
+    """A sentinel says nothing of the language."""
 
     def __init__(
         self,
         traits: Traits,
         specials: SpecialTokens,
-        options: Options | None = None,
+        options: Settings | None = None,
         store: FeatureStore | None = None,
     ) -> None:
-        self.options = options or Options()
-        self.builder = SourceTargetBuilder("span_corruption", traits, specials, self.options.label_smoothing)
+        super().__init__(traits, specials, options, store)
         if not specials.sentinel_ids:
             raise UnsupportedError(
                 "span_corruption needs a tokenizer with sentinels (<extra_id_0>, <extra_id_1> ...); this one "
@@ -87,11 +74,11 @@ class Objective:
         longest = 0 if store is None else int(store.lengths.sum(1).max())
         if longest and self.noise_counts(longest)[1] > len(self._sentinels):
             raise ConfigError(
-                f"span_corruption: rate = {self.options.rate}, mean_length = {self.options.mean_length}: "
+                f"span_corruption: noise_density = {self.options.noise_density}, "
+                f"mean_span_length = {self.options.mean_span_length}: "
                 f"{longest} tokens have {self.noise_counts(longest)[1]} spans, the tokenizer has "
                 f"{len(self._sentinels)} sentinels; make the spans longer or fewer, or the windows shorter"
             )
-        self.supports_packing = self.builder.supports_packing
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
         """Places that each feature needs, (n,), of its token counts, (n, 1): of source or target the more."""
@@ -103,32 +90,47 @@ class Objective:
         """Choose spans, cut them out, say them."""
         tokens = feature.sequences[0]
         hidden = noise_mask(len(tokens), self.noise_counts(len(tokens)), rng)  # (T,)
-        source = self.builder.add_special_tokens(insert_sentinels(tokens, hidden, self._sentinels))
+        source = self.add_special_tokens(insert_sentinels(tokens, hidden, self._sentinels))
         target_text = insert_sentinels(tokens, ~hidden, self._sentinels)
-        target = self.builder.add_special_tokens(target_text)
+        target = self.add_special_tokens(target_text)
         target_mask = np.ones(len(target), bool)
-        if self.options.hidden_only:
-            target_mask = text_mask(len(target), self.builder.specials) & ~np.isin(target, self._sentinels)
-        return self.builder.build_example(feature.record, source, target, target_mask)
+        if self.options.masked_only:
+            target_mask = text_mask(len(target), self.specials) & ~np.isin(target, self._sentinels)
+        return self.build_example(feature.record, source, target, target_mask)
 
-    def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
-        """A group of examples a row of the grid."""
-        return self.builder.collate(groups)
-
-    def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
-        """Cross-entropy in nats, summed over the target tokens."""
-        yield from self.builder.loss(network, batch)
+    @classmethod
+    def ngram_contexts(
+        cls, feature: Feature, example: Example, specials: SpecialTokens
+    ) -> tuple[IntArray, IntArray]:
+        """(previous true token, target) of each counted target; -1 where none is before."""
+        row, text = example.rows[0], feature.sequences[0]
+        targets = row.targets[HEAD]
+        assert row.source_tokens is not None
+        true_targets = np.append(row.tokens[1:], targets[-1])  # the target, ignored or not
+        sentinel_positions = np.flatnonzero(np.isin(true_targets, specials.sentinel_ids))
+        text_positions = text_mask(len(true_targets), specials)
+        spans = np.diff(np.append(sentinel_positions, text_positions.sum() + len(specials.single[0]))) - 1
+        visible = row.source_tokens[text_mask(len(row.source_tokens), specials)]
+        widths = np.ones(len(visible), np.int64)
+        is_sentinel = np.isin(visible, specials.sentinel_ids)
+        widths[is_sentinel] = spans[: int(is_sentinel.sum())]
+        hidden = np.flatnonzero(np.repeat(is_sentinel, widths))  # places of the window
+        previous = np.full(len(true_targets), -1, np.int64)
+        text_positions[sentinel_positions] = False
+        previous[text_positions] = np.where(hidden > 0, text[hidden - 1], -1)
+        counted = targets != IGNORE_INDEX
+        return previous[counted], targets[counted]
 
     def noise_counts(self, length: int) -> tuple[int, int]:
         """(hidden tokens, spans) of a text; at least one of each, and something stays before each span."""
         length = max(length, 2)
-        hidden = min(max(round(length * self.options.rate), 1), length - 1)
-        spans = max(round(hidden / self.options.mean_length), 1)
+        hidden = min(max(round(length * self.options.noise_density), 1), length - 1)
+        spans = max(round(hidden / self.options.mean_span_length), 1)
         return hidden, min(spans, length - hidden)
 
     def _max_row_length(self, length: int) -> int:
         hidden, spans = self.noise_counts(length)
-        return max(length - hidden, hidden) + spans + self.builder.num_special_tokens
+        return max(length - hidden, hidden) + spans + num_special_tokens(self.specials, 1)
 
 
 def noise_mask(length: int, counts: tuple[int, int], rng: np.random.Generator) -> BoolArray:
@@ -159,24 +161,3 @@ def insert_sentinels(tokens: IntArray, is_noise: BoolArray, sentinels: IntArray)
     with_sentinels = tokens.copy()
     with_sentinels[span_starts] = sentinels[: int(span_starts.sum())]
     return np.asarray(with_sentinels[span_starts | ~is_noise])
-
-
-def ngram_contexts(feature: Feature, example: Example, specials: SpecialTokens) -> tuple[IntArray, IntArray]:
-    """(previous true token, target) of each counted target, for the n-gram baselines; -1 where none is."""
-    row, text = example.rows[0], feature.sequences[0]
-    targets = row.targets[HEAD]
-    assert row.source_tokens is not None
-    true_targets = np.append(row.tokens[1:], targets[-1])  # the target, ignored or not
-    sentinel_positions = np.flatnonzero(np.isin(true_targets, specials.sentinel_ids))
-    text_positions = text_mask(len(true_targets), specials)
-    spans = np.diff(np.append(sentinel_positions, text_positions.sum() + len(specials.single[0]))) - 1
-    visible = row.source_tokens[text_mask(len(row.source_tokens), specials)]
-    widths = np.ones(len(visible), np.int64)
-    is_sentinel = np.isin(visible, specials.sentinel_ids)
-    widths[is_sentinel] = spans[: int(is_sentinel.sum())]
-    hidden = np.flatnonzero(np.repeat(is_sentinel, widths))  # places of the window
-    previous = np.full(len(true_targets), -1, np.int64)
-    text_positions[sentinel_positions] = False
-    previous[text_positions] = np.where(hidden > 0, text[hidden - 1], -1)
-    counted = targets != IGNORE_INDEX
-    return previous[counted], targets[counted]

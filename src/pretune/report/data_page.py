@@ -40,7 +40,7 @@ def _page(
         _table(say, "languages", _rows_by_size(counts["languages"])),
         _table(say, "sources", _sources(counts["sources"])),
         _table(say, "lengths", _lengths(counts["lengths"], counts["documents"])),
-        _table(say, "redacted", tuple((tag, f"{n:,}") for tag, n in counts["redacted"].items())),
+        _table(say, "redacted", tuple((tag, f"{n:,}") for tag, n in counts["redactions"].items())),
         _stages(counts, timing, language),
         _reading(report["reading"], language),
         p.Text(str(say["settings"]), tuple(to_yaml(settings).splitlines())),
@@ -98,7 +98,7 @@ def _examples(removed: Groups, language: Language) -> list[p.Table]:
         p.Table(
             str(say["examples"]).format(reason=reason_name(reason, language)),
             tuple(say["example_columns"]),
-            tuple((e["where"], e["detail"], e["text"]) for e in group["examples"]),
+            tuple((e["location"], e["detail"], e["text"]) for e in group["examples"]),
         )
         for reason, group in removed.items()
     ]
@@ -147,7 +147,7 @@ def _stages(counts: Mapping[str, Any], timing: Mapping[str, Any], language: Lang
 def _reading(reading: Mapping[str, Any], language: Language) -> p.Text:
     lines = [
         reading["summary"].splitlines()[0],
-        *reading["damaged"],
+        *reading["corrupt_files"],
         *reading["examples"],
         *reading["notes"][:20],
     ]

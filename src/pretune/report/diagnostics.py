@@ -20,9 +20,9 @@ from pretune.training.budget import MIN_STEPS as MIN_STUDIED_STEPS
 Rows = Sequence[Mapping[str, Any]]
 Status = Literal["good", "bad", "neutral"]
 FindingType = Literal[
-    "constant_prediction", "class_never_predicted",
-    "too_short", "diverged", "learnt_nothing", "far_too_low", "rate_too_high", "overfitted", "not_begun",
-    "spikes", "rate_too_low", "still_improving", "plateau", "dead_units", "stopped_early",
+    "constant_prediction", "class_never_predicted", "too_short", "diverged", "no_learning",
+    "learning_rate_far_too_low", "learning_rate_too_high", "overfitted", "undertrained", "spikes",
+    "learning_rate_too_low", "still_improving", "plateau", "dead_units", "stopped_early",
     "stopped_early_low",
 ]  # fmt: skip
 
@@ -90,18 +90,20 @@ class LossSegment:
 
 def diagnose(rows: Rows) -> tuple[Finding, ...]:
     """Everything that can be said of a run, the gravest first."""
-    losses = [(r["step"], r["loss"]) for r in rows if r["kind"] == "step" and _is_finite(r["loss"])]
+    losses = [(r["step"], r["loss"]) for r in rows if r["type"] == "step" and _is_finite(r["loss"])]
     evaluations = [
-        r for r in rows if r["kind"] == "evaluation" and _is_finite(next(iter(r["scores"].values())))
+        r for r in rows if r["type"] == "evaluation" and _is_finite(next(iter(r["scores"].values())))
     ]
     if len(losses) < MIN_STEPS:
-        return (Finding("too_short", "neutral", {"steps": len(losses), "least": MIN_STEPS}),)
+        return (Finding("too_short", "neutral", {"steps": len(losses), "min_steps": MIN_STEPS}),)
     results = [detector(losses, evaluations, rows) for detector in DETECTORS]
     findings = [finding for finding in results if finding is not None]
     if len(losses) < MIN_STUDIED_STEPS and any(finding.type in LOW_LR_FINDINGS for finding in findings):
         # Of so short a run the steps are the cause, and no learning rate is blamed.
         findings = [finding for finding in findings if finding.type not in LOW_LR_FINDINGS]
-        findings.append(Finding("too_short", "neutral", {"steps": len(losses), "least": MIN_STUDIED_STEPS}))
+        findings.append(
+            Finding("too_short", "neutral", {"steps": len(losses), "min_steps": MIN_STUDIED_STEPS})
+        )
     return sort_by_severity(findings)
 
 
@@ -119,21 +121,27 @@ def _priority(finding_type: FindingType) -> int:
 
 FIRST_FINDINGS: tuple[FindingType, ...] = ("constant_prediction", "too_short")
 """What stands above all else of its status."""
-LOW_LR_FINDINGS: tuple[FindingType, ...] = ("learnt_nothing", "far_too_low", "rate_too_low")
+LOW_LR_FINDINGS: tuple[FindingType, ...] = (
+    "no_learning",
+    "learning_rate_far_too_low",
+    "learning_rate_too_low",
+)
 STATUS_ORDER: dict[Status, int] = {"bad": 0, "neutral": 1, "good": 2}
 SUPPRESSES: dict[FindingType, tuple[FindingType, ...]] = {
     "constant_prediction": (
-        "learnt_nothing", "far_too_low", "overfitted", "not_begun", "rate_too_low", "still_improving",
-        "plateau",
+        "no_learning", "learning_rate_far_too_low", "overfitted", "undertrained", "learning_rate_too_low",
+        "still_improving", "plateau",
     ),
-    "diverged": ("spikes", "overfitted", "not_begun", "rate_too_low", "still_improving", "plateau"),
-    "learnt_nothing": ("not_begun", "rate_too_low", "still_improving", "plateau"),
-    "far_too_low": ("not_begun", "rate_too_low", "still_improving", "plateau"),
-    "rate_too_high": (
-        "learnt_nothing", "not_begun", "rate_too_low", "still_improving", "plateau", "overfitted",
+    "diverged": (
+        "spikes", "overfitted", "undertrained", "learning_rate_too_low", "still_improving", "plateau",
     ),
-    "overfitted": ("not_begun", "rate_too_low", "still_improving", "plateau"),
-    "not_begun": ("still_improving", "plateau"),
+    "no_learning": ("undertrained", "learning_rate_too_low", "still_improving", "plateau"),
+    "learning_rate_far_too_low": ("undertrained", "learning_rate_too_low", "still_improving", "plateau"),
+    "learning_rate_too_high": (
+        "no_learning", "undertrained", "learning_rate_too_low", "still_improving", "plateau", "overfitted",
+    ),
+    "overfitted": ("undertrained", "learning_rate_too_low", "still_improving", "plateau"),
+    "undertrained": ("still_improving", "plateau"),
 }  # fmt: skip
 """What there is no point in saying once the first is said."""
 Losses = Sequence[tuple[int, float]]
@@ -159,7 +167,7 @@ def detect_divergence(losses: Losses, evaluations: Rows, rows: Rows) -> Finding 
             "low": low.mean,
             "at": low.last_step,
             "end": end.mean,
-            "rate": _peak_learning_rate(rows),
+            "learning_rate": _peak_learning_rate(rows),
             "step": end.last_step,
         },
     )
@@ -183,7 +191,7 @@ def detect_spikes(losses: Losses, evaluations: Rows, rows: Rows) -> Finding | No
     return Finding(
         "spikes",
         "neutral",
-        {"count": len(jumps), "step": step, "jump": jump, "rate": _peak_learning_rate(rows)},
+        {"count": len(jumps), "step": step, "jump": jump, "learning_rate": _peak_learning_rate(rows)},
     )
 
 
@@ -210,7 +218,7 @@ def detect_overfitting(losses: Losses, evaluations: Rows, rows: Rows) -> Finding
     name = next(iter(evaluations[0]["scores"]))
     return Finding("overfitted", "bad", {
         "name": name, "best": values[best], "at": steps[best], "end": values[-1], "step": steps[-1],
-        "training_then": around.mean, "training_now": end.mean,
+        "training_at_best": around.mean, "training_at_end": end.mean,
     })  # fmt: skip
 
 
@@ -242,7 +250,7 @@ def detect_trend(losses: Losses, evaluations: Rows, rows: Rows) -> Finding | Non
         or not _is_plateau(rows, evaluations, steps[level])
     ):
         return None
-    evidence |= {"since": steps[level], "from": values[level], "near": near + fluctuation}
+    evidence |= {"since": steps[level], "from": values[level], "tolerance": near + fluctuation}
     return Finding("plateau", "neutral", evidence)
 
 
@@ -281,11 +289,13 @@ def detect_low_lr(losses: Losses, evaluations: Rows, rows: Rows) -> Finding | No
         or second < SLOW_START_RATIO * first
     ):
         return None
-    unseen = not update_ratio and any(row.get("update_ratio") for row in rows if row["kind"] == "health")
+    unseen = not update_ratio and any(
+        row.get("update_ratio") for row in rows if row["type"] == "activation_stats"
+    )
     if unseen or update_ratio.get("ratio", 0.0) >= USUAL_UPDATE_RATIO:
         return None
-    evidence = {"first": first, "second": second, "rate": peak}
-    return Finding("rate_too_low", "neutral", evidence | update_ratio)
+    evidence = {"first": first, "second": second, "learning_rate": peak}
+    return Finding("learning_rate_too_low", "neutral", evidence | update_ratio)
 
 
 def detect_no_learning(losses: Losses, evaluations: Rows, rows: Rows) -> Finding | None:
@@ -300,31 +310,37 @@ def detect_no_learning(losses: Losses, evaluations: Rows, rows: Rows) -> Finding
         return None
     update_ratio = _update_ratio(rows)
     finding_type: FindingType = (
-        "far_too_low" if update_ratio.get("ratio", 1.0) < LOW_UPDATE_RATIO else "learnt_nothing"
+        "learning_rate_far_too_low" if update_ratio.get("ratio", 1.0) < LOW_UPDATE_RATIO else "no_learning"
     )
-    evidence = {"start": segments[0].mean, "end": segments[-1].mean, "rate": _peak_learning_rate(rows)}
+    evidence = {
+        "start": segments[0].mean,
+        "end": segments[-1].mean,
+        "learning_rate": _peak_learning_rate(rows),
+    }
     return Finding(finding_type, "bad", evidence | update_ratio)
 
 
 def detect_high_lr(losses: Losses, evaluations: Rows, rows: Rows) -> Finding | None:
     """The held-out loss has not passed a unigram model's, and updates were as large as weights bear."""
-    unigram_loss = evaluations[-1].get("levels", {}).get("unigram") if evaluations else None
+    unigram_loss = evaluations[-1].get("reference_losses", {}).get("unigram") if evaluations else None
     name = next(iter(evaluations[-1]["scores"])) if evaluations else ""
-    largest = max((_median_update_ratio(row) for row in rows if row["kind"] == "health"), default=0.0)
+    largest = max(
+        (_median_update_ratio(row) for row in rows if row["type"] == "activation_stats"), default=0.0
+    )
     if unigram_loss is None or evaluations[-1]["scores"][name] < unigram_loss or largest < HIGH_UPDATE_RATIO:
         return None
     evidence = {
         "end": evaluations[-1]["scores"][name],
         "unigram": unigram_loss,
-        "rate": _peak_learning_rate(rows),
+        "learning_rate": _peak_learning_rate(rows),
         "ratio": largest,
     }
-    return Finding("rate_too_high", "bad", evidence)
+    return Finding("learning_rate_too_high", "bad", evidence)
 
 
 def detect_undertraining(losses: Losses, evaluations: Rows, rows: Rows) -> Finding | None:
     """The held-out loss never passed a unigram model's clearly: a level there is where learning begins."""
-    reference_losses = evaluations[-1].get("levels", {}) if evaluations else {}
+    reference_losses = evaluations[-1].get("reference_losses", {}) if evaluations else {}
     if not {"unigram", "bigram"} <= reference_losses.keys():
         return None
     steps, values, _ = _validation_curve(evaluations)
@@ -334,20 +350,20 @@ def detect_undertraining(losses: Losses, evaluations: Rows, rows: Rows) -> Findi
         return None
     evidence = {
         "name": next(iter(evaluations[0]["scores"])), "best": min(values), "step": steps[-1],
-        "rate": _peak_learning_rate(rows),
+        "learning_rate": _peak_learning_rate(rows),
     }  # fmt: skip
-    return Finding("not_begun", "bad", evidence | {k: reference_losses[k] for k in ("unigram", "bigram")})
+    return Finding("undertrained", "bad", evidence | {k: reference_losses[k] for k in ("unigram", "bigram")})
 
 
 def detect_dead_units(losses: Losses, evaluations: Rows, rows: Rows) -> Finding | None:
     """Many feed-forward units of a layer say nothing at any place of a step."""
-    health = [row for row in rows if row["kind"] == "health" and row.get("dead")]
+    health = [row for row in rows if row["type"] == "activation_stats" and row.get("dead_share")]
     if not health:
         return None
-    name, share = max(health[-1]["dead"].items(), key=lambda pair: pair[1])
+    name, share = max(health[-1]["dead_share"].items(), key=lambda pair: pair[1])
     if share <= DEAD_UNITS_SHARE:
         return None
-    return Finding("dead_units", "neutral", {"layer": name, "dead": share, "step": health[-1]["step"]})
+    return Finding("dead_units", "neutral", {"layer": name, "dead_share": share, "step": health[-1]["step"]})
 
 
 DETECTORS: tuple[Detector, ...] = (
@@ -402,13 +418,13 @@ def _score_error(evaluations: Rows) -> float:
 
 def _epochs(rows: Rows, default: float) -> float:
     """How often the records were read; ``default`` where the log does not count it."""
-    epochs = [row["epoch"] for row in rows if row["kind"] == "step" and "epoch" in row]
+    epochs = [row["epoch"] for row in rows if row["type"] == "step" and "epoch" in row]
     return float(epochs[-1]) if epochs else default
 
 
 def _learning_rates(rows: Rows) -> dict[int, float]:
     """The learning rate of each step."""
-    return {row["step"]: float(row["learning_rate"]) for row in rows if row["kind"] == "step"}
+    return {row["step"]: float(row["learning_rate"]) for row in rows if row["type"] == "step"}
 
 
 def _peak_learning_rate(rows: Rows) -> float:
@@ -419,7 +435,7 @@ def _peak_learning_rate(rows: Rows) -> float:
 def _update_ratio(rows: Rows) -> dict[str, float]:
     """The median size of an update beside the weights, where it was measured at a high learning rate."""
     rates, min_rate = _learning_rates(rows), HIGH_LR * _peak_learning_rate(rows)
-    health = [row for row in rows if row["kind"] == "health" and row.get("update_ratio")]
+    health = [row for row in rows if row["type"] == "activation_stats" and row.get("update_ratio")]
     ratios = [_median_update_ratio(row) for row in health if rates.get(row["step"], 0.0) >= min_rate]
     return {"ratio": statistics.median(ratios)} if ratios else {}
 

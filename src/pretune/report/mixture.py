@@ -47,9 +47,9 @@ def reference_losses(language: str, summary: Summary) -> tuple[tuple[str, float]
     """The losses of the n-gram models, or of those of each part."""
     text, components = translations(language), summary.get("mixture", {})
     if not components:
-        return ((text["unigram"], summary["unigram"]), (text["bigram"], summary["bigram"]))
+        return ((text["unigram"], summary["unigram_loss"]), (text["bigram"], summary["bigram_loss"]))
     return tuple(
-        (f"{text[model_name]}, {name}", component[model_name])
+        (f"{text[model_name]}, {name}", component[f"{model_name}_loss"])
         for name, component in components.items()
         for model_name in ("unigram", "bigram")
     )
@@ -65,7 +65,7 @@ def components_table(language: str, summary: Summary) -> tuple[p.Table, ...]:
         (
             name, f"{100 * component['share']:.3g} %",
             ", ".join(Path(source).name for source in component["corpus"]),
-            *(f"{component[key]:.3f}" for key in ("loss", "unigram", "bigram")),
+            *(f"{component[key]:.3f}" for key in ("loss", "unigram_loss", "bigram_loss")),
         )
         for name, component in components.items()
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The one place that sets the machine up for training."""
+"""The one place that chooses the device, and sets the machine up for it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 
 import torch
+from torch import nn
 
 
 def configure() -> None:
@@ -38,6 +39,38 @@ def _keep_freed_memory() -> None:
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _INT_MAX = -1, -3, 2**31 - 1
 """Of glibc's malloc.h, and the most that its ``int`` takes."""
+
+
+def choose_device(local_rank: int = 0, world_size: int = 1) -> torch.device:
+    """Where a rank trains: the GPU of its number on its machine, if each rank there has one.
+
+    A process alone trains on the CPU.
+    """
+    if world_size > 1 and local_rank < torch.cuda.device_count():
+        return torch.device("cuda", local_rank)
+    return torch.device("cpu")
+
+
+def select(device: torch.device) -> None:
+    """Make it the device of what follows in this process, where that is a choice."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
+def collective_backend(device: torch.device) -> str:
+    """How the tensors of each type of device travel between ranks."""
+    return "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+
+
+def release_memory() -> None:
+    """Give cached memory of a GPU back to it, for another attempt."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def network_device(network: nn.Module) -> torch.device:
+    """Where a network's weights lie: what it reads must lie there, too."""
+    return next(network.parameters()).device
 
 
 def total_memory() -> int:

@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 
 from pretune.errors import ConfigError, PretuneError, RankError
+from pretune.runtime import device
 
 T = TypeVar("T")
 TIMEOUT = timedelta(days=7)
@@ -55,8 +56,7 @@ class World:
         if world.world_size == 1 or dist.is_initialized():
             yield world
             return
-        if world.device.type == "cuda":
-            torch.cuda.set_device(world.device)
+        device.select(world.device)
         # gloo's threads end with the last reference to the group. One that lets go of its last tensor only
         # while the interpreter ends aborts the process, though its run is done and written.
         atexit.register(gc.collect)
@@ -92,18 +92,13 @@ class World:
 
     @property
     def device(self) -> torch.device:
-        """Where this rank trains: the GPU of its number on its machine, if each rank there has one.
-
-        A process alone trains on the CPU.
-        """
-        if self.world_size > 1 and self.local_rank < torch.cuda.device_count():
-            return torch.device("cuda", self.local_rank)
-        return torch.device("cpu")
+        """Where this rank trains."""
+        return device.choose_device(self.local_rank, self.world_size)
 
     @property
     def backend(self) -> str:
         """How the tensors of each kind of device travel."""
-        return "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
+        return device.collective_backend(self.device)
 
     # -- tensors --------------------------------------------------------------------------------
 

@@ -85,7 +85,7 @@ class MetricsLog:
 
     def log_step(self, step: int, values: dict[str, Any]) -> None:
         """One optimiser step."""
-        self._write_row({"kind": "step", "step": step, **values})
+        self._write_row({"type": "step", "step": step, **values})
         curves = {f"train/{name}": values[name] for name in ("loss", "learning_rate", "gradient_norm")}
         speed = (values["tokens"] - self._logged_tokens) / max(1e-9, values["seconds"])
         self._write_scalars(step, curves | {"train/tokens_per_second": speed})
@@ -93,11 +93,11 @@ class MetricsLog:
 
     def log_skipped_step(self, step: int, tokens: int, reason: Mapping[str, Any]) -> None:
         """A step that changed nothing; ``reason`` is why, ``tokens`` are those read so far."""
-        self._write_row({"kind": "skipped", "step": step, "tokens": tokens, **reason})
+        self._write_row({"type": "skipped", "step": step, "tokens": tokens, **reason})
 
     def log_activation_stats(self, step: int, stats: Mapping[str, Mapping[str, float]]) -> None:
         """What a step showed within the network."""
-        self._write_row({"kind": "health", "step": step, **_round(stats)})
+        self._write_row({"type": "activation_stats", "step": step, **_round(stats)})
         self._write_scalars(
             step, {f"{stat}/{name}": v for stat, groups in stats.items() for name, v in groups.items()}
         )
@@ -114,8 +114,8 @@ class MetricsLog:
         ``interval`` is that of the first score, where it has one.
         """
         rows = {score.name: score.value for score in scores}
-        row = {"kind": "evaluation", "step": step, "scores": rows, "direction": scores[0].direction}
-        extra: dict[str, Any] = {"levels": dict(reference_losses)} if reference_losses else {}
+        row = {"type": "evaluation", "step": step, "scores": rows, "direction": scores[0].direction}
+        extra: dict[str, Any] = {"reference_losses": dict(reference_losses)} if reference_losses else {}
         if scores[0].interval is not None:
             extra["interval"] = list(scores[0].interval)
         self._write_row(row | extra | {"seconds": round(seconds, 3)})

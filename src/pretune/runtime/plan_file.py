@@ -19,10 +19,10 @@ class PlanChange(StateSchema):
 
     step: Step
     steps: Annotated[list[PositiveStep], pydantic.Field(min_length=2, max_length=2)] | None = None
-    set: dict[str, float] | None = None
-    asked: int | None = None
+    values: dict[str, float] | None = None
+    requested_at: int | None = None
     skip: list[Step] | None = None
-    found: dict[str, LossAndNorm] | None = None
+    loss_and_norm: dict[str, LossAndNorm] | None = None
     rolled_back_at: Step | None = None
 
 
@@ -33,11 +33,11 @@ class RunPlan(StateSchema):
     machine: Any = None
     data: str | None = None
     changes: list[PlanChange] = pydantic.Field(default_factory=list)
-    memory: dict[str, dict[str, list[Annotated[list[Step], pydantic.Field(min_length=2, max_length=2)]]]] = (
-        pydantic.Field(default_factory=dict)
-    )
+    micro_batch_limits: dict[
+        str, dict[str, list[Annotated[list[Step], pydantic.Field(min_length=2, max_length=2)]]]
+    ] = pydantic.Field(default_factory=dict)
     seconds_per_step: Seconds | None = None
     seconds_per_evaluation: Seconds | None = None
-    spent: Seconds | None = None
+    seconds_spent: Seconds | None = None
     teacher: str | None = None
-    replayed: bool = False
+    is_replay: bool = False

@@ -29,13 +29,14 @@ from pretune.runtime.distributed import World
 from pretune.runtime.plan_file import RunPlan
 
 DATA_FILES = (
-    "prepared.json", "text.sha256", "manifest.json", "corpus.json", "documents.bin", "tokens-*.bin",
-    "flags-*.bin", "text_fingerprints.safetensors", "tokenizer.json", "tokenizer_config.json",
+    "tokenized_corpus.json", "text.sha256", "manifest.json", "corpus.json", "documents.bin", "tokens-*.bin",
+    "word_starts-*.bin", "text_fingerprints.safetensors", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "vocab.txt", ".partial",
 )  # fmt: skip
 """What a preparation of text writes."""
 INITIAL_FILES = (
-    "config.yaml", "environment.json", "plan.json", "before.json", "data.text.partial", "*.text.partial",
+    "config.yaml", "environment.json", "plan.json", "initial_scores.json", "data.text.partial",
+    "*.text.partial",
     *(f"data*/*{name}" for name in DATA_FILES),
 )  # fmt: skip
 """What a run writes before it trains; all else in its folder is the user's."""

@@ -55,20 +55,20 @@ class Fertility:
     tokens_per_word: float
     tokens_per_character: float
     bytes_per_token: float
-    unknown: float
+    unk_fraction: float
     """Share of the tokens that are the unknown token."""
-    missing: float
+    uncovered_fraction: float
     """Share of the characters that no token spells: they become unknown, or bytes."""
-    missing_examples: tuple[str, ...]
-    round_trip: float
+    uncovered_examples: tuple[str, ...]
+    round_trip_fraction: float
     """Share of the texts that come back exactly."""
     differences: tuple[dict[str, str], ...]
-    """The first texts that do not: ``text`` and what came ``back``, around the first difference."""
-    one_character: float
+    """The first texts that do not: ``text`` and what came ``decoded``, around the first difference."""
+    single_character_fraction: float
     """Share of the tokens that show one character, or a part of one."""
-    used: int
+    used_tokens: int
     """How many different tokens occur, without special ones."""
-    longest: tuple[str, ...]
+    longest_tokens: tuple[str, ...]
     """The longest tokens that occur."""
 
 
@@ -76,8 +76,8 @@ class Fertility:
 class Inspection:
     """What a tokenizer does to a text."""
 
-    vocabulary: int
-    unused: int
+    vocabulary_size: int
+    unused_tokens: int
     """Tokens, without special ones, that occur nowhere in the text."""
     unused_examples: tuple[str, ...]
     languages: tuple[Fertility, ...]
@@ -151,7 +151,7 @@ def _first_difference(text: str, back: str) -> dict[str, str]:
         (i for i, (a, b) in enumerate(zip(text, back, strict=False)) if a != b), min(len(text), len(back))
     )
     low, high = max(at - _CONTEXT_CHARACTERS, 0), at + _CONTEXT_CHARACTERS
-    return {"text": text[low:high], "back": back[low:high]}
+    return {"text": text[low:high], "decoded": back[low:high]}
 
 
 def _fertility(tokenizer: Tokenizer, language: str, counts: _TextCounts, used: IntArray) -> Fertility:
@@ -168,16 +168,16 @@ def _fertility(tokenizer: Tokenizer, language: str, counts: _TextCounts, used: I
         tokens_per_word=_ratio(counts.tokens, counts.words),
         tokens_per_character=_ratio(counts.tokens, counts.characters),
         bytes_per_token=_ratio(counts.bytes, counts.tokens),
-        unknown=_ratio(counts.unk_tokens, counts.tokens),
-        missing=_ratio(counts.missing.total(), counts.characters),
-        missing_examples=tuple(
+        unk_fraction=_ratio(counts.unk_tokens, counts.tokens),
+        uncovered_fraction=_ratio(counts.missing.total(), counts.characters),
+        uncovered_examples=tuple(
             c for c, _ in sorted(counts.missing.items(), key=lambda item: (-item[1], item[0]))[:_MAX_LISTED]
         ),
-        round_trip=_ratio(counts.round_trips, counts.texts),
+        round_trip_fraction=_ratio(counts.round_trips, counts.texts),
         differences=tuple(counts.differences),
-        one_character=_ratio(counts.one_character, counts.tokens),
-        used=len(occurring),
-        longest=tuple(tokenizer.decode([id]) for id in longest.tolist()),
+        single_character_fraction=_ratio(counts.one_character, counts.tokens),
+        used_tokens=len(occurring),
+        longest_tokens=tuple(tokenizer.decode([id]) for id in longest.tolist()),
     )
 
 
@@ -206,8 +206,8 @@ def describe_tokens(tokenizer: Tokenizer, text: str) -> list[dict[str, Any]]:
             "id": id,
             "token": tokenizer.id_to_token(id),
             "text": text[low:high],
-            "word": bool(flag & WORD_START),
-            "sentence": bool(flag & SENTENCE_START),
+            "word_start": bool(flag & WORD_START),
+            "sentence_start": bool(flag & SENTENCE_START),
         }
         for id, (low, high), flag in zip(
             encoded.ids.tolist(), encoded.offsets.tolist(), flags.tolist(), strict=True
@@ -234,12 +234,12 @@ def format_table(inspections: Sequence[tuple[str, Inspection]]) -> list[str]:
 
 def _format_row(name: str, inspection: Inspection, fertility: Fertility) -> tuple[str, ...]:
     return (
-        name, f"{inspection.vocabulary:,}", f"{inspection.unused:,}",
+        name, f"{inspection.vocabulary_size:,}", f"{inspection.unused_tokens:,}",
         f"{fertility.texts:,} {fertility.language}",
         f"{fertility.tokens_per_word:.2f}", f"{fertility.tokens_per_character:.3f}",
         f"{fertility.bytes_per_token:.2f}",
-        f"{fertility.unknown:.2%}", f"{fertility.missing:.2%}", f"{fertility.round_trip:.1%}",
-        f"{fertility.one_character:.1%}",
+        f"{fertility.unk_fraction:.2%}", f"{fertility.uncovered_fraction:.2%}",
+        f"{fertility.round_trip_fraction:.1%}", f"{fertility.single_character_fraction:.1%}",
     )  # fmt: skip
 
 
@@ -247,14 +247,14 @@ def format_remarks(name: str, inspection: Inspection) -> list[str]:
     """Lines for a terminal: the longest tokens, missing characters and first differences."""
     lines = []
     for part in inspection.languages:
-        lines.append(f"{name}, {part.language}: longest tokens {_format_list(part.longest)}")
-        if part.missing_examples:
-            lines.append(f"{name}, {part.language}: no token spells {_format_list(part.missing_examples)}")
+        lines.append(f"{name}, {part.language}: longest tokens {_format_list(part.longest_tokens)}")
+        if part.uncovered_examples:
+            lines.append(f"{name}, {part.language}: no token spells {_format_list(part.uncovered_examples)}")
         lines += [
-            f"{name}, {part.language}: {item['text']!r} comes back as {item['back']!r}"
+            f"{name}, {part.language}: {item['text']!r} comes back as {item['decoded']!r}"
             for item in part.differences[:2]
         ]
-    if inspection.unused:
+    if inspection.unused_tokens:
         lines.append(f"{name}: never used here, for example {_format_list(inspection.unused_examples)}")
     return lines
 

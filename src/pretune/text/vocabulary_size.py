@@ -23,10 +23,10 @@ _TRAINED_CHARACTERS = 3_000_000
 class Advice:
     """A size of vocabulary, and what was measured."""
 
-    size: int
+    vocabulary_size: int
     reason: str
     """Which bound decided."""
-    measured: tuple[tuple[int, float], ...]
+    measurements: tuple[tuple[int, float], ...]
     """(size, held-out bytes per token) of each size that the text can fill."""
 
 

@@ -91,8 +91,8 @@ class ActivationStats:
         return self._stats | {
             "update_ratio": ratios,
             "rms": {name: activity.rms for name, activity in self._layers.items() if activity.count},
-            "dead": {name: seen.dead_share for name, seen in self._units.items() if seen.count},
-            "quiet": {
+            "dead_share": {name: seen.dead_share for name, seen in self._units.items() if seen.count},
+            "quiet_share": {
                 name: seen.quiet_count / seen.count for name, seen in self._units.items() if seen.count
             },
         }

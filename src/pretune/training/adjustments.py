@@ -1,11 +1,10 @@
 """Settings that change in mid-run: asked for at any time, recorded with the step from which they hold.
 
 Recorded changes stand in the ``changes`` of the run's plan, beside the corrections of its length and the
-steps that were left out (see `spike_guard`), each as ``{"step", "set": {key: value}, "asked"}``. What holds
-at a
-step is a function of the plan alone, so a resume and a repeat make each change again at its step. While a
-process trains, it alone writes the plan: whoever wants a change leaves a request in the run's folder, which
-is taken up between two steps.
+steps that were left out (see `spike_guard`), each as ``{"step", "values": {key: value},
+"requested_at"}``. What holds at a step is a function of the plan alone, so a resume and a repeat make each
+change again at its step. While a process trains, it alone writes the plan: whoever wants a change leaves a
+request in the run's folder, which is taken up between two steps.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def apply_changes(settings: TrainingSettings, values: Mapping[str, Any]) -> Trai
 
 def active_changes(plan: PlanDict, step: int) -> list[Mapping[str, Any]]:
     """What was set up to ``step``, in the order in which it holds."""
-    return [c["set"] for c in plan.get("changes", ()) if "set" in c and c["step"] <= step]
+    return [c["values"] for c in plan.get("changes", ()) if "values" in c and c["step"] <= step]
 
 
 def settings_at(settings: TrainingSettings, plan: PlanDict, step: int) -> TrainingSettings:
@@ -70,7 +69,8 @@ def request_changes(run: Run, values: Mapping[str, Any]) -> None:
     """Leave a request for the process that trains this run, or for the one that will go on with it."""
     requested_at = time.time_ns()
     state_file.write(
-        run.folder / REQUESTS_FOLDER / f"{requested_at}.json", {"set": dict(values), "asked": requested_at}
+        run.folder / REQUESTS_FOLDER / f"{requested_at}.json",
+        {"values": dict(values), "requested_at": requested_at},
     )
 
 
@@ -81,8 +81,8 @@ def record_change(
     plan = run.read_plan()
     requested_at = time.time_ns() if requested_at is None else requested_at
     changes = plan.setdefault("changes", [])
-    if all(change.get("asked") != requested_at for change in changes):
-        changes.append({"step": step, "set": dict(values), "asked": requested_at})
+    if all(change.get("requested_at") != requested_at for change in changes):
+        changes.append({"step": step, "values": dict(values), "requested_at": requested_at})
         run.write_plan(plan)
     return plan
 
@@ -119,14 +119,15 @@ def replay_plan(run: Run, path: Path) -> None:
             source = state_file.read(path, "give RUN/plan.json") or {}
         state_file.check_schema(path, source, RunPlan, "give RUN/plan.json")
         replayed = {key: source[key] for key in ("steps", "machine", "data", "changes")}
-        replayed |= {key: source[key] for key in ("memory",) if key in source}
+        replayed |= {key: source[key] for key in ("micro_batch_limits",) if key in source}
     except (KeyError, CheckpointError) as error:
         raise ConfigError(f"{path}: no plan of a run ({error}); give RUN/plan.json") from None
     existing = run.read_plan()
     if not existing:
-        run.write_plan(replayed | {"replayed": True})
+        run.write_plan(replayed | {"is_replay": True})
     elif (
-        not existing.get("replayed") or existing["changes"][: len(replayed["changes"])] != replayed["changes"]
+        not existing.get("is_replay")
+        or existing["changes"][: len(replayed["changes"])] != replayed["changes"]
     ):
         raise ConfigError(
             f"{run.folder}: has begun without the changes of {path}; give another folder with --out"
@@ -136,15 +137,15 @@ def replay_plan(run: Run, path: Path) -> None:
 class ChangeRequest(state_file.StateSchema):
     """A request for changes, as it waits in a file."""
 
-    set: dict[str, float]
-    asked: int
+    values: dict[str, float]
+    requested_at: int
 
 
 def _read_request(path: Path) -> tuple[dict[str, float], int]:
     content = state_file.read(path, "ask for the change again (pretune runs adjust)", ChangeRequest)
     if content is None:
         raise CheckpointError("no request for a change: it is gone")
-    return {key: float(value) for key, value in content["set"].items()}, content["asked"]
+    return {key: float(value) for key, value in content["values"].items()}, content["requested_at"]
 
 
 def describe_changes(changes: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -160,9 +161,9 @@ def describe_changes(changes: Iterable[Mapping[str, Any]]) -> list[str]:
                 f"them were bad (at step {change['rolled_back_at']:,} the run went back)"
             )
         elif "skip" in change:
-            loss, norm = change["found"][str(change["step"])]
+            loss, norm = change["loss_and_norm"][str(change["step"])]
             lines.append(f"step {change['step']:,} is left out: loss {loss}, gradient norm {norm}")
         else:
-            values = ", ".join(f"{key} = {value:g}" for key, value in change.get("set", {}).items())
+            values = ", ".join(f"{key} = {value:g}" for key, value in change.get("values", {}).items())
             lines.append(f"from step {change['step']:,}: {values}")
     return lines

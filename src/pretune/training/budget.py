@@ -63,7 +63,7 @@ class StepBudget:
                 at, total = int(change["step"]), int(change["steps"][1])
                 progress = min(_progress(segments[-1], at), at / max(1, total))
                 segments.append(Segment(at, total, progress))
-        cost_change = plan.get("turn")
+        cost_change = plan.get("cost_change")
         return cls(
             tuple(segments), None if cost_change is None else (float(cost_change[0]), float(cost_change[1]))
         )

@@ -26,7 +26,7 @@ from pretune.training.sharding import full_tensor
 from pretune.training.train_state import ModelIO, TrainState
 
 OPTIMIZER_FILE = "optimizer.safetensors"
-TRAINED_WEIGHTS_FILE = "trained.safetensors"
+TRAINED_WEIGHTS_FILE = "training_weights.safetensors"
 """The weights as trained, of a run whose checkpoints show their average as the model."""
 TRIAL_FOLDER = ".trial.partial"
 """Written to be timed. What a killed process leaves of it is removed like any other part of a checkpoint."""

@@ -22,6 +22,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from pretune.runtime.device import network_device
 from pretune.runtime.distributed import World
 from pretune.training.sharding import full_tensor, shard_like
 
@@ -49,8 +50,8 @@ class ReplicatedNetwork:
     def __init__(self, full_network: nn.Module, world: World) -> None:
         self.full_network, self.world = full_network, world
         world.broadcast_([p.detach() for p in full_network.parameters()])
-        on_gpu = world.device.type == "cuda"
-        self.network = copy.deepcopy(full_network).to(world.device) if on_gpu else full_network
+        on_device = network_device(full_network) == world.device
+        self.network = full_network if on_device else copy.deepcopy(full_network).to(world.device)
 
     def reduce_gradients(self) -> None:
         """Sum the gradients over the ranks; what no rank touched has none, as in a process alone."""

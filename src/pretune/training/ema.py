@@ -53,7 +53,7 @@ class EMA:
         """
         shapes = {name: weight.shape for name, weight in self._weights.items()}
         if {name: weight.shape for name, weight in trained.items()} != shapes:
-            raise CheckpointError("trained.safetensors: holds the weights of another network")
+            raise CheckpointError("training_weights.safetensors: holds the weights of another network")
         self._average = {name: weight.detach().clone() for name, weight in self._weights.items()}
         self._load_weights(trained)
 

@@ -68,7 +68,7 @@ class SpikeGuard:
 
     def accept_loss(self, state: TrainState, loss: float) -> None:
         """Count a good step's loss among the usual ones."""
-        state.bad = 0
+        state.bad_steps = 0
         state.losses = [*state.losses[1 - MAX_LOSSES :], loss]
 
     def find_skipped_step(self, plan: Mapping[str, Any], step: int) -> SkippedStep | None:
@@ -77,7 +77,9 @@ class SpikeGuard:
         if not skips:
             return None
         change = next((c for c in skips if _is_rollback(c)), skips[0])
-        loss_and_norm = next((c["found"][str(step)] for c in skips if str(step) in c["found"]), (None, None))
+        loss_and_norm = next(
+            (c["loss_and_norm"][str(step)] for c in skips if str(step) in c["loss_and_norm"]), (None, None)
+        )
         return SkippedStep(
             _from_json_number(loss_and_norm[0]), _from_json_number(loss_and_norm[1]), _is_rollback(change)
         )
@@ -88,18 +90,18 @@ class SpikeGuard:
             {
                 "step": step,
                 "skip": [step],
-                "found": {str(step): [_to_json_number(loss), _to_json_number(gradient_norm)]},
+                "loss_and_norm": {str(step): [_to_json_number(loss), _to_json_number(gradient_norm)]},
             }
         )
 
     def skip_step(self, state: TrainState, skipped: SkippedStep) -> None:
         """Count a step that is left out; nothing else of the state changes."""
         state.step += 1
-        state.bad = 0 if skipped.rolled_back else state.bad + 1
+        state.bad_steps = 0 if skipped.rolled_back else state.bad_steps + 1
 
     def should_roll_back(self, state: TrainState) -> bool:
         """Whether as many steps in a row were bad as the weights are to be doubted for."""
-        return state.bad >= MAX_BAD_STEPS
+        return state.bad_steps >= MAX_BAD_STEPS
 
     def roll_back(self, state: TrainState) -> tuple[str, dict[str, Any]]:
         """Find the checkpoint to go back to and write into the plan which steps are left out from there.
@@ -127,7 +129,7 @@ class SpikeGuard:
                 atomic_files.remove_folder(later)
         skip = list(range(start, state.step))
         return folder.name, self._append_change(
-            {"step": start, "skip": skip, "found": {}, "rolled_back_at": state.step}
+            {"step": start, "skip": skip, "loss_and_norm": {}, "rolled_back_at": state.step}
         )
 
     def unrecoverable_error(self, reason: str) -> TrainingError:
@@ -180,7 +182,7 @@ def _is_rollback(change: Mapping[str, Any]) -> bool:
 
 def _is_good_checkpoint(folder: Path) -> bool:
     try:
-        return not atomic_files.verify_folder(folder).get("bad", 0)
+        return not atomic_files.verify_folder(folder).get("bad_steps", 0)
     except CheckpointError:
         return False
 

@@ -1,4 +1,4 @@
-"""The batches of a mixture: each step is cut into pieces, and each piece is drawn from one part by weight.
+"""A mixture of objectives: each step is cut into pieces, and each piece is drawn from one part by weight.
 
 What a step holds is decided by seed, weights and its number alone, so a resume is exact, all ranks agree, and
 the rows that go through the network at once change nothing. Each part has an order and epochs of its own, of
@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 
 from pretune.config import digest
 from pretune.data.order import MixtureSampler
-from pretune.objectives import mixture_term
+from pretune.objectives import Objective
 from pretune.runtime.distributed import World
-from pretune.training.dataloader import DataLoader
+from pretune.training.dataloader import DataLoader, MicroBatch
 from pretune.training.settings import TrainingSettings
-from pretune.types import Batch, FeatureStore, ObjectiveLike, Traits
+from pretune.types import FeatureStore, Traits
 
 MAX_PIECES = 16
 """Of a step, at most: with more of them its shares are nearer to the weights, and its batches smaller."""
@@ -30,7 +30,7 @@ class MixtureComponent:
     name: str
     weight: float
     store: FeatureStore
-    objective: ObjectiveLike
+    objective: Objective
 
     def longest_example(self) -> int:
         """Places of its longest example."""
@@ -39,8 +39,6 @@ class MixtureComponent:
 
 class MixtureDataLoader:
     """Answers what `DataLoader` answers, of several parts; of one alone, the same batches."""
-
-    cost_changes_at: float | None = None
 
     def __init__(
         self,
@@ -80,6 +78,12 @@ class MixtureDataLoader:
         )
 
     @property
+    def cost_changes_at(self) -> float | None:
+        """Where the cost of the first component to change does."""
+        changes = (part.cost_changes_at for part in self.dataloaders.values())
+        return min((share for share in changes if share is not None), default=None)
+
+    @property
     def micro_batch(self) -> int:
         """Rows that go through the network at once, of any part."""
         return next(iter(self.dataloaders.values())).micro_batch
@@ -89,28 +93,23 @@ class MixtureDataLoader:
         for part in self.dataloaders.values():
             part.micro_batch = rows
 
-    def __call__(self, step: int, progress: float = 0.0) -> list[Batch]:
-        """The micro-batches of ``step``, each of one part; those of a part lie together."""
+    def __call__(self, step: int, progress: float = 0.0) -> list[MicroBatch]:
+        """The micro-batches of ``step``, each of one component; those of a component lie together."""
         draws = self.draw.draw(step * self.pieces_per_step, (step + 1) * self.pieces_per_step)
-        batches: list[Batch] = []
+        found: list[MicroBatch] = []
         for index, (name, dataloader) in enumerate(self.dataloaders.items()):
             piece_numbers = [number for chosen, number in draws if chosen == index]
             if piece_numbers:
                 members = [member for number in piece_numbers for member in dataloader.step_plan.step(number)]
                 share = len(piece_numbers) / self.pieces_per_step
-                batches += [
-                    _set_component(batch, name, share)
-                    for batch in dataloader.build_micro_batches(members, progress)
+                found += [
+                    replace(micro_batch, component=name, loss_weight=share)
+                    for micro_batch in dataloader.build_micro_batches(members, step, progress)
                 ]
-        return batches
+        return found
 
 
 def count_pieces(size: int, longest_example: int) -> int:
     """Into how many equal pieces a step is cut: as many as divide it, none shorter than the longest text."""
     max_pieces = max(1, min(MAX_PIECES, size // longest_example))
     return max(count for count in range(1, max_pieces + 1) if size % count == 0)
-
-
-def _set_component(batch: Batch, component: str, loss_weight: float) -> Batch:
-    counts = {mixture_term(component, name): count for name, count in batch.counts.items()}
-    return replace(batch, component=component, loss_weight=loss_weight, counts=counts)

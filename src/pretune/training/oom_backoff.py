@@ -91,14 +91,14 @@ class OOMBackoff:
             )
         self._limits.append((step, rows // 2))
         plan = self.run.read_plan()
-        plan.setdefault("memory", {}).setdefault(device.describe(), {})[self.phase] = self._limits
+        plan.setdefault("micro_batch_limits", {}).setdefault(device.describe(), {})[self.phase] = self._limits
         self.run.write_plan(plan)
         self.say(
             f"step {step}: out of memory with {rows} rows at once in {self.phase}; going on with {rows // 2}"
         )
 
     def _load_limits(self) -> None:
-        stored: dict[str, Any] = self.run.read_plan().get("memory", {}).get(device.describe(), {})
+        stored: dict[str, Any] = self.run.read_plan().get("micro_batch_limits", {}).get(device.describe(), {})
         self._limits = [(int(step), int(rows)) for step, rows in stored.get(self.phase, ())]
 
 
@@ -129,5 +129,4 @@ def first_line(error: BaseException) -> str:
 
 def _free_memory() -> None:
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    device.release_memory()

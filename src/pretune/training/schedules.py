@@ -32,18 +32,18 @@ def _progress(step: float, total: int, start: float) -> float:
 
 def _cosine(step: float, total: int, warmup: float, settings: ScheduleSettings) -> float:
     progress = _progress(step, total, warmup)
-    return settings.final + (1 - settings.final) * 0.5 * (1 + math.cos(math.pi * progress))
+    return settings.final_factor + (1 - settings.final_factor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def _linear(step: float, total: int, warmup: float, settings: ScheduleSettings) -> float:
-    return settings.final + (1 - settings.final) * (1 - _progress(step, total, warmup))
+    return settings.final_factor + (1 - settings.final_factor) * (1 - _progress(step, total, warmup))
 
 
 def _wsd(step: float, total: int, warmup: float, settings: ScheduleSettings) -> float:
     start = max(warmup, total - settings.decay * total)
     progress = _progress(step, total, start) if step > start else 0.0
-    decayed = math.sqrt(progress) if settings.shape == "1-sqrt" else progress
-    return settings.final + (1 - settings.final) * (1 - decayed)
+    decayed = math.sqrt(progress) if settings.decay_shape == "1-sqrt" else progress
+    return settings.final_factor + (1 - settings.final_factor) * (1 - decayed)
 
 
 def _inverse_sqrt(step: float, total: int, warmup: float, settings: ScheduleSettings) -> float:

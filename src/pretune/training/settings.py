@@ -46,17 +46,17 @@ class ScheduleSettings(Settings):
     """wsd: stays at the peak and goes down in the last share ``decay`` of the run (Hu et al. 2024)."""
     warmup: float = pydantic.Field(default=0.06, ge=0)
     """Below 1 a share of the run, from 1 on a number of steps."""
-    final: float = pydantic.Field(default=0.0, ge=0, le=1)
+    final_factor: float = pydantic.Field(default=0.0, ge=0, le=1)
     """Learning rate at the end, as a share of the peak; of cosine, linear and wsd."""
     decay: float = pydantic.Field(default=0.2, gt=0, le=1)
     """Of wsd: the share of the run in which the learning rate goes down."""
-    shape: Literal["1-sqrt", "linear"] = "1-sqrt"
+    decay_shape: Literal["1-sqrt", "linear"] = "1-sqrt"
     """Of wsd: how it goes down (1-sqrt: Hägele et al. 2024)."""
 
     @pydantic.model_validator(mode="after")
     def _check_schedule(self) -> ScheduleSettings:
-        if self.final and self.name in ("inverse_sqrt", "constant"):
-            raise ValueError(f"schedule {self.name!r} has no final learning rate; leave final at 0")
+        if self.final_factor and self.name in ("inverse_sqrt", "constant"):
+            raise ValueError(f"schedule {self.name!r} has no final learning rate; leave final_factor at 0")
         if self.name == "wsd" and self.warmup < 1 and self.warmup + self.decay > 1:
             raise ValueError(
                 f"warmup {self.warmup:g} and decay {self.decay:g} are more than the run; make one shorter"
@@ -94,11 +94,11 @@ class TrainingSettings(Settings):
     """Evaluations without improvement after which training ends early; None: it never does."""
     min_delta: float = pydantic.Field(default=0.0, ge=0)
     """What counts as an improvement for ``patience``: the first score better by more than this."""
-    health_every: int | None = pydantic.Field(default=100, ge=1)
+    activation_stats_every: int | None = pydantic.Field(default=100, ge=1)
     """Steps between looks at gradients, updates and activations; None: never. It changes no result."""
     save_every: int | None = pydantic.Field(default=None, gt=0)
     """Steps between checkpoints besides those before each evaluation."""
-    keep: int = pydantic.Field(default=2, ge=1)
+    max_checkpoints: int = pydantic.Field(default=2, ge=1)
     """Checkpoints that stay on disk besides the best."""
 
     @pydantic.model_validator(mode="after")

@@ -104,7 +104,7 @@ class TrainingBudget:
                 )
             if plan.get("machine") != machine_name:
                 say(f"planned on {plan.get('machine')}, going on with {machine_name}")
-            self.start_time -= plan.get("spent", 0.0)  # the time that was used before counts, too
+            self.start_time -= plan.get("seconds_spent", 0.0)  # the time that was used before counts, too
         else:
             if self.is_time_limited:
                 measurements = self._measure(trial(), dataloader.cost_changes_at)
@@ -117,12 +117,12 @@ class TrainingBudget:
             self._write_plan(plan)
         self._dataloader, self._plan = dataloader, plan
         self.evaluations = plan.get("evaluations", self.evaluations)
-        self.reserved_seconds = sum(plan.get("seconds_after", {}).values())
+        self.reserved_seconds = sum(plan.get("seconds_after_training", {}).values())
         self.step_budget = budget.StepBudget.from_plan(plan)
         self.step_timer = budget.StepTimer(evaluation_seconds=plan.get("seconds_per_evaluation", 0.0))
         if is_new:
             self._report_plan(plan, say)
-        if self.is_time_limited and not plan.get("replayed"):
+        if self.is_time_limited and not plan.get("is_replay"):
             progress = self.step_budget.progress(step)
             # A resumed run looks soon: the machine may be another, or busier.
             self._next_check_progress = min(
@@ -155,7 +155,7 @@ class TrainingBudget:
 
         times = [trial_seconds(share) for _, share in points]
         seconds = sum(fraction * spent for (fraction, _), spent in zip(points, times, strict=True))
-        cost_change = {"turn": [cost_changes_at, times[1] / times[0]]} if len(times) > 1 else {}
+        cost_change = {"cost_change": [cost_changes_at, times[1] / times[0]]} if len(times) > 1 else {}
         evaluation = _measure_seconds(trial.evaluate)
         after = dict(self.post_training_seconds(evaluation))
         evaluation += _measure_seconds(trial.save)
@@ -167,10 +167,10 @@ class TrainingBudget:
         plan = {
             "steps": max(1, budget.affordable_steps(seconds_left, seconds, evaluation, evaluations)),
             "evaluations": evaluations,
-            "seconds_before": time.monotonic() - self.start_time,
+            "seconds_before_training": time.monotonic() - self.start_time,
             "seconds_per_step": seconds,
             "seconds_per_evaluation": evaluation,
-            "seconds_after": after,
+            "seconds_after_training": after,
         } | cost_change
         return self.world.broadcast(plan)
 
@@ -180,10 +180,10 @@ class TrainingBudget:
             step, evaluations = plan["seconds_per_step"], plan["evaluations"]
             checks = f"{pluralize(evaluations, 'evaluation')} with checkpoints"
             shares = {
-                "preparation": plan["seconds_before"],
+                "preparation": plan["seconds_before_training"],
                 f"{pluralize(plan['steps'], 'step')} of {step:.3f} s": plan["steps"] * step,
                 checks: evaluations * plan["seconds_per_evaluation"],
-                **plan["seconds_after"],
+                **plan["seconds_after_training"],
             }
             breakdown = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in shares.items())
             say(f"{self.duration}: {breakdown}")
@@ -206,7 +206,7 @@ class TrainingBudget:
         # A run that repeats the steps of another has no times of its own in its plan.
         step = self.step_timer.seconds_per_step() or self._plan.get("seconds_per_step", 0.0)
         evaluations = self.evaluations * self.step_timer.evaluation_seconds
-        before = self._plan.get("seconds_before", 0.0)
+        before = self._plan.get("seconds_before_training", 0.0)
         return budget.format_budget(before + steps * step + evaluations + self.reserved_seconds)
 
     def _seconds_left(self) -> float:
@@ -247,7 +247,7 @@ class TrainingBudget:
     def record_spent_time(self) -> None:
         """Keep how much of a length in minutes is used, for a resume to go on with the rest."""
         if self.is_time_limited and self.world.is_main:
-            self.run.write_plan(self.run.read_plan() | {"spent": time.monotonic() - self.start_time})
+            self.run.write_plan(self.run.read_plan() | {"seconds_spent": time.monotonic() - self.start_time})
 
     def _write_plan(self, plan: dict[str, Any]) -> None:
         if self.world.is_main:

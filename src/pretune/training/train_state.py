@@ -35,7 +35,7 @@ class TrainResult:
     best_step: int
     best_scores: dict[str, float]
     """Scores of the best checkpoint; the network holds its weights."""
-    stop_reason: Literal["length", "patience"]
+    stop_reason: Literal["budget", "patience"]
     """Why training ended: at its length, or early for want of improvement."""
     last_lr_factor: float
     """Learning rate of the last update, as a share of the peak."""
@@ -45,9 +45,9 @@ class TrainResult:
     def stop_summary(self) -> dict[str, Any]:
         """Why it ended, as it stands in summary.json."""
         return {
-            "ended": self.stop_reason,
-            "planned": self.planned_steps,
-            "last_factor": round(self.last_lr_factor, 6),
+            "stop_reason": self.stop_reason,
+            "planned_steps": self.planned_steps,
+            "last_lr_factor": round(self.last_lr_factor, 6),
         }
 
 
@@ -57,15 +57,15 @@ class TrainState:
 
     step: int = 0
     tokens: int = 0
-    log_position: int = 0
+    log_offset: int = 0
     best_step: int | None = None
     best_scores: dict[str, float] = field(default_factory=dict)
-    to_beat: float | None = None
-    stale: int = 0
-    """Evaluations since the first score last improved by ``min_delta``, on ``to_beat``."""
-    factor: float = 0.0
+    patience_score: float | None = None
+    evaluations_without_improvement: int = 0
+    """Evaluations since the first score last improved by ``min_delta``, on ``patience_score``."""
+    lr_factor: float = 0.0
     """Of the learning rate in the last update."""
     losses: list[float] = field(default_factory=list)
     """Of the last accepted steps: what a loss must be like."""
-    bad: int = 0
+    bad_steps: int = 0
     """Steps in a row, up to this one, that changed nothing since they went wrong."""

@@ -1,10 +1,10 @@
-"""The one trainer: steps, evaluations and checkpoints of any network on any objective.
+"""The one trainer: steps, evaluations and checkpoints of any network on any data loader.
 
 All that a step needs is a function of its number: so a run that was stopped anywhere and resumed is bit for
 bit the run that was not, with dropout on. What a step's gradients are, is said in `gradients`; what a
 checkpoint holds, in `saving`; how many steps there are, in `timing`; which steps are left out, in
 `spike_guard`;
-how many rows fit, in `memory`.
+how many rows fit, in `micro_batch_limits`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pretune.training import adjustments, ddp, oom_backoff, schedules
 from pretune.training.activation_stats import ActivationStats
 from pretune.training.budget import MIN_STEPS, PostTrainingSeconds
 from pretune.training.checkpointer import Checkpointer
-from pretune.training.dataloader import DataLoaderLike, count_tokens, has_targets
+from pretune.training.dataloader import DataLoaderLike
 from pretune.training.duration import Duration
 from pretune.training.ema import EMA
 from pretune.training.gradients import GradientAccumulator, never_stop
@@ -37,7 +37,7 @@ from pretune.training.optimizers import optimizers
 from pretune.training.settings import TrainingSettings
 from pretune.training.step_timer import Throughput, TimingTrial, TrainingBudget
 from pretune.training.train_state import ModelIO, TrainResult, TrainState
-from pretune.types import Score, SupportsLoss
+from pretune.types import Score
 
 
 class Trainer:
@@ -47,7 +47,6 @@ class Trainer:
         self,
         *,
         model_io: ModelIO,
-        objective: SupportsLoss,
         dataloader: DataLoaderLike,
         evaluate: Callable[[nn.Module, int], list[Score]],
         settings: TrainingSettings,
@@ -74,7 +73,7 @@ class Trainer:
         """
         self.world = world or World()
         self.parallel = ddp.build_parallel(model_io.network, self.world, settings.parallel)
-        self.model_io, self.network, self.objective = model_io, self.parallel.network, objective
+        self.model_io, self.network = model_io, self.parallel.network
         self.dataloader, self.evaluate = dataloader, evaluate
         self.settings, self.run = settings, run
         self.reporter = reporter if reporter and self.world.is_main else NullReporter()
@@ -84,16 +83,16 @@ class Trainer:
         self.optimizer = optimizers.build_optimizers(self.network, settings.optimizer)
         self.ema = None if settings.ema is None else EMA(self.network, settings.ema)
         self.checkpointer = Checkpointer(
-            run, model_io, self.optimizer, self.ema, settings.keep, self.parallel
+            run, model_io, self.optimizer, self.ema, settings.max_checkpoints, self.parallel
         )
-        self.gradients = GradientAccumulator(self.network, objective, settings.seed, self.parallel)
+        self.gradients = GradientAccumulator(self.network, settings.seed, self.parallel)
         requested_evaluations = settings.evaluations or (max_evaluations if settings.patience else None)
         self.budget = TrainingBudget(
             duration, run, requested_evaluations, self.start_time, max_evaluations=max_evaluations,
             evaluation_tokens=evaluation_tokens,
             post_training_seconds=post_training_seconds, world=self.world,
         )  # fmt: skip
-        self.activation_stats = ActivationStats(self.network, settings.health_every)
+        self.activation_stats = ActivationStats(self.network, settings.activation_stats_every)
         self.spike_guard = SpikeGuard(run)
         self.oom_backoff = oom_backoff.OOMBackoff(
             run, "training", dataloader.micro_batch, self._say, single_process=self.world.world_size == 1
@@ -139,7 +138,7 @@ class Trainer:
         state, seconds = self.state, time.monotonic() - self.budget.start_time
         return TrainResult(
             state.step, plan["steps"], state.tokens, seconds, best, state.best_scores,
-            "patience" if self._out_of_patience() else "length", state.factor,
+            "patience" if self._out_of_patience() else "budget", state.lr_factor,
             self.budget.min_budget() if state.step < MIN_STEPS else "",
         )  # fmt: skip
 
@@ -149,7 +148,7 @@ class Trainer:
         state = self.state
         return MetricsLog(
             self.run.metrics_path, self.run.folder / "tensorboard",
-            offset=state.log_position, step=state.step, tokens=state.tokens,
+            offset=state.log_offset, step=state.step, tokens=state.tokens,
             expected_content=self._checkpoint_log, say=self._say,
         )  # fmt: skip
 
@@ -217,7 +216,7 @@ class Trainer:
         self.spike_guard.accept_loss(state, loss)
         self._has_unsaved_steps = True
         stats = self.activation_stats.collect(state.step)
-        state.step, state.factor, state.tokens = state.step + 1, factor, state.tokens + tokens
+        state.step, state.lr_factor, state.tokens = state.step + 1, factor, state.tokens + tokens
         if self.ema is not None:
             self.ema.update(state.step)
         log.log_step(
@@ -250,7 +249,7 @@ class Trainer:
         if loss is None:
             return None
         self.activation_stats.record_gradients(step)
-        read = sum(count_tokens(batch) for batch in micro_batches if has_targets(batch))
+        read = sum(part.num_tokens for part in micro_batches if part.has_targets)
         tokens = self.world.sum_counts({"tokens": read})["tokens"]
         return loss, ddp.clip_gradients(self.network, self._current_settings.clip), tokens
 
@@ -270,7 +269,7 @@ class Trainer:
         name, self._plan = self.world.on_main(lambda: self.spike_guard.roll_back(self.state))
         folder = self.run.checkpoints_path / name
         self.state, self._has_unsaved_steps = self.checkpointer.restore(folder, self.reporter.say), False
-        log.truncate(self.state.log_position, self.state.step, self.state.tokens)
+        log.truncate(self.state.log_offset, self.state.step, self.state.tokens)
         self._say(
             f"the last steps before {at:,} had no usable loss or gradient; back to {folder}, going on "
             f"without steps {self.state.step:,} to {at - 1:,}"
@@ -306,11 +305,18 @@ class Trainer:
     def _update_patience(self, score: Score) -> None:
         """Count the evaluations in a row that did not improve by ``min_delta``."""
         state, min_delta = self.state, self.settings.min_delta * (1 if score.direction == "higher" else -1)
-        better = score.is_better_than(None if state.to_beat is None else state.to_beat + min_delta)
-        state.to_beat, state.stale = (score.value, 0) if better else (state.to_beat, state.stale + 1)
+        better = score.is_better_than(
+            None if state.patience_score is None else state.patience_score + min_delta
+        )
+        state.patience_score, state.evaluations_without_improvement = (
+            (score.value, 0) if better else (state.patience_score, state.evaluations_without_improvement + 1)
+        )
 
     def _out_of_patience(self) -> bool:
-        return self.settings.patience is not None and self.state.stale >= self.settings.patience
+        return (
+            self.settings.patience is not None
+            and self.state.evaluations_without_improvement >= self.settings.patience
+        )
 
     def _apply_adjustments(self) -> None:
         """Take up changes that were asked for, and let those that hold from this step on hold."""
@@ -333,7 +339,7 @@ class Trainer:
         if self.checkpointer.is_saved(self.state.step):
             return
         self.budget.record_spent_time()
-        self.state.log_position = log.tell()
+        self.state.log_offset = log.tell()
         self.checkpointer.save(self.state, log.content)
         self._has_unsaved_steps = False
 
@@ -352,7 +358,7 @@ class Trainer:
         full_network = copy.deepcopy(self.model_io.network)
         trial = ddp.build_parallel(full_network, self.world, self.settings.parallel)
         optimizer = optimizers.build_optimizers(trial.network, self.settings.optimizer)
-        gradients = GradientAccumulator(trial.network, self.objective, self.settings.seed, trial)
+        gradients = GradientAccumulator(trial.network, self.settings.seed, trial)
 
         message = "stopped before the first step; run the same command to begin again"
 

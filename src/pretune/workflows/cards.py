@@ -20,7 +20,7 @@ from pretune.workflows.findings import severe_findings
 
 def pretraining_card(settings: Any, corpora: Sequence[TokenizedCorpus], summary: dict[str, Any]) -> str:
     """README.md of a pretrained model."""
-    baselines = [("unigram", summary["unigram"]), ("bigram", summary["bigram"])]
+    baselines = [("unigram", summary["unigram_loss"]), ("bigram", summary["bigram_loss"])]
     limits = ["Trained on no more than the text named above; it repeats its errors and prejudices."]
     if settings.start_from:
         limits = [
@@ -28,7 +28,7 @@ def pretraining_card(settings: Any, corpora: Sequence[TokenizedCorpus], summary:
             "errors and prejudices of both."
         ]
         if not summary["new_heads"]:
-            baselines.insert(0, ("the model it starts from", summary["before"]["loss"]))
+            baselines.insert(0, ("the model it starts from", summary["initial_scores"]["loss"]))
     if (
         settings.objective in PREFIX_OBJECTIVES
         and find("families", settings.family).TRAITS.architecture == "decoder"
@@ -38,7 +38,7 @@ def pretraining_card(settings: Any, corpora: Sequence[TokenizedCorpus], summary:
     if changed:
         file_names = [Path(sentence.partition(": ")[0]).name for sentence in changed]
         limits.append(phrase(settings.language, "sources_changed", files=", ".join(file_names)))
-    loss = Score("loss", summary["loss"], summary["targets"], summary["signature"], "lower")
+    loss = Score("loss", summary["loss"], summary["num_targets"], summary["signature"], "lower")
     sources = dict.fromkeys(Path(source).name for text in corpora for source in text.sources)
     card = Card(
         name=f"{summary['family']} pretrained with pretune",
@@ -86,9 +86,13 @@ def _objective_phrase(summary: dict[str, Any]) -> str:
 def _component_scores(summary: dict[str, Any]) -> Iterator[CardScore]:
     """The losses of a mixture's parts but for the first."""
     for name, component in list(summary.get("mixture", {}).items())[1:]:
-        loss = Score(f"loss/{name}", component["loss"], component["targets"], component["signature"], "lower")
+        loss = Score(
+            f"loss/{name}", component["loss"], component["num_targets"], component["signature"], "lower"
+        )
         yield CardScore(
-            "held-out text", loss, (("unigram", component["unigram"]), ("bigram", component["bigram"]))
+            "held-out text",
+            loss,
+            (("unigram", component["unigram_loss"]), ("bigram", component["bigram_loss"])),
         )
 
 
@@ -111,7 +115,7 @@ def finetuning_card(settings: Any, summary: dict[str, Any]) -> str:
             tuple(low_high) if low_high else None,
         )  # fmt: skip
         baselines = tuple((b, row[name]["value"]) for b, row in summary["baselines"].items())
-        scores.append(CardScore(translations(settings.language)[summary["scored_on"]], value, baselines))
+        scores.append(CardScore(translations(settings.language)[summary["split"]], value, baselines))
     language, task = settings.language, find_task(settings.task)
     words = task.phrases[language]
     what = phrase(language, "two_texts" if summary["pairs"] else "one_text")
@@ -122,12 +126,12 @@ def finetuning_card(settings: Any, summary: dict[str, Any]) -> str:
         head=str(summary["head"]),
         family=str(summary["family"]),
         parameters=int(summary["parameters"]),
-        base_model="" if settings.from_random else Path(settings.model).name,
+        base_model="" if settings.random_init else Path(settings.model).name,
         teacher=_teacher(summary, settings.language),
         sources=tuple(DataSource(Path(s).name) for s in settings.train),
         settings=_settings(summary, settings),
         scores=tuple(scores),
-        limits=(words.limits.format(n=f"{summary['train']:,}"),),
+        limits=(words.limits.format(n=f"{summary['num_train']:,}"),),
         warnings=_warnings(summary),
         example=words.example,
         example_pair=words.example_pair if summary["pairs"] else "",

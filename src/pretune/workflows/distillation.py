@@ -11,13 +11,13 @@ import torch
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.model.folder import read_folder_info
 from pretune.model.model import Model
-from pretune.objectives import DistillationObjective, DistillationSettings, check_hidden_sizes
+from pretune.objectives import DistillationObjective, DistillationSettings, Objective, check_hidden_sizes
 from pretune.runtime.distributed import World
 from pretune.runtime.progress import Reporter
 from pretune.runtime.run_folder import Run
 from pretune.text.tokenizer import Tokenizer
 from pretune.training.settings import TrainingSettings
-from pretune.types import ObjectiveLike, Traits
+from pretune.types import Traits
 
 TOKENIZER_KEYS = ("normalizer", "pre_tokenizer", "model", "added_tokens")
 """What of a tokenizer decides which ids a text becomes, but for its frame."""
@@ -115,15 +115,23 @@ class Teacher:
             )
 
     def _check_traits(self, student_traits: Traits) -> None:
-        teacher_traits: Traits = self.model.family.TRAITS
-        for name in ("architecture", "pooling", "has_segment_embeddings"):
-            if getattr(student_traits, name) != getattr(teacher_traits, name):
+        own = _batch_traits(student_traits)
+        for name, value in _batch_traits(self.model.family.TRAITS).items():
+            if own[name] != value:
                 raise UnsupportedError(
                     f"distillation.teacher = {self.settings.teacher!r}: its family reads a batch otherwise "
-                    f"than the student's ({name}: {getattr(teacher_traits, name)!r} and "
-                    f"{getattr(student_traits, name)!r}); "
+                    f"than the student's ({name}: {value!r} and {own[name]!r}); "
                     "choose a teacher of the student's family, or of one like it"
                 )
+
+
+def _batch_traits(traits: Traits) -> dict[str, str | bool]:
+    """What of a family's traits decides how it reads a batch."""
+    return {
+        "architecture": traits.architecture,
+        "pooling": traits.pooling,
+        "segment embeddings": traits.has_segment_embeddings,
+    }
 
 
 def record_teacher(teacher: Teacher | None, run: Run) -> None:
@@ -163,7 +171,7 @@ def teacher_summary(teacher: Teacher | None) -> dict[str, Any]:
     }
 
 
-def wrap_objective(teacher: Teacher | None, objective: ObjectiveLike) -> ObjectiveLike:
+def wrap_objective(teacher: Teacher | None, objective: Objective) -> Objective:
     """``objective``, with the teacher at its side, if there is one."""
     if teacher is None:
         return objective

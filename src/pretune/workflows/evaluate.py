@@ -119,7 +119,7 @@ class Evaluation:
             {
                 **{key: r.fields[key] for key in echoed if r.fields.get(key) is not None},
                 task.reference_field: true,
-                "said": p.value,
+                "prediction": p.value,
                 "confidence": p.confidence,
                 "probabilities": {label: round(x, 6) for label, x in task.probabilities(p).items()},
             }

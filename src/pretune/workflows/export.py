@@ -97,7 +97,7 @@ def _write_folder(model: Model, path: Path, format: str, texts: Sequence[str]) -
     def fill(folder: Path) -> None:
         differences.update(FORMATS[format](model, folder, texts))
 
-    atomic_files.write_folder(path, fill, metadata={"kind": "model", "format": format})
+    atomic_files.write_folder(path, fill, metadata={"type": "model", "format": format})
     return differences
 
 

@@ -88,7 +88,7 @@ def extend_vocabulary(
             raise DataError("no two neighbouring tokens of the text occur twice: there is nothing to add")
         after = resize_token_embeddings(before, found)
         sample = sample_texts(read_texts(paths, read_options=reading), _MEASURED_CHARACTERS)
-        atomic_files.write_folder(folder, after.write, metadata={"kind": "model"})
+        atomic_files.write_folder(folder, after.write, metadata={"type": "model"})
     characters = sum(map(len, sample))
     rates = [
         round(100 * sum(len(encoded.ids) for encoded in tokenizer.encode_batch(sample)) / characters, 2)

@@ -31,7 +31,7 @@ def loss_finding(language: str, name: str, summary: Summary, *, with_advice: boo
 
     ``with_advice``: say what to do about it, where the curves do not know better.
     """
-    loss, unigram, bigram = summary["loss"], summary["unigram"], summary["bigram"]
+    loss, unigram, bigram = summary["loss"], summary["unigram_loss"], summary["bigram_loss"]
     if str(summary["objective"]).split("+")[0] in BIDIRECTIONAL_OBJECTIVES:  # the bigram is no measure of it
         key = "beats_unigram" if loss < unigram - UNIGRAM_MARGIN else "beats_nothing"
         status = "good" if key == "beats_unigram" else "bad"
@@ -45,9 +45,9 @@ def loss_finding(language: str, name: str, summary: Summary, *, with_advice: boo
 
 def start_from_finding(language: str, summary: Summary) -> Iterator[p.VerdictItem]:
     """What continued pretraining gave, against the model that it started from."""
-    if "before" not in summary:
+    if "initial_scores" not in summary:
         return
-    start, loss, before = Path(summary["start_from"]).name, summary["loss"], summary["before"]["loss"]
+    start, loss, before = Path(summary["start_from"]).name, summary["loss"], summary["initial_scores"]["loss"]
     if summary["new_heads"]:
         yield p.VerdictItem("neutral", phrase(language, "started_with_new_head", start=start))
         return
@@ -76,7 +76,7 @@ def curve_findings(summary: Summary) -> tuple[p.VerdictItem, ...]:
 def severe_findings(summary: Summary) -> tuple[p.VerdictItem, ...]:
     """Those of them that stand above all else: what makes a model useless, with its cause."""
     rows = [
-        row for row in summary.get("verdicts", ()) if row["status"] == "bad" and row["kind"] in FIRST_FINDINGS
+        row for row in summary.get("verdicts", ()) if row["status"] == "bad" and row["type"] in FIRST_FINDINGS
     ]
     return tuple(p.VerdictItem(row["status"], row["text"]) for row in rows)
 
@@ -86,8 +86,8 @@ def severe_findings_of_run(
 ) -> Iterator[p.VerdictItem]:
     """What makes a model useless, of the verdicts in a run's summary, said anew in ``language``."""
     for row in rows:
-        if row["status"] == "bad" and row["kind"] in FIRST_FINDINGS:
-            finding = Finding(row["kind"], row["status"], row["figures"])
+        if row["status"] == "bad" and row["type"] in FIRST_FINDINGS:
+            finding = Finding(row["type"], row["status"], row["evidence"])
             yield p.VerdictItem(finding.status, f"{name}: {describe_finding(language, finding)}")
 
 
@@ -153,7 +153,7 @@ def baseline_findings(
 ) -> list[p.VerdictItem]:
     """Whether the model beats each baseline, by its deciding metric: a paired bootstrap over the records."""
     ours = evaluation.scores[0].value
-    severe = {row["kind"] for row in summary["verdicts"] if row["status"] == "bad"}
+    severe = {row["type"] for row in summary["verdicts"] if row["status"] == "bad"}
     found = []
     for name, (baseline, scores) in evaluation.baselines.items():
         if name == "majority" and "constant_prediction" in severe:
@@ -163,7 +163,7 @@ def baseline_findings(
             baseline_finding(
                 language, translations(language)["ours"], difference, ours, baseline.word(language),
                 scores[0].value, metric=evaluation.metric.word(language),
-                num_train=summary["train"], with_advice=not severe & set(FIRST_FINDINGS),
+                num_train=summary["num_train"], with_advice=not severe & set(FIRST_FINDINGS),
             )
         )  # fmt: skip
     return found

@@ -20,7 +20,10 @@ from pretune.types import Record
 from pretune.workflows.data_options import reading_for_model
 from pretune.workflows.predict.output import echo_fields, process_file
 
-CHAT_TEMPLATE_HINT = "this model has a chat template: --chat puts the prompt into it (in Python: chat=True)"
+CHAT_TEMPLATE_HINT = (
+    "this model has a chat template: --apply-chat-template puts the prompt into it "
+    "(in Python: apply_chat_template=True)"
+)
 EMPTY_OUTPUT_NOTE = "the model ended at once (0 tokens)"
 CHUNK_SIZE = 64
 """Prompts of a file that are read and answered at once."""
@@ -87,7 +90,7 @@ def generate_file(
 
     ``columns`` names the column of the text, as ``{"text": "prompt"}``, ``encoding`` that of files that are
     neither UTF-8 nor marked otherwise. Each line repeats ``id`` and ``text`` and has ``continuations``, a
-    list of ``text`` and ``reason``.
+    list of ``text`` and ``finish_reason``.
 
     Raises:
         DataError: unusable data, or an output that cannot be written.
@@ -96,7 +99,9 @@ def generate_file(
     """
     reporter = reporter or NullReporter()
     options = options or {}
-    loaded = load_generator(model, reporter, chat=bool(options.get("chat") or options.get("literal")))
+    loaded = load_generator(
+        model, reporter, chat=bool(options.get("apply_chat_template") or options.get("split_special_tokens"))
+    )
     decoding = build_decoding(loaded, options)
     counts: Counter[str] = Counter()
 
@@ -116,7 +121,7 @@ def generate_file(
     if counts["empty"]:
         reporter.say(f"  {empty_output_note(counts['empty'], counts['every'])}")
     return {
-        "verb": "generate", "records": count, "bad": log.num_bad, "ended_at_once": counts["empty"],
+        "verb": "generate", "records": count, "bad": log.num_bad, "num_empty": counts["empty"],
         "out": str(out),
     }  # fmt: skip
 
@@ -127,7 +132,7 @@ def continuation_to_dict(continuation: Continuation) -> dict[str, Any]:
     return {
         "text": continuation.text,
         "tokens": len(continuation.tokens),
-        "reason": continuation.finish_reason,
+        "finish_reason": continuation.finish_reason,
         **score,
     }
 
@@ -151,7 +156,7 @@ def load_generator(
     """
     device.configure()
     loaded = model if isinstance(model, Model) else Model.load(model)
-    loaded.require_head("causal_lm")
+    loaded.require_use("generate")
     if reporter is not None:
         for note in notes(loaded, chat=chat):
             reporter.say(f"  {note}")

@@ -78,7 +78,7 @@ def diagnose_predictions(
             "n": len(references),
             "label": never_predicted_classes[0].label, "support": never_predicted_classes[0].support,
             "share": never_predicted_classes[0].share,
-            "names": names + (" ..." if len(never_predicted_classes) > MAX_SHOWN else ""), "scored_on": split,
+            "names": names + (" ..." if len(never_predicted_classes) > MAX_SHOWN else ""), "split": split,
         }  # fmt: skip
         found.append(Finding("class_never_predicted", status, figures))
     return tuple(found)
@@ -115,31 +115,39 @@ def add_cause(
 def _likely_cause(
     figures: Mapping[str, Any], curves: Sequence[Finding], rows: Rows, context: DiagnosisContext
 ) -> dict[str, float | int | str]:
-    rates = [float(row["learning_rate"]) for row in rows if row["kind"] == "step"]
+    rates = [float(row["learning_rate"]) for row in rows if row["type"] == "step"]
     rate = max(rates, default=0.0)
     effective = sum(r >= ANNEALED_LR * rate for r in rates) if rate else 0
-    known: dict[str, float | int | str] = {"steps": len(rates), "effective": effective, "rate": rate}
+    known: dict[str, float | int | str] = {"steps": len(rates), "effective": effective, "learning_rate": rate}
     if effective < MIN_STEPS:
-        return {"cause": "few_steps" if len(rates) < MIN_STEPS else "few_effective", **known}
+        return {"cause": "few_steps" if len(rates) < MIN_STEPS else "few_effective_steps", **known}
     curve_types, recommended = {finding.type for finding in curves}, context.recommended_learning_rate or rate
-    if {"diverged", "rate_too_high"} & curve_types:
-        return {"cause": "rate_high", "advised": min(recommended, rate / RATE_FACTOR), **known}
-    if "far_too_low" in curve_types:
-        return {"cause": "rate_low", "advised": max(recommended, 10 * rate), **known}
+    if {"diverged", "learning_rate_too_high"} & curve_types:
+        return {
+            "cause": "learning_rate_high",
+            "suggested_learning_rate": min(recommended, rate / RATE_FACTOR),
+            **known,
+        }
+    if "learning_rate_far_too_low" in curve_types:
+        return {"cause": "learning_rate_low", "suggested_learning_rate": max(recommended, 10 * rate), **known}
     if not LOW_RATE_RATIO * recommended < rate < HIGH_RATE_RATIO * recommended:
-        return {"cause": "rate_high" if rate > recommended else "rate_low", "advised": recommended, **known}
+        return {
+            "cause": "learning_rate_high" if rate > recommended else "learning_rate_low",
+            "suggested_learning_rate": recommended,
+            **known,
+        }
     if context.threshold is not None and figures["empty"]:
         return {"cause": "threshold", "threshold": context.threshold, **known}
-    if figures["largest"] >= DOMINANT_SHARE:
+    if figures["largest_share"] >= DOMINANT_SHARE:
         return {"cause": "imbalance", **known}
-    return {"cause": "unlearnt" if figures["of"] == "text" else "unlearnt_text", **known}
+    return {"cause": "not_learning" if figures["subject"] == "text" else "not_learning_text", **known}
 
 
 def _constant_finding(prediction: ConstantPrediction, value: str, subject: str, split: str) -> Finding:
     figures: dict[str, float | int | str] = {
-        "of": subject, "value": _truncate(value), "count": prediction.count, "n": prediction.n,
-        "others": prediction.other_share,
-        "largest": prediction.largest_share, "empty": int(prediction.value == ()), "scored_on": split,
+        "subject": subject, "value": _truncate(value), "count": prediction.count, "n": prediction.n,
+        "other_share": prediction.other_share,
+        "largest_share": prediction.largest_share, "empty": int(prediction.value == ()), "split": split,
     }  # fmt: skip
     return Finding("constant_prediction", "bad", figures)
 

@@ -31,6 +31,7 @@ from pretune.workflows.findings import (
     teacher_finding,
 )
 from pretune.workflows.pretrain.samples import Sample
+from pretune.workflows.quickstart.comparison import ClassifierComparison
 
 Language = Literal["en", "zh"]
 Summary = Mapping[str, Any]
@@ -111,7 +112,7 @@ def write_finetuning_page(
     words = {metric.name: metric.word(language) for metric in evaluation.metrics}
     severe = severe_findings(summary)
     items = [*severe, *findings, *teacher_finding(language, summary)]
-    if summary["scored_on"] == "validation":
+    if summary["split"] == "validation":
         items.append(p.VerdictItem("neutral", phrase(language, "scored_on_validation")))
     if evaluation.overlap is not None:
         items.append(
@@ -120,11 +121,11 @@ def write_finetuning_page(
             )
         )
     items += [item for item in curve_findings(summary) if item not in severe]
-    steps = [row for row in rows if row["kind"] == "step"]
-    checks = [row for row in rows if row["kind"] == "evaluation"]
+    steps = [row for row in rows if row["type"] == "step"]
+    checks = [row for row in rows if row["type"] == "evaluation"]
     sections = (
         p.Verdict(text["verdict"], sort_by_severity(items)),
-        p.Scores(f"{text['scores']}: {text[summary['scored_on']]}", _score_rows(language, evaluation),
+        p.Scores(f"{text['scores']}: {text[summary['split']]}", _score_rows(language, evaluation),
                  evaluation.metric.word(language),
                  phrase(language, "scores_note_one", n=len(evaluation.records))),
         mistake_section(language, evaluation.mistakes),
@@ -138,7 +139,7 @@ def write_finetuning_page(
     )  # fmt: skip
     subtitle = phrase(
         language, "finetuning_subtitle" if summary["labels"] else "finetuning_subtitle_without_labels",
-        n=f"{summary['train']:,}", labels=len(summary["labels"]),
+        n=f"{summary['num_train']:,}", labels=len(summary["labels"]),
         time=_format_duration(summary["seconds"], language),
     )  # fmt: skip
     title = evaluation.task.phrases[language].title
@@ -152,7 +153,7 @@ def write_quickstart_page(
     summary: Summary,
     runs: Mapping[str, Summary],
     logs: Mapping[str, Rows],
-    classification: Mapping[str, Any],
+    classification: Mapping[str, ClassifierComparison],
     samples: Mapping[str, Sequence[Sample]],
     environment: Summary,
     *,
@@ -171,7 +172,7 @@ def write_quickstart_page(
         note = phrase(
             language,
             "scores_note_seeds",
-            seeds=len(found.seed_results["random"]),
+            seeds=len(found.accuracies["random"]),
             n=found.test,
             train=found.train,
         )
@@ -209,13 +210,16 @@ START_LABELS = {"random": "random_init", "pretrained": "pretrained"}
 
 
 def _quickstart_findings(
-    language: str, runs: Mapping[str, Summary], classification: Mapping[str, Any], names: Mapping[str, str]
+    language: str,
+    runs: Mapping[str, Summary],
+    classification: Mapping[str, ClassifierComparison],
+    names: Mapping[str, str],
 ) -> tuple[p.VerdictItem, ...]:
     items: list[p.VerdictItem] = []
     for name, run in runs.items():
         items += severe_findings_of_run(language, f"{run['family']} ({name})", run["verdicts"])
     for key, found in classification.items():
-        for start, rows in found.seed_results.items():
+        for start, rows in found.accuracies.items():
             verdict_rows = next((row["verdicts"] for row in rows if row["verdicts"]), ())
             items += severe_findings_of_run(
                 language, f"{names[key]}, {translations(language)[START_LABELS[start]]}", verdict_rows
@@ -224,15 +228,15 @@ def _quickstart_findings(
         items.append(loss_finding(language, f"{run['family']} ({name})", run, with_advice=should_advise(run)))
     keys = ("pretraining_helped", "pretraining_hurt", "pretraining_unclear")
     for key, found in classification.items():
-        means = {start: f"{found.mean(start):.3f}" for start in found.seed_results}
+        means = {start: f"{found.mean_accuracy(start):.3f}" for start in found.accuracies}
         items.append(comparison_finding(language, keys, found.difference, names[key], **means))
-        score = found.scores["tfidf"].value
-        value = found.mean("pretrained")
+        score = found.baseline_scores["tfidf"].value
+        value = found.mean_accuracy("pretrained")
         items.append(
             baseline_finding(
                 language,
                 names[key],
-                found.against["tfidf"],
+                found.baseline_differences["tfidf"],
                 value,
                 translations(language)["tfidf"],
                 score,
@@ -243,17 +247,19 @@ def _quickstart_findings(
     return sort_by_severity(items)
 
 
-def _classifier_rows(language: str, comparison: Any) -> tuple[p.ScoreRow, ...]:
+def _classifier_rows(language: str, comparison: ClassifierComparison) -> tuple[p.ScoreRow, ...]:
     text = translations(language)
     rows = []
-    for name, score in comparison.scores.items():
+    for name, score in comparison.baseline_scores.items():
         low, high = score.interval or (None, None)
         rows.append(p.ScoreRow(text[name], score.value, low, high, "baseline"))
     for name, key in START_LABELS.items():
-        points = tuple(row["accuracy"] for row in comparison.seed_results[name])
+        points = tuple(row["accuracy"] for row in comparison.accuracies[name])
         role: Literal["ours", "reference"] = "ours" if name == "pretrained" else "reference"
         low, high = comparison.intervals[name]
-        rows.append(p.ScoreRow(text[key], comparison.mean(name), low, high, role, seed_values=points))
+        rows.append(
+            p.ScoreRow(text[key], comparison.mean_accuracy(name), low, high, role, seed_values=points)
+        )
     return tuple(rows)
 
 
@@ -265,9 +271,9 @@ def loss_curve(language: str, runs: Mapping[str, Rows], summary: Summary, headin
     text = translations(language)
     series: list[p.Series] = []
     for name, rows in runs.items():
-        steps = [row for row in rows if row["kind"] == "step"]
-        tokens = {row["step"]: row["tokens"] for row in rows if row["kind"] in ("step", "skipped")}
-        checks = [row for row in rows if row["kind"] == "evaluation"]
+        steps = [row for row in rows if row["type"] == "step"]
+        tokens = {row["step"]: row["tokens"] for row in rows if row["type"] in ("step", "skipped")}
+        checks = [row for row in rows if row["type"] == "evaluation"]
         xs = tuple(float(tokens[c["step"]]) for c in checks)
         series += mixture.held_out_series(f"{name}, {text['validation']}", xs, checks)
         series.append(_mean_series(f"{name}, {text['training']}", steps, dashed=True, x="tokens"))

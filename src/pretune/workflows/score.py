@@ -76,16 +76,16 @@ def score_file(
     if log.has_notes:
         reporter.say(f"  {log.summary()}")
     return {
-        "verb": "score", "records": count, "bad": log.num_bad, "nats": total[0], "tokens": total[1],
-        "nats_per_token": total[0] / max(1, total[1]), "out": str(out),
+        "verb": "score", "records": count, "bad": log.num_bad, "nll": total[0], "tokens": total[1],
+        "nll_per_token": total[0] / max(1, total[1]), "out": str(out),
     }  # fmt: skip
 
 
 def score_to_dict(score: TextScore, *, tokens: bool = False) -> dict[str, Any]:
     """A score as JSON holds it."""
     found: dict[str, Any] = {
-        "measure": "pseudo-log-likelihood" if score.pseudo else "log-probability",
-        "nats": round(score.nll, 6), "tokens": len(score.tokens), "perplexity": round(score.perplexity, 6),
+        "metric": "pseudo-log-likelihood" if score.pseudo else "log-probability",
+        "nll": round(score.nll, 6), "tokens": len(score.tokens), "perplexity": round(score.perplexity, 6),
         "bits_per_byte": round(score.bits_per_byte, 6),
     }  # fmt: skip
     if tokens:

@@ -46,7 +46,7 @@ class TrainedTokenizer:
         """What stands in the JSON object of the command line."""
         return {
             "folder": str(self.folder),
-            "kind": self.algorithm,
+            "algorithm": self.algorithm,
             "vocabulary_size": self.tokenizer.vocabulary_size,
             "fingerprint": self.tokenizer.fingerprint,
             "advice": None if self.advice is None else asdict(self.advice),
@@ -118,8 +118,8 @@ def _train(
     if vocabulary_size == AUTO:
         reporter.say("measuring what size of vocabulary the text wants")
         advice = advise_vocabulary_size(read_texts(paths, read_options=reading))
-        reporter.say(f"  {advice.size:,} tokens: {advice.reason}")
-    size = vocabulary_size if advice is None else advice.size
+        reporter.say(f"  {advice.vocabulary_size:,} tokens: {advice.reason}")
+    size = vocabulary_size if advice is None else advice.vocabulary_size
     assert isinstance(size, int)
     reporter.say(f"training a {algorithm} tokenizer of {size:,} tokens")
     tokenizer = train(
@@ -129,7 +129,7 @@ def _train(
     inspection = inspect_tokenizer(
         tokenizer, sample_texts(read_texts(paths, read_options=reading), _MEASURED_CHARACTERS)
     )
-    atomic_files.write_folder(folder, tokenizer.save, metadata={"kind": "tokenizer"})
+    atomic_files.write_folder(folder, tokenizer.save, metadata={"type": "tokenizer"})
     return TrainedTokenizer(folder, tokenizer, algorithm, inspection, advice)
 
 
@@ -186,10 +186,10 @@ def token_lines(tokens_by_tokenizer: dict[str, list[dict[str, Any]]]) -> list[st
     lines = []
     for name, tokens in tokens_by_tokenizer.items():
         text = "".join(
-            ("|" if token["word"] else "·") + _escape_whitespace(token["text"]) for token in tokens
+            ("|" if token["word_start"] else "·") + _escape_whitespace(token["text"]) for token in tokens
         )
         lines += [
-            f"{name}: {len(tokens)} tokens, {sum(token['word'] for token in tokens)} words",
+            f"{name}: {len(tokens)} tokens, {sum(token['word_start'] for token in tokens)} words",
             f"  {text}|",
             "  " + " ".join(str(token["id"]) for token in tokens),
         ]

@@ -62,7 +62,7 @@ def test_evaluation_text_is_found_wherever_it_stands(evaluation: str) -> None:
     text = f"{around}\n{evaluation.upper()}\n{around}"
     dropped = known.decontaminate(text, "drop")
     assert isinstance(dropped, Drop)
-    assert dropped.reason == "evaluation_text"
+    assert dropped.reason == "contamination"
     cut = known.decontaminate(text, "cut")
     assert isinstance(cut, str)
     assert cut.startswith(around + "\n")

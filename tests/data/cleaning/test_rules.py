@@ -59,14 +59,14 @@ def test_light_keeps_the_shipped_books_and_statutes(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "language", "rule"),
     [
-        ("a�b�c�d�e�f�", "en", "max_broken"),
-        ("锟斤拷锟斤拷正文烫烫烫这里有一些字", "zh", "max_broken"),
+        ("a�b�c�d�e�f�", "en", "max_broken_character_fraction"),
+        ("锟斤拷锟斤拷正文烫烫烫这里有一些字", "zh", "max_broken_character_fraction"),
         ("short text", "en", "min_units"),
-        ("|---|---|---| 1 2 3 4 5 6 7 ====", "en", "min_letters"),
-        ("#a #b #c #d #e #f", "en", "max_symbols"),
-        ("aGVsbG8gd29ybGQgdGhpcyBpcyBhIHRlc3Q " * 6, "en", "max_mean_word"),
-        ("buy it now at our shop\n" * 30, "en", "max_duplicate_line_characters"),
-        ("点击这里查看更多精彩内容" * 40, "zh", "max_repeated_10_grams"),
+        ("|---|---|---| 1 2 3 4 5 6 7 ====", "en", "min_letter_fraction"),
+        ("#a #b #c #d #e #f", "en", "max_symbol_ratio"),
+        ("aGVsbG8gd29ybGQgdGhpcyBpcyBhIHRlc3Q " * 6, "en", "max_mean_word_length"),
+        ("buy it now at our shop\n" * 30, "en", "max_duplicate_line_character_fraction"),
+        ("点击这里查看更多精彩内容" * 40, "zh", "max_repeated_10_gram_fraction"),
     ],
 )
 def test_light_drops_what_is_no_language(text: str, language: str, rule: str) -> None:
@@ -107,15 +107,15 @@ def prose(seed: int, sentences: int = 12) -> str:
         (lambda text: text, None),
         (lambda text: " ".join(text.split()[:40]), "min_units"),
         (lambda text: text + " lorem ipsum dolor", "max_placeholders"),
-        (lambda text: text + " { color: red }", "max_curly"),
+        (lambda text: text + " { color: red }", "max_curly_brackets"),
         (lambda text: text.replace(".", ","), "min_sentences"),
         (lambda text: re.sub(r"\b(of|and|have|that|with)\b", "sur", text), "min_stop_words"),
-        (lambda text: text.replace(" ", " 1 2 3 "), "min_mean_word"),
-        (lambda text: text.replace(" ", " #", 40), "max_symbols"),
-        (lambda text: "• " + text.replace("\n", "\n• "), "max_bullet_lines"),
-        (lambda text: text.replace(".", "..."), "max_ellipsis_lines"),
+        (lambda text: text.replace(" ", " 1 2 3 "), "min_mean_word_length"),
+        (lambda text: text.replace(" ", " #", 40), "max_symbol_ratio"),
+        (lambda text: "• " + text.replace("\n", "\n• "), "max_bullet_line_fraction"),
+        (lambda text: text.replace(".", "..."), "max_ellipsis_line_fraction"),
         (lambda text: text + "\n" + text.split("\n")[0], None),
-        (lambda text: text + ("\n" + text.split("\n")[0]) * 9, "max_duplicate_lines"),
+        (lambda text: text + ("\n" + text.split("\n")[0]) * 9, "max_duplicate_line_fraction"),
     ],
 )  # fmt: skip
 def test_web_rules_of_english(change: object, rule: str | None) -> None:
@@ -140,7 +140,10 @@ def test_web_rules_of_chinese_know_their_marks() -> None:
     assert reason(text.replace("。", "")) == "min_sentences"
     assert reason(text.replace("在", "").replace("的", "")) == "min_stop_words"
     assert reason(text[:80]) == "min_units"
-    assert reason("\n".join(f"{a[:6]}\n{a[6:12]}\n{a[12:18]}\n{a[18:]}" for a in lines)) == "max_short_lines"
+    assert (
+        reason("\n".join(f"{a[:6]}\n{a[6:12]}\n{a[12:18]}\n{a[18:]}" for a in lines))
+        == "max_short_line_fraction"
+    )
 
 
 def test_limits_of_the_user_come_first() -> None:
@@ -210,5 +213,5 @@ def test_page_lines_and_listed_words() -> None:
     listed = rules.compile_word_list(["ass", "赌博"])
     assert listed is not None
     assert rules.filter_bad_words("a classic assessment", listed) == "a classic assessment"
-    assert rules.filter_bad_words("an Ass.", listed) == Drop("listed_word", "Ass")
-    assert rules.filter_bad_words("网络赌博网站", listed) == Drop("listed_word", "赌博")
+    assert rules.filter_bad_words("an Ass.", listed) == Drop("bad_word", "Ass")
+    assert rules.filter_bad_words("网络赌博网站", listed) == Drop("bad_word", "赌博")

@@ -92,7 +92,7 @@ def test_nothing_is_left_under_the_name_when_writing_fails(tokenizer: Tokenizer,
 
 def test_damage_is_found_when_it_is_opened(corpus: Corpus) -> None:
     folder = corpus.folder
-    for name in ("tokens-00001.bin", "flags-00000.bin", "documents.bin"):
+    for name in ("tokens-00001.bin", "word_starts-00000.bin", "documents.bin"):
         content = (folder / name).read_bytes()
         (folder / name).write_bytes(content[:-2])
         with pytest.raises(DataError, match=rf"{name}: {len(content) - 2} bytes, expected {len(content)}"):

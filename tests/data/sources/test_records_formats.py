@@ -291,10 +291,10 @@ def test_patterns_are_expanded_sorted_and_read_once(tmp_path: Path, monkeypatch:
 
 def test_of_a_folder_of_prepared_text_only_the_text_is_read(tmp_path: Path) -> None:
     (tmp_path / "text").mkdir()
-    (tmp_path / "prepare.json").write_text("{}")
+    (tmp_path / "cleaned.json").write_text("{}")
     (tmp_path / "report.html").write_text("<p>no text of a corpus</p>")
     packed = zstandard.ZstdCompressor().compress(b'{"text": "kept"}\n')
-    (tmp_path / "text" / "part-00000.jsonl.zst").write_bytes(packed)
+    (tmp_path / "text" / "shard-00000.jsonl.zst").write_bytes(packed)
     found, log = read(tmp_path)
     assert (found, log.num_skipped) == (["kept"], 0)
 

@@ -30,18 +30,18 @@ def read(folder: Path) -> int:
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone", "not named"])
 def test_a_damaged_part_is_named_with_the_way_out(damage: str, prepared: Path) -> None:
     assert read(prepared) == read(prepared / "text") == 50
-    part = prepared / "text" / "part-00000.jsonl.zst"
+    part = prepared / "text" / "shard-00000.jsonl.zst"
     content = part.read_bytes()
     if damage == "gone":
         part.unlink()
     elif damage == "not named":
-        path = prepared / "prepare.json"
-        path.write_text(path.read_text().replace("part-00000", "part-00001"))
+        path = prepared / "cleaned.json"
+        path.write_text(path.read_text().replace("shard-00000", "shard-00001"))
     else:
         middle = len(content) // 2
         flipped = content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :]
         part.write_bytes(flipped if damage == "flipped" else content[:-3])
-    name = r"prepare\.json" if damage == "not named" else r"part-00000\.jsonl\.zst"
+    name = r"cleaned\.json" if damage == "not named" else r"shard-00000\.jsonl\.zst"
     with pytest.raises(CheckpointError, match=rf"{name}.*prepare the text again"):
         read(prepared)
 
@@ -49,6 +49,6 @@ def test_a_damaged_part_is_named_with_the_way_out(damage: str, prepared: Path) -
 def test_a_text_that_is_the_users_own_now_is_read(prepared: Path) -> None:
     (prepared / "text" / "more.jsonl").write_text('{"text": "one more"}\n')
     assert read(prepared) == 51
-    (prepared / "text" / "part-00000.jsonl.zst").unlink()
-    (prepared / "prepare.json").unlink()
+    (prepared / "text" / "shard-00000.jsonl.zst").unlink()
+    (prepared / "cleaned.json").unlink()
     assert read(prepared / "text") == 1

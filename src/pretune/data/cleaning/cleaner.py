@@ -60,7 +60,7 @@ class Cleaner:
         )
         self._bad_words = rules.compile_word_list(resources.bad_words)
         self._quality_filters = rules.build_quality_filters(
-            settings.rules, settings.words, settings.characters
+            settings.rules, settings.word_limits, settings.character_limits
         )
         self.seconds: dict[str, float] = {}
         """Time spent in each step."""
@@ -80,28 +80,36 @@ class Cleaner:
                 return cleaned
             cleaned.text = outcome
         if not cleaned.text.strip():
-            cleaned.drop = Drop("nothing_left")
+            cleaned.drop = Drop("empty")
         return cleaned
 
     def _all_steps(self) -> list[tuple[str, CleaningStep, bool]]:
         """(name, step, is it wanted?), in order."""
         s = self.settings
-        paged = s.rules == "web" if s.page_lines is None else s.page_lines
+        paged = s.rules == "web" if s.remove_page_lines is None else s.remove_page_lines
         return [
             (
                 "boilerplate",
                 lambda c: remove_lines(c.text, self._resources.boilerplate_hashes),
-                bool(s.boilerplate),
+                bool(s.boilerplate_min_documents),
             ),
             ("unicode", lambda c: repair(c.text), s.unicode),
-            ("width", lambda c: conversion.WIDTHS[s.width](c.text), s.width != "keep"),
-            ("script", lambda c: conversion.SCRIPTS[s.script](c.text), s.script != "keep"),
-            ("page_lines", lambda c: rules.remove_page_lines(c.text), paged),
-            ("ended_lines", lambda c: rules.keep_terminated_lines(c.text), s.ended_lines),
+            (
+                "character_width",
+                lambda c: conversion.WIDTHS[s.character_width](c.text),
+                s.character_width != "keep",
+            ),
+            (
+                "chinese_script",
+                lambda c: conversion.SCRIPTS[s.chinese_script](c.text),
+                s.chinese_script != "keep",
+            ),
+            ("remove_page_lines", lambda c: rules.remove_page_lines(c.text), paged),
+            ("keep_terminated_lines", lambda c: rules.keep_terminated_lines(c.text), s.keep_terminated_lines),
             ("language", self._filter_language, True),
             ("rules", self._filter_quality, any(judge.has_rules for judge in self._quality_filters)),
             ("bad_words", self._filter_bad_words, self._bad_words is not None),
-            ("against", self._decontaminate, self._contamination is not None),
+            ("decontaminate", self._decontaminate, self._contamination is not None),
             ("redact", self._redact, bool(s.redact)),
             ("stop_words", lambda c: remove_stop_words(c.text), s.remove_stop_words),
         ]
@@ -122,10 +130,10 @@ class Cleaner:
 
     def _decontaminate(self, result: CleaningResult) -> StepResult:
         assert self._contamination is not None
-        return self._contamination.decontaminate(result.text, self.settings.contaminated)
+        return self._contamination.decontaminate(result.text, self.settings.decontaminate_mode)
 
     def _redact(self, result: CleaningResult) -> StepResult:
-        tags = {kind: self.settings.tags.get(kind, TAGS[kind]) for kind in self.settings.redact}
+        tags = {kind: self.settings.redaction_tags.get(kind, TAGS[kind]) for kind in self.settings.redact}
         text, counts = redact(result.text, tags)
         result.redacted.update(counts)
         return text
@@ -186,7 +194,7 @@ def clean_batch(cleaner: Cleaner, documents: Sequence[RawDocument]) -> CleanedBa
     items: list[KeptDocument | DroppedDocument] = []
     shingles: list[Hashes] = []
     redacted: Counter[str] = Counter()
-    near = cleaner.settings.duplicates == "near"
+    near = cleaner.settings.deduplicate == "near"
     for draft in documents:
         cleaned = cleaner.clean(draft.text)
         head = cleaned.text.strip()[:PREVIEW_CHARACTERS]
@@ -221,7 +229,7 @@ def _build_kept_document(
         line = orjson.dumps(
             {**fields, "text": text, "source": document.location.encode("utf-8", "replace").decode()}
         )
-    value = text_hash(text) if settings.duplicates != "keep" else 0
+    value = text_hash(text) if settings.deduplicate != "off" else 0
     return KeptDocument(line, len(text), len(text.encode()), result.language, value, preview)
 
 

@@ -93,7 +93,7 @@ class ContaminationIndex:
             return text
         if mode == "drop":
             first, end = found[0]
-            return Drop("evaluation_text", text[first : min(end, first + 80)])
+            return Drop("contamination", text[first : min(end, first + 80)])
         parts, done = [], 0
         for first, end in found:
             parts.append(text[done:first])

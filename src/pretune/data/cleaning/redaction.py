@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-PiiType = Literal["email", "identity", "card", "phone", "ip"]
+PiiType = Literal["email", "national_id", "card", "phone", "ip"]
 TAGS: dict[PiiType, str] = {
-    "email": "[EMAIL]", "identity": "[ID]", "card": "[CARD]", "phone": "[PHONE]", "ip": "[IP]",
+    "email": "[EMAIL]", "national_id": "[ID]", "card": "[CARD]", "phone": "[PHONE]", "ip": "[IP]",
 }  # fmt: skip
 
 # Python's \w holds Chinese characters, and 电话13812345678 must be found: so bounds name ASCII only.
@@ -118,7 +118,7 @@ def _accept_any(match: re.Match[str]) -> bool:
 _MatchValidator = Callable[[re.Match[str]], bool]
 _DETECTORS: dict[PiiType, tuple[re.Pattern[str], re.Pattern[str], _MatchValidator]] = {
     "email": (re.compile("@"), _EMAIL, _accept_any),
-    "identity": (re.compile(r"\d{17}|\d{3}-\d\d-\d{4}"), _IDENTITY, _is_identity),
+    "national_id": (re.compile(r"\d{17}|\d{3}-\d\d-\d{4}"), _IDENTITY, _is_identity),
     "card": (re.compile(r"\d{4}[ -]?\d{4}"), _CARD, _is_card),
     "phone": (re.compile(r"\d{4}"), _PHONE, _is_phone),
     "ip": (re.compile(r"\d\.\d{1,3}\.|:[0-9A-Fa-f]{0,4}:"), _IP, _is_ip_address),

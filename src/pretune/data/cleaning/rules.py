@@ -15,39 +15,39 @@ UNSPACED_LANGUAGES = frozenset({"zh", "ja", "th", "lo", "km", "my", "bo"})
 Measure = Callable[[TextStats], float]
 
 RULES: dict[str, Measure] = {
-    "max_broken": lambda d: d.broken_fraction,
+    "max_broken_character_fraction": lambda d: d.broken_fraction,
     "min_units": lambda d: d.num_units,
     "max_units": lambda d: d.num_units,
-    "min_letters": lambda d: d.letter_fraction,
+    "min_letter_fraction": lambda d: d.letter_fraction,
     "max_placeholders": lambda d: d.num_placeholders,
-    "max_curly": lambda d: d.num_curly_brackets,
+    "max_curly_brackets": lambda d: d.num_curly_brackets,
     "min_sentences": lambda d: d.num_sentences,
-    "min_mean_word": lambda d: d.mean_word_length,
-    "max_mean_word": lambda d: d.mean_word_length,
-    "min_alphabetic": lambda d: d.alphabetic_fraction,
+    "min_mean_word_length": lambda d: d.mean_word_length,
+    "max_mean_word_length": lambda d: d.mean_word_length,
+    "min_alphabetic_fraction": lambda d: d.alphabetic_fraction,
     "min_stop_words": lambda d: d.num_stop_words,
-    "max_symbols": lambda d: d.symbol_ratio,
-    "max_bullet_lines": lambda d: d.bullet_line_fraction,
-    "max_ellipsis_lines": lambda d: d.ellipsis_line_fraction,
-    "min_ended_lines": lambda d: d.terminated_line_fraction,
-    "max_short_lines": lambda d: d.short_line_fraction,
-    "max_duplicate_lines": lambda d: d.duplicate_line_fractions[0],
-    "max_duplicate_line_characters": lambda d: d.duplicate_line_fractions[1],
-    "max_duplicate_paragraphs": lambda d: d.duplicate_paragraph_fractions[0],
-    "max_duplicate_paragraph_characters": lambda d: d.duplicate_paragraph_fractions[1],
-    "max_top_2_grams": lambda d: d.ngram_fractions[2][0],
-    "max_top_3_grams": lambda d: d.ngram_fractions[3][0],
-    "max_top_4_grams": lambda d: d.ngram_fractions[4][0],
-    "max_repeated_5_grams": lambda d: d.ngram_fractions[5][1],
-    "max_repeated_6_grams": lambda d: d.ngram_fractions[6][1],
-    "max_repeated_7_grams": lambda d: d.ngram_fractions[7][1],
-    "max_repeated_8_grams": lambda d: d.ngram_fractions[8][1],
-    "max_repeated_9_grams": lambda d: d.ngram_fractions[9][1],
-    "max_repeated_10_grams": lambda d: d.ngram_fractions[10][1],
+    "max_symbol_ratio": lambda d: d.symbol_ratio,
+    "max_bullet_line_fraction": lambda d: d.bullet_line_fraction,
+    "max_ellipsis_line_fraction": lambda d: d.ellipsis_line_fraction,
+    "min_terminated_line_fraction": lambda d: d.terminated_line_fraction,
+    "max_short_line_fraction": lambda d: d.short_line_fraction,
+    "max_duplicate_line_fraction": lambda d: d.duplicate_line_fractions[0],
+    "max_duplicate_line_character_fraction": lambda d: d.duplicate_line_fractions[1],
+    "max_duplicate_paragraph_fraction": lambda d: d.duplicate_paragraph_fractions[0],
+    "max_duplicate_paragraph_character_fraction": lambda d: d.duplicate_paragraph_fractions[1],
+    "max_top_2_gram_fraction": lambda d: d.ngram_fractions[2][0],
+    "max_top_3_gram_fraction": lambda d: d.ngram_fractions[3][0],
+    "max_top_4_gram_fraction": lambda d: d.ngram_fractions[4][0],
+    "max_repeated_5_gram_fraction": lambda d: d.ngram_fractions[5][1],
+    "max_repeated_6_gram_fraction": lambda d: d.ngram_fractions[6][1],
+    "max_repeated_7_gram_fraction": lambda d: d.ngram_fractions[7][1],
+    "max_repeated_8_gram_fraction": lambda d: d.ngram_fractions[8][1],
+    "max_repeated_9_gram_fraction": lambda d: d.ngram_fractions[9][1],
+    "max_repeated_10_gram_fraction": lambda d: d.ngram_fractions[10][1],
 }
 """In the order in which they are asked, the cheap ones first; the names are the fields of Limits."""
 
-_WORD_RULES = frozenset({"min_mean_word", "max_mean_word"})
+_WORD_RULES = frozenset({"min_mean_word_length", "max_mean_word_length"})
 _STOP_WORD_LANGUAGES = frozenset({"en", "zh"})
 
 # C4's, and what stands at the foot of Chinese pages.
@@ -70,7 +70,7 @@ class QualityFilter:
             for name, measure in RULES.items()
             if name in asked and not (characters and name in _WORD_RULES)
         ]
-        grams = [int(name.split("_")[2]) for name in asked if name.endswith("_grams")]
+        grams = [int(name.split("_")[2]) for name in asked if name.endswith("_gram_fraction")]
         self._min_ngram = min(grams, default=2)
         self.has_rules = bool(self._rules)
         """Is there any limit?"""
@@ -118,7 +118,7 @@ def compile_word_list(words: Iterable[str]) -> re.Pattern[str] | None:
 def filter_bad_words(text: str, bad_words: re.Pattern[str]) -> StepResult:
     """The text, or that a listed word stands in it."""
     found = bad_words.search(text)
-    return Drop("listed_word", found[0]) if found else text
+    return Drop("bad_word", found[0]) if found else text
 
 
 def _supports_language(name: str, language: str) -> bool:

@@ -29,7 +29,7 @@ class CleaningStats:
     sources: dict[str, dict[str, int]] = field(default_factory=dict)
     lengths: dict[str, int] = field(default_factory=dict)
     """Documents that go out, by the power of two (a string, for JSON) below their number of characters."""
-    redacted: dict[str, int] = field(default_factory=dict)
+    redactions: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     """Processor time of each stage, added up over processes."""
 
@@ -71,7 +71,7 @@ class CleaningStats:
         group["bytes"] += size
         if len(group["examples"]) < MAX_EXAMPLES:
             example = {
-                "where": document.location,
+                "location": document.location,
                 "detail": result.detail,
                 "language": result.language,
                 "text": result.preview,

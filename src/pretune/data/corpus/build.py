@@ -1,6 +1,6 @@
 """Raw text to two corpora on disk, one to train on and one held out, with their tokenizer.
 
-``prepared.json`` is written last: a folder that has it is whole, and any run may use it.
+``tokenized_corpus.json`` is written last: a folder that has it is whole, and any run may use it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pretune.text.training import TokenizerAlgorithm, train_tokenizer
 from pretune.text.vocabulary_size import MAX_VOCABULARY_SIZE, advise_vocabulary_size
 from pretune.types import IntArray
 
-CORPUS_FILE, TOKENIZER_FOLDER = "prepared.json", "tokenizer"
+CORPUS_FILE, TOKENIZER_FOLDER = "tokenized_corpus.json", "tokenizer"
 DIGEST_FILE = "text.sha256"
 """In a preparation that is under way: of what it is one."""
 REBUILD_HINT = "prepare the text again"
@@ -82,7 +82,7 @@ def build_corpus(
     *,
     tokenizer: Tokenizer | None,
     vocabulary_size: int | Literal["auto"],
-    held_out: float,
+    validation_fraction: float,
     validation: tuple[str, ...],
     reporter: Reporter,
     algorithm: TokenizerAlgorithm = "bpe",
@@ -117,7 +117,7 @@ def build_corpus(
     try:
         partial.mkdir(parents=True, exist_ok=True)
         files = file_states((*sources, *validation), columns)
-        documents = DocumentSplit(sources, validation, held_out, text_cache_path, columns, reading)
+        documents = DocumentSplit(sources, validation, validation_fraction, text_cache_path, columns, reading)
         tokenizer_fingerprint = None if tokenizer is None else tokenizer.fingerprint
         _discard_stale(
             partial,
@@ -201,7 +201,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         DataError: the disk refused.
     """
     try:
-        atomic_files.write_folder(folder, tokenizer.save, metadata={"kind": "tokenizer"})
+        atomic_files.write_folder(folder, tokenizer.save, metadata={"type": "tokenizer"})
     except CheckpointError as error:
         raise DataError(f"{folder}: the tokenizer could not be written: {error.__cause__}") from error
 
@@ -211,7 +211,7 @@ def train_shared_tokenizer(
     folder: Path,
     *,
     vocabulary_size: int | Literal["auto"],
-    held_out: float,
+    validation_fraction: float,
     reporter: Reporter,
     algorithm: TokenizerAlgorithm = "bpe",
     max_vocabulary_size: int | None = None,
@@ -233,7 +233,7 @@ def train_shared_tokenizer(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         document_splits = [
-            DocumentSplit(sources, held, held_out, text_cache_path, columns, reading)
+            DocumentSplit(sources, held, validation_fraction, text_cache_path, columns, reading)
             for (sources, held, columns, reading), text_cache_path in zip(texts, spools, strict=True)
         ]
         tokenizer = _train_tokenizer(
@@ -271,8 +271,8 @@ def _train_tokenizer(
 def _choose_vocabulary_size(texts: IterTexts, max_vocabulary_size: int | None, reporter: Reporter) -> int:
     """A vocabulary's size as measured on the text."""
     advice = advise_vocabulary_size(texts(), max_size=max_vocabulary_size or MAX_VOCABULARY_SIZE)
-    reporter.say(f"  a vocabulary of {advice.size:,} tokens: {advice.reason}")
-    return advice.size
+    reporter.say(f"  a vocabulary of {advice.vocabulary_size:,} tokens: {advice.reason}")
+    return advice.vocabulary_size
 
 
 def _write(
@@ -357,7 +357,7 @@ def open_corpus(
 
 
 class _CorpusFile(state_file.StateSchema):
-    """The form of prepared.json."""
+    """The form of tokenized_corpus.json."""
 
     sources: list[str]
     columns: list[str]

@@ -38,7 +38,7 @@ class DocumentSplit:
         self,
         sources: tuple[str, ...],
         validation: tuple[str, ...],
-        held_out: float,
+        validation_fraction: float,
         cache_path: Path,
         columns: tuple[str, ...],
         reading: ReadOptions | None,
@@ -58,7 +58,7 @@ class DocumentSplit:
             )
         # A sentence pair needs a second document to draw from; of a handful of texts one must do.
         least = 2 if len(self._cache) >= MIN_FOR_TWO_HELD_OUT else 1
-        self._held_out = held_out_mask(self._cache.hashes, held_out, seed=0, min_count=least)
+        self._held_out = held_out_mask(self._cache.hashes, validation_fraction, seed=0, min_count=least)
 
     def train_documents(self) -> Iterator[str]:
         """The documents to train on."""

@@ -23,7 +23,7 @@ from pretune.text.segmentation import SENTENCE_START, WORD_START, find_word_star
 from pretune.text.tokenizer import Encoding, Tokenizer, replace_surrogates
 from pretune.types import BoolArray, IntArray
 
-SCHEMA = 2
+SCHEMA = 3
 INDEX_FILE = "corpus.json"
 MIN_DOCUMENTS = 1000
 MIN_PIECE_CHARACTERS = 4000
@@ -38,9 +38,9 @@ class Corpus:
 
     def __init__(self, folder: Path, index: dict[str, Any]) -> None:
         self.folder = folder
-        self.num_tokens: int = index["tokens"]
+        self.num_tokens: int = index["num_tokens"]
         self.fingerprint: str = index["fingerprint"]
-        self.tokenizer_fingerprint: str = index["tokenizer"]
+        self.tokenizer_fingerprint: str = index["tokenizer_fingerprint"]
         """Fingerprint of the tokenizer that wrote it."""
         dtype = np.dtype(index["dtype"])
         sizes = np.array(index["shards"], np.int64)
@@ -49,7 +49,7 @@ class Corpus:
             [ArrayFile(folder / name, of, index["checksums"][name]) for name in names]
             for of, names in (
                 (dtype, [_shard_name("tokens", shard) for shard in range(len(sizes))]),
-                (np.dtype(np.uint8), [_shard_name("flags", shard) for shard in range(len(sizes))]),
+                (np.dtype(np.uint8), [_shard_name("word_starts", shard) for shard in range(len(sizes))]),
             )
         )
         documents = np.fromfile(folder / "documents.bin", "<i8").reshape(3, -1)
@@ -72,13 +72,13 @@ class Corpus:
         folder = Path(folder)
         try:
             index = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
-            seal = index.pop("seal")
+            checksum = index.pop("sha256")
             sizes = index["files"]
         except FileNotFoundError:
             raise ChecksumError(folder / INDEX_FILE, "is missing: no corpus is there") from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ChecksumError(folder / INDEX_FILE, f"damaged ({error}); write the corpus again") from None
-        if seal != digest(index) or index["schema"] != SCHEMA:
+        if checksum != digest(index) or index["schema"] != SCHEMA:
             raise ChecksumError(folder / INDEX_FILE, "damaged or of another version; write the corpus again")
         for name, size in sizes.items():
             path = folder / name
@@ -145,7 +145,7 @@ class _CorpusWriter:
             self.close()
             number = len(self.sizes)
             self.files = [
-                (self.folder / _shard_name(kind, number)).open("wb") for kind in ("tokens", "flags")
+                (self.folder / _shard_name(kind, number)).open("wb") for kind in ("tokens", "word_starts")
             ]
             self.sizes.append(0)
         for file, values in zip(self.files, (ids.astype(self.dtype), word_starts), strict=True):
@@ -234,29 +234,29 @@ def _write_shards(
     (folder / "documents.bin").write_bytes(table.tobytes())
     content = hashlib.sha256()
     for shard in range(len(writer.sizes)):
-        for kind in ("tokens", "flags"):
+        for kind in ("tokens", "word_starts"):
             with (folder / _shard_name(kind, shard)).open("rb") as file:
                 while block := file.read(1 << 22):
                     content.update(block)
     index = {
         "schema": SCHEMA,
         "documents": len(lengths),
-        "tokens": int(ends[-1]),
+        "num_tokens": int(ends[-1]),
         "bytes": sum(byte_counts),
         "dtype": dtype.str,
         "shards": writer.sizes,
-        "tokenizer": tokenizer.fingerprint,
+        "tokenizer_fingerprint": tokenizer.fingerprint,
         "fingerprint": _fingerprint(content, ends, tokenizer.fingerprint),
         "documents_sha256": hashlib.sha256(table.tobytes()).hexdigest(),
         "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir())},
         "checksums": {
             name: chunk_checksums(folder / name)
             for shard in range(len(writer.sizes))
-            for name in (_shard_name("tokens", shard), _shard_name("flags", shard))
+            for name in (_shard_name("tokens", shard), _shard_name("word_starts", shard))
         },
     }
     with (folder / INDEX_FILE).open("w", encoding="utf-8") as file:
-        json.dump({**index, "seal": digest(index)}, file)
+        json.dump({**index, "sha256": digest(index)}, file)
         file.flush()
         os.fsync(file.fileno())
 

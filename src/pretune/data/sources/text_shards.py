@@ -22,7 +22,7 @@ from pretune.errors import CheckpointError
 from pretune.runtime import atomic_files, state_file
 
 LEVEL = 6
-MANIFEST, TEXT_FOLDER = "prepare.json", "text"
+MANIFEST, TEXT_FOLDER = "cleaned.json", "text"
 """A folder with this file is a prepared text, and whole; and the folder of its parts."""
 _REPAIR_HINT = f"prepare the text again, or, where the change is yours, remove {MANIFEST}"
 PROGRESS_FOLDER = "progress"
@@ -47,7 +47,7 @@ class ShardWriter:
     """Writes one part."""
 
     def __init__(self, folder: Path, number: int) -> None:
-        self.path = folder / "text" / f"part-{number:05d}.jsonl.zst"
+        self.path = folder / "text" / f"shard-{number:05d}.jsonl.zst"
         self.documents = self.bytes = 0
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._partial = self.path.with_name(f"{self.path.name}.partial")
@@ -87,8 +87,8 @@ class ShardProgress:
 
     records: int
     """Records that were read by then."""
-    part: Shard
-    tally: Mapping[str, Any]
+    shard: Shard
+    stats: Mapping[str, Any]
 
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -104,8 +104,8 @@ class _ShardForm(state_file.StateSchema):
 
 class _ShardProgressForm(state_file.StateSchema):
     records: int
-    part: _ShardForm
-    tally: dict[str, Any]
+    shard: _ShardForm
+    stats: dict[str, Any]
 
 
 class CleanedTextForm(state_file.StateSchema):
@@ -114,7 +114,7 @@ class CleanedTextForm(state_file.StateSchema):
     settings: dict[str, Any]
     sources: list[Any]
     summary: dict[str, Any]
-    parts: list[_ShardForm]
+    shards: list[_ShardForm]
 
 
 def verify_shard(path: Path, shard: Mapping[str, Any], hint: str) -> None:
@@ -158,9 +158,12 @@ def check_shards(folder: Path) -> None:
 
 def _list_shards(folder: Path) -> list[dict[str, Any]]:
     path = folder / MANIFEST
-    if not {"parts", state_file.CHECKSUM_KEY} & (state_file.read_unverified(path, _REPAIR_HINT) or {}).keys():
+    if (
+        not {"shards", state_file.CHECKSUM_KEY}
+        & (state_file.read_unverified(path, _REPAIR_HINT) or {}).keys()
+    ):
         return []  # another program's file of that name
-    found: list[dict[str, Any]] = (state_file.read(path, _REPAIR_HINT, CleanedTextForm) or {})["parts"]
+    found: list[dict[str, Any]] = (state_file.read(path, _REPAIR_HINT, CleanedTextForm) or {})["shards"]
     return found
 
 
@@ -202,8 +205,8 @@ def write_progress(folder: Path, number: int, progress: ShardProgress, arrays: A
     """Keep what a restart needs after part ``number``; the note itself comes last."""
     notes = folder / PROGRESS_FOLDER
     notes.mkdir(parents=True, exist_ok=True)
-    write_arrays(notes / f"part-{number:05d}.safetensors", arrays)
-    state_file.write(notes / f"part-{number:05d}.json", asdict(progress))
+    write_arrays(notes / f"shard-{number:05d}.safetensors", arrays)
+    state_file.write(notes / f"shard-{number:05d}.json", asdict(progress))
 
 
 def read_progress(folder: Path, say: Callable[[str], None]) -> list[tuple[ShardProgress, Arrays]]:
@@ -212,13 +215,13 @@ def read_progress(folder: Path, say: Callable[[str], None]) -> list[tuple[ShardP
     The damaged part and those after it are written again: a part depends on those before it alone.
     """
     found: list[tuple[ShardProgress, Arrays]] = []
-    while (path := folder / PROGRESS_FOLDER / f"part-{len(found):05d}.json").exists():
+    while (path := folder / PROGRESS_FOLDER / f"shard-{len(found):05d}.json").exists():
         try:
             values = state_file.read(path, REWRITE_HINT, _ShardProgressForm) or {}
             memory = read_arrays(path.with_suffix(".safetensors"))
-            verify_shard(folder / "text" / values["part"]["name"], values["part"], REWRITE_HINT)
+            verify_shard(folder / "text" / values["shard"]["name"], values["shard"], REWRITE_HINT)
         except CheckpointError as error:
             say(str(error))
             break
-        found.append((ShardProgress(values["records"], Shard(**values["part"]), values["tally"]), memory))
+        found.append((ShardProgress(values["records"], Shard(**values["shard"]), values["stats"]), memory))
     return found

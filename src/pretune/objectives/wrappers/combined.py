@@ -3,88 +3,47 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 
-from pretune.data.packing import collate
-from pretune.objectives.wrappers.scheduled import at_progress
-from pretune.types import (
-    Batch,
-    Example,
-    Feature,
-    IntArray,
-    Loss,
-    LossTerms,
-    NetworkLike,
-    ObjectiveLike,
-    Outputs,
-    SpecialTokens,
-)
+from pretune.objectives.base import Objective
+from pretune.types import Batch, Example, Feature, IntArray, LossOptions, LossTerms, Outputs
 
 
-class ExampleBuilder(ObjectiveLike, Protocol):
-    """An objective whose examples others can work on."""
+class CombinedObjective(Objective):
+    """The loss is the sum of the parts' means, as BERT's is (Devlin et al. 2019, appendix A.2).
 
-    def loss_terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
-        """Its terms of the loss, read off a network's outputs."""
+    Args:
+        masker: hides tokens of the examples (``is_masking``).
+        base: builds them.
+    """
 
-
-class TokenMasker(Protocol):
-    """An objective that can work on the examples of another."""
-
-    @property
-    def heads(self) -> tuple[str, ...]: ...
-
-    @property
-    def label_smoothing(self) -> Mapping[str, float]:
-        """Head to the share of its targets that is spread over the vocabulary."""
-
-    def mask_tokens(self, example: Example, rng: np.random.Generator) -> Example:
-        """The example with its own places, targets, and what is hidden."""
-
-    def loss_terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
-        """Its terms of the loss, read off a network's outputs."""
-
-
-class CombinedObjective:
-    """The loss is the sum of the parts' means, as BERT's is (Devlin et al. 2019, appendix A.2)."""
-
-    predicts_every_token = False
-
-    def __init__(
-        self, masker: TokenMasker, base: ExampleBuilder, specials: SpecialTokens, *, segments: bool
-    ) -> None:
+    def __init__(self, masker: Objective, base: Objective) -> None:
+        super().__init__(base.traits, base.specials, base.options, base.store)
         self.masker, self.base = masker, base
-        self.specials, self.segments = specials, segments
-        self.heads = (*masker.heads, *base.heads)
-        self.supports_packing = base.supports_packing
+        self.heads, self.supports_packing = (*masker.heads, *base.heads), base.supports_packing
 
-    def at_progress(self, progress: float) -> Self:
-        """With both parts as they are where this share of a run is done."""
-        moved = copy.copy(self)
-        moved.masker, moved.base = at_progress(self.masker, progress), at_progress(self.base, progress)
-        return moved
+    @property
+    def loss_options(self) -> LossOptions:
+        """The masker's, whose head is over the vocabulary."""
+        return self.masker.loss_options
+
+    def at_step(self, step: int, progress: float) -> Self:
+        """With both parts as they are in this step."""
+        combined = copy.copy(self)
+        combined.masker = self.masker.at_step(step, progress)
+        combined.base = self.base.at_step(step, progress)
+        return combined
 
     def length_bounds(self, lengths: IntArray) -> IntArray:
-        """(n,) places that each feature needs at most."""
+        """(n,) positions that each feature needs at most."""
         return self.base.length_bounds(lengths)
 
     def build(self, feature: Feature, rng: np.random.Generator) -> Example:
         """The example of the one, in which the other hides its share."""
         return self.masker.mask_tokens(self.base.build(feature, rng), rng)
 
-    def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
-        """A group of examples a row of the grid."""
-        batch = collate(groups, pad_id=self.specials.pad_id, heads=self.heads, segments=self.segments)
-        return replace(batch, label_smoothing=self.masker.label_smoothing)
-
-    def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
-        """All terms, of one forward pass."""
-        yield Loss(self.loss_terms(network(batch, heads=self.heads, targets=batch.targets), batch))
-
     def loss_terms(self, outputs: Outputs, batch: Batch) -> LossTerms:
-        """Those of both parts."""
+        """Those of both parts, of one forward pass."""
         return {**self.masker.loss_terms(outputs, batch), **self.base.loss_terms(outputs, batch)}

@@ -8,12 +8,10 @@ learns from each target what the teacher knows of all others.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any
 
-import numpy as np
 import pydantic
 import torch
 from torch import Tensor, nn
@@ -22,17 +20,16 @@ from pretune.config import Settings
 from pretune.errors import UnsupportedError
 from pretune.nn import heads as nn_heads
 from pretune.nn.distillation_loss import cosine_distance, kl_divergence, vocabulary_kl_divergence
-from pretune.objectives.wrappers.scheduled import at_progress
+from pretune.objectives.base import Objective
+from pretune.objectives.wrappers.wrapper import ObjectiveWrapper
 from pretune.types import (
     IGNORE_INDEX,
     Batch,
     Example,
-    Feature,
-    IntArray,
     Loss,
+    LossOptions,
     LossTerms,
     NetworkLike,
-    ObjectiveLike,
     Outputs,
 )
 
@@ -52,7 +49,7 @@ class DistillationSettings(Settings):
     """Of one less the cosine of the last hidden states, added to the loss; needs a teacher of one's width."""
 
 
-class DistillationObjective:
+class DistillationObjective(ObjectiveWrapper):
     """An objective with a teacher at its side.
 
     The teacher is frozen and runs once a batch, without dropout: it draws nothing at random.
@@ -60,41 +57,30 @@ class DistillationObjective:
 
     def __init__(
         self,
-        inner: ObjectiveLike,
+        inner: Objective,
         teacher: nn.Module,
         settings: DistillationSettings,
         vocab_size: int,
         *,
         supports_packing: bool = True,
     ) -> None:
-        """``vocab_size``: ids of the shared tokenizer; ``supports_packing``: can the teacher read packed
-        rows?
+        """
+        Args:
+            vocab_size: ids of the shared tokenizer.
+            supports_packing: can the teacher read packed rows?
 
         Raises:
             UnsupportedError: the targets of ``inner`` are no distribution over a head's logits.
         """
-        if not getattr(inner, "distillable", False):
+        super().__init__(inner)
+        if not inner.is_distillable:
             raise UnsupportedError(
                 f"distillation: the loss of {' and '.join(inner.heads)} cannot be compared with a teacher's; "
                 "masked_lm, causal_lm and classification can; leave distillation out, or train by one of them"
             )
-        self.inner, self.settings, self.vocab_size = inner, settings, vocab_size
+        self.settings, self.vocab_size = settings, vocab_size
         self.teacher = teacher.eval().requires_grad_(False)
-        self.heads, self.supports_packing = inner.heads, inner.supports_packing and supports_packing
-
-    def at_progress(self, progress: float) -> Self:
-        """With the objective as it is where this share of a run is done."""
-        moved = copy.copy(self)
-        moved.inner = at_progress(self.inner, progress)
-        return moved
-
-    def length_bounds(self, lengths: IntArray) -> IntArray:
-        """(n,) places that each feature needs at most."""
-        return self.inner.length_bounds(lengths)
-
-    def build(self, feature: Feature, rng: np.random.Generator) -> Example:
-        """The example of the objective."""
-        return self.inner.build(feature, rng)
+        self.supports_packing = inner.supports_packing and supports_packing
 
     def collate(self, groups: Sequence[Sequence[Example]]) -> Batch:
         """A group of examples a row of the grid."""
@@ -188,9 +174,10 @@ class _EncodedNetwork:
         batch: Batch,
         heads: Sequence[str] = (),
         targets: Mapping[str, Tensor] | None = None,
+        loss: LossOptions | None = None,
         cache: Any = None,
     ) -> Outputs:
-        outputs = nn_heads.run_heads(self.heads, self.hidden, batch, heads, targets)
+        outputs = nn_heads.run_heads(self.heads, self.hidden, batch, heads, targets, loss)
         self.logits |= outputs.logits
         return outputs
 

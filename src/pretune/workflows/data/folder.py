@@ -24,7 +24,7 @@ from pretune.runtime import state_file
 from pretune.runtime.progress import Reporter
 from pretune.runtime.run_folder import remove_files
 
-_REQUEST_FILE = f"{PROGRESS_FOLDER}/asked.json"
+_REQUEST_FILE = f"{PROGRESS_FOLDER}/request.json"
 RESUME_FILES = (
     f"{PROGRESS_FOLDER}/*.json",
     f"{PROGRESS_FOLDER}/*.safetensors",
@@ -47,7 +47,7 @@ class PrepareSettings(Settings):
     encoding: str | None = None
     """Of files that are neither UTF-8 nor marked otherwise; None: it is recognised."""
     cleaning: CleaningSettings = CleaningSettings()
-    part_megabytes: float = pydantic.Field(default=128, gt=0)
+    shard_megabytes: float = pydantic.Field(default=128, gt=0)
     """Text in each part of the output; what a stop may cost is the work on one."""
 
     @property
@@ -130,7 +130,7 @@ def load_finished(folder: Path, request: Mapping[str, Any]) -> dict[str, Any] | 
     if changed or not same:
         what = f"other settings ({'; '.join(changed)})" if changed else "another state of the source files"
         raise ConfigError(f"{folder}: holds text prepared with {what}; give another folder with --out")
-    for shard in manifest["parts"]:
+    for shard in manifest["shards"]:
         verify_shard(folder / "text" / shard["name"], shard, way_out)
     return dict(manifest["summary"])
 
@@ -169,7 +169,7 @@ def open_partial(folder: Path, request: Mapping[str, Any], reporter: Reporter) -
 
 def remove_partial(partial: Path) -> None:
     """Remove what a preparation wrote, and the folder if nothing else is in it."""
-    remove_files(partial, (*RESUME_FILES, "text/part-*", "report*.*", MANIFEST))
+    remove_files(partial, (*RESUME_FILES, "text/shard-*", "report*.*", MANIFEST))
     with suppress(OSError):  # it is not there, or holds something of the user's
         partial.rmdir()
 

@@ -75,8 +75,8 @@ def inspect_data(
             work.update(log.bytes_read >> 20)
     reading_found = {
         "files": log.num_files, "encodings": dict(log.encodings), "bad": log.num_bad,
-        "refused": log.has_too_many_bad,
-        "left_out": log.num_skipped, "unread": dict(log.unsupported), "damaged": log.corrupt_files,
+        "too_many_bad": log.has_too_many_bad,
+        "skipped": log.num_skipped, "unsupported": dict(log.unsupported), "corrupt_files": log.corrupt_files,
         "examples": log.examples, "notes": log.notes,
     }  # fmt: skip
     return {**found.result(every), "reading": reading_found, "seconds": round(time.monotonic() - began, 2)}
@@ -141,13 +141,13 @@ class _Inspection:
             "lengths": {f"{q:g}": int(v) for q, v in zip(QUANTILES, quantiles, strict=True)},
             "exact_duplicates": self._num_exact_duplicates,
             "sample": {
-                "every": sample_interval,
+                "interval": sample_interval,
                 "documents": self._num_sampled,
                 "bytes": self._sampled_bytes,
             },
             "languages": dict(self._languages.most_common()),
             "near_duplicates": self._num_near_duplicates,
-            "to_repair": self._num_repaired,
+            "needs_repair": self._num_repaired,
             "rules": {
                 preset: {
                     "kept": 1 - sum(reasons.values()) / num_sampled,
@@ -156,7 +156,7 @@ class _Inspection:
                 }
                 for preset, reasons in self._removal_reasons.items()
             },
-            "samples": [{"where": record.location, "text": head} for record, head in self._samples],
+            "samples": [{"location": record.location, "text": head} for record, head in self._samples],
         }
 
     def _count_near_duplicates(self) -> None:
@@ -180,9 +180,9 @@ def inspection_lines(inspection: Mapping[str, Any]) -> list[str]:
         + ", ".join(f"{_quantile_name(q)} {v:,}" for q, v in inspection["lengths"].items()),
         f"duplicates:      {_format_count(inspection['exact_duplicates'], inspection['documents'])} exact",
     ]
-    if sample["every"] > 1:
+    if sample["interval"] > 1:
         lines.append(
-            f"what follows is of every {sample['every']:,}th document: "
+            f"what follows is of every {sample['interval']:,}th document: "
             f"{num_sampled:,}, {sample['bytes'] / 1e6:,.1f} MB"
         )
     shown = ", ".join(
@@ -192,7 +192,7 @@ def inspection_lines(inspection: Mapping[str, Any]) -> list[str]:
         f"languages:       {shown}",
         f"near duplicates: {_format_count(inspection['near_duplicates'], num_sampled)}, exact ones among "
         "them",
-        f"to be repaired:  {inspection['to_repair']:,}",
+        f"to be repaired:  {inspection['needs_repair']:,}",
     ]
     for preset, verdict in inspection["rules"].items():
         lines.append(f"rules={preset} would keep {100 * verdict['kept']:.1f}%")
@@ -200,13 +200,15 @@ def inspection_lines(inspection: Mapping[str, Any]) -> list[str]:
             f"  {_format_share(count, num_sampled)} {reason} ({verdict['examples'][reason]})"
             for reason, count in verdict["reasons"].items()
         ]
-    lines += [f"sample {s['where']}: {' '.join(s['text'].split())}" for s in inspection["samples"]]
+    lines += [f"sample {s['location']}: {' '.join(s['text'].split())}" for s in inspection["samples"]]
     if reading["bad"]:
-        refused = "; the other verbs refuse so many" if reading["refused"] else ""
+        refused = "; the other verbs refuse so many" if reading["too_many_bad"] else ""
         lines.append(f"{reading['bad']:,} bad records or files{refused}:")
-        lines += [f"  {name}" for name in [*reading["damaged"][:MAX_SHOWN], *reading["examples"][:MAX_SHOWN]]]
-    if reading["unread"]:
-        lines.append(describe_unsupported(reading["unread"]))
+        lines += [
+            f"  {name}" for name in [*reading["corrupt_files"][:MAX_SHOWN], *reading["examples"][:MAX_SHOWN]]
+        ]
+    if reading["unsupported"]:
+        lines.append(describe_unsupported(reading["unsupported"]))
     lines += [f"note: {note}" for note in reading["notes"][:MAX_SHOWN]]
     return lines
 

@@ -65,7 +65,7 @@ from pretune.workflows.data.folder import (
     resolve,
 )
 
-_RESOURCES_FILE = f"{PROGRESS_FOLDER}/knowledge.safetensors"
+_RESOURCES_FILE = f"{PROGRESS_FOLDER}/resources.safetensors"
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class _CleaningRun:
         self._log = RecordLog()
         self._stats = CleaningStats()
         self._exact = ExactDuplicates()
-        self._near = NearDuplicates(settings.cleaning.threshold)
+        self._near = NearDuplicates(settings.cleaning.near_duplicate_threshold)
         self._shards: list[Shard] = []
         self._num_records = 0
         self._new_hashes: list[int] = []  # hashes since the last part
@@ -179,16 +179,18 @@ class _CleaningRun:
         cleaning = self._settings.cleaning
         path = self._folder / _RESOURCES_FILE
         if not path.exists():
-            against = iter_evaluation_texts(cleaning.against, self._settings.encoding)
-            runs = ContaminationIndex.from_texts(against).hashes if cleaning.against else None
-            recurring = self._find_boilerplate(cleaning, stop) if cleaning.boilerplate else frozenset()
+            against = iter_evaluation_texts(cleaning.decontaminate, self._settings.encoding)
+            runs = ContaminationIndex.from_texts(against).hashes if cleaning.decontaminate else None
+            recurring = (
+                self._find_boilerplate(cleaning, stop) if cleaning.boilerplate_min_documents else frozenset()
+            )
             lines = np.sort(np.fromiter(recurring, np.uint64, len(recurring)))
             found = {"recurring": lines, "evaluations": np.zeros(0, np.uint64) if runs is None else runs}
             write_arrays(path, found)
         there = read_arrays(path)
         return CleanerResources(
             frozenset(there["recurring"].tolist()),
-            there["evaluations"] if cleaning.against else None,
+            there["evaluations"] if cleaning.decontaminate else None,
             read_word_list(cleaning.bad_words),
         )
 
@@ -205,14 +207,14 @@ class _CleaningRun:
                 _update_progress(work, log)
                 _raise_if_stopped(stop)
         self._stats.add_seconds("boilerplate", time.process_time() - began)
-        return counts.frequent_lines(cleaning.boilerplate or 2)
+        return counts.frequent_lines(cleaning.boilerplate_min_documents or 2)
 
     def _resume(self) -> None:
         """Take up what finished parts left."""
         near = []
         for note, memory in read_progress(self._folder, self._reporter.say):
-            self._shards.append(note.part)
-            self._num_records, self._stats = note.records, CleaningStats.from_dict(note.tally)
+            self._shards.append(note.shard)
+            self._num_records, self._stats = note.records, CleaningStats.from_dict(note.stats)
             self._exact.add_hashes(memory["exact"])
             near.append(memory["near"])
         if self._shards:
@@ -231,7 +233,7 @@ class _CleaningRun:
             remembered = len(self._near)
             for batch, cleaned in workers.clean(_time_batches(iter_batches(drafts), self._stats)):
                 self._write_batch(batch, cleaned)
-                if self._writer is not None and self._writer.bytes >= self._settings.part_megabytes * 1e6:
+                if self._writer is not None and self._writer.bytes >= self._settings.shard_megabytes * 1e6:
                     remembered = self._finish_shard(remembered)
                 _update_progress(work, self._log, f"{self._stats.documents:,} documents")
                 _raise_if_stopped(stop)
@@ -244,7 +246,7 @@ class _CleaningRun:
         for stage, seconds in cleaned.seconds.items():
             self._stats.add_seconds(stage, seconds)
         for tag, count in cleaned.redacted.items():
-            self._stats.redacted[tag] = self._stats.redacted.get(tag, 0) + count
+            self._stats.redactions[tag] = self._stats.redactions.get(tag, 0) + count
         duplicate_reasons = self._duplicate_reasons(cleaned)
         began = time.process_time()
         for (draft, size), item in zip(batch, cleaned.items, strict=True):
@@ -264,7 +266,7 @@ class _CleaningRun:
     def _duplicate_reasons(self, cleaned: CleanedBatch) -> Iterator[str]:
         """For each text that the steps kept, why it goes after all, or nothing."""
         kept = [item for item in cleaned.items if isinstance(item, KeptDocument)]
-        if self._settings.cleaning.duplicates == "keep":
+        if self._settings.cleaning.deduplicate == "off":
             return iter([""] * len(kept))
         began = time.process_time()
         exact = [self._exact.is_duplicate_hash(item.hash) for item in kept]
@@ -313,9 +315,9 @@ class _CleaningRun:
             "processes": self._processes,
         }
         reading = {
-            "summary": self._log.summary(), "bad": self._log.num_bad, "left_out": self._log.num_skipped,
-            "damaged": self._log.corrupt_files, "examples": self._log.examples, "notes": self._log.notes,
-            "encodings": dict(self._log.encodings),
+            "summary": self._log.summary(), "bad": self._log.num_bad, "skipped": self._log.num_skipped,
+            "corrupt_files": self._log.corrupt_files, "examples": self._log.examples,
+            "notes": self._log.notes, "encodings": dict(self._log.encodings),
         }  # fmt: skip
         summary = {
             key: counted[key] for key in ("documents_in", "bytes_in", "documents", "bytes", "characters")
@@ -324,7 +326,7 @@ class _CleaningRun:
         write_json(self._folder / "report.json", report)
         data_page.write_pages(self._folder, report, self._settings, request["versions"])
         shards = [asdict(shard) for shard in self._shards]
-        state_file.write(self._folder / MANIFEST, {**request, "summary": summary, "parts": shards})
+        state_file.write(self._folder / MANIFEST, {**request, "summary": summary, "shards": shards})
         if folder.exists():
             folder.rmdir()  # it was found empty
         self._folder.replace(folder)

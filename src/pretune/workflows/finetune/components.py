@@ -89,7 +89,7 @@ class FinetuneSetup:
         records = EncodedRecords(features)
         traits, objective = self.model.family.TRAITS, find("objectives", self.task.objective)
         options = build_settings(
-            objective.Options, settings.objective_options, where="finetune: objective_options"
+            objective.Objective.options_type, settings.objective_options, where="finetune: objective_options"
         )
         student = distillation.StudentSpec.from_model(self.model, world)
         self.teacher = distillation.Teacher.from_settings(settings.distillation, student, reporter)
@@ -109,7 +109,7 @@ class FinetuneSetup:
         if training.batch_examples or training.batch_tokens:
             return training
         own = recipe.is_pretune_model(
-            read_folder_info(self.settings.model), from_random=self.settings.from_random
+            read_folder_info(self.settings.model), random_init=self.settings.random_init
         )
         size = recipe.batch_examples(len(self.train), pretune_model=own)
         return training.model_copy(update={"batch_examples": size})
@@ -220,7 +220,7 @@ class FinetuneSetup:
                     f"{model.max_length} tokens at most; give that or less"
                 )
             model.metadata["max_length"] = settings.max_length
-        if settings.from_random:
+        if settings.random_init:
             model = model.with_random_weights(settings.training.seed)
         model.metadata |= {"task": settings.task, "task_options": self.options.model_dump()}
         model.metadata.pop("columns", None)  # of the text that it was pretrained on

@@ -96,7 +96,6 @@ def _train(
     )
     result = Trainer(
         model_io=setup.model,
-        objective=setup.objective,
         dataloader=setup.dataloader,
         evaluate=lambda network, step: oom_backoff.run_with_backoff(step, partial(setup.evaluate, step)),
         settings=setup.training,
@@ -134,7 +133,7 @@ def _evaluate_and_finish(
         "verb": "finetune",
         "task": settings.task,
         "family": setup.model.family.__name__.rsplit(".", 1)[-1],
-        "from_random": settings.from_random,
+        "random_init": settings.random_init,
         **distillation.teacher_summary(setup.teacher),
         "head": setup.model.head,
         "labels": list(setup.model.labels),
@@ -145,9 +144,9 @@ def _evaluate_and_finish(
         "best_step": result.best_step,
         "seconds": round(result.seconds, 1),
         "batch_examples": setup.training.batch_examples,
-        "train": len(setup.train),
+        "num_train": len(setup.train),
         "validation": {"n": len(setup.validation), **result.best_scores},
-        "scored_on": "test" if setup.test else "validation",
+        "split": "test" if setup.test else "validation",
         **evaluation.summary(),
         **verdicts.conclude_run(
             run, result, settings.training.patience, settings.language, reporter,
@@ -163,7 +162,7 @@ def _evaluate_and_finish(
 
 def _diagnosis_context(settings: FinetuneSettings) -> DiagnosisContext:
     """How the model was trained, for the cause of a constant prediction."""
-    defaults = recipe.training_defaults(read_folder_info(settings.model), from_random=settings.from_random)
+    defaults = recipe.training_defaults(read_folder_info(settings.model), random_init=settings.random_init)
     return DiagnosisContext(defaults["optimizer"]["learning_rate"], settings.task_options.get("threshold"))
 
 
@@ -181,7 +180,7 @@ def dry_run(settings: FinetuneSettings, reporter: Reporter | None = None) -> dic
         "model": settings.model,
         "parameters": setup.model.num_parameters,
         "labels": ", ".join(setup.model.labels),
-        "train": len(setup.train),
+        "num_train": len(setup.train),
         "validation": len(setup.validation),
         "test": len(setup.test),
         "length": str(length),
@@ -196,7 +195,7 @@ def _write_outputs(
         model.write(folder)
         (folder / "README.md").write_text(cards.finetuning_card(settings, summary), encoding="utf-8")
 
-    atomic_files.write_folder(run.model_path, fill, metadata={"kind": "model"})
+    atomic_files.write_folder(run.model_path, fill, metadata={"type": "model"})
     lines = [json.dumps(row, ensure_ascii=False) for row in evaluation.prediction_rows()]
     atomic_files.write_text(run.folder / "predictions.jsonl", "\n".join(lines) + "\n")
     run_page.write_finetuning_page(

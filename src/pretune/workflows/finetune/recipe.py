@@ -32,9 +32,9 @@ SMALL_BATCH_EXAMPLES, LARGE_BATCH_EXAMPLES = 8, 16
 ADAMW: dict[str, Any] = {"name": "adamw", "betas": (0.9, 0.999), "weight_decay": 0.01}
 
 
-def training_defaults(start: FolderInfo, *, from_random: bool) -> dict[str, Any]:
+def training_defaults(start: FolderInfo, *, random_init: bool) -> dict[str, Any]:
     """Settings of training for a model as its folder describes it."""
-    own = is_pretune_model(start, from_random=from_random)
+    own = is_pretune_model(start, random_init=random_init)
     rate, width = (
         (PRETUNE_LEARNING_RATE, PRETUNE_HIDDEN_SIZE)
         if own
@@ -47,9 +47,9 @@ def training_defaults(start: FolderInfo, *, from_random: bool) -> dict[str, Any]
     }
 
 
-def is_pretune_model(start: FolderInfo, *, from_random: bool) -> bool:
+def is_pretune_model(start: FolderInfo, *, random_init: bool) -> bool:
     """Was the model pretrained by pretune, or has it learnt nothing yet?"""
-    return start.objective is not None or from_random
+    return start.objective is not None or random_init
 
 
 def batch_examples(records: int, *, pretune_model: bool) -> int:
@@ -83,7 +83,7 @@ def apply_recipe(user_settings: Mapping[str, Any], start: FolderInfo) -> dict[st
         chosen = truncation_defaults(start)
         values["task_options"] = chosen.pop("task_options") | dict(values.get("task_options") or {})
         values |= chosen
-    defaults = training_defaults(start, from_random=bool(values.get("from_random")))
+    defaults = training_defaults(start, random_init=bool(values.get("random_init")))
     training = dict(values.get("training") or {})
     for name in ("optimizer", "schedule"):
         section = dict(training.get(name) or {})

@@ -51,7 +51,7 @@ class FinetuneSettings(Settings):
     """The family's own settings that change no shape, such as hidden_dropout_prob."""
     max_length: int | None = pydantic.Field(default=None, ge=8)
     """Tokens read at once; None: as many as the model can."""
-    from_random: bool = False
+    random_init: bool = False
     """Forget the model's weights and begin from random ones: the control that shows what pretraining gave."""
     budget: str = AUTO
     """Epochs, steps, tokens, or minutes of wall-clock for the whole command; auto: 2 to 6 epochs, by how
@@ -95,7 +95,7 @@ def resolve(
     ReadOptions(resolved.columns, resolved.encoding)  # refuses an encoding that there is none of
     options = build_settings(task.options_type, resolved.task_options, where="finetune: task_options")
     objective = build_settings(
-        find("objectives", task.objective).Options,
+        find("objectives", task.objective).Objective.options_type,
         resolved.objective_options,
         where="finetune: objective_options",
     )

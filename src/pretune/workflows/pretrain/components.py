@@ -15,7 +15,8 @@ from pretune.data.corpus.pairs import CorpusPairs
 from pretune.data.corpus.windows import Windows
 from pretune.evaluation.language_model import DEFAULT_ROWS, HeldOutSet
 from pretune.model.model import Model
-from pretune.objectives import MixtureObjective, ObjectiveSpec
+from pretune.objectives import ObjectiveSpec
+from pretune.objectives.wrappers.sampled_softmax import NegativeSampler, SampledSoftmaxObjective
 from pretune.registry import find
 from pretune.runtime.distributed import World
 from pretune.runtime.progress import Reporter
@@ -24,9 +25,8 @@ from pretune.text.tokenizer import Tokenizer, template_for
 from pretune.training.dataloader import DataLoader, DataLoaderLike
 from pretune.training.mixture import MixtureComponent, MixtureDataLoader
 from pretune.training.oom_backoff import OOMBackoff
-from pretune.training.sampled_softmax import SampledSoftmaxDataLoader
 from pretune.training.train_state import TrainResult
-from pretune.types import Score, SpecialTokens, SupportsLoss, Traits
+from pretune.types import Score, SpecialTokens, Traits
 from pretune.workflows import distillation
 from pretune.workflows.pretrain import model_size
 from pretune.workflows.pretrain.continue_from import load_start_model, start_tokenizer
@@ -67,11 +67,9 @@ class PretrainSetup:
             for spec, text in zip(specs, corpora, strict=True)
         ]
         self.components = self._build_components(specs, heads, stores)
-        self.objective: SupportsLoss = self.components[0].objective
         ngrams = [_fit_ngrams(store, specials) for store in stores]
-        self.dataloader: DataLoaderLike = self._with_negative_samples(self._build_dataloader(), ngrams)
-        if len(self.components) > 1:
-            self.objective = MixtureObjective({part.name: part.objective for part in self.components})
+        self.components = self._with_sampled_softmax(self.components, ngrams)
+        self.dataloader = self._build_dataloader()
         self.new_heads: tuple[str, ...] = ()
         if started_from:
             seed = settings.training.seed
@@ -142,20 +140,19 @@ class PretrainSetup:
             self.world,
         )
 
-    def _with_negative_samples(
-        self, dataloader: DataLoaderLike, ngrams: Sequence[NgramBaselines]
-    ) -> DataLoaderLike:
-        """The batches, with words to estimate losses from where that is asked for and saves something."""
+    def _with_sampled_softmax(
+        self, components: tuple[MixtureComponent, ...], ngrams: Sequence[NgramBaselines]
+    ) -> tuple[MixtureComponent, ...]:
+        """The components, their losses estimated where that is asked for and saves something."""
         sampled, size = self.settings.sampled_softmax, self.tokenizer.specials.vocabulary_size
         if sampled is None or sampled.resolve_num_sampled(size) == size:
-            return dataloader
+            return components
         weighted_unigrams = [
             component.weight * known.unigram_probabilities
-            for component, known in zip(self.components, ngrams, strict=True)
+            for component, known in zip(components, ngrams, strict=True)
         ]
-        return SampledSoftmaxDataLoader(
-            dataloader, sampled, np.sum(weighted_unigrams, 0), self.settings.training.seed
-        )
+        sampler = NegativeSampler(sampled, np.sum(weighted_unigrams, 0), self.settings.training.seed)
+        return tuple(replace(c, objective=SampledSoftmaxObjective(c.objective, sampler)) for c in components)
 
     def _build_held_out(
         self, spec: ObjectiveSpec, corpus: TokenizedCorpus, ngrams: NgramBaselines
@@ -197,7 +194,7 @@ class PretrainSetup:
         plan = self.run.read_plan()
         if "model" not in plan:
             trial = model_size.choose_size(
-                lambda shape: create(shape.to_settings()).network, self.objective, self.dataloader,
+                lambda shape: create(shape.to_settings()).network, self.dataloader,
                 settings.training.optimizer, seconds=seconds,
                 corpus_tokens=sum(text.train.num_tokens for text in self.corpora),
             )  # fmt: skip
@@ -268,10 +265,10 @@ class PretrainSetup:
         held, scores = self.held_out[component], self.component_scores(result.best_scores, component)
         return {
             "loss": scores["loss"],
-            "unigram": held.unigram_loss,
-            "bigram": held.bigram_loss,
-            "targets": held.num_targets,
-            "held_out": held.fingerprint,
+            "unigram_loss": held.unigram_loss,
+            "bigram_loss": held.bigram_loss,
+            "num_targets": held.num_targets,
+            "held_out_fingerprint": held.fingerprint,
             **{name: value for name, value in scores.items() if name not in ("loss", "perplexity")},
             **held.majority_shares,
             "signature": self.signatures.get(component, ""),
@@ -295,7 +292,7 @@ class PretrainSetup:
         return {
             "start_from": self.settings.start_from,
             "new_heads": list(self.new_heads),
-            "before": dict(initial_scores),
+            "initial_scores": dict(initial_scores),
         }
 
 

@@ -40,7 +40,7 @@ def build_corpora(
             ],
             folder,
             vocabulary_size=settings.vocabulary_size,
-            held_out=settings.held_out,
+            validation_fraction=settings.validation_fraction,
             reporter=reporter,
             algorithm=settings.tokenizer_algorithm,
             max_vocabulary_size=max_vocabulary_size,
@@ -49,7 +49,7 @@ def build_corpora(
     def build_component(component: ComponentSettings, spec: ObjectiveSpec) -> TokenizedCorpus:
         if settings.mixture:
             reporter.say(f"  {component.name}: {', '.join(component.corpus)}")
-        component_folder = folder / "parts" / str(component.name) if settings.mixture else folder
+        component_folder = folder / "components" / str(component.name) if settings.mixture else folder
         return build_corpus(
             component.corpus,
             component_folder,
@@ -57,7 +57,7 @@ def build_corpora(
             vocabulary_size=settings.vocabulary_size,
             algorithm=settings.tokenizer_algorithm,
             max_vocabulary_size=max_vocabulary_size,
-            held_out=settings.held_out,
+            validation_fraction=settings.validation_fraction,
             validation=component.validation,
             reporter=reporter,
             columns=spec.columns,

@@ -6,17 +6,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from pretune.errors import TrainingError
 from pretune.planning.size import SHAPES, Shape, ShapeTrial, choose_shape
 from pretune.training.budget import trial_points
 from pretune.training.dataloader import DataLoaderLike
+from pretune.training.gradients import GradientAccumulator, never_stop
 from pretune.training.oom_backoff import first_line, is_out_of_memory
 from pretune.training.optimizers import optimizers
 from pretune.training.settings import OptimizerSettings
-from pretune.types import SupportsLoss
 
 MEMORY_HINT = "shorten max_length, or set training.micro_batch (rows at once) to less"
 STEPS_PER_TRIAL = 3
@@ -33,7 +32,6 @@ def is_size_given(model: Mapping[str, Any]) -> bool:
 
 def choose_size(
     create: CreateNetwork,
-    objective: SupportsLoss,
     dataloader: DataLoaderLike,
     optimizer: OptimizerSettings,
     *,
@@ -45,7 +43,7 @@ def choose_size(
     Raises:
         TrainingError: the smallest does not fit into memory.
     """
-    trials = iter_trials(lambda shape: time_shape(shape, create(shape), objective, dataloader, optimizer))
+    trials = iter_trials(lambda shape: time_shape(shape, create(shape), dataloader, optimizer))
     return choose_shape(trials, seconds, corpus_tokens)
 
 
@@ -68,23 +66,19 @@ def iter_trials(run_trial: Callable[[Shape], ShapeTrial]) -> Iterator[ShapeTrial
 def time_shape(
     shape: Shape,
     network: nn.Module,
-    objective: SupportsLoss,
     dataloader: DataLoaderLike,
     settings: OptimizerSettings,
 ) -> ShapeTrial:
     """What a step of this shape costs here, its optimiser included."""
     optimizer = optimizers.build_optimizers(network, settings)
-    network.train()
+    accumulator = GradientAccumulator(network, seed=0)
     seconds = 0.0
     for share, position in trial_points(dataloader.cost_changes_at):
         began = 0.0
         for step in range(1 + STEPS_PER_TRIAL):
             if step == 1:
                 began = time.monotonic()
-            for batch in dataloader(step, position):
-                for loss in objective.loss(network, batch):
-                    total = torch.stack([weight * value for value, weight in loss.terms.values()]).sum()
-                    (total / max(1, sum(batch.counts.values()))).backward()  # type: ignore[no-untyped-call]
+            accumulator.accumulate(dataloader(step, position), step, never_stop)
             optimizer.step(1.0, step)
         seconds += share * (time.monotonic() - began) / STEPS_PER_TRIAL
     return ShapeTrial(shape, _hidden_parameters(network), dataloader.tokens_per_step / seconds)

@@ -144,7 +144,6 @@ def _train(
     before = _initial_scores(run, setup, reporter, world) if settings.start_from else None
     result = Trainer(
         model_io=setup.model,
-        objective=setup.objective,
         dataloader=setup.dataloader,
         evaluate=setup.evaluate,
         settings=settings.training,
@@ -195,7 +194,9 @@ def _finish_run(
     summary = setup.summary(result, initial_scores)
     summary["seconds"] += time.monotonic() - began
     final = FinalPredictions(
-        diagnose_samples(shown, model.tokenizer), summary["loss"] < summary["unigram"], DiagnosisContext()
+        diagnose_samples(shown, model.tokenizer),
+        summary["loss"] < summary["unigram_loss"],
+        DiagnosisContext(),
     )
     summary |= verdicts.conclude_run(
         run, result, settings.training.patience, settings.language, reporter, final
@@ -204,7 +205,7 @@ def _finish_run(
         summary["budget_seconds"] = length.amount
     changed = [sentence for text in setup.corpora for sentence in text.source_changes]
     if changed:
-        summary["sources_changed"] = changed
+        summary["source_changes"] = changed
     return _write_outputs(run, settings, setup, summary, shown)
 
 
@@ -216,7 +217,7 @@ def _load_tokenizer(settings: PretrainSettings) -> Tokenizer | None:
 
 def _initial_scores(run: Run, setup: PretrainSetup, reporter: Reporter, world: World) -> dict[str, float]:
     """The held-out scores of the checkpoint as it was, measured once and kept in the run."""
-    path = run.folder / "before.json"
+    path = run.folder / "initial_scores.json"
     stored: dict[str, float] | None = world.on_main(lambda: _read_initial_scores(path, reporter))
     if stored is not None:
         return stored
@@ -227,7 +228,7 @@ def _initial_scores(run: Run, setup: PretrainSetup, reporter: Reporter, world: W
 
 
 class _InitialScoresFile(pydantic.RootModel[dict[str, float]]):
-    """The form of before.json: score to value."""
+    """The form of initial_scores.json: score to value."""
 
 
 def _read_initial_scores(path: Path, reporter: Reporter) -> dict[str, float] | None:
@@ -312,7 +313,7 @@ def _count_text(
         "documents": log.num_good,
         "characters": characters,
         "bad": log.num_bad,
-        "left_out": log.num_skipped,
+        "skipped": log.num_skipped,
     }
 
 
@@ -331,7 +332,7 @@ def _write_outputs(
         card = cards.pretraining_card(settings, setup.corpora, summary)
         (folder / "README.md").write_text(card, encoding="utf-8")
 
-    atomic_files.write_folder(run.model_path, fill, metadata={"kind": "model"})
+    atomic_files.write_folder(run.model_path, fill, metadata={"type": "model"})
     run_page.write_pretraining_page(
         run.folder / "report.html", settings, summary, read_metrics(run.metrics_path), samples,
         describe_environment(), language=settings.language,

@@ -115,7 +115,7 @@ def _split_middle(tokenizer: Tokenizer, text: str) -> tuple[str, str, str]:
 
 def _generate_target(model: Model, source: str, target: str) -> Sample:
     """The target of a source, as the model writes it."""
-    output = model.generate(source, max_new_tokens=60, sampling=GREEDY, literal=True)
+    output = model.generate(source, max_new_tokens=60, sampling=GREEDY, split_special_tokens=True)
     return Sample(f"{source} → ", output, reference=target, reference_phrase="true_target")
 
 
@@ -124,7 +124,9 @@ def _continue_text(model: Model, text: str) -> Sample:
     ids = tokenizer.encode(text).ids.tolist()
     prompt = tokenizer.decode(ids[: max(4, len(ids) // 2)])
     sampling = Sampling(temperature=0.7, top_k=40, top_p=0.95)
-    return Sample(prompt, model.generate(prompt, max_new_tokens=40, sampling=sampling, literal=True))
+    return Sample(
+        prompt, model.generate(prompt, max_new_tokens=40, sampling=sampling, split_special_tokens=True)
+    )
 
 
 SAMPLERS: dict[str, Callable[..., Sample]] = {

@@ -22,12 +22,13 @@ from pretune.objectives import (
     objectives_for_heads,
     parse_objective,
 )
+from pretune.objectives.wrappers.sampled_softmax import SampledSoftmaxSettings
 from pretune.registry import find, list_names
 from pretune.tasks import find_task
 from pretune.text.training import TokenizerAlgorithm
 from pretune.training.duration import parse_duration
-from pretune.training.sampled_softmax import SampledSoftmaxSettings
 from pretune.training.settings import OptimizerSettings, TrainingSettings
+from pretune.types import Traits
 from pretune.workflows import distillation, run_page
 from pretune.workflows.pretrain import model_size
 from pretune.workflows.pretrain.continue_from import settings_from_checkpoint
@@ -46,18 +47,6 @@ DEFAULT_OPTIMIZER: dict[str, Any] = {
     "name": "muon", "learning_rate": 5e-3, "muon_learning_rate": 0.01, "weight_decay": 0.1,
 }  # fmt: skip
 """From random weights; docs/lab-notes.md has the comparison. A checkpoint goes on with AdamW."""
-OPTIMIZER_BY_OBJECTIVE: dict[str, dict[str, Any]] = {
-    "masked_lm": {"learning_rate": 2e-3, "betas": (0.9, 0.995), "muon_every": 2},
-    "causal_lm": {"betas": (0.9, 0.995), "muon_every": 4},
-}
-"""What differs by objective. Most words of the vocabulary are in few steps, so Adam's squares have to reach
-back far (docs/lab-notes.md, "A longer memory for Adam"). Other objectives were not tried."""
-OPTIONS_BY_OBJECTIVE: dict[str, dict[str, Any]] = {"masked_lm": {"rate": 0.3}}
-"""Options from random weights: a masked model hides twice the share of the paper, and so stays for less long
-at how often each token comes (docs/lab-notes.md). A checkpoint goes on with the paper's."""
-SAMPLED_SOFTMAX_OBJECTIVES = ("causal_lm", "masked_lm")
-"""Objectives whose loss is estimated from some words of the vocabulary, from random weights
-(docs/lab-notes.md)."""
 DEFAULT_FAMILIES = ("modernbert", "llama", "bert", "t5", "xlnet")
 """In this order, where none is named."""
 
@@ -101,7 +90,7 @@ class PretrainSettings(Settings):
     budget: str = "10min"
     """Length: minutes of wall-clock for the whole command, or steps, tokens, epochs."""
     validation: tuple[str, ...] = ()
-    held_out: float = pydantic.Field(default=0.02, gt=0, lt=1)
+    validation_fraction: float = pydantic.Field(default=0.02, gt=0, lt=1)
     """Share of the documents kept from training, where no validation files are given."""
     evaluation_tokens: int = pydantic.Field(50_000, ge=1)
     """Held-out tokens that an evaluation reads at most."""
@@ -160,7 +149,7 @@ def resolve(
     rates, chosen = _given_optimizer_keys(values.get("training")), "sampled_softmax" in values
     if isinstance(values.get("training"), Mapping):
         values["training"] = _complete_training(
-            dict(values["training"]), from_random=not values.get("start_from")
+            dict(values["training"]), random_init=not values.get("start_from")
         )
     if isinstance(values.get("corpus"), str | Path):
         values["corpus"] = (str(values["corpus"]),)
@@ -205,16 +194,11 @@ def _resolve_objectives(resolved: PretrainSettings) -> PretrainSettings:
     return resolved if resolved.start_from else _apply_recipe_options(resolved)
 
 
-def _first_objective(component: PretrainSettings | ComponentSettings) -> str:
-    """The first of the objectives that a part is learnt by together."""
-    return str(component.objective).partition("+")[0]
-
-
 def _apply_recipe_options(resolved: PretrainSettings) -> PretrainSettings:
     """The settings with the recipe's options for what is learnt, where none are given."""
 
     def options(of: PretrainSettings | ComponentSettings) -> dict[str, Any]:
-        return OPTIONS_BY_OBJECTIVE.get(_first_objective(of), {}) | of.objective_options
+        return {**parse_objective(str(of.objective)).recipe.options, **of.objective_options}
 
     if not resolved.mixture:
         return resolved.model_copy(update={"objective_options": options(resolved)})
@@ -238,8 +222,8 @@ def _resolve_sampled_softmax(resolved: PretrainSettings, *, is_given: bool) -> P
                 f"pretrain: sampled_softmax: {full_softmax_reason}, which computes all words; leave it out"
             )
         return resolved
-    objective_names = {spec.name for spec in resolved.objective_specs}
-    if full_softmax_reason or resolved.start_from or not objective_names <= set(SAMPLED_SOFTMAX_OBJECTIVES):
+    is_in_recipe = all(spec.uses_sampled_softmax for spec in resolved.objective_specs)
+    if full_softmax_reason or resolved.start_from or not is_in_recipe:
         return resolved
     return resolved.model_copy(update={"sampled_softmax": SampledSoftmaxSettings()})
 
@@ -330,24 +314,23 @@ def _given_optimizer_keys(training: object) -> set[str]:
 
 
 def _apply_optimizer_recipe(resolved: PretrainSettings, given_keys: set[str]) -> PretrainSettings:
-    """The settings with what suits the objective, and the family's first values, but for those
-    ``given_keys``.
-    """
-    training, rates = resolved.training, getattr(find("families", resolved.family), "LEARNING_RATES", {})
+    """The settings with what suits the objective, and the family's first values, but for those ``given``."""
+    training = resolved.training
     if training.optimizer.name != DEFAULT_OPTIMIZER["name"]:
         return resolved
-    recipe = OPTIMIZER_BY_OBJECTIVE.get(_first_objective(resolved.components[0]), {}) | rates
+    traits: Traits = find("families", resolved.family).TRAITS
+    recipe = {**resolved.objective_specs[0].recipe.optimizer, **traits.learning_rates}
     own = {key: value for key, value in recipe.items() if key not in given_keys}
     optimizer = training.optimizer.model_copy(update=own)
     return resolved.model_copy(update={"training": training.model_copy(update={"optimizer": optimizer})})
 
 
-def _complete_training(training: dict[str, Any], *, from_random: bool) -> dict[str, Any]:
+def _complete_training(training: dict[str, Any], *, random_init: bool) -> dict[str, Any]:
     """Settings of training that were given in part, with the recipe for the rest."""
     if "batch_tokens" not in training and "batch_examples" not in training:
         training["batch_tokens"] = BATCH_TOKENS
     optimizer = training.get("optimizer") or {}
-    if from_random and isinstance(optimizer, Mapping) and optimizer.get("name", "muon") == "muon":
+    if random_init and isinstance(optimizer, Mapping) and optimizer.get("name", "muon") == "muon":
         training["optimizer"] = {**DEFAULT_OPTIMIZER, **optimizer}
     return training
 

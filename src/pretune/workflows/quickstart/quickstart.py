@@ -13,7 +13,7 @@ import importlib.resources
 import itertools
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -27,9 +27,9 @@ from pretune.baselines.tfidf import majority, tfidf
 from pretune.config import digest
 from pretune.data.corpus.build import TokenizedCorpus, build_corpus
 from pretune.errors import ConfigError
-from pretune.evaluation.mistakes import Mistake, confident_mistakes
+from pretune.evaluation.mistakes import confident_mistakes
 from pretune.metrics.accuracy import ACCURACY
-from pretune.metrics.statistics import PairedDifference, mean_interval, paired_difference, score
+from pretune.metrics.statistics import mean_interval, paired_difference, score
 from pretune.model.model import Model
 from pretune.runtime import device, run_lock, state_file
 from pretune.runtime.metrics_reader import read_metrics
@@ -42,6 +42,7 @@ from pretune.workflows.findings import severe_findings, severe_findings_of_run
 from pretune.workflows.finetune.finetune import finetune
 from pretune.workflows.pretrain.pretrain import pretrain
 from pretune.workflows.pretrain.samples import Sample, generate_samples, select_sentences
+from pretune.workflows.quickstart.comparison import ClassifierComparison
 from pretune.workflows.run_lifecycle import RunResult
 
 LANGUAGES = ("zh", "en")
@@ -138,7 +139,8 @@ def _run_stages(folder: Path, minutes: float, start_time: float, reporter: Repor
     corpus = build_corpus(
         tuple(str(texts / f"pretrain_{language}.jsonl") for language in LANGUAGES),
         folder / "data",
-        tokenizer=None, vocabulary_size=VOCABULARY_SIZE, held_out=0.05, validation=(), reporter=reporter,
+        tokenizer=None, vocabulary_size=VOCABULARY_SIZE, validation_fraction=0.05, validation=(),
+        reporter=reporter,
     )  # fmt: skip
     runs = {}
     for number, (name, settings) in enumerate(
@@ -179,14 +181,14 @@ def summary_lines(result: RunResult) -> list[str]:
     for name, row in result.summary["pretraining"].items():
         lines.append(
             f"{row['family']:6} {name}: held-out loss {row['loss']:.2f} nats a token "
-            f"(unigram {row['unigram']:.2f}, bigram {row['bigram']:.2f}), "
+            f"(unigram {row['unigram_loss']:.2f}, bigram {row['bigram_loss']:.2f}), "
             f"{row['tokens']:,} tokens in {row['seconds']:.0f} s"
         )
     for language, row in result.summary["classification"].items():
         means = {start: np.mean([r["accuracy"] for r in row[start]]) for start in LEARNING_RATES}
         low, high = row["difference"]["interval"]
         lines.append(
-            f"{language} classifier, {row['train']} labels: majority {row['majority']:.3f}, "
+            f"{language} classifier, {row['num_train']} labels: majority {row['majority']:.3f}, "
             f"TF-IDF {row['tfidf']:.3f}, random {means['random']:.3f}, pretrained {means['pretrained']:.3f} "
             f"(difference {row['difference']['mean']:+.3f}, 95 % {low:+.3f} to {high:+.3f})"
         )
@@ -252,7 +254,7 @@ def _finetune_seeds(folder: Path, language: str, start: str, reporter: Reporter)
     for seed in SEEDS:
         run = finetune(
             folder / "masked",
-            settings={**FINETUNE_SETTINGS, "from_random": start == "random", "language": language},
+            settings={**FINETUNE_SETTINGS, "random_init": start == "random", "language": language},
             train=texts / "train.jsonl", validation=texts / "validation.jsonl", test=texts / "test.jsonl",
             training={"evaluations": 2, "seed": seed, "optimizer": {"learning_rate": LEARNING_RATES[start]}},
             out=folder / f"classify-{language}-{start}-{seed}", reporter=NullReporter(),
@@ -262,13 +264,13 @@ def _finetune_seeds(folder: Path, language: str, start: str, reporter: Reporter)
         accuracies.append(
             {
                 "seed": seed, "accuracy": score["value"], "interval": score["interval"],
-                "verdicts": [row for row in run.summary["verdicts"] if row["kind"] == "constant_prediction"],
+                "verdicts": [row for row in run.summary["verdicts"] if row["type"] == "constant_prediction"],
             }
         )  # fmt: skip
         rows = read_metrics(run.folder / "predictions.jsonl")
-        correct.append([row["said"] == row["label"] for row in rows])
+        correct.append([row["prediction"] == row["label"] for row in rows])
         if seed == SEEDS[0]:
-            predictions = [Prediction(i, row["said"], row["confidence"]) for i, row in enumerate(rows)]
+            predictions = [Prediction(i, row["prediction"], row["confidence"]) for i, row in enumerate(rows)]
     return _SeedResults(accuracies, np.array(correct), predictions)
 
 
@@ -294,8 +296,8 @@ class _Report:
             "tokens",
             "seconds",
             "loss",
-            "unigram",
-            "bigram",
+            "unigram_loss",
+            "bigram_loss",
             "bits_per_byte",
             "steps",
         )
@@ -364,41 +366,6 @@ class _Report:
             },
             mistakes=confident_mistakes(test, pretrained.predictions, truth, k=4),
         )
-
-
-@dataclass(frozen=True)
-class ClassifierComparison:
-    """One language's classifiers and baselines on its test set."""
-
-    train: int
-    test: int
-    baseline_scores: Mapping[str, Any]
-    accuracies: Mapping[str, list[dict[str, Any]]]
-    intervals: Mapping[str, tuple[float, float]]
-    difference: PairedDifference
-    baseline_differences: Mapping[str, PairedDifference]
-    mistakes: Sequence[Mistake]
-
-    def mean_accuracy(self, start: str) -> float:
-        """Accuracy averaged over seeds."""
-        return float(np.mean([row["accuracy"] for row in self.accuracies[start]]))
-
-    def summary(self) -> dict[str, Any]:
-        """What summary.json holds of it."""
-        return {
-            "train": self.train,
-            "test": self.test,
-            **{name: score.value for name, score in self.baseline_scores.items()},
-            "baseline_intervals": {
-                name: list(score.interval) for name, score in self.baseline_scores.items()
-            },
-            **self.accuracies,
-            "difference": {"mean": self.difference.mean, "interval": list(self.difference.interval)},
-            "against_tfidf": {
-                "mean": self.baseline_differences["tfidf"].mean,
-                "interval": list(self.baseline_differences["tfidf"].interval),
-            },
-        }
 
 
 def _generate_samples(path: Path, corpus: TokenizedCorpus) -> list[Sample]:

@@ -96,7 +96,7 @@ def compare_runs(
 
     Runs that differ in their seed alone are one of the ``groups``, with mean and spread, and compared as one.
     Losses of different tokenizers or held-out text, and scores on different records, are not put side by
-    side; ``why`` says so. ``html`` is where a page with the curves over each other goes.
+    side; ``reason`` says so. ``html`` is where a page with the curves over each other goes.
 
     Raises:
         ConfigError: fewer than two runs, or no run in a folder.
@@ -111,7 +111,7 @@ def compare_runs(
         "runs": {name: str(run.folder) for name, run in opened.items()},
         "settings": setting_differences(configs),
         "comparable": why is None,
-        "why": why,
+        "reason": why,
         "scores": {} if why else {name: summary_scores(summary) for name, summary in summaries.items()},
         "groups": [] if why else groups_to_dicts(groups, summaries),
         "baselines": {} if why else {name: summary_baselines(summary) for name, summary in summaries.items()},
@@ -160,14 +160,14 @@ def _pretraining_mismatch(
     signatures = [summaries[name].get("signature") for name in pair]
     if None not in signatures and signatures[0] != signatures[1]:
         return str(phrases["tokenizer"].format(a=a, b=b))
-    texts = [summaries[name].get("held_out") for name in pair]
+    texts = [summaries[name].get("held_out_fingerprint") for name in pair]
     if None in texts:  # not finished: the same corpus, cut and tokenized alike, holds out the same
         texts = [_held_out_digest(runs[name], configs[name]) for name in pair]
     return None if texts[0] == texts[1] else str(phrases["held_out"].format(a=a, b=b))
 
 
 def _held_out_digest(run: Run, config: Mapping[str, Any]) -> str:
-    keys = ("validation", "held_out", "evaluation_tokens", "max_length")
+    keys = ("validation", "validation_fraction", "evaluation_tokens", "max_length")
     return digest([run.read_plan().get("data", str(run.folder)), {key: config.get(key) for key in keys}])
 
 
@@ -218,7 +218,7 @@ def _findings(
     records = [Record(row, "predictions.jsonl", number) for number, row in enumerate(first_rows, 1)]
     metric = task.metrics(task.language(records))[0]
     references = [task.reference(record) for record in records]
-    values = {name: [task.value_from_row(row["said"]) for row in found] for name, found in rows.items()}
+    values = {name: [task.value_from_row(row["prediction"]) for row in found] for name, found in rows.items()}
     first, *others = groups
     return [
         _paired_finding(
@@ -303,11 +303,11 @@ def _paired_finding(
 def _write_page(path: Path, language: str, runs: Runs, summaries: Any, result: Mapping[str, Any]) -> Path:
     """The comparison as a page: findings, curves over each other, scores, and what differs."""
     text, phrases = translations(language), PHRASES[language]
-    sentences = [phrases["refused"].format(why=result["why"])] if result["why"] else result["findings"]
+    sentences = [phrases["refused"].format(why=result["reason"])] if result["reason"] else result["findings"]
     sections: list[p.Section] = [
         p.Verdict(text["verdict"], tuple(p.VerdictItem("neutral", s) for s in sentences))
     ]
-    if not result["why"]:
+    if not result["reason"]:
         sections += [_curves(language, runs, summaries), *_score_section(language, result["scores"])]
     names = list(result["runs"])
     rows = tuple(
@@ -332,13 +332,13 @@ def _curves(language: str, runs: Runs, summaries: Any) -> p.Curve:
     levels: tuple[tuple[str, float], ...] = ()
     for name, run in runs.items():
         rows = read_metrics(run.metrics_path)
-        tokens = {row["step"]: row["tokens"] for row in rows if row["kind"] in ("step", "skipped")}
-        checks = [row for row in rows if row["kind"] == "evaluation" and row["step"] in tokens]
+        tokens = {row["step"]: row["tokens"] for row in rows if row["type"] in ("step", "skipped")}
+        checks = [row for row in rows if row["type"] == "evaluation" and row["step"] in tokens]
         ys = tuple(float(next(iter(c["scores"].values()))) for c in checks)
         series.append(p.Series(name, tuple(float(tokens[c["step"]]) for c in checks), ys))
         summary = summaries[name]
-        if "unigram" in summary:
-            levels = ((text["unigram"], summary["unigram"]), (text["bigram"], summary["bigram"]))
+        if "unigram_loss" in summary:
+            levels = ((text["unigram"], summary["unigram_loss"]), (text["bigram"], summary["bigram_loss"]))
     decides = next((name for s in summaries.values() for name in s.get("scores", ())), "loss")
     label = text["nats_per_token"] if decides == "loss" else metric_name(language, decides)
     return p.Curve(text["validation"], tuple(series), levels, text["tokens"], label)

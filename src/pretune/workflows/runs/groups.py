@@ -78,6 +78,6 @@ def _scores(group: RunGroup, summaries: Mapping[str, Mapping[str, Any]]) -> dict
     shared = [name for name in scores[0] if all(name in of_run for of_run in scores)]
     values = {name: [of_run[name]["value"] for of_run in scores] for name in shared}
     return {
-        name: {"mean": sum(found) / len(found), "spread": seed_std(found), "values": found}
+        name: {"mean": sum(found) / len(found), "std": seed_std(found), "values": found}
         for name, found in values.items()
     }

@@ -51,7 +51,7 @@ def list_runs(folder: FilePath | None = None) -> list[Entry]:
     if not home.is_dir():
         raise ConfigError(f"{home}: no such folder; give one that holds runs, or make a run first")
     return sorted(
-        (_entry(found) for found in _find_runs(home, MAX_DEPTH)), key=lambda e: e["when"], reverse=True
+        (_entry(found) for found in _find_runs(home, MAX_DEPTH)), key=lambda e: e["last_write"], reverse=True
     )
 
 
@@ -70,19 +70,19 @@ def show_run(run: FilePath) -> Entry:
     )
     language = str(config.get("language", "en"))
     found = verdicts.findings_to_dicts(language, verdicts.diagnose_run(rows)) if rows else []
-    checks = [row for row in rows if row["kind"] == "evaluation"]
+    checks = [row for row in rows if row["type"] == "evaluation"]
     plan = opened.read_plan()
     return _entry(opened.folder) | {
         "settings": non_default_settings(config),
-        "curve": [{"step": c["step"], **c["scores"]} for c in checks],
-        "training": [[row["step"], row["loss"]] for row in rows if row["kind"] == "step"],
-        "levels": checks[-1].get("levels", {}) if checks else {},
+        "evaluation_curve": [{"step": c["step"], **c["scores"]} for c in checks],
+        "training_curve": [[row["step"], row["loss"]] for row in rows if row["type"] == "step"],
+        "reference_losses": checks[-1].get("reference_losses", {}) if checks else {},
         "scores": summary_scores(summary) | _component_values(summary, summary_scores),
         "baselines": summary_baselines(summary) | _component_values(summary, summary_baselines),
         "verdicts": summary.get("verdicts", found),
         "plan": {key: value for key, value in plan.items() if key != "changes"},
         "changes": plan.get("changes", []),
-        "waiting": [path.name for path in adjustments.pending_requests(opened.folder)],
+        "pending_changes": [path.name for path in adjustments.pending_requests(opened.folder)],
         "summary": summary,
     }
 
@@ -116,7 +116,7 @@ def adjust_run(run: FilePath, values: Mapping[str, Any] | Sequence[str]) -> Entr
     else:
         with run_lock.lock_run(opened.folder):
             adjustments.record_change(opened, requested, step)
-    return {"run": str(opened.folder), "set": requested, "state": state, "step": step}
+    return {"run": str(opened.folder), "values": requested, "state": state, "step": step}
 
 
 def open_run(run: str | Path) -> Run:
@@ -191,13 +191,13 @@ def summary_scores(summary: Mapping[str, Any]) -> dict[str, Entry]:
     found: dict[str, Entry] = dict(summary.get("scores") or {})
     for name in ("loss", "bits_per_byte"):
         if name in summary:
-            found[name] = {"value": summary[name], "n": summary.get("targets"), "interval": None}
+            found[name] = {"value": summary[name], "n": summary.get("num_targets"), "interval": None}
     return found
 
 
 def summary_baselines(summary: Mapping[str, Any]) -> dict[str, float]:
     """What stands beside the scores: n-gram losses, or the score that decides, of simple classifiers."""
-    found = {name: summary[name] for name in ("unigram", "bigram") if name in summary}
+    found = {name: summary[f"{name}_loss"] for name in ("unigram", "bigram") if f"{name}_loss" in summary}
     decides = next(iter(summary.get("scores") or {}), "")
     rows = summary.get("baselines") or {}
     return found | {name: row[decides]["value"] for name, row in rows.items() if decides in row}
@@ -233,15 +233,15 @@ def _entry(folder: Path) -> Entry:
         "run": str(folder), "verb": "", "family": "", "state": "damaged",
         "step": 0, "steps": None, "score": None,
     }  # fmt: skip
-    entry["when"] = _last_write_time(folder)
+    entry["last_write"] = _last_write_time(folder)
     try:
         config, summary, rows = read_config(run), run.read_summary() or {}, read_metrics(run.metrics_path)
         plan = run.read_plan()
         entry |= {"verb": summary.get("verb") or detect_verb(config), "state": run_state(run)}
     except PretuneError as error:
-        return entry | {"why": str(error)}
-    steps = [row["step"] for row in rows if row["kind"] == "step"]
-    checks = [row["scores"] for row in rows if row["kind"] == "evaluation"]
+        return entry | {"error": str(error)}
+    steps = [row["step"] for row in rows if row["type"] == "step"]
+    checks = [row["scores"] for row in rows if row["type"] == "evaluation"]
     lengths = [change["steps"][1] for change in plan.get("changes", ()) if "steps" in change]
     entry["family"] = summary.get("family") or config.get("family", "")
     entry["step"] = steps[-1] if steps else 0

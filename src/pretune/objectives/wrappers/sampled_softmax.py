@@ -7,8 +7,9 @@ micro-batches of a step agree. Towards the end of a run all words count: what is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, Self
 
 import numpy as np
 import pydantic
@@ -16,8 +17,9 @@ import torch
 
 from pretune.config import Settings
 from pretune.data.order import negative_samples_rng
-from pretune.training.dataloader import DataLoaderLike
-from pretune.types import Batch, FloatArray, NegativeSamples
+from pretune.objectives.base import Objective
+from pretune.objectives.wrappers.wrapper import ObjectiveWrapper
+from pretune.types import Batch, FloatArray, Loss, LossOptions, NegativeSamples, NetworkLike, Outputs
 
 POWER = 0.75
 """Of the frequencies, as of word2vec's negative samples (Mikolov et al. 2013, section 2.2): with these as
@@ -29,7 +31,7 @@ MIN_SAMPLED, VOCABULARY_DIVISOR = 1024, 8
 class SampledSoftmaxSettings(Settings):
     """Estimate the loss over the vocabulary from some of its words while a model is young."""
 
-    words: int | None = pydantic.Field(default=None, ge=1)
+    num_sampled: int | None = pydantic.Field(default=None, ge=1)
     """Drawn a step; None: an eighth of the vocabulary, 1,024 at least. Where that is more than half of it,
     all words are computed."""
     until: float = pydantic.Field(default=0.9, gt=0, le=1)
@@ -37,50 +39,73 @@ class SampledSoftmaxSettings(Settings):
 
     def resolve_num_sampled(self, vocabulary_size: int) -> int:
         """How many of so many words are drawn; all of them where fewer would save nothing."""
-        words = self.words or max(MIN_SAMPLED, vocabulary_size // VOCABULARY_DIVISOR)
+        words = self.num_sampled or max(MIN_SAMPLED, vocabulary_size // VOCABULARY_DIVISOR)
         return words if 2 * words <= vocabulary_size else vocabulary_size
 
 
-class SampledSoftmaxDataLoader:
-    """The batches of another source, each with the candidates of its step."""
+class SampledSoftmaxObjective(ObjectiveWrapper):
+    """An objective whose losses over the vocabulary are estimated from some of its words.
+
+    Args:
+        sampler: draws the words of a step; the components of a mixture share it.
+    """
+
+    def __init__(self, inner: Objective, sampler: NegativeSampler) -> None:
+        super().__init__(inner)
+        self.sampler = sampler
+        self.cost_changes_at = sampler.settings.until
+        self.negative_samples: NegativeSamples | None = None
+        """Of this step; None: all words count."""
+
+    def at_step(self, step: int, progress: float) -> Self:
+        """With the words of ``step``; all count from the share ``until`` of the run on."""
+        wrapper = super().at_step(step, progress)
+        sampling = progress < self.sampler.settings.until
+        wrapper.negative_samples = self.sampler.draw(step) if sampling else None
+        return wrapper
+
+    def loss(self, network: NetworkLike, batch: Batch) -> Iterator[Loss]:
+        """The losses of the inner objective, estimated."""
+        if self.negative_samples is None:
+            return self.inner.loss(network, batch)
+        samples = self.negative_samples.to(batch.tokens.device)
+        return self.inner.loss(_SamplingNetwork(network, samples), batch)
+
+
+class _SamplingNetwork:
+    """A network whose heads over the vocabulary estimate their losses."""
+
+    def __init__(self, network: NetworkLike, negative_samples: NegativeSamples) -> None:
+        self.network, self.negative_samples = network, negative_samples
+
+    def __call__(
+        self,
+        batch: Batch,
+        heads: Sequence[str] = (),
+        targets: Mapping[str, torch.Tensor] | None = None,
+        loss: LossOptions | None = None,
+        cache: Any = None,
+    ) -> Outputs:
+        options = replace(loss or LossOptions(), negative_samples=self.negative_samples)
+        return self.network(batch, heads=heads, targets=targets, loss=options, cache=cache)
+
+
+class NegativeSampler:
+    """Draws the words of each step."""
 
     def __init__(
-        self,
-        dataloader: DataLoaderLike,
-        settings: SampledSoftmaxSettings,
-        frequencies: Sequence[float] | FloatArray,
-        seed: int,
+        self, settings: SampledSoftmaxSettings, frequencies: Sequence[float] | FloatArray, seed: int
     ) -> None:
         """``frequencies``: (V,) how often each word comes, in any unit."""
-        self.dataloader, self.settings, self.seed = dataloader, settings, seed
+        self.settings, self.seed = settings, seed
         self.num_sampled = settings.resolve_num_sampled(len(frequencies))
         self._inclusion_probabilities = inclusion_probabilities(
             np.asarray(frequencies, np.float64), self.num_sampled
         )  # (V,)
         self._always_sampled = np.flatnonzero(self._inclusion_probabilities >= 1)
         self._randomly_sampled = np.flatnonzero(self._inclusion_probabilities < 1)
-        self.steps_per_epoch, self.tokens_per_step = dataloader.steps_per_epoch, dataloader.tokens_per_step
-        self.fingerprint = dataloader.fingerprint
-        self.cost_changes_at: float | None = settings.until
 
-    @property
-    def micro_batch(self) -> int:
-        """Rows that go through the network at once."""
-        return self.dataloader.micro_batch
-
-    @micro_batch.setter
-    def micro_batch(self, rows: int) -> None:
-        self.dataloader.micro_batch = rows
-
-    def __call__(self, step: int, progress: float = 0.0) -> list[Batch]:
-        """The micro-batches of ``step``; all words count from the share ``until`` of the run on."""
-        batches = self.dataloader(step, progress)
-        if progress >= self.settings.until:
-            return batches
-        negative_samples = self.draw_negative_samples(step)
-        return [replace(batch, negative_samples=negative_samples) for batch in batches]
-
-    def draw_negative_samples(self, step: int) -> NegativeSamples:
+    def draw(self, step: int) -> NegativeSamples:
         """The candidates of ``step``: those in every step, and a systematic sample of the others.
 
         A word is in it with the chance that `inclusion_probabilities` gives it (Madow 1949); their number
