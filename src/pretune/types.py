@@ -120,8 +120,8 @@ class Feature:
     labels: Mapping[str, Any] = field(default_factory=dict)
     word_starts: tuple[npt.NDArray[np.uint8], ...] | None = None
     """(T,) a sequence: bit 1 where a word starts, bit 2 where a sentence starts."""
-    offsets: tuple[IntArray, ...] | None = None
-    """Token to characters, (T, 2) a sequence, for decoding; they stay in the index."""
+    decoding: Mapping[str, Any] = field(default_factory=dict)
+    """What only decoding needs: characters of tokens, words of positions, which choice it is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +12,6 @@ from pretune.checkpoint import gguf, hub
 from pretune.data.cleaning.fingerprints import FINGERPRINTS_FILE as FINGERPRINTS
 from pretune.errors import CheckpointError, ConfigError, UnsupportedError, quote
 from pretune.families import find_family, head_from_config
-from pretune.registry import find, list_names
 from pretune.runtime import atomic_files, lock
 from pretune.runtime.json_files import check_folder_entries, read_json_object
 from pretune.types import OutputSpec
@@ -134,17 +133,6 @@ def save_model_folder(folder: Path, write: Callable[[Path], None], *, overwrite:
         atomic_files.check_target(folder, overwrite=overwrite)
         atomic_files.write_folder(folder, write, metadata={"type": "model"})
     return folder
-
-
-def task_from_config(head: str, config: Mapping[str, Any], labels: Sequence[str]) -> str | None:
-    """The task that a folder's head and ``problem_type`` mean; stock takes one label for a regression."""
-    assumed = "regression" if len(labels) == 1 else "single_label_classification"
-    problem = config.get("problem_type") or assumed
-    for name in list_names("tasks"):
-        module = find("tasks", name)
-        if head == module.HEAD and module.PROBLEM_TYPE in (None, problem):
-            return name
-    return None
 
 
 def outputs_from_config(folder: Path, config: Mapping[str, Any]) -> OutputSpec:

@@ -29,10 +29,10 @@ from pretune.model.folder import (
     outputs_from_config,
     read_config,
     read_metadata,
-    task_from_config,
     verify_model_folder,
 )
 from pretune.nn.heads import Head
+from pretune.tasks import recognise_task
 from pretune.text.tokenizer import Tokenizer
 from pretune.types import OutputSpec
 
@@ -81,13 +81,12 @@ def load_folder(
     chosen = head_outputs(table, requested_head, outputs or known)
     is_same_head = folder_head == requested_head and chosen.labels == known.labels
     metadata = read_metadata(folder, config)
-    stored_task = metadata.pop("task", None)
-    task = (
-        stored_task
-        if stored_task and folder_head == requested_head
-        else task_from_config(requested_head, config_json, chosen.labels)
-    )
-    metadata |= {} if task is None else {"task": task}
+    if folder_head != requested_head:
+        metadata.pop("task", None)
+    recognised = None if "task" in metadata else recognise_task(requested_head, config_json, chosen.labels)
+    if recognised is not None:
+        metadata["task"] = recognised[0]
+        chosen = chosen if outputs is not None else recognised[1]
     tokenizer = Tokenizer.load(folder, config.vocab_size)
     if tokenizer.vocabulary_size > config.vocab_size:
         raise CheckpointError(

@@ -19,7 +19,7 @@ from pretune.arguments import FilePath, PositiveInt, Seed, check_arguments
 from pretune.checkpoint import hub, weights
 from pretune.config import Settings, build_settings, digest
 from pretune.data.cleaning.fingerprints import Fingerprints
-from pretune.errors import CheckpointError, UnsupportedError, UsageError, quote
+from pretune.errors import CheckpointError, DataError, UnsupportedError, UsageError, quote
 from pretune.families import weight_operations
 from pretune.generation.config import FILE_NAME, GenerationConfig
 from pretune.generation.generator import TextGenerator
@@ -47,8 +47,10 @@ from pretune.nn.heads import combined_names
 from pretune.registry import find
 from pretune.runtime import atomic_files
 from pretune.runtime.device import network_device
+from pretune.tasks import find_task
+from pretune.tasks.base import Reader, Task
 from pretune.text.tokenizer import Tokenizer
-from pretune.types import OutputSpec, Prediction, Record
+from pretune.types import Feature, OutputSpec, Prediction, Record, Traits
 
 
 class Model:
@@ -236,8 +238,6 @@ class Model:
             problem_type = "regression" if outputs.size == 1 else "single_label_classification"
             outputs = replace(outputs, problem_type=problem_type)
         config = self.config.to_hugging_face(head, outputs=outputs, specials=specials)
-        if self.task_name is not None:
-            config |= {"problem_type": self.task_module.PROBLEM_TYPE}
         operations = weight_operations(self.family, self.config, self.heads)
         hub.write_model(folder, config, weights.export_weights(self.network, operations))
         self.tokenizer.save(folder, model_max_length=self.max_length)
@@ -269,7 +269,8 @@ class Model:
     def __call__(self, text: str, text_pair: str | None = None) -> Any:
         """What the head does: fill the masks, classify, or continue the text."""
         if self.task_name is not None:
-            return self.classify([text], None if text_pair is None else [text_pair])[0]
+            texts = (text,) if text_pair is None else (text, text_pair)
+            return self.predict([self.task_type().from_texts(texts)])[0]
         if text_pair is not None:
             raise UsageError(f"text_pair = {quote(text_pair)}: a language model reads one text; leave it out")
         if self.head_use == "fill":
@@ -283,52 +284,95 @@ class Model:
         return None if name is None else str(name)
 
     @property
-    def task_module(self) -> ModuleType:
-        """The module of its task.
+    def task_type(self) -> type[Task]:
+        """The class of its task.
 
         Raises:
             UsageError: it was fine-tuned for none.
         """
         if self.task_name is None:
             raise no_task_error(self.path, self.family, self.head)
-        return find("tasks", self.task_name)
+        return find_task(self.task_name)
 
-    def build_task(self, options: Settings | None = None) -> Any:
-        """The task in this model's terms; as it was trained, unless ``options`` are given."""
-        module = self.task_module
-        self.require_head(module.HEAD)
+    def build_task(self, options: Settings | None = None) -> Task:
+        """Its task with its outputs, and its options unless others are given."""
+        task_type = self.task_type
+        self.require_head(*task_type.heads)
         task_options = options or build_settings(
-            module.Options, self.metadata.get("task_options") or {}, where=METADATA_FILE
+            task_type.options_type, self.metadata.get("task_options") or {}, where=METADATA_FILE
         )
-        return module.Task(self.labels, self.tokenizer.specials, self.max_length, task_options)
+        return task_type(self.outputs, task_options)
+
+    @property
+    def reader(self) -> Reader:
+        """What a task encodes records for."""
+        return Reader(self.tokenizer, self.max_length)
 
     @check_arguments
     def predict(
         self,
-        records: Sequence[Record],
+        records: Sequence[InstanceOf[Record] | Mapping[str, Any] | str],
         options: InstanceOf[Settings] | None = None,
         *,
         batch_size: PositiveInt | None = None,
     ) -> list[Prediction]:
-        """One prediction a record; ``batch_size`` is the most rows at once, None as many as fit the cache."""
-        module = find("objectives", self.task_module.OBJECTIVE)
-        objective = module.Objective(self.family.TRAITS, self.tokenizer.specials)
+        """One prediction a record, in their order.
+
+        Args:
+            records: of the task's fields; a text alone is the first of them.
+            options: of the task; None: as it was trained.
+            batch_size: the most rows at once; None: as many as fit the cache.
+
+        Raises:
+            DataError: a record that the task cannot use.
+        """
+        task = self.build_task(options)
+        parsed = [self._parse(task, record, number) for number, record in enumerate(records, 1)]
+        encoded = [task.encode(r, i, self.reader, labelled=False) for i, r in enumerate(parsed)]
         with explain_non_finite(self.path, self.network):
-            return prediction.predict_records(
-                self.network, self.build_task(options), objective, self.tokenizer, records,
-                batch_size=batch_size,
-                row_capacity=self.max_length if self.family.TRAITS.supports_packing else None,
-            )  # fmt: skip
+            answers = self._answer(task, [f for found in encoded for f in found], batch_size)
+        each = iter(answers)
+        return [
+            task.decode(record, features, [next(each) for _ in features])
+            for record, features in zip(parsed, encoded, strict=True)
+        ]
+
+    def _parse(self, task: Task, record: Record | Mapping[str, Any] | str, number: int) -> Record:
+        """A record as the task reads it; what is no record yet is checked as a file's would be."""
+        if isinstance(record, Record):
+            return task.parse_record(record, labelled=False)
+        given = Record(task.from_texts([record]) if isinstance(record, str) else record, "record", number)
+        try:
+            return task.check_record(given)
+        except DataError as error:
+            raise DataError(f"{given.location}: {error}") from None
+
+    def _answer(self, task: Task, features: Sequence[Feature], batch_size: int | None) -> Sequence[Any]:
+        """What the network says of features, in the task's way: see `tasks.base.Predicts`."""
+        if task.predicts == "text":
+            prompts = [self.tokenizer.decode(feature.sequences[0]) for feature in features]
+            return [found[0].text for found in self.generate_batch(prompts)] if prompts else []
+        if task.predicts == "nll":
+            return prediction.predict_nll(self.network, self.head, features, self.tokenizer)
+        traits: Traits = self.family.TRAITS
+        if task.predicts == "vector":
+            return prediction.predict_vectors(
+                self.network, features, self.tokenizer.specials, segments=traits.has_segment_embeddings
+            )
+        objective = find("objectives", task.objective).Objective(traits, self.tokenizer.specials)
+        capacity = self.max_length if traits.supports_packing else None
+        return prediction.predict_logits(
+            self.network, objective, features, row_capacity=capacity, batch_size=batch_size
+        )
 
     @check_arguments
     def classify(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:
         """The class, or the labels, of each text, or of each pair."""
         if pairs is not None and len(pairs) != len(texts):
             raise UsageError(f"{len(texts)} texts and {len(pairs)} second texts do not pair up")
-        columns = [{"text": text} for text in texts]
-        if pairs is not None:
-            columns = [{**row, "text_pair": pair} for row, pair in zip(columns, pairs, strict=True)]
-        return self.predict([Record(row, "text", number) for number, row in enumerate(columns, 1)])
+        task = self.task_type()
+        rows = [(text,) for text in texts] if pairs is None else list(zip(texts, pairs, strict=True))
+        return self.predict([task.from_texts(row) for row in rows])
 
     @check_arguments
     def fill(

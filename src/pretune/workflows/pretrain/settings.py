@@ -24,6 +24,7 @@ from pretune.objectives import (
 )
 from pretune.objectives.wrappers.sampled_softmax import SampledSoftmaxSettings
 from pretune.registry import find, list_names
+from pretune.tasks import find_task
 from pretune.text.training import TokenizerAlgorithm
 from pretune.training.duration import parse_duration
 from pretune.training.settings import OptimizerSettings, TrainingSettings
@@ -285,7 +286,7 @@ def _objective_hint(family: str, spec: ObjectiveSpec, where: str) -> str:
             f"{message}; {spec.name} is learnt beside another: {_join_quoted(combined)} "
             f"({', '.join(capable_families)})"
         )
-    if any(spec.name == find("tasks", task).OBJECTIVE for task in list_names("tasks")):
+    if any(spec.name == find_task(task).objective for task in list_names("tasks")):
         return f"{message}; {spec.name} is learnt from labelled records: pretune finetune MODEL --train ..."
     return message
 
