@@ -376,6 +376,25 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """What the outputs of a fine-tuned head mean, which its training data decided."""
+
+    labels: tuple[str, ...] = ()
+    """Names of the outputs, in their order; empty where they have none."""
+    num_outputs: int | None = None
+    """How many outputs; None: one a label."""
+    problem_type: str | None = None
+    """``problem_type`` of config.json, by which stock transformers chooses the loss."""
+    config_fields: Mapping[str, Any] = field(default_factory=dict)
+    """More fields of config.json."""
+
+    @property
+    def size(self) -> int:
+        """C, the number of outputs."""
+        return len(self.labels) if self.num_outputs is None else self.num_outputs
+
+
+@dataclass(frozen=True, slots=True)
 class Traits:
     """What a family can do and where it is read."""
 

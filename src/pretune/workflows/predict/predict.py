@@ -134,7 +134,7 @@ def _predict(
 
 
 def _report_unused_settings(model: Model, reporter: Reporter) -> None:
-    unused = model.take_unused_settings() if model.head == "causal_lm" else ""
+    unused = model.take_unused_settings() if model.head_use == "generate" else ""
     if unused:
         reporter.say(f"  {unused}")
 

@@ -14,6 +14,7 @@ from pretune.data.sources.read_options import ReadOptions
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.families._hf import HF_PREFIX
 from pretune.model.folder import read_folder_info
+from pretune.nn.heads import combined_names
 from pretune.objectives import (
     DistillationSettings,
     ObjectiveSpec,
@@ -257,9 +258,8 @@ def _default_family(specs: Sequence[ObjectiveSpec]) -> str:
 def _can_save(family: str, specs: Sequence[ObjectiveSpec]) -> bool:
     """Can it be trained so, and is there a stock class that a network with these heads can be saved as?"""
     module = find("families", family)
-    types: Mapping[str, Mapping[str, str]] = module.HF_TYPES
     suits = all(spec.is_supported_by(module.TRAITS) for spec in specs)
-    return suits and any("+".join(merge_heads(specs)) in heads for heads in types.values())
+    return suits and "+".join(merge_heads(specs)) in combined_names(module.HEADS)
 
 
 def _objective_hint(family: str, spec: ObjectiveSpec, where: str) -> str:
@@ -293,8 +293,9 @@ def _objective_hint(family: str, spec: ObjectiveSpec, where: str) -> str:
 def _family_objectives(family: str) -> list[str]:
     """The objectives that a family is pretrained by, the usual one first."""
     module = find("families", family)
-    heads = {way for types in module.HF_TYPES.values() for way in types}
-    specs = [parse_objective(way) for known in heads for way in objectives_for_heads(known)]
+    specs = [
+        parse_objective(way) for known in combined_names(module.HEADS) for way in objectives_for_heads(known)
+    ]
     found = {spec.name for spec in specs if spec.is_pretraining and spec.is_supported_by(module.TRAITS)}
     return sorted(found, key=lambda way: (way != default_objective(module), way.count("+"), way))
 
