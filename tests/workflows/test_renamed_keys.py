@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pretune.training.adjustments import accept_requests, replay_plan
 from tests.conformance import small
 
 import pretune
@@ -26,6 +25,7 @@ from pretune.runtime import atomic_files, state_file
 from pretune.runtime.metrics_reader import read_metrics
 from pretune.runtime.resumable_file import ResumableFile
 from pretune.runtime.run_folder import Run
+from pretune.training.callbacks.adjustments import accept_requests, replay_plan
 from pretune.training.settings import TrainingSettings
 from pretune.workflows.data.folder import PrepareSettings
 from pretune.workflows.finetune.settings import FinetuneSettings
@@ -172,10 +172,6 @@ def models_of(where: str) -> list[Any]:
         "limits": Limits, "cleaning": CleaningSettings, "Decoding": Decoding, "data prepare": PrepareSettings,
         "training.schedule": type(TrainingSettings().schedule),
     }  # fmt: skip
-    if where.startswith("options of "):
-        return [
-            parse_objective(name).modules[0].Options for name in where.removeprefix("options of ").split(", ")
-        ]
     if where.startswith("`model` of "):
         return [find("families", name).Config for name in where.removeprefix("`model` of ").split(", ")]
     return [found[name] for name in re.findall(r"`([^`]+)`", where)[:1] or [where] if name in found]
