@@ -82,7 +82,7 @@ class Task(base.Task):
         return tuple(dict.fromkeys(value))
 
     def fit(self, records: Sequence[Record]) -> OutputSpec:
-        """The tags of the training records, ``O`` first, then by type.
+        """The tags of the training records, each type with every prefix; ``O`` first, then by type.
 
         Raises:
             DataError: they have one tag only.
@@ -90,6 +90,9 @@ class Task(base.Task):
         tags = {tag for record in records for tag in self.reference(record)}
         if len(tags) < 2:
             raise DataError(f"tagging needs two tags or more; the training records have {sorted(tags)}")
+        # A type of which no long span was seen in training may have one later: it gets every prefix.
+        split = [split_tag(tag) for tag in tags if tag != "O"]
+        tags |= {f"{prefix}-{name}" for prefix, _ in split for _, name in split if prefix and name}
         return OutputSpec(tuple(sorted(tags, key=lambda tag: (tag != "O", split_tag(tag)[::-1]))))
 
     @classmethod
