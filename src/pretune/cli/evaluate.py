@@ -8,15 +8,21 @@ from typing import Annotated
 import typer
 
 from pretune.cli.shared import (
+    AnswersColumn,
+    ContextColumn,
     Encoding,
+    IdColumn,
     Json,
     LabelColumn,
     LabelsColumn,
     Overwrite,
+    QuestionColumn,
     SourceColumn,
+    TagsColumn,
     TargetColumn,
     TextColumn,
     TextPairColumn,
+    TokensColumn,
     class_lines,
     column_map,
     emit,
@@ -49,6 +55,12 @@ def run(
     text_pair_column: TextPairColumn = None,
     label_column: LabelColumn = None,
     labels_column: LabelsColumn = None,
+    id_column: IdColumn = None,
+    tokens_column: TokensColumn = None,
+    tags_column: TagsColumn = None,
+    question_column: QuestionColumn = None,
+    context_column: ContextColumn = None,
+    answers_column: AnswersColumn = None,
     source_column: SourceColumn = None,
     target_column: TargetColumn = None,
     encoding: Encoding = None,
@@ -60,8 +72,7 @@ def run(
 
     named = column_map(
         text=text_column, text_pair=text_pair_column, label=label_column, labels=labels_column,
-        source=source_column, target=target_column,
-    )  # fmt: skip
+        source=source_column, target=target_column, id=id_column, tokens=tokens_column, tags=tags_column, question=question_column, context=context_column, answers=answers_column)  # fmt: skip
     summary = workflow.evaluate(
         model, data=data, task=task, train=train, columns=named, encoding=encoding, out=out,
         overwrite=overwrite, reporter=default_reporter(json),

@@ -8,18 +8,24 @@ from typing import Annotated
 import typer
 
 from pretune.cli.shared import (
+    AnswersColumn,
     Changes,
     Config,
+    ContextColumn,
     DryRun,
     Encoding,
+    IdColumn,
     Json,
     LabelColumn,
     LabelsColumn,
     Language,
     Out,
     PrintConfig,
+    QuestionColumn,
+    TagsColumn,
     TextColumn,
     TextPairColumn,
+    TokensColumn,
     class_lines,
     closing_lines,
     column_map,
@@ -67,6 +73,12 @@ def run(
     text_pair_column: TextPairColumn = None,
     label_column: LabelColumn = None,
     labels_column: LabelsColumn = None,
+    id_column: IdColumn = None,
+    tokens_column: TokensColumn = None,
+    tags_column: TagsColumn = None,
+    question_column: QuestionColumn = None,
+    context_column: ContextColumn = None,
+    answers_column: AnswersColumn = None,
     encoding: Encoding = None,
     config: Config = None,
     out: Out = None,
@@ -85,8 +97,7 @@ def run(
         "task": task, "model": paths[0] if paths else None, "train": train, "validation": validation, "test": test,
         "budget": budget, "language": language, "encoding": encoding,
         "columns": column_map(
-            text=text_column, text_pair=text_pair_column, label=label_column, labels=labels_column
-        ),
+            text=text_column, text_pair=text_pair_column, label=label_column, labels=labels_column, id=id_column, tokens=tokens_column, tags=tags_column, question=question_column, context=context_column, answers=answers_column),
     }  # fmt: skip
     values = merge_settings(config, options, assignments)
 

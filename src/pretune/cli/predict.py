@@ -9,11 +9,15 @@ from typing import Annotated
 import typer
 
 from pretune.cli.shared import (
+    ContextColumn,
     Encoding,
+    IdColumn,
     Json,
     Overwrite,
+    QuestionColumn,
     TextColumn,
     TextPairColumn,
+    TokensColumn,
     column_map,
     emit,
     json_line,
@@ -74,6 +78,10 @@ def run(
     overwrite: Overwrite = False,
     text_column: TextColumn = None,
     text_pair_column: TextPairColumn = None,
+    id_column: IdColumn = None,
+    tokens_column: TokensColumn = None,
+    question_column: QuestionColumn = None,
+    context_column: ContextColumn = None,
     encoding: Encoding = None,
     json: Json = False,
 ) -> None:
@@ -92,7 +100,7 @@ def run(
     if data is not None and out is not None:
         summary = workflow.predict(
             model, data=data, out=out, on_bad=on_bad.value, batch_size=batch_size, generation_options=writing,
-            columns=column_map(text=text_column, text_pair=text_pair_column), encoding=encoding,
+            columns=column_map(text=text_column, text_pair=text_pair_column, id=id_column, tokens=tokens_column, question=question_column, context=context_column), encoding=encoding,
             overwrite=overwrite, reporter=default_reporter(json),
         )  # fmt: skip
         if str(out) != "-":  # there the answers are all that stdout holds
