@@ -132,6 +132,17 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return lines
 
 
+def unknown_keys(model: type[pydantic.BaseModel], values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The keys of a tree of values, dotted, that the settings do not have."""
+    known, found = _keys_at(model, []), []
+    for key, value in values.items():
+        if key not in known:
+            found.append(f"{prefix}{key}")
+        elif isinstance(value, Mapping) and (inner := _settings_of(model.model_fields[key].annotation)):
+            found += unknown_keys(inner, value, f"{prefix}{key}.")
+    return found
+
+
 def _parse_value(text: str) -> Any:
     try:
         value = yaml.safe_load(text)
@@ -149,9 +160,12 @@ def _format_error(model: type[pydantic.BaseModel], error: Any, where: str) -> st
     path = [str(item) for item in error["loc"]]
     name = ".".join(path)
     if error["type"] == "extra_forbidden":
-        siblings = [".".join([*path[:-1], key]) for key in _keys_at(model, path[:-1])]
+        siblings = _keys_at(model, path[:-1])
         nested = [key for key in _all_keys(model) if key.rpartition(".")[2] == path[-1]]
-        near = suggestion(nested[0] if nested else name, siblings + nested)
+        # Of keys beside each other the last part alone is compared: what they share makes all of them near.
+        near = (
+            suggestion(nested[0], nested) if nested else suggestion(path[-1], siblings, ".".join(path[:-1]))
+        )
         return f"{where}: there is no key {quote(name)}; {near}"
     if error["type"] == "missing":
         return f"{where}: {name!r} is needed and was not given"
@@ -173,10 +187,14 @@ def _all_keys(model: type[pydantic.BaseModel], prefix: str = "") -> list[str]:
 def _keys_at(model: type[pydantic.BaseModel], path: list[str]) -> list[str]:
     for key in path:
         field = model.model_fields.get(key)
-        inner = field.annotation if field else None
-        candidates = [inner, *getattr(inner, "__args__", ())]
-        models = [c for c in candidates if isinstance(c, type) and issubclass(c, pydantic.BaseModel)]
-        if not models:
+        inner = _settings_of(field.annotation) if field else None
+        if inner is None:
             return sorted(model.model_fields)
-        model = models[0]
+        model = inner
     return sorted(model.model_fields)
+
+
+def _settings_of(annotation: Any) -> type[pydantic.BaseModel] | None:
+    """The settings model that a field holds, alone or among other things."""
+    candidates = [annotation, *get_args(annotation)]
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, pydantic.BaseModel)), None)

@@ -123,8 +123,15 @@ def missing_library(error: ModuleNotFoundError) -> UsageError | None:
     return UsageError(f"this needs the library {module}: run `pip install 'pretune[{extra}]'`")
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """``did you mean 'x'?`` where a known name is near, and the list of them where none is."""
-    known = list(known)
-    near = difflib.get_close_matches(name[:MAX_QUOTED], known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else "there are: " + ", ".join(known)
+def suggestion(name: str, known: Iterable[str], parent: str = "") -> str:
+    """``did you mean 'x'?`` where a known name is near, and the list of them where none is.
+
+    Near is one that differs by a slip, or else one with all the words of ``name`` and more: ``rate`` and
+    ``mask_rate``. ``parent``: the key that all of them stand below, which is shown before the name.
+    """
+    known, name = list(known), name[:MAX_QUOTED]
+    slips = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    longer = [key for key in known if set(name.split("_")) < set(key.split("_"))]
+    near = slips or longer[:1] or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    prefix = f"{parent}." if parent else ""
+    return f"did you mean {prefix + near[0]!r}?" if near else "there are: " + ", ".join(known)

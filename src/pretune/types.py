@@ -120,8 +120,8 @@ class Feature:
     labels: Mapping[str, Any] = field(default_factory=dict)
     word_starts: tuple[npt.NDArray[np.uint8], ...] | None = None
     """(T,) a sequence: bit 1 where a word starts, bit 2 where a sentence starts."""
-    offsets: tuple[IntArray, ...] | None = None
-    """Token to characters, (T, 2) a sequence, for decoding; they stay in the index."""
+    decoding: Mapping[str, Any] = field(default_factory=dict)
+    """What only decoding needs: characters of tokens, words of positions, which choice it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,6 +372,25 @@ class Score:
         low_high = list(self.interval) if self.interval else None
         return {"name": self.name, "value": self.value, "n": self.n, "interval": low_high,
                 "direction": self.direction, "signature": self.signature}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """What the outputs of a fine-tuned head mean, which its training data decided."""
+
+    labels: tuple[str, ...] = ()
+    """Names of the outputs, in their order; empty where they have none."""
+    num_outputs: int | None = None
+    """How many outputs; None: one a label."""
+    problem_type: str | None = None
+    """``problem_type`` of config.json, by which stock transformers chooses the loss."""
+    config_fields: Mapping[str, Any] = field(default_factory=dict)
+    """More fields of config.json."""
+
+    @property
+    def size(self) -> int:
+        """C, the number of outputs."""
+        return len(self.labels) if self.num_outputs is None else self.num_outputs
 
 
 @dataclass(frozen=True, slots=True)

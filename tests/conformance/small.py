@@ -16,6 +16,7 @@ from torch import nn
 from pretune import registry
 from pretune.data.corpus.windows import EncodedRecords
 from pretune.model.model import Model
+from pretune.nn.heads import combined_names
 from pretune.objectives import objectives_for_heads, parse_objective
 from pretune.objectives.wrappers.sampled_softmax import (
     NegativeSampler,
@@ -57,7 +58,7 @@ def pairs() -> list[tuple[str, str]]:
 
 def ways(family: ModuleType) -> list[str]:
     """The objectives that a family can be trained by, alone or as its heads are saved together."""
-    combined = {heads for names in family.HF_TYPES.values() for heads in names if "+" in heads}
+    combined = {heads for heads in combined_names(family.HEADS) if "+" in heads}
     together = [name for heads in sorted(combined) for name in objectives_for_heads(heads)]
     names = (*registry.list_names("objectives"), *together)
     return [name for name in names if parse_objective(name).is_supported_by(family.TRAITS)]

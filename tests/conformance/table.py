@@ -10,24 +10,28 @@ from typing import Any
 import pytest
 
 CLASSIFIER = "test_a_classifier_says_and_learns_what_stock_does"
-"""Of an encoder-decoder: its outputs, gradients and weights in one test."""
+SPAN = "test_a_span_head_says_and_learns_what_stock_does"
+"""Of an encoder-decoder: outputs, gradients and weights in one test."""
 HEADS = {
     "outputs": (
         "test_a_stock_model_says_the_same_in_our_network",
         "test_our_network_says_the_same_in_a_stock_model",
         CLASSIFIER,
+        SPAN,
     ),
     "attention": ("test_attention_weights_are_those_of_stock",),
     "gradients": (
         "test_gradients_are_those_of_stock",
         "test_a_gradient_reaches_every_parameter",
         CLASSIFIER,
+        SPAN,
     ),
     "weights": (
         "test_the_map_of_weights_goes_both_ways",
         "test_another_head_or_none_leaves_the_head_new",
         "test_a_wrong_tensor_is_named_and_nothing_is_loaded",
         CLASSIFIER,
+        SPAN,
     ),
     "places": ("test_heads_at_some_places_are_heads_on_the_whole_grid_there",),
     "chunks": ("test_the_loss_in_chunks_is_the_plain_cross_entropy", "test_the_loss_is_that_of_stock"),

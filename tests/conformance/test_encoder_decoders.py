@@ -21,10 +21,11 @@ from torch import Tensor
 from pretune import registry
 from pretune.checkpoint import hub, weights
 from pretune.errors import CheckpointError, UnsupportedError
+from pretune.families import weight_operations
 from pretune.nn import attention
 from pretune.nn.cache import KVCache
 from pretune.objectives import classification
-from pretune.types import IGNORE_INDEX, Batch, Feature, Layout, SpecialTokens, Traits
+from pretune.types import IGNORE_INDEX, Batch, Feature, Layout, OutputSpec, SpecialTokens, Traits
 
 HEAD = "causal_lm"
 SOURCES, TARGETS = (9, 4, 13), (5, 12, 2)
@@ -80,7 +81,7 @@ def cases() -> Iterator[Any]:
     for name in registry.list_names("families"):
         family = registry.find("families", name)
         if family.TRAITS.architecture == "encoder-decoder":
-            for model_type in family.HF_TYPES:
+            for model_type in family.MODEL_TYPES:
                 untied = "tie_word_embeddings" in family.Config.model_fields
                 for tied in (True, False) if untied else (True,):
                     case = Case(family, model_type, tied)
@@ -484,7 +485,7 @@ def classifiers() -> list[Any]:
         pytest.param(Case(family, model_type, tied=False, head="classification"), id=model_type)
         for family in found
         if family.TRAITS.architecture == "encoder-decoder" and "classification" in family.TRAITS.heads
-        for model_type in family.HF_TYPES
+        for model_type in family.MODEL_TYPES
     ]
 
 
@@ -501,8 +502,11 @@ def test_a_classifier_says_and_learns_what_stock_does(case: Case, tmp_path: Path
     batch = objective.collate([[example] for example in built])
     torch.manual_seed(0)
     network = shaken(family.Network(case.config, heads=("classification",), num_labels=3))
-    values = network.config.to_hugging_face("classification", labels=("a", "b", "c"), specials=specials)
-    hub.write_model(tmp_path, values, weights.export_weights(network, family.WEIGHTS))
+    operations = weight_operations(family, network.config, ("classification",))
+    values = network.config.to_hugging_face(
+        "classification", outputs=OutputSpec(("a", "b", "c")), specials=specials
+    )
+    hub.write_model(tmp_path, values, weights.export_weights(network, operations))
     stock, told = transformers.AutoModelForSequenceClassification.from_pretrained(
         tmp_path, output_loading_info=True
     )
@@ -521,11 +525,61 @@ def test_a_classifier_says_and_learns_what_stock_does(case: Case, tmp_path: Path
     total.backward()
     expected.loss.backward()
     ours = weights.to_hugging_face(
-        {n: p.grad for n, p in network.named_parameters() if p.grad is not None}, family.WEIGHTS
+        {n: p.grad for n, p in network.named_parameters() if p.grad is not None}, operations
     )
     for name, parameter in stock.named_parameters():
         torch.testing.assert_close(ours[name], parameter.grad, rtol=1e-3, atol=1e-5, msg=name)
     again = family.Network(network.config, heads=("classification",), num_labels=3)
-    assert weights.load_weights(again, stock.state_dict(), family.WEIGHTS) == []
+    assert weights.load_weights(again, stock.state_dict(), operations) == []
     for name, parameter in network.named_parameters():
         assert torch.equal(parameter, again.get_parameter(name)), name
+
+
+def span_cases() -> list[Any]:
+    families = [registry.find("families", name) for name in registry.list_names("families")]
+    return [
+        pytest.param(Case(family, model_type, tied=model_type != "mt5", head=head), id=f"{model_type}-{head}")
+        for family in families
+        if family.TRAITS.architecture == "encoder-decoder"
+        for head in family.HEADS
+        if family.HEADS[head].type == "span"
+        for model_type in family.MODEL_TYPES
+    ]
+
+
+@pytest.mark.parametrize("case", span_cases())
+def test_a_span_head_says_and_learns_what_stock_does(case: Case, tmp_path: Path) -> None:
+    """At each position of the decoder; padding of source and target changes nothing."""
+    operations = weight_operations(case.family, case.config, (case.head,))
+    torch.manual_seed(0)
+    network = shaken(case.family.Network(case.config, heads=(case.head,)))
+    values = network.config.to_hugging_face(case.head, specials=SPECIALS)
+    hub.write_model(tmp_path, values, weights.export_weights(network, operations))
+    stock, told = transformers.AutoModelForQuestionAnswering.from_pretrained(
+        tmp_path, output_loading_info=True
+    )
+    assert [type(stock).__name__] == values["architectures"]
+    assert not told["missing_keys"]
+    assert not told["unexpected_keys"]
+    batch = random_batch()
+    mask = real(batch.layout, 12)
+    theirs = stock.eval()(**stock_inputs(batch))
+    expected = torch.stack([theirs.start_logits, theirs.end_logits], -1)[mask]  # (N, 2)
+    ours = network(batch, heads=(case.head,)).logits[case.head].view(3, 12, 2)[mask]
+    torch.testing.assert_close(ours, expected, **PARITY)
+    for logits in (ours, expected):
+        logits.log_softmax(0)[3].sum().backward()
+    gradients = weights.to_hugging_face(
+        {n: p.grad for n, p in network.named_parameters() if p.grad is not None}, operations
+    )
+    for name, parameter in stock.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-5, msg=name)
+    again = case.family.Network(network.config, heads=(case.head,))
+    assert weights.load_weights(again, stock.state_dict(), operations) == []
+    for name, parameter in network.named_parameters():
+        assert torch.equal(parameter, again.get_parameter(name)), name
+    some = torch.tensor([1, 14, 2])
+    read = network(replace(batch, positions={case.head: some}), heads=(case.head,)).logits[case.head]
+    whole = network(batch, heads=(case.head,)).logits[case.head]
+    torch.testing.assert_close(read, whole[some], **EXACT)

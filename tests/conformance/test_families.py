@@ -17,9 +17,12 @@ from torch import Tensor
 from pretune import registry
 from pretune.checkpoint import hub, weights
 from pretune.errors import CheckpointError, UnsupportedError
+from pretune.families import weight_operations
 from pretune.nn import attention
 from pretune.nn.cache import KVCache
-from pretune.types import IGNORE_INDEX, Batch, Layout, SpecialTokens
+from pretune.nn.heads import Head, combined_names
+from pretune.nn.heads import stock_class as name_stock_class
+from pretune.types import IGNORE_INDEX, Batch, Layout, OutputSpec, SpecialTokens
 
 CLASSES = ("no", "maybe", "yes")
 LENGTHS = (9, 4, 12)
@@ -46,6 +49,14 @@ class Case:
     def heads(self) -> tuple[str, ...]:
         return tuple(self.head.split("+"))
 
+    def entry(self, head: str) -> Head:
+        found: Head = self.family.HEADS[head]
+        return found
+
+    def operations(self, heads: tuple[str, ...] | None = None) -> list[weights.Operation]:
+        """Of the weights of the body and these heads; None: its own."""
+        return weight_operations(self.family, self.config, self.heads if heads is None else heads)
+
     @property
     def config(self) -> Any:
         tiny = self.family.tiny_config()
@@ -60,9 +71,10 @@ class Case:
         return shaken(network)
 
     def values(self, network: Any) -> dict[str, Any]:
-        labels = CLASSES if self.head == "classification" else ()
+        is_labeled = any(self.entry(head).is_labeled for head in self.heads)
+        outputs = OutputSpec(CLASSES) if is_labeled else None
         specials = SpecialTokens(vocabulary_size=self.config.vocab_size, pad_id=0, bos_id=1, eos_id=2)
-        found: dict[str, Any] = self.config.to_hugging_face(self.head, labels=labels, specials=specials)
+        found: dict[str, Any] = self.config.to_hugging_face(self.head, outputs=outputs, specials=specials)
         return found
 
 
@@ -75,11 +87,11 @@ def cases() -> Iterator[Any]:
         family = registry.find("families", name)
         if family.TRAITS.architecture == "encoder-decoder":
             continue
-        for model_type, heads in family.HF_TYPES.items():
-            for head in heads:
+        for model_type in family.MODEL_TYPES:
+            for head in combined_names(family.HEADS):
                 tied = Case(family, model_type, head, tied=True)
                 yield pytest.param(tied, id=f"{model_type}-{head}")
-                if is_vocabulary(tied.network(), tied.heads[0]):
+                if tied.entry(tied.heads[0]).type == "vocabulary":
                     yield pytest.param(replace(tied, tied=False), id=f"{model_type}-{head}-untied")
                     if family.TRAITS.supports_permutation:
                         yield pytest.param(replace(tied, ordered=True), id=f"{model_type}-{head}-ordered")
@@ -93,8 +105,9 @@ def shaken(module: Any) -> Any:
     return module.eval()
 
 
-def is_vocabulary(network: Any, head: str) -> bool:
-    return head in network.heads and head.endswith("_lm")
+def reads_all(case: Case, head: str) -> bool:
+    """Has it an output for every token?"""
+    return case.entry(head).pooling(case.config) == "all"
 
 
 def padded(documents: list[Tensor], width: int = 0, fill: int = 0) -> Batch:
@@ -153,6 +166,12 @@ def stock_inputs(case: Case, batch: Batch) -> dict[str, Tensor]:
     return inputs
 
 
+def run_stock(case: Case, stock: Any, inputs: dict[str, Tensor], **options: Any) -> Any:
+    """Stock's outputs; the choices of an example are an axis of their own there, of one choice each here."""
+    is_choice = case.entry(case.heads[0]).type == "choice"
+    return stock(**{key: value[:, None] if is_choice else value for key, value in inputs.items()}, **options)
+
+
 def stock_hidden(case: Case, stock: Any, inputs: dict[str, Tensor]) -> Tensor:
     """What stands at each place after the last layer, beside the queries, which come last."""
     outputs = stock.base_model(**inputs, output_hidden_states=case.ordered)
@@ -166,7 +185,7 @@ def assert_same_as_stock(case: Case, network: Any, stock: Any) -> None:
     mask, there = real(batch), inputs["attention_mask"].bool()
     with torch.no_grad():
         ours = network(batch, heads=case.heads)
-        theirs = stock(**inputs)
+        theirs = run_stock(case, stock, inputs)
         hidden = stock_hidden(case, stock, inputs)
         told = network(batch, heads=()).hidden
     torch.testing.assert_close(told[mask], hidden[there], **PARITY)
@@ -180,19 +199,23 @@ COMBINED = {"masked_lm": "prediction_logits", "next_sentence": "seq_relationship
 
 
 def stock_logits(case: Case, network: Any, outputs: Any, mask: Tensor) -> list[Tensor]:
-    found = [outputs[COMBINED[h]] for h in case.heads] if len(case.heads) > 1 else [outputs.logits]
-    return [x[mask] if is_vocabulary(network, h) else x for h, x in zip(case.heads, found, strict=True)]
+    if case.entry(case.heads[0]).type == "span":
+        found = [torch.stack([outputs.start_logits, outputs.end_logits], -1)]
+    else:
+        found = [outputs[COMBINED[h]] for h in case.heads] if len(case.heads) > 1 else [outputs.logits]
+    return [x[mask] if reads_all(case, h) else x for h, x in zip(case.heads, found, strict=True)]
 
 
 def logits_of(case: Case, network: Any, outputs: Any, mask: Tensor) -> list[Tensor]:
     return [
-        x.view(*mask.shape, -1)[mask] if is_vocabulary(network, h) else x
+        x.view(*mask.shape, -1)[mask] if reads_all(case, h) else x
         for h, x in ((head, outputs.logits[head]) for head in case.heads)
     ]
 
 
 def stock_class(case: Case) -> Any:
-    return getattr(transformers, case.family.HF_TYPES[case.model_type][case.head])
+    prefix = case.family.MODEL_TYPES[case.model_type]
+    return getattr(transformers, name_stock_class(case.family.HEADS, prefix, case.head))
 
 
 each = pytest.mark.parametrize("case", list(cases()))
@@ -204,7 +227,7 @@ def test_a_stock_model_says_the_same_in_our_network(case: Case) -> None:
     torch.manual_seed(1)
     config = transformers.AutoConfig.for_model(**case.values(network))
     stock = shaken(stock_class(case)(config))
-    assert weights.load_weights(network, stock.state_dict(), case.family.WEIGHTS) == []
+    assert weights.load_weights(network, stock.state_dict(), case.operations()) == []
     assert_same_as_stock(case, network, stock)
     assert case.family.Config.from_hugging_face(config.to_dict()) == case.family.Config.from_hugging_face(
         case.values(network)
@@ -214,7 +237,7 @@ def test_a_stock_model_says_the_same_in_our_network(case: Case) -> None:
 @each
 def test_our_network_says_the_same_in_a_stock_model(case: Case, tmp_path: Path) -> None:
     network = case.network()
-    hub.write_model(tmp_path, case.values(network), weights.export_weights(network, case.family.WEIGHTS))
+    hub.write_model(tmp_path, case.values(network), weights.export_weights(network, case.operations()))
     config = transformers.AutoConfig.from_pretrained(tmp_path)
     assert config.architectures == [stock_class(case).__name__]
     stock, loaded = stock_class(case).from_pretrained(tmp_path, output_loading_info=True)
@@ -228,14 +251,14 @@ def test_attention_weights_are_those_of_stock(case: Case, tmp_path: Path) -> Non
     if case.wrapped:
         pytest.skip("transformers computes its attention, where nobody watches")
     network = case.network()
-    hub.write_model(tmp_path, case.values(network), weights.export_weights(network, case.family.WEIGHTS))
+    hub.write_model(tmp_path, case.values(network), weights.export_weights(network, case.operations()))
     # The kernels that stock takes by itself keep no weights.
     stock = stock_class(case).from_pretrained(tmp_path, attn_implementation="eager").eval()
     batch = with_segments(case, padded(random_documents(case, (9, 9))))
     with torch.no_grad(), attention.record_weights() as ours:
         network(batch, heads=())
     with torch.no_grad():
-        theirs = stock(**stock_inputs(case, batch), output_attentions=True).attentions
+        theirs = run_stock(case, stock, stock_inputs(case, batch), output_attentions=True).attentions
     assert len(ours) == len(theirs) == case.config.num_hidden_layers
     for said, expected in zip(ours, theirs, strict=True):
         torch.testing.assert_close(said, expected, **PARITY)
@@ -245,17 +268,17 @@ def test_attention_weights_are_those_of_stock(case: Case, tmp_path: Path) -> Non
 @each
 def test_gradients_are_those_of_stock(case: Case, tmp_path: Path) -> None:
     network = case.network()
-    hub.write_model(tmp_path, case.values(network), weights.export_weights(network, case.family.WEIGHTS))
+    hub.write_model(tmp_path, case.values(network), weights.export_weights(network, case.operations()))
     stock = stock_class(case).from_pretrained(tmp_path).eval()
     batch = in_order(case, with_segments(case, padded(random_documents(case))))
     inputs = stock_inputs(case, batch)
     ours_said = logits_of(case, network, network(batch, heads=case.heads), real(batch))
-    theirs_said = stock_logits(case, network, stock(**inputs), inputs["attention_mask"].bool())
+    theirs_said = stock_logits(case, network, run_stock(case, stock, inputs), inputs["attention_mask"].bool())
     for said in (ours_said, theirs_said):
         torch.stack([logits.log_softmax(-1)[:, 0].sum() for logits in said]).sum().backward()
     # Each shared one under all its names: which of them stock keeps depends on the order of its modules.
     named = network.named_parameters(remove_duplicate=False)
-    ours = weights.to_hugging_face({n: p.grad for n, p in named}, case.family.WEIGHTS)
+    ours = weights.to_hugging_face({n: p.grad for n, p in named}, case.operations())
     if case.wrapped:  # the names of its modules, which those in a folder may differ from
         ours = {n: p.grad for n, p in network.stock.named_parameters(remove_duplicate=False)}
     gradients = {n: p.grad for n, p in stock.named_parameters() if p.grad is not None}
@@ -268,23 +291,23 @@ def test_gradients_are_those_of_stock(case: Case, tmp_path: Path) -> None:
 @each
 def test_the_map_of_weights_goes_both_ways(case: Case, tmp_path: Path) -> None:
     network, other = case.network(0), case.network(1)
-    hub.write_model(tmp_path, case.values(network), weights.export_weights(network, case.family.WEIGHTS))
+    hub.write_model(tmp_path, case.values(network), weights.export_weights(network, case.operations()))
     tensors = hub.read_tensors(tmp_path)
-    assert weights.load_weights(other, tensors, case.family.WEIGHTS) == []
+    assert weights.load_weights(other, tensors, case.operations()) == []
     for name, parameter in network.named_parameters():
         assert torch.equal(parameter, other.get_parameter(name)), name
-    again = weights.export_weights(other, case.family.WEIGHTS)
+    again = weights.export_weights(other, case.operations())
     assert again.keys() == tensors.keys()
     assert all(torch.equal(again[name], tensors[name]) for name in tensors)
 
 
 @each
 def test_another_head_or_none_leaves_the_head_new(case: Case) -> None:
-    tensors = weights.export_weights(case.network(0), case.family.WEIGHTS)
+    tensors = weights.export_weights(case.network(0), case.operations())
     bare = case.family.Network(case.config, heads=())
-    assert weights.load_weights(bare, tensors, case.family.WEIGHTS) == []
-    tensors = weights.export_weights(bare, case.family.WEIGHTS)
-    missing = weights.load_weights(case.network(1), tensors, case.family.WEIGHTS)
+    assert weights.load_weights(bare, tensors, case.operations()) == []
+    tensors = weights.export_weights(bare, case.operations())
+    missing = weights.load_weights(case.network(1), tensors, case.operations())
     assert {name.split(".")[1] for name in missing} <= set(case.heads)
 
 
@@ -292,15 +315,15 @@ def test_another_head_or_none_leaves_the_head_new(case: Case) -> None:
 def test_a_wrong_tensor_is_named_and_nothing_is_loaded(case: Case) -> None:
     network = case.network()
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
-    tensors = weights.export_weights(case.network(1), case.family.WEIGHTS)
-    name = next(iter(weights.export_weights(case.family.Network(case.config, heads=()), case.family.WEIGHTS)))
+    tensors = weights.export_weights(case.network(1), case.operations())
+    name = next(iter(weights.export_weights(case.family.Network(case.config, heads=()), case.operations())))
     for broken in (
         {**tensors, "stranger.weight": torch.zeros(1)},
         {**tensors, name: torch.zeros(1)},
         {key: tensor for key, tensor in tensors.items() if key != name},
     ):
         with pytest.raises(CheckpointError, match=r"\w+\.weight|\w+\.bias"):
-            weights.load_weights(network, broken, case.family.WEIGHTS)
+            weights.load_weights(network, broken, case.operations())
     assert all(torch.equal(p, before[name]) for name, p in network.named_parameters())
 
 
@@ -309,10 +332,10 @@ def test_heads_at_some_places_are_heads_on_the_whole_grid_there(case: Case) -> N
     """The last layer is computed where heads read; its weights' gradients are those of the whole grid."""
     network, batch = case.network(), in_order(case, with_segments(case, padded(random_documents(case))))
     some = torch.tensor([1, 2, len(batch.tokens[0]) + 1, 2])  # one of them twice
-    places = {head: some if is_vocabulary(network, head) else None for head in case.heads}
+    places = {head: some if reads_all(case, head) else None for head in case.heads}
     found = network(replace(batch, positions=places), heads=case.heads)
     if found.hidden is not None:  # it averages over all places
-        assert case.head == "classification"
+        assert not any(reads_all(case, head) for head in case.heads)
         return
     whole = network(batch, heads=case.heads).logits
     expected = {head: whole[head] if places[head] is None else whole[head][some] for head in case.heads}
@@ -337,7 +360,7 @@ def test_padding_changes_nothing(case: Case) -> None:
         hidden, expected = (network(batch, heads=()).hidden for batch in (wide, narrow))
         torch.testing.assert_close(hidden[row, : len(document)], expected[0], **EXACT)
         for head in case.heads:
-            if not is_vocabulary(network, head):
+            if not reads_all(case, head):
                 torch.testing.assert_close(beside.logits[head][row], alone.logits[head][0], **EXACT)
             else:
                 said = beside.logits[head].view(len(documents), 16, -1)[row, : len(document)]
@@ -387,7 +410,7 @@ def read_places(case: Case, network: Any, texts: list[tuple[int, int]]) -> dict[
     first = case.family.TRAITS.pooling == "first"
     sentence = torch.tensor([start if first else start + length - 1 for start, length in texts])
     every = torch.cat([torch.arange(start, start + length) for start, length in texts])
-    return {head: every if is_vocabulary(network, head) else sentence for head in case.heads}
+    return {head: every if reads_all(case, head) else sentence for head in case.heads}
 
 
 @each
@@ -412,7 +435,7 @@ def test_a_gradient_reaches_every_parameter(case: Case) -> None:
 @each
 def test_the_loss_in_chunks_is_the_plain_cross_entropy(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     network = case.network()
-    if not is_vocabulary(network, case.head):
+    if len(case.heads) > 1 or case.entry(case.head).type != "vocabulary":
         pytest.skip("there is no one head over a vocabulary whose loss could be cut into chunks")
     monkeypatch.setattr("pretune.nn.vocabulary_loss.MIN_CHUNK_ROWS", 4)
     monkeypatch.setattr("pretune.nn.vocabulary_loss.MAX_CHUNK_LOGITS", 1)
@@ -497,7 +520,9 @@ def test_a_head_that_is_not_there_is_refused(case: Case) -> None:
 @pytest.mark.parametrize("name", [*registry.list_names("families"), *WRAPPED])
 def test_a_family_exports_what_the_house_expects(name: str) -> None:
     family = registry.find("families", name)
-    for export in ("Config", "Network", "TRAITS", "HF_TYPES", "WEIGHTS", "tiny_config"):
+    for export in ("Config", "Network", "TRAITS", "HEADS", "MODEL_TYPES", "WEIGHTS", "tiny_config"):
         assert hasattr(family, export), export
-    for heads in family.HF_TYPES.values():
-        assert {head for names in heads for head in names.split("+")} == set(family.TRAITS.heads)
+    assert tuple(family.HEADS) == family.TRAITS.heads
+    for prefix in family.MODEL_TYPES.values():
+        for head in combined_names(family.HEADS):
+            assert hasattr(transformers, name_stock_class(family.HEADS, prefix, head))

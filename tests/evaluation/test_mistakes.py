@@ -1,8 +1,9 @@
-"""The most confident mistakes, and accuracy by length."""
+"""The most confident mistakes, and the score by length."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,8 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pretune.errors import DataError
-from pretune.evaluation.mistakes import Slice, accuracy_by_length, confident_mistakes
+from pretune.evaluation.mistakes import Slice, confident_mistakes, value_by_length
+from pretune.metrics.accuracy import ACCURACY
 from pretune.types import Prediction, Record
+
+
+def accuracy_by_length(correct: Sequence[bool], lengths: object) -> list[Slice]:
+    return value_by_length(ACCURACY, correct, [True] * len(correct), lengths)  # type: ignore[arg-type]
+
 
 RECORDS = [Record({"text": f"text {i}", "label": "x"}, "dev.jsonl", i + 1) for i in range(5)]
 
@@ -58,7 +65,7 @@ def test_slices_part_the_items(items: list[tuple[bool, int]]) -> None:
     slices = accuracy_by_length(correct, lengths)
     assert 1 <= len(slices) <= 4
     assert sum(s.n for s in slices) == len(items)
-    assert sum(s.n * s.accuracy for s in slices) == pytest.approx(sum(correct))
+    assert sum(s.n * s.value for s in slices) == pytest.approx(sum(correct))
     for before, after in itertools.pairwise(slices):
         assert before.longest < after.shortest
 
@@ -67,4 +74,4 @@ def test_slices_refuse_what_does_not_fit() -> None:
     with pytest.raises(DataError, match="one length an item"):
         accuracy_by_length([True], [1, 2])
     with pytest.raises(DataError, match="one length an item"):
-        accuracy_by_length(np.array([]), np.array([]))
+        accuracy_by_length([], np.array([]))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pretune.checkpoint import hub, weights
 from pretune.errors import ConfigError, UnsupportedError
-from pretune.families import modernbert
+from pretune.families import modernbert, weight_operations
 from pretune.types import Batch, Layout, SpecialTokens
 
 SHAPE: dict[str, Any] = {
@@ -36,7 +36,8 @@ def mask_of(batch: Batch) -> Tensor:
 def assert_same(stock: Any, head: str, lengths: list[int], classes: int = 0, **changed: Any) -> None:
     config = modernbert.Config.from_hugging_face({**stock.config.to_dict(), **changed})
     network = modernbert.Network(config, heads=(head,), num_labels=classes).eval()
-    assert weights.load_weights(network, stock.state_dict(), modernbert.WEIGHTS) == []
+    operations = weight_operations(modernbert, network.config, (head,))
+    assert weights.load_weights(network, stock.state_dict(), operations) == []
     batch = grid(lengths, config.vocab_size)
     mask = mask_of(batch)
     ours = network(batch, heads=(head,)).logits[head]
@@ -146,7 +147,8 @@ def test_first_values_spread_as_in_stock() -> None:
         (transformers.ModernBertForSequenceClassification, "classification"),
     ):
         config = transformers.ModernBertConfig(**SHAPE, num_labels=50)
-        expected = weights.from_hugging_face(cls(config).state_dict(), modernbert.WEIGHTS)
+        operations = weight_operations(modernbert, modernbert.tiny_config(), (head,))
+        expected = weights.from_hugging_face(cls(config).state_dict(), operations)
         ours = modernbert.Network(
             modernbert.Config.from_hugging_face(SHAPE), heads=(head,), num_labels=50
         ).named_parameters()

@@ -77,8 +77,7 @@ def good_folders(home: Path, few: bool = False) -> list[Path]:
     found = []
     for name in registry.list_names("families"):
         family = registry.find("families", name)
-        known = {head for heads in family.HF_TYPES.values() for head in heads}
-        heads = [head for head in family.TRAITS.heads if head in known]
+        heads = list(family.HEADS)
         found += [saved(home, name, head, family.TRAITS) for head in (heads[:1] if few else heads)]
     if not few:
         found += [saved(home, f"hf:{name}", None, None) for name in WRAPPED]

@@ -37,7 +37,7 @@ CHANGES: list[dict[str, Any]] = [
         "values": {"training.optimizer.learning_rate": 3e-2, "training.clip": 0.5},
         "requested_at": 1,
     },
-    {"step": 7, "skip": [7], "found": {"7": ["nan", "nan"]}},
+    {"step": 7, "skip": [7], "loss_and_norm": {"7": ["nan", "nan"]}},
     {"step": 8, "steps": [10, 11]},
 ]
 """As a budget in minutes is corrected, with a learning rate that was changed and a step that was left out."""

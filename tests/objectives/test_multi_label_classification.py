@@ -14,9 +14,9 @@ from pretune import registry
 from pretune.data.corpus.windows import EncodedRecords
 from pretune.data.order import training_rng
 from pretune.errors import ConfigError
-from pretune.families import bert
+from pretune.families import bert, weight_operations
 from pretune.objectives import classification, multi_label_classification
-from pretune.types import Batch, Feature, Outputs, SpecialTokens
+from pretune.types import Batch, Feature, Outputs, OutputSpec, SpecialTokens
 
 SPECIALS = SpecialTokens(
     vocabulary_size=64, pad_id=0, eos_id=2, all_ids=(0, 1, 2), single=((1,), (2,)), pair=((1,), (2,), (2,))
@@ -93,9 +93,13 @@ def test_the_loss_is_that_of_stock_for_the_same_weights(family_name: str, tmp_pa
     torch.manual_seed(0)
     config = family.tiny_config().model_copy(update={"vocab_size": 64})
     network = family.Network(config, heads=("classification",), num_labels=3).eval()
-    saved = config.to_hugging_face("classification", labels=("a", "b", "c"), specials=SPECIALS)
+    saved = config.to_hugging_face("classification", outputs=OutputSpec(("a", "b", "c")), specials=SPECIALS)
     saved |= {"problem_type": "multi_label_classification"}
-    hub.write_model(tmp_path, saved, weights.export_weights(network, family.WEIGHTS))
+    hub.write_model(
+        tmp_path,
+        saved,
+        weights.export_weights(network, weight_operations(family, config, ("classification",))),
+    )
     stock = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
     assert stock.config.problem_type == "multi_label_classification"
     features = store(LABELS, "labels")

@@ -12,10 +12,10 @@ import pytest
 
 from pretune.errors import DataError
 from pretune.inference.output_format import FORMATS
-from pretune.tasks import multi_label_classification as module
-from pretune.types import Feature, Prediction, Record, SpecialTokens
+from pretune.tasks.multi_label_classification import Task
+from pretune.types import Feature, OutputSpec, Prediction, Record
 
-SPECIALS = SpecialTokens(vocabulary_size=9, pad_id=0)
+LABELS = OutputSpec(("a", "b"))
 FEATURE = Feature(4, 0, (np.array([1]),))
 
 
@@ -41,7 +41,7 @@ def record(labels: Any) -> Record:
     ],
 )
 def test_labels_are_a_list_or_a_cell(given: Any, read: tuple[str, ...]) -> None:
-    assert module.reference(module.parse(record(given))) == read
+    assert Task().reference(Task().parse_record(record(given))) == read
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_answers_in_a_table_are_read_back(labels: tuple[str, ...]) -> None:
         [{"text": "a", "labels": list(labels)}], ["text", "labels"]
     )
     [row] = csv.DictReader(io.StringIO(written.decode()))
-    assert module.reference(module.parse(record(row["labels"]))) == tuple(sorted(labels))
+    assert Task().reference(Task().parse_record(record(row["labels"]))) == tuple(sorted(labels))
 
 
 @pytest.mark.parametrize(
@@ -79,19 +79,19 @@ def test_answers_in_a_table_are_read_back(labels: tuple[str, ...]) -> None:
 )
 def test_other_labels_are_refused(given: Any, fault: str) -> None:
     with pytest.raises(DataError, match=fault):
-        module.parse(record(given))
+        Task().parse_record(record(given))
 
 
 def test_there_must_be_a_label() -> None:
     with pytest.raises(DataError, match=r"a\.jsonl: no record has a label"):
-        module.collect_labels([record([])])
-    assert module.collect_labels([record([]), record(["b"]), record(["a"])]) == ("a", "b")
+        Task().fit([record([])])
+    assert Task().fit([record([]), record(["b"]), record(["a"])]).labels == ("a", "b")
     with pytest.raises(DataError, match=r"a\.jsonl:3: the label 'c' .*'a', 'b'"):
-        module.Task(("a", "b"), SPECIALS, 8).check_labels([record(["a", "c"])])
+        Task(LABELS).check([record(["a", "c"])])
 
 
 def test_windows_give_the_normalised_geometric_mean_of_each_label() -> None:
-    task = module.Task(("a", "b"), SPECIALS, 8)
+    task = Task(LABELS)
     logits = [np.array([[2.0, -1.0]], np.float32), np.array([[1.0, 0.5]], np.float32)]
     said = task.decode(record([]), [FEATURE, FEATURE], logits)
     shares = 1 / (1 + np.exp(-np.concatenate(logits).astype(float)))  # (windows, C)
@@ -104,7 +104,7 @@ def test_windows_give_the_normalised_geometric_mean_of_each_label() -> None:
 
 
 def test_the_threshold_is_chosen_on_validation_records() -> None:
-    task = module.Task(("a", "b"), SPECIALS, 8, module.Options(threshold="validation"))
+    task = Task(LABELS, Task.options_type(threshold="validation"))
     made = [
         Prediction(number, (), None, (("a", a), ("b", b)))
         for number, (a, b) in enumerate([(0.3, 0.1), (0.1, 0.26), (0.2, 0.05)])
@@ -115,13 +115,13 @@ def test_the_threshold_is_chosen_on_validation_records() -> None:
     assert [p.value for p in decided] == [("a",), ("b",), ()]
     scores = {s.name: s.value for s in task.score(decided, truth)}
     assert scores == {"micro_f1": 1.0, "macro_f1": 1.0, "exact_match": 1.0}
-    fixed = module.Task(("a", "b"), SPECIALS, 8)
+    fixed = Task(LABELS)
     assert not fixed.needs_tuning
     assert fixed.tune(made, truth) == (fixed.options, made)
 
 
 def test_extreme_logits_do_not_overflow() -> None:
-    said = module.Task(("a",), SPECIALS, 8).decode(record([]), [FEATURE], [np.array([[-900.0]], np.float32)])
+    said = Task(OutputSpec(("a",))).decode(record([]), [FEATURE], [np.array([[-900.0]], np.float32)])
     assert said.value == ()
     assert said.confidence is not None
     assert math.isclose(said.confidence, 1.0)

@@ -12,6 +12,8 @@ from tokenizers import models, pre_tokenizers, processors
 
 from pretune.errors import DataError
 from pretune.tasks._texts import LongTextSettings, encode_windows, parse_text_pair
+from pretune.tasks.base import Reader
+from pretune.tasks.classification import Task
 from pretune.text.tokenizer import Tokenizer
 from pretune.types import Record
 
@@ -30,6 +32,10 @@ def reader() -> Tokenizer:
 READER = reader()
 
 
+def encode(record: Record, length: int, settings: LongTextSettings) -> list[tuple[np.ndarray, ...]]:
+    return encode_windows(record, Task().texts(record), Reader(READER, length), settings)
+
+
 def pair(first: int, second: int) -> Record:
     return Record({"text": " ".join(WORDS[:first]), "text_pair": " ".join(WORDS[30 : 30 + second])}, "a", 1)
 
@@ -42,9 +48,7 @@ def test_longest_first_is_that_of_stock(first: int, second: int, length: int) ->
         cls_token="[CLS]", sep_token="[SEP]",
     )  # fmt: skip
     record = pair(first, second)
-    ours = encode_windows(
-        record, READER, READER.specials, length, LongTextSettings(long_texts="longest_first")
-    )
+    ours = encode(record, length, LongTextSettings(long_texts="longest_first"))
     tokens, segments = READER.add_special_tokens(*ours[0])
     theirs = stock(
         record.fields["text"], record.fields["text_pair"], truncation=True, max_length=length,
@@ -61,7 +65,7 @@ def test_windows_fit_and_hold_all_of_the_second_text(
     first: int, second: int, length: int, overlap: int
 ) -> None:
     record = pair(first, second)
-    found = encode_windows(record, READER, READER.specials, length, LongTextSettings(overlap=overlap))
+    found = encode(record, length, LongTextSettings(overlap=overlap))
     assert all(len(READER.add_special_tokens(*sequences)[0]) <= length for sequences in found)
     seen = np.unique(np.concatenate([sequences[1] for sequences in found]))
     assert seen.tolist() == READER.encode(str(record.fields["text_pair"])).ids.tolist()
@@ -72,7 +76,7 @@ def test_windows_fit_and_hold_all_of_the_second_text(
 def test_a_long_single_text_is_cut_at_its_end() -> None:
     record = Record({"text": " ".join(WORDS)}, "a", 1)
     for kind in ("truncate", "longest_first"):
-        (found,) = encode_windows(record, READER, READER.specials, 10, LongTextSettings(long_texts=kind))
+        (found,) = encode(record, 10, LongTextSettings(long_texts=kind))
         assert found[0].tolist() == READER.encode(" ".join(WORDS[:8])).ids.tolist()
 
 

@@ -204,7 +204,7 @@ def test_a_long_text_is_read_in_windows_to_its_end(classifier: Path) -> None:
     record = model.build_task().encode
     from pretune.types import Record
 
-    windows = record(Record({"text": long}, "text", 1), 0, model.tokenizer, labelled=False)
+    windows = record(Record({"text": long}, "text", 1), 0, model.reader, labelled=False)
     assert len(windows) > 1
     assert model(long).alternatives != model(other).alternatives
 

@@ -30,9 +30,7 @@ TEXTS = ["the king sent word to the city", "人民法院应当依法审理案件
 def folder_of(folder: Path, family: str, **about: Any) -> Path:
     """A small language model without dropout; ``about``: what pretune knows of it beyond stock's files."""
     module = find("families", family)
-    head = next(
-        head for head in ("masked_lm", "causal_lm") if any(head in t for t in module.HF_TYPES.values())
-    )
+    head = next(head for head in ("masked_lm", "causal_lm") if head in module.HEADS)
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     dropouts = [
         field for field in module.Config.model_fields if "dropout" in field and field != "classifier_dropout"

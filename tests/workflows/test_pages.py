@@ -40,13 +40,15 @@ def test_few_labels_are_said_of_few_labels_only() -> None:
         ("en", "so few labels (533)", "With 5,186 labels"),
         ("zh", "533 条", "5,186 条"),
     ):
-        item = baseline_finding(language, "m", below, 0.25, "tfidf", 0.875, num_train=533)
+        item = baseline_finding(language, "m", below, 0.25, "tfidf", 0.875, metric="accuracy", num_train=533)
         assert few in item.text
-        item = baseline_finding(language, "m", below, 0.25, "tfidf", 0.875, num_train=5186)
+        item = baseline_finding(language, "m", below, 0.25, "tfidf", 0.875, metric="accuracy", num_train=5186)
         assert many in item.text
         assert "few labels" not in item.text
         assert "建议直接用基线" not in item.text
-        item = baseline_finding(language, "m", below, 0.25, "tfidf", 0.875, num_train=533, with_advice=False)
+        item = baseline_finding(
+            language, "m", below, 0.25, "tfidf", 0.875, metric="accuracy", num_train=533, with_advice=False
+        )
         assert few not in item.text
 
 

@@ -12,6 +12,7 @@ import pytest
 import pretune
 from pretune.report.diagnostics import Finding, diagnose
 from pretune.runtime.progress import NullReporter
+from pretune.tasks import find_task
 from pretune.types import Record
 from pretune.workflows.prediction_findings import (
     DiagnosisContext,
@@ -23,9 +24,10 @@ from pretune.workflows.prediction_findings import (
 from pretune.workflows.pretrain.samples import Sample
 from pretune.workflows.verdicts import PHRASES, describe_finding, diagnose_run
 
+CLASSIFICATION = find_task("classification")()
 RECORDS = [Record({"text": "a", "label": label}, "test.jsonl", 1) for label in "aaaaabbbcc" * 10]
 TRUE = [record.fields["label"] for record in RECORDS]
-CONSTANT = diagnose_predictions("classification", ["a"] * 100, TRUE, RECORDS, "test")
+CONSTANT = diagnose_predictions(CLASSIFICATION, ["a"] * 100, TRUE, "test")
 USUAL = DiagnosisContext(5e-5)
 
 
@@ -56,7 +58,7 @@ def test_constant_and_absent_classes_are_found_with_their_shares() -> None:
 def test_a_rare_class_that_is_never_predicted_is_only_noted() -> None:
     records = [Record({"text": "a", "label": "rare" if k < 2 else "ab"[k % 2]}, "t", k) for k in range(100)]
     said = ["ab"[k % 2] for k in range(100)]
-    [found] = diagnose_predictions("classification", said, [r.fields["label"] for r in records], records)
+    [found] = diagnose_predictions(CLASSIFICATION, said, [r.fields["label"] for r in records])
     assert (found.type, found.status) == ("class_never_predicted", "neutral")
 
 
@@ -88,12 +90,12 @@ def test_the_cause_is_read_from_the_run(
 
 def test_rare_classes_and_thresholds_are_causes() -> None:
     records = [Record({"text": "a", "label": "b" if k < 5 else "a"}, "t", k) for k in range(100)]
-    found = diagnose_predictions("classification", ["a"] * 100, [r.fields["label"] for r in records], records)
+    found = diagnose_predictions(CLASSIFICATION, ["a"] * 100, [r.fields["label"] for r in records])
     [imbalance, _] = add_cause(found, (), log(300), USUAL)
     assert "class_weights=balanced" in describe_finding("en", imbalance)
     records = [Record({"text": "a", "labels": ["zh"] * (k % 3 == 0)}, "t", k) for k in range(30)]
     true = [tuple(r.fields["labels"]) for r in records]
-    found = diagnose_predictions("multi_label_classification", [()] * 30, true, records, "validation")
+    found = diagnose_predictions(find_task("multi_label_classification")(), [()] * 30, true, "validation")
     [empty, _] = add_cause(found, (), log(300), DiagnosisContext(5e-5, 0.5))
     assert "– is predicted for 30 of the 30 validation texts" in describe_finding("en", empty)
     assert "threshold=validation" in describe_finding("en", empty)

@@ -12,11 +12,11 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import pretune
-from pretune import registry
 from pretune.errors import CheckpointError
 from pretune.families import gpt_neox, llama
 from pretune.model.model import Model
 from pretune.runtime.progress import NullReporter
+from pretune.tasks import find_task
 from pretune.text.training import train_byte_bpe
 from pretune.workflows.evaluate import read_labelled
 from pretune.workflows.finetune import finetune
@@ -222,7 +222,7 @@ def test_classes_that_are_numbers_are_in_the_order_of_numbers(
     rows = [{"text": "a", key: one if key == "label" else [one]} for one in labels]
     data.write_text("\n".join(map(json.dumps, rows)))
     records = read_labelled([data], NullReporter(), task)
-    assert list(registry.find("tasks", task).collect_labels(records)) == order
+    assert list(find_task(task)().fit(records).labels) == order
 
 
 def test_white_space_around_a_label_makes_no_class(tmp_path: Path) -> None:
@@ -230,5 +230,5 @@ def test_white_space_around_a_label_makes_no_class(tmp_path: Path) -> None:
     data.write_text("text,label\n" + "one, pos\ntwo,neg\nthree,pos \nfour,\u3000neg\nfive,pos\n")
     heard = Heard()
     records = read_labelled([data], heard)
-    assert registry.find("tasks", "classification").collect_labels(records) == ("neg", "pos")
+    assert find_task("classification")().fit(records).labels == ("neg", "pos")
     assert "  3 labels had white space around them, which was taken off" in heard.said

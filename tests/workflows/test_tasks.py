@@ -16,6 +16,7 @@ import pretune
 from pretune.errors import ConfigError, DataError, UsageError
 from pretune.model.model import Model
 from pretune.registry import find
+from pretune.tasks import find_task
 
 pytestmark = pytest.mark.slow
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "initializer_range": 0.02}
@@ -91,7 +92,7 @@ def test_what_the_last_evaluation_predicted_is_not_predicted_again(
     real = Model.predict
     monkeypatch.setattr(Model, "predict", lambda self, *a, **k: calls.append(1) or real(self, *a, **k))
     shown = iter(accuracies)
-    task = find("tasks", "classification").Task
+    task = find_task("classification")
 
     def scored(self: Any, predictions: Any, records: Any, **more: Any) -> Any:
         found = real_score(self, predictions, records, **more)

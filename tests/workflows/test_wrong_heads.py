@@ -9,7 +9,8 @@ import pytest
 
 import pretune
 from pretune.errors import UsageError
-from pretune.model.capabilities import FINETUNE_ADVICE, HEAD_USES, PRETRAIN_ADVICE, check_head
+from pretune.model.capabilities import HEAD_ADVICE, HEAD_USES, HeadUse, check_head, check_use
+from pretune.registry import find
 
 FILLS = "`pretune predict` fills"
 CONTINUES = "`pretune generate` continues"
@@ -32,21 +33,21 @@ def test_the_command_line_names_what_the_model_can(
     assert said.code == 2
     assert str(folder) in said.err
     assert can in said.err
-    assert PRETRAIN_ADVICE["causal_lm"] in said.err
+    assert HEAD_ADVICE["generate"] in said.err
     assert not said.out
 
 
 @pytest.mark.parametrize(
     ("kind", "asked", "can", "other"),
     [
-        ("bert", lambda model: model.generate("a"), FILLS, PRETRAIN_ADVICE["causal_lm"]),
-        ("bert", lambda model: next(model.stream("a")), FILLS, PRETRAIN_ADVICE["causal_lm"]),
-        ("bert", lambda model: model.classify(["a"]), FILLS, FINETUNE_ADVICE),
-        ("llama", lambda model: model.fill("a"), CONTINUES, PRETRAIN_ADVICE["masked_lm"]),
-        ("llama", lambda model: model.classify(["a"]), CONTINUES, FINETUNE_ADVICE),
-        ("classifier", lambda model: model.fill("a"), ANSWERS, PRETRAIN_ADVICE["masked_lm"]),
-        ("classifier", lambda model: model.generate("a"), ANSWERS, PRETRAIN_ADVICE["causal_lm"]),
-        ("classifier", lambda model: model.score("a"), ANSWERS, PRETRAIN_ADVICE["masked_lm"]),
+        ("bert", lambda model: model.generate("a"), FILLS, HEAD_ADVICE["generate"]),
+        ("bert", lambda model: next(model.stream("a")), FILLS, HEAD_ADVICE["generate"]),
+        ("bert", lambda model: model.classify(["a"]), FILLS, HEAD_ADVICE["answer"]),
+        ("llama", lambda model: model.fill("a"), CONTINUES, HEAD_ADVICE["fill"]),
+        ("llama", lambda model: model.classify(["a"]), CONTINUES, HEAD_ADVICE["answer"]),
+        ("classifier", lambda model: model.fill("a"), ANSWERS, HEAD_ADVICE["fill"]),
+        ("classifier", lambda model: model.generate("a"), ANSWERS, HEAD_ADVICE["generate"]),
+        ("classifier", lambda model: model.score("a"), ANSWERS, HEAD_ADVICE["fill"]),
     ],
 )
 def test_python_names_what_the_model_can(
@@ -59,9 +60,24 @@ def test_python_names_what_the_model_can(
     assert other in str(refused.value)
 
 
-@pytest.mark.parametrize("own", HEAD_USES)
-def test_a_fitting_head_is_taken(own: str) -> None:
-    check_head(None, own, (own,), ())
-    check_head(None, own, tuple(HEAD_USES), ())
-    with pytest.raises(UsageError, match="this model has a 'tagging' head"):
-        check_head(None, "tagging", tuple(HEAD_USES), ())
+@pytest.mark.parametrize(
+    ("family", "head", "use"),
+    [
+        ("bert", "masked_lm", "fill"),
+        ("xlnet", "permutation_lm", "fill"),
+        ("llama", "causal_lm", "generate"),
+        ("t5", "causal_lm", "generate"),
+        ("bert", "next_sentence", "answer"),
+        ("bert", "token_classification", "answer"),
+    ],
+)
+def test_a_fitting_head_is_taken(family: str, head: str, use: HeadUse) -> None:
+    module = find("families", family)
+    check_head(None, module, head, (head,))
+    check_use(None, module, head, (use,))
+    check_use(None, module, head, tuple(HEAD_USES))
+    others = tuple(other for other in HEAD_USES if other != use)
+    with pytest.raises(UsageError, match=f"this model has a '{head}' head"):
+        check_use(None, module, head, others)
+    with pytest.raises(UsageError, match="needs a 'tagging' one"):
+        check_head(None, module, head, ("tagging",))

@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
-from pretune.baselines.base import Baseline
+from pretune.baselines.base import MAJORITY_WORDS, TFIDF_WORDS, Baseline
 from pretune.errors import DataError
 from pretune.types import FloatArray, IntArray
 
@@ -52,7 +52,8 @@ def majority(train_labels: Sequence[Label], test_texts: Sequence[Any]) -> Baseli
     counts = Counter(train_labels)
     label = min(counts, key=lambda name: (-counts[name], str(name)))
     share = f"{counts[label]} of {len(train_labels)}"
-    return Baseline((label,) * len(test_texts), f"majority label of the training set ({label!r}, {share})")
+    description = f"majority label of the training set ({label!r}, {share})"
+    return Baseline((label,) * len(test_texts), description, "majority", MAJORITY_WORDS)
 
 
 def tfidf(
@@ -98,6 +99,8 @@ def tfidf(
     return Baseline(
         tuple(labels[i] for i in predicted),
         f"TF-IDF ({terms.ngram_description}) + logistic regression (C={best:g}, {tuned}, seed={seed})",
+        "tfidf",
+        TFIDF_WORDS,
     )
 
 

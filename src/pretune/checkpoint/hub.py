@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pretune.errors import CheckpointError, quote
 from pretune.runtime.json_files import check_regular_file, read_json_object
+from pretune.types import OutputSpec
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -78,15 +79,21 @@ def write_model(folder: Path | str, config: Mapping[str, Any], tensors: Mapping[
     (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def label_config(labels: Sequence[str]) -> dict[str, Any]:
-    """What a classifier's config.json says of its classes; one class alone is a regression."""
-    if not labels:
-        return {}
-    return {
-        "id2label": {str(number): label for number, label in enumerate(labels)},
-        "label2id": {label: number for number, label in enumerate(labels)},
-        "problem_type": "single_label_classification" if len(labels) > 1 else "regression",
-    }
+def output_config(outputs: OutputSpec | None) -> dict[str, Any]:
+    """What a config.json says of the outputs of a fine-tuned head; nothing of another's."""
+    values: dict[str, Any] = {}
+    if outputs is None:
+        return values
+    if outputs.labels:
+        values |= {
+            "id2label": {str(number): label for number, label in enumerate(outputs.labels)},
+            "label2id": {label: number for number, label in enumerate(outputs.labels)},
+        }
+    elif outputs.size:
+        values |= {"num_labels": outputs.size}
+    if outputs.problem_type is not None:
+        values |= {"problem_type": outputs.problem_type}
+    return {**values, **outputs.config_fields}
 
 
 def _unshare_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,6 +63,10 @@ class Rename:
 
     ours: str
     theirs: str
+
+    def matches(self, theirs: Mapping[str, Tensor]) -> list[str]:
+        """The names of theirs that it reads."""
+        return [name for name, _ in _match_template(self.theirs, theirs)]
 
     def read(self, theirs: StateDict, ours: StateDict) -> None:
         for name, fields in _match_template(self.theirs, theirs):
@@ -236,6 +240,25 @@ class Default:
 
 
 @dataclass(frozen=True)
+class OtherPrefix:
+    """The beginning of the body's names in theirs, where one class has another than the others."""
+
+    usual: str
+    own: str
+
+    def read(self, theirs: StateDict, ours: StateDict) -> None:
+        _replace_prefix(theirs, self.own, self.usual)
+
+    def write(self, theirs: StateDict, ours: StateDict) -> None:
+        _replace_prefix(theirs, self.usual, self.own)
+
+
+def _replace_prefix(tensors: StateDict, old: str, new: str) -> None:
+    for name in [name for name in tensors if name.startswith(old)]:
+        tensors[new + name.removeprefix(old)] = tensors.pop(name)
+
+
+@dataclass(frozen=True)
 class Prefix:
     """All but a head stands under a ``prefix`` in theirs where it has that head; the first operation."""
 
@@ -356,7 +379,7 @@ def _is_absent_head(name: str, parameters: dict[str, nn.Parameter]) -> bool:
     return module == "heads" and not any(known.startswith(prefix) for known in parameters)
 
 
-def _match_template(template: str, state: StateDict) -> list[tuple[str, dict[str, str]]]:
+def _match_template(template: str, state: Mapping[str, Tensor]) -> list[tuple[str, dict[str, str]]]:
     """The names that fit a template, each with what stands for its fields."""
     fields = [match[1] for match in re.finditer(r"\{(\w*)\}", template)]
     pattern = re.escape(template)

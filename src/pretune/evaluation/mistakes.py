@@ -1,9 +1,10 @@
-"""Where a model goes wrong: its most confident mistakes, and its accuracy by length of text."""
+"""Where a model goes wrong: its most confident mistakes, and its score by length of text."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pretune.errors import DataError
+from pretune.metrics.base import Metric
+from pretune.metrics.statistics import metric_value
 from pretune.types import Prediction, Record
 
 
@@ -35,7 +38,7 @@ class Slice:
     shortest: int
     longest: int
     n: int
-    accuracy: float
+    value: float
 
 
 def confident_mistakes(
@@ -45,6 +48,7 @@ def confident_mistakes(
     *,
     k: int = 20,
     text_fields: Sequence[str] = ("text", "text_pair"),
+    is_correct: Callable[[Any, Any], bool] = operator.eq,
 ) -> list[Mistake]:
     """List the wrong predictions, the surest first, at most ``k``.
 
@@ -57,6 +61,7 @@ def confident_mistakes(
         references: the true value of each record, aligned with ``records``.
         k: how many to return.
         text_fields: the fields that make up ``Mistake.text``, as far as a record has them.
+        is_correct: whether a predicted value is right, of (value, reference).
 
     Raises:
         DataError: records and references do not pair up, or a prediction is of no known record.
@@ -66,7 +71,7 @@ def confident_mistakes(
     unknown = [p.record for p in predictions if not 0 <= p.record < len(records)]
     if unknown:
         raise DataError(f"a prediction of record {unknown[0]}, but there are only {len(records)} records")
-    wrong = [p for p in predictions if p.value != references[p.record]]
+    wrong = [p for p in predictions if not is_correct(p.value, references[p.record])]
     wrong.sort(key=lambda p: (-math.inf if p.confidence is None else p.confidence, -p.record), reverse=True)
     return [
         Mistake(
@@ -83,34 +88,34 @@ def confident_mistakes(
     ]
 
 
-def accuracy_by_length(correct: npt.ArrayLike, lengths: npt.ArrayLike) -> list[Slice]:
-    """Accuracy in each quartile of length, shortest first.
+def value_by_length(
+    metric: Metric, predictions: Sequence[Any], references: Sequence[Any], lengths: npt.ArrayLike
+) -> list[Slice]:
+    """The value of a metric in each quartile of length, shortest first.
 
     Items of equal length stay together, so there are fewer than four slices where many are equally long.
 
     Args:
-        correct: (n,) whether each item is right.
+        metric: what is measured.
+        predictions: (n,)
+        references: (n,)
         lengths: (n,) length of each, in whatever unit.
 
     Raises:
         DataError: the lengths differ, or there is no item.
     """
-    right = np.asarray(correct, dtype=np.bool_)
     sizes = np.asarray(lengths, dtype=np.int64)
-    if right.shape != sizes.shape or right.ndim != 1 or not right.size:
-        raise DataError(f"slices need one length an item, got {right.shape} and {sizes.shape}")
+    if sizes.ndim != 1 or not sizes.size or not len(predictions) == len(references) == len(sizes):
+        raise DataError(
+            f"slices need one length an item, got {sizes.shape} for {len(predictions)} predictions and "
+            f"{len(references)} references"
+        )
     edges = np.quantile(sizes, [0.25, 0.5, 0.75], method="inverted_cdf")
     quarter = np.searchsorted(edges, sizes, side="left")  # an item as long as the edge belongs below it
     slices = []
     for number in np.unique(quarter):
-        inside = quarter == number
-        lengths_inside = sizes[inside]
-        slices.append(
-            Slice(
-                shortest=int(lengths_inside.min()),
-                longest=int(lengths_inside.max()),
-                n=int(inside.sum()),
-                accuracy=float(right[inside].mean()),
-            )
-        )
+        inside = [int(i) for i in np.flatnonzero(quarter == number)]
+        value = metric_value(metric, [predictions[i] for i in inside], [references[i] for i in inside])
+        found = sizes[inside]
+        slices.append(Slice(int(found.min()), int(found.max()), len(inside), value))
     return slices

@@ -17,6 +17,7 @@ from pretune.checkpoint.weights import Ignore
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.families._hf_config import Config, build_stock_config, build_tiny_config, position_padding_id
 from pretune.families._hf_stock import (
+    HEAD_TYPES,
     StockNames,
     default_config,
     import_transformers,
@@ -25,6 +26,7 @@ from pretune.families._hf_stock import (
     weight_renamings,
 )
 from pretune.nn.cache import KVCache
+from pretune.nn.heads import Head, HeadModule, HeadType, Pooling
 from pretune.types import IGNORE_INDEX, Batch, Layout, LossOptions, Outputs, Traits
 
 HF_PREFIX = "hf:"
@@ -55,7 +57,8 @@ def build_family(model_type: str) -> ModuleType:
             supports_cache=not encoder,
             has_segment_embeddings=getattr(default_config(model_type), "type_vocab_size", 0) > 1,
         ),
-        "HF_TYPES": {model_type: classes},
+        "MODEL_TYPES": {model_type: ""},
+        "HEADS": build_heads(model_type),
         "WEIGHTS": [Ignore("{body}.embeddings.position_ids"), StockNames(model_type)],
         "Config": pydantic.create_model("Config", __base__=Config, model_type=(str, model_type)),
         "Network": Network,
@@ -63,6 +66,29 @@ def build_family(model_type: str) -> ModuleType:
     family = ModuleType(f"{__name__.rpartition('.')[0]}.{HF_PREFIX}{model_type}")
     family.__dict__.update(exports, tiny_config=lambda: build_tiny_config(family.Config))
     return family
+
+
+FIXED_OUTPUTS: Mapping[HeadType, int] = {"span": 2, "choice": 1}
+
+
+def build_heads(model_type: str) -> dict[str, Head]:
+    """The heads that the stock classes of a model type have."""
+    groups, classes, heads = tensor_groups(model_type), stock_classes(model_type), {}
+    text_position: Pooling = "first" if "masked_lm" in classes else "last"
+    for name, class_name in classes.items():
+        head_type = HEAD_TYPES[name]
+        is_pretrained = head_type == "vocabulary"
+        own = () if is_pretrained else groups.parameters_by_head[name]
+        reads: Pooling = text_position if head_type in ("sequence", "choice") else "all"
+        heads[name] = Head(
+            head_type, class_name, _no_module, reads, {parameter: parameter for parameter in own},
+            num_outputs=FIXED_OUTPUTS.get(head_type), is_pretrained=is_pretrained,
+        )  # fmt: skip
+    return heads
+
+
+def _no_module(network: Any, num_outputs: int) -> HeadModule:
+    raise AssertionError("transformers makes the body and the head of this network together")
 
 
 class ModuleSubset(nn.Module):
@@ -84,7 +110,9 @@ class Network(nn.Module):
     def __init__(self, config: Config, heads: Sequence[str] = ("masked_lm",), num_labels: int = 0) -> None:
         super().__init__()
         self.config = config
-        self.traits: Traits = build_family(config.model_type).TRAITS
+        family = build_family(config.model_type)
+        self.traits: Traits = family.TRAITS
+        self.head_table: Mapping[str, Head] = family.HEADS
         if len(heads) > 1:
             raise UnsupportedError(
                 f"{'+'.join(heads)}: a network of transformers has one head at a time; name one of them"
@@ -93,9 +121,9 @@ class Network(nn.Module):
             if name not in self.traits.heads:
                 has = ", ".join(self.traits.heads)
                 raise UnsupportedError(f"{config.model_type} has no head {name!r}; it has: {has}")
-            if name == "classification" and num_labels < 1:
-                raise ConfigError("num_labels: a classification head needs at least one")
-        self.num_labels = num_labels
+            if self.head_table[name].is_labeled and num_labels < 1:
+                raise ConfigError(f"num_labels: a {name} head needs at least one")
+        self.num_labels = num_labels if any(self.head_table[name].is_labeled for name in heads) else 0
         padding_id = position_padding_id(config.model_type, config.pad_token_id)
         self.pad_id = config.pad_token_id if padding_id is None else padding_id
         """What marks padding in the stock network; None: the mask alone does."""
@@ -184,8 +212,8 @@ class Network(nn.Module):
             )
             return Outputs(hidden=new, cache=cache)
         name, head_positions = heads[0], batch.positions.get(heads[0])
-        if name == "classification":
-            logits: Tensor = self.stock(**inputs).logits  # (B, C)
+        if self.head_table[name].type in ("sequence", "choice"):
+            logits = self._text_logits(inputs, self.head_table[name].type)  # (B, C)
             rows = None if head_positions is None else head_positions // batch.tokens.shape[1]
             return Outputs({name: logits if rows is None else logits.index_select(0, rows)}, cache=cache)
         if positions is not None:
@@ -196,9 +224,20 @@ class Network(nn.Module):
         nll = self._nll(inputs, head_positions, targets[name], options.label_smoothing)  # (N,)
         return Outputs(sums={name: nll.sum()}, nll={name: nll} if options.per_position else {}, cache=cache)
 
+    def _text_logits(self, inputs: Mapping[str, Tensor], head_type: HeadType) -> Tensor:
+        """(B, C), one row a text."""
+        if head_type == "choice":  # stock takes the choices of an example as an axis of their own
+            inputs = {key: value[:, None] for key, value in inputs.items()}
+        logits: Tensor = self.stock(**inputs).logits
+        return logits
+
     def _logits(self, inputs: Mapping[str, Tensor], positions: Tensor | None) -> Tensor:
-        """(N, V) at the places of the flattened grid; None: at all."""
-        logits: Tensor = self.stock(**inputs).logits.flatten(0, 1)  # (B * S, V)
+        """(N, C) at the positions of the flattened grid; None: at all."""
+        outputs = self.stock(**inputs)
+        if any(self.head_table[name].type == "span" for name in self.heads):
+            logits = torch.stack([outputs.start_logits, outputs.end_logits], -1).flatten(0, 1)  # (B * S, 2)
+        else:
+            logits = outputs.logits.flatten(0, 1)  # (B * S, C)
         return logits if positions is None else logits.index_select(0, positions)
 
     def _nll(
@@ -277,7 +316,8 @@ class Network(nn.Module):
     def _fill_padding(self, tokens: Tensor, token_mask: Tensor) -> Tensor:
         """The grid with the padding that the stock network looks for: it may find a text's end by it."""
         pad_id = self.pad_id
-        if self.traits.architecture == "decoder" and "classification" not in self.heads:
+        is_text_head = any(self.head_table[name].reads != "all" for name in self.heads)
+        if self.traits.architecture == "decoder" and not is_text_head:
             return tokens  # the mask alone decides
         if pad_id is None:
             pad_id = (

@@ -15,7 +15,7 @@ from pretune import config as settings
 from pretune.checkpoint import hub
 from pretune.errors import ConfigError, UnsupportedError, quote, suggestion
 from pretune.families._hf_stock import default_config, import_transformers, meta_network, stock_classes
-from pretune.types import SpecialTokens
+from pretune.types import OutputSpec, SpecialTokens
 
 IGNORED_KEYS = frozenset({
     "architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path", "_commit_hash",
@@ -99,7 +99,7 @@ class Config(settings.Settings):
         )
 
     def to_hugging_face(
-        self, head: str, *, labels: tuple[str, ...] = (), specials: SpecialTokens | None = None
+        self, head: str, *, outputs: OutputSpec | None = None, specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
         stock_config = build_stock_config(self.model_dump())
@@ -109,7 +109,7 @@ class Config(settings.Settings):
         if specials is not None:
             pad = specials.pad_id if self.pad_token_id is None else self.pad_token_id
             values |= {"pad_token_id": pad, "bos_token_id": specials.bos_id, "eos_token_id": specials.eos_id}
-        return values | hub.label_config(labels)
+        return values | hub.output_config(outputs)
 
 
 def _check_keys(values: Mapping[str, Any], stock_config: Any) -> None:

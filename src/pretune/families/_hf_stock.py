@@ -10,22 +10,31 @@ from typing import Any
 
 from pretune.checkpoint.weights import StateDict
 from pretune.errors import UnsupportedError, suggestion
+from pretune.nn.heads import HeadType
 from pretune.nn.init import meta_device
 
 OTHER_HEADS = "other"
 """Stands for the heads that are not ours."""
+HEAD_TYPES: Mapping[str, HeadType] = {
+    "masked_lm": "vocabulary",
+    "causal_lm": "vocabulary",
+    "classification": "sequence",
+    "token_classification": "token",
+    "question_answering": "span",
+    "multiple_choice": "choice",
+}
 MODEL_MAPPINGS = {
     "masked_lm": "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
     "causal_lm": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
     "classification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "token_classification": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
+    "question_answering": "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
+    "multiple_choice": "MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES",
 }
 """Head to the list of transformers that names its class for each model type."""
 OTHER_MODEL_MAPPINGS = (
     "MODEL_MAPPING_NAMES",
     "MODEL_FOR_PRETRAINING_MAPPING_NAMES",
-    "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
-    "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
-    "MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES",
     "MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING_NAMES",
 )
 """Classes whose heads a folder may hold, and which are left out here."""
@@ -104,6 +113,8 @@ class TensorGroups:
     """Head to the parts of the body that only its class has, such as a pooler."""
     modules_by_head: Mapping[str, frozenset[str]]
     """Head to the parts beside the body."""
+    parameters_by_head: Mapping[str, tuple[str, ...]]
+    """Head to the names of all parameters of these."""
 
 
 @once
@@ -117,6 +128,7 @@ def tensor_groups(model_type: str) -> TensorGroups:
     prefix = ""
     inner: dict[str, set[str]] = {}
     modules_by_head: dict[str, set[str]] = {}
+    parameters: dict[str, tuple[str, ...]] = {}
     for head, name in classes:
         network = meta_network(model_type, name)
         prefix = prefix or network.base_model_prefix
@@ -124,14 +136,16 @@ def tensor_groups(model_type: str) -> TensorGroups:
         within = [n.removeprefix(f"{prefix}.") for n in names if n.startswith(f"{prefix}.")]
         is_bare_body = network.base_model is network  # a body without a head has no prefix
         inner[head] = inner.get(head, set()) | {n.split(".")[0] for n in (names if is_bare_body else within)}
-        outside = {n.split(".")[0] for n in names if not is_bare_body} - {prefix}
-        modules_by_head[head] = modules_by_head.get(head, set()) | outside
+        outside = () if is_bare_body else tuple(n for n in names if n.split(".")[0] != prefix)
+        modules_by_head[head] = modules_by_head.get(head, set()) | {n.split(".")[0] for n in outside}
+        parameters[head] = outside
     body = set.intersection(*(inner[head] for head in heads))
     return TensorGroups(
         prefix,
         frozenset(body),
         {head: frozenset(names - body) for head, names in inner.items()},
         {head: frozenset(names) for head, names in modules_by_head.items()},
+        parameters,
     )
 
 
@@ -174,7 +188,10 @@ def _rename(name: str, steps: Sequence[Any]) -> str:
 
 @dataclass(frozen=True)
 class StockNames:
-    """The names of the stock classes of a model type: those of the body have a prefix, heads have none."""
+    """The names of the stock classes of a model type: those of the body have a prefix, heads have none.
+
+    The tensors of fine-tuned heads are left to the operations of these heads.
+    """
 
     model_type: str
 
@@ -185,12 +202,16 @@ class StockNames:
         prefixed = any(name.startswith(f"{groups.prefix}.") for name in theirs)
         for name in list(theirs):
             in_body = name.startswith(f"{groups.prefix}.")
-            our_name = self._our_name(groups, name.removeprefix(f"{groups.prefix}."), in_body or not prefixed)
-            if our_name is not None:
-                ours[our_name] = theirs.pop(name)
+            our_names = self._our_names(
+                groups, name.removeprefix(f"{groups.prefix}."), in_body or not prefixed
+            )
+            if our_names:
+                ours |= dict.fromkeys(our_names, theirs.pop(name))
 
     def write(self, theirs: StateDict, ours: StateDict) -> None:
         prefix, (_, steps) = tensor_groups(self.model_type).prefix, weight_renamings(self.model_type)
+        for name in list(theirs):
+            theirs[_rename(name, steps)] = theirs.pop(name)
         for name in list(ours):
             group, _, rest = name.partition(".")
             in_body = group == "body"
@@ -200,12 +221,17 @@ class StockNames:
                 rest = rest.removeprefix("body.")
             theirs[_rename(f"{prefix}.{rest}" if in_body else rest, steps)] = ours.pop(name)
 
-    def _our_name(self, groups: TensorGroups, name: str, in_body: bool) -> str | None:
+    def _our_names(self, groups: TensorGroups, name: str, in_body: bool) -> list[str]:
+        """Under every head that has it: a part of the body, such as a pooler, may be several heads' own."""
         first = name.split(".")[0]
         if in_body and first in groups.body:
-            return f"body.{name}"
-        candidates = groups.body_by_head if in_body else groups.modules_by_head
-        head = next((head for head, names in candidates.items() if first in names), None)
-        if head is None:
-            return None
-        return f"heads.{head}.body.{name}" if in_body else f"heads.{head}.{name}"
+            return [f"body.{name}"]
+        if in_body:
+            return [
+                f"heads.{head}.body.{name}" for head, names in groups.body_by_head.items() if first in names
+            ]
+        claimed = [head for head, names in groups.modules_by_head.items() if first in names]
+        pretrained = [head for head in claimed if HEAD_TYPES.get(head) == "vocabulary"]
+        if not pretrained and claimed != [OTHER_HEADS]:
+            return []
+        return [f"heads.{(pretrained or claimed)[0]}.{name}"]

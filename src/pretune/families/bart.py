@@ -20,20 +20,12 @@ from pretune.nn.cache import KVCache
 from pretune.nn.cross_attention import EncoderOutput, encode_source, source_inputs
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
+from pretune.nn.heads import Head
 from pretune.nn.positions import build_position_ids
-from pretune.types import Batch, Layout, LossOptions, Outputs, SpecialTokens, Traits
+from pretune.types import Batch, Layout, LossOptions, Outputs, OutputSpec, SpecialTokens, Traits
 
-TRAITS = Traits(
-    architecture="encoder-decoder", heads=("causal_lm", "classification"), pooling="last",
-    supports_cache=True, decoder_start_token="eos", objective="denoising",
-)  # fmt: skip
-
-HF_TYPES = {
-    "bart": {
-        "causal_lm": "BartForConditionalGeneration",
-        "classification": "BartForSequenceClassification",
-    }
-}
+MODEL_TYPES = {"bart": "Bart"}
+"""``model_type`` of a config.json to what the names of its stock classes begin with."""
 
 ATTRIBUTE_MAP = {
     "hidden_size": "d_model",
@@ -141,21 +133,25 @@ class Config(settings.Settings):
         return settings.build_settings(cls, known, where="config.json")
 
     def to_hugging_face(
-        self, head: str, *, labels: tuple[str, ...] = (), specials: SpecialTokens | None = None
+        self, head: str, *, outputs: OutputSpec | None = None, specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
         values = {ATTRIBUTE_MAP.get(name, name): value for name, value in self.model_dump().items()}
         values |= {"decoder_layers": self.decoder_layers, "decoder_attention_heads": self.decoder_heads}
         values |= {"encoder_ffn_dim": self.inner_size, "decoder_ffn_dim": self.decoder_inner_size}
-        values |= {"architectures": [HF_TYPES["bart"][head]], "model_type": "bart", "dtype": "float32"}
+        values |= {
+            "architectures": [nn_heads.stock_class(HEADS, MODEL_TYPES["bart"], head)],
+            "model_type": "bart",
+            "dtype": "float32",
+        }
         values |= {"is_encoder_decoder": True, "forced_eos_token_id": None}
         values |= {"num_hidden_layers": self.num_hidden_layers}  # as in the released ones
         if specials is not None:
             values |= {"pad_token_id": specials.pad_id, "bos_token_id": specials.bos_id}
             values |= {"eos_token_id": specials.eos_id, "decoder_start_token_id": specials.eos_id}
-            if head == "classification":  # stock reads where this token is
+            if HEADS[head].type == "sequence":  # stock reads where this token is
                 values |= {"eos_token_id": (specials.eos_id, *specials.single[1])[-1]}
-        return values | hub.label_config(labels)
+        return values | hub.output_config(outputs)
 
 
 class Attention(nn.Module):
@@ -289,8 +285,21 @@ class Network(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.encoder = Stack(config, config.num_hidden_layers, is_decoder=False)
         self.decoder = Stack(config, config.decoder_layers, is_decoder=True)
-        self.heads = nn.ModuleDict({name: self._build_head(name, num_labels) for name in heads})
+        self.norm = nn.Identity()  # each layer ends in a norm of its own
+        self.heads = nn.ModuleDict()
+        for name in heads:
+            self.heads[name] = nn_heads.build_head(HEADS, name, self, num_labels, "bart")
         self.reset_parameters()
+
+    @property
+    def embed(self) -> nn.Embedding:
+        """The embedding of tokens; a forward hook may replace its output."""
+        return self.embedding
+
+    @property
+    def layers(self) -> tuple[nn.Module, ...]:
+        """The encoder's, then the decoder's."""
+        return (*self.encoder.layers, *self.decoder.layers)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does."""
@@ -325,19 +334,7 @@ class Network(nn.Module):
             cache.prepare(batch.layout, batch.tokens.shape[1])
         encoder_output = encode_source(batch, self.encode, cache)
         hidden = self.decoder(self.embedding(batch.tokens) * self.scale, batch.layout, encoder_output, cache)
-        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets, loss, cache)
-
-    def _build_head(self, name: str, num_labels: int) -> nn.Module:
-        if name == "classification":
-            return nn_heads.TanhClassifier(
-                self.config.hidden_size, num_labels, self.config.classifier_dropout
-            )
-        if name != "causal_lm":
-            raise UnsupportedError(f"bart has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
-        decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size)
-        decoder.bias.requires_grad_(False)  # 0 but in odd checkpoints, and never trained
-        decoder.weight = self.embedding.weight
-        return nn_heads.VocabularyHead(decoder)
+        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, loss, cache)
 
 
 def _zero_bias(embedding: Tensor) -> Tensor:
@@ -366,6 +363,35 @@ def _stack_weights(stack: str) -> list[Operation]:
     ]
 
 
+def _build_lm_head(network: Network, _: int) -> nn_heads.VocabularyHead:
+    decoder = nn.Linear(network.config.hidden_size, network.config.vocab_size)
+    decoder.bias.requires_grad_(False)  # 0 but in odd checkpoints, and never trained
+    decoder.weight = network.embedding.weight
+    return nn_heads.VocabularyHead(decoder)
+
+
+def _build_classifier(network: Network, num_outputs: int) -> nn_heads.TanhClassifier:
+    config = network.config
+    return nn_heads.TanhClassifier(config.hidden_size, num_outputs, config.classifier_dropout)
+
+
+HEADS = {
+    "causal_lm": Head("vocabulary", "ForConditionalGeneration", _build_lm_head, is_pretrained=True),
+    "classification": Head(
+        "sequence", "ForSequenceClassification", _build_classifier, "last",
+        {
+            "dense.{leaf}": "classification_head.dense.{leaf}",
+            "output.{leaf}": "classification_head.out_proj.{leaf}",
+        },
+    ),
+    "question_answering": nn_heads.span_head(),
+}  # fmt: skip
+
+TRAITS = Traits(
+    architecture="encoder-decoder", heads=tuple(HEADS), pooling="last",
+    supports_cache=True, decoder_start_token="eos", objective="denoising",
+)  # fmt: skip
+
 WEIGHTS: list[Operation] = [
     Alias(r"^(shared|encoder|decoder)\.", r"model.\1."),  # a stock BartModel, without a head
     Duplicate("model.encoder.embed_tokens.weight", source="model.shared.weight"),  # in older files
@@ -379,8 +405,6 @@ WEIGHTS: list[Operation] = [
     *_stack_weights("decoder"),
     Rename("heads.causal_lm.decoder.bias", "final_logits_bias"),
     Squeeze("heads.causal_lm.decoder.bias"),
-    Rename("heads.classification.dense.{leaf}", "classification_head.dense.{leaf}"),
-    Rename("heads.classification.output.{leaf}", "classification_head.out_proj.{leaf}"),
 ]
 
 

@@ -12,29 +12,17 @@ from torch import Tensor, nn
 from pretune import config as settings
 from pretune.checkpoint import hub
 from pretune.checkpoint.weights import Alias, Ignore, Operation, Rename, Share, Tie
-from pretune.errors import ConfigError, UnsupportedError
+from pretune.errors import UnsupportedError
 from pretune.nn import attention, init
 from pretune.nn import heads as nn_heads
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ACTIVATIONS, ActivationName, FeedForward
+from pretune.nn.heads import Head
 from pretune.nn.positions import build_position_ids
-from pretune.types import Batch, Layout, LossOptions, Outputs, SpecialTokens, Traits
+from pretune.types import Batch, Layout, LossOptions, Outputs, OutputSpec, SpecialTokens, Traits
 
-TRAITS = Traits(
-    architecture="encoder",
-    heads=("masked_lm", "next_sentence", "classification"),
-    pooling="first",
-    has_segment_embeddings=True,
-)
-
-HF_TYPES = {
-    "bert": {
-        "masked_lm": "BertForMaskedLM",
-        "next_sentence": "BertForNextSentencePrediction",
-        "masked_lm+next_sentence": "BertForPreTraining",
-        "classification": "BertForSequenceClassification",
-    }
-}
+MODEL_TYPES = {"bert": "Bert"}
+"""``model_type`` of a config.json to what the names of its stock classes begin with."""
 
 HF_DEFAULTS: Mapping[str, Any] = {
     "vocab_size": 30522,
@@ -102,14 +90,18 @@ class Config(settings.Settings):
         return settings.build_settings(cls, {**HF_DEFAULTS, **known}, where="config.json")
 
     def to_hugging_face(
-        self, head: str, *, labels: tuple[str, ...] = (), specials: SpecialTokens | None = None
+        self, head: str, *, outputs: OutputSpec | None = None, specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
         values = {**self.model_dump(), "intermediate_size": self.inner_size}
-        values |= {"architectures": [HF_TYPES["bert"][head]], "model_type": "bert", "dtype": "float32"}
+        values |= {
+            "architectures": [nn_heads.stock_class(HEADS, MODEL_TYPES["bert"], head)],
+            "model_type": "bert",
+            "dtype": "float32",
+        }
         if specials is not None:
             values |= {"pad_token_id": specials.pad_id}
-        return values | hub.label_config(labels)
+        return values | hub.output_config(outputs)
 
 
 class Embeddings(nn.Module):
@@ -199,10 +191,8 @@ class PredictionTransform(nn.Module):
         return transformed
 
 
-class NextSentenceHead(nn.Module):
+class NextSentenceHead(nn_heads.HeadModule):
     """Does the second text follow on the first (class 0) or not (class 1)? Section 3.1, task 2."""
-
-    pooling: nn_heads.Pooling = TRAITS.pooling
 
     def __init__(self, config: Config, pooler: nn.Linear) -> None:
         super().__init__()
@@ -215,16 +205,17 @@ class NextSentenceHead(nn.Module):
         return logits
 
 
-class Classifier(nn.Module):
-    """The pooler of the [CLS] place and a linear map to the classes (section 4.1)."""
+def _classifier_dropout(config: Config) -> float:
+    return config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
 
-    pooling: nn_heads.Pooling = TRAITS.pooling
+
+class Classifier(nn_heads.HeadModule):
+    """The pooler of the [CLS] place and a linear map to the classes (section 4.1)."""
 
     def __init__(self, config: Config, pooler: nn.Linear, num_labels: int) -> None:
         super().__init__()
-        rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
         self.pooler = pooler
-        self.dropout = Dropout(rate)
+        self.dropout = Dropout(_classifier_dropout(config))
         self.output = nn.Linear(config.hidden_size, num_labels)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -241,10 +232,16 @@ class Network(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.norm = nn.Identity()  # each layer ends in a norm of its own
         self.heads = nn.ModuleDict()
         for name in heads:
-            self.heads[name] = self._build_head(name, num_labels)
+            self.heads[name] = nn_heads.build_head(HEADS, name, self, num_labels, "bert")
         self.reset_parameters()
+
+    @property
+    def embed(self) -> nn.Embedding:
+        """The embedding of tokens; a forward hook may replace its output."""
+        return self.embeddings.word
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as the released BERT does."""
@@ -271,29 +268,54 @@ class Network(nn.Module):
         for layer in before:
             hidden = layer(hidden, mask)
         hidden = last(hidden, mask, nn_heads.needed_positions(self.heads, batch, heads))
-        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets, loss)
+        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, loss)
 
-    def _build_head(self, name: str, num_labels: int) -> nn.Module:
-        if name == "masked_lm":
-            decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size)
-            if self.config.tie_word_embeddings:
-                decoder.weight = self.embeddings.word.weight
-            return nn_heads.VocabularyHead(decoder, PredictionTransform(self.config))
-        if name == "next_sentence":
-            return NextSentenceHead(self.config, self._build_pooler())
-        if name == "classification":
-            if num_labels < 1:
-                raise ConfigError("num_labels: a classification head needs at least one")
-            return Classifier(self.config, self._build_pooler(), num_labels)
-        raise UnsupportedError(f"bert has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
 
-    def _build_pooler(self) -> nn.Linear:
-        """The one that a head has already, as it is a part of BERT itself."""
-        for head in self.heads.values():
-            if isinstance(head, NextSentenceHead | Classifier):
-                return head.pooler
-        return nn.Linear(self.config.hidden_size, self.config.hidden_size)
+def _build_lm_head(network: Network, _: int) -> nn_heads.VocabularyHead:
+    config = network.config
+    decoder = nn.Linear(config.hidden_size, config.vocab_size)
+    if config.tie_word_embeddings:
+        decoder.weight = network.embeddings.word.weight
+    return nn_heads.VocabularyHead(decoder, PredictionTransform(config))
 
+
+def _build_pooler(network: Network) -> nn.Linear:
+    """The one that a head has already, as it is a part of BERT itself."""
+    for head in network.heads.values():
+        if isinstance(head, NextSentenceHead | Classifier):
+            return head.pooler
+    return nn.Linear(network.config.hidden_size, network.config.hidden_size)
+
+
+def _build_next_sentence_head(network: Network, _: int) -> NextSentenceHead:
+    return NextSentenceHead(network.config, _build_pooler(network))
+
+
+def _build_classifier(network: Network, num_outputs: int) -> Classifier:
+    return Classifier(network.config, _build_pooler(network), num_outputs)
+
+
+CLASSIFIER_WEIGHTS = {"output.{leaf}": "classifier.{leaf}"}
+HEADS = {
+    "masked_lm": Head(
+        "vocabulary", "ForMaskedLM", _build_lm_head, is_pretrained=True,
+        stock_with={"next_sentence": "ForPreTraining"},
+    ),
+    "next_sentence": Head(
+        "sequence", "ForNextSentencePrediction", _build_next_sentence_head, "first", num_outputs=2,
+        is_pretrained=True,
+    ),
+    "classification": Head(
+        "sequence", "ForSequenceClassification", _build_classifier, "first", CLASSIFIER_WEIGHTS
+    ),
+    "token_classification": nn_heads.token_head(
+        nn_heads.make_linear(_classifier_dropout), CLASSIFIER_WEIGHTS
+    ),
+    "question_answering": nn_heads.span_head(),
+    "multiple_choice": nn_heads.choice_head(_build_classifier, CLASSIFIER_WEIGHTS, "first"),
+}  # fmt: skip
+
+TRAITS = Traits(architecture="encoder", heads=tuple(HEADS), pooling="first", has_segment_embeddings=True)
 
 WEIGHTS: list[Operation] = [
     Alias(r"^(embeddings|encoder|pooler)\.", r"bert.\1."),  # a stock BertModel, without a head
@@ -317,11 +339,14 @@ WEIGHTS: list[Operation] = [
     Rename("heads.masked_lm.transform.dense.{leaf}", "cls.predictions.transform.dense.{leaf}"),
     Rename("heads.masked_lm.transform.norm.{leaf}", "cls.predictions.transform.LayerNorm.{leaf}"),
     Share(
-        ("heads.next_sentence.pooler.{leaf}", "heads.classification.pooler.{leaf}"),
+        (
+            "heads.next_sentence.pooler.{leaf}",
+            "heads.classification.pooler.{leaf}",
+            "heads.multiple_choice.pooler.{leaf}",
+        ),
         "bert.pooler.dense.{leaf}",
     ),
     Rename("heads.next_sentence.output.{leaf}", "cls.seq_relationship.{leaf}"),
-    Rename("heads.classification.output.{leaf}", "classifier.{leaf}"),
 ]
 
 

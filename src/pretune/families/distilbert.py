@@ -12,22 +12,17 @@ from torch import Tensor, nn
 from pretune import config as settings
 from pretune.checkpoint import hub
 from pretune.checkpoint.weights import Alias, Ignore, Operation, Rename
-from pretune.errors import ConfigError, UnsupportedError
+from pretune.errors import UnsupportedError
 from pretune.nn import attention, init
 from pretune.nn import heads as nn_heads
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ACTIVATIONS, ActivationName, FeedForward
+from pretune.nn.heads import Head
 from pretune.nn.positions import build_position_ids
-from pretune.types import Batch, Layout, LossOptions, Outputs, SpecialTokens, Traits
+from pretune.types import Batch, Layout, LossOptions, Outputs, OutputSpec, SpecialTokens, Traits
 
-TRAITS = Traits(architecture="encoder", heads=("masked_lm", "classification"), pooling="first")
-
-HF_TYPES = {
-    "distilbert": {
-        "masked_lm": "DistilBertForMaskedLM",
-        "classification": "DistilBertForSequenceClassification",
-    }
-}
+MODEL_TYPES = {"distilbert": "DistilBert"}
+"""``model_type`` of a config.json to what the names of its stock classes begin with."""
 
 ATTRIBUTE_MAP = {
     "hidden_size": "dim",
@@ -103,15 +98,15 @@ class Config(settings.Settings):
         return settings.build_settings(cls, known, where="config.json")
 
     def to_hugging_face(
-        self, head: str, *, labels: tuple[str, ...] = (), specials: SpecialTokens | None = None
+        self, head: str, *, outputs: OutputSpec | None = None, specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
         values = {ATTRIBUTE_MAP.get(name, name): value for name, value in self.model_dump().items()}
         values |= {"hidden_dim": self.inner_size, "model_type": "distilbert", "dtype": "float32"}
-        values |= {"architectures": [HF_TYPES["distilbert"][head]]}
+        values |= {"architectures": [nn_heads.stock_class(HEADS, MODEL_TYPES["distilbert"], head)]}
         if specials is not None:
             values |= {"pad_token_id": specials.pad_id}
-        return values | hub.label_config(labels)
+        return values | hub.output_config(outputs)
 
 
 class Embeddings(nn.Module):
@@ -198,10 +193,8 @@ class PredictionTransform(nn.Module):
         return transformed
 
 
-class Classifier(nn.Module):
+class Classifier(nn_heads.HeadModule):
     """A hidden layer over the [CLS] place, and a linear map to the classes."""
-
-    pooling: nn_heads.Pooling = TRAITS.pooling
 
     def __init__(self, config: Config, num_labels: int) -> None:
         super().__init__()
@@ -223,8 +216,16 @@ class Network(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
-        self.heads = nn.ModuleDict({name: self._build_head(name, num_labels) for name in heads})
+        self.norm = nn.Identity()  # each layer ends in a norm of its own
+        self.heads = nn.ModuleDict()
+        for name in heads:
+            self.heads[name] = nn_heads.build_head(HEADS, name, self, num_labels, "distilbert")
         self.reset_parameters()
+
+    @property
+    def embed(self) -> nn.Embedding:
+        """The embedding of tokens; a forward hook may replace its output."""
+        return self.embeddings.word
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as the released BERT does."""
@@ -251,20 +252,39 @@ class Network(nn.Module):
         for layer in before:
             hidden = layer(hidden, mask)
         hidden = last(hidden, mask, nn_heads.needed_positions(self.heads, batch, heads))
-        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets, loss)
+        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, loss)
 
-    def _build_head(self, name: str, num_labels: int) -> nn.Module:
-        if name == "masked_lm":
-            decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size)
-            if self.config.tie_word_embeddings:
-                decoder.weight = self.embeddings.word.weight
-            return nn_heads.VocabularyHead(decoder, PredictionTransform(self.config))
-        if name == "classification":
-            if num_labels < 1:
-                raise ConfigError("num_labels: a classification head needs at least one")
-            return Classifier(self.config, num_labels)
-        raise UnsupportedError(f"distilbert has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
 
+def _build_lm_head(network: Network, _: int) -> nn_heads.VocabularyHead:
+    config = network.config
+    decoder = nn.Linear(config.hidden_size, config.vocab_size)
+    if config.tie_word_embeddings:
+        decoder.weight = network.embeddings.word.weight
+    return nn_heads.VocabularyHead(decoder, PredictionTransform(config))
+
+
+def _build_classifier(network: Network, num_outputs: int) -> Classifier:
+    return Classifier(network.config, num_outputs)
+
+
+def _hidden_dropout(config: Config) -> float:
+    return config.hidden_dropout_prob
+
+
+CLASSIFIER_WEIGHTS = {"dense.{leaf}": "pre_classifier.{leaf}", "output.{leaf}": "classifier.{leaf}"}
+HEADS = {
+    "masked_lm": Head("vocabulary", "ForMaskedLM", _build_lm_head, is_pretrained=True),
+    "classification": Head(
+        "sequence", "ForSequenceClassification", _build_classifier, "first", CLASSIFIER_WEIGHTS
+    ),
+    "token_classification": nn_heads.token_head(
+        nn_heads.make_linear(_hidden_dropout), {"output.{leaf}": "classifier.{leaf}"}
+    ),
+    "question_answering": nn_heads.span_head(),
+    "multiple_choice": nn_heads.choice_head(_build_classifier, CLASSIFIER_WEIGHTS, "first"),
+}
+
+TRAITS = Traits(architecture="encoder", heads=tuple(HEADS), pooling="first")
 
 WEIGHTS: list[Operation] = [
     Alias(r"^(embeddings|transformer)\.", r"distilbert.\1."),  # a stock DistilBertModel, without a head
@@ -283,8 +303,6 @@ WEIGHTS: list[Operation] = [
     Rename("heads.masked_lm.transform.dense.{leaf}", "vocab_transform.{leaf}"),
     Rename("heads.masked_lm.transform.norm.{leaf}", "vocab_layer_norm.{leaf}"),
     Rename("heads.masked_lm.decoder.{leaf}", "vocab_projector.{leaf}"),
-    Rename("heads.classification.dense.{leaf}", "pre_classifier.{leaf}"),
-    Rename("heads.classification.output.{leaf}", "classifier.{leaf}"),
 ]
 
 

@@ -12,25 +12,18 @@ from torch import Tensor, nn
 from pretune import config as settings
 from pretune.checkpoint import hub
 from pretune.checkpoint.weights import Alias, Ignore, Operation, Rename, Transpose
-from pretune.errors import ConfigError, UnsupportedError
+from pretune.errors import UnsupportedError
 from pretune.nn import attention, init
 from pretune.nn import heads as nn_heads
 from pretune.nn.cache import KVCache
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import FeedForward
+from pretune.nn.heads import Head
 from pretune.nn.positions import build_position_ids
-from pretune.types import Batch, Layout, LossOptions, Outputs, SpecialTokens, Traits
+from pretune.types import Batch, Layout, LossOptions, Outputs, OutputSpec, SpecialTokens, Traits
 
-TRAITS = Traits(
-    architecture="decoder", heads=("causal_lm", "classification"), pooling="last", supports_cache=True
-)
-
-HF_TYPES = {
-    "openai-gpt": {
-        "causal_lm": "OpenAIGPTLMHeadModel",
-        "classification": "OpenAIGPTForSequenceClassification",
-    }
-}
+MODEL_TYPES = {"openai-gpt": "OpenAIGPT"}
+"""``model_type`` of a config.json to what the names of its stock classes begin with."""
 
 ATTRIBUTE_MAP = {
     "hidden_size": "n_embd",
@@ -107,17 +100,17 @@ class Config(settings.Settings):
         return settings.build_settings(cls, known, where="config.json")
 
     def to_hugging_face(
-        self, head: str, *, labels: tuple[str, ...] = (), specials: SpecialTokens | None = None
+        self, head: str, *, outputs: OutputSpec | None = None, specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
         values = {ATTRIBUTE_MAP.get(name, name): value for name, value in self.model_dump().items()}
         values |= {"afn": self.hidden_act.removesuffix("_new"), "n_ctx": self.max_position_embeddings}
-        values |= {"architectures": [HF_TYPES["openai-gpt"][head]]}
+        values |= {"architectures": [nn_heads.stock_class(HEADS, MODEL_TYPES["openai-gpt"], head)]}
         values |= {"model_type": "openai-gpt", "dtype": "float32"}
         if specials is not None:
             values |= {"pad_token_id": specials.pad_id, "bos_token_id": specials.bos_id}
             values |= {"eos_token_id": specials.eos_id}
-        return values | hub.label_config(labels)
+        return values | hub.output_config(outputs)
 
 
 class Embeddings(nn.Module):
@@ -204,21 +197,6 @@ class Layer(nn.Module):
         return hidden
 
 
-class Classifier(nn.Module):
-    """A linear map without bias from the last real place to the classes."""
-
-    pooling: nn_heads.Pooling = TRAITS.pooling
-
-    def __init__(self, config: Config, num_labels: int) -> None:
-        super().__init__()
-        self.output = nn.Linear(config.hidden_size, num_labels, bias=False)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(N, D) to (N, C)"""
-        logits: Tensor = self.output(hidden)
-        return logits
-
-
 class Network(nn.Module):
     """A GPT with the heads that are asked for, at its first values."""
 
@@ -227,8 +205,16 @@ class Network(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, number) for number in range(config.num_hidden_layers))
-        self.heads = nn.ModuleDict({name: self._build_head(name, num_labels) for name in heads})
+        self.norm = nn.Identity()  # each layer ends in a norm of its own
+        self.heads = nn.ModuleDict()
+        for name in heads:
+            self.heads[name] = nn_heads.build_head(HEADS, name, self, num_labels, "gpt1")
         self.reset_parameters()
+
+    @property
+    def embed(self) -> nn.Embedding:
+        """The embedding of tokens; a forward hook may replace its output."""
+        return self.embeddings.word
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does."""
@@ -258,20 +244,23 @@ class Network(nn.Module):
         for layer in before:
             hidden = layer(hidden, mask, cache)
         hidden = last(hidden, mask, cache, nn_heads.needed_positions(self.heads, batch, heads))
-        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets, loss, cache)
+        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, loss, cache)
 
-    def _build_head(self, name: str, num_labels: int) -> nn.Module:
-        if name == "causal_lm":
-            decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size, bias=False)
-            if self.config.tie_word_embeddings:
-                decoder.weight = self.embeddings.word.weight
-            return nn_heads.VocabularyHead(decoder)
-        if name == "classification":
-            if num_labels < 1:
-                raise ConfigError("num_labels: a classification head needs at least one")
-            return Classifier(self.config, num_labels)
-        raise UnsupportedError(f"gpt1 has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
 
+def _build_lm_head(network: Network, _: int) -> nn_heads.VocabularyHead:
+    config = network.config
+    decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+    if config.tie_word_embeddings:
+        decoder.weight = network.embeddings.word.weight
+    return nn_heads.VocabularyHead(decoder)
+
+
+HEADS = {
+    "causal_lm": Head("vocabulary", "LMHeadModel", _build_lm_head, is_pretrained=True),
+    "classification": nn_heads.last_position_classifier(),
+}
+
+TRAITS = Traits(architecture="decoder", heads=tuple(HEADS), pooling="last", supports_cache=True)
 
 WEIGHTS: list[Operation] = [
     Alias(r"^(tokens_embed|positions_embed|h)\.", r"transformer.\1."),  # a stock OpenAIGPTModel
@@ -290,7 +279,6 @@ WEIGHTS: list[Operation] = [
     Transpose("layers.{}.feed_forward.up.weight"),
     Transpose("layers.{}.feed_forward.down.weight"),
     Rename("heads.causal_lm.decoder.weight", "lm_head.weight"),
-    Rename("heads.classification.output.weight", "score.weight"),
 ]
 
 

@@ -19,15 +19,10 @@ from pretune.nn.cache import KVCache
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
 from pretune.nn.positions import build_position_ids
-from pretune.types import Batch, Layout, LossOptions, Outputs, SpecialTokens, Traits
+from pretune.types import Batch, Layout, LossOptions, Outputs, OutputSpec, SpecialTokens, Traits
 
-TRAITS = Traits(
-    architecture="decoder", heads=("causal_lm", "classification"), pooling="last", supports_cache=True
-)
-
-HF_TYPES = {
-    "gpt_neo": {"causal_lm": "GPTNeoForCausalLM", "classification": "GPTNeoForSequenceClassification"}
-}
+MODEL_TYPES = {"gpt_neo": "GPTNeo"}
+"""``model_type`` of a config.json to what the names of its stock classes begin with."""
 
 ATTRIBUTE_MAP = {
     "num_hidden_layers": "num_layers",
@@ -116,7 +111,7 @@ class Config(settings.Settings):
         return settings.build_settings(cls, known, where="config.json")
 
     def to_hugging_face(
-        self, head: str, *, labels: tuple[str, ...] = (), specials: SpecialTokens | None = None
+        self, head: str, *, outputs: OutputSpec | None = None, specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
         values = {ATTRIBUTE_MAP.get(name, name): value for name, value in self.model_dump().items()}
@@ -124,11 +119,15 @@ class Config(settings.Settings):
             "attention_layers": list(self.layer_attention_types),
             "attention_types": [[list(self.layer_attention_types), 1]],
         }
-        values |= {"architectures": [HF_TYPES["gpt_neo"][head]], "model_type": "gpt_neo", "dtype": "float32"}
+        values |= {
+            "architectures": [nn_heads.stock_class(HEADS, MODEL_TYPES["gpt_neo"], head)],
+            "model_type": "gpt_neo",
+            "dtype": "float32",
+        }
         if specials is not None:
             values |= {"pad_token_id": specials.pad_id, "bos_token_id": specials.bos_id}
             values |= {"eos_token_id": specials.eos_id}
-        return values | hub.label_config(labels)
+        return values | hub.output_config(outputs)
 
 
 def _read_attention_types(values: Mapping[str, Any]) -> Any:
@@ -236,21 +235,6 @@ class Layer(nn.Module):
         return hidden
 
 
-class Classifier(nn.Module):
-    """A linear map without bias from the last real place to the classes."""
-
-    pooling: nn_heads.Pooling = TRAITS.pooling
-
-    def __init__(self, config: Config, num_labels: int) -> None:
-        super().__init__()
-        self.output = nn.Linear(config.hidden_size, num_labels, bias=False)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(N, D) to (N, C)"""
-        logits: Tensor = self.output(hidden)
-        return logits
-
-
 class Network(nn.Module):
     """A GPT-Neo with the heads that are asked for, at its first values."""
 
@@ -260,8 +244,15 @@ class Network(nn.Module):
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, number) for number in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
-        self.heads = nn.ModuleDict({name: self._build_head(name, num_labels) for name in heads})
+        self.heads = nn.ModuleDict()
+        for name in heads:
+            self.heads[name] = nn_heads.build_head(HEADS, name, self, num_labels, "gpt3")
         self.reset_parameters()
+
+    @property
+    def embed(self) -> nn.Embedding:
+        """The embedding of tokens; a forward hook may replace its output."""
+        return self.embeddings.word
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does."""
@@ -298,18 +289,18 @@ class Network(nn.Module):
         )
         return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, loss, cache)
 
-    def _build_head(self, name: str, num_labels: int) -> nn.Module:
-        if name == "causal_lm":
-            decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size, bias=False)
-            if self.config.tie_word_embeddings:
-                decoder.weight = self.embeddings.word.weight
-            return nn_heads.VocabularyHead(decoder)
-        if name == "classification":
-            if num_labels < 1:
-                raise ConfigError("num_labels: a classification head needs at least one")
-            return Classifier(self.config, num_labels)
-        raise UnsupportedError(f"gpt3 has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
 
+def _build_lm_head(network: Network, _: int) -> nn_heads.VocabularyHead:
+    config = network.config
+    decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+    if config.tie_word_embeddings:
+        decoder.weight = network.embeddings.word.weight
+    return nn_heads.VocabularyHead(decoder)
+
+
+HEADS = nn_heads.decoder_heads(_build_lm_head, token_classifier="classifier")
+
+TRAITS = Traits(architecture="decoder", heads=tuple(HEADS), pooling="last", supports_cache=True)
 
 WEIGHTS: list[Operation] = [
     Alias(r"^(wte|wpe|h|ln_f)\.", r"transformer.\1."),  # a stock GPTNeoModel, without a head
@@ -327,7 +318,6 @@ WEIGHTS: list[Operation] = [
     Rename("layers.{}.feed_forward.down.{leaf}", "transformer.h.{}.mlp.c_proj.{leaf}"),
     Rename("norm.{leaf}", "transformer.ln_f.{leaf}"),
     Rename("heads.causal_lm.decoder.weight", "lm_head.weight"),
-    Rename("heads.classification.output.weight", "score.weight"),
 ]
 
 

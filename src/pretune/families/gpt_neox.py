@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from pretune import config as settings
 from pretune.checkpoint import hub
 from pretune.checkpoint.weights import Alias, Ignore, Operation, Rename
-from pretune.errors import ConfigError, UnsupportedError
 from pretune.nn import attention, init, scaled_rope
 from pretune.nn import heads as nn_heads
 from pretune.nn.attention import AttentionMask
@@ -20,15 +19,10 @@ from pretune.nn.cache import KVCache
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
 from pretune.nn.positions import RotaryTables, apply_rotary
-from pretune.types import Batch, LossOptions, Outputs, SpecialTokens, Traits
+from pretune.types import Batch, LossOptions, Outputs, OutputSpec, SpecialTokens, Traits
 
-TRAITS = Traits(
-    architecture="decoder", heads=("causal_lm", "classification"), pooling="last", supports_cache=True
-)
-
-HF_TYPES = {
-    "gpt_neox": {"causal_lm": "GPTNeoXForCausalLM", "classification": "GPTNeoXForSequenceClassification"}
-}
+MODEL_TYPES = {"gpt_neox": "GPTNeoX"}
+"""``model_type`` of a config.json to what the names of its stock classes begin with."""
 
 HF_DEFAULTS: Mapping[str, Any] = {
     "vocab_size": 50432, "hidden_size": 6144, "num_hidden_layers": 44, "num_attention_heads": 64,
@@ -102,7 +96,7 @@ class Config(settings.Settings):
         return settings.build_settings(cls, known, where="config.json")
 
     def to_hugging_face(
-        self, head: str, *, labels: tuple[str, ...] = (), specials: SpecialTokens | None = None
+        self, head: str, *, outputs: OutputSpec | None = None, specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
         rope = {"rope_theta": self.rope_theta, "partial_rotary_factor": self.partial_rotary_factor}
@@ -111,12 +105,12 @@ class Config(settings.Settings):
         scaling = scaled_rope.to_rope_parameters(self.rope_scaling)
         values |= {"rope_parameters": {**scaling, **rope}}
         values |= {} if self.rope_scaling is None else {"rope_scaling": scaling}
-        values |= {"architectures": [HF_TYPES["gpt_neox"][head]]}
+        values |= {"architectures": [nn_heads.stock_class(HEADS, MODEL_TYPES["gpt_neox"], head)]}
         values |= {"model_type": "gpt_neox", "dtype": "float32"}
         if specials is not None:
             values |= {"pad_token_id": specials.pad_id, "bos_token_id": specials.bos_id}
             values |= {"eos_token_id": specials.eos_id}
-        return values | hub.label_config(labels)
+        return values | hub.output_config(outputs)
 
 
 class SelfAttention(nn.Module):
@@ -183,12 +177,6 @@ class Layer(nn.Module):
         return hidden
 
 
-class Classifier(nn.Linear):
-    """A linear map without bias from the last real place to the classes."""
-
-    pooling: nn_heads.Pooling = TRAITS.pooling
-
-
 class Network(nn.Module):
     """A GPT-NeoX with the heads that are asked for, at its first values."""
 
@@ -199,8 +187,15 @@ class Network(nn.Module):
         self.dropout = Dropout(config.hidden_dropout)
         self.layers = nn.ModuleList(Layer(config, number) for number in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.heads = nn.ModuleDict({name: self._build_head(name, num_labels) for name in heads})
+        self.heads = nn.ModuleDict()
+        for name in heads:
+            self.heads[name] = nn_heads.build_head(HEADS, name, self, num_labels, "gpt_neox")
         self.reset_parameters()
+
+    @property
+    def embed(self) -> nn.Embedding:
+        """The embedding of tokens; a forward hook may replace its output."""
+        return self.embedding
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does."""
@@ -233,18 +228,18 @@ class Network(nn.Module):
         hidden = last(hidden, tables, mask, cache, nn_heads.needed_positions(self.heads, batch, heads))
         return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, loss, cache)
 
-    def _build_head(self, name: str, num_labels: int) -> nn.Module:
-        if name == "causal_lm":
-            decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size, bias=False)
-            if self.config.tie_word_embeddings:
-                decoder.weight = self.embedding.weight
-            return nn_heads.VocabularyHead(decoder)
-        if name == "classification":
-            if num_labels < 1:
-                raise ConfigError("num_labels: a classification head needs at least one")
-            return Classifier(self.config.hidden_size, num_labels, bias=False)
-        raise UnsupportedError(f"gpt_neox has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
 
+def _build_lm_head(network: Network, _: int) -> nn_heads.VocabularyHead:
+    config = network.config
+    decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+    if config.tie_word_embeddings:
+        decoder.weight = network.embedding.weight
+    return nn_heads.VocabularyHead(decoder)
+
+
+HEADS = nn_heads.decoder_heads(_build_lm_head, token_classifier="classifier")
+
+TRAITS = Traits(architecture="decoder", heads=tuple(HEADS), pooling="last", supports_cache=True)
 
 WEIGHTS: list[Operation] = [
     Alias(r"^(embed_in|layers|final_layer_norm)\.", r"gpt_neox.\1."),  # a stock GPTNeoXModel, without a head
@@ -261,7 +256,6 @@ WEIGHTS: list[Operation] = [
     Rename("layers.{}.feed_forward.down.{leaf}", "gpt_neox.layers.{}.mlp.dense_4h_to_h.{leaf}"),
     Rename("norm.{leaf}", "gpt_neox.final_layer_norm.{leaf}"),
     Rename("heads.causal_lm.decoder.weight", "lm_head.weight"),
-    Rename("heads.classification.weight", "score.weight"),
 ]
 
 

@@ -6,7 +6,7 @@ They are one family: each is a Llama of which one map more has a bias, or whose 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import pydantic
@@ -16,25 +16,17 @@ from torch import Tensor, nn
 from pretune import config as settings
 from pretune.checkpoint import hub
 from pretune.checkpoint.weights import Alias, Ignore, Operation, Rename
-from pretune.errors import ConfigError, UnsupportedError
+from pretune.errors import UnsupportedError
 from pretune.nn import attention, init, scaled_rope
 from pretune.nn import heads as nn_heads
 from pretune.nn.cache import KVCache
 from pretune.nn.feedforward import ActivationName, GatedFeedForward
 from pretune.nn.norms import RMSNorm
 from pretune.nn.positions import RotaryTables, apply_rotary
-from pretune.types import Batch, LossOptions, Outputs, SpecialTokens, Traits
+from pretune.types import Batch, LossOptions, Outputs, OutputSpec, SpecialTokens, Traits
 
-TRAITS = Traits(
-    architecture="decoder", heads=("causal_lm", "classification"), pooling="last", supports_cache=True
-)
-
-HF_TYPES = {
-    "llama": {"causal_lm": "LlamaForCausalLM", "classification": "LlamaForSequenceClassification"},
-    "mistral": {"causal_lm": "MistralForCausalLM", "classification": "MistralForSequenceClassification"},
-    "qwen2": {"causal_lm": "Qwen2ForCausalLM", "classification": "Qwen2ForSequenceClassification"},
-    "qwen3": {"causal_lm": "Qwen3ForCausalLM", "classification": "Qwen3ForSequenceClassification"},
-}
+MODEL_TYPES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+"""``model_type`` of a config.json to what the names of its stock classes begin with."""
 
 VariantName = Literal["llama", "mistral", "qwen2", "qwen3"]
 
@@ -207,7 +199,7 @@ class Config(settings.Settings):
         return settings.build_settings(cls, known, where="config.json")
 
     def to_hugging_face(
-        self, head: str, *, labels: tuple[str, ...] = (), specials: SpecialTokens | None = None
+        self, head: str, *, outputs: OutputSpec | None = None, specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
         variant, scaling = VARIANTS[self.model_type], self.rope_scaling
@@ -227,11 +219,11 @@ class Config(settings.Settings):
             values |= {"layer_types": list(self.layer_attention_types)}
             values |= {"use_sliding_window": self.sliding_window is not None}
         values |= {"model_type": self.model_type, "dtype": "float32"}
-        values |= {"architectures": [HF_TYPES[self.model_type][head]]}
+        values |= {"architectures": [nn_heads.stock_class(HEADS, MODEL_TYPES[self.model_type], head)]}
         if specials is not None:
             values |= {"pad_token_id": specials.pad_id, "bos_token_id": specials.bos_id}
             values |= {"eos_token_id": specials.eos_id}
-        return values | hub.label_config(labels)
+        return values | hub.output_config(outputs)
 
 
 class SelfAttention(nn.Module):
@@ -299,21 +291,6 @@ class Layer(nn.Module):
         return hidden
 
 
-class Classifier(nn.Module):
-    """A linear map without bias from the last real place to the classes."""
-
-    pooling: nn_heads.Pooling = TRAITS.pooling
-
-    def __init__(self, config: Config, num_labels: int) -> None:
-        super().__init__()
-        self.output = nn.Linear(config.hidden_size, num_labels, bias=False)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(N, D) to (N, C)"""
-        logits: Tensor = self.output(hidden)
-        return logits
-
-
 class Network(nn.Module):
     """A Llama or a relative with the heads that are asked for, at its first values."""
 
@@ -323,8 +300,15 @@ class Network(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, number) for number in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.heads = nn.ModuleDict({name: self._build_head(name, num_labels) for name in heads})
+        self.heads = nn.ModuleDict()
+        for name in heads:
+            self.heads[name] = nn_heads.build_head(HEADS, name, self, num_labels, "llama")
         self.reset_parameters()
+
+    @property
+    def embed(self) -> nn.Embedding:
+        """The embedding of tokens; a forward hook may replace its output."""
+        return self.embedding
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does."""
@@ -364,18 +348,23 @@ class Network(nn.Module):
         hidden = self.layers[-1](hidden, tables, masks[last], cache, output_positions)
         return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, loss, cache)
 
-    def _build_head(self, name: str, num_labels: int) -> nn.Module:
-        if name == "causal_lm":
-            decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size, bias=False)
-            if self.config.tie_word_embeddings:
-                decoder.weight = self.embedding.weight
-            return nn_heads.VocabularyHead(decoder)
-        if name == "classification":
-            if num_labels < 1:
-                raise ConfigError("num_labels: a classification head needs at least one")
-            return Classifier(self.config, num_labels)
-        raise UnsupportedError(f"llama has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
 
+def _build_lm_head(network: Network, _: int) -> nn_heads.VocabularyHead:
+    config = network.config
+    decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+    if config.tie_word_embeddings:
+        decoder.weight = network.embedding.weight
+    return nn_heads.VocabularyHead(decoder)
+
+
+def _question_answering_prefix(config: Config) -> tuple[str, str]:
+    return "model.", "model." if config.model_type == "mistral" else "transformer."
+
+
+HEADS = nn_heads.decoder_heads(_build_lm_head, token_classifier="score")
+HEADS["question_answering"] = replace(HEADS["question_answering"], body_prefix=_question_answering_prefix)
+
+TRAITS = Traits(architecture="decoder", heads=tuple(HEADS), pooling="last", supports_cache=True)
 
 WEIGHTS: list[Operation] = [
     # A stock LlamaModel, without a head, and one under a head for questions, where it has another name.
@@ -395,7 +384,6 @@ WEIGHTS: list[Operation] = [
     Rename("layers.{}.feed_forward.down.{leaf}", "model.layers.{}.mlp.down_proj.{leaf}"),
     Rename("norm.weight", "model.norm.weight"),
     Rename("heads.causal_lm.decoder.weight", "lm_head.weight"),
-    Rename("heads.classification.output.weight", "score.weight"),
 ]
 
 

@@ -13,23 +13,18 @@ from torch import Tensor, nn
 from pretune import config as settings
 from pretune.checkpoint import hub
 from pretune.checkpoint.weights import Alias, Operation, Rename, Share
-from pretune.errors import ConfigError, UnsupportedError
+from pretune.errors import UnsupportedError
 from pretune.nn import attention, init, scaled_rope
 from pretune.nn import heads as nn_heads
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ACTIVATIONS, ActivationName
+from pretune.nn.heads import Head
 from pretune.nn.positions import RotaryTables, apply_rotary
 from pretune.nn.scaled_rope import RopeScaling
-from pretune.types import Batch, LossOptions, Outputs, SpecialTokens, Traits
+from pretune.types import Batch, LossOptions, Outputs, OutputSpec, SpecialTokens, Traits
 
-TRAITS = Traits(architecture="encoder", heads=("masked_lm", "classification"), pooling="first")
-
-HF_TYPES = {
-    "modernbert": {
-        "masked_lm": "ModernBertForMaskedLM",
-        "classification": "ModernBertForSequenceClassification",
-    }
-}
+MODEL_TYPES = {"modernbert": "ModernBert"}
+"""``model_type`` of a config.json to what the names of its stock classes begin with."""
 
 HF_DEFAULTS: Mapping[str, Any] = {
     "classifier_pooling": "cls", "vocab_size": 50368, "hidden_size": 768, "num_hidden_layers": 22,
@@ -141,7 +136,7 @@ class Config(settings.Settings):
         return settings.build_settings(cls, known, where="config.json")
 
     def to_hugging_face(
-        self, head: str, *, labels: tuple[str, ...] = (), specials: SpecialTokens | None = None
+        self, head: str, *, outputs: OutputSpec | None = None, specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
         values = self.model_dump(exclude={"global_rope_scaling", "local_rope_scaling"})
@@ -152,13 +147,13 @@ class Config(settings.Settings):
             for attention_type, (theta, scaling) in self.rope_settings.items()
         }
         values |= {"model_type": "modernbert", "dtype": "float32"}
-        values |= {"architectures": [HF_TYPES["modernbert"][head]]}
+        values |= {"architectures": [nn_heads.stock_class(HEADS, MODEL_TYPES["modernbert"], head)]}
         if specials is not None:
             before, after = specials.single
             values |= {"pad_token_id": specials.pad_id}
             values |= {"cls_token_id": before[0] if before else None, "bos_token_id": None}
             values |= {"sep_token_id": after[-1] if after else None, "eos_token_id": None}
-        return values | hub.label_config(labels)
+        return values | hub.output_config(outputs)
 
 
 def _read_rope_settings(
@@ -288,12 +283,11 @@ class PredictionTransform(nn.Module):
         return transformed
 
 
-class Classifier(nn.Module):
-    """The transform and a linear map from a text's place or mean to the classes."""
+class Classifier(nn_heads.HeadModule):
+    """The transform and a linear map from a position, or the mean of its text, to the outputs."""
 
     def __init__(self, config: Config, transform: PredictionTransform, num_labels: int) -> None:
         super().__init__()
-        self.pooling: nn_heads.Pooling = "mean" if config.classifier_pooling == "mean" else TRAITS.pooling
         self.transform = transform
         self.dropout = Dropout(config.classifier_dropout)
         self.output = nn.Linear(config.hidden_size, num_labels)
@@ -313,9 +307,15 @@ class Network(nn.Module):
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, number) for number in range(config.num_hidden_layers))
         self.norm = _build_norm(config)
-        transform = PredictionTransform(config)
-        self.heads = nn.ModuleDict({name: self._build_head(name, transform, num_labels) for name in heads})
+        self.heads = nn.ModuleDict()
+        for name in heads:
+            self.heads[name] = nn_heads.build_head(HEADS, name, self, num_labels, "modernbert")
         self.reset_parameters()
+
+    @property
+    def embed(self) -> nn.Embedding:
+        """The embedding of tokens; a forward hook may replace its output."""
+        return self.embeddings.word
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does: cut normal, smaller where a block adds to the stream."""
@@ -359,19 +359,6 @@ class Network(nn.Module):
         )
         return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, loss)
 
-    def _build_head(self, name: str, transform: PredictionTransform, num_labels: int) -> nn.Module:
-        if name == "masked_lm":
-            width, bias = self.config.hidden_size, self.config.decoder_bias
-            decoder = nn.Linear(width, self.config.vocab_size, bias=bias)
-            if self.config.tie_word_embeddings:
-                decoder.weight = self.embeddings.word.weight
-            return nn_heads.VocabularyHead(decoder, transform)
-        if name == "classification":
-            if num_labels < 1:
-                raise ConfigError("num_labels: a classification head needs at least one")
-            return Classifier(self.config, transform, num_labels)
-        raise UnsupportedError(f"modernbert has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
-
     def _init_stds(self) -> Iterator[tuple[Tensor, float]]:
         """Each matrix with the deviation that it is drawn with."""
         inward = self.config.initializer_range
@@ -397,6 +384,45 @@ def _build_norm(config: Config) -> nn.LayerNorm:
     return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
 
 
+def _build_transform(network: Network) -> PredictionTransform:
+    """The one that a head has already: all of them share it."""
+    for head in network.heads.values():
+        if isinstance(head, Classifier | nn_heads.VocabularyHead) and isinstance(
+            head.transform, PredictionTransform
+        ):
+            return head.transform
+    return PredictionTransform(network.config)
+
+
+def _build_lm_head(network: Network, _: int) -> nn_heads.VocabularyHead:
+    config, transform = network.config, _build_transform(network)
+    decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=config.decoder_bias)
+    if config.tie_word_embeddings:
+        decoder.weight = network.embeddings.word.weight
+    return nn_heads.VocabularyHead(decoder, transform)
+
+
+def _build_classifier(network: Network, num_outputs: int) -> Classifier:
+    return Classifier(network.config, _build_transform(network), num_outputs)
+
+
+def _classifier_pooling(config: Config) -> nn_heads.Pooling:
+    return "mean" if config.classifier_pooling == "mean" else "first"
+
+
+CLASSIFIER_WEIGHTS = {"output.{leaf}": "classifier.{leaf}"}
+HEADS = {
+    "masked_lm": Head("vocabulary", "ForMaskedLM", _build_lm_head, is_pretrained=True),
+    "classification": Head(
+        "sequence", "ForSequenceClassification", _build_classifier, _classifier_pooling, CLASSIFIER_WEIGHTS
+    ),
+    "token_classification": nn_heads.token_head(_build_classifier, CLASSIFIER_WEIGHTS),
+    "question_answering": nn_heads.span_head(_build_classifier, CLASSIFIER_WEIGHTS),
+    "multiple_choice": nn_heads.choice_head(_build_classifier, CLASSIFIER_WEIGHTS, _classifier_pooling),
+}
+
+TRAITS = Traits(architecture="encoder", heads=tuple(HEADS), pooling="first")
+
 WEIGHTS: list[Operation] = [
     Alias(r"^(embeddings|layers|final_norm)\.", r"model.\1."),  # a stock ModernBertModel, without a head
     Rename("embeddings.word.weight", "model.embeddings.tok_embeddings.weight"),
@@ -409,11 +435,10 @@ WEIGHTS: list[Operation] = [
     Rename("layers.{}.feed_forward.down.{leaf}", "model.layers.{}.mlp.Wo.{leaf}"),
     Rename("norm.{leaf}", "model.final_norm.{leaf}"),
     Share(
-        ("heads.masked_lm.transform.{part}.{leaf}", "heads.classification.transform.{part}.{leaf}"),
+        tuple(f"heads.{name}.transform.{{part}}.{{leaf}}" for name in HEADS),
         "head.{part}.{leaf}",
     ),
     Rename("heads.masked_lm.decoder.{leaf}", "decoder.{leaf}"),
-    Rename("heads.classification.output.{leaf}", "classifier.{leaf}"),
 ]
 
 

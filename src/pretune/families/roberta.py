@@ -13,27 +13,17 @@ from torch import Tensor, nn
 from pretune import config as settings
 from pretune.checkpoint import hub
 from pretune.checkpoint.weights import Alias, Ignore, Operation, Rename, Tie
-from pretune.errors import ConfigError, UnsupportedError
+from pretune.errors import UnsupportedError
 from pretune.nn import attention, init
 from pretune.nn import heads as nn_heads
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
+from pretune.nn.heads import Head
 from pretune.nn.positions import build_position_ids
-from pretune.types import Batch, Layout, LossOptions, Outputs, SpecialTokens, Traits
+from pretune.types import Batch, Layout, LossOptions, Outputs, OutputSpec, SpecialTokens, Traits
 
-TRAITS = Traits(architecture="encoder", heads=("masked_lm", "classification"), pooling="first")
-
-HF_TYPES = {
-    "roberta": {"masked_lm": "RobertaForMaskedLM", "classification": "RobertaForSequenceClassification"},
-    "xlm-roberta": {
-        "masked_lm": "XLMRobertaForMaskedLM",
-        "classification": "XLMRobertaForSequenceClassification",
-    },
-    "camembert": {
-        "masked_lm": "CamembertForMaskedLM",
-        "classification": "CamembertForSequenceClassification",
-    },
-}
+MODEL_TYPES = {"roberta": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert"}
+"""``model_type`` of a config.json to what the names of its stock classes begin with."""
 
 HF_DEFAULTS: Mapping[str, Any] = {
     "hidden_size": 768,
@@ -122,13 +112,13 @@ class Config(settings.Settings):
         return settings.build_settings(cls, shape, where="config.json: the positions of texts")
 
     def to_hugging_face(
-        self, head: str, *, labels: tuple[str, ...] = (), specials: SpecialTokens | None = None
+        self, head: str, *, outputs: OutputSpec | None = None, specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
         values = {**self.model_dump(exclude={"model_type"}), "intermediate_size": self.inner_size}
         values |= {"max_position_embeddings": self.max_position_embeddings + self.first_position}
         values |= {
-            "architectures": [HF_TYPES[self.model_type][head]],
+            "architectures": [nn_heads.stock_class(HEADS, MODEL_TYPES[self.model_type], head)],
             "model_type": self.model_type,
             "dtype": "float32",
         }
@@ -136,7 +126,7 @@ class Config(settings.Settings):
             before, after = specials.single
             values |= {"bos_token_id": before[0] if before else None}
             values |= {"eos_token_id": after[-1] if after else None}
-        return values | hub.label_config(labels)
+        return values | hub.output_config(outputs)
 
 
 class Embeddings(nn.Module):
@@ -225,15 +215,16 @@ class PredictionTransform(nn.Module):
         return transformed
 
 
-class Classifier(nn.Module):
-    """A hidden layer over the first place, and a linear map to the classes."""
+def _classifier_dropout(config: Config) -> float:
+    return config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
 
-    pooling: nn_heads.Pooling = TRAITS.pooling
+
+class Classifier(nn_heads.HeadModule):
+    """A hidden layer over the first place, and a linear map to the classes."""
 
     def __init__(self, config: Config, num_labels: int) -> None:
         super().__init__()
-        rate = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
-        self.dropout = Dropout(rate)
+        self.dropout = Dropout(_classifier_dropout(config))
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.output = nn.Linear(config.hidden_size, num_labels)
 
@@ -241,6 +232,21 @@ class Classifier(nn.Module):
         """(N, D) to (N, C)"""
         inner = self.dropout(self.dense(self.dropout(hidden)).tanh())
         logits: Tensor = self.output(inner)
+        return logits
+
+
+class PooledHead(nn_heads.HeadModule):
+    """The pooler of the first position, as BERT has it, and a linear map to the outputs."""
+
+    def __init__(self, config: Config, num_outputs: int) -> None:
+        super().__init__()
+        self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = Dropout(config.hidden_dropout_prob)
+        self.output = nn.Linear(config.hidden_size, num_outputs)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(N, D) to (N, C)"""
+        logits: Tensor = self.output(self.dropout(self.pooler(hidden).tanh()))
         return logits
 
 
@@ -252,8 +258,16 @@ class Network(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
-        self.heads = nn.ModuleDict({name: self._build_head(name, num_labels) for name in heads})
+        self.norm = nn.Identity()  # each layer ends in a norm of its own
+        self.heads = nn.ModuleDict()
+        for name in heads:
+            self.heads[name] = nn_heads.build_head(HEADS, name, self, num_labels, "roberta")
         self.reset_parameters()
+
+    @property
+    def embed(self) -> nn.Embedding:
+        """The embedding of tokens; a forward hook may replace its output."""
+        return self.embeddings.word
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as the released BERT does."""
@@ -280,25 +294,46 @@ class Network(nn.Module):
         for layer in before:
             hidden = layer(hidden, mask)
         hidden = last(hidden, mask, nn_heads.needed_positions(self.heads, batch, heads))
-        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets, loss)
+        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, loss)
 
-    def _build_head(self, name: str, num_labels: int) -> nn.Module:
-        if name == "masked_lm":
-            decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size)
-            if self.config.tie_word_embeddings:
-                decoder.weight = self.embeddings.word.weight
-            return nn_heads.VocabularyHead(decoder, PredictionTransform(self.config))
-        if name == "classification":
-            if num_labels < 1:
-                raise ConfigError("num_labels: a classification head needs at least one")
-            return Classifier(self.config, num_labels)
-        raise UnsupportedError(f"roberta has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
 
+def _build_lm_head(network: Network, _: int) -> nn_heads.VocabularyHead:
+    config = network.config
+    decoder = nn.Linear(config.hidden_size, config.vocab_size)
+    if config.tie_word_embeddings:
+        decoder.weight = network.embeddings.word.weight
+    return nn_heads.VocabularyHead(decoder, PredictionTransform(config))
+
+
+def _build_classifier(network: Network, num_outputs: int) -> Classifier:
+    return Classifier(network.config, num_outputs)
+
+
+def _build_choice_head(network: Network, num_outputs: int) -> PooledHead:
+    return PooledHead(network.config, num_outputs)
+
+
+HEADS = {
+    "masked_lm": Head("vocabulary", "ForMaskedLM", _build_lm_head, is_pretrained=True),
+    "classification": Head(
+        "sequence", "ForSequenceClassification", _build_classifier, "first",
+        {"dense.{leaf}": "classifier.dense.{leaf}", "output.{leaf}": "classifier.out_proj.{leaf}"},
+    ),
+    "token_classification": nn_heads.token_head(
+        nn_heads.make_linear(_classifier_dropout), {"output.{leaf}": "classifier.{leaf}"}
+    ),
+    "question_answering": nn_heads.span_head(),
+    "multiple_choice": nn_heads.choice_head(
+        _build_choice_head, {"output.{leaf}": "classifier.{leaf}"}, "first"
+    ),
+}  # fmt: skip
+
+TRAITS = Traits(architecture="encoder", heads=tuple(HEADS), pooling="first")
 
 WEIGHTS: list[Operation] = [
     Alias(r"^(embeddings|encoder|pooler)\.", r"roberta.\1."),  # a stock RobertaModel, without a head
     Ignore("roberta.embeddings.position_ids"),
-    Ignore("roberta.pooler.dense.{leaf}"),  # no head of RoBERTa's reads it
+    Rename("heads.multiple_choice.pooler.{leaf}", "roberta.pooler.dense.{leaf}"),  # no other head reads it
     Rename("embeddings.word.{leaf}", "roberta.embeddings.word_embeddings.{leaf}"),
     Rename("embeddings.position.{leaf}", "roberta.embeddings.position_embeddings.{leaf}"),
     Rename("embeddings.segment.{leaf}", "roberta.embeddings.token_type_embeddings.{leaf}"),
@@ -315,8 +350,6 @@ WEIGHTS: list[Operation] = [
     Rename("heads.masked_lm.decoder.{leaf}", "lm_head.decoder.{leaf}"),
     Rename("heads.masked_lm.transform.dense.{leaf}", "lm_head.dense.{leaf}"),
     Rename("heads.masked_lm.transform.norm.{leaf}", "lm_head.layer_norm.{leaf}"),
-    Rename("heads.classification.dense.{leaf}", "classifier.dense.{leaf}"),
-    Rename("heads.classification.output.{leaf}", "classifier.out_proj.{leaf}"),
 ]
 
 

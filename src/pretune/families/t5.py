@@ -22,21 +22,13 @@ from pretune.nn.cache import KVCache
 from pretune.nn.cross_attention import EncoderOutput, encode_source, source_inputs
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ACTIVATIONS, FeedForward, GatedFeedForward
+from pretune.nn.heads import Head
 from pretune.nn.norms import RMSNorm
 from pretune.nn.positions import RelativePositionBias
-from pretune.types import Batch, Layout, LossOptions, Outputs, SpecialTokens, Traits
+from pretune.types import Batch, Layout, LossOptions, Outputs, OutputSpec, SpecialTokens, Traits
 
-TRAITS = Traits(
-    architecture="encoder-decoder", heads=("causal_lm", "classification"), pooling="last",
-    supports_cache=True, decoder_start_token="pad",
-    # Its word embedding begins at N(0, 1), and needs larger steps (docs/lab-notes.md).
-    learning_rates={"learning_rate": 3e-2, "muon_learning_rate": 5e-3},
-)  # fmt: skip
-
-HF_TYPES = {
-    "t5": {"causal_lm": "T5ForConditionalGeneration", "classification": "T5ForSequenceClassification"},
-    "mt5": {"causal_lm": "MT5ForConditionalGeneration", "classification": "MT5ForSequenceClassification"},
-}
+MODEL_TYPES = {"t5": "T5", "mt5": "MT5"}
+"""``model_type`` of a config.json to what the names of its stock classes begin with."""
 
 ATTRIBUTE_MAP = {
     "hidden_size": "d_model", "num_hidden_layers": "num_layers", "num_attention_heads": "num_heads",
@@ -156,19 +148,22 @@ class Config(settings.Settings):
         return settings.build_settings(cls, known, where="config.json")
 
     def to_hugging_face(
-        self, head: str, *, labels: tuple[str, ...] = (), specials: SpecialTokens | None = None
+        self, head: str, *, outputs: OutputSpec | None = None, specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
         values = {ATTRIBUTE_MAP.get(name, name): value for name, value in self.model_dump().items()}
         values |= {"d_kv": self.head_size, "d_ff": self.inner_size, "num_decoder_layers": self.decoder_layers}
         values |= {"scale_decoder_outputs": self.tie_word_embeddings, "is_encoder_decoder": True}
-        values |= {"architectures": [HF_TYPES[self.model_type][head]], "dtype": "float32"}
+        values |= {
+            "architectures": [nn_heads.stock_class(HEADS, MODEL_TYPES[self.model_type], head)],
+            "dtype": "float32",
+        }
         if specials is not None:
             values |= {"pad_token_id": specials.pad_id, "eos_token_id": specials.eos_id}
             values |= {"decoder_start_token_id": specials.pad_id}
-            if head == "classification":  # stock reads where this token is
+            if HEADS[head].type == "sequence":  # stock reads where this token is
                 values |= {"eos_token_id": (specials.eos_id, *specials.single[1])[-1]}
-        return values | hub.label_config(labels)
+        return values | hub.output_config(outputs)
 
 
 class Attention(nn.Module):
@@ -301,8 +296,25 @@ class Network(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.encoder = Stack(config, config.num_hidden_layers, is_decoder=False)
         self.decoder = Stack(config, config.decoder_layers, is_decoder=True)
-        self.heads = nn.ModuleDict({name: self._build_head(name, num_labels) for name in heads})
+        self.heads = nn.ModuleDict()
+        for name in heads:
+            self.heads[name] = nn_heads.build_head(HEADS, name, self, num_labels, "t5")
         self.reset_parameters()
+
+    @property
+    def embed(self) -> nn.Embedding:
+        """The embedding of tokens; a forward hook may replace its output."""
+        return self.embedding
+
+    @property
+    def layers(self) -> tuple[nn.Module, ...]:
+        """The encoder's, then the decoder's."""
+        return (*self.encoder.layers, *self.decoder.layers)
+
+    @property
+    def norm(self) -> nn.Module:
+        """What follows the decoder's last layer."""
+        return self.decoder.norm
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as the released T5 does, which makes up for products that are not scaled."""
@@ -358,19 +370,6 @@ class Network(nn.Module):
         hidden = self.decoder(self.embedding(batch.tokens), batch.layout, encoder_output, cache)  # (B, T, D)
         return nn_heads.run_heads(self.heads, hidden, batch, heads, targets, loss, cache)
 
-    def _build_head(self, name: str, num_labels: int) -> nn.Module:
-        width = self.config.hidden_size
-        if name == "classification":
-            return nn_heads.TanhClassifier(width, num_labels, self.config.classifier_dropout)
-        if name != "causal_lm":
-            raise UnsupportedError(f"t5 has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
-        decoder = nn.Linear(width, self.config.vocab_size, bias=False)
-        if self.config.tie_word_embeddings:
-            decoder.weight = self.embedding.weight
-        return nn_heads.VocabularyHead(
-            decoder, HiddenScale(width) if self.config.tie_word_embeddings else None
-        )
-
 
 def _attention_weights(ours: str, theirs: str) -> list[Operation]:
     pairs = {"query": "q", "key": "k", "value": "v", "output": "o"}
@@ -395,6 +394,39 @@ def _stack_weights(stack: str, last: int) -> list[Operation]:
     ]
 
 
+def _build_lm_head(network: Network, _: int) -> nn_heads.VocabularyHead:
+    config = network.config
+    decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+    if not config.tie_word_embeddings:
+        return nn_heads.VocabularyHead(decoder)
+    decoder.weight = network.embedding.weight
+    return nn_heads.VocabularyHead(decoder, HiddenScale(config.hidden_size))
+
+
+def _build_classifier(network: Network, num_outputs: int) -> nn_heads.TanhClassifier:
+    config = network.config
+    return nn_heads.TanhClassifier(config.hidden_size, num_outputs, config.classifier_dropout)
+
+
+HEADS = {
+    "causal_lm": Head("vocabulary", "ForConditionalGeneration", _build_lm_head, is_pretrained=True),
+    "classification": Head(
+        "sequence", "ForSequenceClassification", _build_classifier, "last",
+        {
+            "dense.{leaf}": "classification_head.dense.{leaf}",
+            "output.{leaf}": "classification_head.out_proj.{leaf}",
+        },
+    ),
+    "question_answering": nn_heads.span_head(),
+}  # fmt: skip
+
+TRAITS = Traits(
+    architecture="encoder-decoder", heads=tuple(HEADS), pooling="last",
+    supports_cache=True, decoder_start_token="pad",
+    # Its word embedding begins at N(0, 1), and needs larger steps (docs/lab-notes.md).
+    learning_rates={"learning_rate": 3e-2, "muon_learning_rate": 5e-3},
+)  # fmt: skip
+
 WEIGHTS: list[Operation] = [
     Prefix("transformer.", head="classification_head."),
     Duplicate("encoder.embed_tokens.weight", source="shared.weight"),  # in older files
@@ -407,8 +439,6 @@ WEIGHTS: list[Operation] = [
     Rename("decoder.layers.{}.cross_attention_norm.weight", "decoder.block.{}.layer.1.layer_norm.weight"),
     *_attention_weights("decoder.layers.{}.cross_attention", "decoder.block.{}.layer.1.EncDecAttention"),
     Rename("heads.causal_lm.decoder.weight", "lm_head.weight"),
-    Rename("heads.classification.dense.{leaf}", "classification_head.dense.{leaf}"),
-    Rename("heads.classification.output.{leaf}", "classification_head.out_proj.{leaf}"),
 ]
 
 

@@ -23,18 +23,12 @@ from pretune.nn.cache import KVCache
 from pretune.nn.cross_attention import EncoderOutput, encode_source, source_inputs
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
+from pretune.nn.heads import Head
 from pretune.nn.positions import build_position_ids, sinusoids
-from pretune.types import Batch, Layout, LossOptions, Outputs, SpecialTokens, Traits
+from pretune.types import Batch, Layout, LossOptions, Outputs, OutputSpec, SpecialTokens, Traits
 
-TRAITS = Traits(
-    architecture="encoder-decoder",
-    heads=("causal_lm",),
-    pooling="last",
-    supports_cache=True,
-    decoder_start_token="pad",
-)
-
-HF_TYPES = {"marian": {"causal_lm": "MarianMTModel"}}
+MODEL_TYPES = {"marian": "Marian"}
+"""``model_type`` of a config.json to what the names of its stock classes begin with."""
 
 ATTRIBUTE_MAP = {
     "hidden_size": "d_model",
@@ -156,20 +150,24 @@ class Config(settings.Settings):
         return settings.build_settings(cls, known, where="config.json")
 
     def to_hugging_face(
-        self, head: str, *, labels: tuple[str, ...] = (), specials: SpecialTokens | None = None
+        self, head: str, *, outputs: OutputSpec | None = None, specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
         values = {ATTRIBUTE_MAP.get(name, name): value for name, value in self.model_dump().items()}
         values |= {"decoder_layers": self.decoder_layers, "decoder_attention_heads": self.decoder_heads}
         values |= {"encoder_ffn_dim": self.inner_size, "decoder_ffn_dim": self.decoder_inner_size}
-        values |= {"architectures": [HF_TYPES["marian"][head]], "model_type": "marian", "dtype": "float32"}
+        values |= {
+            "architectures": [nn_heads.stock_class(HEADS, MODEL_TYPES["marian"], head)],
+            "model_type": "marian",
+            "dtype": "float32",
+        }
         values |= {"is_encoder_decoder": True, "decoder_vocab_size": self.vocab_size}
         values |= {"share_encoder_decoder_embeddings": True, "tie_word_embeddings": True}
         values |= {"forced_eos_token_id": None}
         if specials is not None:
             values |= {"pad_token_id": specials.pad_id, "bos_token_id": specials.bos_id}
             values |= {"eos_token_id": specials.eos_id, "decoder_start_token_id": specials.pad_id}
-        return values | hub.label_config(labels)
+        return values | hub.output_config(outputs)
 
 
 class Attention(nn.Module):
@@ -285,8 +283,21 @@ class Network(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.encoder = Stack(config, config.num_hidden_layers, is_decoder=False)
         self.decoder = Stack(config, config.decoder_layers, is_decoder=True)
-        self.heads = nn.ModuleDict({name: self._build_head(name) for name in heads})
+        self.norm = nn.Identity()  # each layer ends in a norm of its own
+        self.heads = nn.ModuleDict()
+        for name in heads:
+            self.heads[name] = nn_heads.build_head(HEADS, name, self, num_labels, "transformer")
         self.reset_parameters()
+
+    @property
+    def embed(self) -> nn.Embedding:
+        """The embedding of tokens; a forward hook may replace its output."""
+        return self.embedding
+
+    @property
+    def layers(self) -> tuple[nn.Module, ...]:
+        """The encoder's, then the decoder's."""
+        return (*self.encoder.layers, *self.decoder.layers)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does."""
@@ -321,15 +332,7 @@ class Network(nn.Module):
             cache.prepare(batch.layout, batch.tokens.shape[1])
         encoder_output = encode_source(batch, self.encode, cache)
         hidden = self.decoder(self.embedding(batch.tokens) * self.scale, batch.layout, encoder_output, cache)
-        return nn_heads.run_heads(self.heads, hidden, batch, heads, targets, loss, cache)
-
-    def _build_head(self, name: str) -> nn.Module:
-        if name != "causal_lm":
-            raise UnsupportedError(f"transformer has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
-        decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size)
-        decoder.bias.requires_grad_(False)  # part of what Marian publishes, never trained
-        decoder.weight = self.embedding.weight
-        return nn_heads.VocabularyHead(decoder)
+        return nn_heads.run_heads(self.heads, self.norm(hidden), batch, heads, targets, loss, cache)
 
 
 def _zero_bias(embedding: Tensor) -> Tensor:
@@ -356,6 +359,20 @@ def _stack_weights(stack: str) -> list[Operation]:
         Rename(f"{ours}.feed_forward_norm.{{leaf}}", f"{theirs}.final_layer_norm.{{leaf}}"),
     ]
 
+
+def _build_lm_head(network: Network, _: int) -> nn_heads.VocabularyHead:
+    decoder = nn.Linear(network.config.hidden_size, network.config.vocab_size)
+    decoder.bias.requires_grad_(False)  # part of what Marian publishes, never trained
+    decoder.weight = network.embedding.weight
+    return nn_heads.VocabularyHead(decoder)
+
+
+HEADS = {"causal_lm": Head("vocabulary", "MTModel", _build_lm_head, is_pretrained=True)}
+
+TRAITS = Traits(
+    architecture="encoder-decoder", heads=tuple(HEADS), pooling="last", supports_cache=True,
+    decoder_start_token="pad",
+)  # fmt: skip
 
 WEIGHTS: list[Operation] = [
     Alias(r"^(shared|encoder|decoder)\.", r"model.\1."),  # a stock MarianModel, without a head

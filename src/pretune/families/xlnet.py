@@ -18,29 +18,20 @@ from torch import Tensor, nn
 from pretune import config as settings
 from pretune.checkpoint import hub
 from pretune.checkpoint.weights import Alias, Flatten, Operation, Rename, Transpose
-from pretune.errors import ConfigError, UnsupportedError
+from pretune.errors import UnsupportedError
 from pretune.nn import attention, init
 from pretune.nn import heads as nn_heads
 from pretune.nn.cache import SegmentMemory
 from pretune.nn.dropout import Dropout
 from pretune.nn.feedforward import ActivationName, FeedForward
+from pretune.nn.heads import Head
 from pretune.nn.positions import relative_shift, relative_sinusoids
-from pretune.types import Batch, LossOptions, Outputs, SpecialTokens, Traits
+from pretune.types import Batch, LossOptions, Outputs, OutputSpec, SpecialTokens, Traits
 
 HEAD = "permutation_lm"
 
-TRAITS = Traits(
-    architecture="encoder",
-    heads=(HEAD, "classification"),
-    pooling="last",
-    supports_permutation=True,
-    has_segment_embeddings=True,
-    objective="permutation_lm",
-)
-
-HF_TYPES = {
-    "xlnet": {HEAD: "XLNetLMHeadModel", "classification": "XLNetForSequenceClassification"},
-}
+MODEL_TYPES = {"xlnet": "XLNet"}
+"""``model_type`` of a config.json to what the names of its stock classes begin with."""
 
 ATTRIBUTE_MAP = {
     "hidden_size": "d_model",
@@ -136,7 +127,7 @@ class Config(settings.Settings):
         return settings.build_settings(cls, known, where="config.json")
 
     def to_hugging_face(
-        self, head: str, *, labels: tuple[str, ...] = (), specials: SpecialTokens | None = None
+        self, head: str, *, outputs: OutputSpec | None = None, specials: SpecialTokens | None = None
     ) -> dict[str, Any]:
         """The config.json with which stock transformers loads this network with ``head``."""
         held = self.model_dump(exclude={"max_position_embeddings"})
@@ -146,11 +137,15 @@ class Config(settings.Settings):
             "d_inner": self.inner_size,
             "d_head": self.hidden_size // self.num_attention_heads,
         }
-        values |= {"architectures": [HF_TYPES["xlnet"][head]], "model_type": "xlnet", "dtype": "float32"}
+        values |= {
+            "architectures": [nn_heads.stock_class(HEADS, MODEL_TYPES["xlnet"], head)],
+            "model_type": "xlnet",
+            "dtype": "float32",
+        }
         if specials is not None:
             values |= {"pad_token_id": specials.pad_id, "bos_token_id": specials.bos_id}
             values |= {"eos_token_id": specials.eos_id}
-        return values | hub.label_config(labels)
+        return values | hub.output_config(outputs)
 
 
 Streams: TypeAlias = tuple[Tensor, ...]
@@ -292,10 +287,8 @@ class Layer(nn.Module):
         return tuple(updated)
 
 
-class Classifier(nn.Module):
+class Classifier(nn_heads.HeadModule):
     """A summary of the last place, where XLNet puts its [CLS], and a linear map to the classes."""
-
-    pooling: nn_heads.Pooling = TRAITS.pooling
 
     def __init__(self, config: Config, num_labels: int) -> None:
         super().__init__()
@@ -320,8 +313,16 @@ class Network(nn.Module):
         """What a query holds before it has read anything."""
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.dropout = Dropout(config.hidden_dropout)
-        self.heads = nn.ModuleDict({name: self._build_head(name, num_labels) for name in heads})
+        self.norm = nn.Identity()  # each layer ends in a norm of its own
+        self.heads = nn.ModuleDict()
+        for name in heads:
+            self.heads[name] = nn_heads.build_head(HEADS, name, self, num_labels, "xlnet")
         self.reset_parameters()
+
+    @property
+    def embed(self) -> nn.Embedding:
+        """The embedding of tokens; a forward hook may replace its output."""
+        return self.embedding
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw first values as transformers does: the biases of attention, too, are drawn."""
@@ -405,25 +406,51 @@ class Network(nn.Module):
             streams = layer(
                 streams, masks, context, relative_encoding, output_positions if number == final else None
             )
-        output: Tensor = self.dropout(streams[0])
+        output: Tensor = self.dropout(self.norm(streams[0]))
         return output
-
-    def _build_head(self, name: str, num_labels: int) -> nn.Module:
-        if name == HEAD:
-            decoder = nn.Linear(self.config.hidden_size, self.config.vocab_size)
-            if self.config.tie_word_embeddings:
-                decoder.weight = self.embedding.weight
-            return nn_heads.VocabularyHead(decoder)
-        if name == "classification":
-            if num_labels < 1:
-                raise ConfigError("num_labels: a classification head needs at least one")
-            return Classifier(self.config, num_labels)
-        raise UnsupportedError(f"xlnet has no head {name!r}; it has: {', '.join(TRAITS.heads)}")
 
 
 _ATTENTION_PREFIX = "layers.{}.attention."
 _PROJECTIONS = tuple(f"{_ATTENTION_PREFIX}{name}.weight" for name in ("query", "key", "value", "distance"))
 _FLATTENED = ("output.weight", "content_bias", "distance_bias", "segment_bias")
+
+
+def _build_lm_head(network: Network, _: int) -> nn_heads.VocabularyHead:
+    config = network.config
+    decoder = nn.Linear(config.hidden_size, config.vocab_size)
+    if config.tie_word_embeddings:
+        decoder.weight = network.embedding.weight
+    return nn_heads.VocabularyHead(decoder)
+
+
+def _build_classifier(network: Network, num_outputs: int) -> Classifier:
+    return Classifier(network.config, num_outputs)
+
+
+CLASSIFIER_WEIGHTS = {
+    "summary.{leaf}": "sequence_summary.summary.{leaf}",
+    "output.{leaf}": "logits_proj.{leaf}",
+}
+HEADS = {
+    HEAD: Head("vocabulary", "LMHeadModel", _build_lm_head, is_pretrained=True),
+    "classification": Head(
+        "sequence", "ForSequenceClassification", _build_classifier, "last", CLASSIFIER_WEIGHTS
+    ),
+    "token_classification": nn_heads.token_head(
+        nn_heads.make_linear(), {"output.{leaf}": "classifier.{leaf}"}
+    ),
+    "question_answering": nn_heads.span_head(stock="ForQuestionAnsweringSimple"),
+    "multiple_choice": nn_heads.choice_head(_build_classifier, CLASSIFIER_WEIGHTS, "last"),
+}
+
+TRAITS = Traits(
+    architecture="encoder",
+    heads=tuple(HEADS),
+    pooling="last",
+    supports_permutation=True,
+    has_segment_embeddings=True,
+    objective=HEAD,
+)
 
 WEIGHTS: list[Operation] = [
     Alias(r"^(word_embedding|mask_emb|layer)\b", r"transformer.\1"),  # a stock XLNetModel, without a head
@@ -448,8 +475,6 @@ WEIGHTS: list[Operation] = [
     Rename("layers.{}.feed_forward.down.{leaf}", "transformer.layer.{}.ff.layer_2.{leaf}"),
     Rename("layers.{}.feed_forward_norm.{leaf}", "transformer.layer.{}.ff.layer_norm.{leaf}"),
     Rename("heads.permutation_lm.decoder.{leaf}", "lm_loss.{leaf}"),
-    Rename("heads.classification.summary.{leaf}", "sequence_summary.summary.{leaf}"),
-    Rename("heads.classification.output.{leaf}", "logits_proj.{leaf}"),
 ]
 
 

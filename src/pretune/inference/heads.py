@@ -1,10 +1,9 @@
-"""Records through a network with a task's head: short texts share rows, windows are gathered by record."""
+"""Features through a network: the logits of a task's head, nats of given tokens, vectors of texts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,50 +12,35 @@ from torch import nn
 
 from pretune.data.corpus.windows import EncodedRecords
 from pretune.data.order import validation_rng
-from pretune.data.packing import pack_tight
+from pretune.data.packing import collate, pack_tight
+from pretune.inference.batching import iter_logits
 from pretune.nn.nonfinite import check_finite
 from pretune.runtime.device import network_device
 from pretune.text.tokenizer import Tokenizer
-from pretune.types import Feature, ObjectiveLike, Prediction, Record
+from pretune.types import Example, Feature, ObjectiveLike, Row, SpecialTokens, add_special_tokens
 
 MAX_BATCH_TOKENS = 8192
 
-
-class TaskLike(Protocol):
-    """What is asked of a task here."""
-
-    def encode(
-        self, record: Record, record_index: int, tokenizer: Tokenizer, *, labelled: bool = True
-    ) -> list[Feature]:
-        """The features of a record."""
-
-    def decode(
-        self, record: Record, features: Sequence[Feature], logits: Sequence[npt.NDArray[np.float32]]
-    ) -> Prediction:
-        """What the head's logits, (places, C) a feature, say of the record."""
+Array = npt.NDArray[np.float32]
 
 
 @torch.inference_mode()
-def predict_records(
+def predict_logits(
     network: nn.Module,
-    task: TaskLike,
     objective: ObjectiveLike,
-    tokenizer: Tokenizer,
-    records: Sequence[Record],
+    features: Sequence[Feature],
     *,
     row_capacity: int | None = None,
     batch_size: int | None = None,
-) -> list[Prediction]:
-    """One prediction a record, in the order of the records.
+) -> list[Array]:
+    """The logits of the objective's first head at its positions, (n, C) a feature.
 
     Args:
-        row_capacity: places of a row that several texts may share; None: each has one of its own.
+        row_capacity: positions of a row that several features may share; None: each has one of its own.
         batch_size: the most rows at once.
     """
-    if not records:
+    if not features:
         return []
-    encoded = [task.encode(r, i, tokenizer, labelled=False) for i, r in enumerate(records)]
-    features = [feature for found in encoded for feature in found]
     bounds = objective.length_bounds(EncodedRecords(features).lengths)
     rows = (
         pack_tight(bounds, row_capacity)
@@ -66,30 +50,69 @@ def predict_records(
     rows.sort(key=lambda row: -int(bounds[row].sum()))  # the widest first: it says how many fit
     was_training = network.training
     network.eval()
-    logits: list[npt.NDArray[np.float32]] = [np.zeros((0, 0), np.float32)] * len(features)
+    logits: list[Array] = [np.zeros((0, 0), np.float32)] * len(features)
     start = 0
     while start < len(rows):
         size = max(1, MAX_BATCH_TOKENS // int(bounds[rows[start]].sum()))
         batch_rows = rows[start : start + min(size, batch_size or size)]
         found = _head_logits(network, objective, [[features[i] for i in row] for row in batch_rows])
-        for i, record_logits in zip(chain.from_iterable(batch_rows), found, strict=True):
-            logits[i] = record_logits
+        for i, feature_logits in zip(chain.from_iterable(batch_rows), found, strict=True):
+            logits[i] = feature_logits
         start += len(batch_rows)
     network.train(was_training)
-    each = iter(logits)
-    return [
-        task.decode(record, found, [next(each) for _ in found])
-        for record, found in zip(records, encoded, strict=True)
-    ]
+    return logits
 
 
 def _head_logits(
     network: nn.Module, objective: ObjectiveLike, rows: Sequence[Sequence[Feature]]
-) -> list[Any]:
-    """The logits of the objective's first head, (places, C) a feature, row by row."""
+) -> list[Array]:
+    """The logits of the objective's first head, (n, C) a feature, row by row."""
     head = objective.heads[0]
     groups = [[objective.build(f, validation_rng(f.record)) for f in row] for row in rows]
     outputs = network(objective.collate(groups).to(network_device(network)), heads=(head,))
     counts = [sum(len(row.positions[head]) for row in e.rows) for e in chain.from_iterable(groups)]
     logits = check_finite(outputs.logits[head].float())
-    return np.split(logits.cpu().numpy(), np.cumsum(counts)[:-1])
+    return list(np.split(logits.cpu().numpy(), np.cumsum(counts)[:-1]))
+
+
+@torch.inference_mode()
+def predict_nll(
+    network: nn.Module, head: str, features: Sequence[Feature], tokenizer: Tokenizer
+) -> list[Array]:
+    """The nats of each token of a feature's last sequence, after those before it: (n,) a feature.
+
+    The sequences follow each other behind what the tokenizer puts before a text; ``head`` predicts the next
+    token.
+    """
+    before = np.array(tokenizer.specials.single[0], np.int64)
+    rows, targets = [], []
+    for feature in features:
+        tokens = np.concatenate([before, *feature.sequences]).astype(np.int64)  # (T,)
+        size = len(feature.sequences[-1])
+        rows.append((tokens, np.arange(len(tokens) - size - 1, len(tokens) - 1)))
+        targets.append(torch.from_numpy(np.asarray(feature.sequences[-1], np.int64)))
+    logits = iter_logits(network, head, rows, tokenizer.specials)
+    return [
+        nn.functional.cross_entropy(found, target.to(found.device), reduction="none").cpu().numpy()  # (n,)
+        for found, target in zip(logits, targets, strict=True)
+    ]
+
+
+@torch.inference_mode()
+def predict_vectors(
+    network: nn.Module, features: Sequence[Feature], specials: SpecialTokens, *, segments: bool
+) -> list[Array]:
+    """The mean of the last layer over the tokens of each feature, special ones among them: (D,) a feature."""
+    was_training = network.training
+    network.eval()
+    found: list[Array] = []
+    for feature in features:
+        tokens, kinds = add_special_tokens(specials, feature.sequences)  # (T,), (T,)
+        row = Row(tokens, {}, {}, kinds if segments else None)
+        batch = collate(
+            [[Example(feature.record, (row,))]], pad_id=specials.pad_id, heads=(), segments=segments
+        )
+        hidden = network(batch.to(network_device(network)), heads=()).hidden  # (1, T, D)
+        found.append(check_finite(hidden[0, : len(tokens)].float().mean(0)).cpu().numpy())  # (D,)
+    network.train(was_training)
+    return found

@@ -1,31 +1,24 @@
-"""Accuracy: the share of items whose predicted label is the true one."""
+"""Accuracy: the share of records whose predicted value is the true one."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from typing import Any
 
-import numpy as np
-
-from pretune.metrics._scoring import check_aligned, signature
-from pretune.metrics.statistics import BOOTSTRAP_SIGNATURE, bootstrap
-from pretune.types import Score
+from pretune.metrics.base import Counts, Metric, Sums
+from pretune.types import FloatArray
 
 
-def accuracy(
-    predictions: Sequence[Hashable], references: Sequence[Hashable], *, language: str = "en"
-) -> Score:
-    """Score labels (n,) against labels (n,), with a bootstrap interval; ``language`` does not matter.
+def count_correct(prediction: Any, reference: Any) -> Counts:
+    """1 of 1 where the value is the true one, 0 of 1 where it is not."""
+    return {"correct": float(prediction == reference), "n": 1.0}
 
-    Raises:
-        DataError: the lengths differ, or there is nothing to score.
-    """
-    check_aligned("accuracy", predictions, references)
-    n = len(references)
-    right = sum(predicted == true for predicted, true in zip(predictions, references, strict=True))
-    return Score(
-        name="accuracy",
-        value=right / n,
-        n=n,
-        signature=signature("accuracy", n, bootstrap=BOOTSTRAP_SIGNATURE),
-        interval=bootstrap(np.array([n - right, right]), lambda drawn: drawn[:, 1] / n),
-    )
+
+def share_correct(sums: Sums) -> FloatArray:
+    """The share of the records that are correct."""
+    share: FloatArray = sums["correct"] / sums["n"]
+    return share
+
+
+ACCURACY = Metric("accuracy", {"en": "accuracy", "zh": "准确率"}, count_correct, share_correct)
+EXACT_MATCH = Metric("exact_match", {"en": "exact match", "zh": "完全匹配率"}, count_correct, share_correct)
+"""The same of values with several parts, of which every one must be right."""

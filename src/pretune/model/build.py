@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,10 +14,11 @@ from torch import nn
 
 from pretune.checkpoint import weights
 from pretune.errors import CheckpointError, ConfigError, UsageError, quote
+from pretune.nn.heads import Head
 from pretune.nn.init import meta_device
 from pretune.runtime import device
 from pretune.text.tokenizer import Tokenizer
-from pretune.types import Traits, decoder_start_id
+from pretune.types import OutputSpec, Traits, decoder_start_id
 
 DEPTH_KEYS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
 """Settings that count layers, of which each has tensors of its own."""
@@ -32,7 +34,7 @@ BUILD_ERRORS = (
 """What torch, and the classes of transformers, raise where they cannot make a network of some settings."""
 
 
-def init_network(family: ModuleType, config: Any, head: str, labels: Sequence[str], seed: int) -> nn.Module:
+def init_network(family: ModuleType, config: Any, head: str, outputs: OutputSpec, seed: int) -> nn.Module:
     """A network with random weights that depend on the seed alone, and leave torch's generator as it was.
 
     Raises:
@@ -40,12 +42,12 @@ def init_network(family: ModuleType, config: Any, head: str, labels: Sequence[st
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _build_network(family, config, head, labels)
+        return _build_network(family, config, head, outputs)
 
 
-def _build_network(family: ModuleType, config: Any, head: str, labels: Sequence[str]) -> nn.Module:
+def _build_network(family: ModuleType, config: Any, head: str, outputs: OutputSpec) -> nn.Module:
     try:
-        network: nn.Module = family.Network(config, heads=head.split("+"), num_labels=len(labels))
+        network: nn.Module = family.Network(config, heads=head.split("+"), num_labels=outputs.size)
     except BUILD_ERRORS as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"model: no network has these sizes and settings: {reason}") from None
@@ -66,6 +68,23 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
     return tuple(labels)
 
 
+def is_labeled(table: Mapping[str, Head], heads: str) -> bool:
+    """Are outputs of one of these heads, joined by ``+``, classes of the training data?"""
+    return any(table[name].is_labeled for name in heads.split("+") if name in table)
+
+
+def head_outputs(table: Mapping[str, Head], heads: str, outputs: OutputSpec) -> OutputSpec:
+    """What is asked of the outputs, as far as it is for these heads: only a labelled one has labels.
+
+    Raises:
+        UsageError: two labels are the same, or one is empty.
+    """
+    if not is_labeled(table, heads):
+        return replace(outputs, labels=(), num_outputs=None)
+    check_labels(outputs.labels)
+    return outputs
+
+
 def find_decoder_start_id(family: ModuleType, tokenizer: Tokenizer) -> int | None:
     """What the decoder of an encoder-decoder begins with; None for another family.
 
@@ -76,14 +95,14 @@ def find_decoder_start_id(family: ModuleType, tokenizer: Tokenizer) -> int | Non
     return decoder_start_id(traits, tokenizer.specials) if traits.architecture == "encoder-decoder" else None
 
 
-def meta_network(family: ModuleType, config: Any, head: str, labels: Sequence[str]) -> nn.Module:
+def meta_network(family: ModuleType, config: Any, head: str, outputs: OutputSpec) -> nn.Module:
     """A network without values, which takes no memory: its shapes can be judged before it is made.
 
     Raises:
         ConfigError: sizes that no tensor can have.
     """
     with meta_device():
-        return _build_network(family, config, head, labels)
+        return _build_network(family, config, head, outputs)
 
 
 def check_sizes(config: Any, tokenizer: Tokenizer, max_length: int) -> None:
@@ -116,13 +135,13 @@ def check_sizes(config: Any, tokenizer: Tokenizer, max_length: int) -> None:
         )
 
 
-def check_memory(family: ModuleType, config: Any, head: str, labels: Sequence[str]) -> None:
+def check_memory(family: ModuleType, config: Any, head: str, outputs: OutputSpec) -> None:
     """The network can be trained in this machine's memory.
 
     Raises:
         ConfigError: it cannot.
     """
-    count = sum(p.numel() for p in meta_network(family, config, head, labels).parameters())
+    count = sum(p.numel() for p in meta_network(family, config, head, outputs).parameters())
     needed, available = 16 * count, device.total_memory()  # weights, gradients, AdamW's two moments, in fp32
     if available and needed > available:
         raise ConfigError(
@@ -136,8 +155,9 @@ def check_weights_fit(
     family: ModuleType,
     config: Any,
     head: str,
-    labels: Sequence[str],
+    outputs: OutputSpec,
     tensors: Mapping[str, torch.Tensor],
+    operations: Sequence[weights.Operation],
 ) -> None:
     """The sizes in config.json are those of the weights, which are bounded by their file.
 
@@ -150,13 +170,13 @@ def check_weights_fit(
                 f"{folder}: config.json says {name} = {value}, the weights are only {len(tensors)} tensors"
             )
     try:
-        network = meta_network(family, config, head, labels)
+        network = meta_network(family, config, head, outputs)
         needed, available = 4 * sum(p.numel() for p in network.parameters()), device.total_memory()
         if available and needed > available:
             raise CheckpointError(
                 f"its network takes {needed / 2**30:,.0f} GiB in float32, this machine has "
                 f"{available / 2**30:,.0f}; use a machine with more, or a smaller model"
             )
-        weights.load_weights(network, dict(tensors), family.WEIGHTS)
+        weights.load_weights(network, dict(tensors), operations)
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{folder}: {error}") from None

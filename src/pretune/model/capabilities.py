@@ -2,67 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Literal
 
 from pretune.errors import UsageError
+from pretune.nn.heads import Head
 
-HEAD_USES = {
-    "masked_lm": "`pretune predict` fills the masks of a text with it (in Python: fill)",
-    "permutation_lm": "`pretune predict` fills the masks of a text with it (in Python: fill)",
-    "causal_lm": "`pretune generate` continues a text with it (in Python: generate)",
+HeadUse = Literal["fill", "generate", "answer"]
+"""What a head is used for: it fills masks, of which both sides are known; it continues a text; or fine-tuning
+taught it to answer."""
+HEAD_USES: Mapping[HeadUse, str] = {
+    "fill": "`pretune predict` fills the masks of a text with it (in Python: fill)",
+    "generate": "`pretune generate` continues a text with it (in Python: generate)",
+    "answer": "`pretune predict` answers with it (in Python: predict)",
 }
-MASK_HEADS = ("masked_lm", "permutation_lm")
-"""Heads that say what stands at a place of which both sides are known."""
+HEAD_NAMES: Mapping[HeadUse, str] = {
+    "fill": "'masked_lm' or 'permutation_lm'",
+    "generate": "'causal_lm'",
+    "answer": "fine-tuned",
+}
+"""What a refusal calls the heads that are used so."""
+HEAD_ADVICE: Mapping[HeadUse, str] = {
+    "fill": "`pretune pretrain --family modernbert` makes a model that fills masks; "
+    "`pretune pretrain --family xlnet` makes one that reads in permuted order",
+    "generate": "`pretune pretrain --family llama` makes a model that continues texts",
+    "answer": "`pretune finetune` puts such a head on a model",
+}
+"""How to get one."""
 PREFIX_OBJECTIVES = ("prefix_lm",)
 """Objectives by which a decoder learns to read the beginning of a text both ways."""
-TASK_USE = "`pretune predict` answers with it (in Python: predict)"
-"""What a fine-tuned head is good for."""
-PRETRAIN_ADVICE = {
-    "masked_lm": "`pretune pretrain --family modernbert` makes a model that fills masks",
-    "permutation_lm": "`pretune pretrain --family xlnet` makes one that reads in permuted order",
-    "causal_lm": "`pretune pretrain --family llama` makes a model that continues texts",
-}
-CLASSIFIER_MODULES = ("classifier", "score", "classification_head", "logits_proj")
-"""What stock transformers calls the last maps of a classifier."""
-TASK_HEAD_MODULES = (
-    *CLASSIFIER_MODULES, "pre_classifier", "sequence_summary", "multiple_choice_head", "qa_outputs",
-    "start_logits",
-    "end_logits", "answer_class", "span_predictions",
-)  # fmt: skip
-"""What it calls the parts of heads of tasks: of classes, of a class a token, of answers, of choices."""
-FINETUNE_ADVICE = "`pretune finetune` puts such a head on a model"
 
 
-def check_head(
-    path: Path | None, model_head: str, required_heads: Sequence[str], untrained: Sequence[str]
-) -> None:
-    """See that a model with the head ``model_head`` can be used as one of the ``required_heads``.
+def head_use(family: ModuleType, head: str) -> HeadUse:
+    """What a head of a family is used for."""
+    table: Mapping[str, Head] = family.HEADS
+    if table[head].type != "vocabulary":
+        return "answer"
+    return "fill" if family.TRAITS.architecture == "encoder" else "generate"
+
+
+def check_trained(path: Path | None, family: ModuleType, head: str, untrained: Sequence[str]) -> None:
+    """See that a folder had the weights of a head that only pretraining trains.
 
     Raises:
-        UsageError: it cannot, or the head has parameters that were never trained.
+        UsageError: it had not.
     """
-    where = "this model" if path is None else f"{path}:"
-    if untrained and path is not None and model_head != "classification":
+    table: Mapping[str, Head] = family.HEADS
+    if untrained and path is not None and table[head].is_pretrained:
         raise UsageError(
-            f"{where} has no weights of a {model_head!r} head, so it can only be fine-tuned: "
+            f"{path}: has no weights of a {head!r} head, so it can only be fine-tuned: "
             f"pretune finetune {path} --train ..."
         )
-    if model_head not in required_heads:
-        heads = " or ".join(repr(head) for head in required_heads)
-        ways = "; ".join(PRETRAIN_ADVICE.get(head, FINETUNE_ADVICE) for head in required_heads)
-        raise UsageError(
-            f"{where} has a {model_head!r} head, and this needs a {heads} one. "
-            f"{HEAD_USES.get(model_head, TASK_USE)}; {ways}"
-        )
 
 
-def no_task_error(path: Path | None, head: str) -> UsageError:
+def check_use(path: Path | None, family: ModuleType, head: str, uses: Sequence[HeadUse]) -> None:
+    """See that a head can be used in one of these ways.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    use = head_use(family, head)
+    if use not in uses:
+        required = " or ".join(HEAD_NAMES[one] for one in uses)
+        raise _wrong_head_error(path, head, use, required, uses)
+
+
+def check_head(path: Path | None, family: ModuleType, head: str, required_heads: Sequence[str]) -> None:
+    """See that a head is one of those that a task names.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if head not in required_heads:
+        required = " or ".join(repr(one) for one in required_heads)
+        raise _wrong_head_error(path, head, head_use(family, head), required, ("answer",))
+
+
+def _wrong_head_error(
+    path: Path | None, head: str, use: HeadUse, required: str, uses: Sequence[HeadUse]
+) -> UsageError:
+    where = "this model" if path is None else f"{path}:"
+    return UsageError(
+        f"{where} has a {head!r} head, and this needs a {required} one. {HEAD_USES[use]}; "
+        + "; ".join(HEAD_ADVICE[one] for one in uses)
+    )
+
+
+def no_task_error(path: Path | None, family: ModuleType, head: str) -> UsageError:
     """The refusal of a question for a task, put to a model that was fine-tuned for none."""
     where = "this model" if path is None else f"{path}:"
     return UsageError(
-        f"{where} has a {head!r} head, but no task that pretune has. {HEAD_USES.get(head, TASK_USE)}; "
-        f"{FINETUNE_ADVICE}, for a task such as classification"
+        f"{where} has a {head!r} head, but no task that pretune has. {HEAD_USES[head_use(family, head)]}; "
+        f"{HEAD_ADVICE['answer']}, for a task such as classification"
     )
 
 

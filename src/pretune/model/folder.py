@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -11,10 +11,10 @@ from typing import Any
 from pretune.checkpoint import gguf, hub
 from pretune.data.cleaning.fingerprints import FINGERPRINTS_FILE as FINGERPRINTS
 from pretune.errors import CheckpointError, ConfigError, UnsupportedError, quote
-from pretune.families import find_family
-from pretune.registry import find, list_names
+from pretune.families import find_family, head_from_config
 from pretune.runtime import atomic_files, lock
 from pretune.runtime.json_files import check_folder_entries, read_json_object
+from pretune.types import OutputSpec
 
 OBJECT_KEYS = ("rope_parameters", "rope_scaling", "task_specific_params")
 """Keys of a config.json whose values families look into."""
@@ -135,27 +135,16 @@ def save_model_folder(folder: Path, write: Callable[[Path], None], *, overwrite:
     return folder
 
 
-def head_from_config(family: ModuleType, config: Mapping[str, Any]) -> str | None:
-    """The head of the stock class that a config.json names first; None for a body without one."""
-    architectures = config.get("architectures")
-    if not isinstance(architectures, list):
-        return None
-    for heads in family.HF_TYPES.values():
-        for head, name in heads.items():
-            if name in architectures[:1]:
-                return str(head)
-    return None
+def outputs_from_config(folder: Path, config: Mapping[str, Any]) -> OutputSpec:
+    """What a config.json says of the outputs of a labelled head.
 
-
-def task_from_config(head: str, config: Mapping[str, Any], labels: Sequence[str]) -> str | None:
-    """The task that a folder's head and ``problem_type`` mean; stock takes one label for a regression."""
-    assumed = "regression" if len(labels) == 1 else "single_label_classification"
-    problem = config.get("problem_type") or assumed
-    for name in list_names("tasks"):
-        module = find("tasks", name)
-        if head == module.HEAD and module.PROBLEM_TYPE in (None, problem):
-            return name
-    return None
+    Raises:
+        CheckpointError: its labels have no numbers, or a number of them is none.
+    """
+    problem_type = config.get("problem_type")
+    return OutputSpec(
+        labels_from_config(folder, config), problem_type=None if problem_type is None else str(problem_type)
+    )
 
 
 def labels_from_config(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:

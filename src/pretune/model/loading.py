@@ -14,19 +14,33 @@ from pretune.checkpoint import hub, weights
 from pretune.config import build_settings
 from pretune.data.cleaning.fingerprints import Fingerprints
 from pretune.errors import CheckpointError
+from pretune.families import head_from_config, weight_operations
 from pretune.generation.config import GenerationConfig
-from pretune.model.build import check_labels, check_weights_fit, find_decoder_start_id, init_network
-from pretune.model.capabilities import CLASSIFIER_MODULES, TASK_HEAD_MODULES
+from pretune.model.build import (
+    check_weights_fit,
+    find_decoder_start_id,
+    head_outputs,
+    init_network,
+    is_labeled,
+)
+from pretune.model.capabilities import head_use
 from pretune.model.folder import (
     find_model_folder,
-    head_from_config,
-    labels_from_config,
+    outputs_from_config,
     read_config,
     read_metadata,
-    task_from_config,
     verify_model_folder,
 )
+from pretune.nn.heads import Head
+from pretune.tasks import recognise_task
 from pretune.text.tokenizer import Tokenizer
+from pretune.types import OutputSpec
+
+OTHER_HEAD_MODULES = (
+    "sequence_summary", "multiple_choice_head", "start_logits", "end_logits", "answer_class",
+    "span_predictions", "classifier", "qa_outputs",
+)  # fmt: skip
+"""What transformers calls parts of fine-tuned heads, some of which no family of ours has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +52,7 @@ class LoadResult:
     network: nn.Module
     tokenizer: Tokenizer
     head: str
-    labels: tuple[str, ...]
+    outputs: OutputSpec
     metadata: Mapping[str, Any]
     fingerprints: Fingerprints | None
     path: Path
@@ -48,7 +62,7 @@ class LoadResult:
 
 
 def load_folder(
-    path: Path, head: str | None, labels: Sequence[str] | None, settings: Mapping[str, Any], seed: int
+    path: Path, head: str | None, outputs: OutputSpec | None, settings: Mapping[str, Any], seed: int
 ) -> LoadResult:
     """See `Model.load`."""
     folder = find_model_folder(path)
@@ -57,20 +71,22 @@ def load_folder(
     module, config = read_config(folder, config_json)
     config = build_settings(module.Config, config.model_dump() | dict(settings), where="model")
     folder_head = head_from_config(module, config_json)
-    folder_labels = (
-        () if folder_head is None else labels_from_config(folder, config_json)
+    table: Mapping[str, Head] = module.HEADS
+    known = (
+        outputs_from_config(folder, config_json)
+        if folder_head is not None and is_labeled(table, folder_head)
+        else OutputSpec()
     )  # another head may number as it likes
-    known = folder_labels if folder_head == "classification" else ()
-    requested_head = head or folder_head or next(h for h in module.TRAITS.heads if h != "classification")
-    chosen = (known if labels is None else check_labels(labels)) if requested_head == "classification" else ()
+    requested_head = head or folder_head or next(name for name in table if table[name].is_pretrained)
+    chosen = head_outputs(table, requested_head, outputs or known)
+    is_same_head = folder_head == requested_head and chosen.labels == known.labels
     metadata = read_metadata(folder, config)
-    stored_task = metadata.pop("task", None)
-    task = (
-        stored_task
-        if stored_task and folder_head == requested_head
-        else task_from_config(requested_head, config_json, chosen)
-    )
-    metadata |= {} if task is None else {"task": task}
+    if folder_head != requested_head:
+        metadata.pop("task", None)
+    recognised = None if "task" in metadata else recognise_task(requested_head, config_json, chosen.labels)
+    if recognised is not None:
+        metadata["task"] = recognised[0]
+        chosen = chosen if outputs is not None else recognised[1]
     tokenizer = Tokenizer.load(folder, config.vocab_size)
     if tokenizer.vocabulary_size > config.vocab_size:
         raise CheckpointError(
@@ -84,17 +100,17 @@ def load_folder(
             "has no position of its own in this architecture; fetch tokenizer.json again"
         )
     tensors = hub.read_tensors(folder)
-    surplus = _find_other_head_tensors(
-        tensors, folder_head, is_same_head=folder_head == requested_head and chosen == known
-    )
+    surplus = [] if is_same_head else _find_head_tensors(tensors, table)
     tensors = {name: tensor for name, tensor in tensors.items() if name not in surplus}
-    check_weights_fit(folder, module, config, requested_head, chosen, tensors)
+    operations = weight_operations(module, config, requested_head.split("+") if is_same_head else ())
+    check_weights_fit(folder, module, config, requested_head, chosen, tensors, operations)
     network = init_network(module, config, requested_head, chosen, seed)
-    missing = weights.load_weights(network, tensors, module.WEIGHTS)
-    if missing and folder_head == requested_head and chosen == known:
+    missing = weights.load_weights(network, tensors, operations)
+    if missing and is_same_head:
         raise CheckpointError(f"{folder}: has no weights for {', '.join(missing[:5])}")
     specials, start = tokenizer.specials, find_decoder_start_id(module, tokenizer)
-    writes = "causal_lm" in requested_head.split("+")  # who writes nothing does not fail by how it would
+    # Who writes nothing does not fail by how it would.
+    writes = "generate" in (head_use(module, name) for name in requested_head.split("+") if name in table)
     defaults = (
         GenerationConfig.load(folder, config_json, specials, start)
         if writes
@@ -103,23 +119,20 @@ def load_folder(
     return LoadResult(
         module, config, network.eval(), tokenizer, requested_head, chosen, metadata,
         Fingerprints.load(folder), folder,
-        tuple(missing), defaults, _describe_dropped_head(surplus, config_json, known),
+        tuple(missing), defaults, _describe_dropped_head(surplus, config_json, known.labels),
     )  # fmt: skip
 
 
-def _find_other_head_tensors(
-    tensors: Mapping[str, Tensor], folder_head: str | None, *, is_same_head: bool
-) -> list[str]:
-    """The tensors of a head that is not the one asked for: its classes, tags or answers mean nothing here.
+def _find_head_tensors(tensors: Mapping[str, Tensor], table: Mapping[str, Head]) -> list[str]:
+    """The tensors of fine-tuned heads: their classes, tags or answers mean nothing to another head.
 
-    Args:
-        folder_head: the head of the folder, where the family has it.
-        is_same_head: it is the one asked for, with the same classes.
+    Which head's they are the names alone do not tell: ``classifier.weight`` is that of three.
     """
-    if is_same_head:
-        return []
-    heads = CLASSIFIER_MODULES if folder_head == "classification" else TASK_HEAD_MODULES
-    return sorted(name for name in tensors if name.split(".")[0] in heads)
+    operations = [
+        weights.Rename(ours, theirs) for head in table.values() for ours, theirs in head.weights.items()
+    ]
+    claimed = {name for operation in operations for name in operation.matches(tensors)}
+    return sorted(name for name in tensors if name in claimed or name.split(".")[0] in OTHER_HEAD_MODULES)
 
 
 def _describe_dropped_head(surplus: Sequence[str], config: Mapping[str, Any], labels: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +19,8 @@ from pretune.arguments import FilePath, PositiveInt, Seed, check_arguments
 from pretune.checkpoint import hub, weights
 from pretune.config import Settings, build_settings, digest
 from pretune.data.cleaning.fingerprints import Fingerprints
-from pretune.errors import CheckpointError, UnsupportedError, UsageError, quote
+from pretune.errors import CheckpointError, DataError, UnsupportedError, UsageError, quote
+from pretune.families import weight_operations
 from pretune.generation.config import FILE_NAME, GenerationConfig
 from pretune.generation.generator import TextGenerator
 from pretune.generation.sampling import Sampling
@@ -27,22 +29,28 @@ from pretune.generation.settings import Decoding, build_decoding
 from pretune.inference import heads as prediction
 from pretune.inference.fill_mask import MaskFiller, MaskPrediction, fill_masks
 from pretune.inference.scoring import TextScore, score_causal, score_masked
-from pretune.model.build import check_labels, check_memory, check_sizes, find_decoder_start_id, init_network
+from pretune.model.build import check_memory, check_sizes, find_decoder_start_id, head_outputs, init_network
 from pretune.model.capabilities import (
-    MASK_HEADS,
     PREFIX_OBJECTIVES,
+    HeadUse,
     check_head,
+    check_trained,
+    check_use,
+    head_use,
     no_score_error,
     no_task_error,
 )
 from pretune.model.folder import METADATA_FILE, save_model_folder
 from pretune.model.loading import load_folder
 from pretune.model.nonfinite import explain_non_finite
+from pretune.nn.heads import combined_names
 from pretune.registry import find
 from pretune.runtime import atomic_files
 from pretune.runtime.device import network_device
+from pretune.tasks import find_task
+from pretune.tasks.base import Reader, Task
 from pretune.text.tokenizer import Tokenizer
-from pretune.types import Prediction, Record, Traits
+from pretune.types import Feature, OutputSpec, Prediction, Record, Traits
 
 
 class Model:
@@ -59,7 +67,7 @@ class Model:
         tokenizer: Tokenizer,
         head: str,
         *,
-        labels: tuple[str, ...] = (),
+        outputs: OutputSpec | None = None,
         metadata: Mapping[str, Any] | None = None,
         fingerprints: Fingerprints | None = None,
         path: Path | None = None,
@@ -68,7 +76,9 @@ class Model:
         dropped_head: str = "",
     ) -> None:
         self.family, self.config, self.network = family, config, network
-        self.tokenizer, self.heads, self.labels = tokenizer, tuple(head.split("+")), labels
+        self.tokenizer, self.heads = tokenizer, tuple(head.split("+"))
+        self.outputs = outputs or OutputSpec()
+        """What the outputs of a fine-tuned head mean."""
         self.metadata = dict(metadata or {})
         self.fingerprints = fingerprints
         """Of the text that it was pretrained on, where that is known."""
@@ -98,29 +108,33 @@ class Model:
         max_length: PositiveInt,
         seed: Seed,
         labels: Sequence[str] = (),
+        outputs: InstanceOf[OutputSpec] | None = None,
     ) -> Model:
         """A model with random weights, the same for the same seed.
+
+        Args:
+            outputs: of a fine-tuned head, where there is more to say than its ``labels``.
 
         Raises:
             ConfigError: ``settings`` holds a key that the family does not know, or sizes that fit neither
                 the tokenizer, nor ``max_length``, nor this machine.
             UnsupportedError: the family has no such head.
         """
-        module, labels = find("families", family), check_labels(labels)
-        traits: Traits = module.TRAITS
-        if not any(head in heads for heads in module.HF_TYPES.values()):
+        module = find("families", family)
+        if head not in combined_names(module.HEADS):
             raise UnsupportedError(
-                f"family {family!r} has no {head!r} head; it has {', '.join(traits.heads)}"
+                f"family {family!r} has no {head!r} head; it has {', '.join(module.HEADS)}"
             )
+        outputs = head_outputs(module.HEADS, head, outputs or OutputSpec(tuple(labels)))
         sizes = {"vocab_size": tokenizer.vocabulary_size, "max_position_embeddings": max_length}
         sizes |= {"pad_token_id": tokenizer.specials.pad_id}
         known = {name: size for name, size in sizes.items() if name in module.Config.model_fields}
         config = build_settings(module.Config, known | dict(settings), where="model")
         check_sizes(config, tokenizer, max_length)
-        check_memory(module, config, head, labels)
-        network = init_network(module, config, head, labels, seed)
+        check_memory(module, config, head, outputs)
+        network = init_network(module, config, head, outputs, seed)
         return cls(
-            module, config, network, tokenizer, head, labels=labels, metadata={"max_length": max_length}
+            module, config, network, tokenizer, head, outputs=outputs, metadata={"max_length": max_length}
         )
 
     @classmethod
@@ -131,24 +145,28 @@ class Model:
         *,
         head: str | None = None,
         labels: Sequence[str] | None = None,
+        outputs: InstanceOf[OutputSpec] | None = None,
         settings: Mapping[str, Any] | None = None,
         seed: Seed = 0,
     ) -> Model:
         """Read a model folder: one of ours, or any Hugging Face folder of a family that pretune has.
 
-        With ``head`` (and ``labels``) another head than the folder's is put on; what the folder has no
-        weights for is initialised from ``seed``, and ``untrained`` names it. ``settings`` replace those of
+        With ``head`` (and ``labels``, or ``outputs`` where there is more to say) another head than the
+        folder's is put on; what the folder has no weights for is initialised from ``seed``, and ``untrained``
+        names it. ``settings`` replace those of
         the folder's config that change no shape, such as dropout.
 
         Raises:
             CheckpointError: no model there, or a damaged or unsafe one.
             UnsupportedError: an architecture or head that pretune does not have.
         """
-        result = load_folder(Path(path), head, labels, settings or {}, seed)
+        if outputs is None and labels is not None:
+            outputs = OutputSpec(tuple(labels))
+        result = load_folder(Path(path), head, outputs, settings or {}, seed)
         return cls(
-            result.family, result.config, result.network, result.tokenizer, result.head, labels=result.labels,
-            metadata=result.metadata, fingerprints=result.fingerprints, path=result.path,
-            untrained=result.untrained,
+            result.family, result.config, result.network, result.tokenizer, result.head,
+            outputs=result.outputs, metadata=result.metadata, fingerprints=result.fingerprints,
+            path=result.path, untrained=result.untrained,
             generation_config=result.generation_config, dropped_head=result.dropped_head,
         )  # fmt: skip
 
@@ -156,14 +174,14 @@ class Model:
     def with_random_weights(self, seed: Seed) -> Model:
         """The same architecture, tokenizer and head, knowing nothing: the control of an experiment."""
         head = "+".join(self.heads)
-        network = init_network(self.family, self.config, head, self.labels, seed)
+        network = init_network(self.family, self.config, head, self.outputs, seed)
         return Model(
             self.family,
             self.config,
             network,
             self.tokenizer,
             head,
-            labels=self.labels,
+            outputs=self.outputs,
             metadata=self.metadata,
         )
 
@@ -173,6 +191,16 @@ class Model:
     def head(self) -> str:
         """The head that it is used through."""
         return self.heads[0]
+
+    @property
+    def head_use(self) -> HeadUse:
+        """What that head is used for."""
+        return head_use(self.family, self.head)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the head's outputs; empty where they have none."""
+        return self.outputs.labels
 
     @property
     def max_length(self) -> int:
@@ -204,13 +232,17 @@ class Model:
     def write(self, folder: Path) -> None:
         """Put the model's files, in Hugging Face layout, into an existing folder."""
         head, specials = "+".join(self.heads), self.tokenizer.specials
-        config = self.config.to_hugging_face(head, labels=self.labels, specials=specials)
-        if self.task_name is not None:
-            config |= {"problem_type": self.task_module.PROBLEM_TYPE}
-        hub.write_model(folder, config, weights.export_weights(self.network, self.family.WEIGHTS))
+        outputs, head_type = self.outputs, self.family.HEADS[self.head].type
+        if outputs.labels and outputs.problem_type is None and head_type == "sequence":
+            # As stock chooses it: one output alone is a regression.
+            problem_type = "regression" if outputs.size == 1 else "single_label_classification"
+            outputs = replace(outputs, problem_type=problem_type)
+        config = self.config.to_hugging_face(head, outputs=outputs, specials=specials)
+        operations = weight_operations(self.family, self.config, self.heads)
+        hub.write_model(folder, config, weights.export_weights(self.network, operations))
         self.tokenizer.save(folder, model_max_length=self.max_length)
         atomic_files.write_json(folder / METADATA_FILE, {"head": head, **self.metadata})
-        if self.head == "causal_lm":
+        if self.head_use == "generate":
             self.generation_config.save(folder, self.tokenizer.specials)
         if self.fingerprints is not None:
             self.fingerprints.save(folder)
@@ -226,7 +258,8 @@ class Model:
     @check_arguments
     def restore(self, folder: Path) -> None:
         """Put the weights of a folder that :meth:`write` wrote into this model's network."""
-        missing = weights.load_weights(self.network, hub.read_tensors(folder), self.family.WEIGHTS)
+        operations = weight_operations(self.family, self.config, self.heads)
+        missing = weights.load_weights(self.network, hub.read_tensors(folder), operations)
         if missing:
             raise CheckpointError(f"{folder}: has no weights for {', '.join(missing[:5])}")
 
@@ -236,10 +269,11 @@ class Model:
     def __call__(self, text: str, text_pair: str | None = None) -> Any:
         """What the head does: fill the masks, classify, or continue the text."""
         if self.task_name is not None:
-            return self.classify([text], None if text_pair is None else [text_pair])[0]
+            texts = (text,) if text_pair is None else (text, text_pair)
+            return self.predict([self.task_type().from_texts(texts)])[0]
         if text_pair is not None:
             raise UsageError(f"text_pair = {quote(text_pair)}: a language model reads one text; leave it out")
-        if self.head in MASK_HEADS:
+        if self.head_use == "fill":
             return self.fill(text)
         return self.generate(text)
 
@@ -250,52 +284,95 @@ class Model:
         return None if name is None else str(name)
 
     @property
-    def task_module(self) -> ModuleType:
-        """The module of its task.
+    def task_type(self) -> type[Task]:
+        """The class of its task.
 
         Raises:
             UsageError: it was fine-tuned for none.
         """
         if self.task_name is None:
-            raise no_task_error(self.path, self.head)
-        return find("tasks", self.task_name)
+            raise no_task_error(self.path, self.family, self.head)
+        return find_task(self.task_name)
 
-    def build_task(self, options: Settings | None = None) -> Any:
-        """The task in this model's terms; as it was trained, unless ``options`` are given."""
-        module = self.task_module
-        self.require_head(module.HEAD)
+    def build_task(self, options: Settings | None = None) -> Task:
+        """Its task with its outputs, and its options unless others are given."""
+        task_type = self.task_type
+        self.require_head(*task_type.heads)
         task_options = options or build_settings(
-            module.Options, self.metadata.get("task_options") or {}, where=METADATA_FILE
+            task_type.options_type, self.metadata.get("task_options") or {}, where=METADATA_FILE
         )
-        return module.Task(self.labels, self.tokenizer.specials, self.max_length, task_options)
+        return task_type(self.outputs, task_options)
+
+    @property
+    def reader(self) -> Reader:
+        """What a task encodes records for."""
+        return Reader(self.tokenizer, self.max_length)
 
     @check_arguments
     def predict(
         self,
-        records: Sequence[Record],
+        records: Sequence[InstanceOf[Record] | Mapping[str, Any] | str],
         options: InstanceOf[Settings] | None = None,
         *,
         batch_size: PositiveInt | None = None,
     ) -> list[Prediction]:
-        """One prediction a record; ``batch_size`` is the most rows at once, None as many as fit the cache."""
-        module = find("objectives", self.task_module.OBJECTIVE)
-        objective = module.Objective(self.family.TRAITS, self.tokenizer.specials)
+        """One prediction a record, in their order.
+
+        Args:
+            records: of the task's fields; a text alone is the first of them.
+            options: of the task; None: as it was trained.
+            batch_size: the most rows at once; None: as many as fit the cache.
+
+        Raises:
+            DataError: a record that the task cannot use.
+        """
+        task = self.build_task(options)
+        parsed = [self._parse(task, record, number) for number, record in enumerate(records, 1)]
+        encoded = [task.encode(r, i, self.reader, labelled=False) for i, r in enumerate(parsed)]
         with explain_non_finite(self.path, self.network):
-            return prediction.predict_records(
-                self.network, self.build_task(options), objective, self.tokenizer, records,
-                batch_size=batch_size,
-                row_capacity=self.max_length if self.family.TRAITS.supports_packing else None,
-            )  # fmt: skip
+            answers = self._answer(task, [f for found in encoded for f in found], batch_size)
+        each = iter(answers)
+        return [
+            task.decode(record, features, [next(each) for _ in features])
+            for record, features in zip(parsed, encoded, strict=True)
+        ]
+
+    def _parse(self, task: Task, record: Record | Mapping[str, Any] | str, number: int) -> Record:
+        """A record as the task reads it; what is no record yet is checked as a file's would be."""
+        if isinstance(record, Record):
+            return task.parse_record(record, labelled=False)
+        given = Record(task.from_texts([record]) if isinstance(record, str) else record, "record", number)
+        try:
+            return task.check_record(given)
+        except DataError as error:
+            raise DataError(f"{given.location}: {error}") from None
+
+    def _answer(self, task: Task, features: Sequence[Feature], batch_size: int | None) -> Sequence[Any]:
+        """What the network says of features, in the task's way: see `tasks.base.Predicts`."""
+        if task.predicts == "text":
+            prompts = [self.tokenizer.decode(feature.sequences[0]) for feature in features]
+            return [found[0].text for found in self.generate_batch(prompts)] if prompts else []
+        if task.predicts == "nll":
+            return prediction.predict_nll(self.network, self.head, features, self.tokenizer)
+        traits: Traits = self.family.TRAITS
+        if task.predicts == "vector":
+            return prediction.predict_vectors(
+                self.network, features, self.tokenizer.specials, segments=traits.has_segment_embeddings
+            )
+        objective = find("objectives", task.objective).Objective(traits, self.tokenizer.specials)
+        capacity = self.max_length if traits.supports_packing else None
+        return prediction.predict_logits(
+            self.network, objective, features, row_capacity=capacity, batch_size=batch_size
+        )
 
     @check_arguments
     def classify(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:
         """The class, or the labels, of each text, or of each pair."""
         if pairs is not None and len(pairs) != len(texts):
             raise UsageError(f"{len(texts)} texts and {len(pairs)} second texts do not pair up")
-        columns = [{"text": text} for text in texts]
-        if pairs is not None:
-            columns = [{**row, "text_pair": pair} for row, pair in zip(columns, pairs, strict=True)]
-        return self.predict([Record(row, "text", number) for number, row in enumerate(columns, 1)])
+        task = self.task_type()
+        rows = [(text,) for text in texts] if pairs is None else list(zip(texts, pairs, strict=True))
+        return self.predict([task.from_texts(row) for row in rows])
 
     @check_arguments
     def fill(
@@ -316,7 +393,7 @@ class Model:
                 whose probability it carries.
             whole_words: words of several tokens, too, compared by their probability a token.
         """
-        self.require_head(*MASK_HEADS)
+        self.require_use("fill")
         masks = MaskFiller(self.network, self.tokenizer, self.max_length, self.head)
         with explain_non_finite(self.path, self.network):
             return fill_masks(masks, text, top_k, targets=targets, joint=joint, whole_words=whole_words)
@@ -415,10 +492,10 @@ class Model:
         self, texts: Sequence[str], *, stride: int | None = None, within_word: bool = False
     ) -> list[TextScore]:
         """:meth:`score` of each text, several at once."""
-        self.require_head("causal_lm", *MASK_HEADS)
+        self.require_use("generate", "fill")
         if self.family.TRAITS.architecture == "encoder-decoder":
             raise no_score_error(self.path)
-        scorer = partial(score_masked, head=self.head) if self.head in MASK_HEADS else score_causal
+        scorer = partial(score_masked, head=self.head) if self.head_use == "fill" else score_causal
         with explain_non_finite(self.path, self.network):
             return scorer(
                 self.network, self.tokenizer, texts, max_length=self.max_length, stride=stride,
@@ -431,7 +508,7 @@ class Model:
         return f"not done as its {FILE_NAME} asks: {', '.join(unused)}" if unused else ""
 
     def _build_decoder(self) -> TextGenerator:
-        self.require_head("causal_lm")
+        self.require_use("generate")
         unused = self.take_unused_settings()
         if unused:
             warnings.warn(f"{self.path or 'this model'}: {unused}", UserWarning, stacklevel=4)
@@ -446,9 +523,19 @@ class Model:
         )
 
     def require_head(self, *heads: str) -> None:
-        """See that the model has a trained head of one of these kinds.
+        """See that the model has a trained head, and that it is one of these, which a task names.
 
         Raises:
             UsageError: it has another, or one that the folder had no weights for.
         """
-        check_head(self.path, self.head, heads, self.untrained)
+        check_trained(self.path, self.family, self.head, self.untrained)
+        check_head(self.path, self.family, self.head, heads)
+
+    def require_use(self, *uses: HeadUse) -> None:
+        """See that the model has a trained head that is used in one of these ways.
+
+        Raises:
+            UsageError: it has another, or one that the folder had no weights for.
+        """
+        check_trained(self.path, self.family, self.head, self.untrained)
+        check_use(self.path, self.family, self.head, uses)

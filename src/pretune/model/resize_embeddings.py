@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +14,7 @@ from pretune.model.build import init_network
 from pretune.model.model import Model
 from pretune.nn.init import meta_device
 from pretune.text.vocabulary_extension import ExtendedTokenizer
+from pretune.types import OutputSpec
 
 
 def resize_token_embeddings(model: Model, extended: ExtendedTokenizer) -> Model:
@@ -27,17 +28,18 @@ def resize_token_embeddings(model: Model, extended: ExtendedTokenizer) -> Model:
     config = build_settings(
         type(model.config), {**model.config.model_dump(), "vocab_size": size}, where="model"
     )
-    network = init_network(model.family, config, head, model.labels, seed=0)
+    network = init_network(model.family, config, head, model.outputs, seed=0)
     old, new = model.network.state_dict(), network.state_dict()
-    by_token = find_vocabulary_tensors(model.family, config, head, model.labels)
+    by_token = find_vocabulary_tensors(model.family, config, head, model.outputs)
     for name, tensor in new.items():
         tensor[: len(old[name])] = old[name]
         if name in by_token:
             init_new_rows(tensor, extended.pieces)
     network.train(model.network.training)
     return Model(
-        model.family, config, network, extended.tokenizer, head, labels=model.labels, metadata=model.metadata,
-        fingerprints=model.fingerprints, untrained=model.untrained, generation_config=model.generation_config,
+        model.family, config, network, extended.tokenizer, head, outputs=model.outputs,
+        metadata=model.metadata, fingerprints=model.fingerprints, untrained=model.untrained,
+        generation_config=model.generation_config,
     )  # fmt: skip
 
 
@@ -47,7 +49,7 @@ def init_new_rows(tensor: torch.Tensor, pieces: Mapping[int, tuple[int, ...]]) -
         tensor[id] = tensor[list(piece_ids)].mean(0)
 
 
-def find_vocabulary_tensors(family: ModuleType, config: Any, head: str, labels: Sequence[str]) -> set[str]:
+def find_vocabulary_tensors(family: ModuleType, config: Any, head: str, outputs: OutputSpec) -> set[str]:
     """Names of the tensors that have a row for each token: those whose shape goes with the vocabulary."""
 
     def shapes(size: int) -> dict[str, torch.Size]:
@@ -56,7 +58,7 @@ def find_vocabulary_tensors(family: ModuleType, config: Any, head: str, labels: 
             network: nn.Module = family.Network(
                 build_settings(type(config), values, where="model"),
                 heads=head.split("+"),
-                num_labels=len(labels),
+                num_labels=outputs.size,
             )
         return {name: tensor.shape for name, tensor in network.state_dict().items()}
 

@@ -20,6 +20,8 @@ PIPELINES = {
     "permutation_lm": ("", "AutoModelForCausalLM"),
     "causal_lm": ("text-generation", "AutoModelForCausalLM"),
     "classification": ("text-classification", "AutoModelForSequenceClassification"),
+    "token_classification": ("token-classification", "AutoModelForTokenClassification"),
+    "question_answering": ("question-answering", "AutoModelForQuestionAnswering"),
     "sentence": ("text-classification", "AutoModelForSequenceClassification"),
     "tagging": ("token-classification", "AutoModelForTokenClassification"),
     "token": ("token-classification", "AutoModelForTokenClassification"),

@@ -9,10 +9,10 @@ ENGLISH = {
     "minutes": "{n} min",
     "seconds": "{n} s",
     "pretraining_title": "Pretraining {family}",
-    "finetuning_title": "Fine-tuning a classifier",
     "quickstart_title": "From raw text to a tested model",
     "pretraining_subtitle": "{parameters} parameters, {tokens} tokens read in {time}, by the objective {objective}",
     "finetuning_subtitle": "{n} labelled texts, {labels} classes, {time}",
+    "finetuning_subtitle_without_labels": "{n} labelled records, {time}",
     "quickstart_subtitle": "Two language models pretrained on English and Chinese text, and a classifier for "
     "each language, in {time} on this machine",
     "beats_bigram": "{name}: held-out loss {loss} nats per token. A bigram model of the same text has {bigram}, "
@@ -78,19 +78,16 @@ ENGLISH = {
     "one_text": "a text",
     "two_texts": "a pair of texts",
     "card_name": "{family} fine-tuned with pretune",
-    "card_limits": "Knows only these classes; learnt from {n} labelled records.",
-    "example": "A text to be labelled.",
-    "example_pair": "Another text beside it.",
 }
 
 CHINESE = {
     "minutes": "{n} 分钟",
     "seconds": "{n} 秒",
     "pretraining_title": "预训练 {family}",
-    "finetuning_title": "微调分类器",
     "quickstart_title": "从原始文本到经过检验的模型",
     "pretraining_subtitle": "{parameters} 参数，{time} 内读入 {tokens} 个词元，训练目标 {objective}",
     "finetuning_subtitle": "{n} 条标注文本，{labels} 个类别，用时 {time}",
+    "finetuning_subtitle_without_labels": "{n} 条标注数据，用时 {time}",
     "quickstart_subtitle": "在本机用 {time}：中英文混合预训练两个语言模型，并为每种语言训练一个分类器",
     "beats_bigram": "{name}：验证集损失为每词元 {loss} nats。同一文本上，二元模型为 {bigram}，一元模型为 {unigram}，"
     "说明模型学到的不只是词元之间的相邻关系。",
@@ -146,9 +143,6 @@ CHINESE = {
     "one_text": "一段文本",
     "two_texts": "一对文本",
     "card_name": "{family}，用 pretune 微调",
-    "card_limits": "只认识上述类别；训练用了 {n} 条标注数据。",
-    "example": "一段待标注的文本。",
-    "example_pair": "与之配对的另一段文本。",
 }
 
 PHRASES = {"en": ENGLISH, "zh": CHINESE}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 import pydantic
 
@@ -17,6 +18,11 @@ LossAndNorm = Annotated[list[float | str | None], pydantic.Field(min_length=2, m
 class PlanChange(StateSchema):
     """One change in mid-run: of the length, of settings, or steps that are left out."""
 
+    old_keys: ClassVar[Mapping[str, str]] = {
+        "set": "values",
+        "asked": "requested_at",
+        "found": "loss_and_norm",
+    }
     step: Step
     steps: Annotated[list[PositiveStep], pydantic.Field(min_length=2, max_length=2)] | None = None
     values: dict[str, float] | None = None
@@ -29,6 +35,11 @@ class PlanChange(StateSchema):
 class RunPlan(StateSchema):
     """What was decided by measurement, and what was changed on the way."""
 
+    old_keys: ClassVar[Mapping[str, str]] = {
+        "memory": "micro_batch_limits", "spent": "seconds_spent", "replayed": "is_replay",
+        "turn": "cost_change", "seconds_before": "seconds_before_training",
+        "seconds_after": "seconds_after_training",
+    }  # fmt: skip
     steps: PositiveStep | None = None
     machine: Any = None
     data: str | None = None

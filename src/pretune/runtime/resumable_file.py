@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 from pretune.config import differences
 from pretune.errors import CheckpointError, DataError, UsageError
@@ -19,9 +19,10 @@ from pretune.runtime import atomic_files, state_file
 class _Sidecar(state_file.StateSchema):
     """How far the output is, and of what it is one."""
 
+    old_keys: ClassVar[Mapping[str, str]] = {"content": "content_sha256"}
     identity: dict[str, Any]
     bytes: int
-    content: str
+    content_sha256: str
     """SHA-256 of so many bytes of the output."""
     state: dict[str, Any]
 
@@ -79,7 +80,7 @@ class ResumableFile:
         self._write_sidecar(count)
 
     def _write_sidecar(self, count: int) -> None:
-        sidecar = {"identity": self.identity, "bytes": count, "content": self._hash.hexdigest()}
+        sidecar = {"identity": self.identity, "bytes": count, "content_sha256": self._hash.hexdigest()}
         state_file.write(self.sidecar, {**sidecar, "state": self.state})
 
     def finish(self) -> None:
@@ -136,7 +137,7 @@ class ResumableFile:
             return None
         if not sidecar["bytes"]:
             return None
-        if not self.partial.is_file() or self._hash_prefix(sidecar["bytes"]) != sidecar["content"]:
+        if not self.partial.is_file() or self._hash_prefix(sidecar["bytes"]) != sidecar["content_sha256"]:
             self._warn(f"{self.partial}: is gone or not what was written; the output is begun anew")
             self._hash = hashlib.sha256()
             return None

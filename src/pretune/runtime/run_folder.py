@@ -21,11 +21,12 @@ from typing import Any
 import torch
 import yaml
 
-from pretune.config import Settings, differences, digest, to_yaml
+from pretune.config import Settings, differences, digest, to_yaml, unknown_keys
 from pretune.errors import CheckpointError, ConfigError, PretuneError
 from pretune.runtime import run_lock, state_file
 from pretune.runtime.atomic_files import find_newest_valid, sha256, to_json, write_json, write_text
 from pretune.runtime.distributed import World
+from pretune.runtime.metrics_reader import REPEAT_ADVICE
 from pretune.runtime.plan_file import RunPlan
 
 DATA_FILES = (
@@ -123,10 +124,13 @@ class Run:
         """What came out, or None where the run has not ended.
 
         Raises:
-            CheckpointError: the file is damaged; ``verify``: or is not what the run wrote there.
+            CheckpointError: the file is damaged or an earlier version's; ``verify``: or it is not what
+                the run wrote there.
         """
         path = self.folder / SUMMARY_FILE
         summary = state_file.read_unverified(path, RERUN_ADVICE)
+        if summary is not None and "ended" in summary:
+            raise state_file.renamed_error(path, "key 'ended' is called 'stop_reason' now", REPEAT_ADVICE)
         if verify and summary is not None:
             checksums = (
                 state_file.read(
@@ -181,9 +185,15 @@ class Run:
             ) from None
         changed = differences(_without_parallel(stored), _without_parallel(settings.model_dump(mode="json")))
         if changed:
+            old = ", ".join(unknown_keys(type(settings), stored))
+            hint = (
+                f"; there is no key {old}: an earlier version may have called it so "
+                f"({state_file.RENAMED_KEYS_PAGE} has all names), and the run's model can still be begun from"
+            )
             raise ConfigError(
                 f"{self.folder}: holds a run with other settings ({'; '.join(changed)}); "
                 "give another folder with --out, or the same settings to go on with it"
+                f"{hint if old else ''}"
             )
 
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pydantic
 
@@ -18,13 +18,29 @@ from pretune.runtime import atomic_files
 
 CHECKSUM_KEY = "sha256"
 """The key of the checksum, beside the content."""
+RENAMED_KEYS_PAGE = "docs/renamed-keys.md"
+"""What each key, option and file was called before, and what to do with a file that has the old name."""
 _MAX_REASON = 200
+
+
+class RenamedKeyError(ValueError):
+    """A file has a key that has another name now."""
 
 
 class StateSchema(pydantic.BaseModel):
     """Base of the forms of state files: what is declared has its type, other keys are let through."""
 
     model_config = pydantic.ConfigDict(extra="allow", strict=True)
+    old_keys: ClassVar[Mapping[str, str]] = {}
+    """What a key was called before -> its name now."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _reject_old_keys(cls, values: Any) -> Any:
+        for old, new in cls.old_keys.items() if isinstance(values, Mapping) else ():
+            if old in values:
+                raise RenamedKeyError(f"key {old!r} is called {new!r} now")
+        return values
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
@@ -82,6 +98,9 @@ def check_schema(path: Path, content: Any, schema: type[pydantic.BaseModel], adv
         schema.model_validate(content)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
+        renamed = first.get("ctx", {}).get("error")
+        if isinstance(renamed, RenamedKeyError):
+            raise renamed_error(path, str(renamed), advice) from None
         where = ".".join(map(str, first["loc"])) or "content"
         given = "" if first["type"] == "missing" else f" = {str(first['input'])[:50]!r}"
         raise damaged_error(path, f"{where}{given}: {first['msg']}", advice) from None
@@ -95,3 +114,10 @@ def checksum(content: Mapping[str, Any]) -> str:
 def damaged_error(path: Path, reason: str, advice: str) -> CheckpointError:
     """The error of a file that cannot be believed."""
     return CheckpointError(f"{path}: damaged: {reason[:_MAX_REASON]}; {advice}")
+
+
+def renamed_error(path: Path, reason: str, advice: str) -> CheckpointError:
+    """The error of a file that an earlier version wrote, with other names of keys."""
+    return CheckpointError(
+        f"{path}: {reason}: an earlier version wrote it ({RENAMED_KEYS_PAGE} has all names); {advice}"
+    )

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import pydantic
 
 from pretune.config import Settings
 from pretune.data.sources.columns import Field
 from pretune.errors import DataError, quote
-from pretune.text.tokenizer import Tokenizer
+from pretune.tasks.base import Reader
 from pretune.types import IntArray, Record, SpecialTokens, add_special_tokens
 
 TEXT_FIELDS = (Field("text"), Field("text_pair", required=False, is_text=False))
 """A text, or a pair of them."""
+LONG_TEXT_ADVICE = ", task_options.long_texts=windows all"
 Sequences = tuple[IntArray, ...]
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
@@ -31,13 +33,6 @@ class LongTextSettings(Settings):
     text of a pair keeps half of the room, and what the second leaves."""
     overlap: int = pydantic.Field(default=16, ge=0)
     """Tokens that neighbouring windows share."""
-
-
-def get_texts(record: Record) -> tuple[str, ...]:
-    """The text of a record, or its pair of texts."""
-    pair = record.fields.get("text_pair")
-    first = str(record.fields["text"])
-    return (first,) if pair is None else (first, str(pair))
 
 
 def parse_text_pair(fields: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -67,23 +62,20 @@ def sort_labels(labels: Iterable[str]) -> list[str]:
 
 
 def encode_windows(
-    record: Record,
-    tokenizer: Tokenizer,
-    specials: SpecialTokens,
-    max_length: int,
-    long_text_settings: LongTextSettings,
+    record: Record, texts: Sequence[str], reader: Reader, long_text_settings: LongTextSettings
 ) -> list[Sequences]:
-    """The ids of a text or a pair, without their frame: once, or once a window of a long text.
+    """The ids of the text or the pair of a record, without their special tokens: once, or once a window.
 
     Raises:
         DataError: the model would be handed no token at all, or has no room for one.
     """
-    sequences = tuple(tokenizer.encode(text).ids for text in get_texts(record))
+    specials, max_length = reader.tokenizer.specials, reader.max_length
+    sequences = tuple(reader.tokenizer.encode(text).ids for text in texts)
     num_special_tokens = len(add_special_tokens(specials, tuple(s[:0] for s in sequences))[0])
     if not num_special_tokens and not any(map(len, sequences)):
         raise DataError(
-            f"{record.location}: the tokenizer makes no token of {quote(get_texts(record)[-1])}, "
-            "and puts none around a text"
+            f"{record.location}: the tokenizer makes no token of {quote(texts[-1])}, and puts none around a "
+            "text"
         )
     if max_length <= num_special_tokens:
         raise DataError(
@@ -93,6 +85,39 @@ def encode_windows(
     return _STRATEGIES[long_text_settings.long_texts](
         sequences, max_length - num_special_tokens, long_text_settings.overlap
     )
+
+
+def parse_words(fields: Mapping[str, Any], name: str) -> list[str]:
+    """The words of a field: a list, or a cell of a table with spaces (else ``|``) between them.
+
+    Raises:
+        DataError: it is neither.
+    """
+    value = fields.get(name)
+    if isinstance(value, str):  # a cell of a table, with | between words where pretune wrote it
+        value = value.split() if " " in value else value.split("|")
+    if not isinstance(value, list | tuple) or not all(isinstance(word, str) for word in value):
+        raise DataError(f"{name!r} must be a list of texts, not {type(value).__name__}")
+    return list(value)
+
+
+def window_slices(record: Record, size: int, room: int, overlap: int) -> Iterator[slice]:
+    """Windows of ``room`` tokens over ``size``, each sharing ``overlap`` with the one before.
+
+    Raises:
+        DataError: there is no token, or no room for one.
+    """
+    if room < 1 or not size:
+        raise DataError(f"{record.location}: no token of the text fits into the model")
+    stride = max(1, room - min(overlap, room // 2))
+    for start in range(0, max(1, size - room + stride), stride):
+        yield slice(start, start + room)
+
+
+def second_text_start(specials: SpecialTokens, size: int) -> tuple[int, int]:
+    """Where the second text of a pair begins behind a first of ``size`` tokens; how many are special ones."""
+    marks, _ = add_special_tokens(specials, (np.full(size, -1), np.array([-2])))
+    return int(np.flatnonzero(marks == -2)[0]), len(marks) - size - 1
 
 
 def _split_windows(sequences: Sequences, max_tokens: int, overlap: int) -> list[Sequences]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from pretune.errors import CheckpointError
 from pretune.runtime import atomic_files
+from pretune.runtime.metrics_reader import REPEAT_ADVICE
 from pretune.runtime.run_folder import PLAN_FILE, Run
+from pretune.runtime.state_file import renamed_error
 from pretune.runtime.state_file import write as write_state
 from pretune.training.callbacks.ema import EMA
 from pretune.training.ddp import Parallel
@@ -153,6 +156,11 @@ class Checkpointer:
     def _verify(self, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
         """What a checkpoint says; without the best so far, where that is damaged."""
         state = atomic_files.verify_folder(folder)
+        old = sorted(state.keys() - {field.name for field in fields(TrainState)})
+        if old:
+            raise renamed_error(
+                folder / atomic_files.MANIFEST, f"there is no key {', '.join(old)} now", REPEAT_ADVICE
+            )
         if state["best_step"] is not None:
             try:
                 atomic_files.verify_folder(atomic_files.checkpoint_path(self.folder, state["best_step"]))

@@ -13,6 +13,7 @@ from pretune.registry import find
 from pretune.report.card import Card, CardScore, DataSource, model_card
 from pretune.report.phrases import phrase, teacher_values
 from pretune.report.words import translations
+from pretune.tasks import find_task
 from pretune.types import Score
 from pretune.workflows.findings import severe_findings
 
@@ -115,13 +116,14 @@ def finetuning_card(settings: Any, summary: dict[str, Any]) -> str:
         )  # fmt: skip
         baselines = tuple((b, row[name]["value"]) for b, row in summary["baselines"].items())
         scores.append(CardScore(translations(settings.language)[summary["split"]], value, baselines))
-    language, task = settings.language, find("tasks", settings.task)
+    language, task = settings.language, find_task(settings.task)
+    words = task.phrases[language]
     what = phrase(language, "two_texts" if summary["pairs"] else "one_text")
     comma = "、" if language == "zh" else ", "
     card = Card(
         name=phrase(language, "card_name", family=summary["family"]),
-        summary=task.DESCRIPTION[language].format(text=what, labels=comma.join(summary["labels"])),
-        head=task.HEAD,
+        summary=words.description.format(text=what, labels=comma.join(summary["labels"])),
+        head=str(summary["head"]),
         family=str(summary["family"]),
         parameters=int(summary["parameters"]),
         base_model="" if settings.random_init else Path(settings.model).name,
@@ -129,11 +131,11 @@ def finetuning_card(settings: Any, summary: dict[str, Any]) -> str:
         sources=tuple(DataSource(Path(s).name) for s in settings.train),
         settings=_settings(summary, settings),
         scores=tuple(scores),
-        limits=(phrase(language, "card_limits", n=f"{summary['num_train']:,}"),),
+        limits=(words.limits.format(n=f"{summary['num_train']:,}"),),
         warnings=_warnings(summary),
-        example=phrase(language, "example"),
-        example_pair=phrase(language, "example_pair") if summary["pairs"] else "",
-        multi_label=task.PROBLEM_TYPE == "multi_label_classification",
+        example=words.example,
+        example_pair=words.example_pair if summary["pairs"] else "",
+        multi_label=task.labels_are_independent,
         language=settings.language,
     )
     return model_card(card)

@@ -6,7 +6,7 @@ import math
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,65 +20,83 @@ from pretune.data.sources.read_options import ReadOptions
 from pretune.data.sources.records import RecordLog, read_records
 from pretune.errors import CheckpointError, DataError, NonFiniteError, UnsupportedError
 from pretune.evaluation.language_model import HeldOutSet
-from pretune.evaluation.mistakes import Mistake, Slice, accuracy_by_length, confident_mistakes
+from pretune.evaluation.mistakes import Mistake, Slice, confident_mistakes, value_by_length
+from pretune.metrics.base import Metric
 from pretune.metrics.by_class import ClassReport
+from pretune.metrics.statistics import PairedDifference, compare, metric_value
 from pretune.model.model import Model
 from pretune.model.nonfinite import explain_non_finite
 from pretune.objectives import ObjectiveSpec, default_objective, parse_objective
-from pretune.registry import find
 from pretune.report.diagnostics import Finding
 from pretune.runtime import atomic_files, device, state_file
 from pretune.runtime.progress import NullReporter, Reporter
+from pretune.tasks import DEFAULT_TASK, find_task
+from pretune.tasks.base import Task
 from pretune.types import Prediction, Record, Score
 from pretune.workflows import verdicts
 from pretune.workflows.data_options import reading_for_model
 from pretune.workflows.prediction_findings import diagnose_predictions
+
+BaselineScores = dict[str, tuple[Baseline, list[Score]]]
+"""Of each baseline by its name: its values for some records, and their scores."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """A model on a task's labelled records."""
 
-    task: str
+    task_name: str
+    task: Task
     records: Sequence[Record]
     predictions: Sequence[Prediction]
     references: Sequence[Any]
     """The true value of each record."""
+    language: str
+    """Of the records."""
     scores: list[Score]
     """The first decides."""
-    baselines: dict[str, tuple[Baseline, list[Score]]] = field(default_factory=dict)
+    baselines: BaselineScores = field(default_factory=dict)
     class_report: ClassReport | None = None
     """Scores by class, of a task that has classes."""
     mistakes: list[Mistake] = field(default_factory=list)
+    """With values as a person reads them."""
     slices: list[Slice] = field(default_factory=list)
+    """Of the deciding metric, by length."""
     overlap: int | None = None
     """Texts that stand in the model's pretraining text; None where that is not known."""
     num_overlap_checked: int = 0
     """Texts that were long enough to be looked up there."""
 
     @property
-    def correct(self) -> list[bool]:
-        """Whether the model is wholly right about each record."""
-        return self.match(p.value for p in self.predictions)
+    def values(self) -> list[Any]:
+        """The predicted value of each record."""
+        return [p.value for p in self.predictions]
 
-    def match(self, predicted: Iterable[Any]) -> list[bool]:
-        """Whether each of these values is the true one."""
-        return [value == true for value, true in zip(predicted, self.references, strict=True)]
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The task's metrics for these records; the first decides."""
+        return self.task.metrics(self.language)
+
+    @property
+    def metric(self) -> Metric:
+        """The one that decides."""
+        return self.metrics[0]
+
+    def compare(self, values: Sequence[Any]) -> PairedDifference:
+        """How much better the model is than other values for the same records, by the deciding metric."""
+        return compare(self.metric, [self.values], [values], self.references)
 
     @property
     def beats_majority(self) -> bool:
-        """Whether more records are wholly right than one answer for all would get right."""
-        return sum(self.correct) > max(Counter(self.references).values(), default=0)
+        """Does it score above the most frequent true value, given for every record?"""
+        counts = Counter(map(self.task.as_value, self.references))
+        constant = [counts.most_common(1)[0][0]] * len(self.references)
+        value = metric_value(self.metric, constant, self.references)
+        return self.scores[0].is_better_than(value)
 
     def findings(self, split: str = "") -> tuple[Finding, ...]:
         """What the predictions show before all else; ``split``: ``test`` or ``validation``, if known."""
-        values = [p.value for p in self.predictions]
-        return diagnose_predictions(self.task, values, self.references, self.records, split)
-
-    @property
-    def record_metric(self) -> str:
-        """The name of the score that is the mean of :attr:`correct`."""
-        return str(find("tasks", self.task).RECORD_METRIC)
+        return diagnose_predictions(self.task, self.values, self.references, split)
 
     def summary(self) -> dict[str, Any]:
         """Scores, baselines and overlap, as they stand in summary.json."""
@@ -95,11 +113,12 @@ class Evaluation:
 
     def prediction_rows(self) -> list[dict[str, Any]]:
         """One row a record: what was said, what is true, how sure, and the probability of every label."""
-        task = find("tasks", self.task)
+        task = self.task
+        echoed = [f.name for f in task.fields if not f.is_label]
         return [
             {
-                **{key: r.fields[key] for key in ("text", "text_pair") if r.fields.get(key) is not None},
-                task.PREDICTION_FIELD: true,
+                **{key: r.fields[key] for key in echoed if r.fields.get(key) is not None},
+                task.reference_field: true,
                 "prediction": p.value,
                 "confidence": p.confidence,
                 "probabilities": {label: round(x, 6) for label, x in task.probabilities(p).items()},
@@ -108,13 +127,8 @@ class Evaluation:
         ]
 
 
-BaselineScores = dict[str, tuple[Baseline, list[Score]]]
-"""Of each baseline by its name: what it says of some records, and its scores."""
-
-
 def fit_baselines(
-    task: Any,
-    task_name: str,
+    task: Task,
     train: Sequence[Record],
     records: Sequence[Record],
     *,
@@ -123,22 +137,21 @@ def fit_baselines(
     """The baselines of a task, fitted on ``train`` and scored on ``records``.
 
     Args:
-        task: as made for the labels of ``train``.
-        task_name: of the task.
+        task: with the outputs that ``train`` decided.
+        train: labelled records.
+        records: other labelled records.
         max_seconds: that fitting may take, about; training records evenly apart are left out for it, and the
             descriptions say so. None: as long as it takes.
     """
-    fit = find("evaluation", find("tasks", task_name).BASELINES).baselines
-    used = train if max_seconds is None else _subsample_for_time(train, records, fit, max_seconds)
+    used = train if max_seconds is None else _subsample_for_time(train, records, task, max_seconds)
     found: BaselineScores = {}
-    for key, baseline in fit(used, records).items():
+    for baseline in task.baselines(used, records):
         if len(used) < len(train):
             description = (
                 f"{baseline.description}, fitted on {len(used):,} of {len(train):,} training records"
             )
             baseline = replace(baseline, description=description)
-        predictions = [Prediction(number, value) for number, value in enumerate(baseline.predictions)]
-        found[key] = (baseline, task.score(predictions, records))
+        found[baseline.name] = (baseline, task.score_values(baseline.predictions, records))
     return found
 
 
@@ -147,14 +160,14 @@ TIMING_RECORDS = 300
 
 
 def _subsample_for_time(
-    train: Sequence[Record], records: Sequence[Record], fit: Callable[..., Any], max_seconds: float
+    train: Sequence[Record], records: Sequence[Record], task: Task, max_seconds: float
 ) -> Sequence[Record]:
     """As many of the training records as the baselines can be fitted on in ``max_seconds``."""
     if len(train) <= TIMING_RECORDS:
         return train
     began = time.monotonic()
     try:
-        fit(_subsample_evenly(train, TIMING_RECORDS), records[:1])
+        list(task.baselines(_subsample_evenly(train, TIMING_RECORDS), records[:1]))
     except DataError:  # so few records may hold one class only
         return train
     spent = time.monotonic() - began
@@ -180,18 +193,26 @@ def evaluate_records(
 
     ``predictions``: what it says of the records, if that is known.
     """
-    task_module, task = model.task_module, model.build_task(options)
+    task = model.build_task(options)
     predictions = model.predict(records, options) if predictions is None else predictions
-    truth = [task_module.reference(r) for r in records]
-    texts = ["\n".join(task_module.get_texts(r)) for r in records]
-    correct = [p.value == t for p, t in zip(predictions, truth, strict=True)]
+    references = [task.reference(r) for r in records]
+    texts = ["\n".join(task.texts(r)) for r in records]
+    values, language = [p.value for p in predictions], task.language(records)
+    mistakes = confident_mistakes(records, predictions, references, k=10, is_correct=task.is_correct)
     return Evaluation(
-        str(model.task_name), records, predictions, truth, task.score(predictions, records), baselines,
-        task.by_class(predictions, records), confident_mistakes(records, predictions, truth, k=10),
-        accuracy_by_length(correct, [len(t) for t in texts]),
+        str(model.task_name), task, records, predictions, references, language,
+        task.score(predictions, records), baselines, task.by_class(predictions, records),
+        [_render_mistake(task, records[m.record_index], texts[m.record_index], m) for m in mistakes],
+        value_by_length(task.metrics(language)[0], values, references, [len(t) for t in texts]),
         len(model.fingerprints.find_overlapping(texts)) if model.fingerprints is not None else None,
         model.fingerprints.count_checkable(texts) if model.fingerprints is not None else 0,
     )  # fmt: skip
+
+
+def _render_mistake(task: Task, record: Record, text: str, mistake: Mistake) -> Mistake:
+    """A mistake with its text and values as a person reads them."""
+    reference = task.render(record, task.as_value(mistake.reference))
+    return replace(mistake, text=text, predicted=task.render(record, mistake.predicted), reference=reference)
 
 
 @check_arguments
@@ -230,17 +251,14 @@ def evaluate(
             "fine-tune it on that task first, or leave the task out"
         )
     if loaded.task_name is not None:
-        name = loaded.task_name
-        fields = loaded.task_module.FIELDS
-        reading = reading_for_model(loaded, columns, encoding, [field.name for field in fields])
+        name, bound = loaded.task_name, loaded.build_task()
+        reading = reading_for_model(loaded, columns, encoding, [field.name for field in bound.fields])
         records = read_labelled((data,), reporter, name, reading=reading)
-        loaded.build_task().check_labels(records)
+        bound.check(records)
         train_records = None if train is None else read_labelled((train,), reporter, name, reading=reading)
         if train_records is not None:
-            loaded.build_task().check_labels(train_records)
-        baselines = (
-            {} if train_records is None else fit_baselines(loaded.build_task(), name, train_records, records)
-        )
+            bound.check(train_records)
+        baselines = {} if train_records is None else fit_baselines(bound, train_records, records)
         evaluation = evaluate_records(loaded, records, baselines)
         found = verdicts.findings_to_dicts("en", evaluation.findings())
         summary = {"verb": "evaluate", "task": name, **evaluation.summary(), "verdicts": found}
@@ -323,20 +341,20 @@ def _pretraining_spec(model: Model) -> ObjectiveSpec:
 def read_labelled(
     paths: Sequence[str | Path],
     reporter: Reporter,
-    task: str = "classification",
+    task: str = DEFAULT_TASK,
     *,
     reading: ReadOptions | None = None,
     log: RecordLog | None = None,
 ) -> list[Record]:
     """All records of labelled files that a task can use; what was left out is said."""
-    task_module = find("tasks", task)
+    reader = find_task(task)()
     log = RecordLog() if log is None else log
     records = []
     num_padded = 0
-    for record in read_records(paths, columns=task_module.FIELDS, read_options=reading, log=log):
+    for record in read_records(paths, columns=reader.fields, read_options=reading, log=log):
         try:
-            records.append(task_module.parse(record))
-            num_padded += _has_outer_whitespace(record.fields.get(task_module.PREDICTION_FIELD))
+            records.append(reader.parse_record(record))
+            num_padded += _has_outer_whitespace(record.fields.get(reader.reference_field))
         except DataError as error:
             log.num_good -= 1
             log.reject(record.path, record.line, str(error))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from pretune.metrics.statistics import PairedDifference, paired_difference
+from pretune.metrics.statistics import PairedDifference
 from pretune.report import page as p
 from pretune.report.diagnostics import FIRST_FINDINGS, Finding
 from pretune.report.phrases import phrase, teacher_values
@@ -122,7 +122,7 @@ def baseline_finding(
     baseline: str,
     baseline_value: float,
     *,
-    metric: str = "accuracy",
+    metric: str,
     num_train: int,
     with_advice: bool = True,
 ) -> p.VerdictItem:
@@ -133,8 +133,8 @@ def baseline_finding(
     keys = ("beats_baseline", "below_baseline", "level_with_baseline")
     item = comparison_finding(
         language, keys, difference, name,
-        value=f"{value:.3f}", baseline=translations(language)[baseline], other=f"{baseline_value:.3f}",
-        metric=metric_name(language, metric),
+        value=f"{value:.3f}", baseline=baseline, other=f"{baseline_value:.3f}",
+        metric=metric,
     )  # fmt: skip
     if item.status != "bad" or not with_advice:
         return item
@@ -151,20 +151,18 @@ def overlap_finding(language: str, overlap: int, num_checked: int, n: int) -> p.
 def baseline_findings(
     language: str, evaluation: Evaluation, summary: Mapping[str, Any]
 ) -> list[p.VerdictItem]:
-    """Whether the model beats each baseline, by a paired bootstrap over the records."""
-    name = evaluation.record_metric
-    ours = next(s.value for s in evaluation.scores if s.name == name)
+    """Whether the model beats each baseline, by its deciding metric: a paired bootstrap over the records."""
+    ours = evaluation.scores[0].value
     severe = {row["type"] for row in summary["verdicts"] if row["status"] == "bad"}
     found = []
-    for baseline, (baseline_predictions, scores) in evaluation.baselines.items():
-        if baseline == "majority" and "constant_prediction" in severe:
+    for name, (baseline, scores) in evaluation.baselines.items():
+        if name == "majority" and "constant_prediction" in severe:
             continue  # it says the same, and would name no cause
-        theirs = evaluation.match(baseline_predictions.predictions)
-        difference = paired_difference([evaluation.correct], [theirs])
-        other = next(s.value for s in scores if s.name == name)
+        difference = evaluation.compare(baseline.predictions)
         found.append(
             baseline_finding(
-                language, translations(language)["ours"], difference, ours, baseline, other, metric=name,
+                language, translations(language)["ours"], difference, ours, baseline.word(language),
+                scores[0].value, metric=evaluation.metric.word(language),
                 num_train=summary["num_train"], with_advice=not severe & set(FIRST_FINDINGS),
             )
         )  # fmt: skip

@@ -156,7 +156,7 @@ def load_generator(
     """
     device.configure()
     loaded = model if isinstance(model, Model) else Model.load(model)
-    loaded.require_head("causal_lm")
+    loaded.require_use("generate")
     if reporter is not None:
         for note in notes(loaded, chat=chat):
             reporter.say(f"  {note}")

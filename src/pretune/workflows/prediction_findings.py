@@ -16,10 +16,9 @@ from pretune.evaluation.constant_prediction import (
     find_constant_prediction,
     find_never_predicted,
 )
-from pretune.registry import find
 from pretune.report.diagnostics import ANNEALED_LR, Finding, Rows, Status
+from pretune.tasks.base import Task
 from pretune.text.tokenizer import Tokenizer
-from pretune.types import Record
 from pretune.workflows.pretrain.samples import Sample
 
 MIN_STEPS = 50
@@ -57,23 +56,18 @@ class FinalPredictions:
 
 
 def diagnose_predictions(
-    task: str,
-    predicted: Sequence[Any],
-    references: Sequence[Any],
-    records: Sequence[Record],
-    split: str = "",
+    task: Task, predicted: Sequence[Any], references: Sequence[Any], split: str = ""
 ) -> tuple[Finding, ...]:
     """What the predicted values of a task's records show, gravest first.
 
     ``split``: ``test`` or ``validation``, where that is known.
     """
     found = []
-    constant = find_constant_prediction(predicted, references)
+    constant = find_constant_prediction(predicted, [task.as_value(reference) for reference in references])
     if constant is not None:
         found.append(_constant_finding(constant, _format_value(constant.value), "text", split))
-    task_module = find("tasks", task)
-    classes = [task_module.record_labels(record) for record in records]
-    never_predicted_classes = find_never_predicted(map(task_module.predicted_labels, predicted), classes)
+    classes = [task.labels_of(reference) for reference in references]
+    never_predicted_classes = find_never_predicted(map(task.labels_of, predicted), classes)
     if never_predicted_classes:
         names = ", ".join(
             f"{_truncate(repr(c.label))} ({100 * c.share:.3g} %)" for c in never_predicted_classes[:MAX_SHOWN]
@@ -81,7 +75,7 @@ def diagnose_predictions(
         status: Status = "bad" if never_predicted_classes[0].share >= MIN_NEVER_PREDICTED_SHARE else "neutral"
         figures: dict[str, float | int | str] = {
             "count": len(never_predicted_classes), "classes": len(set(chain.from_iterable(classes))),
-            "n": len(records),
+            "n": len(references),
             "label": never_predicted_classes[0].label, "support": never_predicted_classes[0].support,
             "share": never_predicted_classes[0].share,
             "names": names + (" ..." if len(never_predicted_classes) > MAX_SHOWN else ""), "split": split,

@@ -22,7 +22,6 @@ from pretune.workflows.findings import (
     comparison_finding,
     curve_findings,
     loss_finding,
-    metric_name,
     overlap_finding,
     severe_findings,
     severe_findings_of_run,
@@ -110,6 +109,7 @@ def write_finetuning_page(
 ) -> Path:
     """The page of a fine-tuning run."""
     text = translations(language)
+    words = {metric.name: metric.word(language) for metric in evaluation.metrics}
     severe = severe_findings(summary)
     items = [*severe, *findings, *teacher_finding(language, summary)]
     if summary["split"] == "validation":
@@ -126,23 +126,23 @@ def write_finetuning_page(
     sections = (
         p.Verdict(text["verdict"], sort_by_severity(items)),
         p.Scores(f"{text['scores']}: {text[summary['split']]}", _score_rows(language, evaluation),
-                 metric_name(language, evaluation.scores[0].name),
+                 evaluation.metric.word(language),
                  phrase(language, "scores_note_one", n=len(evaluation.records))),
         mistake_section(language, evaluation.mistakes),
         p.Curve(text["loss"], (_mean_series(text["training"], steps),), (), text["steps"], "nats"),
-        p.Table(text["validation"], (text["steps"], *(metric_name(language, n) for n in checks[0]["scores"])),
+        p.Table(text["validation"], (text["steps"], *(words.get(n, n) for n in checks[0]["scores"])),
                 tuple((f"{c['step']:,}", *(f"{v:.3f}" for v in c["scores"].values())) for c in checks)),
-        p.Table(metric_name(language, evaluation.record_metric), (text["length"], "n", text["value"]),
+        p.Table(evaluation.metric.word(language), (text["length"], "n", text["value"]),
                 _slice_rows(evaluation)),
         p.Facts(text["settings"], _flatten_settings(settings)),
         *_environment_sections(language, environment),
     )  # fmt: skip
     subtitle = phrase(
-        language, "finetuning_subtitle",
+        language, "finetuning_subtitle" if summary["labels"] else "finetuning_subtitle_without_labels",
         n=f"{summary['num_train']:,}", labels=len(summary["labels"]),
         time=_format_duration(summary["seconds"], language),
     )  # fmt: skip
-    title = phrase(language, "finetuning_title")
+    title = evaluation.task.phrases[language].title
     return p.write(
         p.Page(title, subtitle, check_language(language), sections, _footer(language, environment)), path
     )
@@ -238,8 +238,9 @@ def _quickstart_findings(
                 names[key],
                 found.baseline_differences["tfidf"],
                 value,
-                "tfidf",
+                translations(language)["tfidf"],
                 score,
+                metric=translations(language)["accuracy"],
                 num_train=found.train,
             )
         )
@@ -301,24 +302,16 @@ def sample_section(language: str, samples: Sequence[Sample], parameters: int) ->
 
 def mistake_section(language: str, mistakes: Sequence[Mistake], heading: str | None = None) -> p.Mistakes:
     """The most confident mistakes."""
-    rows = tuple(
-        p.MistakeRow(m.text, _format_value(m.predicted), _format_value(m.reference), m.confidence)
-        for m in mistakes
-    )
+    rows = tuple(p.MistakeRow(m.text, str(m.predicted), str(m.reference), m.confidence) for m in mistakes)
     return p.Mistakes(heading or translations(language)["mistakes"], rows, phrase(language, "mistakes_note"))
-
-
-def _format_value(value: Any) -> str:
-    """A predicted or true value: several labels with commas between, none as a dash."""
-    return (", ".join(map(str, value)) or "–") if isinstance(value, tuple | list) else str(value)
 
 
 def _score_rows(language: str, evaluation: Evaluation) -> tuple[p.ScoreRow, ...]:
     text = translations(language)
     rows = []
-    for name, (_, scores) in evaluation.baselines.items():
+    for baseline, scores in evaluation.baselines.values():
         low, high = scores[0].interval or (None, None)
-        rows.append(p.ScoreRow(text[name], scores[0].value, low, high, "baseline"))
+        rows.append(p.ScoreRow(baseline.word(language), scores[0].value, low, high, "baseline"))
     score = evaluation.scores[0]
     low, high = score.interval or (None, None)
     rows.append(p.ScoreRow(text["ours"], score.value, low, high, "ours", score.signature))
@@ -326,7 +319,7 @@ def _score_rows(language: str, evaluation: Evaluation) -> tuple[p.ScoreRow, ...]
 
 
 def _slice_rows(evaluation: Evaluation) -> tuple[tuple[str, ...], ...]:
-    return tuple((f"{s.shortest}-{s.longest}", str(s.n), f"{s.accuracy:.3f}") for s in evaluation.slices)
+    return tuple((f"{s.shortest}-{s.longest}", str(s.n), f"{s.value:.3f}") for s in evaluation.slices)
 
 
 def _environment_sections(language: str, environment: Summary) -> tuple[p.Section, ...]:

@@ -22,7 +22,8 @@ from pretune.data.sources.read_options import ReadOptions
 from pretune.data.sources.records import RecordLog, read_records
 from pretune.errors import ConfigError, DataError
 from pretune.objectives import parse_objective
-from pretune.registry import find, list_names
+from pretune.registry import list_names
+from pretune.tasks import find_task
 
 CLASSIFIED = (Field("text"), Field("text_pair", required=False, is_text=False), Field("label", is_label=True))
 LABELLED = (*CLASSIFIED[:2], Field("labels", is_text=False, is_label=True))
@@ -131,7 +132,7 @@ def test_a_named_column_is_all_that_counts(tmp_path: Path) -> None:
 
 
 def test_aliases_are_of_fields_that_there_are_and_each_stands_once() -> None:
-    fields = {field.name for task in list_names("tasks") for field in find("tasks", task).FIELDS}
+    fields = {field.name for task in list_names("tasks") for field in find_task(task).fields}
     fields |= set(parse_objective("sequence_to_sequence").columns)
     assert ALIASES.keys() <= fields
     for field, aliases in ALIASES.items():
@@ -141,11 +142,11 @@ def test_aliases_are_of_fields_that_there_are_and_each_stands_once() -> None:
 
 
 def test_every_field_has_its_option(cli_options: dict[str, set[str]]) -> None:
-    labelled = {column_option(f.name) for task in list_names("tasks") for f in find("tasks", task).FIELDS}
+    labelled = {column_option(f.name) for task in list_names("tasks") for f in find_task(task).fields}
     asked = {
         column_option(f.name)
         for task in list_names("tasks")
-        for f in find("tasks", task).FIELDS
+        for f in find_task(task).fields
         if not f.is_label
     }
     corpora = {

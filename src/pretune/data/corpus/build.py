@@ -33,6 +33,8 @@ from pretune.text.vocabulary_size import MAX_VOCABULARY_SIZE, advise_vocabulary_
 from pretune.types import IntArray
 
 CORPUS_FILE, TOKENIZER_FOLDER = "tokenized_corpus.json", "tokenizer"
+OLD_CORPUS_FILE = "prepared.json"
+"""What the first was called before."""
 DIGEST_FILE = "text.sha256"
 """In a preparation that is under way: of what it is one."""
 REBUILD_HINT = "prepare the text again"
@@ -317,7 +319,16 @@ def _discard_stale(folder: Path, text_digest: str) -> None:
 
 
 def is_tokenized_corpus(sources: tuple[str, ...]) -> bool:
-    """Are the sources one folder that was prepared before?"""
+    """Are the sources one folder that was prepared before?
+
+    Raises:
+        CheckpointError: they are, by an earlier version, whose files have other names.
+    """
+    path = Path(sources[0]) / OLD_CORPUS_FILE if len(sources) == 1 else None
+    if path is not None and path.is_file() and (path.parent / TOKENIZER_FOLDER).is_dir():
+        raise state_file.renamed_error(
+            path, f"file {OLD_CORPUS_FILE} is called {CORPUS_FILE} now", REBUILD_HINT
+        )
     return len(sources) == 1 and (Path(sources[0]) / CORPUS_FILE).exists()
 
 

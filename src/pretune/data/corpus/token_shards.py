@@ -19,6 +19,7 @@ from pretune.config import digest
 from pretune.data.corpus.array_file import ArrayFile, chunk_checksums
 from pretune.data.sources.text_hash import text_hash
 from pretune.errors import ChecksumError, DataError
+from pretune.runtime.state_file import RENAMED_KEYS_PAGE
 from pretune.text.segmentation import SENTENCE_START, WORD_START, find_word_starts
 from pretune.text.tokenizer import Encoding, Tokenizer, replace_surrogates
 from pretune.types import BoolArray, IntArray
@@ -72,6 +73,12 @@ class Corpus:
         folder = Path(folder)
         try:
             index = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
+            if "seal" in index:
+                raise ChecksumError(
+                    folder / INDEX_FILE,
+                    "key 'seal' is called 'sha256' now: an earlier version wrote it "
+                    f"({RENAMED_KEYS_PAGE} has all names); write the corpus again",
+                )
             checksum = index.pop("sha256")
             sizes = index["files"]
         except FileNotFoundError:

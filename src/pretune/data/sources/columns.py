@@ -26,6 +26,11 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "label", "tags", "categories", "classes", "topics", "genres", "label_names", "emotions",
         "标签", "类别", "分类", "标注",
     ),
+    "tokens": ("words", "sentence", "词语", "分词"),
+    "tags": ("ner_tags", "pos_tags", "labels", "标签", "标注"),
+    "question": ("query", "问题"),
+    "context": ("passage", "paragraph", "document", "文章", "短文", "材料"),
+    "answers": ("answer", "答案"),
     "source": (
         "src", "source_text", "input", "inputs", "document", "article", "text", "prompt", "question",
         "原文", "源文", "输入", "正文", "文章", "问题",
@@ -60,6 +65,8 @@ class Field:
     """Must its value be text that is not empty? Of other fields who reads the record judges the value."""
     is_label: bool = False
     """Is it known of labelled records only?"""
+    is_echoed: bool = True
+    """Is it repeated beside an answer?"""
 
 
 def input_fields(fields: Iterable[Field]) -> tuple[Field, ...]:

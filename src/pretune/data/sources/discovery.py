@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pretune.data.sources.record_log import RecordLog
-from pretune.data.sources.text_shards import MANIFEST, TEXT_FOLDER, check_shards
+from pretune.data.sources.text_shards import MANIFEST, TEXT_FOLDER, check_marker_name, check_shards
 from pretune.data.sources.unsupported_files import describe_unsupported
 from pretune.errors import DataError
 
@@ -66,6 +66,7 @@ def find_files(pattern: str, file_filter: FileFilter, suffixes: str, log: Record
 
 def _find_in_folder(folder: Path, file_filter: FileFilter, suffixes: str, log: RecordLog) -> list[Path]:
     before = log.num_bad
+    check_marker_name(folder)
     prepared = os.path.isfile(folder / MANIFEST) and os.path.isdir(folder / TEXT_FOLDER)
     if prepared:
         check_shards(folder)

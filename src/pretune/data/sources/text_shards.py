@@ -24,6 +24,8 @@ from pretune.runtime import atomic_files, state_file
 LEVEL = 6
 MANIFEST, TEXT_FOLDER = "cleaned.json", "text"
 """A folder with this file is a prepared text, and whole; and the folder of its parts."""
+OLD_MANIFEST = "prepare.json"
+"""What that file was called before."""
 _REPAIR_HINT = f"prepare the text again, or, where the change is yours, remove {MANIFEST}"
 PROGRESS_FOLDER = "progress"
 """The folder of what a restart needs; it goes when all is done."""
@@ -154,6 +156,22 @@ def check_shards(folder: Path) -> None:
     for part in _list_shards(folder):
         if not (folder / TEXT_FOLDER / part["name"]).is_file():
             raise CheckpointError(f"{folder / TEXT_FOLDER / part['name']}: missing; {_REPAIR_HINT}")
+
+
+def check_marker_name(folder: Path) -> None:
+    """See that a folder is not cleaned text whose marker has the name of before.
+
+    Raises:
+        CheckpointError: it is; says what to do.
+    """
+    path = folder / OLD_MANIFEST
+    if not path.is_file() or not (folder / TEXT_FOLDER).is_dir():
+        return
+    if {"parts", state_file.CHECKSUM_KEY} <= (state_file.read_unverified(path, _REPAIR_HINT) or {}).keys():
+        raise state_file.renamed_error(
+            path, f"file {OLD_MANIFEST} is called {MANIFEST} now, and its key 'parts' 'shards'",
+            f"prepare the text again in another folder, or remove {path} to read {TEXT_FOLDER}/ as any text",
+        )  # fmt: skip
 
 
 def _list_shards(folder: Path) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pretune.config import apply_overrides, build_settings
 from pretune.errors import CheckpointError, ConfigError, suggestion
@@ -181,6 +181,7 @@ def replay_plan(run: Run, path: Path) -> None:
 class ChangeRequest(state_file.StateSchema):
     """A request for changes, as it waits in a file."""
 
+    old_keys: ClassVar[Mapping[str, str]] = {"set": "values", "asked": "requested_at"}
     values: dict[str, float]
     requested_at: int
 

@@ -18,7 +18,13 @@ from pretune.data.cleaning.settings import CleaningSettings
 from pretune.data.sources.columns import check_column_names
 from pretune.data.sources.read_options import ReadOptions
 from pretune.data.sources.records import RecordLog, list_files, read_records
-from pretune.data.sources.text_shards import MANIFEST, PROGRESS_FOLDER, CleanedTextForm, verify_shard
+from pretune.data.sources.text_shards import (
+    MANIFEST,
+    PROGRESS_FOLDER,
+    CleanedTextForm,
+    check_marker_name,
+    verify_shard,
+)
 from pretune.errors import CheckpointError, ConfigError
 from pretune.runtime import state_file
 from pretune.runtime.progress import Reporter
@@ -119,6 +125,7 @@ def load_finished(folder: Path, request: Mapping[str, Any]) -> dict[str, Any] | 
         CheckpointError: the text or what stands beside it is not what was written.
     """
     path = folder / MANIFEST
+    check_marker_name(folder)
     if not path.exists():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigError(f"{folder}: holds files but no prepared text; give another folder with --out")

@@ -5,20 +5,24 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from pretune.baselines.base import Baseline
 from pretune.config import build_settings
 from pretune.data.corpus.windows import EncodedRecords
 from pretune.data.sources.read_options import ReadOptions
 from pretune.data.sources.records import RecordLog
-from pretune.errors import ConfigError
-from pretune.model.folder import read_folder_info
+from pretune.errors import ConfigError, UnsupportedError
+from pretune.inference.heads import MAX_BATCH_TOKENS
+from pretune.model.folder import FolderInfo, read_folder_info
 from pretune.model.model import Model
 from pretune.registry import find
 from pretune.runtime.distributed import World
 from pretune.runtime.progress import Reporter
+from pretune.tasks import find_task
+from pretune.tasks.base import Task
 from pretune.training.dataloader import DataLoader
 from pretune.training.duration import Duration, parse_duration
 from pretune.training.settings import TrainingSettings
-from pretune.types import Prediction, Record, Score
+from pretune.types import OutputSpec, Prediction, Record, Score
 from pretune.workflows import distillation, labeled_records
 from pretune.workflows.evaluate import BaselineScores, fit_baselines, read_labelled
 from pretune.workflows.finetune import recipe
@@ -28,6 +32,23 @@ BASELINES_SHARE = 0.1
 """Of a time, what fitting the baselines may take."""
 SAVE_SECONDS = 2.0
 """To write the model and its predictions."""
+START_WORDS = {"en": "the model it starts from", "zh": "起始模型"}
+
+
+def select_head(start: FolderInfo, task: Task) -> str:
+    """The first of a task's heads that the family of a folder has.
+
+    Raises:
+        UnsupportedError: it has none of them.
+    """
+    table = find("families", start.family).HEADS
+    for head in task.heads:
+        if head in table:
+            return head
+    raise UnsupportedError(
+        f"{start.folder}: {start.family} has no head {' or '.join(map(repr, task.heads))}, which the task "
+        f"needs; it has: {', '.join(table)}"
+    )
 
 
 class FinetuneSetup:
@@ -35,9 +56,9 @@ class FinetuneSetup:
 
     def __init__(self, settings: FinetuneSettings, reporter: Reporter, world: World) -> None:
         self.settings, self.reporter = settings, reporter
-        self.task_module = task_module = find("tasks", settings.task)
+        unfitted = find_task(settings.task)()
         self.options = build_settings(
-            task_module.Options, settings.task_options, where="finetune: task_options"
+            unfitted.options_type, settings.task_options, where="finetune: task_options"
         )
         reading, log = ReadOptions(settings.columns, settings.encoding), RecordLog()
         read = partial(read_labelled, reporter=reporter, task=settings.task, reading=reading)
@@ -47,28 +68,28 @@ class FinetuneSetup:
         if settings.validation:
             self.validation = read(settings.validation)
         else:
-            self.train, self.validation = labeled_records.split_validation(self.train, task_module)
-        labels = task_module.collect_labels(self.train)
-        self.model = self._load_model(labels)
+            self.train, self.validation = labeled_records.split_validation(self.train, unfitted)
+        self.model = self._load_model(unfitted, unfitted.fit(self.train))
         self.task = self.model.build_task(self.options)
-        self.task.check_labels(self.validation)
-        self.task.check_labels(self.test)
+        self.task.check(self.validation)
+        self.task.check(self.test)
         self._warn_overlap()
         labeled_records.warn_split_overlap(
-            task_module, self.train, {"validation": self.validation, "test": self.test}, reporter
+            self.task, self.train, {"validation": self.validation, "test": self.test}, reporter
         )
-        missing_labels = set(labels).difference(*(task_module.record_labels(r) for r in self.validation))
+        held = (self.task.labels_of(self.task.reference(r)) for r in self.validation)
+        missing_labels = set(labeled_records.known_labels(self.task, self.train)).difference(*held)
         if missing_labels:
             reporter.say(
                 "  mind: the validation records, which choose the checkpoint, hold no "
                 f"{sorted(missing_labels)}"
             )
-        features = [f for i, r in enumerate(self.train) for f in self.task.encode(r, i, self.model.tokenizer)]
+        features = [f for i, r in enumerate(self.train) for f in self.task.encode(r, i, self.model.reader)]
         self.training = self._with_batch_size(settings.training)
         records = EncodedRecords(features)
-        traits, objective = self.model.family.TRAITS, find("objectives", task_module.OBJECTIVE)
+        traits, objective = self.model.family.TRAITS, find("objectives", self.task.objective)
         options = build_settings(
-            objective.Options, settings.objective_options, where="finetune: objective_options"
+            objective.Objective.options_type, settings.objective_options, where="finetune: objective_options"
         )
         student = distillation.StudentSpec.from_model(self.model, world)
         self.teacher = distillation.Teacher.from_settings(settings.distillation, student, reporter)
@@ -107,6 +128,13 @@ class FinetuneSetup:
         return self.test or self.validation
 
     @property
+    def validation_rows(self) -> int:
+        """Rows of the largest batch of validation records, the number that an out-of-memory error halves."""
+        packed = self.model.family.TRAITS.supports_packing and self.objective.supports_packing
+        shortest = self.model.max_length if packed else int(self.dataloader.length_bounds.min())
+        return max(1, min(len(self.validation), MAX_BATCH_TOKENS // max(1, shortest)))
+
+    @property
     def num_validation_tokens(self) -> float:
         """Tokens of the validation records, about: as many a record as in training."""
         epoch = self.dataloader.steps_per_epoch * self.dataloader.tokens_per_step
@@ -117,9 +145,12 @@ class FinetuneSetup:
         if not self.settings.baselines:
             return
         seconds = BASELINES_SHARE * duration.amount if duration.unit == "seconds" else None
-        self.baselines = fit_baselines(
-            self.task, self.settings.task, self.train, self.evaluation_records, max_seconds=seconds
-        )
+        records = self.evaluation_records
+        self.baselines = fit_baselines(self.task, self.train, records, max_seconds=seconds)
+        if "start" in self.task.compare_with and not self.model.untrained:
+            values = tuple(p.value for p in self.model.predict(records, self.options))
+            start = Baseline(values, f"{self.settings.model}, before fine-tuning", "start", START_WORDS)
+            self.baselines["start"] = (start, self.task.score_values(values, records))
 
     def seconds_after_training(self, evaluation_seconds: float) -> dict[str, float]:
         """What is done once training has ended, in seconds, from those of an evaluation and its intervals."""
@@ -134,8 +165,7 @@ class FinetuneSetup:
         predictions = self.model.predict(self.validation, self.options, batch_size=batch_size)
         self._last_evaluation = step, predictions
         _, tuned_predictions = self.task.tune(predictions, self.validation)
-        scores: list[Score] = self.task.score(tuned_predictions, self.validation)
-        return scores
+        return self.task.score(tuned_predictions, self.validation)
 
     def tune_predictions(self, step: int, batch_size: int) -> list[Prediction] | None:
         """What the model, of ``step`` now, says of the validation records; None where nobody asks.
@@ -166,18 +196,18 @@ class FinetuneSetup:
             )
             return
         full = int((self.dataloader.length_bounds >= longest).sum())
-        if full and self.options.long_texts != "windows":
+        if full and num_features == len(self.train):
             self.reporter.say(
                 f"  {full:,} of {len(self.train):,} training texts are read up to {longest} tokens; "
-                "max_length=N reads more of them, task_options.long_texts=windows all"
+                f"max_length=N reads more of them{self.task.advice_for_long_texts}"
             )
 
-    def _load_model(self, labels: tuple[str, ...]) -> Model:
+    def _load_model(self, task: Task, outputs: OutputSpec) -> Model:
         settings = self.settings
         model = Model.load(
             Path(settings.model),
-            head=self.task_module.HEAD,
-            labels=labels,
+            head=select_head(read_folder_info(settings.model), task),
+            outputs=outputs,
             settings=settings.model_settings,
             seed=settings.training.seed,
         )
@@ -203,9 +233,7 @@ class FinetuneSetup:
         scored = self.test or self.validation
         if self.model.fingerprints is None:
             return
-        seen = self.model.fingerprints.find_overlapping(
-            ["\n".join(self.task_module.get_texts(r)) for r in scored]
-        )
+        seen = self.model.fingerprints.find_overlapping(["\n".join(self.task.texts(r)) for r in scored])
         if seen:
             self.reporter.say(
                 f"  mind: {len(seen)} of the {len(scored)} texts that it will be scored on stand in the text "

@@ -11,7 +11,6 @@ from typing import Any
 
 from pretune.arguments import FilePath, check_arguments
 from pretune.errors import ConfigError
-from pretune.inference.heads import MAX_BATCH_TOKENS
 from pretune.model.folder import read_folder_info
 from pretune.model.model import Model
 from pretune.runtime import atomic_files
@@ -92,8 +91,9 @@ def _train(
     length = setup.duration
     # Before training: what they take is then known, and a budget in minutes leaves the rest to the steps.
     world.on_main(lambda: setup.fit_baselines(length))
-    rows = min(MAX_BATCH_TOKENS, len(setup.validation))
-    oom_backoff = OOMBackoff(run, "evaluation", rows, reporter.say, single_process=world.world_size == 1)
+    oom_backoff = OOMBackoff(
+        run, "evaluation", setup.validation_rows, reporter.say, single_process=world.world_size == 1
+    )
     result = Trainer(
         model_io=setup.model,
         dataloader=setup.dataloader,
@@ -135,8 +135,9 @@ def _evaluate_and_finish(
         "family": setup.model.family.__name__.rsplit(".", 1)[-1],
         "random_init": settings.random_init,
         **distillation.teacher_summary(setup.teacher),
+        "head": setup.model.head,
         "labels": list(setup.model.labels),
-        "pairs": any(len(setup.task_module.get_texts(record)) > 1 for record in setup.train),
+        "pairs": any(len(setup.task.texts(record)) > 1 for record in setup.train),
         "task_options": setup.model.metadata["task_options"],
         "parameters": setup.model.num_parameters,
         "steps": result.steps,

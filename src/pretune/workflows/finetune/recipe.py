@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pretune.model.folder import FolderInfo
+from pretune.tasks import DEFAULT_TASK, find_task
 
 DEFAULT_MAX_LENGTH = 128
 """Tokens of a text that are read: as many as stock's example reads. More take longer, and seldom help."""
@@ -76,7 +77,9 @@ def epochs(records: int, tokens_per_epoch: float) -> float:
 def apply_recipe(user_settings: Mapping[str, Any], start: FolderInfo) -> dict[str, Any]:
     """The settings ``user_settings``, with those of the recipe where there are none."""
     values = dict(user_settings)
-    if values.get("max_length") is None and "long_texts" not in (values.get("task_options") or {}):
+    cuts_texts = "long_texts" in find_task(str(values.get("task", DEFAULT_TASK))).options_type.model_fields
+    given = "long_texts" in (values.get("task_options") or {})
+    if cuts_texts and not given and values.get("max_length") is None:
         chosen = truncation_defaults(start)
         values["task_options"] = chosen.pop("task_options") | dict(values.get("task_options") or {})
         values |= chosen

@@ -15,6 +15,7 @@ from pretune.errors import ConfigError
 from pretune.model.folder import read_folder_info
 from pretune.objectives import DistillationSettings
 from pretune.registry import find
+from pretune.tasks import DEFAULT_TASK, find_task
 from pretune.training.duration import parse_duration
 from pretune.training.settings import TrainingSettings
 from pretune.workflows import distillation, run_page
@@ -38,7 +39,7 @@ class FinetuneSettings(Settings):
     """None: a tenth of the training records."""
     test: tuple[str, ...] = ()
     """Scored once, at the end, beside the baselines."""
-    task: str = "classification"
+    task: str = DEFAULT_TASK
     """A module of ``pretune.tasks``."""
     task_options: dict[str, Any] = pydantic.Field(default_factory=dict)
     """The task's own settings; what is not given is filled in."""
@@ -89,12 +90,12 @@ def resolve(
     run_page.check_language(resolved.language)
     if resolved.budget != AUTO:
         parse_duration(resolved.budget)
-    task_module = find("tasks", resolved.task)
-    check_column_names(resolved.columns, [field.name for field in task_module.FIELDS], "finetune")
+    task = find_task(resolved.task)
+    check_column_names(resolved.columns, [field.name for field in task.fields], "finetune")
     ReadOptions(resolved.columns, resolved.encoding)  # refuses an encoding that there is none of
-    options = build_settings(task_module.Options, resolved.task_options, where="finetune: task_options")
+    options = build_settings(task.options_type, resolved.task_options, where="finetune: task_options")
     objective = build_settings(
-        find("objectives", task_module.OBJECTIVE).Options,
+        find("objectives", task.objective).Objective.options_type,
         resolved.objective_options,
         where="finetune: objective_options",
     )

@@ -27,8 +27,8 @@ CHUNK_SIZE = 512
 """Rows that are read, answered and written at once: what bounds memory, and what a kill may cost."""
 GENERATION_CHUNK_SIZE = 8
 """The same of a language model, whose answers take longer."""
-ECHOED_FIELDS = ("id", "text", "text_pair")
-"""What is repeated of a record beside its answer."""
+ECHOED_FIELDS = ("id", "text")
+"""What is repeated of a record beside a language model's answer; a task has fields of its own."""
 OUTPUT_FIELDS = {"masked_lm": ("masks",), "permutation_lm": ("masks",), "causal_lm": ("continuation",)}
 """The fields of a language model's answers."""
 
@@ -109,12 +109,12 @@ class PredictionJob:
 
     def iter_rows(self, log: RejectedRowLog) -> Iterator[Record | RejectedRow]:
         """The rows of the data in their order, bad ones in their places."""
-        task = None if self.model.task_name is None else self.model.task_module
-        fields = ("text",) if task is None else input_fields(task.FIELDS)
+        task = None if self.model.task_name is None else self.model.task_type()
+        fields = ("text",) if task is None else input_fields(task.fields)
         for record in read_records((self.data,), columns=fields, read_options=self.reading, log=log):
             yield from log.pop_rejected()
             try:
-                yield record if task is None else task.parse(record, labelled=False)
+                yield record if task is None else task.parse_record(record, labelled=False)
             except DataError as error:
                 log.num_good -= 1
                 log.reject(record.path, record.line, str(error))
@@ -130,11 +130,13 @@ class PredictionJob:
         found: dict[str, None] = {}
         for row in self.iter_rows(log):
             rows += 1
-            given = asdict(row) if isinstance(row, RejectedRow) else _echo_fields(row)
+            given = asdict(row) if isinstance(row, RejectedRow) else echo_fields(self.model, row)
             content.update(digest(given).encode())
             found |= dict.fromkeys(() if isinstance(row, RejectedRow) else given)
         self._check_log(log)
-        return InputScan(log, rows, tuple(f for f in ECHOED_FIELDS if f in found), content.hexdigest())
+        return InputScan(
+            log, rows, tuple(f for f in _echoed_names(self.model) if f in found), content.hexdigest()
+        )
 
     def check_failures(self, scan: InputScan, progress: Progress) -> None:
         """Whether enough records were answered.
@@ -195,11 +197,7 @@ class PredictionJob:
 
     def _output_fields(self) -> tuple[str, ...]:
         name = self.model.task_name
-        return (
-            OUTPUT_FIELDS[self.model.head]
-            if name is None
-            else tuple(self.model.task_module.PREDICTION_FIELDS)
-        )
+        return OUTPUT_FIELDS[self.model.head] if name is None else self.model.task_type.prediction_fields
 
     def _predict_chunk(
         self, chunk: Sequence[Record | RejectedRow], progress: Progress
@@ -217,7 +215,7 @@ class PredictionJob:
             if isinstance(row, Record):
                 faults.append(f"{row.location}: {found.reason}")
             if self.on_bad == "keep":
-                echoed = {} if isinstance(row, RejectedRow) else _echo_fields(row)
+                echoed = {} if isinstance(row, RejectedRow) else echo_fields(self.model, row)
                 written.append({**echoed, "error": found.reason, "file": found.path, "line": found.line})
         return written, replace(
             progress,
@@ -241,7 +239,7 @@ def iter_predictions(
     for record in records:
         try:
             yield {
-                **_echo_fields(record),
+                **echo_fields(model, record),
                 **_PREDICT_BY_HEAD[model.head](model, str(record.fields["text"]), generation_options),
             }
         except UsageError as error:
@@ -251,7 +249,7 @@ def iter_predictions(
 def _predict_task(
     model: Model, records: Sequence[Record], batch_size: int | None
 ) -> Iterator[dict[str, Any] | RejectedRow]:
-    answer = model.task_module.to_row
+    task = model.build_task()
     try:
         found = model.predict(records, batch_size=batch_size)
     except DataError as error:
@@ -262,7 +260,7 @@ def _predict_task(
                 yield from _predict_task(model, [record], batch_size)
         return
     for record, prediction in zip(records, found, strict=True):
-        yield {**_echo_fields(record), **answer(prediction)}
+        yield {**echo_fields(model, record), **task.row(record, prediction)}
 
 
 def _fill_masks(model: Model, text: str, generation_options: GenerationOptions) -> dict[str, Any]:
@@ -297,8 +295,13 @@ _PREDICT_BY_HEAD = {
 }
 
 
-def _echo_fields(record: Record) -> dict[str, Any]:
-    given = {key: record.fields[key] for key in ECHOED_FIELDS if record.fields.get(key) is not None}
+def _echoed_names(model: Model) -> tuple[str, ...]:
+    return ECHOED_FIELDS if model.task_name is None else model.task_type.echoed_fields()
+
+
+def echo_fields(model: Model, record: Record) -> dict[str, Any]:
+    """What of a record is repeated beside its answer."""
+    given = {key: record.fields[key] for key in _echoed_names(model) if record.fields.get(key) is not None}
     return {
         key: replace_surrogates(value) if isinstance(value, str) else value for key, value in given.items()
     }

@@ -109,7 +109,7 @@ def _predict(
     fields = (
         ["text"]
         if loaded.task_name is None
-        else [field.name for field in input_fields(loaded.task_module.FIELDS)]
+        else [field.name for field in input_fields(loaded.task_type.fields)]
     )
     reading = reading_for_model(loaded, columns, encoding, fields)
     job = PredictionJob(
@@ -134,7 +134,7 @@ def _predict(
 
 
 def _report_unused_settings(model: Model, reporter: Reporter) -> None:
-    unused = model.take_unused_settings() if model.head == "causal_lm" else ""
+    unused = model.take_unused_settings() if model.head_use == "generate" else ""
     if unused:
         reporter.say(f"  {unused}")
 
@@ -184,6 +184,7 @@ def predict_texts(
 
     Raises:
         UsageError: it has no answer to one, or texts and pairs do not pair up.
+        DataError: a text that its task cannot use.
     """
     device.configure()
     loaded = model if isinstance(model, Model) else Model.load(model)
@@ -193,10 +194,9 @@ def predict_texts(
     seconds = [None] * len(firsts) if pairs is None else list(pairs)
     if len(seconds) != len(firsts):
         raise UsageError(f"{len(firsts)} texts and {len(seconds)} second texts do not pair up")
-    both = zip(firsts, seconds, strict=True)
-    fields = [{"text": a} if b is None else {"text": a, "text_pair": b} for a, b in both]
+    rows = [(a,) if b is None else (a, b) for a, b in zip(firsts, seconds, strict=True)]
     found = []
-    records = [Record(row, "text", number) for number, row in enumerate(fields, 1)]
+    records = [_typed_record(loaded, row, number) for number, row in enumerate(rows, 1)]
     for answer in iter_predictions(loaded, records, generation_options or GenerationOptions()):
         if isinstance(answer, RejectedRow):
             raise UsageError(answer.reason)
@@ -205,3 +205,14 @@ def predict_texts(
     if reporter is not None and empty:
         reporter.say(f"  {empty:,} of {len(found):,} continuations are empty: the model ended at once")
     return found
+
+
+def _typed_record(model: Model, texts: tuple[str, ...], number: int) -> Record:
+    """What was typed as a record, checked as one of a file would be."""
+    if model.task_name is None:
+        return Record({"text": texts[0]}, "text", number)
+    task = model.task_type()
+    try:
+        return task.check_record(Record(task.from_texts(texts), "text", number))
+    except DataError as error:
+        raise DataError(f"text {number}: {error}") from None

@@ -93,10 +93,11 @@ def _check_fixed_settings(values: Mapping[str, Any], start: FolderInfo, fixed: M
 
 def _start_objective(start: FolderInfo) -> str | None:
     """What it was pretrained by, if that is pretraining; None: what its family usually is."""
-    if start.head is None or start.head == "classification":
+    family = find("families", start.family)
+    if start.head is None or not all(family.HEADS[head].is_pretrained for head in start.head.split("+")):
         return None
     spec = parse_objective(start.objective or start.head)
-    return spec.name if spec.is_supported_by(find("families", start.family).TRAITS) else None
+    return spec.name if spec.is_supported_by(family.TRAITS) else None
 
 
 def _training_values(user_training: Any) -> Any:

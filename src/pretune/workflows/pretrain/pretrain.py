@@ -30,7 +30,7 @@ from pretune.text.tokenizer import Tokenizer
 from pretune.training.duration import parse_duration
 from pretune.training.train_state import TrainResult
 from pretune.training.trainer import Trainer
-from pretune.types import Traits
+from pretune.types import OutputSpec, Traits
 from pretune.workflows import cards, run_page, verdicts
 from pretune.workflows.prediction_findings import DiagnosisContext, FinalPredictions, diagnose_samples
 from pretune.workflows.pretrain.components import PretrainSetup
@@ -255,7 +255,7 @@ def _count_parameters(settings: PretrainSettings, **size: int) -> int:
     """How many parameters the model will have, without making it."""
     heads = merge_heads(settings.objective_specs)
     config = family_config(settings).model_copy(update=size)
-    network = meta_network(find("families", settings.family), config, "+".join(heads), ())
+    network = meta_network(find("families", settings.family), config, "+".join(heads), OutputSpec())
     return sum(p.numel() for p in network.parameters())
 
 

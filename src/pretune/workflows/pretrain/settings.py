@@ -14,6 +14,7 @@ from pretune.data.sources.read_options import ReadOptions
 from pretune.errors import ConfigError, UnsupportedError
 from pretune.families._hf import HF_PREFIX
 from pretune.model.folder import read_folder_info
+from pretune.nn.heads import combined_names
 from pretune.objectives import (
     DistillationSettings,
     ObjectiveSpec,
@@ -23,6 +24,7 @@ from pretune.objectives import (
 )
 from pretune.objectives.wrappers.sampled_softmax import SampledSoftmaxSettings
 from pretune.registry import find, list_names
+from pretune.tasks import find_task
 from pretune.text.training import TokenizerAlgorithm
 from pretune.training.duration import parse_duration
 from pretune.training.settings import OptimizerSettings, TrainingSettings
@@ -257,9 +259,8 @@ def _default_family(specs: Sequence[ObjectiveSpec]) -> str:
 def _can_save(family: str, specs: Sequence[ObjectiveSpec]) -> bool:
     """Can it be trained so, and is there a stock class that a network with these heads can be saved as?"""
     module = find("families", family)
-    types: Mapping[str, Mapping[str, str]] = module.HF_TYPES
     suits = all(spec.is_supported_by(module.TRAITS) for spec in specs)
-    return suits and any("+".join(merge_heads(specs)) in heads for heads in types.values())
+    return suits and "+".join(merge_heads(specs)) in combined_names(module.HEADS)
 
 
 def _objective_hint(family: str, spec: ObjectiveSpec, where: str) -> str:
@@ -285,7 +286,7 @@ def _objective_hint(family: str, spec: ObjectiveSpec, where: str) -> str:
             f"{message}; {spec.name} is learnt beside another: {_join_quoted(combined)} "
             f"({', '.join(capable_families)})"
         )
-    if any(spec.name == find("tasks", task).OBJECTIVE for task in list_names("tasks")):
+    if any(spec.name == find_task(task).objective for task in list_names("tasks")):
         return f"{message}; {spec.name} is learnt from labelled records: pretune finetune MODEL --train ..."
     return message
 
@@ -293,8 +294,9 @@ def _objective_hint(family: str, spec: ObjectiveSpec, where: str) -> str:
 def _family_objectives(family: str) -> list[str]:
     """The objectives that a family is pretrained by, the usual one first."""
     module = find("families", family)
-    heads = {way for types in module.HF_TYPES.values() for way in types}
-    specs = [parse_objective(way) for known in heads for way in objectives_for_heads(known)]
+    specs = [
+        parse_objective(way) for known in combined_names(module.HEADS) for way in objectives_for_heads(known)
+    ]
     found = {spec.name for spec in specs if spec.is_pretraining and spec.is_supported_by(module.TRAITS)}
     return sorted(found, key=lambda way: (way != default_objective(module), way.count("+"), way))
 

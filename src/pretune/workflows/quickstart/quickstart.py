@@ -28,8 +28,8 @@ from pretune.config import digest
 from pretune.data.corpus.build import TokenizedCorpus, build_corpus
 from pretune.errors import ConfigError
 from pretune.evaluation.mistakes import confident_mistakes
-from pretune.metrics.accuracy import accuracy
-from pretune.metrics.statistics import mean_interval, paired_difference
+from pretune.metrics.accuracy import ACCURACY
+from pretune.metrics.statistics import mean_interval, paired_difference, score
 from pretune.model.model import Model
 from pretune.runtime import device, run_lock, state_file
 from pretune.runtime.metrics_reader import read_metrics
@@ -352,7 +352,9 @@ class _Report:
         return ClassifierComparison(
             train=len(train),
             test=len(test),
-            baseline_scores={name: accuracy(list(b.predictions), truth) for name, b in baselines.items()},
+            baseline_scores={
+                name: score(ACCURACY, list(b.predictions), truth) for name, b in baselines.items()
+            },
             accuracies={"pretrained": pretrained.accuracies, "random": random.accuracies},
             intervals={
                 "pretrained": mean_interval(pretrained.correct.mean(0)),

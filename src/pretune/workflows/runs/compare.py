@@ -4,21 +4,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pretune.arguments import FilePath, check_arguments
 from pretune.config import digest
 from pretune.errors import ConfigError
+from pretune.metrics.base import Metric
 from pretune.metrics.seeds import seed_difference, seed_std
-from pretune.metrics.statistics import paired_difference
-from pretune.registry import find
+from pretune.metrics.statistics import PairedDifference, compare
 from pretune.report import page as p
 from pretune.report.words import translations
 from pretune.runtime import atomic_files
-from pretune.runtime.metrics_reader import read_metrics
+from pretune.runtime.metrics_reader import REPEAT_ADVICE, read_metrics
 from pretune.runtime.run_folder import Run, describe_environment
+from pretune.runtime.state_file import renamed_error
+from pretune.tasks import DEFAULT_TASK, find_task
+from pretune.types import OutputSpec, Record
 from pretune.workflows import run_page
 from pretune.workflows.findings import metric_name
 from pretune.workflows.runs.groups import RunGroup, group_runs, groups_to_dicts, setting_differences
@@ -179,7 +183,7 @@ def _finetuning_mismatch(
     for name in pair:
         if not _read_predictions(runs[name]):
             return str(phrases["unfinished"].format(a=name))
-    fields = ("text", "text_pair", find("tasks", first).PREDICTION_FIELD)
+    fields = [field.name for field in find_task(first).fields]
     inputs = [
         [[row.get(field) for field in fields] for row in _read_predictions(runs[name])] for name in pair
     ]
@@ -191,11 +195,15 @@ MISMATCH_CHECKS = {"pretrain": _pretraining_mismatch, "finetune": _finetuning_mi
 
 
 def _task_name(config: Mapping[str, Any]) -> str:
-    return str(config.get("task", "classification"))
+    return str(config.get("task", DEFAULT_TASK))
 
 
 def _read_predictions(run: Run) -> list[dict[str, Any]]:
-    return read_metrics(run.folder / "predictions.jsonl")
+    path = run.folder / "predictions.jsonl"
+    rows = read_metrics(path)
+    if rows and "said" in rows[0]:
+        raise renamed_error(path, "key 'said' is called 'prediction' now", REPEAT_ADVICE)
+    return rows
 
 
 def _findings(
@@ -207,14 +215,30 @@ def _findings(
     if losses:
         groups_with_loss = [group for group in groups if losses.keys() >= set(group.runs)]
         return _loss_findings(phrases, groups_with_loss, losses)
-    task = find("tasks", _task_name(next(iter(configs.values()))))
-    correct = {
-        name: [row["prediction"] == row[task.PREDICTION_FIELD] for row in _read_predictions(run)]
-        for name, run in runs.items()
-    }
+    task = find_task(_task_name(next(iter(configs.values()))))(
+        OutputSpec(tuple(next(iter(summaries.values()))["labels"]))
+    )
+    rows = {name: _read_predictions(run) for name, run in runs.items()}
+    first_rows = next(iter(rows.values()))
+    records = [Record(row, "predictions.jsonl", number) for number, row in enumerate(first_rows, 1)]
+    metric = task.metrics(task.language(records))[0]
+    references = [task.reference(record) for record in records]
+    values = {name: [task.value_from_row(row["prediction"]) for row in found] for name, found in rows.items()}
     first, *others = groups
-    metric = translations(language).get(task.RECORD_METRIC, task.RECORD_METRIC)
-    return [_paired_finding(phrases, metric, correct, first, other) for other in others]
+    return [
+        _paired_finding(
+            phrases, metric.word(language), partial(_compare_groups, metric, values, references), first, b
+        )
+        for b in others
+    ]
+
+
+def _compare_groups(
+    metric: Metric, values: Mapping[str, Sequence[Any]], references: Sequence[Any], a: RunGroup, b: RunGroup
+) -> PairedDifference:
+    """How much better one setting is than another by the metric that decides, each averaged over its seeds."""
+    first, second = ([values[name] for name in group.runs] for group in (a, b))
+    return compare(metric, first, second, references)
 
 
 def _loss_findings(
@@ -259,13 +283,16 @@ def _format_mean(values: Sequence[float]) -> str:
 
 
 def _paired_finding(
-    phrases: Mapping[str, str], metric: str, correct: Mapping[str, list[bool]], a: RunGroup, b: RunGroup
+    phrases: Mapping[str, str],
+    metric: str,
+    difference: Callable[[RunGroup, RunGroup], PairedDifference],
+    a: RunGroup,
+    b: RunGroup,
 ) -> str:
     """Two settings on the same texts, each averaged over its seeds."""
-    correct_by_group = {group: [correct[name] for name in group.runs] for group in (a, b)}
-    found = paired_difference(correct_by_group[a], correct_by_group[b])
+    found = difference(a, b)
     if found.mean < 0:
-        a, b, found = b, a, paired_difference(correct_by_group[b], correct_by_group[a])
+        a, b, found = b, a, difference(b, a)
     low, high = found.interval
     seeds = ""
     if max(found.seeds) > 1:

@@ -1,4 +1,4 @@
-"""The baselines of a task with several labels a record: majority, and TF-IDF, one label at a time."""
+"""Baselines for several labels a record: majority, and TF-IDF, one label at a time."""
 
 from __future__ import annotations
 
@@ -10,26 +10,13 @@ from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from pretune.baselines.base import Baseline
+from pretune.baselines.base import MAJORITY_WORDS, TFIDF_WORDS, Baseline
 from pretune.baselines.tfidf import C_VALUES, FOLDS, TermCounts, TrainTestCounts, tfidf_features
 from pretune.errors import DataError
-from pretune.metrics.label_sets import best_threshold, multi_hot
-from pretune.tasks.multi_label_classification import get_texts, reference
-from pretune.types import FloatArray, IntArray, Record
+from pretune.metrics.label_sets import best_threshold
+from pretune.types import FloatArray, IntArray
 
 Features: TypeAlias = "csr_matrix | FloatArray"
-
-
-def baselines(train: Sequence[Record], test: Sequence[Record]) -> dict[str, Baseline]:
-    """Majority and TF-IDF, fitted on labelled records, by name."""
-    labels = sorted({label for record in train for label in reference(record)})
-    label_matrix = multi_hot([reference(record) for record in train], labels)
-    return {
-        "majority": majority(label_matrix, labels, len(test)),
-        "tfidf": tfidf(
-            [get_texts(r) for r in train], label_matrix, labels, [get_texts(r) for r in test], seed=0
-        ),
-    }
 
 
 def majority(label_matrix: IntArray, labels: Sequence[str], num_tests: int) -> Baseline:
@@ -42,7 +29,8 @@ def majority(label_matrix: IntArray, labels: Sequence[str], num_tests: int) -> B
         raise DataError("the majority baseline needs at least one training record")
     predicted = tuple(label for label, share in zip(labels, label_matrix.mean(0), strict=True) if share > 0.5)
     named = ", ".join(predicted) or "no label"
-    return Baseline((predicted,) * num_tests, f"what holds of most training records ({named})")
+    description = f"what holds of most training records ({named})"
+    return Baseline((predicted,) * num_tests, description, "majority", MAJORITY_WORDS)
 
 
 def tfidf(
@@ -78,6 +66,8 @@ def tfidf(
         f"TF-IDF ({terms.ngram_description}) + logistic regression a label (C={strength:g}, threshold "
         f"{threshold:.3f}, "
         f"best on 1 fold, seed={seed})",
+        "tfidf",
+        TFIDF_WORDS,
     )
 
 

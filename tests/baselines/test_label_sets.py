@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pretune.baselines.label_sets import majority, tfidf
 from pretune.errors import DataError
-from pretune.evaluation.label_set_baselines import baselines, majority, tfidf
+from pretune.tasks.multi_label_classification import Task
 from pretune.types import Record
 
 TOPICS = {"sea": "ship sail captain harbour", "bread": "flour oven dough baker", "law": "court judge statute"}
@@ -24,13 +25,13 @@ def records(n: int, seed: int) -> list[Record]:
 
 def test_each_label_is_learnt_by_itself() -> None:
     test = records(60, 1)
-    found = baselines(records(200, 0), test)
+    found = {b.name: b for b in Task().baselines(records(200, 0), test)}
     right = np.mean(
         [p == tuple(r.fields["labels"]) for p, r in zip(found["tfidf"].predictions, test, strict=True)]
     )
     assert right > 0.9
     assert set(found["majority"].predictions) == {()}
-    assert found == baselines(records(200, 0), test)
+    assert found == {b.name: b for b in Task().baselines(records(200, 0), test)}
 
 
 def test_majority_says_what_holds_of_most() -> None:
