@@ -13,7 +13,7 @@ Ids are int64, masks are bool. A line that changes a shape ends with the new one
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -164,9 +164,8 @@ class _TensorDataclass:
 def _to_device(value: Any, device: torch.device | str) -> Any:
     if isinstance(value, dict):
         return {key: _to_device(item, device) for key, item in value.items()}
-    if hasattr(value, "to") and (is_dataclass(value) or hasattr(value, "device")):
-        return value.to(device)
-    return value
+    # What else a batch holds is tensors and dataclasses of them.
+    return value if value is None or isinstance(value, int | float) else value.to(device)
 
 
 @dataclass(frozen=True)

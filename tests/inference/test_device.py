@@ -16,7 +16,7 @@ from pretune.evaluation.language_model import HeldOutSet
 from pretune.families import bert, llama
 from pretune.generation.decoder_state import DecoderState, Prompt
 from pretune.inference.batching import iter_logits
-from pretune.inference.heads import predict_records
+from pretune.inference.heads import predict_logits
 from pretune.objectives import parse_objective
 from pretune.types import Batch, Feature, Outputs, SpecialTokens
 
@@ -63,10 +63,7 @@ def fill(network: nn.Module) -> None:
 
 def classify(network: nn.Module) -> None:
     objective = parse_objective("classification").build_objective(bert.TRAITS, SPECIALS)
-    task: Any = SimpleNamespace(
-        encode=lambda *given, **more: [Feature(0, 0, (np.arange(4, 9),))], decode=lambda *given: None
-    )
-    predict_records(network, task, objective, None, [None])  # type: ignore[arg-type, list-item]
+    predict_logits(network, objective, [Feature(0, 0, (np.arange(4, 9),))])
 
 
 def generate(network: nn.Module) -> None:

@@ -175,8 +175,8 @@ def _parameter_groups(
 def _hidden_matrices(network: nn.Module) -> set[nn.Parameter]:
     """Matrices from hidden states to hidden states: no embedding, and nothing that a head holds."""
     outer = _embedding_parameters(network)
-    heads = getattr(network, "heads", None)
-    outer |= set(heads.parameters()) if isinstance(heads, nn.Module) else set()
+    heads = dict(network.named_children()).get("heads")
+    outer |= set() if heads is None else set(heads.parameters())
     return {p for p in network.parameters() if p.ndim == 2 and p not in outer}
 
 

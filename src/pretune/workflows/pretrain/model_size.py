@@ -87,6 +87,6 @@ def time_shape(
 def _hidden_parameters(network: nn.Module) -> int:
     """Parameters but those of embeddings and of heads, which grow with the vocabulary."""
     outer = {p for m in network.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    heads = getattr(network, "heads", None)
-    outer |= set(heads.parameters()) if isinstance(heads, nn.Module) else set()
+    heads = dict(network.named_children()).get("heads")
+    outer |= set() if heads is None else set(heads.parameters())
     return sum(p.numel() for p in network.parameters() if p not in outer)
