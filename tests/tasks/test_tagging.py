@@ -71,4 +71,10 @@ def test_one_tag_is_too_few() -> None:
     with pytest.raises(DataError, match="two tags or more"):
         Task().fit([record(tokens=["a"], tags=["O"])])
     tags = ["B-PER", "O", "I-PER", "B-LOC"]
-    assert Task().fit([record(tokens=["a"] * 4, tags=tags)]).labels == ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+    assert Task().fit([record(tokens=["a"] * 4, tags=tags)]).labels == (
+        "O",
+        "B-LOC",
+        "I-LOC",
+        "B-PER",
+        "I-PER",
+    )
