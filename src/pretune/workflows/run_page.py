@@ -130,11 +130,13 @@ def write_finetuning_page(
                  phrase(language, "scores_note_one", n=len(evaluation.records))),
         mistake_section(language, evaluation.mistakes),
         p.Curve(text["loss"], (_mean_series(text["training"], steps),), (), text["steps"], "nats"),
-        p.Table(text["validation"], (text["steps"], *(words.get(n, n) for n in checks[0]["scores"])),
+        p.Table(text["validation_scores"], (text["steps"], *(words.get(n, n) for n in checks[0]["scores"])),
                 tuple((f"{c['step']:,}", *(f"{v:.3f}" for v in c["scores"].values())) for c in checks)),
-        p.Table(evaluation.metric.word(language), (text["length"], "n", text["value"]),
+        p.Table(text["by_length"].format(metric=evaluation.metric.word(language)),
+                (text["length"], "n", text["value"]),
                 _slice_rows(evaluation)),
-        p.Facts(text["settings"], _flatten_settings(settings)),
+        p.Facts(text["settings"],
+                (*_flatten_settings(settings), (text["signature"], evaluation.scores[0].signature))),
         *_environment_sections(language, environment),
     )  # fmt: skip
     subtitle = phrase(
@@ -314,7 +316,7 @@ def _score_rows(language: str, evaluation: Evaluation) -> tuple[p.ScoreRow, ...]
         rows.append(p.ScoreRow(baseline.word(language), scores[0].value, low, high, "baseline"))
     score = evaluation.scores[0]
     low, high = score.interval or (None, None)
-    rows.append(p.ScoreRow(text["ours"], score.value, low, high, "ours", score.signature))
+    rows.append(p.ScoreRow(text["ours"], score.value, low, high, "ours"))
     return tuple(rows)
 
 
