@@ -183,13 +183,13 @@ class GenerationConfig:
         (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
 
 
-def _other_values(values: Mapping[str, Any] | None, given: Mapping[str, Any]) -> dict[str, Any]:
+def _other_values(values: Mapping[str, Any] | None, model_config: Mapping[str, Any]) -> dict[str, Any]:
     """What goes along of the file, or, where config.json takes its place, of the keys of such a file."""
     known = (*STOCK_DEFAULTS, *PENALTY_DEFAULTS, "do_sample", "eos_token_id")
     if values is not None:
         return {key: value for key, value in values.items() if key not in known}
     ours = (*DECODING_KEYS, *TOKEN_KEYS, *UNSUPPORTED_KEYS, *UNSUPPORTED_SAMPLING_KEYS)
-    return {key: value for key, value in given.items() if key in ours and key not in known}
+    return {key: value for key, value in model_config.items() if key in ours and key not in known}
 
 
 def _read_ids(key: str, values: Mapping[str, Any], path: Path, vocab_size: int) -> tuple[int, ...]:

@@ -135,10 +135,10 @@ class _Gradients:
         self.weight = None if len(hidden) else torch.zeros_like(weight)  # None: the first chunk makes it
         self.bias = None if bias is None else torch.zeros_like(bias)
 
-    def add(self, chunk: slice, errors: Tensor, inputs: Tensor, matrix: Tensor, counted: Tensor) -> None:
-        """``errors`` (n, V) count where ``counted`` (n, 1) is 1; it is put to the narrow sides, not to V."""
-        self.hidden[chunk] = (errors @ matrix).mul_(counted)  # (n, D)
-        inputs = inputs * counted
+    def add(self, chunk: slice, errors: Tensor, inputs: Tensor, matrix: Tensor, is_target: Tensor) -> None:
+        """``errors`` (n, V) count where ``is_target`` (n, 1) is 1, put to the narrow sides, not to V."""
+        self.hidden[chunk] = (errors @ matrix).mul_(is_target)  # (n, D)
+        inputs = inputs * is_target
         if self.weight is None:
             self.weight = (errors.t() @ inputs).to(self.hidden.dtype)  # (V, D)
         elif errors.dtype == self.weight.dtype:
@@ -146,4 +146,4 @@ class _Gradients:
         else:
             self.weight += errors.t() @ inputs
         if self.bias is not None:
-            self.bias += (counted.t() @ errors)[0]
+            self.bias += (is_target.t() @ errors)[0]

@@ -106,7 +106,7 @@ def draw_curve(section: Curve, name: str, width: int, height: int) -> Drawing:
         if series.points:
             _draw_line(axes, series, colour)
     integer_x = all(x == int(x) for series in section.series for x, _ in series.points)
-    _style_axes(axes, narrow=width < 600, integer_x=integer_x)
+    _style_axes(axes, is_narrow=width < 600, integer_x=integer_x)
     labels = (
         ChartLabel(0, 14, section.y_label, "start"),
         ChartLabel(width - 12, height - 6, section.x_label, "end"),
@@ -132,7 +132,7 @@ def _draw_line(axes: Axes, series: Series, colour: str) -> None:
     axes.plot(*points[-1:].T, color=colour, marker="o", markersize=3 if series.dashed else 5.5)
 
 
-def _style_axes(axes: Axes, *, narrow: bool, integer_x: bool) -> None:
+def _style_axes(axes: Axes, *, is_narrow: bool, integer_x: bool) -> None:
     axes.margins(x=0.015, y=0.07)
     axes.grid(axis="y", color=GRID_COLOUR, linewidth=1)
     axes.set_axisbelow(True)
@@ -141,7 +141,7 @@ def _style_axes(axes: Axes, *, narrow: bool, integer_x: bool) -> None:
         spine.set_color("#b5bac3")
     axes.tick_params(length=0, labelsize=12, labelcolor=MUTED_COLOUR, pad=6)
     axes.xaxis.set_major_locator(
-        MaxNLocator(nbins=4 if narrow else 7, steps=[1, 2, 5, 10], integer=integer_x)
+        MaxNLocator(nbins=4 if is_narrow else 7, steps=[1, 2, 5, 10], integer=integer_x)
     )
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
     largest = max(map(abs, axes.get_xlim()))

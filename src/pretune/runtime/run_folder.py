@@ -139,7 +139,7 @@ class Run:
                 or {}
             )
             if checksums.get(SUMMARY_FILE) != sha256(path):
-                raise state_file.damaged_error(path, "not what the run wrote (SHA-256 differs)", RERUN_ADVICE)
+                raise state_file.corrupt_error(path, "not what the run wrote (SHA-256 differs)", RERUN_ADVICE)
         return summary
 
     def finish(self, summary: dict[str, Any]) -> None:

@@ -63,9 +63,9 @@ def read(path: Path, advice: str, schema: type[pydantic.BaseModel] | None = None
         return None
     expected = content.pop(CHECKSUM_KEY, None)
     if expected is None:
-        raise damaged_error(path, "it has no checksum (sha256)", advice)
+        raise corrupt_error(path, "it has no checksum (sha256)", advice)
     if expected != checksum(content):
-        raise damaged_error(path, "its content changed after it was written (SHA-256 differs)", advice)
+        raise corrupt_error(path, "its content changed after it was written (SHA-256 differs)", advice)
     if schema is not None:
         check_schema(path, content, schema, advice)
     return content
@@ -82,9 +82,9 @@ def read_unverified(path: Path, advice: str) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        raise damaged_error(path, str(error) or "too deep", advice) from None
+        raise corrupt_error(path, str(error) or "too deep", advice) from None
     if not isinstance(content, dict):
-        raise damaged_error(path, "expected an object", advice)
+        raise corrupt_error(path, "expected an object", advice)
     return content
 
 
@@ -103,7 +103,7 @@ def check_schema(path: Path, content: Any, schema: type[pydantic.BaseModel], adv
             raise renamed_error(path, str(renamed), advice) from None
         where = ".".join(map(str, first["loc"])) or "content"
         given = "" if first["type"] == "missing" else f" = {str(first['input'])[:50]!r}"
-        raise damaged_error(path, f"{where}{given}: {first['msg']}", advice) from None
+        raise corrupt_error(path, f"{where}{given}: {first['msg']}", advice) from None
 
 
 def checksum(content: Mapping[str, Any]) -> str:
@@ -111,7 +111,7 @@ def checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def damaged_error(path: Path, reason: str, advice: str) -> CheckpointError:
+def corrupt_error(path: Path, reason: str, advice: str) -> CheckpointError:
     """The error of a file that cannot be believed."""
     return CheckpointError(f"{path}: damaged: {reason[:_MAX_REASON]}; {advice}")
 

@@ -22,7 +22,7 @@ def is_complete(run: Run, settings: Settings) -> bool:
         return False
     try:
         Run.open(run.folder, settings)
-        return run.read_summary(verify=True) is not None and not _find_damage(run.model_path)
+        return run.read_summary(verify=True) is not None and not _find_corruption(run.model_path)
     except PretuneError:
         return False
 
@@ -35,7 +35,7 @@ def load_summary(run: Run, say: Callable[[str], None]) -> Mapping[str, Any] | No
     found = run.read_summary(verify=True)
     if found is None:
         return None
-    damaged = _find_damage(run.model_path)
+    damaged = _find_corruption(run.model_path)
     if not damaged:
         return found
     say(f"{run.model_path}: {'; '.join(damaged)}")
@@ -47,16 +47,16 @@ def load_summary(run: Run, say: Callable[[str], None]) -> Mapping[str, Any] | No
     return None
 
 
-def _find_damage(folder: Path) -> list[str]:
+def _find_corruption(folder: Path) -> list[str]:
     """What is wrong with a model folder. The card may be edited, and the fingerprints may be taken out."""
     try:
         _, expected = atomic_files.read_manifest(folder)
     except CheckpointError as error:
         return [str(error)]
-    return [fault for name in expected if (fault := _file_damage(folder, name, expected[name]))]
+    return [fault for name in expected if (fault := _file_corruption(folder, name, expected[name]))]
 
 
-def _file_damage(folder: Path, name: str, expected: tuple[int, str]) -> str:
+def _file_corruption(folder: Path, name: str, expected: tuple[int, str]) -> str:
     if name == CARD or (name == FINGERPRINTS and not (folder / name).exists()):
         return ""
     try:
@@ -71,7 +71,7 @@ def _restore_files(model: Path, checkpoint: Path) -> bool:
     try:
         _, expected = atomic_files.read_manifest(model)
         _, available = atomic_files.read_manifest(checkpoint)
-        names = [name for name in expected if _file_damage(model, name, expected[name])]
+        names = [name for name in expected if _file_corruption(model, name, expected[name])]
         if any(available.get(name) != expected[name] for name in names):
             return False
         for name in names:

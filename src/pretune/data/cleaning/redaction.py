@@ -51,17 +51,19 @@ _REGIONS = frozenset(
 
 
 def redact(text: str, tags: Mapping[PiiType, str]) -> tuple[str, Counter[str]]:
-    """The text with the kinds that ``tags`` names replaced by their tags, and how many of each there were."""
+    """The text with the types that ``tags`` names replaced by their tags, and how many of each there were."""
     counts: Counter[str] = Counter()
-    for kind, (prefilter, pattern, is_valid) in _DETECTORS.items():
-        if kind not in tags or not prefilter.search(text):
+    for pii_type, (prefilter, pattern, is_valid) in _DETECTORS.items():
+        if pii_type not in tags or not prefilter.search(text):
             continue
 
-        def replace(match: re.Match[str], kind: PiiType = kind, holds: _MatchValidator = is_valid) -> str:
-            if not holds(match):
+        def replace(
+            match: re.Match[str], pii_type: PiiType = pii_type, is_valid: _MatchValidator = is_valid
+        ) -> str:
+            if not is_valid(match):
                 return match[0]
-            counts[kind] += 1
-            return tags[kind]
+            counts[pii_type] += 1
+            return tags[pii_type]
 
         text = pattern.sub(replace, text)
     return text, counts

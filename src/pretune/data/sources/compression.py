@@ -102,13 +102,13 @@ def unzstd(blocks: Iterator[bytes]) -> Iterator[bytes]:
         raise CorruptFileError(f"cut off: the Zstandard data end at byte {read:,} before their end")
 
 
-def check_zip_bomb(read: int, written: int) -> None:
+def check_zip_bomb(read: int, num_written: int) -> None:
     """Stop at what fills a disk or a night from a small file.
 
     Raises:
         Damage: it expands beyond what text does.
     """
-    if written > _BOMB_BYTES and written > _BOMB_RATIO * read:
+    if num_written > _BOMB_BYTES and num_written > _BOMB_RATIO * read:
         raise CorruptFileError(
-            f"{read:,} bytes expand to more than {written:,}: no text is packed so tightly"
+            f"{read:,} bytes expand to more than {num_written:,}: no text is packed so tightly"
         )

@@ -21,11 +21,11 @@ def build_corpora(
     tokenizer: Tokenizer | None,
     max_vocabulary_size: int | None,
     reporter: Reporter,
-    damaged_file: Path | None = None,
+    corrupt_file: Path | None = None,
 ) -> tuple[TokenizedCorpus, ...]:
     """The text of each part in a folder of its own below ``folder``; without a mixture in ``folder`` itself.
 
-    Without ``tokenizer`` one is trained on the text of all parts together. ``damaged_file`` is a file that
+    Without ``tokenizer`` one is trained on the text of all parts together. ``corrupt_file`` is a file that
     was found
     damaged: the part that it belongs to is prepared again.
 
@@ -61,7 +61,7 @@ def build_corpora(
             validation=component.validation,
             reporter=reporter,
             columns=spec.columns,
-            rebuild=damaged_file is not None and damaged_file.is_relative_to(component_folder),
+            rebuild=corrupt_file is not None and corrupt_file.is_relative_to(component_folder),
             reading=ReadOptions(component.columns, settings.encoding),
         )
 

@@ -113,7 +113,7 @@ def _train_with_repair(
         reporter.say(f"  {error}; the text is prepared anew")
         damaged = error.path
     # Only here: the traceback of an error that is being handled holds on to all that was read.
-    return _train(settings, start_time, run, world, reporter, damaged_file=damaged)
+    return _train(settings, start_time, run, world, reporter, corrupt_file=damaged)
 
 
 def _train(
@@ -122,7 +122,7 @@ def _train(
     run: Run,
     world: World,
     reporter: Reporter,
-    damaged_file: Path | None = None,
+    corrupt_file: Path | None = None,
 ) -> Mapping[str, Any]:
     length = parse_duration(settings.budget)
     with world.main_first(), run.discard_on_error():
@@ -136,7 +136,7 @@ def _train(
             if settings.vocabulary_size == "auto"
             else None,
             reporter=reporter,
-            damaged_file=damaged_file,
+            corrupt_file=corrupt_file,
         )
         seconds = length.seconds_left(start_time, sum(SECONDS_AFTER_TRAINING.values()))
         setup = PretrainSetup(settings, corpora, run, seconds, reporter, world)
