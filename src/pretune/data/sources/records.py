@@ -39,11 +39,27 @@ _READERS = {
     ".csv": "separated",
     ".tsv": "separated",
     ".parquet": "parquet",
+    ".conll": "conll",
+    ".bio": "conll",
+    ".iob": "conll",
+    ".iob2": "conll",
 }
 """Suffix to module of ``readers``; a module is imported when a file needs it, since some take a second."""
 _DOCUMENT_SUFFIXES = (".txt", ".md", ".html", ".htm")
 """Kinds without columns: beside labelled records they are read-me files."""
-_TEXT_SUFFIXES = (".txt", ".md", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+_TEXT_SUFFIXES = (
+    ".txt",
+    ".md",
+    ".jsonl",
+    ".ndjson",
+    ".json",
+    ".csv",
+    ".tsv",
+    ".conll",
+    ".bio",
+    ".iob",
+    ".iob2",
+)
 """Kinds whose text may be in any encoding, without saying so."""
 _DECOMPRESSORS: dict[str, Callable[[Iterator[bytes]], Iterator[bytes]]] = {".gz": gunzip, ".zst": unzstd}
 _ARCHIVE_SUFFIX = ".zip"
