@@ -65,7 +65,7 @@ def test_a_long_text_comes_in_pieces_that_are_the_text(tmp_path: Path) -> None:
         ("x.jsonl", b'{"wording": "a"}\n', r"no column 'text'; there are: wording"),
         ("x.jsonl", b"\x00\x01\n", r"x\.jsonl: byte 0 is zero: not a UTF-8 text file"),
         ("x.txt", b"", "the file is empty"),
-        ("x.doc", b"a", r"\.doc: a file must be one of \.csv, \.htm, .*\.txt"),
+        ("x.doc", b"a", r"\.doc: a file must be one of \.bio, .*\.csv, \.htm, .*\.txt"),
         ("f/x.doc", b"a", r"the folder holds no"),
     ],
 )

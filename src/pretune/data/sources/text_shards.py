@@ -165,7 +165,8 @@ def check_marker_name(folder: Path) -> None:
         CheckpointError: it is; says what to do.
     """
     path = folder / OLD_MANIFEST
-    if not path.is_file() or not (folder / TEXT_FOLDER).is_dir():
+    # A folder that may not be looked into is named by whoever lists it.
+    if not os.path.isfile(path) or not (folder / TEXT_FOLDER).is_dir():
         return
     if {"parts", state_file.CHECKSUM_KEY} <= (state_file.read_unverified(path, _REPAIR_HINT) or {}).keys():
         raise state_file.renamed_error(
