@@ -13,9 +13,8 @@ from test_resume import Stopping, assert_same, log_of
 from pretune.errors import Interrupted
 from pretune.runtime import device
 from pretune.training.callbacks import adjustments
-from pretune.training.dataloader import DataLoader
+from pretune.training.dataloader import DataLoader, MicroBatch
 from pretune.training.duration import parse_duration
-from pretune.types import Batch
 
 CORRECTED = [{"step": 4, "steps": [12, 9]}, {"step": 7, "steps": [9, 11]}]
 """How a budget in minutes was corrected: 12 steps became 9, and those 11."""
@@ -49,10 +48,10 @@ class Seen:
         self.hidden: dict[int, int] = {}
         call = DataLoader.__call__
 
-        def noted(batches: DataLoader, step: int, progress: float = 0.0) -> list[Batch]:
+        def noted(batches: DataLoader, step: int, progress: float = 0.0) -> list[MicroBatch]:
             found = call(batches, step, progress)
             assert self.progress.setdefault(step, progress) == progress, "a step is always told the same"
-            self.hidden[step] = sum(batch.counts["masked_lm"] for batch in found)
+            self.hidden[step] = sum(micro_batch.batch.counts["masked_lm"] for micro_batch in found)
             return found
 
         monkeypatch.setattr(DataLoader, "__call__", noted)

@@ -72,11 +72,9 @@ def load_folder(
     config = build_settings(module.Config, config.model_dump() | dict(settings), where="model")
     folder_head = head_from_config(module, config_json)
     table: Mapping[str, Head] = module.HEADS
-    known = (
-        outputs_from_config(folder, config_json)
-        if folder_head is not None and is_labeled(table, folder_head)
-        else OutputSpec()
-    )  # another head may number as it likes
+    configured = outputs_from_config(folder, config_json)  # checked, whatever the head: stock reads it, too
+    has_labels = folder_head is not None and is_labeled(table, folder_head)
+    known = configured if has_labels else OutputSpec()  # another head may number as it likes
     requested_head = head or folder_head or next(name for name in table if table[name].is_pretrained)
     chosen = head_outputs(table, requested_head, outputs or known)
     is_same_head = folder_head == requested_head and chosen.labels == known.labels

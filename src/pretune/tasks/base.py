@@ -130,8 +130,6 @@ class Task:
                 raise DataError(f"{one.name!r} is missing")
             if one.is_text and not isinstance(value, str | int | float):
                 raise DataError(f"{one.name!r} is {type(value).__name__}, not text")
-            if one.is_text and not str(value).strip():
-                raise DataError(f"{one.name!r} is empty")
         return self.parse_record(record, labelled=False)
 
     def from_texts(self, texts: Sequence[str]) -> Mapping[str, Any]:
