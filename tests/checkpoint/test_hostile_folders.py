@@ -183,7 +183,7 @@ def test_a_value_in_the_place_of_the_positions_of_a_kind_of_layer(folder: Path, 
     refused(folder, "config.json: rope_parameters.full_attention")
 
 
-@pytest.mark.parametrize("value", [["x"], [None], 5])
+@pytest.mark.parametrize("value", [["x"], [None], 5, {}, ""])
 def test_a_tokenizer_class_that_is_no_name(folder: Path, value: Any) -> None:
     change(folder, "tokenizer_config.json", lambda config: config.update(tokenizer_class=value))
     refused(folder, "tokenizer_class = ")
@@ -206,6 +206,18 @@ def test_an_epsilon_that_is_none(folder: Path, value: int) -> None:
     """Stock refuses whole numbers there."""
     change(folder, "config.json", lambda config: config.update(rms_norm_eps=value))
     refused(folder, "rms_norm_eps")
+
+
+def test_positions_that_the_special_tokens_fill(tmp_path: Path) -> None:
+    folder = made(tmp_path / "model", "modernbert", "masked_lm")
+    change(folder, "config.json", lambda config: config.update(max_position_embeddings=2))
+    refused(folder, "max_position_embeddings = 2: the special tokens")
+
+
+def test_a_list_as_the_size_of_a_vocabulary(tmp_path: Path) -> None:
+    folder = made(tmp_path / "model", "transformer", "causal_lm")
+    change(folder, "config.json", lambda config: config.update(vocab_size=[1]))
+    refused(folder, "vocab_size")
 
 
 def test_padding_around_each_text(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ TEXTS = ("the king sent word to the city", "人民法院 1 应当", "Ｆ ﷺ  ï
 STOCK = {
     "causal_lm": "AutoModelForCausalLM", "masked_lm": "AutoModelForMaskedLM",
     "classification": "AutoModelForSequenceClassification",
+    "token_classification": "AutoModelForTokenClassification",
     "next_sentence": "AutoModelForNextSentencePrediction",
 }  # fmt: skip
 """What reads a head's folder beside pretune; what is not named is compared with the good folder only."""
@@ -51,7 +52,7 @@ def _said(model: Model, text: str) -> tuple[list[int], torch.Tensor]:
                       source_tokens=row, source_layout=layout)  # fmt: skip
     else:
         place = 0 if traits.pooling == "first" else len(tokens) - 1
-        alone = model.head in ("classification", "next_sentence")
+        alone = model.family.HEADS[model.head].type in ("sequence", "choice")
         batch = Batch(row, layout, positions={model.head: torch.tensor([place]) if alone else None})
     with torch.inference_mode():
         logits: torch.Tensor = model.network(batch, heads=(model.head,)).logits[model.head]

@@ -77,7 +77,8 @@ def good_folders(home: Path, few: bool = False) -> list[Path]:
     found = []
     for name in registry.list_names("families"):
         family = registry.find("families", name)
-        heads = list(family.HEADS)
+        both = family.TRAITS.architecture == "encoder-decoder"  # of these the judge asks two types of heads
+        heads = [h for h, made in family.HEADS.items() if not both or made.type in ("vocabulary", "sequence")]
         found += [saved(home, name, head, family.TRAITS) for head in (heads[:1] if few else heads)]
     if not few:
         found += [saved(home, f"hf:{name}", None, None) for name in WRAPPED]
@@ -94,7 +95,8 @@ def saved(home: Path, name: str, head: str | None, traits: Traits | None) -> Pat
         if key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "ffn_dim",
                    "embedding_size", "word_embed_proj_dim")
     }  # fmt: skip
-    labels = ("a", "b") if head == "classification" else ()
+    is_labeled = family.HEADS[head].is_labeled
+    labels = ("a", "b") if is_labeled else ()
     tokenizer = small.tokenizer(traits)
     Model.create(name, shape, tokenizer, head, max_length=32, seed=1, labels=labels).save(folder)
     for extra in (atomic_files.MANIFEST, "pretune.json"):

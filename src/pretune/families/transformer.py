@@ -136,8 +136,8 @@ class Config(settings.Settings):
                 raise UnsupportedError(
                     f"config.json: {key} = {values[key]}; the transformer family has {only} only"
                 )
-        sizes = {values.get("vocab_size"), values.get("decoder_vocab_size") or values.get("vocab_size")}
-        if len(sizes) > 1:
+        vocab_size = values.get("vocab_size")
+        if (values.get("decoder_vocab_size") or vocab_size) != vocab_size:
             raise UnsupportedError(
                 "config.json: decoder_vocab_size is not vocab_size; there is one vocabulary"
             )

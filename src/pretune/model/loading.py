@@ -92,6 +92,11 @@ def load_folder(
             f"{config.vocab_size:,} (vocab_size in config.json): they do not belong together"
         )
     special_ids = tokenizer.specials.single[0] + tokenizer.specials.single[1]
+    if config.max_position_embeddings <= len(special_ids):
+        raise CheckpointError(
+            f"{folder}: config.json: max_position_embeddings = {config.max_position_embeddings}: the special "
+            f"tokens around each text are {len(special_ids)} already; fetch config.json again"
+        )
     if getattr(config, "pad_token_id", None) in special_ids:
         raise CheckpointError(
             f"{folder}: its tokenizer puts the padding token {config.pad_token_id} around each text, which "

@@ -83,8 +83,9 @@ class TokenizerFolder:
     @property
     def tokenizer_class(self) -> str:
         """The stock class that reads it; `FILE_NAME` where that takes all of tokenizer.json."""
-        declared = self.settings.get("tokenizer_class") or self.model_config.get("tokenizer_class")
-        if declared is not None and not isinstance(declared, str):
+        names = (self.settings.get("tokenizer_class"), self.model_config.get("tokenizer_class"))
+        declared = next((name for name in names if name is not None), None)
+        if declared is not None and not (isinstance(declared, str) and declared):
             raise CheckpointError(
                 f"{self.path / TOKENIZER_CONFIG}: tokenizer_class = {quote(declared)}: expected the name "
                 "of a class"
